@@ -1,0 +1,27 @@
+"""The compute market: a pure, embedded library that holds every rule.
+
+Nothing in here prints, reads a clock, an environment variable or a random number, or touches the
+network: time, ids and randomness are arguments. All state lives in one LMDB environment that only
+`store` opens; an action is a plain function over a `store.Txn`, run by `Store.update` or
+`Store.view`.
+
+Imports run one way, top to bottom:
+
+    errors  amounts                   what can go wrong; integer arithmetic
+    records                           the nouns, and how they are stored
+    config                            every setting and its default
+    store                             the environment, transactions, tables
+    metrics                           the metric table, counters, exposition
+    ledger                            the only writer of accounts and postings
+    reputation  book  offers          scores; the price-ordered index; the offers
+    admission  queue                  capacity, fair share, burst; who waits for a slot
+    scheduler                         match, effective price, explain, statistics
+    chain  receipts  settlement       heights; proofs of work done; who pays whom
+    cancellations                     the table behind cancellations.log
+    jobs                              the lifecycle: submit, prove, cancel, expire
+    audit                             walks everything and names every violation
+
+`hashing` and `workloads` know nothing of the store.
+"""
+
+__version__ = "0.1.0"
