@@ -17,8 +17,9 @@ Imports run one way, top to bottom:
     admission  queue                  capacity, fair share, burst; who waits for a slot
     scheduler                         match, effective price, explain, statistics
     chain  receipts  settlement       heights; proofs of work done; who pays whom
-    cancellations                     the table behind cancellations.log
-    jobs                              the lifecycle: submit, prove, cancel, expire
+    cancellations  decisions          the tables behind cancellations.log and the decision log
+    jobs                              job records and their moves from state to state
+    lifecycle                         submit, match, prove, cancel, expire
     audit                             walks everything and names every violation
 
 `hashing` and `workloads` know nothing of the store.

@@ -1,0 +1,256 @@
+"""BLAKE3-256 on the CPU: of bytes, of streams and of slice files.
+
+Files are read into buffers and never mapped: a mapped file that somebody truncates kills the
+reader with SIGBUS, which cannot be turned into an error. The copy that reading costs is made by
+threads of its own while the block before it is hashed, in buffers small enough to stay in the
+cache, so one large warm file takes no longer than with the official `b3sum`, which maps it
+(`benchmarks/hash_files.py`), and memory does not grow with the file.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from operator import attrgetter
+from typing import BinaryIO
+
+from blake3 import blake3
+
+from compute_market.errors import BusyError, IntegrityError, MarketError, UsageError
+
+DIGEST_BYTES = 32
+# Up to about this length the hasher's own threads cost more than they bring.
+THREADED_BYTES = 1_048_576
+
+_READ_BYTES = 1_048_576
+_BLOCK_BYTES = 4_194_304
+_READERS_MAX = 4
+
+# Without O_NONBLOCK, opening a FIFO waits for a writer that may never come; on a regular file the
+# flag changes nothing. A terminal opened by mistake must not become the controlling one.
+_OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+_FILE_TYPE_MASK = 0o170000
+_REGULAR_FILE = 0o100000
+_OTHER_FILE_TYPES = {
+    0o010000: "a FIFO",
+    0o020000: "a character device",
+    0o040000: "a directory",
+    0o060000: "a block device",
+    0o140000: "a socket",
+}
+
+# One state of one file, as far as a file system tells states apart. It misses a change that leaves
+# the length alone and falls into the same tick of the file system's clock as the one before it.
+FileIdentity = tuple[int, int, int, int, int]
+identity_of: Callable[[os.stat_result], FileIdentity] = attrgetter(
+    "st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns"
+)
+
+# Called with the number of bytes hashed since the last call.
+Advance = Callable[[int], None]
+
+
+def hash_bytes(data: bytes | bytearray | memoryview) -> bytes:
+    """The 32-byte BLAKE3 digest of `data`."""
+    length = data.nbytes if isinstance(data, memoryview) else len(data)
+    return blake3(data, max_threads=_threads_for(length)).digest()
+
+
+def hash_stream(stream: BinaryIO, advance: Advance | None = None) -> tuple[bytes, int]:
+    """Hash a stream such as standard input to its end; return its digest and its length in bytes.
+
+    Works through one buffer of 1 MiB, whatever the length. Raises IntegrityError (`unreadable`)
+    when the stream breaks.
+    """
+    hasher = blake3(max_threads=blake3.AUTO)
+    buffer = memoryview(bytearray(_READ_BYTES))
+    length = 0
+    try:
+        # `readinto` fills the buffer unless the stream ends, although a pipe gives 64 KiB a time.
+        while count := stream.readinto(buffer):  # type: ignore[attr-defined]
+            hasher.update(buffer[:count])
+            length += count
+            if advance is not None:
+                advance(count)
+    except OSError as error:
+        raise unreadable("standard input", error) from error
+    return hasher.digest(), length
+
+
+def hash_file(
+    path: str, threads: int | None = None, advance: Advance | None = None
+) -> tuple[bytes, int]:
+    """Hash a regular file; return its digest and its length in bytes.
+
+    `threads` is the most the hasher may use at once; None takes one for files of at most
+    `THREADED_BYTES` and every core for longer ones. Raises what `open_slice` and `hash_opened`
+    raise, and IntegrityError (`slice_changed`) when the file was touched while it was read.
+    """
+    descriptor, before = open_slice(path)
+    try:
+        digest = hash_opened(path, descriptor, before.st_size, threads, advance)
+        if identity_of(os.fstat(descriptor)) != identity_of(before):
+            raise changed(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
+    return digest, before.st_size
+
+
+def open_slice(path: str) -> tuple[int, os.stat_result]:
+    """Open a regular file for reading; return its descriptor, which the caller closes, and status.
+
+    Never waits for the other end of a FIFO. Raises UsageError for a path that does not lead to a
+    readable regular file, BusyError when the process or the machine is out of descriptors.
+    """
+    try:
+        descriptor = os.open(path, _OPEN_FLAGS)
+    except FileNotFoundError as error:
+        raise UsageError(f"{shown(path)}: no such file", reason="missing") from error
+    except OSError as error:
+        raise _not_opened(path, error) from error
+    except ValueError as error:
+        raise UsageError(f"{shown(path)}: not a path: {error}", reason="missing") from error
+    status = os.fstat(descriptor)
+    if status.st_mode & _FILE_TYPE_MASK == _REGULAR_FILE:
+        return descriptor, status
+    os.close(descriptor)
+    raise _not_regular(path, status.st_mode)
+
+
+def hash_opened(
+    path: str,
+    descriptor: int,
+    length: int,
+    threads: int | None = None,
+    advance: Advance | None = None,
+) -> bytes:
+    """The digest of an open file that is `length` bytes long; the built-in workload.
+
+    Reads from the file's start, and at most 1 MiB beyond `length`. Raises IntegrityError
+    (`slice_changed`) when the file holds more or fewer bytes, OSError when reading fails. A change
+    that keeps the length is for the caller to see, in the file's status before and after.
+    """
+    if threads is None:
+        threads = _threads_for(length)
+    if threads != 1:
+        return _hash_while_reading(path, descriptor, length, threads, advance)
+    # One byte more than announced shows a file that grew without another call to find its end.
+    block = os.read(descriptor, min(length + 1, _READ_BYTES))
+    count = len(block)
+    if count == length:
+        if advance is not None:
+            advance(count)
+        return blake3(block).digest()
+    hasher = blake3()
+    while block and count <= length:
+        hasher.update(block)
+        if advance is not None:
+            advance(len(block))
+        block = os.read(descriptor, _READ_BYTES)
+        count += len(block)
+    if count != length:
+        raise changed(path)
+    return hasher.digest()
+
+
+def _hash_while_reading(
+    path: str, descriptor: int, length: int, threads: int, advance: Advance | None
+) -> bytes:
+    """Hash block after block while reader threads, with one buffer each, fetch the next ones."""
+    import threading
+    from queue import SimpleQueue
+
+    readers = max(2, min(_READERS_MAX, cores() // 2))
+    buffers = [memoryview(bytearray(_BLOCK_BYTES)) for _ in range(readers)]
+    # A reader may fill its buffer after True and ends after False.
+    permits: list[SimpleQueue[bool]] = [SimpleQueue() for _ in range(readers)]
+    arrivals: list[SimpleQueue[int | OSError]] = [SimpleQueue() for _ in range(readers)]
+
+    def read(reader: int) -> None:
+        for offset in range(reader * _BLOCK_BYTES, length, readers * _BLOCK_BYTES):
+            if not permits[reader].get():
+                return
+            try:
+                arrivals[reader].put(_fill(descriptor, buffers[reader], offset))
+            except OSError as error:
+                arrivals[reader].put(error)
+                return
+
+    pool = [threading.Thread(target=read, args=(reader,), daemon=True) for reader in range(readers)]
+    hasher = blake3(max_threads=threads)
+    try:
+        for reader, thread in enumerate(pool):
+            permits[reader].put(True)
+            thread.start()
+        for block, offset in enumerate(range(0, length, _BLOCK_BYTES)):
+            reader = block % readers
+            count = arrivals[reader].get()
+            if isinstance(count, OSError):
+                raise count
+            if count != min(_BLOCK_BYTES, length - offset):
+                raise changed(path)
+            hasher.update(buffers[reader][:count])
+            permits[reader].put(True)
+            if advance is not None:
+                advance(count)
+    finally:
+        # The caller closes the descriptor next. A reader still at work would then read from
+        # whatever file is given the same number, so all of them must have ended.
+        for reader, thread in enumerate(pool):
+            permits[reader].put(False)
+            if thread.ident is not None:
+                thread.join()
+    return hasher.digest()
+
+
+def _fill(descriptor: int, buffer: memoryview, offset: int) -> int:
+    """Read from `offset` on until the buffer is full or the file ends; return the bytes read."""
+    count = os.preadv(descriptor, [buffer], offset)
+    while 0 < count < len(buffer):
+        more = os.preadv(descriptor, [buffer[count:]], offset + count)
+        if not more:
+            break
+        count += more
+    return count
+
+
+def cores() -> int:
+    """CPU cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def changed(path: str) -> IntegrityError:
+    return IntegrityError(
+        f"{shown(path)}: changed while it was read",
+        reason="slice_changed",
+        hint="let the program that writes it finish, then run this again",
+    )
+
+
+def unreadable(path: str, error: OSError) -> IntegrityError:
+    return IntegrityError(f"{shown(path)}: reading failed: {error.strerror}", reason="unreadable")
+
+
+def shown(path: str) -> str:
+    """The path as an error names it: quoted if a terminal would not show it as it is."""
+    return path if path and path.isprintable() else repr(path)
+
+
+def _threads_for(length: int) -> int:
+    return 1 if length <= THREADED_BYTES else blake3.AUTO
+
+
+def _not_opened(path: str, error: OSError) -> MarketError:
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return BusyError(f"{shown(path)}: {error.strerror}")
+    if error.errno == errno.ENXIO:
+        return UsageError(f"{shown(path)}: not a regular file but a socket", reason="not_a_file")
+    return UsageError(f"{shown(path)}: cannot be opened: {error.strerror}", reason="unreadable")
+
+
+def _not_regular(path: str, mode: int) -> UsageError:
+    kind = _OTHER_FILE_TYPES.get(mode & _FILE_TYPE_MASK, "something else")
+    return UsageError(f"{shown(path)}: not a regular file but {kind}", reason="not_a_file")

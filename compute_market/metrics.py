@@ -1,0 +1,170 @@
+"""The metric table and the counters behind it.
+
+Counters live in the store and are incremented in the transaction of their event, so a process that
+lives thirty milliseconds loses nothing and a replay counts nothing. Gauges are derived from the
+state when they are read (`exposition`).
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from compute_market.errors import InternalError
+from compute_market.store import Txn
+
+
+class Metric(NamedTuple):
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    # Label name → allowed values; an empty tuple means unbounded (the exposition limits those).
+    labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+
+MATCH_RESULTS = (
+    "success",
+    "capability_mismatch",
+    "reputation_failure",
+    "price_mismatch",
+    "no_capacity",
+    "bond_unfunded",
+)
+
+METRICS = (
+    Metric("industrial_backlog", "gauge", "Unproven units of queued and active jobs."),
+    Metric(
+        "industrial_utilization",
+        "gauge",
+        "Units proven in the last 60 s over the capacity of 60 s.",
+    ),
+    Metric("industrial_price_per_unit", "gauge", "Effective price of the last match."),
+    Metric("industrial_units_total", "counter", "Units of accepted slices."),
+    Metric("industrial_admitted_total", "counter", "Jobs admitted."),
+    Metric(
+        "industrial_deferred_total", "counter", "Jobs refused only because of the present load."
+    ),
+    Metric(
+        "industrial_rejected_total",
+        "counter",
+        "Jobs refused by admission, and deadlines missed by providers (SLA).",
+        (("reason", ("capacity", "fair_share", "burst_exhausted", "SLA")),),
+    ),
+    Metric(
+        "active_burst_quota",
+        "gauge",
+        "Units left in the burst bucket.",
+        (("role", ("buyer", "provider")), ("identity", ())),
+    ),
+    Metric(
+        "scheduler_match_total",
+        "counter",
+        "Matches by the furthest stage any offer reached.",
+        (("result", MATCH_RESULTS),),
+    ),
+    Metric(
+        "scheduler_effective_price",
+        "gauge",
+        "Effective price of the provider's last match.",
+        (("provider", ()),),
+    ),
+    Metric("scheduler_active_jobs", "gauge", "Size of the active set."),
+    Metric(
+        "scheduler_queue_depth",
+        "gauge",
+        "Jobs waiting for a slot.",
+        (("priority", ("high", "normal", "low")),),
+    ),
+    Metric("provider_reputation_score", "gauge", "Score, -1000 to 1000.", (("provider", ()),)),
+    Metric(
+        "scheduler_accelerator_miss_total",
+        "counter",
+        "Accelerator jobs that no offer's capability fits.",
+    ),
+    Metric(
+        "scheduler_priority_miss_total",
+        "counter",
+        "High and normal jobs that started after more than 5 s in the queue.",
+    ),
+    Metric(
+        "scheduler_cancel_total",
+        "counter",
+        "Cancelled jobs.",
+        (("reason", ("client", "provider")),),
+    ),
+    Metric("scheduler_match_latency_seconds", "histogram", "Time of one match."),
+    Metric(
+        "match_loop_latency_seconds", "histogram", "Time of one pass over pending and queued jobs."
+    ),
+    Metric(
+        "reputation_adjust_total",
+        "counter",
+        "Changes of a provider's score by the outcome of a job.",
+        (("result", ("success", "failure")),),
+    ),
+    Metric("matches_total", "counter", "Receipts first stored.", (("dry_run", ("true", "false")),)),
+    Metric("settle_applied_total", "counter", "Receipts paid."),
+    Metric(
+        "settle_mode_change_total",
+        "counter",
+        "Changes of the settlement mode.",
+        (("to", ("dry_run", "armed", "real")),),
+    ),
+    Metric("receipt_corrupt_total", "counter", "Stored receipts found damaged and quarantined."),
+    Metric("slashing_burn_ct_total", "counter", "CT of provider bonds burned."),
+    Metric(
+        "compute_market_fee_split",
+        "counter",
+        "Amounts that left escrows and bonds.",
+        (("token", ("ct", "it")), ("kind", ("paid", "refunded", "burned"))),
+    ),
+    Metric("tb_last_run_timestamp_seconds", "gauge", "Unix time of the last command that wrote."),
+    Metric("tb_build_info", "gauge", "Always 1; carries the version.", (("version", ()),)),
+)
+
+BY_NAME = {metric.name: metric for metric in METRICS}
+
+# Upper bounds of the latency histograms in seconds; +Inf follows.
+LATENCY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
+
+
+def count(txn: Txn, name: str, *values: str, by: int = 1) -> None:
+    """Increment a counter. `values` are its label values in the order of the table."""
+    labels = BY_NAME[name].labels
+    if len(values) != len(labels) or any(
+        allowed and value not in allowed for value, (_, allowed) in zip(values, labels, strict=True)
+    ):
+        raise InternalError(f"metric {name} has no series {values}")
+    if by:
+        txn.count("\0".join((name, *values)).encode(), by)
+
+
+def value(txn: Txn, name: str, *values: str) -> int:
+    """The present value of one series of a counter."""
+    return txn.counter("\0".join((name, *values)).encode())
+
+
+def series(txn: Txn, name: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    """All series of a counter that were ever incremented, as (label values, value)."""
+    prefix = name.encode()
+    for key, number in sorted(txn.counters(prefix).items()):
+        first, *values = key.decode().split("\0")
+        if first == name:
+            yield tuple(values), number
+
+
+def observe(txn: Txn, name: str, elapsed_ns: int) -> None:
+    """Add one latency to a histogram."""
+    bound = next(
+        (i for i, bound in enumerate(LATENCY_BOUNDS_S) if elapsed_ns <= bound * 1e9),
+        len(LATENCY_BOUNDS_S),
+    )
+    txn.count(f"{name}\0le\0{bound:02d}".encode())
+    txn.count(f"{name}\0sum_ns".encode(), elapsed_ns)
+
+
+def histogram(txn: Txn, name: str) -> tuple[list[int], int]:
+    """Observations per bucket (not cumulative, the last is +Inf) and their sum in nanoseconds."""
+    buckets = [
+        txn.counter(f"{name}\0le\0{bound:02d}".encode())
+        for bound in range(len(LATENCY_BOUNDS_S) + 1)
+    ]
+    return buckets, txn.counter(f"{name}\0sum_ns".encode())

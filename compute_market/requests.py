@@ -1,0 +1,155 @@
+"""What operators ask for: the JSON files of jobs and offers, checked field by field.
+
+Strict where money is involved: unknown and duplicated keys, floats for integers, values out of
+range and malformed text are errors that name the file and the field. Keys that begin with `_` are
+comments.
+"""
+
+from decimal import Decimal
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from compute_market.amounts import AMOUNT_MAX
+from compute_market.errors import UsageError
+from compute_market.records import Capability, Lane, Priority, check_id
+
+Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]([ -~]*[!-~])?$")]
+DEADLINE_SECS_DEFAULT = 86_400
+DEADLINE_MAX = 253_402_300_799  # the last second of the year 9999
+
+R = TypeVar("R", bound=Struct)
+
+
+class CapabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    cpu_cores: Amount = 0
+    gpu: Name | None = None
+    gpu_count: Amount = 0
+    gpu_memory_mb: Amount = 0
+    accelerator: Name | None = None
+    accelerator_memory_mb: Amount = 0
+
+    def capability(self) -> Capability:
+        """As stored: a named GPU without a count means one."""
+        return Capability(
+            self.cpu_cores,
+            self.gpu,
+            self.gpu_count or (1 if self.gpu else 0),
+            self.gpu_memory_mb,
+            self.accelerator,
+            self.accelerator_memory_mb,
+        )
+
+
+class OfferRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """An offer as asked for. Bounds the market sets itself are checked by `offers.post`."""
+
+    provider: str
+    units: Amount
+    price_per_unit: Amount
+    offer_id: str | None = None
+    fee_pct_ct: Amount = 100
+    provider_bond: Amount = 1
+    consumer_bond: Amount = 1
+    capability: CapabilityRequest = CapabilityRequest()
+    reputation: Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)] = 0
+    reputation_multiplier: Any = "1"  # decimal text, or a JSON number kept as written
+    job_id: str | None = None
+
+
+class SliceRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    path: Annotated[str, Meta(min_length=1)]
+    reference: Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
+
+
+class JobRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """A job as asked for; slices still without the lengths and references `jobs.submit` needs."""
+
+    job_id: str
+    buyer: str
+    workload: str
+    slices: Annotated[list[str | SliceRequest], Meta(min_length=1)]
+    max_price_per_unit: Amount
+    capability: CapabilityRequest = CapabilityRequest()
+    consumer_bond: Amount = 1
+    deadline: Annotated[int, Meta(ge=0, le=DEADLINE_MAX)] | UnsetType = UNSET
+    deadline_secs: Annotated[int, Meta(ge=0, le=DEADLINE_MAX)] | UnsetType = UNSET
+    priority: Priority = "normal"
+    lane: Lane = "industrial"
+
+    def slice_requests(self) -> list[SliceRequest]:
+        return [SliceRequest(s) if isinstance(s, str) else s for s in self.slices]
+
+
+def parse(data: bytes, source: str) -> dict[str, Any]:
+    """Decode one JSON object of a hand-written file; comment keys are dropped.
+
+    Raises UsageError naming `source` for anything that is not one object with unique keys.
+    """
+    import json  # Only commands that read files pay for it.
+
+    try:
+        document = json.loads(
+            data.decode(), object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_constant
+        )
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source}: byte {error.start} is not UTF-8") from error
+    except RecursionError as error:
+        raise UsageError(f"{source}: nested too deep") from error
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"{source}: line {error.lineno}, column {error.colno}: {error.msg}"
+        ) from error
+    except (_BadJson, ValueError) as error:
+        raise UsageError(f"{source}: {error}") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"{source}: expected a JSON object, got {_kind(document)}")
+    return document
+
+
+def build(document: dict[str, Any], kind: type[R], source: str) -> R:
+    """Check a decoded document against a request type. Raises UsageError naming the field."""
+    try:
+        request = msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{source}: {error}".replace("`decimal`", "`float`")) from error
+    for field in ("job_id", "offer_id", "buyer", "provider"):
+        text = getattr(request, field, None)
+        if text is not None:
+            check_id(text, f"{source}: {field}")
+    if isinstance(request, JobRequest) and UNSET not in (request.deadline, request.deadline_secs):
+        raise UsageError(
+            f"{source}: deadline and deadline_secs are both given", hint="give one of them"
+        )
+    return request
+
+
+class _BadJson(Exception):
+    """Raised inside the decoder's hooks, where the file's name is not known."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key.startswith("_"):
+            continue
+        if key in found:
+            raise _BadJson(f"the key {key!a} is given twice")
+        found[key] = value
+    return found
+
+
+def _constant(name: str) -> Any:
+    raise _BadJson(f"{name} is not a JSON number")
+
+
+def _kind(document: Any) -> Literal["a list", "a string", "a number", "true or false", "null"]:
+    if isinstance(document, list):
+        return "a list"
+    if isinstance(document, str):
+        return "a string"
+    if isinstance(document, bool):
+        return "true or false"
+    return "null" if document is None else "a number"
