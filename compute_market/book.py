@@ -113,6 +113,11 @@ def entries_of(offer: Offer, place: Place) -> Iterator[tuple[str, bytes]]:
     yield "provider_prices", provider_key(offer.provider) + order
 
 
+def group_of(book_key: bytes) -> bytes:
+    """Shelf, family and class of a key in `book`; for the audit."""
+    return book_key[:-_ORDER]
+
+
 def head_key(book_key: bytes) -> bytes:
     """The key in `heads` of a class whose first key in `book` is given; for the audit."""
     prefix, group, order = book_key[:_PREFIX], book_key[_PREFIX:-_ORDER], book_key[-_ORDER:]

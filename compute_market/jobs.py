@@ -12,7 +12,17 @@ from compute_market import ledger, metrics, offers, queue, receipts, settlement
 from compute_market.amounts import checked, split, units_of
 from compute_market.config import Config
 from compute_market.errors import ConflictError, NotFoundError, RefusedError, UsageError
-from compute_market.records import Actor, Job, JobState, Offer, Receipt, Settlement, Slice, replace
+from compute_market.records import (
+    LIVE_STATES,
+    Actor,
+    Job,
+    JobState,
+    Offer,
+    Receipt,
+    Settlement,
+    Slice,
+    replace,
+)
 from compute_market.requests import DEADLINE_MAX, DEADLINE_SECS_DEFAULT, JobRequest
 from compute_market.store import Txn, decode, pack_u64
 
@@ -231,6 +241,21 @@ def mark_paid(txn: Txn, receipt: Receipt, settled: Settlement) -> None:
     """Show on the job what a receipt that had waited was paid."""
     job = get(txn, receipt.job_id)
     _write(txn, _paid(job, settled))
+
+
+def lines_of(job: Job) -> Iterator[tuple[str, bytes]]:
+    """The (table, key) pairs a job's state demands; for the audit."""
+    if job.state not in LIVE_STATES:
+        return
+    yield "deadlines", _deadline_key(job)
+    if job.state == "pending":
+        yield "pending", _pending_key(job)
+    elif job.state == "queued":
+        yield queue.TABLES[job.priority], pack_u64(job.queue_seq)
+    else:
+        yield "active", job.job_id.encode()
+        if job.priority == "low":
+            yield "active_low", job.job_id.encode()
 
 
 def document(txn: Txn, job: Job) -> dict[str, Any]:

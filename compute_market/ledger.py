@@ -78,8 +78,8 @@ def transfer(
             f"{credit} would hold {reached} {token}, more than {AMOUNT_MAX}", reason="overflow"
         )
     seq = txn.next_number("posting_seq")
-    txn.put("accounts", _key(debit, token), _balance.pack(left))
-    txn.put("accounts", _key(credit, token), _balance.pack(reached))
+    _set_balance(txn, debit, token, left)
+    _set_balance(txn, credit, token, reached)
     posting = Posting(seq, txn.now_ms, token, amount, debit, credit, event, ref)
     txn.write("postings", pack_u64(seq), posting)
     for account in (debit, credit):
@@ -144,10 +144,18 @@ def history(txn: Txn, owner: str) -> Iterator[Posting]:
 
 
 def balances(txn: Txn, token: Token) -> Iterator[tuple[str, int]]:
-    """Every account of a token with its balance."""
+    """Every account of a token that is not empty, with its balance."""
     prefix = _key("", token)
     for key, value in txn.scan("accounts", prefix):
         yield key[len(prefix) :].decode(), int(_balance.unpack(value)[0])
+
+
+def _set_balance(txn: Txn, account: str, token: Token, amount: int) -> None:
+    """An account that is empty is not stored: the escrows of ended jobs leave nothing behind."""
+    if amount:
+        txn.put("accounts", _key(account, token), _balance.pack(amount))
+    else:
+        txn.delete("accounts", _key(account, token))
 
 
 def _key(account: str, token: Token) -> bytes:

@@ -1,7 +1,6 @@
 """Workloads by name, and the runner that works many slices at once.
 
-Importing this module loads no pool, no plugin and no third package but `blake3`; what a run needs
-beyond that is imported when it needs it.
+Importing this module loads no pool and no plugin: a run imports what it turns out to need.
 """
 
 import os
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from compute_market.errors import IntegrityError, MarketError, UsageError
 from compute_market.hashing.cpu import (
     DIGEST_BYTES,
-    Advance,
     FileIdentity,
     changed,
     cores,
     hash_opened,
     identity_of,
     open_slice,
+    shown,
     unreadable,
 )
 
@@ -29,23 +28,21 @@ ENTRY_POINT_GROUP = "compute_market.workloads"
 
 # Called with the path (for error texts only), a descriptor at the start of the open file, and its
 # length in bytes; returns the 32-byte proof. It may raise MarketError or OSError. It must be a pure
-# function of the bytes: a slice may be run more than once, on any thread or machine.
+# function of the bytes: a slice may run more than once, on any thread or machine.
 Workload = Callable[[str, int, int], bytes]
 
-# The reference job of each is the BLAKE3-256 of the slice. One name of one function: the runner
-# knows by it that the cost of a slice follows from its length.
+# The reference job of each is the BLAKE3-256 of the slice.
 BUILT_IN: dict[str, Workload] = dict.fromkeys(("transcode", "inference", "gpu_hash"), hash_opened)
 
 # Handing a slice to another thread and back takes about as long as hashing this many bytes.
-_INLINE_BYTES = 65_536
-# A slice longer than this keeps every core busy on its own, read-ahead included.
-_ALONE_BYTES = 8_388_608
-# What one task of the pool is given at most: slices until their lengths add up to this, ...
+_SHORT_BYTES = 65_536
+# A longer slice than this keeps every core busy on its own.
+_LONG_BYTES = 8_388_608
+# A task of the pool takes slices until their lengths add up to this, or until there are so many.
 _TASK_BYTES = 1_048_576
-# ... or this many of them.
 _TASK_SLICES = 64
-# Slices in flight or finished out of turn; what bounds memory, however many slices there are.
-_IN_FLIGHT_MAX = 1024
+# Slices read ahead of the result that is due; what bounds memory, however many slices there are.
+_AHEAD_MAX = 1024
 _CACHE_GENERATION = 8192
 # The coarsest time stamps in use, those of FAT, count in steps of two seconds.
 _TIMESTAMP_TICK_NS = 2_000_000_000
@@ -64,62 +61,62 @@ class Result(NamedTuple):
 
 
 def resolve(name: str) -> Workload:
-    """The workload of that name: a built-in one, else one from an installed package.
+    """The workload of that name: a built-in one, else one that an installed package registers.
 
-    Packages register theirs as entry points of the group `compute_market.workloads`; a built-in
-    name cannot be taken over. Raises UsageError (`unknown_workload`) listing the known names, or
-    (`broken_workload`) when the package that claims the name cannot be loaded.
+    Packages do so by an entry point of the group `compute_market.workloads`; built-in names cannot
+    be taken over. Raises UsageError: `unknown_workload`, listing the known names, or
+    `broken_workload` when the package that claims the name cannot be loaded.
     """
     workload = BUILT_IN.get(name)
     if workload is not None:
         return workload
-    # Looking for entry points reads the metadata of every installed package, so it comes last.
+    # This reads the metadata of every installed package, so it comes last.
     from importlib.metadata import entry_points
 
     registered = entry_points(group=ENTRY_POINT_GROUP)
-    for entry_point in registered:
-        if entry_point.name == name:
-            try:
-                loaded = entry_point.load()
-            except (ImportError, AttributeError) as error:
-                raise UsageError(
-                    f"workload {name} of {entry_point.value} cannot be loaded: {error}",
-                    reason="broken_workload",
-                ) from error
-            if not callable(loaded):
-                raise UsageError(
-                    f"workload {name} of {entry_point.value} cannot be called",
-                    reason="broken_workload",
-                )
+    if name not in registered.names:
+        known = ", ".join(sorted(BUILT_IN.keys() | registered.names))
+        raise UsageError(f"unknown workload {name!r}: known are {known}", reason="unknown_workload")
+    entry_point = registered[name]
+    problem = "not callable"
+    try:
+        loaded = entry_point.load()
+        if callable(loaded):
             return loaded  # type: ignore[no-any-return]
-    known = sorted(BUILT_IN.keys() | registered.names)
+    except (ImportError, AttributeError) as error:
+        problem = str(error)
     raise UsageError(
-        f"unknown workload {name!r}: known are {', '.join(known)}", reason="unknown_workload"
+        f"workload {name!r} cannot be loaded from {entry_point.value}: {problem}",
+        reason="broken_workload",
     )
 
 
-def run_slices(name: str, paths: list[str]) -> list[tuple[Result, FileIdentity | None]]:
-    """One task of a pool: run the workload over each path, here, one after another.
+# A result, and which state of which file it belongs to if the file could be opened.
+Outcome = tuple[Result, FileIdentity | None]
 
-    A cluster's workers import this function by name. They need the paths, not the store. Beside
-    each result stands the identity of the file it was computed from, None where it has none.
+
+def run_slices(name: str, paths: list[str]) -> list[Outcome]:
+    """One task of a pool: run the workload over the paths, one after another, in this thread.
+
+    The workers of a cluster import it by name; they need the files and nothing of the market.
     """
     workload = resolve(name)
-    outcomes: list[tuple[Result, FileIdentity | None]] = []
-    for path in paths:
-        try:
-            descriptor, status = open_slice(path)
-        except MarketError as error:
-            outcomes.append((Result(path, b"", 0, error), None))
-            continue
-        try:
-            identity = identity_of(status)
-            alone = workload is not hash_opened or status.st_size > _ALONE_BYTES
-            prove = workload if alone else _hash_in_one_thread
-            outcomes.append((_prove(prove, path, descriptor, identity), identity))
-        finally:
-            os.close(descriptor)
-    return outcomes
+    return [_run_slice(workload, path) for path in paths]
+
+
+def _run_slice(workload: Workload, path: str) -> Outcome:
+    try:
+        descriptor, status = open_slice(path)
+    except MarketError as error:
+        return Result(path, b"", 0, error), None
+    try:
+        identity = identity_of(status)
+        if workload is hash_opened and status.st_size <= _LONG_BYTES:
+            # The pool's threads share the cores already.
+            workload = _hash_in_one_thread
+        return _prove(workload, path, descriptor, identity), identity
+    finally:
+        os.close(descriptor)
 
 
 def _hash_in_one_thread(path: str, descriptor: int, length: int) -> bytes:
@@ -134,7 +131,7 @@ def _prove(workload: Workload, path: str, descriptor: int, identity: FileIdentit
             raise changed(path)
         if len(digest) != DIGEST_BYTES:
             raise IntegrityError(
-                f"{path}: the workload returned {len(digest)} bytes, not {DIGEST_BYTES}",
+                f"{shown(path)}: the workload returned {len(digest)} bytes, not {DIGEST_BYTES}",
                 reason="broken_workload",
             )
     except MarketError as error:
@@ -145,10 +142,10 @@ def _prove(workload: Workload, path: str, descriptor: int, identity: FileIdentit
 
 
 class _ProofCache:
-    """Proofs of one workload by file identity, of the last 8 192 to 16 384 files.
+    """Proofs of one workload by file identity, for the last 8 192 to 16 384 files.
 
-    Two generations: when the younger is full it replaces the older. That forgets the proofs not
-    asked for lately without keeping the order in which they were.
+    Two generations: once the younger is full it replaces the older. This forgets what was not
+    asked for lately, and needs no record of the order in which it was.
     """
 
     def __init__(self) -> None:
@@ -174,19 +171,22 @@ class _Task:
         self.paths: list[str] = []
         self.identities: list[FileIdentity] = []
         self.length = 0
-        self.future: Future[list[tuple[Result, FileIdentity | None]]] | None = None
+        self.future: Future[list[Outcome]] | None = None
 
-    def is_full(self) -> bool:
-        return self.length >= _TASK_BYTES or len(self.paths) >= _TASK_SLICES
+    def add(self, path: str, identity: FileIdentity) -> None:
+        self.paths.append(path)
+        self.identities.append(identity)
+        self.length += identity[2]
 
 
 class Runner:
     """Runs workloads over slice files, many at once; results come in the order of the paths.
 
-    Slices of middling length go to a fixed pool: `workers` threads (default: one a core), or
-    `executor` if one is given, which stays the caller's to shut down. Long ones are hashed one at
-    a time by every core, very short ones by the calling thread; both would be slower in a pool.
-    Only a given executor gets every slice. Where a slice runs never changes its proof.
+    Built-in workloads take each slice where it is fastest: very short ones in the calling thread,
+    long ones there too but with every core hashing, those between in a fixed pool of `workers`
+    threads (default: one a core). Other workloads always use the pool, one task a slice. With an
+    `executor`, which stays the caller's to shut down, every slice goes there. Where a slice runs
+    never changes its proof.
 
     Proofs are cached for as long as the runner lives, by workload and by the file's device, inode,
     length and time stamps, never by name or number: other content under an old name is run anew.
@@ -197,7 +197,7 @@ class Runner:
     def __init__(self, workers: int | None = None, executor: "Executor | None" = None) -> None:
         if workers is not None and workers < 1:
             raise UsageError(f"workers {workers}: at least 1 is needed")
-        self._workers = workers or cores()
+        self._workers = workers
         self._executor = executor
         self._own_pool: Executor | None = None
         self._caches: dict[str, _ProofCache] = {}
@@ -209,7 +209,7 @@ class Runner:
         self.close()
 
     def close(self) -> None:
-        """End the runner's own threads, once they have finished what they are at."""
+        """End the runner's own threads once they have finished the slices they are at."""
         if self._own_pool is not None:
             self._own_pool.shutdown(cancel_futures=True)
             self._own_pool = None
@@ -233,59 +233,154 @@ class Runner:
 
         Raises UsageError (`unknown_workload`, `broken_workload`) at once, before any path is read.
         """
-        workload = resolve(name)
-        settled_ns = now_ms * 1_000_000 - _TIMESTAMP_TICK_NS
         cache = self._caches.setdefault(name, _ProofCache())
-        return self._results(name, workload, paths, cache, settled_ns, _advance(progress))
+        settled_ns = now_ms * 1_000_000 - _TIMESTAMP_TICK_NS
+        run = _Run(name, resolve(name), cache, settled_ns, progress, self._executor, self._pool)
+        return run.results(paths)
 
-    def _results(
+    def _pool(self) -> "Executor":
+        if self._own_pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._own_pool = ThreadPoolExecutor(self._workers or cores())
+        return self._own_pool
+
+
+class _Run:
+    """One call of `Runner.run`: what holds for all of its slices, and its progress."""
+
+    def __init__(
         self,
         name: str,
         workload: Workload,
-        paths: Iterable[str],
         cache: _ProofCache,
         settled_ns: int,
-        advance: Advance | None,
-    ) -> Iterator[Result]:
+        progress: Callable[[int], None] | None,
+        executor: "Executor | None",
+        own_pool: "Callable[[], Executor]",
+    ) -> None:
+        self._name = name
+        self._workload = workload
+        self._cache = cache
+        self._settled_ns = settled_ns
+        self._progress = progress
+        self._bytes_done = 0
+        self._executor = executor
+        self._own_pool = own_pool
+        # Only of the built-in job is it known that the cost of a slice follows from its length.
+        self._places_by_length = workload is hash_opened and executor is None
+        self._task_slices = _TASK_SLICES if workload is hash_opened else 1
+
+    def results(self, paths: Iterable[str]) -> Iterator[Result]:
         pending: deque[Result | _Task] = deque()
-        # The task that still takes slices; always the last of `pending`.
+        # The youngest task. It is handed over when the next one begins: when none does, all there
+        # is for the pool is this one, and starting threads for it would cost more than it does.
         task: _Task | None = None
-        held = 0
+        ahead = 0
         try:
             for path in paths:
-                outcome = self._attempt(workload, path, cache, settled_ns, advance)
+                outcome = self._attempt(path)
                 if isinstance(outcome, Result):
                     if not pending:
                         yield outcome
                         continue
-                    if task is not None:
-                        self._submit(name, task)
-                        task = None
                     pending.append(outcome)
                 else:
-                    if task is not None and task.is_full():
-                        self._submit(name, task)
+                    if task is not None and (task is not pending[-1] or self._is_full(task)):
+                        self._submit(task)
                         task = None
                     if task is None:
                         task = _Task()
                         pending.append(task)
                     task.add(path, outcome)
-                held += 1
-                while pending and (held >= _IN_FLIGHT_MAX or _is_done(pending[0])):
-                    settled = _settle(pending.popleft(), cache, settled_ns, advance)
-                    held -= len(settled)
+                ahead += 1
+                while pending and (ahead >= _AHEAD_MAX or _is_done(pending[0])):
+                    entry = pending.popleft()
+                    if entry is task:
+                        task = None
+                    settled = self._settle(entry)
+                    ahead -= len(settled)
                     yield from settled
-            if task is not None:
-                if len(pending) == 1 and self._executor is None:
-                    # All there is for the pool is this one task: not worth starting threads for.
-                    pending.clear()
-                    for path in task.paths:
-                        yield self._run_here(workload, path, cache, settled_ns, advance)
-                else:
-                    self._submit(name, task)
+            if task is not None and task is not pending[0]:
+                self._submit(task)
             while pending:
-                yield from _settle(pending.popleft(), cache, settled_ns, advance)
+                yield from self._settle(pending.popleft())
         finally:
-            for left in pending:
-                if isinstance(left, _Task) and left.future is not None:
-                    left.future.cancel()
+            for entry in pending:
+                if isinstance(entry, _Task) and entry.future is not None:
+                    entry.future.cancel()
+
+    def _attempt(self, path: str, *, here: bool = False) -> Result | FileIdentity:
+        """The result of a slice that is wrong, cached, or run `here`; else its file's identity."""
+        try:
+            descriptor, status = open_slice(path)
+        except MarketError as error:
+            return Result(path, b"", 0, error)
+        try:
+            identity = identity_of(status)
+            length = status.st_size
+            digest = self._cache.get(identity)
+            if digest is not None:
+                self._advance(length)
+                return Result(path, digest, length)
+            if not here and not (
+                self._places_by_length and (length <= _SHORT_BYTES or length > _LONG_BYTES)
+            ):
+                return identity
+            result = _prove(self._run_here, path, descriptor, identity)
+            self._remember(result, identity)
+            return result
+        finally:
+            os.close(descriptor)
+
+    def _run_here(self, path: str, descriptor: int, length: int) -> bytes:
+        if self._workload is hash_opened:
+            return hash_opened(path, descriptor, length, advance=self._advance)
+        digest = self._workload(path, descriptor, length)
+        self._advance(length)
+        return digest
+
+    def _is_full(self, task: _Task) -> bool:
+        return task.length >= _TASK_BYTES or len(task.paths) >= self._task_slices
+
+    def _submit(self, task: _Task) -> None:
+        pool = self._executor or self._own_pool()
+        task.future = pool.submit(run_slices, self._name, task.paths)
+
+    def _settle(self, entry: Result | _Task) -> list[Result]:
+        """The results of what comes next, after waiting for them if need be."""
+        if isinstance(entry, Result):
+            return [entry]
+        if entry.future is None and self._executor is None:
+            attempts = [self._attempt(path, here=True) for path in entry.paths]
+            return [result for result in attempts if isinstance(result, Result)]
+        if entry.future is None:
+            self._submit(entry)
+        assert entry.future is not None
+        results = []
+        for (result, identity), expected in zip(
+            entry.future.result(), entry.identities, strict=True
+        ):
+            # A worker on another machine may know the file by other numbers, which here might
+            # belong to another file. Then its proof is not worth remembering.
+            if identity is not None and identity == expected:
+                self._remember(result, identity)
+            self._advance(result.length)
+            results.append(result)
+        return results
+
+    def _remember(self, result: Result, identity: FileIdentity) -> None:
+        modified_ns, changed_ns = identity[3:]
+        if result.error is None and max(modified_ns, changed_ns) <= self._settled_ns:
+            self._cache.put(identity, result.digest)
+
+    def _advance(self, count: int) -> None:
+        if self._progress is not None:
+            self._bytes_done += count
+            self._progress(self._bytes_done)
+
+
+def _is_done(entry: Result | _Task) -> bool:
+    if isinstance(entry, Result):
+        return True
+    return entry.future is not None and entry.future.done()
