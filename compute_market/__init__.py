@@ -9,6 +9,7 @@ Imports run one way, top to bottom:
 
     errors  amounts                   what can go wrong; integer arithmetic
     records                           the nouns, and how they are stored
+    requests                          what operators ask for: job and offer files
     config                            every setting and its default
     store                             the environment, transactions, tables
     metrics                           the metric table, counters, exposition
@@ -21,6 +22,7 @@ Imports run one way, top to bottom:
     jobs                              job records and their moves from state to state
     lifecycle                         submit, match, prove, cancel, expire
     audit                             walks everything and names every violation
+    exposition                        the metrics as Prometheus reads them
 
 `hashing` and `workloads` know nothing of the store.
 """

@@ -23,7 +23,6 @@ from compute_market.errors import IntegrityError
 from compute_market.records import Job, Link, Offer, Posting
 from compute_market.store import TABLES, Txn, decode, pack_u64
 
-
 # Counters that the tables determine, all series of them.
 _DERIVED = (
     "compute_market_fee_split",
@@ -266,10 +265,7 @@ def _demanded(txn: Txn, job: Job) -> Iterator[tuple[str, Any, int]]:
     if job.funded and job.state in ("queued", "active"):
         ct, it = split(job.units * job.price_per_unit, job.fee_pct_ct)
         buyer_bond, provider_bond = job.consumer_bond, job.provider_bond
-    elif job.funded and job.units_proven and job.provider is not None:
-        key = receipts.key_of(
-            job.job_id, job.buyer, job.provider, job.price_per_unit, job.units_proven
-        )
+    elif job.funded and (key := receipts.key_of_job(job)) is not None:
         settled = settlement.of(txn, key)
         if settled is not None and settled.status == "pending":
             ct, it = settled.ct, settled.it

@@ -32,7 +32,7 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
     burst_refill_rate_micro: int = 500_000
     block_interval_secs: int = 1
     epoch_blocks: int = 60
-    lock_timeout_secs: int = 30
+    lock_timeout_secs: float = 30  # whole in a file; an option may give fractions
     map_size_gib: int = 64
 
 

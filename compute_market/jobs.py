@@ -21,6 +21,7 @@ from compute_market.records import (
     Receipt,
     Settlement,
     Slice,
+    Token,
     replace,
 )
 from compute_market.requests import DEADLINE_MAX, DEADLINE_SECS_DEFAULT, JobRequest
@@ -90,11 +91,18 @@ def draft(txn: Txn, request: JobRequest, inputs: list[Slice]) -> Job:
             )
     if request.consumer_bond < 1:
         raise RefusedError("consumer bond too low", reason="consumer_bond_too_low")
-    deadline, deadline_secs = _deadline(request, txn.now)
-    if deadline < txn.now:
+    job = sketch(request, inputs, txn.now)
+    if job.deadline < txn.now:
         raise RefusedError(
-            f"deadline {deadline} has passed, it is {txn.now} now", reason="deadline"
+            f"deadline {job.deadline} has passed, it is {txn.now} now", reason="deadline"
         )
+    checked(job.units, "demand in units")
+    return job
+
+
+def sketch(request: JobRequest, inputs: list[Slice], now: int = 0) -> Job:
+    """A job as a request describes it, unchecked."""
+    deadline, deadline_secs = _deadline(request, now)
     return Job(
         job_id=request.job_id,
         seq=0,
@@ -103,14 +111,14 @@ def draft(txn: Txn, request: JobRequest, inputs: list[Slice]) -> Job:
         workload=request.workload,
         capability=request.capability.capability(),
         slices=len(inputs),
-        units=checked(sum(units_of(entry.length) for entry in inputs), "demand in units"),
+        units=sum(units_of(entry.length) for entry in inputs),
         max_price_per_unit=request.max_price_per_unit,
         consumer_bond=request.consumer_bond,
         deadline=deadline,
         deadline_secs=deadline_secs,
         priority=request.priority,
         lane=request.lane,
-        submitted_at=txn.now,
+        submitted_at=now,
     )
 
 
@@ -241,6 +249,32 @@ def mark_paid(txn: Txn, receipt: Receipt, settled: Settlement) -> None:
     """Show on the job what a receipt that had waited was paid."""
     job = get(txn, receipt.job_id)
     _write(txn, _paid(job, settled))
+
+
+def balance_document(txn: Txn, owner: str) -> dict[str, Any]:
+    """`wallet balance`: what a party has, and what its jobs hold of it.
+
+    The escrow of an ended job counts while its receipt waits to be paid.
+    """
+    escrow: dict[Token, int] = {"CT": 0, "IT": 0}
+    bonds = 0
+    waiting = (receipts.find(txn, key) for key in settlement.pending(txn))
+    ended = (get(txn, receipt.job_id) for receipt in waiting if receipt is not None)
+    for job in (*live(txn), *ended):
+        if job.buyer == owner:
+            for token in ledger.TOKENS:
+                escrow[token] += ledger.balance(txn, ledger.escrow(job.job_id), token)
+            bonds += ledger.balance(txn, ledger.bond(job.job_id, "buyer"), "CT")
+        if job.provider == owner:
+            bonds += ledger.balance(txn, ledger.bond(job.job_id, "provider"), "CT")
+    wallet = ledger.wallet(owner)
+    return {
+        "owner": owner,
+        "ct": ledger.balance(txn, wallet, "CT"),
+        "it": ledger.balance(txn, wallet, "IT"),
+        "escrow": {"ct": escrow["CT"], "it": escrow["IT"]},
+        "bonds": {"ct": bonds},
+    }
 
 
 def lines_of(job: Job) -> Iterator[tuple[str, bytes]]:

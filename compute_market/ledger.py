@@ -136,11 +136,11 @@ def _same_tap(done: Tap, asked: tuple[str, str, int, int]) -> None:
             )
 
 
-def history(txn: Txn, owner: str) -> Iterator[Posting]:
-    """Postings that touch the owner's wallet, oldest first."""
+def history(txn: Txn, owner: str, after: int, limit: int) -> list[Posting]:
+    """At most `limit` postings that touch the owner's wallet, oldest first, after seq `after`."""
     prefix = _owner_key(owner)
-    for key, _ in txn.scan("wallet_postings", prefix):
-        yield txn.read("postings", key[len(prefix) :])
+    entries = txn.collect("wallet_postings", limit, prefix, prefix + pack_u64(after + 1))
+    return [txn.read("postings", key[len(prefix) :]) for key, _ in entries]
 
 
 def balances(txn: Txn, token: Token) -> Iterator[tuple[str, int]]:

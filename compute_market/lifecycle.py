@@ -4,7 +4,7 @@ Each action decides first and writes then; an action that raises has written not
 """
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from compute_market import (
     admission,
@@ -20,7 +20,7 @@ from compute_market import (
     scheduler,
     settlement,
 )
-from compute_market.amounts import checked, split, units_of
+from compute_market.amounts import checked, half_up, split, units_of
 from compute_market.config import Config
 from compute_market.errors import AlreadyDoneError, ConflictError, RefusedError
 from compute_market.records import Job, Offer, Refused, Slice
@@ -82,6 +82,7 @@ def housekeeping(txn: Txn, config: Config) -> None:
     Keeps the height, lets an armed settlement turn real, pays receipts that waited for it, fails
     at most 256 overdue jobs and works the queue.
     """
+    txn.set_number("last_run_ms", txn.now_ms)
     chain.remember(txn, config)
     settlement.activate(txn, config)
     if settlement.is_real(txn, config):
@@ -285,10 +286,18 @@ def work(txn: Txn, config: Config) -> None:
         metrics.observe(txn, "match_loop_latency_seconds", txn.stopwatch() - began)
 
 
-def units_proven_since(txn: Txn, seconds: int) -> int:
-    """Units of slices accepted in the last `seconds`, at most the last minute."""
-    start = pack_u64(max(0, txn.now - seconds + 1))
-    return sum(int.from_bytes(value, "big") for _, value in txn.scan("throughput", start=start))
+def demand(txn: Txn, config: Config) -> dict[str, Any]:
+    """`compute-market stats`: backlog, utilization of the last minute, units ever proven, price."""
+    backlog = sum(job.units - job.units_proven for job in jobs.live(txn) if job.state != "pending")
+    start = pack_u64(max(0, txn.now - admission.WINDOW_SECS + 1))
+    proven = sum(int.from_bytes(value, "big") for _, value in txn.scan("throughput", start=start))
+    capacity = admission.estimate(txn, config) * admission.WINDOW_SECS
+    return {
+        "industrial_backlog": backlog,
+        "industrial_utilization": half_up(proven * 100, capacity) / 100 if capacity else 0.0,
+        "industrial_units_total": metrics.value(txn, "industrial_units_total"),
+        "industrial_price_per_unit": scheduler.last_effective_price(txn) or 0,
+    }
 
 
 class _Unplaced(NamedTuple):

@@ -10,7 +10,7 @@ from compute_market.config import Config
 from compute_market.errors import ConflictError, NotFoundError, RefusedError
 from compute_market.records import Capability, Offer, OfferState, replace
 from compute_market.requests import OfferRequest
-from compute_market.store import Txn
+from compute_market.store import Txn, decode
 
 
 def get(txn: Txn, offer_id: str) -> Offer:
@@ -31,6 +31,16 @@ def find(txn: Txn, offer_id: str) -> Offer | None:
 def listed(txn: Txn) -> Iterator[Offer]:
     """All offers, by id."""
     return txn.records("offers")
+
+
+def page(txn: Txn, after: bytes, limit: int) -> tuple[list[Offer], bytes | None]:
+    """At most `limit` offers by id from after the key `after` on, and the last key.
+
+    The key is None when the table ends.
+    """
+    entries = txn.collect("offers", limit, start=after + b"\0" if after else None)
+    found = [decode("offers", key, value) for key, value in entries]
+    return found, entries[-1][0] if len(entries) == limit else None
 
 
 def post(txn: Txn, request: OfferRequest, config: Config) -> tuple[Offer, bool]:

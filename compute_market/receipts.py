@@ -98,6 +98,19 @@ def find(txn: Txn, key: bytes) -> Receipt | None:
     return receipt
 
 
+def of_job(txn: Txn, job: Job) -> Receipt | None:
+    """The receipt of an ended job, None when nothing of it was proven."""
+    key = key_of_job(job)
+    return None if key is None else find(txn, key)
+
+
+def key_of_job(job: Job) -> bytes | None:
+    """The key of the receipt an ended job has, None when nothing of it was proven."""
+    if job.provider is None or job.units_proven == 0:
+        return None
+    return key_of(job.job_id, job.buyer, job.provider, job.price_per_unit, job.units_proven)
+
+
 def page(txn: Txn, after: int, limit: int) -> list[tuple[int, bytes, Receipt | None]]:
     """At most `limit` (seq, key, receipt) in order of issue, from after seq `after` on.
 

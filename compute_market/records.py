@@ -5,7 +5,7 @@ so fields are only ever appended, with a default. Times named `*_at` and `deadli
 seconds, times named `*_ms` unix milliseconds.
 """
 
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace as replace
@@ -23,6 +23,7 @@ Mode = Literal["dry_run", "armed", "real"]
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 LIVE_STATES: tuple[JobState, ...] = ("pending", "queued", "active")
 JOB_STATES: tuple[JobState, ...] = (*LIVE_STATES, "completed", "cancelled", "failed")
+OFFER_STATES: tuple[OfferState, ...] = ("open", "exhausted", "withdrawn")
 
 ID_LENGTH_MAX = 128
 _ID_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
@@ -235,15 +236,3 @@ class Refused(NamedTuple):
     message: str
     hint: str | None = None
     retry_after_ms: int | None = None
-
-    def document(self) -> dict[str, Any]:
-        document: dict[str, Any] = {
-            "error": "refused",
-            "reason": self.reason,
-            "message": self.message,
-            "hint": self.hint,
-            "retryable": self.retry_after_ms is not None,
-        }
-        if self.retry_after_ms is not None:
-            document["retry_after_ms"] = self.retry_after_ms
-        return document

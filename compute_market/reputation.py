@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from compute_market import metrics
 from compute_market.records import Score, replace
-from compute_market.store import Txn
+from compute_market.store import Txn, decode
 
 SCORE_MAX = 1000
 
@@ -49,6 +49,13 @@ def ranking(txn: Txn) -> Iterator[tuple[int, str]]:
     """Providers as (score, provider), the highest score first."""
     for key, _ in txn.scan("standing"):
         yield SCORE_MAX - int.from_bytes(key[:2], "big"), key[2:].decode()
+
+
+def recent(txn: Txn) -> Iterator[tuple[int, str, int]]:
+    """(unix ms of the last change, provider, score) of every provider."""
+    for key, value in txn.scan("reputation"):
+        entry: Score = decode("reputation", key, value)
+        yield entry.changed_ms, key.decode(), entry.score
 
 
 def _store(txn: Txn, provider: str, record: Score, before: int | None = None) -> None:

@@ -64,6 +64,12 @@ class SliceRequest(Struct, frozen=True, forbid_unknown_fields=True):
     reference: Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
 
 
+class SliceList(Struct, frozen=True):
+    """The slices of a job file, whatever else is in it."""
+
+    slices: Annotated[list[str | SliceRequest], Meta(min_length=1)]
+
+
 class JobRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """A job as asked for; slices still without the lengths and references `jobs.submit` needs."""
 
@@ -124,6 +130,20 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
             f"{source}: deadline and deadline_secs are both given", hint="give one of them"
         )
     return request
+
+
+def parse_many(data: bytes, source: str) -> list[tuple[str, dict[str, Any]]]:
+    """Decode one JSON object, or one per line; each with the name errors should give it."""
+    lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
+    if len(lines) < 2 or not all(line.strip().endswith(b"}") for _, line in lines):
+        return [(source, parse(data, source))]
+    if not all(line.lstrip().startswith(b"{") for _, line in lines):
+        return [(source, parse(data, source))]
+    return [
+        (named, parse(line, named))
+        for number, line in lines
+        for named in (f"{source} line {number}",)
+    ]
 
 
 class _BadJson(Exception):

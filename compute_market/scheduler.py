@@ -7,7 +7,7 @@ index puts first, `explain` about all of them, so the two cannot disagree.
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from compute_market import book, ledger, metrics, offers, reputation
+from compute_market import book, ledger, metrics, offers, queue, reputation
 from compute_market.records import Capability, Job, Offer
 from compute_market.store import Txn, pack_u64
 
@@ -146,6 +146,28 @@ def effective_prices(txn: Txn) -> Iterator[tuple[int, str, int]]:
     """(unix ms of the match, provider, effective price of its last match)."""
     for key, value in txn.scan("effective_prices"):
         yield int.from_bytes(value[:8], "big"), key.decode(), int.from_bytes(value[8:], "big")
+
+
+def statistics(txn: Txn) -> dict[str, Any]:
+    """`compute stats`: the last 100 matches, what runs and what waits."""
+    last = outcomes(txn)
+    return {
+        "success": last["success"],
+        "capability_mismatch": last["capability_mismatch"],
+        "reputation_failure": last["reputation_failure"],
+        "active_jobs": queue.active_jobs(txn),
+        "utilization": utilization(txn),
+        "preemptions": 0,
+        "effective_price": last_effective_price(txn),
+        "queued_high": queue.depth(txn, "high"),
+        "queued_normal": queue.depth(txn, "normal"),
+        "queued_low": queue.depth(txn, "low"),
+        "priority_miss": metrics.value(txn, "scheduler_priority_miss_total"),
+        "price_mismatch": last["price_mismatch"],
+        "no_capacity": last["no_capacity"],
+        "bond_unfunded": last["bond_unfunded"],
+        "pending": txn.size("pending"),
+    }
 
 
 def explain(

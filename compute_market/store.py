@@ -79,6 +79,24 @@ def pack_u64(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
+class _Tables(dict[str, Any]):
+    """Handles of tables, each opened in this transaction when it is first used.
+
+    A handle that a reading transaction opened ends with it. Opening without a transaction would
+    wait for LMDB's writer, even in a command that only reads.
+    """
+
+    def __init__(self, env: lmdb.Environment, txn: Any) -> None:
+        super().__init__()
+        self._env = env
+        self._txn = txn
+
+    def __missing__(self, table: str) -> Any:
+        handle = self._env.open_db(table.encode(), txn=self._txn, create=False)
+        self[table] = handle
+        return handle
+
+
 class Txn:
     """One transaction at one instant.
 
@@ -91,13 +109,13 @@ class Txn:
 
     def __init__(
         self,
+        env: lmdb.Environment,
         txn: Any,  # The stubs of lmdb allow for its `buffers` mode, which is never used here.
-        dbs: dict[str, Any],
         now_ms: int,
         stopwatch: Callable[[], int] | None,
     ) -> None:
         self._txn = txn
-        self._dbs = dbs
+        self._dbs = _Tables(env, txn)
         self._counts: dict[bytes, int] = {}
         self.now_ms = now_ms
         self.stopwatch = stopwatch
@@ -250,7 +268,6 @@ class Store:
         self._env = env
         self._lock_timeout_ms = lock_timeout_ms
         self._sleep = sleep
-        self._dbs: dict[str, Any] = {}
 
     @classmethod
     def open(
@@ -293,7 +310,7 @@ class Store:
             with _translated(path):
                 env.reader_check()
                 _check_length(path, env)
-                if not store._open_tables():
+                if not store._is_created():
                     store._create(now_ms, market_id)
         except BaseException:
             env.close()
@@ -303,10 +320,15 @@ class Store:
     def close(self) -> None:
         self._env.close()
 
+    @property
+    def readonly(self) -> bool:
+        """Whether the directory cannot be written, so that only `view` works."""
+        return bool(self._env.flags()["readonly"])
+
     def view(self, fn: Callable[[Txn], T], *, now_ms: int) -> T:
         """Run `fn` over one snapshot. It must not write, and the result must not hold the Txn."""
         with _translated(self.path), self._env.begin() as txn:
-            return fn(Txn(txn, self._dbs, now_ms, None))
+            return fn(Txn(self._env, txn, now_ms, None))
 
     def update(
         self,
@@ -321,14 +343,14 @@ class Store:
         With `dry_run` the same code runs and is always rolled back. Raises BusyError when the
         write lock is not had in time, or the disk or the map is full; nothing is written then.
         """
-        if self._env.flags()["readonly"]:
+        if self.readonly:
             raise UsageError(
                 f"{self.path} is read-only", hint="give another --home, or mount it writable"
             )
         with _translated(self.path), _WriteLock(self.path, self._lock_timeout_ms, self._sleep):
             txn = self._env.begin(write=True)
             try:
-                bound = Txn(txn, self._dbs, now_ms, stopwatch)
+                bound = Txn(self._env, txn, now_ms, stopwatch)
                 result = fn(bound)
                 bound.flush_counts()
             except BaseException:
@@ -340,43 +362,43 @@ class Store:
                 txn.commit()
             return result
 
+    def verify(self) -> list[str]:
+        """Check the structure of the data file page by page; one line per problem."""
+        # A walk in pure Python that most commands have no use for.
+        from lmdb.verify import verify
+
+        with _translated(self.path):
+            problems: list[Any] = verify(self.path)  # type: ignore[no-untyped-call]
+            return [str(problem) for problem in problems]
+
     def backup(self, path: str) -> None:
         """Copy a consistent, compacted snapshot into the empty directory `path`."""
         with _translated(path):
             self._env.copy(path, compact=True)
 
-    def _open_tables(self) -> bool:
-        """Open every table in one read transaction; False when the store is new.
-
-        `open_db` without a transaction would wait for LMDB's writer, even in a reading command.
-        """
+    def _is_created(self) -> bool:
+        """Whether the tables exist. Raises UsageError for a store of another schema."""
         with self._env.begin() as txn:
             try:
                 meta = self._env.open_db(b"meta", txn=txn, create=False)
             except lmdb.NotFoundError:
                 return False
             version = int.from_bytes(txn.get(b"schema", db=meta) or b"", "big")
-            if version != SCHEMA_VERSION:
-                raise UsageError(
-                    f"{self.path} was written with schema {version}, this version reads "
-                    f"{SCHEMA_VERSION}",
-                    hint="use the tb-cli that wrote it, or a newer one",
-                )
-            try:
-                self._dbs = {
-                    name: self._env.open_db(name.encode(), txn=txn, create=False) for name in TABLES
-                }
-            except lmdb.NotFoundError as error:
-                raise IntegrityError(f"{self.path}: a table is missing ({error})") from error
+        if version != SCHEMA_VERSION:
+            raise UsageError(
+                f"{self.path} was written with schema {version}, this version reads "
+                f"{SCHEMA_VERSION}",
+                hint="use the tb-cli that wrote it, or a newer one",
+            )
         return True
 
     def _create(self, now_ms: int, market_id: bytes) -> None:
         with _WriteLock(self.path, self._lock_timeout_ms, self._sleep):
-            if self._open_tables():  # Another process was faster.
+            if self._is_created():  # Another process was faster.
                 return
             with self._env.begin(write=True) as txn:
-                self._dbs = {name: self._env.open_db(name.encode(), txn=txn) for name in TABLES}
-                meta = self._dbs["meta"]
+                tables = {name: self._env.open_db(name.encode(), txn=txn) for name in TABLES}
+                meta = tables["meta"]
                 txn.put(b"schema", bytes([SCHEMA_VERSION]), db=meta)
                 txn.put(b"market_id", market_id, db=meta)
                 txn.put(b"genesis_ms", pack_u64(now_ms), db=meta)

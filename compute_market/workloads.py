@@ -1,11 +1,12 @@
 """Workloads by name, and the runner that works many slices at once.
 
-Importing this module loads no pool and no plugin: a run imports what it turns out to need.
+Importing this module loads no pool and no plugin: a run imports what it turns out to need. What
+the runner yields depends on the files alone; where each slice is worked is a matter of speed.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from compute_market.errors import IntegrityError, MarketError, UsageError
@@ -20,6 +21,7 @@ from compute_market.hashing.cpu import (
     shown,
     unreadable,
 )
+from compute_market.hashing.short import SHORT_BYTES, Helpers, ShortProof, can_fork, hash_short
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
@@ -34,8 +36,6 @@ Workload = Callable[[str, int, int], bytes]
 # The reference job of each is the BLAKE3-256 of the slice.
 BUILT_IN: dict[str, Workload] = dict.fromkeys(("transcode", "inference", "gpu_hash"), hash_opened)
 
-# Handing a slice to another thread and back takes about as long as hashing this many bytes.
-_SHORT_BYTES = 65_536
 # A longer slice than this keeps every core busy on its own.
 _LONG_BYTES = 8_388_608
 # A task of the pool takes slices until their lengths add up to this, or until there are so many.
@@ -43,6 +43,9 @@ _TASK_BYTES = 1_048_576
 _TASK_SLICES = 64
 # Slices read ahead of the result that is due; what bounds memory, however many slices there are.
 _AHEAD_MAX = 1024
+# So many short slices in a row promise enough more to fork helpers for, which takes a millisecond.
+_FORK_AFTER = 256
+_HELPERS_MAX = 3
 _CACHE_GENERATION = 8192
 # The coarsest time stamps in use, those of FAT, count in steps of two seconds.
 _TIMESTAMP_TICK_NS = 2_000_000_000
@@ -188,16 +191,28 @@ class Runner:
     `executor`, which stays the caller's to shut down, every slice goes there. Where a slice runs
     never changes its proof.
 
+    With `may_fork`, batches of very short slices are shared with up to three forked processes,
+    `workers` in all, but only while this process has no second thread. The interpreter lock makes
+    threads useless for them. Do not allow it where the host program minds children of its own.
+
     Proofs are cached for as long as the runner lives, by workload and by the file's device, inode,
     length and time stamps, never by name or number: other content under an old name is run anew.
+    Very short slices are hashed again instead, which takes no longer than looking them up.
 
     One runner serves one thread at a time; use it in a `with` statement.
     """
 
-    def __init__(self, workers: int | None = None, executor: "Executor | None" = None) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        executor: "Executor | None" = None,
+        *,
+        may_fork: bool = False,
+    ) -> None:
         if workers is not None and workers < 1:
             raise UsageError(f"workers {workers}: at least 1 is needed")
-        self._workers = workers
+        self._workers = workers or cores()
+        self._helpers = min(_HELPERS_MAX, self._workers - 1) if may_fork else 0
         self._executor = executor
         self._own_pool: Executor | None = None
         self._caches: dict[str, _ProofCache] = {}
@@ -225,24 +240,28 @@ class Runner:
         """Run the workload `name` over `paths`; yield one result for each, in their order.
 
         A path that cannot be run yields a result with its error, and the others go on. `paths` is
-        read as results are taken, about a thousand ahead at most, so it may be endless.
+        read as results are taken, about two thousand ahead at most, so it may be endless.
 
-        `now_ms` is the time of the call in Unix milliseconds. Proofs of files changed later than
-        two seconds before it are not cached: such a file may change again without a new time
-        stamp. `progress` is called in the calling thread with the bytes done so far.
+        `now_ms` is the time of the call in Unix milliseconds, by the clock that stamps files; a
+        time in the future is dangerous. A file last changed two seconds before it or earlier has
+        a stamp that the next change cannot repeat: only then is its proof cached. `progress` is
+        called in the calling thread with the bytes done so far.
 
         Raises UsageError (`unknown_workload`, `broken_workload`) at once, before any path is read.
         """
-        cache = self._caches.setdefault(name, _ProofCache())
         settled_ns = now_ms * 1_000_000 - _TIMESTAMP_TICK_NS
-        run = _Run(name, resolve(name), cache, settled_ns, progress, self._executor, self._pool)
-        return run.results(paths)
+        return _Run(self, name, settled_ns, progress).results(paths)
+
+    def _cache_of(self, name: str) -> _ProofCache:
+        return self._caches.setdefault(name, _ProofCache())
 
     def _pool(self) -> "Executor":
+        if self._executor is not None:
+            return self._executor
         if self._own_pool is None:
             from concurrent.futures import ThreadPoolExecutor
 
-            self._own_pool = ThreadPoolExecutor(self._workers or cores())
+            self._own_pool = ThreadPoolExecutor(self._workers)
         return self._own_pool
 
 
@@ -251,35 +270,34 @@ class _Run:
 
     def __init__(
         self,
+        runner: Runner,
         name: str,
-        workload: Workload,
-        cache: _ProofCache,
         settled_ns: int,
         progress: Callable[[int], None] | None,
-        executor: "Executor | None",
-        own_pool: "Callable[[], Executor]",
     ) -> None:
+        self._runner = runner
         self._name = name
-        self._workload = workload
-        self._cache = cache
+        self._workload = resolve(name)
+        self._cache = runner._cache_of(name)
         self._settled_ns = settled_ns
         self._progress = progress
         self._bytes_done = 0
-        self._executor = executor
-        self._own_pool = own_pool
         # Only of the built-in job is it known that the cost of a slice follows from its length.
-        self._places_by_length = workload is hash_opened and executor is None
-        self._task_slices = _TASK_SLICES if workload is hash_opened else 1
+        self._places_by_length = self._workload is hash_opened and runner._executor is None
+        self._task_slices = _TASK_SLICES if self._workload is hash_opened else 1
+        # Slices of a batch are mostly alike: what the last one was decides how the next is tried.
+        self._expects_short = self._places_by_length
 
     def results(self, paths: Iterable[str]) -> Iterator[Result]:
+        tries = self._first_tries(paths)
         pending: deque[Result | _Task] = deque()
         # The youngest task. It is handed over when the next one begins: when none does, all there
         # is for the pool is this one, and starting threads for it would cost more than it does.
         task: _Task | None = None
         ahead = 0
         try:
-            for path in paths:
-                outcome = self._attempt(path)
+            for path, result in tries:
+                outcome = result or self._attempt(path)
                 if isinstance(outcome, Result):
                     if not pending:
                         yield outcome
@@ -306,9 +324,33 @@ class _Run:
             while pending:
                 yield from self._settle(pending.popleft())
         finally:
+            tries.close()
             for entry in pending:
                 if isinstance(entry, _Task) and entry.future is not None:
                     entry.future.cancel()
+
+    def _first_tries(self, paths: Iterable[str]) -> Generator[tuple[str, Result | None]]:
+        """Each path with its result if it is a short slice, else with None."""
+        helpers = self._runner._helpers
+        remaining = iter(paths)
+        for count, path in enumerate(remaining, start=1):
+            proof = hash_short(path, self._settled_ns) if self._expects_short else None
+            yield path, self._short_result(path, proof)
+            if count == _FORK_AFTER and self._expects_short and helpers and can_fork():
+                break
+        else:
+            return
+        with Helpers(helpers, self._settled_ns) as forked:
+            for path, proof in forked.hash(remaining):
+                yield path, self._short_result(path, proof)
+
+    def _short_result(self, path: str, proof: ShortProof) -> Result | None:
+        if proof is None:
+            return None
+        digest, length = proof
+        if self._progress is not None:
+            self._advance(length)
+        return Result(path, digest, length)
 
     def _attempt(self, path: str, *, here: bool = False) -> Result | FileIdentity:
         """The result of a slice that is wrong, cached, or run `here`; else its file's identity."""
@@ -319,12 +361,13 @@ class _Run:
         try:
             identity = identity_of(status)
             length = status.st_size
+            self._expects_short = self._places_by_length and length <= SHORT_BYTES
             digest = self._cache.get(identity)
             if digest is not None:
                 self._advance(length)
                 return Result(path, digest, length)
             if not here and not (
-                self._places_by_length and (length <= _SHORT_BYTES or length > _LONG_BYTES)
+                self._places_by_length and (length <= SHORT_BYTES or length > _LONG_BYTES)
             ):
                 return identity
             result = _prove(self._run_here, path, descriptor, identity)
@@ -344,14 +387,13 @@ class _Run:
         return task.length >= _TASK_BYTES or len(task.paths) >= self._task_slices
 
     def _submit(self, task: _Task) -> None:
-        pool = self._executor or self._own_pool()
-        task.future = pool.submit(run_slices, self._name, task.paths)
+        task.future = self._runner._pool().submit(run_slices, self._name, task.paths)
 
     def _settle(self, entry: Result | _Task) -> list[Result]:
         """The results of what comes next, after waiting for them if need be."""
         if isinstance(entry, Result):
             return [entry]
-        if entry.future is None and self._executor is None:
+        if entry.future is None and self._runner._executor is None:
             attempts = [self._attempt(path, here=True) for path in entry.paths]
             return [result for result in attempts if isinstance(result, Result)]
         if entry.future is None:

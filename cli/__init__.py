@@ -1,0 +1,1 @@
+"""The operator's face of the market: parse, one library call, render."""

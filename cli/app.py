@@ -1,0 +1,372 @@
+"""The tree of commands. Every verb is imported only when it is called or asked for help."""
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib import import_module
+from types import FrameType
+from typing import Any, NamedTuple
+
+import typer
+from typer._click import Context, Parameter
+from typer._click.core import Command
+from typer._click.exceptions import ClickException
+from typer._click.formatting import HelpFormatter
+from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.main import get_command
+
+from compute_market.errors import EXIT_CODES, MarketError, UsageError
+
+
+class Verb(NamedTuple):
+    """A command: where its function is, and one line of help."""
+
+    target: str  # module:function
+    help: str
+    writes: bool = False  # has --dry-run
+
+
+class Group(NamedTuple):
+    help: str
+    commands: "dict[str, Verb | Group]"
+    default: Verb | None = None  # what the bare group does
+
+
+def _writes(target: str, help_: str) -> Verb:
+    return Verb(target, help_, writes=True)
+
+
+TREE = Group(
+    "Operate a compute market on one machine.",
+    {
+        "demo": Verb("cli.demo:demo", "Show the whole market on the example workloads."),
+        "compute": Group(
+            "Offers and jobs.",
+            {
+                "offer": Group(
+                    "Offers of capacity.",
+                    {
+                        "post": _writes("cli.offer:post", "Post offers from options or a file."),
+                        "list": Verb("cli.offer:list_", "List offers."),
+                        "show": Verb("cli.offer:show", "Show one offer."),
+                        "withdraw": _writes("cli.offer:withdraw", "Take offers off the market."),
+                    },
+                ),
+                "submit": _writes("cli.submit:submit", "Submit jobs from files or options."),
+                "execute": _writes("cli.execute:execute", "Run and prove active jobs."),
+                "prove": _writes("cli.execute:prove", "Submit one proof computed elsewhere."),
+                "cancel": _writes("cli.compute:cancel", "Cancel jobs."),
+                "run": Verb("cli.execute:run", "Hash slice files, with no market."),
+                "status": Verb("cli.compute:status", "Show one job."),
+                "list": Verb("cli.compute:list_", "List jobs."),
+                "queue": Verb("cli.compute:queue", "List waiting jobs in starting order."),
+                "requirements": Verb(
+                    "cli.compute:requirements", "Print the capability a live job asks for."
+                ),
+                "explain": Verb("cli.compute:explain", "Say why offers do or do not fit a job."),
+                "stats": Verb("cli.compute:stats", "Print the scheduler's statistics."),
+                "wait": Verb("cli.compute:wait", "Wait until jobs have ended."),
+            },
+        ),
+        "compute-market": Group(
+            "The market's rules, settlement and audit.",
+            {
+                "params": Verb("cli.market:params", "Print the admission parameters."),
+                "stats": Verb("cli.market:stats", "Print backlog, utilization, units and price."),
+                "match": _writes("cli.market:match", "Try the pending jobs again."),
+                "audit": Verb("cli.market:audit", "Check every law of the market."),
+                "settle": Group(
+                    "The settlement mode.",
+                    {
+                        "status": Verb("cli.settle:status", "Show the mode and what waits."),
+                        "arm": _writes("cli.settle:arm", "Turn real after some blocks."),
+                        "cancel-arm": _writes("cli.settle:cancel_arm", "Take arming back."),
+                        "dry-run": _writes("cli.settle:dry_run", "Stop moving money."),
+                        "tick": _writes("cli.settle:tick", "Do only what is due."),
+                    },
+                ),
+                "capacity": Group(
+                    "The capacity estimate.",
+                    {"record": _writes("cli.market:record", "Record a capacity sample.")},
+                ),
+                "sla": Group(
+                    "Deadlines.",
+                    {"sweep": _writes("cli.market:sweep", "Fail every overdue job.")},
+                ),
+                "receipts": Group(
+                    "Receipts of proven work.",
+                    {
+                        "list": Verb("cli.receipts:list_", "List receipts."),
+                        "show": Verb("cli.receipts:show", "Show the receipts of a job or key."),
+                    },
+                ),
+            },
+        ),
+        "wallet": Group(
+            "Wallets in CT and IT.",
+            {
+                "deposit": _writes("cli.wallet:deposit", "Pay into a wallet."),
+                "withdraw": _writes("cli.wallet:withdraw", "Pay out of a wallet."),
+                "balance": Verb("cli.wallet:balance", "Show what a party has and has locked."),
+                "history": Verb("cli.wallet:history", "List the movements of a wallet."),
+            },
+        ),
+        "chain": Group(
+            "Block heights.",
+            {
+                "status": Verb("cli.chain:status", "Show height, epoch and market id."),
+                "advance": _writes("cli.chain:advance", "Let blocks pass."),
+            },
+        ),
+        "net": Group(
+            "Views other nodes ask for.",
+            {
+                "compute": Group(
+                    "The scheduler.",
+                    {"stats": Verb("cli.compute:stats", "Print the scheduler's statistics.")},
+                ),
+                "reputation": Group(
+                    "Scores of providers.",
+                    {"show": Verb("cli.reputation:show", "Show the scores of providers.")},
+                ),
+            },
+        ),
+        "metrics": Verb("cli.metrics:metrics", "Print the metrics for Prometheus."),
+        "batch": _writes("cli.batch:batch", "Run one command per line of standard input."),
+        "state": Group(
+            "The files of the market.",
+            {
+                "init": Verb("cli.state:init", "Create the home directory now."),
+                "check": Verb("cli.state:check", "Check the data file and every law."),
+                "backup": Verb("cli.state:backup", "Write a consistent copy."),
+                "stats": Verb("cli.state:stats", "Show the size of every table."),
+            },
+        ),
+        "config": Group(
+            "The configuration.",
+            {"show": Verb("cli.config:show", "Show every setting and where it comes from.")},
+        ),
+    },
+)
+
+
+class LazyGroup(TyperGroup):
+    """A group that builds a command when it is asked for it."""
+
+    def __init__(self, *args: Any, tree: Group = TREE, **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        self.tree = tree
+
+    def list_commands(self, ctx: Context) -> list[str]:
+        return list(self.tree.commands)
+
+    def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
+        if cmd_name not in self.commands and cmd_name in self.tree.commands:
+            self.commands[cmd_name] = build(cmd_name, self.tree.commands[cmd_name])
+        return self.commands.get(cmd_name)
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """List the commands from the tree: plain help need not import what it only names."""
+        rows = [(name, node.help) for name, node in self.tree.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+class RootGroup(LazyGroup):
+    """The whole program: its `main` ends in an exit code of the table, whatever happens."""
+
+    def main(self, args: Any = None, *_: Any, **extra: Any) -> Any:
+        arguments = sys.argv[1:] if args is None else list(args)
+        sys.exit(_guarded(lambda: self.call(arguments), arguments))
+
+    def call(self, arguments: list[str], session: Any = None) -> int:
+        """Parse and run one command. Returns its exit code or raises what went wrong.
+
+        A `session` that is given is used, and left open, in place of one of its own.
+        """
+        result = super().main(
+            args=arguments, prog_name="tb-cli", standalone_mode=False, obj=session
+        )
+        return result if isinstance(result, int) else 0
+
+
+class VerbCommand(TyperCommand):
+    """A command with the options that every command has. They do not reach its function."""
+
+    def __init__(self, *args: Any, params: list[Parameter], **extra: Any) -> None:
+        super().__init__(*args, params=[*params, *self.shared()], **extra)
+
+    def shared(self) -> Iterator[TyperOption]:
+        yield _flag("--json", help="Print one JSON document.")
+        yield from _global_options()
+
+    def invoke(self, ctx: Context) -> Any:
+        settings = dict(ctx.find_root().params)
+        for option in self.shared():
+            name = option.name or ""
+            value = ctx.params.pop(name)
+            if value not in (None, False) or name not in settings:
+                settings[name] = value
+        from cli.session import Session
+
+        gc.freeze()
+        gc.enable()
+        with Session.begin(settings, within=ctx.obj) as session:
+            ctx.obj = session
+            return super().invoke(ctx)
+
+
+class WritingCommand(VerbCommand):
+    def shared(self) -> Iterator[TyperOption]:
+        yield _flag("--dry-run", "-n", help="Run it and roll it back.")
+        yield from super().shared()
+
+
+def build(name: str, node: Verb | Group) -> Command:
+    """Make the command of a node of the tree, importing its module if it is a verb."""
+    if isinstance(node, Group):
+        return LazyGroup(name=name, tree=node, help=node.help, **_GROUP_SETTINGS)
+    module, function = node.target.split(":")
+    one = typer.Typer(add_completion=False, rich_markup_mode=_markup())
+    one.command(
+        name, cls=WritingCommand if node.writes else VerbCommand, context_settings=_CONTEXT
+    )(getattr(import_module(module), function))
+    command = get_command(one)
+    command.short_help = node.help
+    return command
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code. Prints; never raises."""
+    signal.signal(signal.SIGTERM, _terminate)
+    return _guarded(lambda: root().call(arguments), arguments)
+
+
+def run_line(arguments: list[str], session: Any) -> int:
+    """Run one line of a batch within its session. Signals and a closed pipe end the batch."""
+    return _answered(lambda: root().call(arguments, session), arguments)
+
+
+@cache
+def root() -> RootGroup:
+    command = get_command(app)
+    assert isinstance(command, RootGroup)
+    return command
+
+
+class _Terminated(BaseException):
+    """SIGTERM, raised like KeyboardInterrupt so that an open transaction is rolled back."""
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _guarded(call: Callable[[], int], arguments: list[str]) -> int:
+    """Run a call to its exit code, whatever ends it."""
+    try:
+        return _answered(call, arguments)
+    except BrokenPipeError:
+        _silence_stdout()
+        return 0
+    except (KeyboardInterrupt, typer.Abort):
+        return 128 + signal.SIGINT
+    except _Terminated:
+        return 128 + signal.SIGTERM
+
+
+def _answered(call: Callable[[], int], arguments: list[str]) -> int:
+    """Turn what a command raises into a message on stderr and an exit code."""
+    from cli.render import report
+
+    as_json = "--json" in arguments or "--jsonl" in arguments
+    debug = "--debug" in arguments or "TB_DEBUG" in os.environ
+    try:
+        return call()
+    except ClickException as error:
+        return report(_usage(error), as_json)
+    except MarketError as error:
+        if debug:
+            _traceback()
+        return report(error, as_json)
+    except BrokenPipeError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the one place that answers for bugs
+        if debug:
+            _traceback()
+        message = f"{type(error).__name__}: {error}"
+        return report(MarketError(message, hint="a bug; --debug shows where"), as_json)
+
+
+def _usage(error: ClickException) -> UsageError:
+    ctx = getattr(error, "ctx", None)
+    path = ctx.command_path if ctx is not None else "tb-cli"
+    return UsageError(error.format_message(), hint=f"see `{path} --help`")
+
+
+def _traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+def _silence_stdout() -> None:
+    """Send what is still buffered nowhere, so that flushing it at exit cannot fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _flag(*names: str, help: str) -> TyperOption:
+    return TyperOption(param_decls=list(names), is_flag=True, default=False, help=help)
+
+
+def _global_options() -> Iterator[TyperOption]:
+    yield TyperOption(param_decls=["--home"], help="Home directory.", metavar="DIR")
+    yield TyperOption(
+        param_decls=["--lock-timeout"],
+        type=float,
+        help="Seconds to wait for the write lock.",
+        metavar="SECS",
+    )
+    yield _flag("--no-color", help="Plain text even on a terminal.")
+    yield _flag("--debug", help="Show where an error comes from.")
+
+
+def _markup() -> Any:
+    return "rich" if sys.stdout.isatty() and "--help" in sys.argv else None
+
+
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+_GROUP_SETTINGS: dict[str, Any] = {
+    "no_args_is_help": True,
+    "context_settings": _CONTEXT,
+    "rich_markup_mode": _markup(),
+}
+_EPILOG = "Exit codes: " + ", ".join(f"{row.code} {row.token}" for row in EXIT_CODES) + "."
+
+app = typer.Typer(cls=RootGroup, help=TREE.help, epilog=_EPILOG, **_GROUP_SETTINGS)
+
+
+def _version(ctx: Context, param: Parameter, value: bool) -> None:
+    if value:
+        from compute_market import __version__
+
+        print(f"tb-cli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version.", is_eager=True, callback=_version
+    ),
+    home: str = typer.Option(None, help="Home directory.", metavar="DIR"),
+    lock_timeout: float = typer.Option(
+        None, help="Seconds to wait for the write lock.", metavar="SECS"
+    ),
+    no_color: bool = typer.Option(False, "--no-color", help="Plain text even on a terminal."),
+    debug: bool = typer.Option(False, "--debug", help="Show where an error comes from."),
+) -> None:
+    """Operate a compute market on one machine."""

@@ -1,0 +1,53 @@
+"""`batch`: one command per line of stdin, in one process, each in its own transaction."""
+
+import shlex
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.render import note
+from compute_market.errors import UsageError
+
+
+def batch(
+    ctx: typer.Context,
+    source: Annotated[str, typer.Argument(metavar="[-]", help="Only - : stdin.")] = "-",
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going/--fail-fast", help="Go on after a line that failed.")
+    ] = True,
+) -> int:
+    """Run one command line per line of stdin, printing as it goes; saves the start of a process.
+
+    Lines are split as a shell splits words; blank lines and those that begin with # are skipped.
+    `tb-cli` may stand before the command. Options given to `batch` hold for every line. Ends with
+    0, the common code if all lines failed alike, else 7.
+    """
+    from cli.app import run_line
+
+    if source != "-":
+        raise UsageError(f"{source!a}: only - , stdin, can be read")
+    codes = []
+    for number, line in enumerate(sys.stdin, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        code = run_line(_words(text, number), ctx.obj)
+        sys.stdout.flush()
+        codes.append(code)
+        if code:
+            note(f"line {number}: exit code {code}")
+            if not keep_going:
+                break
+    failed = [code for code in codes if code]
+    if not failed:
+        return 0
+    return failed[0] if len(failed) == len(codes) and len(set(failed)) == 1 else 7
+
+
+def _words(text: str, number: int) -> list[str]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"stdin line {number}: {error}") from error
+    return words[1:] if words[:1] == ["tb-cli"] else words

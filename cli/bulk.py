@@ -1,0 +1,240 @@
+"""Many items in one command: read their ids, act chunk by chunk, say what became of each.
+
+One outcome line per item, in order, printed once its chunk is committed. A single item ends with
+its own exit code; several with 0, the common code if all failed alike, else 7.
+"""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
+
+from cli.render import emit, note, report, write_json, write_jsonl
+from cli.session import Session
+from compute_market.errors import (
+    InternalError,
+    MarketError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
+from compute_market.records import Refused, check_id
+from compute_market.store import Txn
+
+PARTIAL = 7
+
+Item = TypeVar("Item")
+
+
+class Outcome(NamedTuple):
+    """What became of one item: its line, its document, and the error if it failed."""
+
+    name: str
+    text: str
+    document: dict[str, Any]
+    error: MarketError | None = None
+
+
+class Report:
+    """Prints outcomes as they come and works out the exit code.
+
+    `total` is the number of items asked for. With `aside`, failures are told on stderr as they
+    come instead of by a line among the results.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        total: int,
+        *,
+        jsonl: bool = False,
+        ignore_not_found: bool = False,
+        aside: bool = False,
+    ) -> None:
+        self.failures: list[Outcome] = []
+        self._session = session
+        self._total = total
+        self._single = total == 1
+        self._jsonl = jsonl
+        self._ignore_not_found = ignore_not_found
+        self._aside = aside
+        self._documents: list[dict[str, Any]] = []
+
+    def is_failure(self, outcome: Outcome) -> bool:
+        ignored = self._ignore_not_found and isinstance(outcome.error, NotFoundError)
+        return outcome.error is not None and not ignored
+
+    def add(self, outcome: Outcome) -> None:
+        failed = self.is_failure(outcome)
+        if failed:
+            self.failures.append(outcome)
+        as_json = self._jsonl or self._session.json
+        if failed and self._aside:
+            if outcome.error is not None and not self._single:
+                report(outcome.error, as_json)
+        elif not as_json:
+            # Among others a line must say which item it is about.
+            named = self._single or outcome.name in outcome.text
+            emit(self._session, None, outcome.text if named else f"{outcome.name}: {outcome.text}")
+        elif self._jsonl:
+            write_jsonl(self._document(outcome))
+        elif not (failed and self._single):  # The error object on stderr says it all.
+            self._documents.append(self._document(outcome))
+
+    def end(self) -> int:
+        """Print what is left to say, and return the exit code."""
+        if self._session.json and not self._jsonl:
+            if self._single:
+                for document in self._documents:
+                    write_json(document)
+            else:
+                write_json(self._documents)
+        if not self.failures:
+            return 0
+        errors = [outcome.error for outcome in self.failures if outcome.error is not None]
+        if self._single:
+            return report(errors[0], self._session.json or self._jsonl)
+        tokens = Counter(error.token for error in errors)
+        counted = ", ".join(f"{count} {token}" for token, count in tokens.items())
+        note(f"{len(errors)} of {self._total} failed: {counted}")
+        codes = {error.exit_code for error in errors}
+        return codes.pop() if len(codes) == 1 and len(errors) == self._total else PARTIAL
+
+    def _document(self, outcome: Outcome) -> dict[str, Any]:
+        document = outcome.document
+        if outcome.error is not None:
+            document = document | {"error": outcome.error.document()}
+        return document | {"dry_run": True} if self._session.dry_run else document
+
+
+def read_ids(arguments: Iterable[str], what: str) -> list[str]:
+    """Ids from arguments, `-` standing for lines of stdin; order kept, duplicates once.
+
+    Raises UsageError for the first text that cannot be an id, before anything is done.
+    """
+    found: dict[str, None] = {}
+    for argument in arguments:
+        if argument == "-":
+            for number, line in enumerate(sys.stdin.buffer, 1):
+                text = _decoded(line, number).strip()
+                if text and not text.startswith("#"):
+                    found[check_id(text, f"stdin line {number}: {what}")] = None
+        else:
+            found[check_id(argument, what)] = None
+    return list(found)
+
+
+def run(
+    session: Session,
+    items: list[Item],
+    act: Callable[[Txn, Item], Outcome],
+    *,
+    name: Callable[[Item], str] = str,
+    prepare: Callable[[list[Item]], None] | None = None,
+    chunk: int = 1000,
+    atomic: bool = False,
+    jsonl: bool = False,
+    ignore_not_found: bool = False,
+    failed_to: str | None = None,
+) -> int:
+    """Act on every item, `chunk` of them per transaction, and print the outcomes.
+
+    `act` decides before it writes, so an item that fails leaves the others alone. `prepare` does
+    the slow work of a chunk before its transaction. With `atomic` all items share one transaction
+    and one failure undoes them all; the ids that failed go to the file `failed_to`. Returns the
+    exit code.
+    """
+    said = Report(session, len(items), jsonl=jsonl, ignore_not_found=ignore_not_found)
+    size = max(1, len(items)) if atomic else chunk
+    for start in range(0, len(items), size):
+        part = items[start : start + size]
+        if prepare is not None:
+            prepare(part)
+        for outcome in _commit(session, part, act, name, said if atomic else None):
+            said.add(outcome)
+        sys.stdout.flush()
+    if failed_to is not None and not session.dry_run:
+        _write_failed(failed_to, said.failures)
+    return said.end()
+
+
+def refusal(refused: Refused) -> RefusedError:
+    """The error form of a verdict that has been committed."""
+    details = {} if refused.retry_after_ms is None else {"retry_after_ms": refused.retry_after_ms}
+    error = RefusedError(refused.message, hint=refused.hint, reason=refused.reason, **details)
+    error.retryable = refused.retry_after_ms is not None
+    return error
+
+
+def failed(name: str, error: MarketError, text: str | None = None) -> Outcome:
+    """The outcome of an item that could not be acted on."""
+    return Outcome(name, text or error.message, {"id": name, "changed": False}, error)
+
+
+class _Abort(Exception):
+    """Rolls an atomic run back; carries what had been found."""
+
+    def __init__(self, outcomes: list[Outcome]) -> None:
+        super().__init__()
+        self.outcomes = outcomes
+
+
+def _commit(
+    session: Session,
+    part: list[Item],
+    act: Callable[[Txn, Item], Outcome],
+    name: Callable[[Item], str],
+    atomic: Report | None,
+) -> list[Outcome]:
+    def action(txn: Txn) -> list[Outcome]:
+        outcomes = [_one(txn, item, act, name) for item in part]
+        if atomic is not None and any(map(atomic.is_failure, outcomes)):
+            raise _Abort(outcomes)
+        return outcomes
+
+    try:
+        return session.update(action)
+    except _Abort as abort:
+        return [_undone(outcome) for outcome in abort.outcomes]
+
+
+def _one(
+    txn: Txn, item: Item, act: Callable[[Txn, Item], Outcome], name: Callable[[Item], str]
+) -> Outcome:
+    writes = txn.writes
+    try:
+        return act(txn, item)
+    except MarketError as error:
+        if txn.writes != writes:
+            raise InternalError(f"{name(item)}: failed after it had written: {error}") from error
+        return failed(name(item), error)
+
+
+def _undone(outcome: Outcome) -> Outcome:
+    """An outcome of an atomic run that was rolled back."""
+    if outcome.error is not None:
+        return outcome
+    return Outcome(
+        outcome.name,
+        f"{outcome.name}: not changed, another item failed",
+        {"id": outcome.name, "changed": False},
+    )
+
+
+def _write_failed(path: str, failures: list[Outcome]) -> None:
+    """Write the ids that failed, one per line, ready to be read by `-`."""
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(f"{outcome.name}\n" for outcome in failures)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error
+
+
+def _decoded(line: bytes, number: int) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"stdin line {number} is not UTF-8") from error

@@ -1,0 +1,233 @@
+"""Verbs that run slices: execute, prove, run."""
+
+import os
+import sys
+from collections.abc import Iterator
+from itertools import takewhile
+from typing import Annotated, Any
+
+import typer
+
+from cli import bulk, files, options
+from cli.progress import Progress
+from cli.render import emit
+from cli.session import Session, now_ms
+from compute_market import jobs, lifecycle
+from compute_market.errors import (
+    AlreadyDoneError,
+    IntegrityError,
+    MarketError,
+    RefusedError,
+    UsageError,
+)
+from compute_market.hashing.cpu import hash_stream
+from compute_market.records import Job, Slice, check_id
+from compute_market.requests import SliceList, build, parse
+from compute_market.store import Txn
+from compute_market.workloads import Result, Runner
+
+# Proofs are submitted after so many slices, or so many bytes, whichever comes first: what a killed
+# process has to do again.
+_PROOFS_PER_COMMIT = 1000
+_BYTES_PER_COMMIT = 2**30
+
+Workers = Annotated[
+    int | None, typer.Option(min=1, max=1024, help="Threads that run slices. [one per core]")
+]
+
+
+def execute(
+    ctx: typer.Context,
+    job_ids: options.JobIds,
+    workers: Workers = None,
+    jsonl: options.Jsonl = False,
+) -> int:
+    """Run the unproven slices of active jobs and submit their proofs.
+
+    A run that was killed is run again: it goes on at the first unproven slice.
+    """
+    session = Session.of(ctx)
+    ids = bulk.read_ids(job_ids, "job id")
+    said = bulk.Report(session, len(ids), jsonl=jsonl)
+    with Runner(workers) as runner:
+        for job_id in ids:
+            said.add(_execute_one(session, runner, job_id))
+            sys.stdout.flush()
+    return said.end()
+
+
+def prove(
+    ctx: typer.Context,
+    job_id: options.JobId,
+    index: Annotated[int, typer.Argument(metavar="INDEX", help="Slice number, from 0.")],
+    digest: Annotated[str, typer.Argument(metavar="HEX", help="The output, 64 hex digits.")],
+) -> None:
+    """Submit the proof of one slice that was run elsewhere."""
+    session = Session.of(ctx)
+    check_id(job_id, "job id")
+    proof = _digest(digest)
+
+    def act(txn: Txn) -> tuple[lifecycle.Proven | lifecycle.InvalidProof, dict[str, Any]]:
+        verdict = lifecycle.prove(txn, session.config, job_id, [(index, proof)])[0]
+        return verdict, jobs.document(txn, jobs.get(txn, job_id))
+
+    verdict, document = session.update(act)
+    if isinstance(verdict, lifecycle.InvalidProof):
+        raise IntegrityError(verdict.message, reason="invalid_proof")
+    document["changed"] = verdict.changed
+    text = f"proved slice {index} of job {job_id}" if verdict.changed else "proven before"
+    emit(session, document, f"{text}: {_progress(verdict.job)}")
+
+
+def run(
+    ctx: typer.Context,
+    paths: Annotated[
+        list[str], typer.Argument(metavar="FILE…", help="Slices, job files, or - for stdin.")
+    ],
+    workload: Annotated[str, typer.Option(help="What to run.")] = "transcode",
+    workers: Workers = None,
+    jsonl: options.Jsonl = False,
+) -> int:
+    """Run a workload over slice files, with no market: prints `<hex>  <path>` as b3sum does.
+
+    A FILE that ends in .json and lists slices stands for those slices.
+    """
+    session = Session.of(ctx)
+    files_ = list(_expanded(paths))
+    said = bulk.Report(session, len(files_), jsonl=jsonl, aside=True)
+    with Runner(workers) as runner, Progress() as progress:
+        for result in _results(files_, runner, workload, progress):
+            document = {
+                "path": result.path,
+                "digest": result.digest.hex(),
+                "bytes": result.length,
+            }
+            said.add(bulk.Outcome(result.path, _sum_line(result), document, result.error))
+    return said.end()
+
+
+def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
+    """Run what a job has left, commit by commit; the outcome tells how far it came."""
+    try:
+        job, left = session.view(lambda txn: _unproven(txn, job_id))
+        if job.state == "completed":
+            changed = False
+        else:
+            _check_runs(job)
+            job = _run_and_prove(session, runner, job, left)
+            changed = True
+    except MarketError as error:
+        return bulk.failed(job_id, error)
+    document = session.view(lambda txn: jobs.document(txn, job)) | {"changed": changed}
+    text = f"executed job {job_id}" if changed else f"job {job_id} exists, unchanged"
+    return bulk.Outcome(job_id, f"{text}: {_progress(job)}", document)
+
+
+def _unproven(txn: Txn, job_id: str) -> tuple[Job, list[tuple[int, Slice]]]:
+    job = jobs.get(txn, job_id)
+    entries = enumerate(jobs.slices(txn, job_id))
+    return job, [(index, entry) for index, entry in entries if entry.proven_ms is None]
+
+
+def _run_and_prove(
+    session: Session, runner: Runner, job: Job, left: list[tuple[int, Slice]]
+) -> Job:
+    proofs: list[tuple[int, bytes]] = []
+    unsaved = 0
+
+    def commit() -> Job:
+        verdicts = session.update(
+            lambda txn: lifecycle.prove(txn, session.config, job.job_id, proofs)
+        )
+        return verdicts[-1].job
+
+    with Progress(sum(entry.length for _, entry in left)) as progress:
+        paths = [entry.path for _, entry in left]
+        results = runner.run(job.workload, paths, now_ms=now_ms(), progress=progress)
+        try:
+            for (index, entry), result in zip(left, results, strict=True):
+                _check_unchanged(job, index, entry, result)
+                proofs.append((index, result.digest))
+                unsaved += result.length
+                # A dry run has one transaction: what it rolled back could not be built upon.
+                full = len(proofs) >= _PROOFS_PER_COMMIT or unsaved >= _BYTES_PER_COMMIT
+                if full and not session.dry_run:
+                    job = commit()
+                    proofs, unsaved = [], 0
+        except MarketError:
+            if proofs:
+                commit()
+            raise
+    return commit() if proofs else job
+
+
+def _check_runs(job: Job) -> None:
+    if job.state in ("cancelled", "failed"):
+        raise AlreadyDoneError(f"job {job.job_id} is {job.state}")
+    if job.state != "active":
+        raise RefusedError(
+            f"job {job.job_id} is {job.state}, only an active job can be run",
+            hint="see `tb-cli compute queue`",
+            reason="not_active",
+        )
+
+
+def _check_unchanged(job: Job, index: int, entry: Slice, result: Result) -> None:
+    """A slice that is not what was submitted is the buyer's fault and costs nobody a point."""
+    if result.error is not None:
+        raise result.error
+    if (result.length, result.digest) != (entry.length, entry.reference):
+        raise IntegrityError(
+            f"slice {index} of job {job.job_id} has changed since submission: {entry.path}",
+            hint="restore the file, or cancel the job",
+            reason="slice_changed",
+        )
+
+
+def _progress(job: Job) -> str:
+    return f"{job.slices_proven} of {job.slices} slices proven, {job.state}"
+
+
+def _results(
+    paths: list[str], runner: Runner, workload: str, progress: Progress
+) -> Iterator[Result]:
+    """Results in the order of the paths; stdin takes its turn between the files."""
+    while paths:
+        files_ = list(takewhile(lambda path: path != "-", paths))
+        yield from runner.run(workload, files_, now_ms=now_ms(), progress=progress)
+        paths = paths[len(files_) :]
+        if paths:
+            digest, length = hash_stream(sys.stdin.buffer)
+            yield Result("-", digest, length)
+            paths = paths[1:]
+
+
+def _expanded(paths: list[str]) -> Iterator[str]:
+    for path in paths:
+        if not path.endswith(".json"):
+            yield path
+            continue
+        document = parse(files.read(path), path)
+        if not document.get("slices"):
+            raise UsageError(f"{path}: lists no slices")
+        slices = build({"slices": document["slices"]}, SliceList, path).slices
+        for entry in slices:
+            inner = entry if isinstance(entry, str) else entry.path
+            yield os.path.join(os.path.dirname(path), inner)
+
+
+def _sum_line(result: Result) -> str:
+    """The line b3sum prints: a name with a line break or backslash is escaped and so marked."""
+    name = result.path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    mark = "\\" if name != result.path else ""
+    return f"{mark}{result.digest.hex()}  {name}"
+
+
+def _digest(text: str) -> bytes:
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32 or len(text) != 64:
+        raise UsageError(f"{text!a} is not an output", hint="64 hex digits, a BLAKE3-256 digest")
+    return digest

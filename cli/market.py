@@ -1,0 +1,108 @@
+"""Verbs on the market as a whole: params, stats, match, audit, capacity record, sla sweep."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.render import emit, write_json
+from cli.session import Session
+from compute_market import admission, lifecycle
+from compute_market.amounts import PPM
+from compute_market.store import Txn
+
+_SWEEP_CHUNK = 1000
+
+
+def params(ctx: typer.Context) -> None:
+    """Print the admission parameters: units per second, a ratio, units, units per second."""
+    config = Session.of(ctx).config
+    write_json(
+        {
+            "min_capacity": config.min_capacity,
+            "fair_share_cap": config.fair_share_cap_ppm / PPM,
+            "burst_quota": config.burst_quota_micro / admission.MICRO,
+            "burst_refill_rate": config.burst_refill_rate_micro / admission.MICRO,
+        }
+    )
+
+
+def stats(ctx: typer.Context) -> None:
+    """Print backlog, utilization of the last minute, units ever proven and the last price."""
+    session = Session.of(ctx)
+    write_json(session.view(lambda txn: lifecycle.demand(txn, session.config)))
+
+
+def match(ctx: typer.Context) -> None:
+    """Try the jobs that wait for an offer again, in queue order."""
+    session = Session.of(ctx)
+
+    def act(txn: Txn) -> tuple[list[str], int]:
+        return lifecycle.match_pending(txn, session.config), txn.size("pending")
+
+    matched, pending = session.update(act)
+    lines = [f"matched job {job_id}" for job_id in matched]
+    emit(
+        session,
+        {"matched": matched, "pending": pending},
+        [*lines, f"{len(matched)} matched, {pending} still pending"],
+    )
+
+
+def record(
+    ctx: typer.Context,
+    units: Annotated[int, typer.Argument(metavar="N", min=0, max=10**15, help="Units per second.")],
+) -> None:
+    """Record a capacity sample; the estimate is the mean of the last eight."""
+    session = Session.of(ctx)
+    estimate = session.update(lambda txn: admission.record_capacity(txn, session.config, units))
+    emit(
+        session,
+        {"recorded": units, "estimate": estimate},
+        f"recorded {units} units/s, the estimate is {estimate} units/s",
+    )
+
+
+def sweep(ctx: typer.Context) -> None:
+    """Fail every job whose deadline has passed."""
+    session = Session.of(ctx)
+    failed: list[str] = []
+    while True:
+        # Housekeeping sweeps as well; counting is done here so that the list is complete.
+        part = session.update(lambda txn: lifecycle.expire(txn, session.config, _SWEEP_CHUNK))
+        failed += part
+        if len(part) < _SWEEP_CHUNK or session.dry_run:
+            break
+    lines = [f"failed job {job_id}" for job_id in failed]
+    emit(session, {"failed": failed}, [*lines, f"{len(failed)} jobs failed"])
+
+
+def audit(ctx: typer.Context) -> int:
+    """Check every law of the market: money, units, lines, receipts, counters, the log.
+
+    Exits with 9 if anything is wrong, and names each violation.
+    """
+    # The audit walks everything, which most commands need not be able to do.
+    from compute_market import audit as laws
+
+    session = Session.of(ctx)
+    session.follow_log()
+
+    def check(txn: Txn) -> tuple[dict[str, object], list[laws.Violation]]:
+        found = [*laws.check(txn, session.config), *laws.log_violations(txn, _log(session))]
+        return laws.summary(txn, found), found
+
+    document, violations = session.view(check)
+    totals = f"receipts {document['receipts']} invalid {document['invalid']}"
+    emit(session, document, [*map(str, violations), totals])
+    sys.stdout.flush()
+    return 9 if violations else 0
+
+
+def _log(session: Session) -> bytes:
+    try:
+        with open(os.path.join(session.home, "cancellations.log"), "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""

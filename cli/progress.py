@@ -1,0 +1,49 @@
+"""A progress bar on stderr: only on a terminal, and only once a run takes half a second."""
+
+import sys
+import time
+from typing import Any
+
+_AFTER_S = 0.5
+
+
+class Progress:
+    """Called with the bytes done so far; use it in a `with` statement.
+
+    `total` is the number of bytes to do, if known: then the time left is shown.
+    """
+
+    def __init__(self, total: int | None = None) -> None:
+        self._total = total
+        self._bar: Any = None
+        self._task: Any = None
+        self._shows_from = time.monotonic() + _AFTER_S if sys.stderr.isatty() else float("inf")
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, bytes_done: int) -> None:
+        if self._bar is None:
+            if time.monotonic() < self._shows_from:
+                return
+            self._start()
+        self._bar.update(self._task, completed=bytes_done)
+
+    def _start(self) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self._bar = progress.Progress(
+            progress.BarColumn(),
+            progress.DownloadColumn(binary_units=True),
+            progress.TransferSpeedColumn(),
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=self._total)
+        self._bar.start()

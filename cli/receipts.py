@@ -1,0 +1,94 @@
+"""Verbs on receipts: list, show."""
+
+from functools import partial
+from typing import Annotated, Any
+
+import typer
+
+from cli import options
+from cli.render import Listing, emit, fields, note
+from cli.session import Session
+from compute_market import jobs, receipts, settlement
+from compute_market.errors import NotFoundError
+from compute_market.store import Txn
+
+_PAGE = 1000
+_COLUMNS = ("seq", "job_id", "provider", "units", "quote_price", "status", "idempotency_key")
+
+
+def list_(
+    ctx: typer.Context,
+    job: Annotated[
+        str | None, typer.Option(help="Only of this job.", autocompletion=options.complete_job)
+    ] = None,
+    limit: options.Limit = None,
+    jsonl: options.Jsonl = False,
+) -> None:
+    """List receipts in the order they were issued."""
+    session = Session.of(ctx)
+    listing = Listing(session, _COLUMNS, jsonl=jsonl)
+    after, left = 0, limit
+    damaged = False
+    while left != 0:
+        found = session.view(partial(_page, after=after))
+        documents = [document for _, document in found if document is not None]
+        damaged = damaged or len(documents) < len(found)
+        wanted = [d for d in documents if job is None or d["job_id"] == job]
+        for document in wanted[:left]:
+            listing.add(document)
+        if len(found) < _PAGE:
+            break
+        after = found[-1][0]
+        left = None if left is None else left - min(left, len(wanted))
+    listing.end()
+    if damaged:
+        moved = 0 if session.store.readonly else session.update(_quarantine_damaged)
+        note(f"warning: damaged receipts are left out; {moved} moved to quarantine now")
+
+
+def show(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="JOB|KEY", help="A job id or a key in hex.")],
+) -> None:
+    """Show the receipt of a job, or the one under an idempotency key."""
+    session = Session.of(ctx)
+    document = session.view(lambda txn: _find(txn, target))
+    emit(session, document, fields(document))
+
+
+def _page(txn: Txn, after: int) -> list[tuple[int, dict[str, Any] | None]]:
+    found: list[tuple[int, dict[str, Any] | None]] = []
+    for seq, key, receipt in receipts.page(txn, after, _PAGE):
+        settled = settlement.of(txn, key)
+        if receipt is None or settled is None:
+            found.append((seq, None))
+        else:
+            found.append((seq, receipts.document(receipt, settled)))
+    return found
+
+
+def _find(txn: Txn, target: str) -> dict[str, Any]:
+    key = _key(target)
+    receipt = receipts.find(txn, key) if key else None
+    if receipt is None and (job := jobs.find(txn, target)) is not None:
+        receipt = receipts.of_job(txn, job)
+    settled = settlement.of(txn, receipt.idempotency_key) if receipt else None
+    if receipt is None or settled is None:
+        raise NotFoundError(
+            f"there is no receipt of {target}", hint="see `tb-cli compute-market receipts list`"
+        )
+    return receipts.document(receipt, settled)
+
+
+def _key(text: str) -> bytes | None:
+    try:
+        return bytes.fromhex(text) if len(text) == 64 else None
+    except ValueError:
+        return None
+
+
+def _quarantine_damaged(txn: Txn) -> int:
+    keys = list(receipts.damaged(txn))
+    for key in keys:
+        receipts.quarantine(txn, key)
+    return len(keys)

@@ -1,0 +1,172 @@
+"""One command's access to the market: home, configuration, clock, one transaction at a time."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from compute_market import cancellations, config, lifecycle
+from compute_market.config import Config
+from compute_market.errors import UsageError
+from compute_market.records import replace
+from compute_market.store import Store, Txn
+
+if TYPE_CHECKING:
+    from typer import Context
+
+T = TypeVar("T")
+
+
+class Session:
+    """What a command needs to act. The store is opened on first use."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.json: bool = settings.get("json", False)
+        self.dry_run: bool = settings.get("dry_run", False)
+        self.color: bool = not settings.get("no_color") and "NO_COLOR" not in os.environ
+        self.home: str = _home(settings.get("home"))
+        self._lock_timeout: float | None = settings.get("lock_timeout")
+        self._store: Store | None = None
+        self._config: Config | None = None
+        self._throw_away: Any = None
+
+    @classmethod
+    @contextmanager
+    def begin(
+        cls, settings: dict[str, Any], within: "Session | None" = None
+    ) -> "Iterator[Session]":
+        """A session for one command; a line of a batch uses the store and home of the batch."""
+        session = cls(settings)
+        if within is not None:
+            session._share(within)
+        try:
+            yield session
+        finally:
+            if within is None:
+                session.close()
+
+    @classmethod
+    def of(cls, ctx: "Context") -> "Session":
+        session = ctx.obj
+        assert isinstance(session, cls)
+        return session
+
+    @property
+    def config(self) -> Config:
+        if self._config is None:
+            self._config, _ = self.configuration()
+        return self._config
+
+    def configuration(self) -> tuple[Config, dict[str, str]]:
+        """The configuration and the origin of each setting."""
+        path = os.path.join(self.home, "config.toml")
+        content = None
+        try:
+            with open(path, "rb") as file:
+                content = file.read()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from error
+        loaded, origins = config.load(content, path, os.environ)
+        if self._lock_timeout is not None:
+            if not 0 <= self._lock_timeout <= 86_400:
+                raise UsageError(f"--lock-timeout {self._lock_timeout:g} is not 0…86400 seconds")
+            origins["lock_timeout_secs"] = "--lock-timeout"
+            loaded = replace(loaded, lock_timeout_secs=self._lock_timeout)
+        return loaded, origins
+
+    @property
+    def store_path(self) -> str:
+        return os.path.join(self.home, "market")
+
+    @property
+    def store(self) -> Store:
+        if self._store is None:
+            self._store = Store.open(
+                self._path_to_open(),
+                now_ms=now_ms(),
+                market_id=os.urandom(16),
+                sleep=time.sleep,
+                lock_timeout_ms=round(self.config.lock_timeout_secs * 1000),
+                map_size=self.config.map_size_gib * 2**30,
+            )
+        return self._store
+
+    def update(self, fn: Callable[[Txn], T]) -> T:
+        """Run one action in one transaction, after what is due; rolled back if dry."""
+
+        def action(txn: Txn) -> T:
+            lifecycle.housekeeping(txn, self.config)
+            return fn(txn)
+
+        result = self.store.update(
+            action, now_ms=now_ms(), dry_run=self.dry_run, stopwatch=time.perf_counter_ns
+        )
+        if not self.dry_run:
+            self.follow_log()
+        return result
+
+    def view(self, fn: Callable[[Txn], T]) -> T:
+        """Look at one snapshot, after what is due was done."""
+        at = now_ms()
+        if not self.store.readonly and self.store.view(
+            lambda txn: lifecycle.is_due(txn, self.config), now_ms=at
+        ):
+            self.update(lambda txn: None)
+        return self.store.view(fn, now_ms=at)
+
+    def follow_log(self) -> None:
+        """Make `cancellations.log` whole; a failure is a warning, the table is the truth."""
+        if self.store.readonly:
+            return
+        path = os.path.join(self.home, "cancellations.log")
+        try:
+            cancellations.follow(self.store, path, now_ms=now_ms())
+        except OSError as error:
+            print(
+                f"warning: {path}: {error.strerror}; the next command makes it whole",
+                file=sys.stderr,
+            )
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+        if self._throw_away is not None:
+            self._throw_away.cleanup()
+
+    def _share(self, batch: "Session") -> None:
+        self.home = batch.home
+        self.json = self.json or batch.json
+        self.dry_run = self.dry_run or batch.dry_run
+        self._config = batch.config
+        self._store = batch.store
+
+    def _path_to_open(self) -> str:
+        """The store of the home; for a dry run where there is none yet, one that is thrown away."""
+        if os.path.exists(os.path.join(self.store_path, "data.mdb")):
+            return self.store_path
+        if not self.dry_run:
+            try:
+                os.makedirs(self.home, mode=0o700, exist_ok=True)
+            except OSError as error:
+                raise UsageError(
+                    f"{self.home}: {(error.strerror or str(error)).lower()}"
+                ) from error
+            return self.store_path
+        import tempfile
+
+        self._throw_away = tempfile.TemporaryDirectory(prefix="tb-dry-run-")
+        return os.path.join(self._throw_away.name, "market")
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _home(option: str | None) -> str:
+    home = option or os.environ.get("TB_HOME") or "~/.the_block"
+    return os.path.abspath(os.path.expanduser(home))

@@ -1,0 +1,61 @@
+"""Verbs on the settlement mode: status, arm, cancel-arm, dry-run, tick."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from cli.render import emit, fields
+from cli.session import Session
+from compute_market import settlement
+from compute_market.amounts import AMOUNT_MAX
+from compute_market.store import Txn
+
+
+def status(ctx: typer.Context) -> None:
+    """Show the mode, the height, and how many receipts are pending, applied and failed."""
+    session = Session.of(ctx)
+    document = session.view(lambda txn: settlement.document(txn, session.config))
+    emit(session, document, fields(document))
+
+
+def arm(
+    ctx: typer.Context,
+    delay_blocks: Annotated[
+        int, typer.Option(min=0, max=AMOUNT_MAX, help="Blocks until money moves.")
+    ],
+) -> None:
+    """Let the mode turn real after some blocks; until then it behaves as dry_run."""
+    config = Session.of(ctx).config
+    _change(ctx, lambda txn: bool(settlement.arm(txn, config, delay_blocks)))
+
+
+def cancel_arm(ctx: typer.Context) -> None:
+    """Go from armed back to dry_run."""
+    config = Session.of(ctx).config
+    _change(ctx, lambda txn: bool(settlement.cancel_arm(txn, config)))
+
+
+def dry_run(
+    ctx: typer.Context,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept and shown by status.")],
+) -> None:
+    """Stop moving money. Receipts of funded jobs wait until the mode is real again."""
+    config = Session.of(ctx).config
+    _change(ctx, lambda txn: settlement.to_dry_run(txn, config, reason)[1])
+
+
+def tick(ctx: typer.Context) -> None:
+    """Do what is due and nothing else: turn real, pay what waits, sweep, start jobs."""
+    _change(ctx, lambda txn: False)
+
+
+def _change(ctx: typer.Context, act: Callable[[Txn], bool]) -> None:
+    session = Session.of(ctx)
+
+    def action(txn: Txn) -> dict[str, Any]:
+        changed = act(txn)
+        return settlement.document(txn, session.config) | {"changed": changed}
+
+    document = session.update(action)
+    emit(session, document, fields(document))

@@ -1,0 +1,210 @@
+"""Digests of very short slices, where the system calls for a file cost more than its hash.
+
+Threads do not help there: each call gives up the interpreter lock and takes it back, and the
+threads spend their time waiting for each other. Forked helpers do.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import islice
+
+from blake3 import blake3
+
+from compute_market.hashing.cpu import DIGEST_BYTES, OPEN_FLAGS, is_regular
+
+SHORT_BYTES = 32_768
+
+_GROUP_PATHS = 128
+_LENGTH_BYTES = 8
+_RECORD_BYTES = _LENGTH_BYTES + DIGEST_BYTES
+_NO_RECORD = b"\xff" * _RECORD_BYTES
+
+# Digest and length in bytes; None where this module leaves the slice to the careful way.
+ShortProof = tuple[bytes, int] | None
+
+
+def hash_short(path: str | bytes, settled_ns: int) -> ShortProof:
+    """The digest and length of a regular file of at most `SHORT_BYTES` unchanged since then.
+
+    Returns None for anything else, wrong paths included. `settled_ns` is a time in Unix
+    nanoseconds before the call, by more than one tick of the file system's clock: a file last
+    changed before it did not change while it was read, which saves asking for its status twice.
+
+    Reads before it knows the file's type. `pread` takes nothing out of a FIFO, a socket or a
+    terminal; it fails on them.
+    """
+    try:
+        descriptor = os.open(path, OPEN_FLAGS)
+    except (OSError, ValueError):
+        return None
+    try:
+        data = os.pread(descriptor, SHORT_BYTES + 1, 0)
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    length = len(data)
+    if (
+        length > SHORT_BYTES
+        or length != status.st_size
+        or status.st_ctime_ns > settled_ns
+        or status.st_mtime_ns > settled_ns
+        or not is_regular(status.st_mode)
+    ):
+        return None
+    return blake3(data).digest(), length
+
+
+def can_fork() -> bool:
+    """Whether this process has one thread only.
+
+    A fork copies no other threads, but the locks they hold at that instant, held for ever.
+    """
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
+
+
+class Helpers:
+    """Forked processes that hash groups of paths while this process hashes one of its own.
+
+    A helper ends when its pipe closes, and so with this process, however that ends. What a killed
+    helper leaves undone is done here.
+    """
+
+    def __init__(self, count: int, settled_ns: int) -> None:
+        self._settled_ns = settled_ns
+        self._helpers: list[_Helper] = []
+        # Where no more processes or descriptors are to be had, those there are do the work.
+        with suppress(OSError):
+            for _ in range(count):
+                self._helpers.append(_Helper(settled_ns))
+
+    def __enter__(self) -> "Helpers":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for helper in self._helpers:
+            helper.close()
+
+    def hash(self, paths: Iterable[str]) -> Iterator[tuple[str, ShortProof]]:
+        """Each path with what `hash_short` makes of it, in order."""
+        remaining = iter(paths)
+        groups = self._hand_out(remaining)
+        while groups:
+            proofs = [self._hash_here(groups[0])]
+            for helper, group in zip(self._helpers, groups[1:], strict=False):
+                proofs.append(helper.collect(len(group)) or self._hash_here(group))
+            # The helpers go on while the caller deals with these results.
+            following = self._hand_out(remaining)
+            for group, group_proofs in zip(groups, proofs, strict=True):
+                yield from zip(group, group_proofs, strict=True)
+            groups = following
+
+    def _hand_out(self, remaining: Iterator[str]) -> list[list[str]]:
+        groups = [list(islice(remaining, _GROUP_PATHS)) for _ in range(1 + len(self._helpers))]
+        groups = [group for group in groups if group]
+        for helper, group in zip(self._helpers, groups[1:], strict=False):
+            helper.give(group)
+        return groups
+
+    def _hash_here(self, paths: list[str]) -> list[ShortProof]:
+        return [hash_short(path, self._settled_ns) for path in paths]
+
+
+class _Helper:
+    """One forked process. It is given a group only when it has answered for the one before.
+
+    So it is reading when this process writes, and a full pipe can never make both wait.
+    """
+
+    def __init__(self, settled_ns: int) -> None:
+        request_end, self._requests = os.pipe()
+        self._replies, reply_end = os.pipe()
+        try:
+            self._process = os.fork()
+        except OSError:
+            for descriptor in (request_end, self._requests, self._replies, reply_end):
+                os.close(descriptor)
+            raise
+        if self._process == 0:
+            # Whatever happens, this copy of the program must not go on as if it were the program:
+            # nothing may be flushed, rolled back or reported twice.
+            try:
+                os.close(self._requests)
+                os.close(self._replies)
+                _serve(request_end, reply_end, settled_ns)
+            finally:
+                os._exit(0)
+        os.close(request_end)
+        os.close(reply_end)
+        self._is_busy = False
+
+    def give(self, paths: list[str]) -> None:
+        try:
+            request = b"\0".join([os.fsencode(path) for path in paths])
+            if request.count(b"\0") == len(paths) - 1:
+                _write(self._requests, len(request).to_bytes(_LENGTH_BYTES, "little") + request)
+                self._is_busy = True
+        except (OSError, UnicodeEncodeError):
+            self._is_busy = False
+
+    def collect(self, count: int) -> list[ShortProof] | None:
+        """The proofs of the group given last; None if the helper was not given it, or is gone."""
+        if not self._is_busy:
+            return None
+        self._is_busy = False
+        reply = _read(self._replies, count * _RECORD_BYTES)
+        if reply is None:
+            return None
+        proofs: list[ShortProof] = []
+        for start in range(0, len(reply), _RECORD_BYTES):
+            record = reply[start : start + _RECORD_BYTES]
+            if record == _NO_RECORD:
+                proofs.append(None)
+            else:
+                length = int.from_bytes(record[:_LENGTH_BYTES], "little")
+                proofs.append((record[_LENGTH_BYTES:], length))
+        return proofs
+
+    def close(self) -> None:
+        os.close(self._requests)
+        os.close(self._replies)
+        # The host program may have collected every child of its own by now.
+        with suppress(ChildProcessError):
+            os.waitpid(self._process, 0)
+
+
+def _serve(requests: int, replies: int, settled_ns: int) -> None:
+    while header := _read(requests, _LENGTH_BYTES):
+        request = _read(requests, int.from_bytes(header, "little"))
+        if request is None:
+            return
+        records = []
+        for path in request.split(b"\0"):
+            proof = hash_short(path, settled_ns)
+            if proof is None:
+                records.append(_NO_RECORD)
+            else:
+                digest, length = proof
+                records.append(length.to_bytes(_LENGTH_BYTES, "little") + digest)
+        _write(replies, b"".join(records))
+
+
+def _read(descriptor: int, count: int) -> bytes | None:
+    """Exactly `count` bytes from a pipe; None when it ends before."""
+    data = b""
+    while len(data) < count:
+        block = os.read(descriptor, count - len(data))
+        if not block:
+            return None
+        data += block
+    return data
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
