@@ -1,13 +1,10 @@
 """The tree of commands. Every verb is imported only when it is called or asked for help."""
 
 import gc
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
-from types import FrameType
 from typing import Any, NamedTuple
 
 import typer
@@ -18,7 +15,8 @@ from typer._click.formatting import HelpFormatter
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
 
-from compute_market.errors import EXIT_CODES, MarketError, UsageError
+from cli.guard import guarded
+from compute_market.errors import EXIT_CODES, UsageError
 
 
 class Verb(NamedTuple):
@@ -180,17 +178,7 @@ class RootGroup(LazyGroup):
 
     def main(self, args: Any = None, *_: Any, **extra: Any) -> Any:
         arguments = sys.argv[1:] if args is None else list(args)
-        sys.exit(_guarded(lambda: self.call(arguments), arguments))
-
-    def call(self, arguments: list[str], session: Any = None) -> int:
-        """Parse and run one command. Returns its exit code or raises what went wrong.
-
-        A `session` that is given is used, and left open, in place of one of its own.
-        """
-        result = super().main(
-            args=arguments, prog_name="tb-cli", standalone_mode=False, obj=session
-        )
-        return result if isinstance(result, int) else 0
+        sys.exit(run(arguments))
 
 
 class VerbCommand(TyperCommand):
@@ -241,13 +229,25 @@ def build(name: str, node: Verb | Group) -> Command:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code. Prints; never raises."""
-    signal.signal(signal.SIGTERM, _terminate)
-    return _guarded(lambda: root().call(arguments), arguments)
+    return guarded(lambda: call(arguments), arguments)
 
 
-def run_line(arguments: list[str], session: Any) -> int:
-    """Run one line of a batch within its session. Signals and a closed pipe end the batch."""
-    return _answered(lambda: root().call(arguments, session), arguments)
+def call(arguments: list[str], session: Any = None) -> int:
+    """Parse and run one command line. Returns its exit code or raises what went wrong.
+
+    A `session` that is given is used, and left open, in place of one of its own.
+    """
+    try:
+        result = TyperGroup.main(
+            root(), args=arguments, prog_name="tb-cli", standalone_mode=False, obj=session
+        )
+    except ClickException as error:
+        ctx = getattr(error, "ctx", None)
+        path = ctx.command_path if ctx is not None else "tb-cli"
+        raise UsageError(error.format_message(), hint=f"see `{path} --help`") from error
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
+    return result if isinstance(result, int) else 0
 
 
 @cache
@@ -255,67 +255,6 @@ def root() -> RootGroup:
     command = get_command(app)
     assert isinstance(command, RootGroup)
     return command
-
-
-class _Terminated(BaseException):
-    """SIGTERM, raised like KeyboardInterrupt so that an open transaction is rolled back."""
-
-
-def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise _Terminated
-
-
-def _guarded(call: Callable[[], int], arguments: list[str]) -> int:
-    """Run a call to its exit code, whatever ends it."""
-    try:
-        return _answered(call, arguments)
-    except BrokenPipeError:
-        _silence_stdout()
-        return 0
-    except (KeyboardInterrupt, typer.Abort):
-        return 128 + signal.SIGINT
-    except _Terminated:
-        return 128 + signal.SIGTERM
-
-
-def _answered(call: Callable[[], int], arguments: list[str]) -> int:
-    """Turn what a command raises into a message on stderr and an exit code."""
-    from cli.render import report
-
-    as_json = "--json" in arguments or "--jsonl" in arguments
-    debug = "--debug" in arguments or "TB_DEBUG" in os.environ
-    try:
-        return call()
-    except ClickException as error:
-        return report(_usage(error), as_json)
-    except MarketError as error:
-        if debug:
-            _traceback()
-        return report(error, as_json)
-    except BrokenPipeError:
-        raise
-    except Exception as error:  # noqa: BLE001 - the one place that answers for bugs
-        if debug:
-            _traceback()
-        message = f"{type(error).__name__}: {error}"
-        return report(MarketError(message, hint="a bug; --debug shows where"), as_json)
-
-
-def _usage(error: ClickException) -> UsageError:
-    ctx = getattr(error, "ctx", None)
-    path = ctx.command_path if ctx is not None else "tb-cli"
-    return UsageError(error.format_message(), hint=f"see `{path} --help`")
-
-
-def _traceback() -> None:
-    import traceback
-
-    traceback.print_exc()
-
-
-def _silence_stdout() -> None:
-    """Send what is still buffered nowhere, so that flushing it at exit cannot fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _flag(*names: str, help: str) -> TyperOption:

@@ -2,10 +2,12 @@
 
 import shlex
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from cli.guard import answered
 from cli.render import note
 from compute_market.errors import UsageError
 
@@ -23,7 +25,7 @@ def batch(
     `tb-cli` may stand before the command. Options given to `batch` hold for every line. Ends with
     0, the common code if all lines failed alike, else 7.
     """
-    from cli.app import run_line
+    from cli.app import call
 
     if source != "-":
         raise UsageError(f"{source!a}: only - , stdin, can be read")
@@ -32,7 +34,8 @@ def batch(
         text = line.strip()
         if not text or text.startswith("#"):
             continue
-        code = run_line(_words(text, number), ctx.obj)
+        words = _words(text, number)
+        code = answered(partial(call, words, ctx.obj), words)
         sys.stdout.flush()
         codes.append(code)
         if code:
@@ -50,4 +53,8 @@ def _words(text: str, number: int) -> list[str]:
         words = shlex.split(text)
     except ValueError as error:
         raise UsageError(f"stdin line {number}: {error}") from error
-    return words[1:] if words[:1] == ["tb-cli"] else words
+    if words[:1] == ["tb-cli"]:
+        words = words[1:]
+    if words[:1] == ["batch"]:
+        raise UsageError(f"stdin line {number}: a batch cannot hold a batch")
+    return words

@@ -7,17 +7,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli import bulk, options
+from cli import bulk, hot, options
 from cli.render import Listing, emit, fields, note, shown, write_json
 from cli.session import Session
-from compute_market import decisions, jobs, lifecycle, offers, scheduler, settlement
+from compute_market import decisions, jobs, offers, scheduler, settlement
 from compute_market import queue as run_queue
 from compute_market.errors import (
-    AlreadyDoneError,
-    MarketError,
     NotFoundError,
     PendingError,
-    RefusedError,
 )
 from compute_market.records import JOB_STATES, LIVE_STATES, Job, check_id
 from compute_market.store import Txn
@@ -59,44 +56,21 @@ def cancel(
     from stdin in one process: `tb-cli compute list --state queued --jsonl | jq -r .job_id |
     tb-cli compute cancel -`.
     """
-    session = Session.of(ctx)
-
-    def act(txn: Txn, job_id: str) -> bulk.Outcome:
-        try:
-            cancelled = lifecycle.cancel(txn, session.config, job_id, by)
-        except NotFoundError as error:
-            document = {"job_id": job_id, "outcome": "not_found", "changed": False}
-            return bulk.Outcome(job_id, "job not found", document, error)
-        except RefusedError as error:
-            document = {"job_id": job_id, "outcome": "refused", "changed": False}
-            return bulk.Outcome(job_id, error.message, document, error)
-        changed = cancelled.outcome == "cancelled"
-        document = {"job_id": job_id, "outcome": cancelled.outcome, "changed": changed}
-        if not jsonl:
-            document = jobs.document(txn, cancelled.job) | document
-        done: MarketError | None = None
-        if cancelled.outcome == "already_done":
-            done = AlreadyDoneError(cancelled.text, hint=f"see `tb-cli compute status {job_id}`")
-        return bulk.Outcome(job_id, cancelled.text, document, done)
-
-    return bulk.run(
-        session,
-        bulk.read_ids(job_ids, "job id"),
-        act,
+    return hot.cancel(
+        Session.of(ctx),
+        job_ids,
+        by=by,
         chunk=chunk,
         atomic=atomic,
-        jsonl=jsonl,
         ignore_not_found=ignore_not_found,
         failed_to=failed_to,
+        jsonl=jsonl,
     )
 
 
-def status(ctx: typer.Context, job_id: options.JobId) -> None:
+def status(ctx: typer.Context, job_id: options.JobId) -> int:
     """Show one job: state, progress, money."""
-    session = Session.of(ctx)
-    check_id(job_id, "job id")
-    document = session.view(lambda txn: jobs.document(txn, jobs.get(txn, job_id)))
-    emit(session, document, fields(document))
+    return hot.status(Session.of(ctx), job_id)
 
 
 def list_(

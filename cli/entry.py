@@ -4,24 +4,44 @@ import gc
 import os
 import sys
 
+# Verbs that `cli.hot` may answer for.
+_HOT = (["compute", "cancel"], ["compute", "status"], ["compute-market", "params"])
+
 
 def main() -> None:
     """Run one command and leave with its exit code, without tearing the interpreter down."""
     # Nothing built while starting is garbage; looking for some costs a tenth of the time.
     gc.disable()
-    from cli.app import run
+    from cli.guard import guarded
 
-    code = run(sys.argv[1:])
+    code = guarded(_run, sys.argv[1:])
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
-        code = code or 0  # Nobody reads any more, which is no error of the command.
+        code = code or 0
     # Everything is committed or aborted and closed by now. Tools that must see the interpreter
     # finish, such as coverage, set TB_NO_FAST_EXIT.
     if "TB_NO_FAST_EXIT" in os.environ:
         sys.exit(code)
     os._exit(code)
+
+
+def _run() -> int:
+    arguments = sys.argv[1:]
+    if arguments[:2] in (
+        ["compute", "cancel"],
+        ["compute", "status"],
+        ["compute-market", "params"],
+    ):
+        from cli import hot
+
+        code = hot.run(arguments)
+        if code is not None:
+            return code
+    from cli.app import call
+
+    return call(arguments)
 
 
 if __name__ == "__main__":

@@ -6,26 +6,18 @@ from typing import Annotated
 
 import typer
 
+from cli import hot
 from cli.render import emit, write_json
 from cli.session import Session
 from compute_market import admission, lifecycle
-from compute_market.amounts import PPM
 from compute_market.store import Txn
 
 _SWEEP_CHUNK = 1000
 
 
-def params(ctx: typer.Context) -> None:
+def params(ctx: typer.Context) -> int:
     """Print the admission parameters: units per second, a ratio, units, units per second."""
-    config = Session.of(ctx).config
-    write_json(
-        {
-            "min_capacity": config.min_capacity,
-            "fair_share_cap": config.fair_share_cap_ppm / PPM,
-            "burst_quota": config.burst_quota_micro / admission.MICRO,
-            "burst_refill_rate": config.burst_refill_rate_micro / admission.MICRO,
-        }
-    )
+    return hot.params(Session.of(ctx))
 
 
 def stats(ctx: typer.Context) -> None:

@@ -130,7 +130,8 @@ def submit(
         refused = Refused(
             verdict.result,
             verdict.message,
-            f"see `tb-cli compute explain {job.job_id}`; --wait keeps the job until an offer fits",
+            "`tb-cli compute explain FILE` names what each offer lacks; --wait keeps the job until "
+            "an offer fits",
         )
         if not wait:
             decisions.log(txn, job, "refused", refused.reason, refused.message)

@@ -1,0 +1,47 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml Makefile
+
+.PHONY: demo test lint types check bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/tb-cli demo
+
+test: lint types check
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
+check: $(VENV)/.installed-dev
+	$(BIN)/pytest -n 2 --dist worksteal
+
+bench: $(VENV)/.installed-dev
+	@for script in benchmarks/[a-z]*.py; do \
+		case $$script in */measure.py) continue;; esac; \
+		echo "== $$script"; $(BIN)/python $$script || failed=1; \
+	done; exit $${failed:-0}
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# Bytecode is compiled even where PYTHONDONTWRITEBYTECODE is set: without it every command
+# compiles its modules anew, which doubles the start-up time.
+$(VENV)/.installed: $(BIN)/python $(SOURCES)
+	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m compileall -q $(VENV)/lib compute_market cli || true
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
