@@ -1,6 +1,5 @@
 """The tree of commands. Every verb is imported only when it is called or asked for help."""
 
-import gc
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -200,8 +199,6 @@ class VerbCommand(TyperCommand):
                 settings[name] = value
         from cli.session import Session
 
-        gc.freeze()
-        gc.enable()
         with Session.begin(settings, within=ctx.obj) as session:
             ctx.obj = session
             return super().invoke(ctx)

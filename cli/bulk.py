@@ -52,7 +52,10 @@ class Report:
         ignore_not_found: bool = False,
         aside: bool = False,
     ) -> None:
-        self.failures: list[Outcome] = []
+        self._names: list[str] = []
+        self._first: MarketError | None = None
+        self._tokens: Counter[str] = Counter()
+        self._codes: set[int] = set()
         self._session = session
         self._total = total
         self._single = total == 1
@@ -67,8 +70,11 @@ class Report:
 
     def add(self, outcome: Outcome) -> None:
         failed = self.is_failure(outcome)
-        if failed:
-            self.failures.append(outcome)
+        if failed and outcome.error is not None:
+            self._first = self._first or outcome.error
+            self._names.append(outcome.name)
+            self._tokens[outcome.error.token] += 1
+            self._codes.add(outcome.error.exit_code)
         as_json = self._jsonl or self._session.json
         if failed and self._aside:
             if outcome.error is not None and not self._single:
@@ -90,16 +96,21 @@ class Report:
                     write_json(document)
             else:
                 write_json(self._documents)
-        if not self.failures:
+        if self._first is None:
             return 0
-        errors = [outcome.error for outcome in self.failures if outcome.error is not None]
         if self._single:
-            return report(errors[0], self._session.json or self._jsonl)
-        tokens = Counter(error.token for error in errors)
-        counted = ", ".join(f"{count} {token}" for token, count in tokens.items())
-        note(f"{len(errors)} of {self._total} failed: {counted}")
-        codes = {error.exit_code for error in errors}
-        return codes.pop() if len(codes) == 1 and len(errors) == self._total else PARTIAL
+            return report(self._first, self._session.json or self._jsonl)
+        counted = ", ".join(f"{count} {token}" for token, count in self._tokens.items())
+        note(f"{len(self._names)} of {self._total} failed: {counted}")
+        alike = len(self._codes) == 1 and len(self._names) == self._total
+        return self._codes.pop() if alike else PARTIAL
+
+    def write_failed(self, path: str) -> None:
+        """Write the names that failed, one per line, ready to be read by `-`."""
+        temporary = f"{path}.{os.getpid()}.tmp"
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.writelines(f"{name}\n" for name in self._names)
+        os.replace(temporary, path)
 
     def _document(self, outcome: Outcome) -> dict[str, Any]:
         document = outcome.document
@@ -145,6 +156,8 @@ def run(
     and one failure undoes them all; the ids that failed go to the file `failed_to`. Returns the
     exit code.
     """
+    if failed_to is not None:
+        _check_writable(failed_to)
     said = Report(session, len(items), jsonl=jsonl, ignore_not_found=ignore_not_found)
     size = max(1, len(items)) if atomic else chunk
     for start in range(0, len(items), size):
@@ -155,7 +168,7 @@ def run(
             said.add(outcome)
         sys.stdout.flush()
     if failed_to is not None and not session.dry_run:
-        _write_failed(failed_to, said.failures)
+        said.write_failed(failed_to)
     return said.end()
 
 
@@ -208,7 +221,8 @@ def _one(
     except MarketError as error:
         if txn.writes != writes:
             raise InternalError(f"{name(item)}: failed after it had written: {error}") from error
-        return failed(name(item), error)
+        # Without its traceback, which would keep every frame of every failure alive.
+        return failed(name(item), error.with_traceback(None))
 
 
 def _undone(outcome: Outcome) -> Outcome:
@@ -222,15 +236,11 @@ def _undone(outcome: Outcome) -> Outcome:
     )
 
 
-def _write_failed(path: str, failures: list[Outcome]) -> None:
-    """Write the ids that failed, one per line, ready to be read by `-`."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(f"{outcome.name}\n" for outcome in failures)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from error
+def _check_writable(path: str) -> None:
+    """Find out before anything is done that a file of results cannot be written."""
+    directory = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.access(directory, os.W_OK):
+        raise UsageError(f"{path}: cannot be written", hint="name a file in a directory of yours")
 
 
 def _decoded(line: bytes, number: int) -> str:

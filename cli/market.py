@@ -61,8 +61,9 @@ def sweep(ctx: typer.Context) -> None:
     session = Session.of(ctx)
     failed: list[str] = []
     while True:
-        # Housekeeping sweeps as well; counting is done here so that the list is complete.
-        part = session.update(lambda txn: lifecycle.expire(txn, session.config, _SWEEP_CHUNK))
+        part = session.update(
+            lambda txn: lifecycle.expire(txn, session.config, _SWEEP_CHUNK), sweep_limit=0
+        )
         failed += part
         if len(part) < _SWEEP_CHUNK or session.dry_run:
             break

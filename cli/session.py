@@ -1,15 +1,16 @@
 """One command's access to the market: home, configuration, clock, one transaction at a time."""
 
+import gc
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market import cancellations, config, lifecycle
 from compute_market.config import Config
-from compute_market.errors import UsageError
+from compute_market.errors import BusyError, UsageError
 from compute_market.records import replace
 from compute_market.store import Store, Txn
 
@@ -38,13 +39,20 @@ class Session:
         cls, settings: dict[str, Any], within: "Session | None" = None
     ) -> "Iterator[Session]":
         """A session for one command; a line of a batch uses the store and home of the batch."""
+        _collect_garbage()
         session = cls(settings)
+        shared = within is not None and (
+            settings.get("home") is None or session.home == within.home
+        )
         if within is not None:
-            session._share(within)
+            session.json = session.json or within.json
+            session.dry_run = session.dry_run or within.dry_run
+            if shared:
+                session._share(within)
         try:
             yield session
         finally:
-            if within is None:
+            if not shared:
                 session.close()
 
     @classmethod
@@ -95,27 +103,40 @@ class Session:
             )
         return self._store
 
-    def update(self, fn: Callable[[Txn], T]) -> T:
-        """Run one action in one transaction, after what is due; rolled back if dry."""
+    def update(
+        self, fn: Callable[[Txn], T], *, sweep_limit: int = lifecycle.SWEEP_LIMIT, wait: bool = True
+    ) -> T:
+        """Run one action in one transaction, after what is due; rolled back if dry.
+
+        Without `wait` the write lock is had at once or not at all.
+        """
 
         def action(txn: Txn) -> T:
-            lifecycle.housekeeping(txn, self.config)
+            lifecycle.housekeeping(txn, self.config, sweep_limit)
             return fn(txn)
 
         result = self.store.update(
-            action, now_ms=now_ms(), dry_run=self.dry_run, stopwatch=time.perf_counter_ns
+            action,
+            now_ms=now_ms(),
+            dry_run=self.dry_run,
+            stopwatch=time.perf_counter_ns,
+            lock_timeout_ms=None if wait else 0,
         )
         if not self.dry_run:
             self.follow_log()
         return result
 
     def view(self, fn: Callable[[Txn], T]) -> T:
-        """Look at one snapshot, after what is due was done."""
+        """Look at one snapshot, after what is due was done.
+
+        A reader does not wait for writers: if one is at work, what is due is left to it.
+        """
         at = now_ms()
         if not self.store.readonly and self.store.view(
             lambda txn: lifecycle.is_due(txn, self.config), now_ms=at
         ):
-            self.update(lambda txn: None)
+            with suppress(BusyError):
+                self.update(lambda txn: None, wait=False)
         return self.store.view(fn, now_ms=at)
 
     def follow_log(self) -> None:
@@ -140,8 +161,6 @@ class Session:
 
     def _share(self, batch: "Session") -> None:
         self.home = batch.home
-        self.json = self.json or batch.json
-        self.dry_run = self.dry_run or batch.dry_run
         self._config = batch.config
         self._store = batch.store
 
@@ -161,6 +180,13 @@ class Session:
 
         self._throw_away = tempfile.TemporaryDirectory(prefix="tb-dry-run-")
         return os.path.join(self._throw_away.name, "market")
+
+
+def _collect_garbage() -> None:
+    """Start the collector that `entry` stopped; what start-up built is no garbage."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def now_ms() -> int:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.render import emit, fields
-from cli.session import Session
+from cli.session import Session, now_ms
 from compute_market import settlement
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.store import Txn
@@ -47,7 +47,13 @@ def dry_run(
 
 def tick(ctx: typer.Context) -> None:
     """Do what is due and nothing else: turn real, pay what waits, sweep, start jobs."""
-    _change(ctx, lambda txn: False)
+    session = Session.of(ctx)
+    before = session.store.view(lambda txn: _money(txn, session), now_ms=now_ms())
+    _change(ctx, lambda txn: _money(txn, session) != before)
+
+
+def _money(txn: Txn, session: Session) -> tuple[str, int]:
+    return settlement.state(txn, session.config).mode, txn.size("unsettled")
 
 
 def _change(ctx: typer.Context, act: Callable[[Txn], bool]) -> None:

@@ -76,11 +76,11 @@ class _Placement(NamedTuple):
     funded: bool
 
 
-def housekeeping(txn: Txn, config: Config) -> None:
+def housekeeping(txn: Txn, config: Config, sweep_limit: int = SWEEP_LIMIT) -> None:
     """What every market command does before its own effects.
 
     Keeps the height, lets an armed settlement turn real, pays receipts that waited for it, fails
-    at most 256 overdue jobs and works the queue.
+    at most `sweep_limit` overdue jobs and works the queue.
     """
     txn.set_number("last_run_ms", txn.now_ms)
     chain.remember(txn, config)
@@ -90,7 +90,7 @@ def housekeeping(txn: Txn, config: Config) -> None:
             receipt = receipts.find(txn, key)
             if receipt is not None:
                 jobs.mark_paid(txn, receipt, settlement.apply_pending(txn, receipt))
-    expire(txn, config, SWEEP_LIMIT)
+    expire(txn, config, sweep_limit)
     work(txn, config)
 
 

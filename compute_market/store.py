@@ -337,17 +337,20 @@ class Store:
         now_ms: int,
         dry_run: bool = False,
         stopwatch: Callable[[], int] | None = None,
+        lock_timeout_ms: int | None = None,
     ) -> T:
         """Run `fn` in one durable write transaction: returning commits, raising rolls back.
 
         With `dry_run` the same code runs and is always rolled back. Raises BusyError when the
-        write lock is not had in time, or the disk or the map is full; nothing is written then.
+        write lock is not had in time (`lock_timeout_ms`, else that of the store), or the disk or
+        the map is full; nothing is written then.
         """
         if self.readonly:
             raise UsageError(
                 f"{self.path} is read-only", hint="give another --home, or mount it writable"
             )
-        with _translated(self.path), _WriteLock(self.path, self._lock_timeout_ms, self._sleep):
+        timeout_ms = self._lock_timeout_ms if lock_timeout_ms is None else lock_timeout_ms
+        with _translated(self.path), _WriteLock(self.path, timeout_ms, self._sleep):
             txn = self._env.begin(write=True)
             try:
                 bound = Txn(self._env, txn, now_ms, stopwatch)

@@ -347,13 +347,12 @@ def test_read_of_a_damaged_record_names_table_and_key(store: Store, value: bytes
 
 @given(st.sampled_from([name for name, kind in TABLES.items() if kind]), st.binary(max_size=60))
 def test_decode_gives_a_record_or_an_integrity_error(table: str, value: bytes) -> None:
+    found: Any
     try:
-        record = decode(table, b"key", value)
+        found = decode(table, b"key", value)
     except IntegrityError as error:
-        assert f"table {table}, key b'key'" in error.message
-        assert error.hint is not None
-    else:
-        assert type(record) is TABLES[table]
+        found = error.message
+    assert type(found) is TABLES[table] or f"table {table}, key b'key'" in found
 
 
 def test_decode_of_text_that_is_no_utf8_is_an_integrity_error() -> None:
@@ -537,10 +536,10 @@ def _read_an_empty_key(store: Store) -> None:
     ("misuse", "words"),
     [
         (_twice, "already open in this process"),
-        (_write_while_viewing, ""),
+        (_write_while_viewing, "."),
         (_use_after_close, "closed"),
-        (_write_a_long_key, ""),
-        (_read_an_empty_key, ""),
+        (_write_a_long_key, "key"),
+        (_read_an_empty_key, "key"),
     ],
 )
 def test_misuse_is_called_a_bug_and_not_damage(
@@ -741,14 +740,19 @@ def test_a_bulk_writer_does_not_starve_a_waiter(path: Path, spawn: Spawn) -> Non
     """)
     assert bulk.hear() == "begun"
     store = open_store(path)
+
+    def steps() -> int:
+        return store.view(lambda txn: txn.number("steps"), now_ms=0)
+
     passed = []
-    for _ in range(12):
-        before = store.view(lambda txn: txn.number("steps"), now_ms=0)
+    after = 0
+    for _ in range(15):
+        while (before := steps()) == after:
+            time.sleep(0.001)
         after = store.update(lambda txn: txn.number("steps"), now_ms=0)
         passed.append(after - before)
     store.close()
-    assert max(passed) <= 3, passed
-    assert sum(passed) >= 6, passed  # It was there, and it was waited for.
+    assert max(passed) <= 2, passed
 
 
 def test_opening_clears_the_slot_of_a_killed_reader(path: Path, spawn: Spawn) -> None:
