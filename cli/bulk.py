@@ -80,9 +80,7 @@ class Report:
             if outcome.error is not None and not self._single:
                 report(outcome.error, as_json)
         elif not as_json:
-            # Among others a line must say which item it is about.
-            named = self._single or outcome.name in outcome.text
-            emit(self._session, None, outcome.text if named else f"{outcome.name}: {outcome.text}")
+            emit(self._session, None, outcome.text if self._single else _named(outcome))
         elif self._jsonl:
             write_jsonl(self._document(outcome))
         elif not (failed and self._single):  # The error object on stderr says it all.
@@ -183,6 +181,12 @@ def refusal(refused: Refused) -> RefusedError:
 def failed(name: str, error: MarketError, text: str | None = None) -> Outcome:
     """The outcome of an item that could not be acted on."""
     return Outcome(name, text or error.message, {"id": name, "changed": False}, error)
+
+
+def _named(outcome: Outcome) -> str:
+    """The line of an outcome among others, where it must say which item it is about."""
+    words = (word.rstrip(":,") for word in outcome.text.split())
+    return outcome.text if outcome.name in words else f"{outcome.name}: {outcome.text}"
 
 
 class _Abort(Exception):
