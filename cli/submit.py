@@ -204,7 +204,8 @@ def _text(submitted: lifecycle.Submitted) -> str:
         return f"job {job.job_id} exists, unchanged: {job.state}"
     if job.state == "pending":
         return f"submitted job {job.job_id}: pending, no offer fits yet"
+    units = "1 unit" if job.units == 1 else f"{job.units} units"
     return (
-        f"submitted job {job.job_id}: {job.state}, {job.units} units at {job.price_per_unit} "
+        f"submitted job {job.job_id}: {job.state}, {units} at {job.price_per_unit} "
         f"from {job.provider}"
     )

