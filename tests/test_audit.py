@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from compute_market import audit, ledger, lifecycle, offers, receipts, settlement
+from compute_market import audit, cancellations, jobs, ledger, offers, receipts, settlement
 from compute_market.records import replace
 from compute_market.store import TABLES, Txn, pack_u64
 from tests.conftest import Market
@@ -50,6 +50,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
     market.prove("run", 1)
     market.submit("run-low", priority="low")
     market.submit("owed", lengths=(1, 1))
+    market.submit("next", priority="high")
     for priority in ("high", "normal", "low"):
         market.submit(f"wait-{priority}", priority=priority)
     market.submit("pend", wait=True, capability={"gpu": "none has it"})
@@ -373,15 +374,20 @@ RECEIPTS = (
         hex_key("done"),
         lambda txn: txn.delete("settlements", receipt_key(txn, "done")),
     ),
-    Case(
-        "the amounts are those of its receipt", "settlements", hex_key("done"), settle("done", ct=5)
-    ),
-    Case(
-        "the amounts are those of its receipt", "settlements", hex_key("free"), settle("free", it=5)
+@@1    *(
+        Case("the amounts are those of its receipt", "settlements", hex_key(job_id), damage)
+        for job_id, damage in (
+            ("done", settle("done", ct=5)),
+            ("free", settle("free", it=5)),
+            ("owed", settle("owed", ct=5)),
+        )
     ),
     *(
         Case(
-            "the status fits the receipt", "settlements", hex_key(job_id), settle(job_id, status=to)
+            "the status fits the receipt",
+            "settlements",
+            hex_key(job_id),
+            settle(job_id, status=to),
         )
         for job_id, to in (
             ("owed", "applied"),
@@ -428,8 +434,6 @@ COUNTERS = tuple(
 
 
 def add_line(job_id: str) -> Callable[[Txn], None]:
-    from compute_market import cancellations
-
     return lambda txn: cancellations.add(txn, job_id, "client")
 
 
@@ -515,8 +519,6 @@ def test_every_law_has_a_case() -> None:
 
 
 def test_every_line_of_jobs_has_a_case(busy: Market) -> None:
-    from compute_market import jobs
-
     tables = busy.view(
         lambda txn: {table for job in txn.records("jobs") for table, _ in jobs.lines_of(job)}
     )
