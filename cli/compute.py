@@ -175,7 +175,13 @@ def explain(
         totals: dict[str, int] = {}
         for verdict in verdicts:
             totals[verdict["result"]] = totals.get(verdict["result"], 0) + 1
-        return {"job_id": job.job_id, "state": job.state, "totals": totals, "offers": verdicts}
+        return {
+            "job_id": job.job_id,
+            "state": job.state,
+            "decision": _decision(txn, job.job_id),
+            "totals": totals,
+            "offers": verdicts,
+        }
 
     found = session.view(document)
     lines = [
@@ -183,6 +189,8 @@ def explain(
         + ("fits" if verdict["fits"] else "; ".join(s["text"] for s in verdict["shortfalls"]))
         for verdict in found["offers"]
     ]
+    if found["decision"] is not None:
+        lines.append(f"decision: {shown(found['decision'])}")
     emit(session, found, [*lines, f"totals: {shown(found['totals'])}"])
 
 
@@ -245,12 +253,26 @@ def _draft_from_file(target: str) -> Job | None:
     return draft_of(target)
 
 
+def _decision(txn: Txn, job_id: str) -> dict[str, Any] | None:
+    """What admission last said about a job, as far back as its log goes."""
+    last = decisions.last(txn, job_id)
+    if last is None:
+        return None
+    return {
+        "verdict": last.verdict,
+        "reason": last.reason,
+        "detail": last.detail,
+        "at": last.at_ms // 1000,
+        "units": last.units,
+        "mode": last.mode,
+    }
+
+
 def _never_stored(txn: Txn, job_id: str) -> NotFoundError:
-    decision = decisions.last(txn, job_id)
-    if decision is None:
+    last = decisions.last(txn, job_id)
+    if last is None:
         return NotFoundError(f"job {job_id} does not exist, and there is no such file")
     return NotFoundError(
-        f"job {job_id} does not exist: it was {decision.verdict}, {decision.reason}: "
-        f"{decision.detail}",
+        f"job {job_id} does not exist: it was {last.verdict}, {last.reason}: {last.detail}",
         hint="explain takes a job file as well",
     )

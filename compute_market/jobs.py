@@ -221,7 +221,7 @@ def close(
     config: Config,
     job: Job,
     state: JobState,
-    ended_by: Actor | None,
+    ended_by: Actor,
     cause: str,
     *,
     burn_ct: int = 0,

@@ -213,7 +213,7 @@ def prove(
             _note_throughput(txn, units_of(entry.length))
             outcomes.append(Proven(job, index, True))
     if job.state == "active" and job.slices_proven == job.slices:
-        job = jobs.close(txn, config, job, "completed", None, "all slices proven")
+        job = jobs.close(txn, config, job, "completed", "provider", "all slices proven")
         offers.record_outcome(txn, job.provider or "", +1)
         work(txn, config)
         last = outcomes[-1]

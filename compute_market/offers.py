@@ -181,7 +181,7 @@ def _check_terms(request: OfferRequest, config: Config) -> int:
         raise RefusedError("consumer bond too low", reason="consumer_bond_too_low")
     if request.units < 1:
         raise RefusedError("no units offered", reason="no_units_offered")
-    if request.fee_pct_ct > 100:
+    if not 0 <= request.fee_pct_ct <= 100:
         raise RefusedError(
             "invalid fee_pct_ct",
             hint=f"{request.fee_pct_ct} is outside 0…100",
@@ -207,7 +207,8 @@ def _check_terms(request: OfferRequest, config: Config) -> int:
 def _multiplier(value: Any) -> int | None:
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         return None
-    text = format(value, "f") if isinstance(value, Decimal) and value.is_finite() else str(value)
+    plain = isinstance(value, Decimal) and abs(value.adjusted()) < 20  # 1e999999999 is too long.
+    text = format(value, "f") if plain else str(value)
     return parse_ppm(text)
 
 

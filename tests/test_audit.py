@@ -374,7 +374,7 @@ RECEIPTS = (
         hex_key("done"),
         lambda txn: txn.delete("settlements", receipt_key(txn, "done")),
     ),
-@@1    *(
+    *(
         Case("the amounts are those of its receipt", "settlements", hex_key(job_id), damage)
         for job_id, damage in (
             ("done", settle("done", ct=5)),

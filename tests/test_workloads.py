@@ -128,7 +128,8 @@ def test_run_reads_a_million_paths_no_faster_than_results_are_taken(
 
     def paths() -> Iterator[str]:
         nonlocal taken
-        for taken in range(1, 1_000_001):
+        while taken < 1_000_000:
+            taken += 1
             yield str(path)
 
     with ThreadPoolExecutor(2) as pool, Runner(executor=pool if pooled else None) as runner:

@@ -5,6 +5,7 @@ threads spend their time waiting for each other. Forked helpers do.
 """
 
 import os
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -81,14 +82,16 @@ class Helpers:
         # Where no more processes or descriptors are to be had, those there are do the work.
         with suppress(OSError):
             for _ in range(count):
-                self._helpers.append(_Helper(settled_ns))
+                self._helpers.append(_Helper(settled_ns, self._helpers))
 
     def __enter__(self) -> "Helpers":
         return self
 
     def __exit__(self, *_: object) -> None:
         for helper in self._helpers:
-            helper.close()
+            helper.hang_up()
+        for helper in self._helpers:
+            helper.wait()
 
     def hash(self, paths: Iterable[str]) -> Iterator[tuple[str, ShortProof]]:
         """Each path with what `hash_short` makes of it, in order."""
@@ -121,26 +124,31 @@ class _Helper:
     So it is reading when this process writes, and a full pipe can never make both wait.
     """
 
-    def __init__(self, settled_ns: int) -> None:
+    def __init__(self, settled_ns: int, older: "list[_Helper]") -> None:
         request_end, self._requests = os.pipe()
         self._replies, reply_end = os.pipe()
+        # Ctrl-C reaches every process of the terminal. This one decides what becomes of it; a
+        # helper, where both signals stay blocked, sees its pipe close.
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
         try:
             self._process = os.fork()
+            if self._process == 0:
+                # Whatever happens, this copy of the program must not go on as if it were the
+                # program: nothing may be flushed, rolled back or reported twice.
+                try:
+                    # A pipe of which a copy is left open here would not close for its helper.
+                    for helper in (*older, self):
+                        helper.hang_up()
+                    _serve(request_end, reply_end, settled_ns)
+                finally:
+                    os._exit(0)
         except OSError:
-            for descriptor in (request_end, self._requests, self._replies, reply_end):
-                os.close(descriptor)
+            self.hang_up()
             raise
-        if self._process == 0:
-            # Whatever happens, this copy of the program must not go on as if it were the program:
-            # nothing may be flushed, rolled back or reported twice.
-            try:
-                os.close(self._requests)
-                os.close(self._replies)
-                _serve(request_end, reply_end, settled_ns)
-            finally:
-                os._exit(0)
-        os.close(request_end)
-        os.close(reply_end)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            os.close(request_end)
+            os.close(reply_end)
         self._is_busy = False
 
     def give(self, paths: list[str]) -> None:
@@ -170,9 +178,11 @@ class _Helper:
                 proofs.append((record[_LENGTH_BYTES:], length))
         return proofs
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
         os.close(self._requests)
         os.close(self._replies)
+
+    def wait(self) -> None:
         # The host program may have collected every child of its own by now.
         with suppress(ChildProcessError):
             os.waitpid(self._process, 0)

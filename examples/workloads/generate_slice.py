@@ -55,7 +55,7 @@ def write_slice(path: str, length: int, seed: int, *, force: bool) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(
-        description="Write a slice file of pseudo-random bytes, the same for the same size and seed."
+        description="Write a slice file of pseudo-random bytes, alike for one size and seed."
     )
     parser.add_argument("path", metavar="PATH", help="the file to write")
     parser.add_argument(
