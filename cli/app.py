@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import typer
 from typer._click import Context, Parameter
 from typer._click.core import Command
-from typer._click.exceptions import ClickException
+from typer._click.exceptions import ClickException, NoArgsIsHelpError
 from typer._click.formatting import HelpFormatter
 from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.main import get_command
@@ -238,6 +238,9 @@ def call(arguments: list[str], session: Any = None) -> int:
         result = TyperGroup.main(
             root(), args=arguments, prog_name="tb-cli", standalone_mode=False, obj=session
         )
+    except NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        return UsageError.exit_code
     except ClickException as error:
         ctx = getattr(error, "ctx", None)
         path = ctx.command_path if ctx is not None else "tb-cli"

@@ -30,12 +30,13 @@ def batch(
     if source != "-":
         raise UsageError(f"{source!a}: only - , stdin, can be read")
     codes = []
-    for number, line in enumerate(sys.stdin, 1):
-        text = line.strip()
+    form = ["--json"] if ctx.obj.json else []
+    for number, line in enumerate(sys.stdin.buffer, 1):
+        text = _decoded(line, number).strip()
         if not text or text.startswith("#"):
             continue
         words = _words(text, number)
-        code = answered(partial(call, words, ctx.obj), words)
+        code = answered(partial(call, words, ctx.obj), [*words, *form])
         sys.stdout.flush()
         codes.append(code)
         if code:
@@ -46,6 +47,13 @@ def batch(
     if not failed:
         return 0
     return failed[0] if len(failed) == len(codes) and len(set(failed)) == 1 else 7
+
+
+def _decoded(line: bytes, number: int) -> str:
+    try:
+        return line.decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"stdin line {number} is not UTF-8") from error
 
 
 def _words(text: str, number: int) -> list[str]:

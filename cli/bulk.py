@@ -157,7 +157,8 @@ def run(
     if failed_to is not None:
         _check_writable(failed_to)
     said = Report(session, len(items), jsonl=jsonl, ignore_not_found=ignore_not_found)
-    size = max(1, len(items)) if atomic else chunk
+    # A dry run is one transaction too: what is rolled back could not be built upon.
+    size = max(1, len(items)) if atomic or session.dry_run else chunk
     for start in range(0, len(items), size):
         part = items[start : start + size]
         if prepare is not None:

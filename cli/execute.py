@@ -13,6 +13,7 @@ from cli.progress import Progress
 from cli.render import emit
 from cli.session import Session, now_ms
 from compute_market import jobs, lifecycle
+from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import (
     AlreadyDoneError,
     IntegrityError,
@@ -59,7 +60,10 @@ def execute(
 def prove(
     ctx: typer.Context,
     job_id: options.JobId,
-    index: Annotated[int, typer.Argument(metavar="INDEX", help="Slice number, from 0.")],
+    index: Annotated[
+        int,
+        typer.Argument(metavar="INDEX", min=0, max=AMOUNT_MAX, help="Slice number, from 0."),
+    ],
     digest: Annotated[str, typer.Argument(metavar="HEX", help="The output, 64 hex digits.")],
 ) -> None:
     """Submit the proof of one slice that was run elsewhere."""

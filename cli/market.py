@@ -60,10 +60,14 @@ def sweep(ctx: typer.Context) -> None:
     """Fail every job whose deadline has passed."""
     session = Session.of(ctx)
     failed: list[str] = []
+
+    def expire(txn: Txn) -> list[str]:
+        # What a dry run rolls back it would find again, so it does all at once.
+        limit = txn.size("deadlines") if session.dry_run else _SWEEP_CHUNK
+        return lifecycle.expire(txn, session.config, limit)
+
     while True:
-        part = session.update(
-            lambda txn: lifecycle.expire(txn, session.config, _SWEEP_CHUNK), sweep_limit=0
-        )
+        part = session.update(expire, sweep_limit=0)
         failed += part
         if len(part) < _SWEEP_CHUNK or session.dry_run:
             break

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -32,4 +33,6 @@ def metrics(
             file.write(text)
         os.replace(temporary, textfile)
     except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
         raise UsageError(f"{textfile}: {error.strerror}") from error

@@ -1,6 +1,7 @@
 """Verbs on the files of the market: init, check, backup, stats."""
 
 import os
+import shutil
 from typing import Annotated, Any
 
 import typer
@@ -47,6 +48,9 @@ def backup(
     except OSError as error:
         raise UsageError(f"{target}: {(error.strerror or str(error)).lower()}") from error
     session.store.backup(path)
+    configuration = os.path.join(session.home, "config.toml")
+    if os.path.exists(configuration):
+        shutil.copyfile(configuration, os.path.join(target, "config.toml"))
     size = os.stat(os.path.join(path, "data.mdb")).st_size
     emit(session, {"path": target, "bytes": size}, f"wrote {size} bytes to {target}")
 

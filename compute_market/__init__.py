@@ -11,7 +11,7 @@ Imports run one way, top to bottom:
     records                           the nouns, and how they are stored
     requests                          what operators ask for: job and offer files
     config                            every setting and its default
-    store                             the environment, transactions, tables
+    lock  store                       one writer at a time; the environment, transactions, tables
     metrics                           the metric table, counters, exposition
     ledger                            the only writer of accounts and postings
     reputation  book  offers          scores; the price-ordered index; the offers

@@ -159,6 +159,8 @@ def match_pending(txn: Txn, config: Config, offer: Offer | None = None) -> list[
     real = settlement.is_real(txn, config)
     for job_id in jobs.pending_ids(txn):
         job = jobs.get(txn, job_id)
+        if txn.now > job.deadline:
+            continue  # The sweep will get to it.
         if offer is not None and scheduler.judge(txn, job, offer, real=real):
             continue
         try:
@@ -255,34 +257,28 @@ def expire(txn: Txn, config: Config, limit: int) -> list[str]:
 
     Only a provider that was running the job is at fault: it loses a point and its whole bond.
     """
-    expired = []
-    for job_id in _overdue(txn, limit):
-        job = jobs.get(txn, job_id)
-        at_fault = job.state == "active"
-        jobs.close(
-            txn,
-            config,
-            job,
-            "failed",
-            "deadline",
-            "deadline missed" if at_fault else "deadline passed before a start",
-            burn_ct=job.provider_bond if at_fault and job.funded else 0,
-            burn_event="sla:slash",
-        )
-        if at_fault:
-            offers.record_outcome(txn, job.provider or "", -1)
-            metrics.count(txn, "industrial_rejected_total", "SLA")
-        expired.append(job_id)
+    expired = _overdue(txn, limit)
+    for job_id in expired:
+        _fail_overdue(txn, config, jobs.get(txn, job_id))
     if expired:
         work(txn, config)
     return expired
 
 
 def work(txn: Txn, config: Config) -> None:
-    """Start queued jobs while there is a slot and the cap allows."""
+    """Start queued jobs while there is a slot and the cap allows.
+
+    One whose deadline has passed is failed instead, at most 256 of them: its provider never had it.
+    """
     began = txn.stopwatch() if txn.stopwatch else 0
-    while (job_id := queue.next_to_start(txn, config)) is not None:
-        jobs.start(txn, jobs.get(txn, job_id))
+    failed = 0
+    while failed < SWEEP_LIMIT and (job_id := queue.next_to_start(txn, config)) is not None:
+        job = jobs.get(txn, job_id)
+        if txn.now > job.deadline:
+            _fail_overdue(txn, config, job)
+            failed += 1
+        else:
+            jobs.start(txn, job)
     if txn.stopwatch:
         metrics.observe(txn, "match_loop_latency_seconds", txn.stopwatch() - began)
 
@@ -385,6 +381,23 @@ def _cancel_penalty(txn: Txn, config: Config, job: Job, provider: str) -> int:
     if not job.funded or len(txn.collect("provider_cancels", after, prefix, since)) < after:
         return 0
     return -(-job.provider_bond * config.provider_cancel_slash_pct // 100)
+
+
+def _fail_overdue(txn: Txn, config: Config, job: Job) -> None:
+    at_fault = job.state == "active"
+    jobs.close(
+        txn,
+        config,
+        job,
+        "failed",
+        "deadline",
+        "deadline missed" if at_fault else "deadline passed before a start",
+        burn_ct=job.provider_bond if at_fault and job.funded else 0,
+        burn_event="sla:slash",
+    )
+    if at_fault:
+        offers.record_outcome(txn, job.provider or "", -1)
+        metrics.count(txn, "industrial_rejected_total", "SLA")
 
 
 def _overdue(txn: Txn, limit: int) -> list[str]:

@@ -45,7 +45,7 @@ _TASK_SLICES = 64
 _AHEAD_MAX = 1024
 # So many short slices in a row promise enough more to fork helpers for, which takes a millisecond.
 _FORK_AFTER = 256
-_HELPERS_MAX = 3
+_HELPERS_MAX = 4
 _CACHE_GENERATION = 8192
 # The coarsest time stamps in use, those of FAT, count in steps of two seconds.
 _TIMESTAMP_TICK_NS = 2_000_000_000
@@ -191,9 +191,9 @@ class Runner:
     `executor`, which stays the caller's to shut down, every slice goes there. Where a slice runs
     never changes its proof.
 
-    With `may_fork`, batches of very short slices are shared with up to three forked processes,
-    `workers` in all, but only while this process has no second thread. The interpreter lock makes
-    threads useless for them. Do not allow it where the host program minds children of its own.
+    With `may_fork`, batches of very short slices go to up to four forked processes, no more than
+    `workers`, if this process has no second thread by then. The interpreter lock makes threads
+    useless for them. Do not allow it where the host program minds children of its own.
 
     Proofs are cached for as long as the runner lives, by workload and by the file's device, inode,
     length and time stamps, never by name or number: other content under an old name is run anew.
@@ -212,7 +212,7 @@ class Runner:
         if workers is not None and workers < 1:
             raise UsageError(f"workers {workers}: at least 1 is needed")
         self._workers = workers or cores()
-        self._helpers = min(_HELPERS_MAX, self._workers - 1) if may_fork else 0
+        self._helpers = min(_HELPERS_MAX, self._workers) if may_fork and self._workers > 1 else 0
         self._executor = executor
         self._own_pool: Executor | None = None
         self._caches: dict[str, _ProofCache] = {}

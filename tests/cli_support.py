@@ -7,7 +7,6 @@ where the process itself is what a test is about. After every test the audit mus
 A test module asks for these fixtures with `pytest_plugins = ("tests.cli_support",)`.
 """
 
-import gc
 import io
 import json
 import os
@@ -119,7 +118,6 @@ class Cli:
         finally:
             sys.stdin, sys.stdout, sys.stderr = saved
             signal.signal(signal.SIGTERM, handler)
-            gc.unfreeze()
 
     def ok(self, *arguments: str | Path, stdin: str | bytes = b"") -> str:
         """The output of a command that has nothing to complain about."""

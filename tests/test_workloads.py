@@ -1,6 +1,7 @@
 """The registry and the runner: every path gets its result, in order, from its present content."""
 
 import itertools
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -75,8 +76,9 @@ def test_run_gives_the_same_on_an_executor_of_the_callers(slices: list[str]) -> 
 
 
 def test_run_brings_results_and_errors_back_from_other_processes(slices: list[str]) -> None:
-    gone = slices[3]
-    with ProcessPoolExecutor(1) as pool, Runner(executor=pool) as runner:
+    gone = slices[7]
+    spawned = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+    with spawned as pool, Runner(executor=pool) as runner:
         results = runner.run("transcode", slices[:5], now_ms=LATER_MS)
         assert next(results) == expected(slices[:1])[0]
         assert [result.path for result in results] == slices[1:5]

@@ -6,6 +6,7 @@ threads spend their time waiting for each other. Forked helpers do.
 
 import os
 import signal
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
@@ -70,7 +71,7 @@ def can_fork() -> bool:
 
 
 class Helpers:
-    """Forked processes that hash groups of paths while this process hashes one of its own.
+    """Forked processes that hash groups of paths in turn, while this one deals with the results.
 
     A helper ends when its pipe closes, and so with this process, however that ends. What a killed
     helper leaves undone is done here.
@@ -96,25 +97,20 @@ class Helpers:
     def hash(self, paths: Iterable[str]) -> Iterator[tuple[str, ShortProof]]:
         """Each path with what `hash_short` makes of it, in order."""
         remaining = iter(paths)
-        groups = self._hand_out(remaining)
-        while groups:
-            proofs = [self._hash_here(groups[0])]
-            for helper, group in zip(self._helpers, groups[1:], strict=False):
-                proofs.append(helper.collect(len(group)) or self._hash_here(group))
-            # The helpers go on while the caller deals with these results.
-            following = self._hand_out(remaining)
-            for group, group_proofs in zip(groups, proofs, strict=True):
-                yield from zip(group, group_proofs, strict=True)
-            groups = following
+        at_work: deque[tuple[_Helper, list[str]]] = deque()
+        for helper in self._helpers:
+            at_work.append((helper, helper.take(remaining)))
+        while at_work:
+            helper, group = at_work.popleft()
+            proofs = helper.collect(len(group))
+            # The helper goes on while the caller deals with these results.
+            following = helper.take(remaining)
+            if following:
+                at_work.append((helper, following))
+            yield from zip(group, proofs or self._hash(group), strict=True)
+        yield from ((path, hash_short(path, self._settled_ns)) for path in remaining)
 
-    def _hand_out(self, remaining: Iterator[str]) -> list[list[str]]:
-        groups = [list(islice(remaining, _GROUP_PATHS)) for _ in range(1 + len(self._helpers))]
-        groups = [group for group in groups if group]
-        for helper, group in zip(self._helpers, groups[1:], strict=False):
-            helper.give(group)
-        return groups
-
-    def _hash_here(self, paths: list[str]) -> list[ShortProof]:
+    def _hash(self, paths: list[str]) -> list[ShortProof]:
         return [hash_short(path, self._settled_ns) for path in paths]
 
 
@@ -151,17 +147,21 @@ class _Helper:
             os.close(reply_end)
         self._is_busy = False
 
-    def give(self, paths: list[str]) -> None:
+    def take(self, remaining: Iterator[str]) -> list[str]:
+        """Give the helper the next paths, if it still answers, and return them."""
+        paths = list(islice(remaining, _GROUP_PATHS))
         try:
             request = b"\0".join([os.fsencode(path) for path in paths])
-            if request.count(b"\0") == len(paths) - 1:
+            # A path with a zero byte in it would count as two.
+            if paths and request.count(b"\0") == len(paths) - 1:
                 _write(self._requests, len(request).to_bytes(_LENGTH_BYTES, "little") + request)
                 self._is_busy = True
         except (OSError, UnicodeEncodeError):
-            self._is_busy = False
+            pass
+        return paths
 
     def collect(self, count: int) -> list[ShortProof] | None:
-        """The proofs of the group given last; None if the helper was not given it, or is gone."""
+        """The proofs of the paths given last; None if it was not given them, or is gone."""
         if not self._is_busy:
             return None
         self._is_busy = False

@@ -1,0 +1,88 @@
+"""Claim: `compute cancel -` of 10 000 funded active jobs takes at most one second.
+
+The home is on a disk and each chunk of 1000 is a durable commit. Floor: one durable LMDB commit of
+one key in the same place. Beside it: what a job costs in a shell loop and in `batch -`.
+"""
+
+import shutil
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import lmdb
+import measure
+
+BOUND_S = 1.0
+
+
+def main() -> None:
+    parser = measure.arguments(__doc__)
+    quick = parser.parse_args().quick
+    jobs = 2_000 if quick else 10_000
+    looped = 20 if quick else 100
+    rounds = 3 if quick else 7
+    tool = Path(sys.executable).parent / "tb-cli"
+    with measure.scratch(on_disk=True) as directory:
+        full = directory / "full"
+        job_ids = measure.funded_jobs(full, jobs)
+        ids = directory / "jobs.txt"
+        ids.write_text("".join(f"{job_id}\n" for job_id in job_ids))
+        lines = directory / "lines.txt"
+        lines.write_text("".join(f"compute cancel {job_id}\n" for job_id in job_ids[looped:]))
+        bulk, commits = [], []
+        for number in range(rounds):
+            home = directory / f"home-{number}"
+            shutil.copytree(full, home)
+            env = measure.environment(home) | {"TB_SCHEDULER_SLOTS": str(jobs)}
+            commits.append(durable_commit(directory / f"floor-{number}"))
+            bulk.append(
+                seconds(lambda env=env: measure.command([tool, "compute", "cancel", "-"], env, ids))
+            )
+        env = measure.environment(full) | {"TB_SCHEDULER_SLOTS": str(jobs)}
+        one_by_one = [
+            seconds(lambda job_id=job_id: measure.command([tool, "compute", "cancel", job_id], env))
+            for job_id in job_ids[:looped]
+        ]
+        batch = seconds(lambda: measure.command([tool, "batch", "-"], env, lines))
+    total = statistics.median(bulk)
+    commit = statistics.median(commits)
+    loop = statistics.median(one_by_one)
+    in_batch = batch / (jobs - looped)
+    per_id = total / jobs
+    print(f"one durable LMDB commit      {1000 * commit:9.3f} ms")
+    print(f"{'way':28} {'ms per job':>10} {'× cancel -':>10} {'× commit':>8}")
+    for name, cost in (
+        ("compute cancel -", per_id),
+        ("batch -", in_batch),
+        ("shell loop", loop),
+    ):
+        print(f"{name:28} {1000 * cost:10.3f} {cost / per_id:10.1f} {cost / commit:8.2f}")
+    print(f"{jobs} jobs in {total:.2f} s, as long as {total / commit:.0f} durable commits")
+    measure.claim(f"compute cancel - of {jobs} jobs", total, BOUND_S * jobs / 10_000, "s")
+    measure.finish()
+
+
+def durable_commit(path: Path) -> float:
+    """Seconds of one synchronous LMDB commit: the median of 21."""
+    path.mkdir()
+    times = []
+    with lmdb.open(str(path), map_size=2**20) as env:
+        for number in range(21):
+            times.append(seconds(lambda number=number: put(env, number)))
+    return statistics.median(times)
+
+
+def put(env: lmdb.Environment, number: int) -> None:
+    with env.begin(write=True) as txn:
+        txn.put(b"key", number.to_bytes(8, "big"))
+
+
+def seconds(action: measure.Action) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The write lock: taken with a time-out, interruptible, fair, and free when its holder dies.
+
+A process that waits for LMDB's own writer mutex can neither time out nor be interrupted, and cannot
+say who it waits for, so writers queue here first. There are two kernel locks. The first, on the
+directory, is a turnstile: whoever waits for the second holds it, so a process that commits many
+small transactions cannot have the write lock again before the one that was already waiting. The
+second, on the file `write.lock`, is the write lock. LMDB locks neither.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable
+from typing import Final
+
+from compute_market.errors import BusyError
+
+LOCK_NAME: Final = "write.lock"
+_POLL_MS: Final = 1
+
+
+class Turnstile:
+    """Holds the turnstile for the length of a `with` block; alone, it guards the creation.
+
+    `sleep` is called with seconds while waiting, at most `timeout_ms` in all; then BusyError.
+    Each object is used once.
+    """
+
+    def __init__(self, path: str, timeout_ms: int, sleep: Callable[[float], None]) -> None:
+        self._path = path
+        self._budget_ms = timeout_ms
+        self._sleep = sleep
+        self._turnstile = -1
+
+    def __enter__(self) -> None:
+        self._turnstile = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self.take(self._turnstile)
+        except BaseException:
+            os.close(self._turnstile)
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._turnstile)
+
+    def take(self, descriptor: int) -> None:
+        """Wait for the lock on an open file, within what is left of the time-out."""
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if self._budget_ms <= 0:
+                    raise self._busy() from None
+            self._sleep(_POLL_MS / 1000)
+            self._budget_ms -= _POLL_MS
+
+    def _busy(self) -> BusyError:
+        holder = _holder(os.path.join(self._path, LOCK_NAME))
+        return BusyError(
+            f"the write lock of {self._path} is held by "
+            + (f"process {holder}" if holder else "another process"),
+            hint="try again, or wait longer with --lock-timeout",
+            holder_pid=holder,
+        )
+
+
+class WriteLock:
+    """Holds the write lock of the store in a directory, for the length of a `with` block.
+
+    Passes the turnstile first. Parameters and errors are those of `Turnstile`; BusyError names
+    the holder's pid.
+    """
+
+    def __init__(self, path: str, timeout_ms: int, sleep: Callable[[float], None]) -> None:
+        self._turnstile = Turnstile(path, timeout_ms, sleep)
+        self._file = os.path.join(path, LOCK_NAME)
+        self._descriptor = -1
+
+    def __enter__(self) -> None:
+        with self._turnstile:
+            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                self._turnstile.take(self._descriptor)
+            except BaseException:
+                os.close(self._descriptor)
+                raise
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+
+def _holder(path: str) -> int | None:
+    """The pid that holds the lock on the file at `path`, from the kernel's own table."""
+    try:
+        inode = os.stat(path).st_ino
+        with open("/proc/locks", encoding="ascii") as table:
+            for line in table:
+                # 1: FLOCK  ADVISORY  WRITE 1234 08:01:567 0 EOF
+                fields = line.split()
+                if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
+                    return int(fields[4])
+    except OSError:
+        return None
+    return None

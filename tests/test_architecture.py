@@ -1,0 +1,267 @@
+"""The shape of the code, read from its source: who imports whom, what the library never does."""
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import compute_market
+from compute_market.store import TABLES
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = ROOT / "compute_market"
+
+# Every module of the library, each importing only what stands before it. A new module has to be
+# given its place here and in the list of the package's docstring.
+ORDER = (
+    "errors",
+    "amounts",
+    "records",
+    "requests",
+    "config",
+    "lock",
+    "store",
+    "metrics",
+    "ledger",
+    "reputation",
+    "book",
+    "offers",
+    "admission",
+    "queue",
+    "scheduler",
+    "chain",
+    "receipts",
+    "settlement",
+    "cancellations",
+    "decisions",
+    "jobs",
+    "lifecycle",
+    "audit",
+    "exposition",
+)
+# They know nothing of the store.
+APART = ("hashing.cpu", "hashing.short", "workloads")
+APART_MAY_IMPORT = ("errors", "amounts")
+
+# Who may talk to the operating system: the store's files and the slices.
+USES_FILES = {"lock", "store", "cancellations", *APART}
+# Time, randomness and the network are arguments or somebody else's.
+FORBIDDEN_IMPORTS = {
+    "time",
+    "datetime",
+    "random",
+    "secrets",
+    "uuid",
+    "logging",
+    "socket",
+    "http",
+    "urllib",
+    "ssl",
+    "asyncio",
+    "cli",
+    "typer",
+    "rich",
+}
+FORBIDDEN_NAMES = {"print", "input", "environ", "getenv", "urandom", "getrandom", "breakpoint"}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(LIBRARY).with_suffix("").parts)
+
+
+SOURCES = {
+    name_of(path): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(LIBRARY.rglob("*.py"))
+    if path.name != "__init__.py"
+}
+CLI_SOURCES = {
+    path.name: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("cli/*.py"))
+}
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every imported module; of the library, every name taken from its package."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            assert node.module is not None
+            if node.module in ("compute_market", "compute_market.hashing"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module
+
+
+def own_imports(tree: ast.AST) -> set[str]:
+    prefix = "compute_market."
+    found = {name.removeprefix(prefix) for name in imports(tree) if name.startswith(prefix)}
+    return found - {"__version__"}
+
+
+def test_every_module_has_its_place() -> None:
+    assert sorted(SOURCES) == sorted((*ORDER, *APART))
+
+
+def test_docstring_lists_the_modules_in_this_order() -> None:
+    document = compute_market.__doc__ or ""
+    listed = [
+        name
+        for line in document.splitlines()
+        if line.startswith("    ")
+        for name in line.strip().split("   ")[0].split()
+    ]
+    assert tuple(listed) == ORDER
+    for name in {name.split(".")[0] for name in APART}:
+        assert f"`{name}`" in document
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_modules_import_only_what_stands_before_them(module: str) -> None:
+    below = set(ORDER[: ORDER.index(module)])
+    assert own_imports(SOURCES[module]) <= below
+
+
+@pytest.mark.parametrize("module", APART)
+def test_slice_modules_know_nothing_of_the_store(module: str) -> None:
+    below = {*APART_MAY_IMPORT, *APART[: APART.index(module)]}
+    assert own_imports(SOURCES[module]) <= below
+
+
+def test_package_itself_imports_nothing() -> None:
+    for path in LIBRARY.rglob("__init__.py"):
+        assert list(imports(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+def test_only_the_store_imports_lmdb() -> None:
+    users = {
+        name
+        for name, tree in (SOURCES | CLI_SOURCES).items()
+        if any(found.split(".")[0] == "lmdb" for found in imports(tree))
+    }
+    assert users == {"store"}
+
+
+def test_prometheus_client_is_imported_late_and_in_one_place() -> None:
+    """It takes longer to import than most commands take in all."""
+    for name, tree in (SOURCES | CLI_SOURCES).items():
+        inside = {
+            node
+            for function in ast.walk(tree)
+            if isinstance(function, ast.FunctionDef)
+            for node in ast.walk(function)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom) and any(
+                found.split(".")[0] == "prometheus_client" for found in imports(node)
+            ):
+                assert name == "exposition"
+                assert node in inside or is_for_types(tree, node), f"line {node.lineno}"
+
+
+def is_for_types(tree: ast.AST, node: ast.AST) -> bool:
+    return any(
+        isinstance(block, ast.If)
+        and isinstance(block.test, ast.Name)
+        and block.test.id == "TYPE_CHECKING"
+        and node in block.body
+        for block in ast.walk(tree)
+    )
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_library_reads_no_clock_and_no_environment_and_prints_nothing(module: str) -> None:
+    tree = SOURCES[module]
+    assert {name.split(".")[0] for name in imports(tree)} & FORBIDDEN_IMPORTS == set()
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert (names | attributes | imported) & FORBIDDEN_NAMES == set()
+
+
+def test_only_modules_about_files_use_the_operating_system() -> None:
+    users = {
+        name
+        for name, tree in SOURCES.items()
+        if {found.split(".")[0] for found in imports(tree)} & {"os", "fcntl", "mmap", "threading"}
+    }
+    assert users <= USES_FILES
+
+
+@pytest.mark.parametrize("module", SOURCES)
+def test_library_keeps_no_state_in_globals(module: str) -> None:
+    """No `global`, and no empty container at the top of a module waiting to be filled."""
+    tree = SOURCES[module]
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Global)]
+    for node in tree.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            empty = isinstance(node.value, ast.List | ast.Dict | ast.Set) and not list(
+                ast.iter_child_nodes(node.value)
+            )
+            assert not empty, f"line {node.lineno}"
+
+
+# The last line of defence of the command line, which calls what arrives there a bug.
+CATCHES_ALL = {"guard.py": 1}
+
+
+@pytest.mark.parametrize("module", [*SOURCES, *CLI_SOURCES])
+def test_nothing_swallows_errors(module: str) -> None:
+    tree = (SOURCES | CLI_SOURCES)[module]
+    catching = 0
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler):
+            names = (
+                {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)}
+                if node.type
+                else {""}
+            )
+            if names & {"", "Exception"}:
+                catching += 1
+            if "BaseException" in names:  # For cleaning up, and then it goes on.
+                assert any(isinstance(n, ast.Raise) and n.exc is None for n in ast.walk(node))
+    assert catching == CATCHES_ALL.get(module, 0)
+
+
+@pytest.mark.parametrize("module", CLI_SOURCES)
+def test_exit_is_raised_and_never_returned(module: str) -> None:
+    """Typer ignores an `Exit` that a command returns."""
+    for node in ast.walk(CLI_SOURCES[module]):
+        if isinstance(node, ast.Return | ast.Expr) and node.value is not None:
+            value = node.value.func if isinstance(node.value, ast.Call) else node.value
+            named = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
+            assert named not in ("Exit", "Abort"), f"line {node.lineno}"
+
+
+def test_command_line_exists() -> None:
+    assert "entry.py" in CLI_SOURCES
+
+
+def test_each_table_has_one_writer() -> None:
+    writers: defaultdict[str, set[str]] = defaultdict(set)
+    for name, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in ("put", "write", "delete")
+                and node.args
+                and isinstance(node.args[0], ast.Constant)
+                and isinstance(node.args[0].value, str)
+            ):
+                writers[node.args[0].value].add(name)
+    assert writers.keys() <= TABLES.keys()
+    del writers["meta"]  # Small numbers of many modules, each with its own key.
+    several = {table: names for table, names in writers.items() if len(names) > 1}
+    assert several == {}
+    assert {"ledger"} == writers["accounts"] == writers["postings"]
+    assert {"book"} == writers["book"] == writers["heads"]
+    assert {"jobs"} == writers["jobs"] == writers["slices"]
+    assert {"offers"} == writers["offers"]

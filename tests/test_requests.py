@@ -1,0 +1,457 @@
+"""Job and offer files: what they may hold, and what is said about one that is wrong."""
+
+import json
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compute_market import jobs, offers
+from compute_market.amounts import AMOUNT_MAX
+from compute_market.config import DEFAULTS
+from compute_market.errors import RefusedError, UsageError
+from compute_market.records import Capability
+from compute_market.requests import (
+    DEADLINE_MAX,
+    CapabilityRequest,
+    JobRequest,
+    OfferRequest,
+    SliceRequest,
+    build,
+    parse,
+    parse_many,
+)
+from tests.conftest import Market, slice_of
+
+JOB: dict[str, Any] = {
+    "job_id": "job",
+    "buyer": "ann",
+    "workload": "transcode",
+    "slices": ["a.slice"],
+    "max_price_per_unit": 10,
+}
+OFFER: dict[str, Any] = {"provider": "bob", "units": 10, "price_per_unit": 5}
+
+
+def job(**fields: Any) -> JobRequest:
+    return build(parse(json.dumps(JOB | fields).encode(), "job.json"), JobRequest, "job.json")
+
+
+def offer(**fields: Any) -> OfferRequest:
+    content = json.dumps(OFFER | fields).encode()
+    return build(parse(content, "offer.json"), OfferRequest, "offer.json")
+
+
+def raw_offer(field: str, literal: str) -> OfferRequest:
+    """An offer whose file has the literal text for one field."""
+    others = json.dumps({name: value for name, value in OFFER.items() if name != field})[1:]
+    content = f'{{"{field}": {literal}, {others}'.encode()
+    return build(parse(content, "offer.json"), OfferRequest, "offer.json")
+
+
+def refusal(function: Any, *arguments: Any, **fields: Any) -> str:
+    """What is said about bad input: one line, beginning with the name of the file."""
+    with pytest.raises(UsageError) as caught:
+        function(*arguments, **fields)
+    message = caught.value.message
+    assert message.startswith(("job.json", "offer.json", "file.json"))
+    assert message.isprintable()
+    assert len(message) < 300
+    return message
+
+
+# What is taken.
+
+
+def test_build_fills_in_the_defaults_of_a_job() -> None:
+    assert job() == JobRequest(
+        job_id="job",
+        buyer="ann",
+        workload="transcode",
+        slices=["a.slice"],
+        max_price_per_unit=10,
+        capability=CapabilityRequest(),
+        consumer_bond=1,
+        deadline=msgspec.UNSET,
+        deadline_secs=msgspec.UNSET,
+        priority="normal",
+        lane="industrial",
+    )
+
+
+def test_build_fills_in_the_defaults_of_an_offer() -> None:
+    found = offer()
+    assert found == OfferRequest("bob", 10, 5)
+    assert (found.fee_pct_ct, found.provider_bond, found.consumer_bond) == (100, 1, 1)
+    assert (found.reputation, found.reputation_multiplier) == (0, "1")
+    assert (found.offer_id, found.job_id, found.capability) == (None, None, CapabilityRequest())
+
+
+def test_build_reads_both_forms_of_a_slice() -> None:
+    found = job(slices=["a", {"path": "b"}, {"path": "c", "reference": "0aB1" * 16}])
+    assert found.slice_requests() == [
+        SliceRequest("a"),
+        SliceRequest("b"),
+        SliceRequest("c", "0aB1" * 16),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ({}, Capability()),
+        ({"gpu": "A100"}, Capability(gpu="A100", gpu_count=1)),
+        ({"gpu": "A100", "gpu_count": 4}, Capability(gpu="A100", gpu_count=4)),
+        ({"gpu_count": 2, "gpu_memory_mb": 9}, Capability(gpu_count=2, gpu_memory_mb=9)),
+        ({"gpu": None, "accelerator": None}, Capability()),
+        (
+            {"cpu_cores": 8, "accelerator": "TPU v5e", "accelerator_memory_mb": 7},
+            Capability(cpu_cores=8, accelerator="TPU v5e", accelerator_memory_mb=7),
+        ),
+    ],
+)
+def test_capability_with_a_model_and_no_count_means_one(
+    asked: dict[str, Any], stored: Capability
+) -> None:
+    assert job(capability=asked).capability.capability() == stored
+
+
+@pytest.mark.parametrize("text", ["a", "_a", "9", "A.b:c@d+e-f_g", "x" * 128])
+def test_build_takes_ids_that_pass_through_everything(text: str) -> None:
+    assert job(job_id=text, buyer=text).job_id == text
+    assert offer(provider=text, offer_id=text, job_id=text).offer_id == text
+
+
+@pytest.mark.parametrize("amount", [0, 1, AMOUNT_MAX])
+def test_build_takes_every_amount(amount: int) -> None:
+    assert job(max_price_per_unit=amount).max_price_per_unit == amount
+    assert offer(units=amount).units == amount
+
+
+def test_build_takes_either_deadline() -> None:
+    assert job(deadline=DEADLINE_MAX).deadline == DEADLINE_MAX
+    assert job(deadline_secs=0).deadline_secs == 0
+
+
+def test_parse_drops_comments_wherever_they_are() -> None:
+    content = b"""{
+        "_": "a comment", "_": "twice is fine",
+        "capability": {"_why": ["x", {"a": 1}], "cpu_cores": 2},
+        "slices": [{"path": "a", "_note": 1}]
+    }"""
+    assert parse(content, "f") == {"capability": {"cpu_cores": 2}, "slices": [{"path": "a"}]}
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+)
+
+
+def without_comments(document: Any) -> Any:
+    if isinstance(document, dict):
+        return {
+            key: without_comments(value)
+            for key, value in document.items()
+            if not key.startswith("_")
+        }
+    return [without_comments(v) for v in document] if isinstance(document, list) else document
+
+
+@given(st.dictionaries(st.text(max_size=5), JSON, max_size=4), st.booleans())
+def test_parse_reads_any_object(document: dict[str, Any], escaped: bool) -> None:
+    content = json.dumps(document, ensure_ascii=escaped).encode()
+    assert parse(content, "f") == without_comments(document)
+
+
+@given(
+    st.dictionaries(st.sampled_from([*JOB, *OFFER, "capability", "deadline"]), JSON, max_size=4),
+    st.sampled_from([(JobRequest, JOB), (OfferRequest, OFFER)]),
+)
+def test_build_takes_any_object_or_names_what_is_wrong(
+    changes: dict[str, Any], kind: tuple[type, dict[str, Any]]
+) -> None:
+    document = parse(json.dumps(kind[1] | changes).encode(), "f")
+    try:
+        found: Any = build(document, kind[0], "f")
+    except UsageError as error:
+        found = error.message
+    assert isinstance(found, kind[0]) or found.startswith("f: ")
+
+
+# What is no JSON object.
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "line 1, column 1: Expecting value"),
+        (b"{", "line 1, column 2: "),
+        (b'{"a": 1,\n "b": }', "line 2, column 7: Expecting value"),
+        (b'{"a": 1} x', "line 1, column 10: Extra data"),
+        (b"{'a': 1}", "line 1, column 2: "),
+        (b'{"a": 1,}', "line 1, column "),
+        (b'{"a": 01}', "line 1, column 8: "),
+        (b'{"a": "\n"}', "line 1, column 8: "),
+        (b"\xef\xbb\xbf{}", "BOM"),
+        (b'{"a": "\xff"}', "byte 7 is not UTF-8"),
+        ("{}".encode("utf-16"), "byte 0 is not UTF-8"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b'{"a": Infinity}', "Infinity is not a JSON number"),
+        (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
+        (b'{"a": 1, "a": 1}', "the key 'a' is given twice"),
+        (b'{"capability": {"gpu": "A", "gpu": "B"}}', "the key 'gpu' is given twice"),
+        (b'{"\xc3\xa9": 1, "\\u00e9": 1}', "the key '\\xe9' is given twice"),
+        (b"[]", "expected a JSON object, got a list"),
+        (b'"text"', "expected a JSON object, got a string"),
+        (b"7", "expected a JSON object, got a number"),
+        (b"7.5", "expected a JSON object, got a number"),
+        (b"true", "expected a JSON object, got true or false"),
+        (b"null", "expected a JSON object, got null"),
+    ],
+)
+def test_parse_names_what_is_no_object(content: bytes, words: str) -> None:
+    assert words in refusal(parse, content, "file.json")
+
+
+@pytest.mark.parametrize("opening", [b"[", b'{"a":', b'{"a": [{"_": '])
+def test_parse_refuses_nesting_without_end(opening: bytes) -> None:
+    assert refusal(parse, opening * 10_000, "file.json") == "file.json: nested too deep"
+
+
+@pytest.mark.parametrize(
+    "number", ["1" * 5_000, "-" + "1" * 5_000, "1e99999999999999999999", "1e-99999999999999999999"]
+)
+def test_parse_refuses_numbers_no_field_could_hold(number: str) -> None:
+    refusal(raw_offer, "units", number)
+    refusal(raw_offer, "reputation", number)
+
+
+# What is no job and no offer.
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"priorty": "low"}, "unknown field `priorty`"),
+        ({"Job_id": "x"}, "unknown field `Job_id`"),
+        ({"capability": {"cores": 1}}, "unknown field `cores` - at `$.capability`"),
+        ({"slices": ["a", {"path": "b", "hash": ""}]}, "unknown field `hash` - at `$.slices[1]`"),
+        ({"buyer": None}, "Expected `str`, got `null` - at `$.buyer`"),
+        ({"buyer": 5}, "Expected `str`, got `int` - at `$.buyer`"),
+        ({"max_price_per_unit": "5"}, "Expected `int`, got `str` - at `$.max_price_per_unit`"),
+        ({"max_price_per_unit": True}, "Expected `int`, got `bool`"),
+        ({"max_price_per_unit": 5.0}, "Expected `int`, got `float`"),
+        ({"max_price_per_unit": 5.5}, "Expected `int`, got `float`"),
+        ({"max_price_per_unit": 1e300}, "Expected `int`, got `float`"),
+        ({"max_price_per_unit": -1}, "Expected `int` >= 0 - at `$.max_price_per_unit`"),
+        ({"max_price_per_unit": 2**63}, f"Expected `int` <= {AMOUNT_MAX}"),
+        ({"max_price_per_unit": 10**400}, f"Expected `int` <= {AMOUNT_MAX}"),
+        ({"consumer_bond": -(2**63)}, "Expected `int` >= 0 - at `$.consumer_bond`"),
+        ({"consumer_bond": 0.5}, "Expected `int`, got `float` - at `$.consumer_bond`"),
+        ({"capability": {"cpu_cores": -1}}, "at `$.capability.cpu_cores`"),
+        ({"capability": {"gpu": ""}}, "at `$.capability.gpu`"),
+        ({"capability": {"gpu": " A100"}}, "at `$.capability.gpu`"),
+        ({"capability": {"gpu": "A100 "}}, "at `$.capability.gpu`"),
+        ({"capability": {"gpu": "A\n100"}}, "at `$.capability.gpu`"),
+        ({"capability": {"gpu": "A100\n"}}, "at `$.capability.gpu`"),
+        ({"capability": {"gpu": "é"}}, "at `$.capability.gpu`"),
+        ({"capability": {"gpu": "A" * 65}}, "at `$.capability.gpu`"),
+        ({"capability": {"accelerator": "T\0"}}, "at `$.capability.accelerator`"),
+        ({"capability": []}, "Expected `object`, got `array` - at `$.capability`"),
+        ({"priority": "urgent"}, "'urgent' - at `$.priority`"),
+        ({"priority": "High"}, "'High' - at `$.priority`"),
+        ({"lane": "fast"}, "'fast' - at `$.lane`"),
+        ({"slices": []}, "at `$.slices`"),
+        ({"slices": "a.slice"}, "Expected `array`, got `str` - at `$.slices`"),
+        ({"slices": [5]}, "at `$.slices[0]`"),
+        ({"slices": [{"path": ""}]}, "at `$.slices[0].path`"),
+        ({"slices": [{"reference": "ab" * 32}]}, "missing required field `path`"),
+        ({"slices": [{"path": "a", "reference": "ab" * 31}]}, "at `$.slices[0].reference`"),
+        ({"slices": [{"path": "a", "reference": "ab" * 33}]}, "at `$.slices[0].reference`"),
+        ({"slices": [{"path": "a", "reference": "0x" + "ab" * 31}]}, "at `$.slices[0].reference`"),
+        ({"slices": [{"path": "a", "reference": "gg" * 32}]}, "at `$.slices[0].reference`"),
+        ({"slices": [{"path": "a", "reference": "ab" * 32 + "\n"}]}, "at `$.slices[0].reference`"),
+        ({"deadline": 1, "deadline_secs": 1}, "deadline and deadline_secs are both given"),
+        ({"deadline": -1}, "at `$.deadline`"),
+        ({"deadline": DEADLINE_MAX + 1}, "at `$.deadline`"),
+        ({"deadline_secs": DEADLINE_MAX + 1}, "at `$.deadline_secs`"),
+        ({"deadline_secs": None}, "at `$.deadline_secs`"),
+        ({"deadline_secs": 1.5}, "at `$.deadline_secs`"),
+    ],
+)
+def test_build_names_the_field_of_a_job_that_is_wrong(fields: dict[str, Any], words: str) -> None:
+    assert words in refusal(job, **fields)
+
+
+@pytest.mark.parametrize("field", ["job_id", "buyer", "workload", "slices", "max_price_per_unit"])
+def test_build_names_a_field_of_a_job_that_is_missing(field: str) -> None:
+    document = {name: value for name, value in JOB.items() if name != field}
+    assert f"missing required field `{field}`" in refusal(build, document, JobRequest, "job.json")
+
+
+@pytest.mark.parametrize("field", ["provider", "units", "price_per_unit"])
+def test_build_names_a_field_of_an_offer_that_is_missing(field: str) -> None:
+    document = {name: value for name, value in OFFER.items() if name != field}
+    assert f"missing required field `{field}`" in refusal(
+        build, document, OfferRequest, "offer.json"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"unit": 5}, "unknown field `unit`"),
+        ({"units": 1.0}, "Expected `int`, got `float` - at `$.units`"),
+        ({"units": -1}, "at `$.units`"),
+        ({"units": 2**63}, "at `$.units`"),
+        ({"price_per_unit": 0.5}, "at `$.price_per_unit`"),
+        ({"fee_pct_ct": -1}, "at `$.fee_pct_ct`"),
+        ({"reputation": 1.5}, "at `$.reputation`"),
+        ({"reputation": -(2**63)}, "at `$.reputation`"),
+        ({"offer_id": 7}, "at `$.offer_id`"),
+    ],
+)
+def test_build_names_the_field_of_an_offer_that_is_wrong(
+    fields: dict[str, Any], words: str
+) -> None:
+    assert words in refusal(offer, **fields)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a b",
+        "a\n",
+        "a\tb",
+        "a/b",
+        "../a",
+        "a\\b",
+        "-a",
+        ".a",
+        ":a",
+        "é",
+        "a\u0000",
+        "\ud800",
+        "x" * 129,
+        "a,b",
+        "a=b",
+        "$(a)",
+        "a'b",
+        'a"b',
+        "a*",
+    ],
+)
+def test_build_refuses_ids_that_shells_and_logs_would_trip_over(text: str) -> None:
+    for field in ("job_id", "buyer"):
+        assert field in refusal(job, **{field: text})
+    for field in ("offer_id", "provider", "job_id"):
+        assert field in refusal(offer, **{field: text})
+
+
+@pytest.mark.parametrize("key", ["a\nb", "\u001b[31mred", "\ud800", "k" * 10_000])
+def test_build_can_print_any_unknown_key(key: str) -> None:
+    assert "unknown" in refusal(job, **{key: 1})
+
+
+@pytest.mark.parametrize("value", ["a\nb", "\u001b[31mred", "\ud800", "v" * 10_000])
+def test_build_can_print_any_wrong_choice(value: str) -> None:
+    assert "at `$.priority`" in refusal(job, priority=value)
+
+
+# The multiplier keeps the digits of the file: no float is in between.
+
+
+@pytest.mark.parametrize(
+    ("literal", "ppm"),
+    [
+        ("0.5", 500_000),
+        ('"0.5"', 500_000),
+        ("0.58", 580_000),
+        ("0.999999", 999_999),
+        ("1", 1_000_000),
+        ("1.0", 1_000_000),
+        ("0.70000", 700_000),
+        ("5e-1", 500_000),
+    ],
+)
+def test_multiplier_stays_exact_up_to_the_offer(market: Market, literal: str, ppm: int) -> None:
+    request = raw_offer("reputation_multiplier", literal)
+    found = market.update(lambda txn: offers.post(txn, request, DEFAULTS)[0])
+    assert found.multiplier_ppm == ppm
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [
+        "1.01",
+        "0.49",
+        "0.5000001",
+        '"nan"',
+        '"1.01"',
+        '"+1"',
+        '"1e0"',
+        "true",
+        "null",
+        "[0.5]",
+        "{}",
+        "-0.5",
+        "1.0000000",
+    ],
+)
+def test_multiplier_out_of_bounds_is_refused_by_the_market(market: Market, literal: str) -> None:
+    request = raw_offer("reputation_multiplier", literal)
+    with pytest.raises(RefusedError, match="invalid reputation multiplier"):
+        market.update(lambda txn: offers.post(txn, request, DEFAULTS))
+
+
+def test_parse_keeps_decimals_as_they_are_written() -> None:
+    assert parse(b'{"a": 0.1, "b": 1.10}', "f") == {"a": Decimal("0.1"), "b": Decimal("1.10")}
+    assert str(parse(b'{"b": 1.10}', "f")["b"]) == "1.10"
+
+
+# The market's own bounds on a job.
+
+
+def test_draft_refuses_what_no_market_could_take(market: Market) -> None:
+    def draft(inputs: list[Any], **fields: Any) -> str:
+        with pytest.raises(RefusedError) as caught:
+            market.view(lambda txn: jobs.draft(txn, job(**fields), inputs))
+        return caught.value.reason or ""
+
+    assert draft([slice_of(0)]) == "empty_slice"
+    assert draft([slice_of(1)], consumer_bond=0) == "consumer_bond_too_low"
+    assert draft([slice_of(1)], deadline=1) == "deadline"
+    assert draft([slice_of(2**82), slice_of(2**83)]) == "overflow"
+
+
+# Many in one file.
+
+
+def test_parse_many_reads_one_object_per_line() -> None:
+    content = b'{"a": 1}\n\n  {"a": 2} \r\n{"a": {"b": 3}}\n'
+    assert parse_many(content, "file.json") == [
+        ("file.json line 1", {"a": 1}),
+        ("file.json line 3", {"a": 2}),
+        ("file.json line 4", {"a": {"b": 3}}),
+    ]
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"a": 1}', b'{\n"a": 1\n}', b'\n{"a": 1}\n', b'{"a":\n1}', b'{\n"a": 1}\n']
+)
+def test_parse_many_reads_one_object_over_several_lines(content: bytes) -> None:
+    assert parse_many(content, "file.json") == [("file.json", {"a": 1})]
+
+
+def test_parse_many_names_the_line_that_is_wrong() -> None:
+    content = b'{"a": 1}\n{"a": 2, "a": 3}\n'
+    assert refusal(parse_many, content, "file.json") == (
+        "file.json line 2: the key 'a' is given twice"
+    )
