@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import measure
 
-from compute_market import book, jobs, offers, reputation, scheduler
+from compute_market import jobs, offers, reputation, scheduler
 from compute_market.config import DEFAULTS
 from compute_market.records import Job, Slice
 from compute_market.requests import CapabilityRequest, OfferRequest

@@ -10,7 +10,8 @@ from cli import market
 from cli.render import Listing, emit
 from cli.session import Session
 from compute_market.errors import UsageError
-from compute_market.store import TABLES, Txn
+from compute_market.schema import TABLES
+from compute_market.store import Txn
 
 
 def init(ctx: typer.Context) -> None:

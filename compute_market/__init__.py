@@ -2,7 +2,7 @@
 
 Nothing in here prints, reads a clock, an environment variable or a random number, or touches the
 network: time, ids and randomness are arguments. All state lives in one LMDB environment that only
-`store` opens; an action is a plain function over a `store.Txn`, run by `Store.update` or
+`environment` opens; an action is a plain function over a `store.Txn`, run by `Store.update` or
 `Store.view`.
 
 Imports run one way, top to bottom:
@@ -11,7 +11,9 @@ Imports run one way, top to bottom:
     records                           the nouns, and how they are stored
     requests                          what operators ask for: job and offer files
     config                            every setting and its default
-    lock  store                       one writer at a time; the environment, transactions, tables
+    schema                            the tables and their encoding
+    lock  environment                 one writer at a time; the files of the store
+    store                             transactions
     metrics                           the metric table, counters, exposition
     ledger                            the only writer of accounts and postings
     reputation  book  offers          scores; the price-ordered index; the offers

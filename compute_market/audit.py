@@ -21,7 +21,8 @@ from compute_market.amounts import payment, split, units_of
 from compute_market.config import Config
 from compute_market.errors import IntegrityError
 from compute_market.records import Job, Link, Offer, Posting
-from compute_market.store import TABLES, Txn, decode, pack_u64
+from compute_market.schema import TABLES, decode, pack_u64
+from compute_market.store import Txn
 
 # Counters that the tables determine, all series of them.
 _DERIVED = (

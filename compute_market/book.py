@@ -20,7 +20,8 @@ from operator import ge
 from blake3 import blake3
 
 from compute_market.records import Capability, Job, Offer
-from compute_market.store import Txn, pack_u64
+from compute_market.schema import pack_u64
+from compute_market.store import Txn
 
 # Shelves.
 OPEN = b"o"

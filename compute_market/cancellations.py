@@ -9,7 +9,8 @@ import fcntl
 import os
 
 from compute_market.records import Cancellation
-from compute_market.store import Store, Txn, decode, pack_u64
+from compute_market.schema import decode, pack_u64
+from compute_market.store import Store, Txn
 
 _CHUNK_LINES = 10_000
 

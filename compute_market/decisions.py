@@ -3,7 +3,8 @@
 from typing import Literal
 
 from compute_market.records import Decision, Job
-from compute_market.store import Txn, pack_u64
+from compute_market.schema import pack_u64
+from compute_market.store import Txn
 
 KEPT = 10_000
 

@@ -25,7 +25,8 @@ from compute_market.records import (
     replace,
 )
 from compute_market.requests import DEADLINE_MAX, DEADLINE_SECS_DEFAULT, JobRequest
-from compute_market.store import Txn, decode, pack_u64
+from compute_market.schema import decode, pack_u64
+from compute_market.store import Txn
 
 PRIORITY_MISS_MS = 5_000
 

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from compute_market.amounts import AMOUNT_MAX, checked
 from compute_market.errors import ConflictError, InternalError, RefusedError
 from compute_market.records import Posting, Tap, Token
-from compute_market.store import Txn, pack_u64
+from compute_market.schema import pack_u64
+from compute_market.store import Txn
 
 SUPPLY = "supply"
 BURNED = "burned"

@@ -25,7 +25,8 @@ from compute_market.config import Config
 from compute_market.errors import AlreadyDoneError, ConflictError, RefusedError
 from compute_market.records import Job, Offer, Refused, Slice
 from compute_market.requests import JobRequest, OfferRequest
-from compute_market.store import Txn, pack_u64
+from compute_market.schema import pack_u64
+from compute_market.store import Txn
 
 SWEEP_LIMIT = 256
 

@@ -10,7 +10,8 @@ from compute_market.config import Config
 from compute_market.errors import ConflictError, NotFoundError, RefusedError
 from compute_market.records import Capability, Offer, OfferState, replace
 from compute_market.requests import OfferRequest
-from compute_market.store import Txn, decode
+from compute_market.schema import decode
+from compute_market.store import Txn
 
 
 def get(txn: Txn, offer_id: str) -> Offer:

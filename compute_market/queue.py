@@ -11,7 +11,8 @@ from typing import Final
 
 from compute_market.config import Config
 from compute_market.records import PRIORITIES, Job, Priority
-from compute_market.store import Txn, pack_u64
+from compute_market.schema import pack_u64
+from compute_market.store import Txn
 
 TABLES: Final[dict[Priority, str]] = {
     "high": "queue_high",

@@ -13,7 +13,8 @@ from msgspec.msgpack import Encoder
 from compute_market import metrics
 from compute_market.errors import ConflictError, IntegrityError
 from compute_market.records import Job, Link, Receipt, Settlement
-from compute_market.store import Txn, decode, pack_u64
+from compute_market.schema import decode, pack_u64
+from compute_market.store import Txn
 
 VERSION: Final = 1
 CHAIN_CONTEXT: Final = "compute_market 2026-11 receipt chain v1"

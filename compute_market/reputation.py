@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 from compute_market import metrics
 from compute_market.records import Score, replace
-from compute_market.store import Txn, decode
+from compute_market.schema import decode
+from compute_market.store import Txn
 
 SCORE_MAX = 1000
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from compute_market import book, ledger, metrics, offers, queue, reputation
 from compute_market.records import Capability, Job, Offer
-from compute_market.store import Txn, pack_u64
+from compute_market.schema import pack_u64
+from compute_market.store import Txn
 
 OUTCOMES_KEPT = 100
 

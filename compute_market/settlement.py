@@ -7,7 +7,8 @@ from compute_market.amounts import AMOUNT_MAX, payment
 from compute_market.config import Config
 from compute_market.errors import RefusedError
 from compute_market.records import Job, Mode, Receipt, Settlement, SettleState, Token, replace
-from compute_market.store import Txn, pack_u64
+from compute_market.schema import pack_u64
+from compute_market.store import Txn
 
 _KEY = b"mode"
 

@@ -43,6 +43,8 @@ _TASK_BYTES = 1_048_576
 _TASK_SLICES = 64
 # Slices read ahead of the result that is due; what bounds memory, however many slices there are.
 _AHEAD_MAX = 1024
+# Progress is reported in steps of at least this many bytes.
+_REPORT_BYTES = 1_048_576
 # So many short slices in a row promise enough more to fork helpers for, which takes a millisecond.
 _FORK_AFTER = 256
 _HELPERS_MAX = 4
@@ -245,7 +247,7 @@ class Runner:
         `now_ms` is the time of the call in Unix milliseconds, by the clock that stamps files; a
         time in the future is dangerous. A file last changed two seconds before it or earlier has
         a stamp that the next change cannot repeat: only then is its proof cached. `progress` is
-        called in the calling thread with the bytes done so far.
+        called in the calling thread with the bytes done so far, about once a MiB and at the end.
 
         Raises UsageError (`unknown_workload`, `broken_workload`) at once, before any path is read.
         """
@@ -282,6 +284,7 @@ class _Run:
         self._settled_ns = settled_ns
         self._progress = progress
         self._bytes_done = 0
+        self._report_from = _REPORT_BYTES
         # Only of the built-in job is it known that the cost of a slice follows from its length.
         self._places_by_length = self._workload is hash_opened and runner._executor is None
         self._task_slices = _TASK_SLICES if self._workload is hash_opened else 1
@@ -323,6 +326,7 @@ class _Run:
                 self._submit(task)
             while pending:
                 yield from self._settle(pending.popleft())
+            self._report()
         finally:
             tries.close()
             for entry in pending:
@@ -348,8 +352,7 @@ class _Run:
         if proof is None:
             return None
         digest, length = proof
-        if self._progress is not None:
-            self._advance(length)
+        self._advance(length)
         return Result(path, digest, length)
 
     def _attempt(self, path: str, *, here: bool = False) -> Result | FileIdentity:
@@ -417,9 +420,14 @@ class _Run:
             self._cache.put(identity, result.digest)
 
     def _advance(self, count: int) -> None:
+        self._bytes_done += count
+        if self._bytes_done >= self._report_from:
+            self._report()
+
+    def _report(self) -> None:
         if self._progress is not None:
-            self._bytes_done += count
             self._progress(self._bytes_done)
+            self._report_from = self._bytes_done + _REPORT_BYTES
 
 
 def _is_done(entry: Result | _Task) -> bool:

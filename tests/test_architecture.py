@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import compute_market
-from compute_market.store import TABLES
+from compute_market.schema import TABLES
 
 ROOT = Path(__file__).parent.parent
 LIBRARY = ROOT / "compute_market"

@@ -10,7 +10,8 @@ import pytest
 
 from compute_market import audit, cancellations, jobs, ledger, offers, receipts, settlement
 from compute_market.records import replace
-from compute_market.store import TABLES, Txn, pack_u64
+from compute_market.schema import TABLES, pack_u64
+from compute_market.store import Txn
 from tests.conftest import Market
 
 DAMAGED = b"\xc1"  # the one byte that no MessagePack value begins with

