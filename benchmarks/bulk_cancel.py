@@ -4,6 +4,7 @@ The home is on a disk and each chunk of 1000 is a durable commit. Floor: one dur
 one key in the same place. Beside it: what a job costs in a shell loop and in `batch -`.
 """
 
+import os
 import shutil
 import statistics
 import sys
@@ -30,21 +31,21 @@ def main() -> None:
         ids.write_text("".join(f"{job_id}\n" for job_id in job_ids))
         lines = directory / "lines.txt"
         lines.write_text("".join(f"compute cancel {job_id}\n" for job_id in job_ids[looped:]))
-        bulk, commits = [], []
-        for number in range(rounds):
-            home = directory / f"home-{number}"
+        homes = [directory / f"home-{number}" for number in range(rounds)]
+        for home in homes:
             shutil.copytree(full, home)
-            env = measure.environment(home) | {"TB_SCHEDULER_SLOTS": str(jobs)}
+        os.sync()  # What the copies left to write must not be in the way of the commits.
+        slots = {"TB_SCHEDULER_SLOTS": str(jobs)}
+        bulk, commits = [], []
+        for number, home in enumerate(homes):
+            env = measure.environment(home) | slots
             commits.append(durable_commit(directory / f"floor-{number}"))
-            bulk.append(
-                seconds(lambda env=env: measure.command([tool, "compute", "cancel", "-"], env, ids))
-            )
-        env = measure.environment(full) | {"TB_SCHEDULER_SLOTS": str(jobs)}
+            bulk.append(seconds(tool, "compute", "cancel", "-", env=env, stdin=ids))
+        env = measure.environment(full) | slots
         one_by_one = [
-            seconds(lambda job_id=job_id: measure.command([tool, "compute", "cancel", job_id], env))
-            for job_id in job_ids[:looped]
+            seconds(tool, "compute", "cancel", job_id, env=env) for job_id in job_ids[:looped]
         ]
-        batch = seconds(lambda: measure.command([tool, "batch", "-"], env, lines))
+        batch = seconds(tool, "batch", "-", env=env, stdin=lines)
     total = statistics.median(bulk)
     commit = statistics.median(commits)
     loop = statistics.median(one_by_one)
@@ -69,18 +70,17 @@ def durable_commit(path: Path) -> float:
     times = []
     with lmdb.open(str(path), map_size=2**20) as env:
         for number in range(21):
-            times.append(seconds(lambda number=number: put(env, number)))
+            began = time.perf_counter()
+            with env.begin(write=True) as txn:
+                txn.put(b"key", number.to_bytes(8, "big"))
+            times.append(time.perf_counter() - began)
     return statistics.median(times)
 
 
-def put(env: lmdb.Environment, number: int) -> None:
-    with env.begin(write=True) as txn:
-        txn.put(b"key", number.to_bytes(8, "big"))
-
-
-def seconds(action: measure.Action) -> float:
+def seconds(*words: str | Path, env: dict[str, str], stdin: Path | None = None) -> float:
+    """How long a command takes, its start included."""
     began = time.perf_counter()
-    action()
+    measure.command(words, env, stdin)
     return time.perf_counter() - began
 
 

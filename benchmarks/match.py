@@ -43,10 +43,6 @@ class Variant(NamedTuple):
     useless: Post | None = None  # None: there are a million useful ones
 
 
-def offer(number: int, provider: str, **fields: Any) -> OfferRequest:
-    return measure.offer_request(provider, **fields)
-
-
 def ordinary(number: int, rng: random.Random) -> OfferRequest:
     """Anything one may meet: a machine without a GPU, with some, or with an accelerator."""
     hardware: dict[str, Any] = {"cpu_cores": rng.choice((2, 4, 8, 16, 32, 64, 96))}
@@ -151,6 +147,13 @@ def scattered(number: int, rng: random.Random) -> OfferRequest:
     )
 
 
+def famous(number: int, rng: random.Random) -> OfferRequest:
+    """By turns an offer of an unknown at one low price, and a dear one of a provider of repute."""
+    if number % 2:
+        return measure.offer_request(f"famous-{number}", price_per_unit=10_000, reputation=500)
+    return measure.offer_request(f"unknown-{number}", price_per_unit=5)
+
+
 def job(number: int, units: int, **fields: Any) -> Job:
     request = measure.job_request(f"job-{number}", **fields)
     return jobs.sketch(request, [Slice("/slices/a", units * UNIT_BYTES, bytes(32))])
@@ -172,7 +175,7 @@ def varied(number: int, rng: random.Random) -> Job:
 
 
 def plain(number: int, rng: random.Random) -> Job:
-    return job(number, rng.randint(1, 500), max_price_per_unit=rng.randint(5, 100))
+    return job(number, rng.randint(1, 500), max_price_per_unit=rng.randint(120, 500))
 
 
 def demanding(number: int, rng: random.Random) -> Job:
@@ -203,6 +206,7 @@ VARIANTS = {
     "bad-standing": Variant("cheap offers in bad standing", solid, demanding, shunned),
     "narrow": Variant("cheap offers that lack a little memory", solid, close_call, narrowly_short),
     "dear": Variant("offers a little above the cap", solid, modest, dear),
+    "famous": Variant("equals, and providers of repute who are no rivals", solid, plain, famous),
     "scattered": Variant("cheap offers of all sizes", solid, demanding, scattered),
 }
 

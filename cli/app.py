@@ -247,6 +247,10 @@ def call(arguments: list[str], session: Any = None) -> int:
         raise UsageError(error.format_message(), hint=f"see `{path} --help`") from error
     except typer.Abort as error:
         raise KeyboardInterrupt from error
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # Typer would make it a failure.
+            raise error.__context__ from None
+        raise
     return result if isinstance(result, int) else 0
 
 

@@ -234,10 +234,11 @@ def _undone(outcome: Outcome) -> Outcome:
     """An outcome of an atomic run that was rolled back."""
     if outcome.error is not None:
         return outcome
+    identity = next(iter(outcome.document))  # The first field of every record.
     return Outcome(
         outcome.name,
         f"{outcome.name}: not changed, another item failed",
-        {"id": outcome.name, "changed": False},
+        {identity: outcome.document[identity], "changed": False},
     )
 
 

@@ -1,7 +1,9 @@
 """Options and arguments that several commands share, with completion of live ids."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -9,33 +11,51 @@ import typer
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
 from compute_market.records import Priority
+from compute_market.store import Txn
 
 COMPLETIONS_MAX = 200
+LIVE_JOBS_MAX = 10_000  # looked at for a completion
 
 
-def _ids(table: str, incomplete: str) -> list[str]:
+def _completed(find: Callable[[Txn, bytes], Iterable[str]], incomplete: str) -> list[str]:
     """Ids that begin with a text, from a short read. Completion never fails and never prints."""
     from cli.session import Session
 
     with Session.begin({"home": os.environ.get("TB_HOME")}) as session:
         if not os.path.exists(os.path.join(session.store_path, "data.mdb")):
             return []
-        prefix = incomplete.encode()
         try:
             found = session.store.view(
-                lambda txn: txn.collect(table, COMPLETIONS_MAX, prefix), now_ms=0
+                lambda txn: list(islice(find(txn, incomplete.encode()), COMPLETIONS_MAX)), now_ms=0
             )
         except MarketError:
             return []
-        return [key.decode() for key, _ in found]
+        return sorted(found)
+
+
+def _live_jobs(txn: Txn, prefix: bytes) -> Iterator[str]:
+    from compute_market import jobs
+
+    for job in islice(jobs.live(txn), LIVE_JOBS_MAX):
+        if job.job_id.encode().startswith(prefix):
+            yield job.job_id
+
+
+def _keys(table: str, txn: Txn, prefix: bytes) -> Iterator[str]:
+    return (key.decode() for key, _ in txn.scan(table, prefix))
 
 
 def complete_job(incomplete: str) -> list[str]:
-    return _ids("jobs", incomplete)
+    """Live jobs: there may be millions of ended ones."""
+    return _completed(_live_jobs, incomplete)
+
+
+def complete_any_job(incomplete: str) -> list[str]:
+    return _completed(partial(_keys, "jobs"), incomplete)
 
 
 def complete_offer(incomplete: str) -> list[str]:
-    return _ids("offers", incomplete)
+    return _completed(partial(_keys, "offers"), incomplete)
 
 
 JobIds = Annotated[

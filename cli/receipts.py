@@ -19,7 +19,8 @@ _COLUMNS = ("seq", "job_id", "provider", "units", "quote_price", "status", "idem
 def list_(
     ctx: typer.Context,
     job: Annotated[
-        str | None, typer.Option(help="Only of this job.", autocompletion=options.complete_job)
+        str | None,
+        typer.Option(help="Only of this job.", autocompletion=options.complete_any_job),
     ] = None,
     limit: options.Limit = None,
     jsonl: options.Jsonl = False,

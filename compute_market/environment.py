@@ -176,9 +176,10 @@ def _check_length(
     with nullcontext() if readonly else WriteLock(path, lock_timeout_ms, sleep):
         problems = verify_file(path)
         if problems:
+            length = os.stat(data_file(path)).st_size
             raise IntegrityError(
-                f"{data_file(path)} is damaged: it has {os.stat(data_file(path)).st_size} bytes, not "
-                f"{_needed(env)}: {problems[0]}",
+                f"{data_file(path)} is damaged: it has {length} bytes, not {_needed(env)}: "
+                f"{problems[0]}",
                 hint="restore the directory from a backup",
             )
         if not readonly and os.stat(data_file(path)).st_size < _needed(env):

@@ -7,7 +7,9 @@ Writers queue on a lock of their own before LMDB's (`lock`).
 """
 
 import os
+from _thread import allocate_lock
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -23,16 +25,16 @@ from compute_market.environment import (
 )
 from compute_market.errors import UsageError
 from compute_market.lock import WriteLock
-from compute_market.schema import decode, encode
+from compute_market.schema import TABLES, decode, encode
 
 T = TypeVar("T")
 
 
 class _Tables(dict[str, Any]):
-    """Handles of tables, each opened in this transaction when it is first used.
+    """Handles of tables, each opened in one transaction when it is first used there.
 
-    A handle that a reading transaction opened ends with it. Opening without a transaction would
-    wait for LMDB's writer, even in a command that only reads.
+    Opening them without a transaction would wait for LMDB's writer, even in a command that only
+    reads. A handle ends with its transaction unless that writes and commits.
     """
 
     def __init__(self, env: Environment, txn: Any) -> None:
@@ -58,13 +60,13 @@ class Txn:
 
     def __init__(
         self,
-        env: Environment,
         txn: Any,  # The stubs of lmdb allow for its `buffers` mode, which is never used here.
+        dbs: dict[str, Any],
         now_ms: int,
         stopwatch: Callable[[], int] | None,
     ) -> None:
         self._txn = txn
-        self._dbs = _Tables(env, txn)
+        self._dbs = dbs
         self._counts: dict[bytes, int] = {}
         self.now_ms = now_ms
         self.stopwatch = stopwatch
@@ -206,6 +208,8 @@ class Store:
         self._env = env
         self._lock_timeout_ms = lock_timeout_ms
         self._sleep = sleep
+        self._dbs: dict[str, Any] | None = None  # handles that a commit has kept
+        self._opening = allocate_lock()
 
     @classmethod
     def open(
@@ -248,8 +252,8 @@ class Store:
 
     def view(self, fn: Callable[[Txn], T], *, now_ms: int) -> T:
         """Run `fn` over one snapshot. It must not write, and the result must not hold the Txn."""
-        with translated(self.path), begin(self._env, write=False) as txn:
-            return fn(Txn(self._env, txn, now_ms, None))
+        with translated(self.path), self._alone_at_first(), begin(self._env, write=False) as txn:
+            return fn(Txn(txn, self._dbs or _Tables(self._env, txn), now_ms, None))
 
     def update(
         self,
@@ -271,12 +275,19 @@ class Store:
                 f"{self.path} is read-only", hint="give another --home, or mount it writable"
             )
         timeout_ms = self._lock_timeout_ms if lock_timeout_ms is None else lock_timeout_ms
-        with translated(self.path), WriteLock(self.path, timeout_ms, self._sleep):
+        with (
+            translated(self.path),
+            WriteLock(self.path, timeout_ms, self._sleep),
+            self._alone_at_first(),
+        ):
             txn = begin(self._env, write=True)
             try:
-                bound = Txn(self._env, txn, now_ms, stopwatch)
+                dbs = self._dbs or _Tables(self._env, txn)
+                bound = Txn(txn, dbs, now_ms, stopwatch)
                 result = fn(bound)
                 bound.flush_counts()
+                if self._dbs is None and not dry_run:
+                    dbs = {table: dbs[table] for table in TABLES}
             except BaseException:
                 txn.abort()
                 raise
@@ -284,6 +295,7 @@ class Store:
                 txn.abort()
             else:
                 txn.commit()
+                self._dbs = dbs
             return result
 
     def verify(self) -> list[str]:
@@ -301,3 +313,16 @@ class Store:
         with translated(path):
             self._env.copy(path, compact=True)
             os.chmod(data_file(path), 0o600)
+
+    @contextmanager
+    def _alone_at_first(self) -> Iterator[None]:
+        """One transaction at a time until the handles of the tables are kept, then any number.
+
+        Handles are numbers: two transactions of one process that open tables at the same time can
+        be given the same number for different tables.
+        """
+        if self._dbs is not None:
+            yield
+        else:
+            with self._opening:
+                yield

@@ -21,7 +21,9 @@ ORDER = (
     "records",
     "requests",
     "config",
+    "schema",
     "lock",
+    "environment",
     "store",
     "metrics",
     "ledger",
@@ -46,7 +48,7 @@ APART = ("hashing.cpu", "hashing.short", "workloads")
 APART_MAY_IMPORT = ("errors", "amounts")
 
 # Who may talk to the operating system: the store's files and the slices.
-USES_FILES = {"lock", "store", "cancellations", *APART}
+USES_FILES = {"lock", "environment", "store", "cancellations", *APART}
 # Time, randomness and the network are arguments or somebody else's.
 FORBIDDEN_IMPORTS = {
     "time",
@@ -135,13 +137,13 @@ def test_package_itself_imports_nothing() -> None:
         assert list(imports(ast.parse(path.read_text(encoding="utf-8")))) == []
 
 
-def test_only_the_store_imports_lmdb() -> None:
+def test_only_the_environment_imports_lmdb() -> None:
     users = {
         name
         for name, tree in (SOURCES | CLI_SOURCES).items()
         if any(found.split(".")[0] == "lmdb" for found in imports(tree))
     }
-    assert users == {"store"}
+    assert users == {"environment"}
 
 
 def test_prometheus_client_is_imported_late_and_in_one_place() -> None:

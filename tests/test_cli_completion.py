@@ -45,6 +45,13 @@ def test_completes_live_jobs_only(cli: Cli) -> None:
     assert complete(cli, "tb-cli compute cancel l") == (0, "live\n", "")
 
 
+def test_completes_ended_jobs_where_receipts_are_asked_for(cli: Cli) -> None:
+    cli.active("done", "dull")
+    cli.ok("compute", "execute", "done")
+    words = "tb-cli compute-market receipts list --job d"
+    assert complete(cli, words) == (0, "done\ndull\n", "")
+
+
 def test_completes_offer_ids(cli: Cli) -> None:
     cli.post("--offer-id", "gpu-1")
     cli.post("--offer-id", "gpu-2")

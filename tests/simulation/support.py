@@ -230,12 +230,12 @@ class Home:
         return running.lines()
 
     def run_at_once(self, commands: Sequence[Command]) -> list[Running]:
-        """Start the commands, let all of them come to the write lock, and only then let go."""
+        """Start the commands, let all of them come to the turnstile, and only then let go."""
         self.market.mkdir(mode=0o700, exist_ok=True)
-        with locked(self.market / "write.lock"):
+        with locked(self.market):
             started = [self.start(*command.arguments, stdin=command.stdin) for command in commands]
             for running in started:
-                # Whoever waits has the turnstile open, which is the directory itself.
+                # The turnstile is the directory itself.
                 until(lambda running=running: running.has_open(self.market) or running.ended)
                 assert not running.ended, running.errors()
         for running in started:

@@ -177,8 +177,6 @@ def test_many_ids_cancelled_from_eight_sides_are_cancelled_once(home: Home) -> N
     for job_id in jobs:
         assert outcomes[job_id, "cancelled"] == 1
         assert outcomes[job_id, "already_cancelled"] == PROCESSES - 1
-    winners = {json.loads(line)["outcome"] for line in processes[0].lines()}
-    assert winners <= {"cancelled", "already_cancelled"}
     logged = home.log().decode().splitlines()
     assert sorted(logged) == [f"{job_id} client" for job_id in jobs]
     assert home.violations() == []
@@ -281,7 +279,7 @@ def test_a_key_raced_for_with_different_amounts_goes_to_one(home: Home) -> None:
 
 
 def test_a_long_bulk_run_in_small_chunks_keeps_nobody_waiting(home: Home) -> None:
-    jobs = ids("job", 999)
+    jobs = ids("job", 600)
     submit(home, {job_id: [slice_of(10)] for job_id in jobs})
     bulk = home.start("compute", "cancel", "-", "--jsonl", "--chunk", "1", stdin="\n".join(jobs))
     until(lambda: bulk.printed() > 0)
@@ -296,7 +294,7 @@ def test_a_long_bulk_run_in_small_chunks_keeps_nobody_waiting(home: Home) -> Non
         served += 3 * (not bulk.ended)
         rounds += 1
     assert bulk.end() == 0
-    assert len(bulk.lines()) == 999
+    assert len(bulk.lines()) == 600
     assert served >= 3, "the bulk run was over before anybody was served"
     assert home.view(lambda txn: sum(amount for _, amount in ledger.balances(txn, "CT"))) == 0
     assert home.violations() == []
@@ -306,12 +304,13 @@ def test_a_long_bulk_run_in_small_chunks_keeps_nobody_waiting(home: Home) -> Non
 def test_eight_processes_make_one_market(tmp_path: Path) -> None:
     for number in range(2):
         home = Home(tmp_path / f"home-{number}")
-        home.path.mkdir()
+        home.path.mkdir()  # `run_at_once` makes the directory of the market, and nothing in it.
         processes = home.run_at_once([Command(("chain", "status", "--json"))] * PROCESSES)
         assert [process.end() for process in processes] == [0] * PROCESSES
         told = [told_by(process) for process in processes]
         assert len({(each["market_id"], each["genesis_ms"]) for each in told}) == 1
-        assert told_by_run(home, "chain", "status")["market_id"] == told[0]["market_id"]
+        again = json.loads("".join(home.run("chain", "status", "--json")))
+        assert again["market_id"] == told[0]["market_id"]
         assert home.violations() == []
 
 
@@ -323,11 +322,6 @@ def test_two_processes_make_a_home_that_is_not_there(tmp_path: Path) -> None:
         first, second = (told_by(process)["market_id"] for process in processes)
         assert first == second
         assert home.path.stat().st_mode & 0o777 == 0o700
-
-
-def told_by_run(home: Home, *arguments: str) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads("".join(home.run(*arguments, "--json")))
-    return told
 
 
 # What readers see meanwhile.

@@ -7,6 +7,7 @@ be true.
 """
 
 import fcntl
+import itertools
 import json
 import math
 import os
@@ -21,7 +22,7 @@ from typing import NamedTuple
 import pytest
 from msgspec import json as fast_json
 
-from compute_market import cancellations, jobs, metrics, offers, receipts, settlement
+from compute_market import cancellations, jobs, ledger, metrics, offers, receipts, settlement
 from compute_market.amounts import split
 from compute_market.requests import DEADLINE_MAX
 from compute_market.store import Txn
@@ -56,6 +57,9 @@ QUOTAS = {
 }
 # After so many kills a run may come through.
 SERIES_KILLS = 8
+# How often a process is killed while it makes a home, after each of the files it makes.
+CREATION_KILLS = 3
+CREATED = ("market/lock.mdb", "market/data.mdb", "market/write.lock")
 # How often a process is killed at each of the places where it can be held up on purpose.
 BARRIER_KILLS = 4
 
@@ -486,6 +490,36 @@ def check(
         assert audited == [f"receipts {receipts_count} invalid 0"]
         assert home.log() == text
     return is_behind
+
+
+# The creation of a home.
+
+
+@needs_proc
+@pytest.mark.parametrize("name", ["market", *CREATED])
+def test_killed_creation_is_finished_by_the_next_command(name: str, tmp_path: Path) -> None:
+    """`name` is the file whose appearance the kill follows, at once or a moment later."""
+    rng = random(name)
+    kills = 0
+    for number in itertools.count():
+        home = Home(tmp_path / f"home-{number}")
+        running = home.start("wallet", "deposit", "owner", "--ct", "7", "--key", "key")
+        path = home.path / name
+        delay_s = rng.choice((0, rng.uniform(0, 0.01)))
+        while not running.ended and not path.exists():
+            pass
+        time.sleep(delay_s)
+        kills += running.kill()
+        # Nothing of the market may be told before all of it is there.
+        told = running.lines()
+        assert told in ([], ["deposited 7 CT 0 IT; owner has 7 CT 0 IT"])
+        first, second = (home.run("chain", "status", "--json") for _ in range(2))
+        assert json.loads("".join(first))["market_id"] == json.loads("".join(second))["market_id"]
+        home.run("wallet", "deposit", "owner", "--ct", "7", "--key", "key")
+        assert home.view(lambda txn: ledger.balance(txn, ledger.wallet("owner"), "CT")) == 7
+        assert home.violations() == []
+        if kills == CREATION_KILLS:
+            break
 
 
 # Places where a process can be held up, so that it is certain where it dies.
