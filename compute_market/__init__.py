@@ -10,7 +10,7 @@ Imports run one way, top to bottom:
     errors  amounts                   what can go wrong; integer arithmetic
     records                           the nouns, and how they are stored
     requests                          what operators ask for: job and offer files
-    config                            every setting and its default
+    toml  config                      every setting and its default, and how a file changes it
     schema                            the tables and their encoding
     lock  environment                 one writer at a time; the files of the store
     store                             transactions

@@ -1,7 +1,6 @@
 """Every setting, its default and its bounds, and how a file and variables change them.
 
-Nothing here opens a file or looks at the environment: both are arguments of `load`. `tomllib` is
-imported only when there is a file to parse, because every command imports this module.
+Nothing here opens a file or looks at the environment: both are arguments of `load`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,8 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
+from compute_market import toml
 from compute_market.amounts import PPM, format_ppm, parse_ppm
 from compute_market.errors import UsageError
+from compute_market.toml import DecimalText
 
 
 class Config(Struct, frozen=True, kw_only=True, gc=False):
@@ -160,12 +161,6 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _PRINTABLE_INTEGER = 10**40  # Python refuses to print integers of more than 4300 digits.
 
 
-class _Decimal(NamedTuple):
-    """The text of a TOML float: a binary float would already have lost the operator's digits."""
-
-    text: str
-
-
 def load(
     content: bytes | str | None = None,
     source: str = "config.toml",
@@ -204,7 +199,7 @@ def parse(content: bytes | str, source: str) -> dict[str, Found]:
     Raises UsageError with one line that names `source`, the line and the key, for anything that
     is not a known key with a value of its type and within its bounds, written once.
     """
-    document, lines = _document(content, source)
+    document, lines = toml.read(content, source)
     found: dict[str, Found] = {}
     for path, raw in _entries(document):
         key = path[-1] if path[0] == _MAIN_SECTION else ".".join(path)
@@ -290,7 +285,7 @@ def _value(setting: Setting, raw: Any, origin: str) -> int | str:
         value = raw if isinstance(raw, str) else None
     elif setting.kind == "integer":
         value = raw if type(raw) is int else None  # `true` is an instance of int.
-    elif isinstance(raw, str | _Decimal) or type(raw) is int:
+    elif isinstance(raw, str | DecimalText) or type(raw) is int:
         value = parse_ppm(raw if isinstance(raw, str) else _shown(raw))
     if value is None:
         wanted = {
@@ -325,7 +320,7 @@ def _shown(raw: Any) -> str:
         return str(raw).lower()
     if isinstance(raw, int):
         return str(raw) if abs(raw) < _PRINTABLE_INTEGER else "a number of more than 40 digits"
-    if isinstance(raw, _Decimal):
+    if isinstance(raw, DecimalText):
         return raw.text if len(raw.text) <= 60 else f"{raw.text[:57]}..."
     if isinstance(raw, str):
         return ascii(raw if len(raw) <= 60 else f"{raw[:57]}...")
@@ -348,68 +343,3 @@ def _unknown(path: tuple[str, ...], raw: Any, origin: str) -> UsageError:
         f"{origin}: unknown section [{name}]" if is_section else f"{origin}: unknown key {name}",
         hint=f"did you mean {near[matches[0]]}?" if matches else "`config show` lists every key",
     )
-
-
-def _document(
-    content: bytes | str, source: str
-) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    """Parse TOML; return the document and the line of each key of its first two levels."""
-    import tomllib
-
-    try:
-        text = content if isinstance(content, str) else content.decode()
-        return tomllib.loads(text, parse_float=_decimal), _line_numbers(text, source)
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start}"
-        raise UsageError(f"{source}:{line}: not UTF-8 text: {byte}") from None
-    except tomllib.TOMLDecodeError as error:
-        # The position is only in the text: "… (at line 2, column 7)", "… (at end of document)".
-        problem, _, place = str(error).removesuffix(")").rpartition(" (at ")
-        place = place.removeprefix("line ").partition(",")[0]
-        line = int(place) if place.isdigit() else text.rstrip("\n").count("\n") + 1
-        hint = "the line is " + _shown(text.split("\n")[line - 1].strip())
-        raise UsageError(f"{source}:{line}: not valid TOML: {problem}", hint=hint) from None
-    except (RecursionError, ValueError):
-        _line_numbers(text, source)  # It fails on the same statement, and knows its line.
-        raise
-
-
-def _decimal(text: str) -> _Decimal:
-    return _Decimal(text.replace("_", ""))
-
-
-def _line_numbers(text: str, source: str) -> dict[tuple[str, ...], int]:
-    """Map (key,) and (section, key) to their lines: `tomllib` keeps no positions.
-
-    In a valid document the lines from one statement's beginning on parse by themselves exactly
-    when the statement is complete, so multi-line strings and arrays cannot mislead this.
-    """
-    import tomllib
-
-    lines: dict[tuple[str, ...], int] = {}
-    header: tuple[str, ...] = ()
-    statement, first = "", 1
-    for number, line in enumerate(text.split("\n"), 1):
-        if not statement:
-            if line.strip()[:1] in ("", "#"):
-                continue
-            first = number
-        statement += line + "\n"
-        try:
-            parsed: Any = tomllib.loads(statement, parse_float=_decimal)
-        except tomllib.TOMLDecodeError:
-            continue
-        except RecursionError:
-            raise UsageError(f"{source}:{first}: nested too deeply") from None
-        except ValueError:
-            raise UsageError(f"{source}:{first}: a number of more than 4300 digits") from None
-        prefix = header
-        if statement.lstrip().startswith("["):
-            prefix, header = (), tuple(parsed)
-        for name, value in parsed.items():
-            lines.setdefault((*prefix, name), first)
-            for key in value if isinstance(value, dict) else ():
-                lines.setdefault((*prefix, name, key), first)
-        statement = ""
-    return lines

@@ -20,6 +20,7 @@ ORDER = (
     "amounts",
     "records",
     "requests",
+    "toml",
     "config",
     "schema",
     "lock",

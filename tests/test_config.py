@@ -377,4 +377,4 @@ def test_import_adds_no_module_to_those_the_records_need() -> None:
     shown = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert shown == "['compute_market.config'] False\nTrue False\n"
+    assert shown == "['compute_market.config', 'compute_market.toml'] False\nTrue False\n"
