@@ -108,7 +108,10 @@ class Peak(NamedTuple):
 
 
 def peak_memory(words: Sequence[str | Path], env: dict[str, str]) -> Peak:
-    """Run a command, read what it prints and return the peak of its memory."""
+    """Run a command, read what it prints and return the peak of its memory.
+
+    The kernel lets a command inherit the peak of the process that starts it, so that must be small.
+    """
     child = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
     assert child.stdout is not None
     lines, allocated = 0, 0.0

@@ -17,9 +17,7 @@ def guarded(call: Callable[[], int], arguments: list[str]) -> int:
     """Run a command to its exit code, whatever ends it. `arguments` are those it was given."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = answered(call, arguments)
-        sys.stdout.flush()
-        return code
+        return answered(lambda: _flushed(call), arguments)
     except BrokenPipeError:
         _silence_stdout()  # Nobody reads any more, which is no error of the command.
         return 0
@@ -43,6 +41,12 @@ def answered(call: Callable[[], int], arguments: list[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the one place that answers for bugs
         message = f"{type(error).__name__}: {error}"
         return _report(InternalError(message, hint="a bug; --debug shows where"), arguments)
+
+
+def _flushed(call: Callable[[], int]) -> int:
+    code = call()
+    sys.stdout.flush()
+    return code
 
 
 def _report(error: MarketError, arguments: list[str]) -> int:

@@ -230,6 +230,21 @@ def test_walk_merges_open_and_directed_offers(market: Market) -> None:
     assert market.update(action, dry_run=True) == ["cheap", "mine", "open"]
 
 
+def test_walk_goes_from_class_to_class_as_the_prices_do(market: Market) -> None:
+    offers = [
+        has(offer_id=f"o{price}", seq=price, price_per_unit=price, cpu_cores=cores)
+        for price, cores in [(16, 4), (18, 8), (17, 4), (20, 16), (19, 8), (21, 4), (22, 16)]
+    ]
+
+    def action(txn: Txn) -> tuple[list[str], list[str]]:
+        insert(txn, *offers)
+        return walk(txn, asks()), walk(txn, asks(cpu_cores=8))
+
+    everything, large = market.update(action, dry_run=True)
+    assert everything == ["o16", "o17", "o18", "o19", "o20", "o21", "o22"]
+    assert large == ["o18", "o19", "o20", "o22"]
+
+
 def test_walk_stays_on_its_shelf(market: Market) -> None:
     def action(txn: Txn) -> list[list[str]]:
         for number, shelf in enumerate((book.OPEN, book.EXHAUSTED, book.BAD_STANDING)):

@@ -88,7 +88,11 @@ def test_options_of_the_batch_hold_for_every_line(cli: Cli) -> None:
     cli.active()
     before = cli.files()
     done = cli("batch", "--dry-run", stdin="compute cancel j1\nwallet deposit a --ct 1\n")
-    assert done == (0, "dry_run: cancelled job j1\ndry_run: deposited 1 CT 0 IT; a has 1 CT 0 IT\n", "")
+    assert done == (
+        0,
+        "dry_run: cancelled job j1\ndry_run: deposited 1 CT 0 IT; a has 1 CT 0 IT\n",
+        "",
+    )
     assert cli.files() == before
     done = cli("batch", "--json", stdin="wallet deposit a --ct 1\ncompute status nope\n")
     assert (done.code, done.json["changed"]) == (7, True)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -40,13 +40,14 @@ def locked(cli: Cli) -> Iterator[None]:
 
 
 def waiting(process: "subprocess.Popen[bytes]") -> None:
-    """Return once the process sleeps between two attempts to get the lock."""
+    """Return once the process tries to get the lock."""
     give_up = time.monotonic() + 20
     while time.monotonic() < give_up:
         assert process.poll() is None
-        status = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-        files = [os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").glob("*")]
-        if status == "S" and any(path.endswith("/write.lock") for path in files):
+        files = []
+        with suppress(FileNotFoundError):  # It opens and closes some meanwhile.
+            files = [os.readlink(path) for path in Path(f"/proc/{process.pid}/fd").iterdir()]
+        if any(path.endswith("/write.lock") for path in files):
             return
         time.sleep(0.01)
     raise AssertionError("the process never waited for the lock")
@@ -56,9 +57,7 @@ def test_the_seeds_loop_works_as_written(cli: Cli) -> None:
     cli.active("j1", "j2", "done")
     cli.ok("compute", "execute", "done")
     (cli.directory / "jobs.txt").write_text("j1\nnope\ndone\nj2\nj1\n")
-    done = bash(
-        cli, 'for id in $(cat jobs.txt); do tb-cli compute cancel "$id" || true; done'
-    )
+    done = bash(cli, 'for id in $(cat jobs.txt); do tb-cli compute cancel "$id" || true; done')
     assert done.returncode == 0
     assert done.stdout == (
         "cancelled job j1\n"

@@ -356,8 +356,8 @@ def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
     assert cli.ok("compute", "explain", "j1") == (
         "o-1: gpu H100 ≠ A100; gpu_count 2 > 1; gpu_memory_mb 16384 > 8192\n"
         "o-2: max_price_per_unit 100 < 101\n"
-        "decision: verdict=pending reason=price_mismatch detail=every offer that fits asks a higher "
-        f"price or bond than the job allows at={cli.now} units=1 mode=loose\n"
+        "decision: verdict=pending reason=price_mismatch detail=every offer that fits asks a "
+        f"higher price or bond than the job allows at={cli.now} units=1 mode=loose\n"
         "totals: capability_mismatch=1 price_mismatch=1\n"
     )
     only = cli.document("compute", "explain", "j1", "--offer", "o-2")

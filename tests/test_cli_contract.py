@@ -182,7 +182,9 @@ def scenario(cli: Cli) -> None:
 
 
 PREPARE: dict[str, list[Path_]] = {
-    "compute-market settle cancel-arm": [("compute-market", "settle", "arm", "--delay-blocks", "9")],
+    "compute-market settle cancel-arm": [
+        ("compute-market", "settle", "arm", "--delay-blocks", "9")
+    ],
     "compute-market settle dry-run": [
         ("compute-market", "settle", "arm", "--delay-blocks", "0"),
         ("compute-market", "settle", "tick"),

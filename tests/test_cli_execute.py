@@ -27,7 +27,11 @@ def test_execute_completes_a_job(cli: Cli) -> None:
     out = cli.ok("compute", "execute", "j1")
     assert out == "executed job j1: 2 of 2 slices proven, completed\n"
     job = cli.job()
-    assert (job["state"], job["cause"], job["units_proven"]) == ("completed", "all slices proven", 3)
+    assert (job["state"], job["cause"], job["units_proven"]) == (
+        "completed",
+        "all slices proven",
+        3,
+    )
     assert (job["paid"], job["escrow"]) == ({"ct": 15, "it": 45}, {"ct": 0, "it": 0})
     assert cli.wallet("alice") == (985, 955)
     assert cli.wallet("prov") == (115, 45)

@@ -123,10 +123,8 @@ def test_capacity_record_of_no_capacity_is_usage(cli: Cli, value: str) -> None:
 
 def test_sweep_fails_every_overdue_job(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from cli import market
-    from compute_market import lifecycle
 
     monkeypatch.setattr(market, "_SWEEP_CHUNK", 2)
-    monkeypatch.setattr(lifecycle, "SWEEP_LIMIT", 0)
     cli.post()
     for number in range(5):
         cli.submit(f"j{number}", "--deadline-secs", "5")
@@ -140,6 +138,22 @@ def test_sweep_fails_every_overdue_job(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert cli.ok("compute-market", "sla", "sweep") == "0 jobs failed\n"
     cli.advance(1)
     assert cli.document("compute-market", "sla", "sweep") == {"failed": ["late"]}
+
+
+def test_sweep_tells_of_overdue_jobs_that_were_queued(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cli import market
+
+    monkeypatch.setattr(market, "_SWEEP_CHUNK", 2)
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    cli.post()
+    for number in range(6):
+        cli.submit(f"j{number}", "--deadline-secs", "5")
+    cli.advance(6)
+    said = cli.ok("compute-market", "sla", "sweep")
+    assert set(cli.states().values()) == {"failed"}
+    assert said == "".join(f"failed job j{number}\n" for number in range(6)) + "6 jobs failed\n"
 
 
 def test_sweep_burns_the_bond_of_the_provider_only(cli: Cli) -> None:
@@ -178,9 +192,7 @@ def test_audit_counts_receipts(cli: Cli) -> None:
         ("slices", "delete", "jobs done: slices, units, proven slices "),
     ],
 )
-def test_audit_names_damage_and_exits_with_9(
-    cli: Cli, table: str, change: str, named: str
-) -> None:
+def test_audit_names_damage_and_exits_with_9(cli: Cli, table: str, change: str, named: str) -> None:
     cli.real()
     cli.post("--bond", "10")
     for name in ("done", "gone", "late", "runs"):
@@ -200,7 +212,9 @@ def test_audit_names_damage_and_exits_with_9(
     done = cli("compute-market", "audit", "--json")
     violations = done.json["violations"]
     assert (done.code, done.json["invalid"]) == (9, len(violations))
-    assert [list(found) for found in violations] == [["table", "key", "law", "detail"]] * len(lines[:-1])
+    assert [list(found) for found in violations] == [["table", "key", "law", "detail"]] * len(
+        lines[:-1]
+    )
     assert [f"{v['table']} {v['key']}: {v['law']}: {v['detail']}" for v in violations] == lines[:-1]
 
 
@@ -251,4 +265,6 @@ def test_audit_of_a_copied_home(cli: Cli, tmp_path: Path) -> None:
     cli.active()
     cli.ok("compute", "cancel", "j1")
     shutil.copytree(cli.home, tmp_path / "copy")
-    assert cli.ok("--home", tmp_path / "copy", "compute-market", "audit") == "receipts 0 invalid 0\n"
+    assert (
+        cli.ok("--home", tmp_path / "copy", "compute-market", "audit") == "receipts 0 invalid 0\n"
+    )

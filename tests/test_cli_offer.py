@@ -166,9 +166,9 @@ def test_reputation_is_clamped_and_seeds_only_once(cli: Cli) -> None:
 def test_post_takes_up_pending_jobs(cli: Cli) -> None:
     cli.submit("j1", "--wait")
     cli.submit("j2", "--wait")
-    assert cli.ok("compute", "offer", "post", "--provider", "p", "--units", "9", "--price", "5") == (
-        "posted offer o-1, taken by j1 j2\n"
-    )
+    assert cli.ok(
+        "compute", "offer", "post", "--provider", "p", "--units", "9", "--price", "5"
+    ) == ("posted offer o-1, taken by j1 j2\n")
     assert cli.states() == {"j1": "active", "j2": "active"}
 
 

@@ -17,12 +17,8 @@ def mode(cli: Cli) -> str:
 def changes(cli: Cli) -> dict[str, int]:
     from compute_market import metrics
 
-    return dict(
-        (values[0], count)
-        for values, count in cli.view(
-            lambda txn: list(metrics.series(txn, "settle_mode_change_total"))
-        )
-    )
+    found = cli.view(lambda txn: list(metrics.series(txn, "settle_mode_change_total")))
+    return {mode: count for (mode,), count in found}
 
 
 def test_status_of_a_new_market(cli: Cli) -> None:
@@ -144,9 +140,7 @@ def test_tick_reports_whether_it_changed_the_mode(cli: Cli) -> None:
     assert cli.document(*SETTLE, "tick")["changed"] is False
 
 
-def test_configuration_seeds_only_an_empty_store(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_configuration_seeds_only_an_empty_store(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TB_SETTLE_MODE", "real")
     assert mode(cli) == "real"
     cli.ok(*SETTLE, "dry-run", "--reason", "r")

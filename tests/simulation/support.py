@@ -147,7 +147,7 @@ class Home:
     @property
     def config(self) -> Config:
         path = self.path / "config.toml"
-        return config.load(path.read_bytes(), str(path), {})[0]
+        return config.load(path.read_bytes() if path.exists() else None, str(path), {})[0]
 
     # Through the library.
 

@@ -1,0 +1,131 @@
+"""The documents: the reference is current, links lead somewhere, commands print what is written.
+
+Every line that begins with `$ ` inside a ```console fence is run by bash, in order, in one shell
+per file that starts in an empty directory with `examples/` and an empty home. What follows it, up
+to the next such line, is what it must print, errors included. Numbers that no two runs share (ten
+digits and more, heights, process ids) are masked on both sides.
+"""
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+PAGES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
+
+_CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
+_VOLATILE = re.compile(r"\b\d{10,}\b|(?<=height )\d+|(?<=height: )\d+|(?<=process )\d+")
+_END = "\x1e"
+
+
+class Command(NamedTuple):
+    typed: str
+    printed: str
+
+
+def commands(text: str) -> Iterator[Command]:
+    """The commands of a document with what each prints, in order."""
+    for fence in _CONSOLE.findall(text):
+        before, *typed = re.split(r"^\$ ", fence, flags=re.MULTILINE)
+        assert not before, f"a console fence begins with {before!r}, not with a command"
+        for each in typed:
+            line, _, printed = each.partition("\n")
+            yield Command(line, printed)
+
+
+def masked(text: str) -> str:
+    return _VOLATILE.sub("#", text)
+
+
+def anchor(heading: str) -> str:
+    """The fragment that leads to a heading."""
+    kept = re.sub(r"[^\w\- ]", "", heading.lower())
+    return kept.replace(" ", "-")
+
+
+def run_in_shell(typed: list[str], directory: Path) -> list[str]:
+    """Run commands in one bash, as on a terminal; what each printed."""
+    work = directory / "work"
+    shutil.copytree(ROOT / "examples", work / "examples")
+    temporary = directory / "tmp"
+    temporary.mkdir()
+    shim = directory / "bin" / "tb-cli"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cli.entry "$@"\n')
+    shim.chmod(0o755)
+    script = directory / "script.sh"
+    # The status is put back so that a document may show `echo $?`.
+    after = f"}} 2>&1\nstatus=$?; printf '{_END}'; (exit $status)\n"
+    script.write_text("".join(f"{{\n{line}\n{after}" for line in typed))
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("TB_") and name not in ("NO_COLOR", "COLUMNS")
+    }
+    environment = kept | {
+        "HOME": str(directory / "operator"),
+        "LC_ALL": "C.UTF-8",
+        "PATH": f"{shim.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",  # A terminal shows results and errors in the order they came.
+        "TMPDIR": str(temporary),
+    }
+    done = subprocess.run(
+        ["bash", script],
+        cwd=work,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=60,
+    )
+    return done.stdout.decode().split(_END)[:-1]
+
+
+def test_command_reference_is_current() -> None:
+    render = runpy.run_path(str(ROOT / "docs" / "generate.py"))["render"]
+    written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert written == render(), "run `python docs/generate.py`"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    broken = []
+    for link in _LINK.findall(_FENCE.sub("", path.read_text(encoding="utf-8"))):
+        target, _, fragment = link.partition("#")
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        found = path.parent / target if target else path
+        if not found.exists():
+            broken.append(link)
+        elif fragment and found.suffix == ".md":
+            text = _FENCE.sub("", found.read_text(encoding="utf-8"))
+            if fragment not in map(anchor, _HEADING.findall(text)):
+                broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/commands.md"])
+def test_commands_print_what_is_written(page: str, tmp_path: Path) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("bash is not installed")
+    expected = list(commands((ROOT / page).read_text(encoding="utf-8")))
+    if not expected:
+        pytest.skip(f"{page} has no console fence")
+    printed = run_in_shell([command.typed for command in expected], tmp_path)
+    assert [(command.typed, masked(command.printed)) for command in expected] == [
+        (command.typed, masked(text)) for command, text in zip(expected, printed, strict=True)
+    ]
