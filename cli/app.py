@@ -136,7 +136,7 @@ TREE = Group(
         "state": Group(
             "The files of the market.",
             {
-                "init": Verb("cli.state:init", "Create the home directory now."),
+                "init": _writes("cli.state:init", "Create the home directory now."),
                 "check": Verb("cli.state:check", "Check the data file and every law."),
                 "backup": Verb("cli.state:backup", "Write a consistent copy."),
                 "stats": Verb("cli.state:stats", "Show the size of every table."),

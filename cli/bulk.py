@@ -140,6 +140,7 @@ def run(
     act: Callable[[Txn, Item], Outcome],
     *,
     name: Callable[[Item], str] = str,
+    identity: str = "job_id",
     prepare: Callable[[list[Item]], None] | None = None,
     chunk: int = 1000,
     atomic: bool = False,
@@ -149,21 +150,33 @@ def run(
 ) -> int:
     """Act on every item, `chunk` of them per transaction, and print the outcomes.
 
-    `act` decides before it writes, so an item that fails leaves the others alone. `prepare` does
-    the slow work of a chunk before its transaction. With `atomic` all items share one transaction
-    and one failure undoes them all; the ids that failed go to the file `failed_to`. Returns the
-    exit code.
+    `act` decides before it writes, so an item that fails leaves the others alone; it is then known
+    by its `name`, in the field `identity` of its document. `prepare` does the slow work of a chunk
+    before its transaction. With `atomic` all items share one transaction and one failure undoes
+    them all; the ids that failed go to the file `failed_to`. Returns the exit code.
     """
     if failed_to is not None:
         _check_writable(failed_to)
     said = Report(session, len(items), jsonl=jsonl, ignore_not_found=ignore_not_found)
+
+    def one(txn: Txn, item: Item) -> Outcome:
+        writes = txn.writes
+        try:
+            return act(txn, item)
+        except MarketError as error:
+            if txn.writes != writes:
+                message = f"{name(item)}: failed after it had written: {error}"
+                raise InternalError(message) from error
+            # Without its traceback, which would keep every frame of every failure alive.
+            return failed(name(item), error.with_traceback(None), identity=identity)
+
     # A dry run is one transaction too: what is rolled back could not be built upon.
     size = max(1, len(items)) if atomic or session.dry_run else chunk
     for start in range(0, len(items), size):
         part = items[start : start + size]
         if prepare is not None:
             prepare(part)
-        for outcome in _commit(session, part, act, name, said if atomic else None):
+        for outcome in _commit(session, part, one, said if atomic else None):
             said.add(outcome)
         sys.stdout.flush()
     if failed_to is not None and not session.dry_run:
@@ -179,9 +192,11 @@ def refusal(refused: Refused) -> RefusedError:
     return error
 
 
-def failed(name: str, error: MarketError, text: str | None = None) -> Outcome:
+def failed(
+    name: str, error: MarketError, text: str | None = None, *, identity: str = "job_id"
+) -> Outcome:
     """The outcome of an item that could not be acted on."""
-    return Outcome(name, text or error.message, {"id": name, "changed": False}, error)
+    return Outcome(name, text or error.message, {identity: name, "changed": False}, error)
 
 
 def _named(outcome: Outcome) -> str:
@@ -201,12 +216,11 @@ class _Abort(Exception):
 def _commit(
     session: Session,
     part: list[Item],
-    act: Callable[[Txn, Item], Outcome],
-    name: Callable[[Item], str],
+    one: Callable[[Txn, Item], Outcome],
     atomic: Report | None,
 ) -> list[Outcome]:
     def action(txn: Txn) -> list[Outcome]:
-        outcomes = [_one(txn, item, act, name) for item in part]
+        outcomes = [one(txn, item) for item in part]
         if atomic is not None and any(map(atomic.is_failure, outcomes)):
             raise _Abort(outcomes)
         return outcomes
@@ -215,19 +229,6 @@ def _commit(
         return session.update(action)
     except _Abort as abort:
         return [_undone(outcome) for outcome in abort.outcomes]
-
-
-def _one(
-    txn: Txn, item: Item, act: Callable[[Txn, Item], Outcome], name: Callable[[Item], str]
-) -> Outcome:
-    writes = txn.writes
-    try:
-        return act(txn, item)
-    except MarketError as error:
-        if txn.writes != writes:
-            raise InternalError(f"{name(item)}: failed after it had written: {error}") from error
-        # Without its traceback, which would keep every frame of every failure alive.
-        return failed(name(item), error.with_traceback(None))
 
 
 def _undone(outcome: Outcome) -> Outcome:

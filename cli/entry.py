@@ -40,11 +40,7 @@ def _open_what_is_closed() -> None:
 
 def _run() -> int:
     arguments = sys.argv[1:]
-    if arguments[:2] in (
-        ["compute", "cancel"],
-        ["compute", "status"],
-        ["compute-market", "params"],
-    ):
+    if arguments[:2] in _HOT:
         from cli import hot
 
         code = hot.run(arguments)

@@ -1,12 +1,13 @@
 """Every command ends here: an exit code of the table, one clear line, never a traceback."""
 
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
 
-from compute_market.errors import InternalError, MarketError
+from compute_market.errors import BusyError, InternalError, MarketError
 
 
 class _Terminated(BaseException):
@@ -39,6 +40,9 @@ def answered(call: Callable[[], int], arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # noqa: BLE001 - the one place that answers for bugs
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            # The store and files have their own errors; this is the output.
+            return _report(BusyError("standard output: no space left"), arguments)
         message = f"{type(error).__name__}: {error}"
         return _report(InternalError(message, hint="a bug; --debug shows where"), arguments)
 

@@ -59,17 +59,13 @@ def record(
 def sweep(ctx: typer.Context) -> None:
     """Fail every job whose deadline has passed."""
     session = Session.of(ctx)
+    # What a dry run rolls back it would find again, so it does all at once.
+    limit = session.view(lambda txn: txn.size("deadlines")) if session.dry_run else _SWEEP_CHUNK
     failed: list[str] = []
-
-    def expire(txn: Txn) -> list[str]:
-        # What a dry run rolls back it would find again, so it does all at once.
-        limit = txn.size("deadlines") if session.dry_run else _SWEEP_CHUNK
-        return lifecycle.expire(txn, session.config, limit)
-
     while True:
-        part = session.update(expire, sweep_limit=0)
-        failed += part
-        if len(part) < _SWEEP_CHUNK or session.dry_run:
+        session.update(lambda txn: None, sweep_limit=limit)
+        failed += session.swept
+        if not session.swept or session.dry_run:
             break
     lines = [f"failed job {job_id}" for job_id in failed]
     emit(session, {"failed": failed}, [*lines, f"{len(failed)} jobs failed"])

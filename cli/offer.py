@@ -109,7 +109,9 @@ def post(
             text += f", taken by {' '.join(posted.matched)}"
         return bulk.Outcome(name, text, document)
 
-    return bulk.run(session, requests, act, name=_name, chunk=chunk, atomic=atomic)
+    return bulk.run(
+        session, requests, act, name=_name, identity="offer_id", chunk=chunk, atomic=atomic
+    )
 
 
 def list_(
@@ -166,7 +168,7 @@ def withdraw(
         return bulk.Outcome(offer_id, text, offers.document(offer) | {"changed": changed})
 
     ids = bulk.read_ids(offer_ids, "offer id")
-    return bulk.run(session, ids, act, chunk=chunk, atomic=atomic, jsonl=jsonl)
+    return bulk.run(session, ids, act, identity="offer_id", chunk=chunk, atomic=atomic, jsonl=jsonl)
 
 
 def _merged(

@@ -32,6 +32,7 @@ class Session:
         self._store: Store | None = None
         self._config: Config | None = None
         self._throw_away: Any = None
+        self.swept: list[str] = []  # overdue jobs that the last update failed first
 
     @classmethod
     @contextmanager
@@ -112,7 +113,7 @@ class Session:
         """
 
         def action(txn: Txn) -> T:
-            lifecycle.housekeeping(txn, self.config, sweep_limit)
+            self.swept = lifecycle.housekeeping(txn, self.config, sweep_limit)
             return fn(txn)
 
         result = self.store.update(
@@ -168,6 +169,8 @@ class Session:
         """The store of the home; for a dry run where there is none yet, one that is thrown away."""
         if os.path.exists(os.path.join(self.store_path, "data.mdb")):
             return self.store_path
+        if os.path.exists(self.home) and not os.path.isdir(self.home):
+            raise UsageError(f"{self.home} is not a directory", hint="give another --home")
         if not self.dry_run:
             try:
                 os.makedirs(self.home, mode=0o700, exist_ok=True)

@@ -77,11 +77,11 @@ class _Placement(NamedTuple):
     funded: bool
 
 
-def housekeeping(txn: Txn, config: Config, sweep_limit: int = SWEEP_LIMIT) -> None:
+def housekeeping(txn: Txn, config: Config, sweep_limit: int = SWEEP_LIMIT) -> list[str]:
     """What every market command does before its own effects.
 
     Keeps the height, lets an armed settlement turn real, pays receipts that waited for it, fails
-    at most `sweep_limit` overdue jobs and works the queue.
+    at most `sweep_limit` overdue jobs and works the queue. Returns the ids of jobs that failed.
     """
     txn.set_number("last_run_ms", txn.now_ms)
     chain.remember(txn, config)
@@ -91,8 +91,7 @@ def housekeeping(txn: Txn, config: Config, sweep_limit: int = SWEEP_LIMIT) -> No
             receipt = receipts.find(txn, key)
             if receipt is not None:
                 jobs.mark_paid(txn, receipt, settlement.apply_pending(txn, receipt))
-    expire(txn, config, sweep_limit)
-    work(txn, config)
+    return expire(txn, config, sweep_limit) + work(txn, config)
 
 
 def is_due(txn: Txn, config: Config) -> bool:
@@ -261,27 +260,27 @@ def expire(txn: Txn, config: Config, limit: int) -> list[str]:
     expired = _overdue(txn, limit)
     for job_id in expired:
         _fail_overdue(txn, config, jobs.get(txn, job_id))
-    if expired:
-        work(txn, config)
-    return expired
+    return expired + work(txn, config) if expired else []
 
 
-def work(txn: Txn, config: Config) -> None:
+def work(txn: Txn, config: Config) -> list[str]:
     """Start queued jobs while there is a slot and the cap allows.
 
     One whose deadline has passed is failed instead, at most 256 of them: its provider never had it.
+    Returns the ids of those.
     """
     began = txn.stopwatch() if txn.stopwatch else 0
-    failed = 0
-    while failed < SWEEP_LIMIT and (job_id := queue.next_to_start(txn, config)) is not None:
+    failed: list[str] = []
+    while len(failed) < SWEEP_LIMIT and (job_id := queue.next_to_start(txn, config)) is not None:
         job = jobs.get(txn, job_id)
         if txn.now > job.deadline:
             _fail_overdue(txn, config, job)
-            failed += 1
+            failed.append(job_id)
         else:
             jobs.start(txn, job)
     if txn.stopwatch:
         metrics.observe(txn, "match_loop_latency_seconds", txn.stopwatch() - began)
+    return failed
 
 
 def demand(txn: Txn, config: Config) -> dict[str, Any]:
