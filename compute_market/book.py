@@ -1,24 +1,27 @@
 """The price-ordered index of offers, made so that a match reads a handful of entries.
 
 Offers of one *shelf* (open, exhausted, bad standing) are grouped by *family* (which models a job
-may name to see them) and, inside a family, by *class*: one byte per requirement, rounded down on a
-logarithmic scale. Whether a class can hold what a job needs is seen from those bytes alone.
+may name to see them) and, inside a family, by *class*: one byte per requirement. A class can hold
+what a job needs only if each byte reaches that of the job's *floor*.
 
-`book` orders the offers of each class by exact effective price, then age. `heads` holds only the
-first offer of each class, in the same order over the whole family. A walk merges the heads of
-the adequate classes and goes deeper only into a class whose head it has used up, so cheap offers
-that lack memory, cores, units or acceptable terms cost one head per class, however many they are.
+`book` orders the offers of each class by exact effective price, then age. Above it, `heads` is a
+tree over the bytes of the classes in which each node knows the least order below it, as in a
+knock-out tournament. A walk descends best first and leaves out what the floor rules out, so
+offers that lack memory, cores, units or acceptable terms are not looked at however cheap and many
+they are. What a byte cannot tell, an offer short by less than its step, the caller judges.
 
-Keys: `book` = shelf, family, class, order; `heads` = shelf, family, order, class; both → offer id.
-`provider_prices` = provider, order → offer id, for everything a provider has not withdrawn.
+Keys: `book` = shelf, family, class, order → offer id; `heads` = shelf, family, depth, first bytes
+of the class → order. `provider_prices` = provider, order → offer id, for all a provider has not
+withdrawn.
 """
 
 from collections.abc import Iterator
 from heapq import heappop, heappush, merge
-from operator import ge
+from typing import NamedTuple
 
 from blake3 import blake3
 
+from compute_market.amounts import PPM
 from compute_market.records import Capability, Job, Offer
 from compute_market.schema import pack_u64
 from compute_market.store import Txn
@@ -28,16 +31,26 @@ OPEN = b"o"
 EXHAUSTED = b"e"
 BAD_STANDING = b"b"
 
-_PREFIX = 1 + 16  # shelf, family
 _ORDER = 12 + 8  # exact price, age
 _PRICE = 12
+_DEPTH = 7  # bytes of a class
+_MULTIPLIER_STEPS = 100
+_BYTE_MAX = 255
+_FINE_BITS = 20
 
 Place = tuple[bytes, bytes, bytes]  # shelf, class, order
 
 
+class Floor(NamedTuple):
+    """The least class that can serve a job, and the quoted price it may cost at most."""
+
+    least: bytes
+    price_max: int | None
+
+
 def place_of(offer: Offer, shelf: bytes) -> Place:
     """Where an offer stands in the index while it is on `shelf`."""
-    return shelf, _class_of_offer(offer), order_of(offer)
+    return shelf, _class_of(offer), order_of(offer)
 
 
 def order_of(offer: Offer) -> bytes:
@@ -51,12 +64,13 @@ def insert(txn: Txn, offer: Offer, place: Place) -> None:
     offer_id = offer.offer_id.encode()
     for family in _families_of_offer(offer):
         prefix = shelf + family
-        head = txn.first("book", prefix + group)
-        if head is None or order < head[0][-_ORDER:]:
-            if head is not None:
-                txn.delete("heads", prefix + head[0][-_ORDER:] + group)
-            txn.put("heads", prefix + order + group, offer_id)
         txn.put("book", prefix + group + order, offer_id)
+        for depth in range(_DEPTH, 0, -1):
+            node = _node(prefix, group[:depth])
+            least = txn.get("heads", node)
+            if least is not None and least <= order:
+                break  # And so it is for the nodes above.
+            txn.put("heads", node, order)
     txn.put("provider_prices", provider_key(offer.provider) + order, offer_id)
 
 
@@ -65,21 +79,24 @@ def remove(txn: Txn, offer: Offer, place: Place) -> None:
     for family in _families_of_offer(offer):
         prefix = shelf + family
         txn.delete("book", prefix + group + order)
-        if txn.delete("heads", prefix + order + group):
-            head = txn.first("book", prefix + group)
-            if head is not None:
-                txn.put("heads", prefix + head[0][-_ORDER:] + group, head[1])
+        for depth in range(_DEPTH, 0, -1):
+            node = _node(prefix, group[:depth])
+            if txn.get("heads", node) != order:
+                break  # It was not the least here, nor above.
+            least = least_below(txn, prefix, group[:depth])
+            if least is None:
+                txn.delete("heads", node)
+            else:
+                txn.put("heads", node, least)
     txn.delete("provider_prices", provider_key(offer.provider) + order)
 
 
-def walk(txn: Txn, shelf: bytes, job: Job, floor: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(order, offer id) of every offer whose class reaches `floor`, cheapest first, then oldest.
+def walk(txn: Txn, shelf: bytes, job: Job, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
+    """(order, offer id) of every offer whose class reaches the floor, cheapest first, then oldest.
 
-    Lazy: the caller stops when it has seen enough. Inside a class an offer may still fall short,
-    by less than one step of the scale.
+    Lazy: the caller stops when it has seen enough.
     """
-    streams = [_walk_family(txn, shelf + family, floor) for family in _families_of_job(job)]
-    return merge(*streams)
+    return merge(*(_walk_family(txn, shelf + family, floor) for family in _families_of_job(job)))
 
 
 def of_provider(txn: Txn, provider: str, price: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
@@ -93,17 +110,15 @@ def price_of(order: bytes) -> bytes:
     return order[:_PRICE]
 
 
-def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> bytes:
-    """The least class that can serve a job; without `terms` or `units` those do not count."""
-    need = job.capability
-    return bytes(
-        (
-            *_sizes(need),
-            job.units.bit_length() if units else 0,
-            255 - job.consumer_bond.bit_length() if terms else 0,
-            255 - job.max_price_per_unit.bit_length() if terms else 0,
-        )
+def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
+    """The floor of a job; without `terms` (price and bond) or `units` those do not count."""
+    least = (
+        *_sizes(job.capability),
+        _size(job.units) if units else 0,
+        _BYTE_MAX - _size(job.consumer_bond) if terms else 0,
+        0,
     )
+    return Floor(bytes(least), job.max_price_per_unit if terms else None)
 
 
 def entries_of(offer: Offer, place: Place) -> Iterator[tuple[str, bytes]]:
@@ -114,41 +129,65 @@ def entries_of(offer: Offer, place: Place) -> Iterator[tuple[str, bytes]]:
     yield "provider_prices", provider_key(offer.provider) + order
 
 
-def group_of(book_key: bytes) -> bytes:
-    """Shelf, family and class of a key in `book`; for the audit."""
-    return book_key[:-_ORDER]
+def nodes_of(book_key: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """(key in `heads`, prefix, path) of every node above an entry of `book`; for the audit."""
+    prefix, group = book_key[: -_DEPTH - _ORDER], book_key[-_DEPTH - _ORDER : -_ORDER]
+    for depth in range(1, _DEPTH + 1):
+        yield _node(prefix, group[:depth]), prefix, group[:depth]
 
 
-def head_key(book_key: bytes) -> bytes:
-    """The key in `heads` of a class whose first key in `book` is given; for the audit."""
-    prefix, group, order = book_key[:_PREFIX], book_key[_PREFIX:-_ORDER], book_key[-_ORDER:]
-    return prefix + order + group
+def least_below(txn: Txn, prefix: bytes, path: bytes) -> bytes | None:
+    """The least order below a node, from the level beneath it; None when that is empty."""
+    if len(path) == _DEPTH:
+        head = txn.first("book", prefix + path)
+        return None if head is None else head[0][-_ORDER:]
+    return min((least for _, least in txn.scan("heads", _children(prefix, path))), default=None)
 
 
 def provider_key(provider: str) -> bytes:
     return provider.encode() + b"\0"
 
 
-def _walk_family(txn: Txn, prefix: bytes, floor: bytes) -> Iterator[tuple[bytes, bytes]]:
-    opened: list[tuple[bytes, bytes, bytes]] = []  # order, offer id, class
-    for key, offer_id in txn.scan("heads", prefix):
-        order, group = key[_PREFIX : _PREFIX + _ORDER], key[_PREFIX + _ORDER :]
-        if not all(map(ge, group, floor)):
+def _walk_family(txn: Txn, prefix: bytes, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
+    # What is to be looked at next: an offer, or a node with the least order below it.
+    open_: list[tuple[bytes, bytes, bytes]] = [(b"", b"", b"")]  # order, path, offer id
+    while open_:
+        order, path, offer_id = heappop(open_)
+        if offer_id:
+            yield order, offer_id
+            start = prefix + path + order + b"\0"
+        elif len(path) == _DEPTH:
+            start = prefix + path
+        else:
+            below = _children(prefix, path)
+            from_ = below + floor.least[len(path) : len(path) + 1]
+            for key, least in txn.scan("heads", below, start=from_):
+                heappush(open_, (least, path + key[-1:], b""))
             continue
-        while opened and opened[0][0] < order:
-            yield _take(txn, prefix, opened)
-        heappush(opened, (order, offer_id, group))
-    while opened:
-        yield _take(txn, prefix, opened)
+        found = txn.first("book", prefix + path, start=start)
+        if found is not None and not _is_dearer(path, found[0][-_ORDER:], floor.price_max):
+            heappush(open_, (found[0][-_ORDER:], path, found[1]))
 
 
-def _take(txn: Txn, prefix: bytes, opened: list[tuple[bytes, bytes, bytes]]) -> tuple[bytes, bytes]:
-    """Pop the cheapest entry and put the next one of its class in its place."""
-    order, offer_id, group = heappop(opened)
-    after = txn.first("book", prefix + group, start=prefix + group + order + b"\0")
-    if after is not None:
-        heappush(opened, (after[0][-_ORDER:], after[1], group))
-    return order, offer_id
+def _is_dearer(group: bytes, order: bytes, price_max: int | None) -> bool:
+    """Whether a quoted price must be above `price_max`, from the exact effective price alone.
+
+    The multiplier is known up to its step. Effective prices rise along a class, so from here on
+    the whole class is too dear.
+    """
+    if price_max is None or group[-1] == _BYTE_MAX:
+        return False
+    multiplier_max_ppm = -(-group[-1] // 2) * PPM // _MULTIPLIER_STEPS
+    return int.from_bytes(price_of(order), "big") > price_max * multiplier_max_ppm
+
+
+def _node(prefix: bytes, path: bytes) -> bytes:
+    return prefix + bytes((len(path),)) + path
+
+
+def _children(prefix: bytes, path: bytes) -> bytes:
+    """What the keys of a node's children begin with."""
+    return prefix + bytes((len(path) + 1,)) + path
 
 
 def _families_of_offer(offer: Offer) -> set[bytes]:
@@ -172,13 +211,14 @@ def _directed(job_id: str) -> bytes:
     return blake3(f"directed\0{job_id}".encode()).digest(16)
 
 
-def _class_of_offer(offer: Offer) -> bytes:
+def _class_of(offer: Offer) -> bytes:
+    step, rest = divmod(offer.multiplier_ppm * _MULTIPLIER_STEPS, PPM)
     return bytes(
         (
             *_sizes(offer.capability),
-            offer.units_left.bit_length(),
-            255 - offer.consumer_bond.bit_length(),
-            255 - offer.price_per_unit.bit_length(),
+            _size(offer.units_left),
+            _BYTE_MAX - _size(offer.consumer_bond),
+            min(2 * step + (rest != 0), _BYTE_MAX),
         )
     )
 
@@ -193,6 +233,20 @@ def _sizes(capability: Capability) -> tuple[int, int, int, int]:
 
 
 def _size(number: int) -> int:
-    """Four steps per doubling: 0…8, 10, 12, 14, 16, 20, 24, … Common hardware sizes are steps."""
-    shift = max(0, number.bit_length() - 3)
-    return 4 * shift + (number >> shift)
+    """One byte that grows with a number: four steps per doubling, and a place between each two.
+
+    The steps are 0…8, 10, 12, 14, 16, 20, 24, …, which is what hardware comes in: an offer of
+    exactly a step is told from one that has a little more. From 2^20 on only powers of two are
+    steps.
+    """
+    length = max(0, number).bit_length()
+    if length > _FINE_BITS:
+        coarse = 2 * (length - _FINE_BITS - 1) + _between(number, length - 1)
+        return _size(2**_FINE_BITS - 1) + 1 + coarse
+    shift = max(0, length - 3)
+    return 2 * (4 * shift + (max(0, number) >> shift)) + _between(number, shift)
+
+
+def _between(number: int, shift: int) -> bool:
+    """Whether a number has bits below the step it is counted to."""
+    return number != number >> shift << shift

@@ -262,7 +262,7 @@ def _furthest(txn: Txn, job: Job) -> int:
     return _CAPABILITY
 
 
-def _reaches(txn: Txn, job: Job, shelves: tuple[bytes, ...], floor: bytes, stage: int) -> bool:
+def _reaches(txn: Txn, job: Job, shelves: tuple[bytes, ...], floor: book.Floor, stage: int) -> bool:
     """Whether some offer on these shelves passes every condition before `stage`."""
     for shelf in shelves:
         for _, offer_id in book.walk(txn, shelf, job, floor):

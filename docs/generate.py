@@ -31,7 +31,9 @@ share.
 def render() -> str:
     """The whole page."""
     verbs = list(_verbs(TREE, ("tb-cli",)))
-    shared = {option.name: option for option in build("x", Verb("cli.chain:status", "")).params}
+    shared = {
+        str(option.name): option for option in build("x", Verb("cli.chain:status", "")).params
+    }
     lines = [INTRODUCTION, "## Options of every command", ""]
     lines += ["They may stand before the command as well, but for `--json`.", ""]
     lines += map(_entry, shared.values())
@@ -61,7 +63,7 @@ def _section(path: str, verb: Verb, shared: set[str]) -> Iterator[str]:
     command = build(path.split()[-1], verb)
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     chosen = [p for p in command.params if p not in arguments and p.name not in shared]
-    usage = [path, "[OPTIONS]", *(argument.metavar for argument in arguments)]
+    usage = [path, "[OPTIONS]", *(str(argument.metavar) for argument in arguments)]
     yield from (f"### {path}", "", "```text", " ".join(usage), "```", "")
     yield from ("*Changes the market.*", "") if verb.writes else ()
     for paragraph in (command.help or "").split("\n\n"):

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis
 
 from compute_market import audit, ledger, lifecycle
 from compute_market.config import DEFAULTS, Config
@@ -14,6 +16,10 @@ from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
 from compute_market.store import Store, Txn
 
 T = TypeVar("T")
+
+# A busy machine makes no property false.
+hypothesis.register_profile("market", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.load_profile("market")
 
 START_MS = 1_800_000_000_000
 DIGEST = bytes(range(32))

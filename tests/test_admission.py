@@ -327,6 +327,15 @@ def test_refuse_names_the_exact_wait(shared: Market, standing: Standing) -> None
     check_the_wait_is_exact(shared, standing)
 
 
+def test_refuse_names_the_exact_wait_when_a_fraction_decides(shared: Market) -> None:
+    # Nothing may be left of 30 000 millionths: half of one is left a millisecond before the end.
+    config = replace(DEFAULTS, fair_share_cap_ppm=10_000, burst_quota_micro=0)
+    party = (30_000, 0, 0)
+    standing = Standing(config, 10, party, party, 6)
+    check_the_wait_is_exact(shared, standing)
+    assert verdict_at(shared, standing, 0).retry_after_ms == 59_999
+
+
 def test_refuse_names_the_exact_wait_at_a_refill_rate_with_six_decimals(shared: Market) -> None:
     # 1.5 millionths a millisecond: half of one has come together before the question is asked.
     config = replace(DEFAULTS, burst_refill_rate_micro=1500)

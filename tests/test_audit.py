@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from compute_market import audit, cancellations, jobs, ledger, offers, receipts, settlement
+from compute_market import audit, book, cancellations, jobs, ledger, offers, receipts, settlement
 from compute_market.records import replace
 from compute_market.schema import TABLES, pack_u64
 from compute_market.store import Txn
@@ -83,6 +83,12 @@ def put_balance(txn: Txn, account: str, amount: int) -> None:
 
 def add_balance(txn: Txn, account: str, amount: int) -> None:
     put_balance(txn, account, ledger.balance(txn, account, "CT") + amount)
+
+
+def leaf_above(txn: Txn, offer_id: bytes) -> bytes:
+    """The lowest node of the index above an offer."""
+    *_, (leaf, _, _) = book.nodes_of(entry_of(txn, "book", offer_id))
+    return leaf
 
 
 def entry_of(txn: Txn, table: str, value: bytes) -> bytes:
@@ -226,12 +232,17 @@ OFFERS = (
         lambda txn: edit(txn, "offers", b"main", state="exhausted"),
     ),
     Case(
-        "the first of each class is its head",
+        "each node knows the least below it",
         "heads",
         "main",
-        lambda txn: txn.put("heads", entry_of(txn, "heads", b"main"), b"small"),
+        lambda txn: txn.put("heads", leaf_above(txn, b"main"), bytes(20)),
     ),
-    Case("one head per class", "heads", "*", lambda txn: txn.put("heads", b"x" * 40, b"main")),
+    Case(
+        "no node without offers below it",
+        "heads",
+        "*",
+        lambda txn: txn.put("heads", b"x" * 40, b"main"),
+    ),
     Case(
         "every score is ranked",
         "standing",

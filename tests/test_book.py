@@ -50,10 +50,14 @@ def asks(**fields: Any) -> Job:
 
 def is_adequate(offer: Offer, job: Job) -> bool:
     """Whether the walk of a job looks into the class of an offer."""
-    _, group, _ = book.place_of(offer, book.OPEN)
-    floor = book.floor_of(job)
-    assert len(group) == len(floor)
-    return all(map(ge, group, floor))
+    return reaches(offer, book.floor_of(job))
+
+
+def reaches(offer: Offer, floor: book.Floor) -> bool:
+    _, group, order = book.place_of(offer, book.OPEN)
+    assert len(group) == len(floor.least)
+    dear = book._is_dearer(group, order, floor.price_max)
+    return all(map(ge, group, floor.least)) and not dear
 
 
 def insert(txn: Txn, *offers: Offer) -> None:
@@ -165,20 +169,25 @@ def test_class_hides_offers_short_by_a_power_of_two() -> None:
     for bits in range(1, 63):
         size = 2**bits
         assert not is_adequate(has(units_left=size - 1), asks(units=size))
-        assert not is_adequate(has(price_per_unit=size), asks(max_price_per_unit=size - 1))
-        assert not is_adequate(has(consumer_bond=size), asks(consumer_bond=size - 1))
+        assert not is_adequate(has(consumer_bond=size + 1), asks(consumer_bond=size))
+
+
+@pytest.mark.parametrize("multiplier_ppm", [500_000, 570_000, 990_000, 1_000_000])
+def test_walk_hides_offers_dearer_than_the_cap(multiplier_ppm: int) -> None:
+    for price in (1, 2, 100, 10**6, 2**62):
+        offer = has(price_per_unit=price + 1, multiplier_ppm=multiplier_ppm)
+        assert not is_adequate(offer, asks(max_price_per_unit=price))
+        assert is_adequate(offer, asks(max_price_per_unit=price + 1))
 
 
 def test_floor_leaves_out_what_it_is_told_to() -> None:
     job = asks(cpu_cores=4, units=100, max_price_per_unit=3, consumer_bond=2)
-    _, dear, _ = book.place_of(
-        has(cpu_cores=4, price_per_unit=1000, consumer_bond=1000, units_left=1000), book.OPEN
-    )
-    _, used, _ = book.place_of(has(cpu_cores=4, price_per_unit=1, units_left=0), book.OPEN)
-    assert not all(map(ge, dear, book.floor_of(job)))
-    assert all(map(ge, dear, book.floor_of(job, terms=False)))
-    assert not all(map(ge, used, book.floor_of(job)))
-    assert all(map(ge, used, book.floor_of(job, units=False)))
+    dear = has(cpu_cores=4, price_per_unit=1000, consumer_bond=1000, units_left=1000)
+    used = has(cpu_cores=4, price_per_unit=1, units_left=0)
+    assert not reaches(dear, book.floor_of(job))
+    assert reaches(dear, book.floor_of(job, terms=False))
+    assert not reaches(used, book.floor_of(job))
+    assert reaches(used, book.floor_of(job, units=False))
 
 
 # Families.

@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.cli_support import without
+
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PAGES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
@@ -120,12 +122,15 @@ def test_links_lead_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/commands.md"])
 def test_commands_print_what_is_written(page: str, tmp_path: Path) -> None:
-    if shutil.which("bash") is None:
-        pytest.skip("bash is not installed")
+    if missing := without("bash"):
+        pytest.skip(missing)
     expected = list(commands((ROOT / page).read_text(encoding="utf-8")))
     if not expected:
         pytest.skip(f"{page} has no console fence")
     printed = run_in_shell([command.typed for command in expected], tmp_path)
-    assert [(command.typed, masked(command.printed)) for command in expected] == [
-        (command.typed, masked(text)) for command, text in zip(expected, printed, strict=True)
+    wrong = [
+        f"$ {command.typed}\n[written]\n{command.printed}[printed]\n{text}"
+        for command, text in zip(expected, printed, strict=True)
+        if masked(command.printed) != masked(text)
     ]
+    assert not wrong, "\n" + "\n".join(wrong)

@@ -6,6 +6,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pytest
 from blake3 import blake3
 
 from compute_market.errors import BusyError, IntegrityError, UsageError
-from compute_market.hashing.cpu import hash_bytes, hash_file, hash_stream, open_slice
+from compute_market.hashing.cpu import hash_bytes, hash_file, hash_opened, hash_stream, open_slice
 
 FIXED_POINTS = [
     (b"", "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
@@ -247,12 +248,30 @@ def test_hash_file_gives_no_digest_of_a_file_that_announces_another_length() -> 
         hash_file("/proc/self/status")
 
 
-def test_hash_file_survives_an_interrupted_caller(write: Callable[[bytes], str]) -> None:
-    path = write(pattern(20 * MIB))
+@pytest.mark.parametrize(
+    ("length", "announced"),
+    [(0, 1), (1, 0), (3, 4), (4, 3), (3 * MIB, 5 * MIB), (6 * MIB, 5 * MIB), (9 * MIB, 12 * MIB)],
+)
+@pytest.mark.parametrize("threads", [None, 1])
+def test_hash_opened_gives_no_digest_of_a_file_of_another_length(
+    length: int, announced: int, threads: int | None, write: Callable[[bytes], str]
+) -> None:
+    path = write(bytes(length))
+    descriptor, _ = open_slice(path)
+    try:
+        with pytest.raises(IntegrityError, match="changed while it was read"):
+            hash_opened(path, descriptor, announced, threads)
+    finally:
+        os.close(descriptor)
+
+
+def test_hash_file_leaves_no_reader_behind_when_interrupted(write: Callable[[bytes], str]) -> None:
+    path = write(bytes(20 * MIB))
+    before = threading.active_count()
 
     def interrupt(count: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         hash_file(path, None, interrupt)
-    assert hash_file(path)[0] == blake3(pattern(20 * MIB)).digest()
+    assert threading.active_count() == before

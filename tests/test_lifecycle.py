@@ -654,6 +654,17 @@ def test_prove_of_several_slices_gives_each_its_verdict(market: Market) -> None:
     assert score(market) == 5
 
 
+def test_prove_with_two_outputs_for_a_slice_conflicts(market: Market) -> None:
+    market.post(reputation=5)
+    market.submit(lengths=(1, 1))
+    before = contents(market)
+    with pytest.raises(ConflictError, match="slice 1 of job job is proven with another output"):
+        market.update(
+            lambda txn: lifecycle.prove(txn, market.config, "job", [(1, DIGEST), (1, WRONG)])
+        )
+    assert contents(market) == before
+
+
 @pytest.mark.parametrize("index", [-1, 2, 2**40])
 def test_prove_of_an_index_the_job_does_not_have_is_refused(market: Market, index: int) -> None:
     market.post()
@@ -997,6 +1008,19 @@ def test_cancel_by_the_provider_counts_within_the_window(
         if n < 2:
             real.advance(gap_secs)
     assert real.balance("burned") == burned
+
+
+def test_cancels_before_the_window_do_not_count_however_many(real: Market) -> None:
+    real.post(reputation=1000, provider_bond=10)
+    real.configure(provider_cancel_penalty_after=1000)
+    for n in range(70):
+        real.submit(f"job-{n}")
+        real.cancel(f"job-{n}", by="provider")
+    real.advance(86_401)
+    real.configure(provider_cancel_penalty_after=2)
+    real.submit()
+    real.cancel(by="provider")
+    assert real.balance("burned") == 0
 
 
 def test_cancels_by_the_client_and_of_others_do_not_count(real: Market) -> None:

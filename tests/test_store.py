@@ -507,9 +507,32 @@ def test_open_accepts_a_file_that_lacks_pages_nobody_wrote(path: Path, store: St
 def test_open_closes_the_environment_when_it_fails(path: Path, store: Store) -> None:
     store.update(lambda txn: txn.put("meta", b"schema", bytes([99])), now_ms=0)
     store.close()
-    for _ in range(2):  # A leaked environment would say "already open" the second time.
-        with pytest.raises(UsageError, match="schema 99"):
+    failures = []  # They keep what was opened alive: it would be "already open" the second time.
+    for _ in range(2):
+        with pytest.raises(UsageError, match="schema 99") as caught:
             open_store(path)
+        failures.append(caught)
+
+
+@pytest.mark.parametrize("lost", ["data.mdb", "lock.mdb", "write.lock"])
+def test_open_without_one_of_the_files_begins_no_new_market(
+    path: Path, store: Store, lost: str
+) -> None:
+    """The two lock files hold nothing and are made again; the data is not."""
+    store.update(put(b"a"), now_ms=0)
+    store.close()
+    (path / lost).unlink()
+    if lost == "data.mdb":
+        with pytest.raises(IntegrityError, match=r"data\.mdb") as caught:
+            open_store(path, market_id=b"x" * 16)
+        assert "backup" in (caught.value.hint or "")
+        assert not (path / "data.mdb").exists()
+    else:
+        reopened = open_store(path, market_id=b"x" * 16)
+        assert reopened.view(get(b"a"), now_ms=0) == b"1"
+        assert reopened.view(get(b"market_id", "meta"), now_ms=0) == bytes(16)
+        reopened.update(put(b"b"), now_ms=0)
+        reopened.close()
 
 
 def _twice(store: Store) -> None:
@@ -1054,6 +1077,27 @@ def test_creating_on_a_full_disk_is_busy(tmp_path: Path, free_pages: int) -> Non
     )
     assert re.match(r"busy .* \| .*free some disk space", said["full"])
     assert said["retry"] == "ok 0"
+
+
+def test_opening_a_restored_copy_on_a_full_disk_is_busy(tmp_path: Path) -> None:
+    """A copy that holds the data alone has its lock files still to be made."""
+    said = in_a_mount(
+        tmp_path / "mount",
+        "size=1m",
+        textwrap.dedent(FULL_DISK)
+        + textwrap.dedent("""
+        store = open_store()
+        store.update(lambda txn: txn.put("taps", b"kept"), now_ms=0)
+        store.close()
+        os.remove(sys.argv[1] + "/lock.mdb")
+        fill(0)
+        attempt("full", open_store)
+        os.remove(mount + "/filler")
+        attempt("retry", lambda: open_store().view(size, now_ms=0))
+        """),
+    )
+    assert re.match(r"busy .* \| .*free some disk space", said["full"])
+    assert said["retry"] == "ok 1"
 
 
 def test_errors_have_a_json_form(path: Path, holder: Child) -> None:

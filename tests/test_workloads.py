@@ -119,6 +119,15 @@ def test_run_yields_nothing_for_no_paths() -> None:
     assert run([]) == []
 
 
+def test_run_keeps_the_order_however_long_a_slice_for_the_pool_has_to_wait(
+    slices: list[str],
+) -> None:
+    short, middle = slices[1], slices[6]
+    for gap in (1, 1022, 1023, 1024, 1025, 3000):
+        paths = [middle, *[short] * gap, middle, *[short] * gap, middle, middle]
+        assert [result.path for result in run(paths)] == paths
+
+
 @pytest.mark.parametrize("length", [10, 100 * KIB])
 @pytest.mark.parametrize("pooled", [False, True])
 def test_run_reads_a_million_paths_no_faster_than_results_are_taken(
@@ -195,6 +204,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
         "transcode = workload_plugin:count\n"
         "short_proof = workload_plugin:short_proof\n"
         "meddle = workload_plugin:meddle\n"
+        "zeros = workload_plugin:zeros\n"
         "text = workload_plugin:__name__\n"
         "absent = workload_plugin:absent\n"
         "unimportable = workload_plugin_gone:count\n"
@@ -207,6 +217,8 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
         "    return os.read(descriptor, length).rjust(32)[-32:]\n"
         "def short_proof(path, descriptor, length):\n"
         "    return b'too short'\n"
+        "def zeros(path, descriptor, length):\n"
+        "    return bytes(32)\n"
         "def meddle(path, descriptor, length):\n"
         "    with open(path, 'ab') as file:\n"
         "        file.write(b'more')\n"
@@ -240,7 +252,7 @@ def test_resolve_refuses_an_unknown_name_and_lists_the_known_ones(plugin: Module
     assert error.value.reason == "unknown_workload"
     assert error.value.message == (
         "unknown workload 'transcoding': known are absent, count, gpu_hash, inference, meddle, "
-        "short_proof, text, transcode, unimportable"
+        "short_proof, text, transcode, unimportable, zeros"
     )
 
 
@@ -302,7 +314,8 @@ def test_run_takes_what_has_not_changed_from_the_cache(plugin: ModuleType, tmp_p
         assert (proof(path), runs()) == (b"xyz", 1)
 
         # Another workload has another proof.
-        assert proof(path, name="inference") == blake3(b"xyz").digest()
+        assert proof(path, name="zeros") == bytes(32)
+        assert (proof(path), runs()) == (b"xyz", 0)
 
 
 @pytest.mark.parametrize(("age_ms", "cached"), [(0, False), (1999, False), (2001, True)])
@@ -370,6 +383,11 @@ def counted():
     forks += 1
     return fork()
 os.fork = counted
+def show_children():
+    try:
+        print(forks, "still there", os.waitpid(-1, os.WNOHANG))
+    except ChildProcessError:
+        print(forks, "and gone")
 done = []
 for may_fork in (True, False):
     reports = []
@@ -383,12 +401,17 @@ with Runner(3, may_fork=True) as runner:
     for _ in range(500):
         next(results)
     results.close()
-    print(forks)
+    show_children()
+
+    def fail(bytes_done):
+        raise KeyboardInterrupt
     try:
-        os.waitpid(-1, os.WNOHANG)
-    except ChildProcessError:
-        print("no child left")
+        list(runner.run("transcode", paths[:990], now_ms=4 * 10**12, progress=fail))
+    except KeyboardInterrupt as interrupt:
+        show_children()
 """
     for index in range(1000):
-        (tmp_path / str(index)).write_text(str(index) * (20_000 if index % 400 == 399 else 1))
-    assert python(script, str(tmp_path)) == ("3 True\n3 True\nTrue 1001 1\n6\nno child left\n")
+        (tmp_path / str(index)).write_text(str(index) * (20_000 if index % 400 == 399 else 500))
+    assert python(script, str(tmp_path)) == (
+        "3 True\n3 True\nTrue 1001 1\n6 and gone\n9 and gone\n"
+    )

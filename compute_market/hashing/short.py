@@ -83,12 +83,13 @@ class Helpers:
         # Where no more processes or descriptors are to be had, those there are do the work.
         with suppress(OSError):
             for _ in range(count):
-                self._helpers.append(_Helper(settled_ns, self._helpers))
+                self._helpers.append(_Helper(settled_ns))
 
     def __enter__(self) -> "Helpers":
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Each helper holds copies of the pipes of those before it, so the last one ends first.
         for helper in self._helpers:
             helper.hang_up()
         for helper in self._helpers:
@@ -120,7 +121,7 @@ class _Helper:
     So it is reading when this process writes, and a full pipe can never make both wait.
     """
 
-    def __init__(self, settled_ns: int, older: "list[_Helper]") -> None:
+    def __init__(self, settled_ns: int) -> None:
         request_end, self._requests = os.pipe()
         self._replies, reply_end = os.pipe()
         # Ctrl-C reaches every process of the terminal. This one decides what becomes of it; a
@@ -132,9 +133,7 @@ class _Helper:
                 # Whatever happens, this copy of the program must not go on as if it were the
                 # program: nothing may be flushed, rolled back or reported twice.
                 try:
-                    # A pipe of which a copy is left open here would not close for its helper.
-                    for helper in (*older, self):
-                        helper.hang_up()
+                    self.hang_up()
                     _serve(request_end, reply_end, settled_ns)
                 finally:
                     os._exit(0)

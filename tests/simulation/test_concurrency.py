@@ -1,6 +1,7 @@
 """Eight real `tb-cli` processes at once on one home: sums hold, and nobody waits for ever."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -328,23 +329,27 @@ def test_two_processes_make_a_home_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_readers_see_whole_transactions(home: Home) -> None:
-    """Jobs are cancelled ten at a time: no reader ever sees another number of them, and for each
+    """Jobs are cancelled five at a time: no reader ever sees another number of them, and for each
     job the escrow, the payment and the refund always add up to its price."""
-    jobs = ids("job", 600)
+    jobs = ids("job", 900)
     submit(home, {job_id: [slice_of(10)] * 3 for job_id in jobs}, prove=1)
     ct, it = split(3 * PRICE, FEE_PCT_CT)
-    writer = home.start("compute", "cancel", "-", "--jsonl", "--chunk", "10", stdin="\n".join(jobs))
+    read, write = os.pipe()
+    writer = home.start("batch", "-", stdin=read)
+    os.close(read)
+    feeder = threading.Thread(target=feed, args=(write, jobs), daemon=True)
     amidst = 0
     with home.store() as store:
         watcher = Watcher(store)
         watcher.start()
+        feeder.start()
         while True:
             is_last = writer.ended
             listed = [json.loads(line) for line in home.run("compute", "list", "--jsonl")]
             assert [job["job_id"] for job in listed] == jobs
             cancelled = [job["state"] == "cancelled" for job in listed]
             assert cancelled == sorted(cancelled, reverse=True)
-            assert sum(cancelled) % 10 == 0
+            assert sum(cancelled) % 5 == 0
             for job in listed:
                 sums = job["escrow"], job["paid"], job["refunded"]
                 assert sum(part["ct"] for part in sums) == ct
@@ -354,12 +359,22 @@ def test_readers_see_whole_transactions(home: Home) -> None:
                 break
         watcher.end()
     assert writer.end() == 0
+    assert amidst > 0, "nobody listed while it happened"
     assert watcher.wrong == []
     # The number of cancelled jobs in each snapshot, in the order they were taken.
     assert watcher.seen == sorted(watcher.seen)
-    assert all(number % 10 == 0 for number in watcher.seen)
+    assert all(number % 5 == 0 for number in watcher.seen)
     assert len(set(watcher.seen)) > 2, "nobody looked while it happened"
     assert home.violations() == []
+
+
+def feed(stdin: int, jobs: list[str]) -> None:
+    """Have five jobs cancelled every few milliseconds, so that it takes longer than a listing."""
+    with open(stdin, "w") as lines:
+        for first in range(0, len(jobs), 5):
+            lines.write(f"compute cancel {' '.join(jobs[first : first + 5])}\n")
+            lines.flush()
+            time.sleep(0.004)
 
 
 class Watcher(threading.Thread):
