@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
+from cli import files
 from cli.render import emit, note, report, write_json, write_jsonl
 from cli.session import Session
 from compute_market.errors import (
@@ -105,10 +106,7 @@ class Report:
 
     def write_failed(self, path: str) -> None:
         """Write the names that failed, one per line, ready to be read by `-`."""
-        temporary = f"{path}.{os.getpid()}.tmp"
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.writelines(f"{name}\n" for name in self._names)
-        os.replace(temporary, path)
+        files.replace(path, "".join(f"{name}\n" for name in self._names))
 
     def _document(self, outcome: Outcome) -> dict[str, Any]:
         document = outcome.document

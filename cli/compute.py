@@ -3,6 +3,7 @@
 import os
 import time
 from functools import partial
+from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
 import typer
@@ -100,14 +101,8 @@ def list_(
         return [jobs.document(txn, job) for job in found], last
 
     listing = Listing(session, _LIST_COLUMNS, jsonl=jsonl)
-    left = limit
-    after: bytes | None = b""
-    while after is not None and left != 0:
-        documents, after = session.view(partial(page, after=after))
-        for document in documents[:left]:
-            listing.add(document)
-        if left is not None:
-            left -= min(left, len(documents))
+    for document in islice(chain.from_iterable(session.pages(page, b"")), limit):
+        listing.add(document)
     listing.end()
 
 
@@ -153,7 +148,12 @@ def requirements(ctx: typer.Context, job_id: options.JobId) -> None:
 
 def explain(
     ctx: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="JOB|FILE", autocompletion=options.complete_job)],
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB|FILE", help="A job id, or a job file.", autocompletion=options.complete_job
+        ),
+    ],
     offer: Annotated[
         str | None,
         typer.Option(help="Only this offer.", autocompletion=options.complete_offer),
@@ -234,7 +234,7 @@ def wait(
         if not left:
             break
         if give_up is not None and time.monotonic() >= give_up:
-            raise PendingError(f"{len(left)} jobs have not ended: {' '.join(left[:5])}")
+            raise PendingError(f"not ended yet: {' '.join(left[:5])}", waiting=len(left))
         time.sleep(_WAIT_POLL_S)
     if session.json:
         write_json(ended)

@@ -1,10 +1,12 @@
 """Reading what operators hand in: a file, or stdin as `-`."""
 
+import errno
 import os
 import stat
 import sys
+from contextlib import suppress
 
-from compute_market.errors import UsageError
+from compute_market.errors import BusyError, UsageError
 
 SIZE_MAX = 64 * 2**20
 
@@ -18,6 +20,25 @@ def read(path: str) -> bytes:
     if len(data) > SIZE_MAX:
         raise UsageError(f"{path}: more than {SIZE_MAX} bytes")
     return data
+
+
+def replace(path: str, text: str) -> None:
+    """Write a file of results at once: readers see the old one or the new one, never half of it.
+
+    Raises BusyError on a full disk, else UsageError naming the file.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            os.unlink(temporary)
+        message = f"{path}: {(error.strerror or str(error)).lower()}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise BusyError(message, hint="free some disk space and try again") from error
+        raise UsageError(message) from error
 
 
 def source_of(path: str) -> str:

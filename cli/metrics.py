@@ -1,14 +1,12 @@
 """`metrics`: the Prometheus text exposition, on stdout or for the textfile collector."""
 
-import os
 import sys
-from contextlib import suppress
 from typing import Annotated
 
 import typer
 
+from cli import files
 from cli.session import Session
-from compute_market.errors import UsageError
 
 
 def metrics(
@@ -27,12 +25,4 @@ def metrics(
     if textfile is None:
         sys.stdout.write(text)
         return
-    temporary = f"{textfile}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, textfile)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise UsageError(f"{textfile}: {error.strerror}") from error
+    files.replace(textfile, text)

@@ -1,6 +1,6 @@
 """Verbs on offers: post, list, show, withdraw."""
 
-from functools import partial
+from itertools import chain, islice
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +11,7 @@ from cli.session import Session
 from compute_market import lifecycle, offers
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
-from compute_market.records import OFFER_STATES, check_id
+from compute_market.records import OFFER_STATES, Offer, check_id
 from compute_market.requests import OfferRequest, build, parse_many
 from compute_market.store import Txn
 
@@ -104,7 +104,9 @@ def post(
             "matched": posted.matched,
         }
         name = posted.offer.offer_id
-        text = f"posted offer {name}" if posted.changed else f"offer {name} exists, unchanged"
+        text = f"posted offer {name}"
+        if not posted.changed:
+            text = f"offer {name} exists, unchanged: {posted.offer.state}"
         if posted.matched:
             text += f", taken by {' '.join(posted.matched)}"
         return bulk.Outcome(name, text, document)
@@ -126,21 +128,18 @@ def list_(
     """List offers by id."""
     session = Session.of(ctx)
     options.check_choices("--state", state, OFFER_STATES)
-    listing = Listing(session, _COLUMNS, jsonl=jsonl)
-    after: bytes | None = b""
-    left = limit
-    while after is not None and left != 0:
-        found, after = session.view(partial(offers.page, after=after, limit=_PAGE))
-        wanted = [
+
+    def page(txn: Txn, after: bytes) -> tuple[list[Offer], bytes | None]:
+        found, last = offers.page(txn, after, _PAGE)
+        return [
             offer
             for offer in found
-            if (not state or offer.state in state)
-            and (provider is None or offer.provider == provider)
-        ]
-        for offer in wanted[:left]:
-            listing.add(offers.document(offer))
-        if left is not None:
-            left -= min(left, len(wanted))
+            if (not state or offer.state in state) and provider in (None, offer.provider)
+        ], last
+
+    listing = Listing(session, _COLUMNS, jsonl=jsonl)
+    for offer in islice(chain.from_iterable(session.pages(page, b"")), limit):
+        listing.add(offers.document(offer))
     listing.end()
 
 

@@ -1,6 +1,6 @@
 """Verbs on receipts: list, show."""
 
-from functools import partial
+from itertools import chain, islice
 from typing import Annotated, Any
 
 import typer
@@ -28,19 +28,14 @@ def list_(
     """List receipts in the order they were issued."""
     session = Session.of(ctx)
     listing = Listing(session, _COLUMNS, jsonl=jsonl)
-    after, left = 0, limit
     damaged = False
-    while left != 0:
-        found = session.view(partial(_page, after=after))
-        documents = [document for _, document in found if document is not None]
-        damaged = damaged or len(documents) < len(found)
-        wanted = [d for d in documents if job is None or d["job_id"] == job]
-        for document in wanted[:left]:
+    found = chain.from_iterable(session.pages(_page, 0))
+    wanted = (d for d in found if d is None or job in (None, d["job_id"]))
+    for document in islice(wanted, limit):
+        if document is None:
+            damaged = True
+        else:
             listing.add(document)
-        if len(found) < _PAGE:
-            break
-        after = found[-1][0]
-        left = None if left is None else left - min(left, len(wanted))
     listing.end()
     if damaged:
         moved = 0 if session.store.readonly else session.update(_quarantine_damaged)
@@ -57,15 +52,18 @@ def show(
     emit(session, document, fields(document))
 
 
-def _page(txn: Txn, after: int) -> list[tuple[int, dict[str, Any] | None]]:
-    found: list[tuple[int, dict[str, Any] | None]] = []
+def _page(txn: Txn, after: int) -> tuple[list[dict[str, Any] | None], int | None]:
+    """A page of receipts, None for each that is damaged or in quarantine."""
+    found: list[dict[str, Any] | None] = []
+    last = after
     for seq, key, receipt in receipts.page(txn, after, _PAGE):
         settled = settlement.of(txn, key)
         if receipt is None or settled is None:
-            found.append((seq, None))
+            found.append(None)
         else:
-            found.append((seq, receipts.document(receipt, settled)))
-    return found
+            found.append(receipts.document(receipt, settled))
+        last = seq
+    return found, last if len(found) == _PAGE else None
 
 
 def _find(txn: Txn, target: str) -> dict[str, Any]:

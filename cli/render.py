@@ -114,4 +114,6 @@ def report(error: MarketError, as_json: bool) -> int:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """A message on one line of a terminal that it cannot command."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

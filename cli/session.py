@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market import cancellations, config, lifecycle
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
     from typer import Context
 
 T = TypeVar("T")
+K = TypeVar("K")
+
+# Pages of a listing after which the data file is mapped anew.
+_PAGES_MAPPED = 64
 
 
 class Session:
@@ -140,6 +146,24 @@ class Session:
                 self.update(lambda txn: None, wait=False)
         return self.store.view(fn, now_ms=at)
 
+    def pages(
+        self, fetch: Callable[[Txn, K], tuple[list[T], K | None]], start: K
+    ) -> Iterator[list[T]]:
+        """What `fetch` finds page by page, each in a short transaction of its own.
+
+        It gets the key to go on after, and returns the next one or None. Memory stays flat however
+        long a listing is.
+        """
+        after = start
+        for number in count(1):
+            found, last = self.view(partial(_from, fetch, after))
+            yield found
+            if last is None:
+                return
+            after = last
+            if number % _PAGES_MAPPED == 0:
+                self.store.let_go()
+
     def follow_log(self) -> None:
         """Make `cancellations.log` whole; a failure is a warning, the table is the truth."""
         if self.store.readonly:
@@ -183,6 +207,12 @@ class Session:
 
         self._throw_away = tempfile.TemporaryDirectory(prefix="tb-dry-run-")
         return os.path.join(self._throw_away.name, "market")
+
+
+def _from(
+    fetch: Callable[[Txn, K], tuple[list[T], K | None]], after: K, txn: Txn
+) -> tuple[list[T], K | None]:
+    return fetch(txn, after)
 
 
 def _collect_garbage() -> None:

@@ -48,10 +48,14 @@ def backup(
         os.mkdir(path, mode=0o700)
     except OSError as error:
         raise UsageError(f"{target}: {(error.strerror or str(error)).lower()}") from error
-    session.store.backup(path)
     configuration = os.path.join(session.home, "config.toml")
-    if os.path.exists(configuration):
-        shutil.copyfile(configuration, os.path.join(target, "config.toml"))
+    try:
+        session.store.backup(path)
+        if os.path.exists(configuration):
+            shutil.copyfile(configuration, os.path.join(target, "config.toml"))
+    except BaseException:
+        shutil.rmtree(target)  # Half a copy would only stand in the way of the next.
+        raise
     size = os.stat(os.path.join(path, "data.mdb")).st_size
     emit(session, {"path": target, "bytes": size}, f"wrote {size} bytes to {target}")
 

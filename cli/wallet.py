@@ -1,6 +1,6 @@
 """Verbs on wallets: deposit, withdraw, balance, history."""
 
-from functools import partial
+from itertools import chain, islice
 from typing import Annotated, Any, Literal
 
 import typer
@@ -11,7 +11,7 @@ from cli.session import Session
 from compute_market import jobs, ledger
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
-from compute_market.records import check_id
+from compute_market.records import Posting, check_id
 from compute_market.store import Txn
 
 _PAGE = 1000
@@ -50,15 +50,13 @@ def history(
     check_id(owner, "owner")
     columns = ("seq", "at_ms", "token", "amount", "debit", "credit", "event", "ref")
     listing = Listing(session, columns, jsonl=jsonl)
-    after, left = 0, limit
-    while left != 0:
-        found = session.view(partial(ledger.history, owner=owner, after=after, limit=_PAGE))
-        for posting in found[:left]:
-            listing.add(ledger.posting_document(posting))
-        if len(found) < _PAGE:
-            break
-        after = found[-1].seq
-        left = None if left is None else left - min(left, len(found))
+
+    def page(txn: Txn, after: int) -> tuple[list[Posting], int | None]:
+        found = ledger.history(txn, owner, after, _PAGE)
+        return found, found[-1].seq if len(found) == _PAGE else None
+
+    for posting in islice(chain.from_iterable(session.pages(page, 0)), limit):
+        listing.add(ledger.posting_document(posting))
     listing.end()
 
 

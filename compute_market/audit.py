@@ -59,8 +59,9 @@ def check(txn: Txn, config: Config) -> Iterator[Violation]:
     if not damaged.keys() & {"offers", "jobs", "slices", "reputation"}:
         yield from _offers(txn)
         yield from _ranking(txn)
-        yield from _jobs(txn)
         yield from _lines(txn)
+    if not damaged.keys() & {"jobs", "slices", "settlements"}:
+        yield from _jobs(txn)
     if not damaged.keys() & {"postings", "jobs", "settlements", "receipts", "receipt_chain"}:
         yield from _counters(txn)
     if "cancellations" not in damaged and "jobs" not in damaged:
@@ -380,7 +381,7 @@ def _receipt(txn: Txn, key: bytes, value: bytes) -> Iterator[Violation]:
     if settled is None or job is None:
         yield Violation("settlements", key.hex(), "every receipt is settled", "missing")
         return
-    waits = txn.get("unsettled", pack_u64(receipt.seq)) == key
+    waits = txn.get("unsettled", pack_u64(receipt.seq)) == key + receipt.job_id.encode()
     due = payment(0, receipt.quote_price * receipt.units, job.fee_pct_ct)
     if (settled.ct, settled.it) != due:
         yield Violation(

@@ -206,7 +206,9 @@ def translated(path: str) -> Iterator[None]:
     """Turn errors of LMDB and the file system into errors an operator can act on."""
     try:
         yield
-    except (lmdb.MapFullError, lmdb.ReadersFullError, lmdb.TxnFullError) as error:
+    except (lmdb.ReadersFullError, lmdb.TlsFullError) as error:
+        raise BusyError(f"{path}: {error}", hint="let some commands end first") from error
+    except (lmdb.MapFullError, lmdb.TxnFullError) as error:
         raise BusyError(
             f"{path}: {error}", hint="give the store more room with a larger map_size_gib"
         ) from error
@@ -234,6 +236,8 @@ def _translate(path: str, error: OSError) -> MarketError:
         return BusyError(what, hint=_FREE_SPACE)
     if error.errno == errno.EIO:
         return IntegrityError(what, hint="the disk failed; restore the directory from a backup")
+    if error.errno == errno.ENOMEM:
+        return BusyError(what, hint="allow more address space, or set a smaller map_size_gib")
     if error.errno == errno.EINVAL:
         return InternalError(what)
     return UsageError(what, hint="choose another directory with --home or TB_HOME")

@@ -95,6 +95,10 @@ def _gauge(txn: Txn, config: Config, name: str) -> Samples:
     elif name == "scheduler_queue_depth":
         for priority in PRIORITIES:
             yield (priority,), queue.depth(txn, priority)
+    elif name == "scheduler_pending_jobs":
+        yield (), txn.size("pending")
+    elif name == "settle_pending_receipts":
+        yield (), txn.size("unsettled")
     elif name == "provider_reputation_score":
         for _, provider, score in nlargest(SERIES_MAX, reputation.recent(txn)):
             yield (provider,), score

@@ -18,7 +18,6 @@ from compute_market.records import (
     Job,
     JobState,
     Offer,
-    Receipt,
     Settlement,
     Slice,
     Token,
@@ -246,9 +245,8 @@ def close(
     return job
 
 
-def mark_paid(txn: Txn, receipt: Receipt, settled: Settlement) -> None:
-    """Show on the job what a receipt that had waited was paid."""
-    job = get(txn, receipt.job_id)
+def mark_paid(txn: Txn, job: Job, settled: Settlement) -> None:
+    """Show on the job what its receipt, which had waited, was paid."""
     _write(txn, _paid(job, settled))
 
 
@@ -259,8 +257,7 @@ def balance_document(txn: Txn, owner: str) -> dict[str, Any]:
     """
     escrow: dict[Token, int] = {"CT": 0, "IT": 0}
     bonds = 0
-    waiting = (receipts.find(txn, key) for key in settlement.pending(txn))
-    ended = (get(txn, receipt.job_id) for receipt in waiting if receipt is not None)
+    ended = (get(txn, waiting.job_id) for waiting in settlement.pending(txn))
     for job in (*live(txn), *ended):
         if job.buyer == owner:
             for token in ledger.TOKENS:

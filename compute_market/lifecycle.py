@@ -87,10 +87,9 @@ def housekeeping(txn: Txn, config: Config, sweep_limit: int = SWEEP_LIMIT) -> li
     chain.remember(txn, config)
     settlement.activate(txn, config)
     if settlement.is_real(txn, config):
-        for key in settlement.pending(txn):
-            receipt = receipts.find(txn, key)
-            if receipt is not None:
-                jobs.mark_paid(txn, receipt, settlement.apply_pending(txn, receipt))
+        for waiting in settlement.pending(txn):
+            job = jobs.get(txn, waiting.job_id)
+            jobs.mark_paid(txn, job, settlement.apply_pending(txn, waiting, job))
     return expire(txn, config, sweep_limit) + work(txn, config)
 
 

@@ -92,13 +92,14 @@ class WriteLock:
 def _holder(path: str) -> int | None:
     """The pid that holds the lock on the file at `path`, from the kernel's own table."""
     try:
-        inode = os.stat(path).st_ino
+        status = os.stat(path)
+        device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
         with open("/proc/locks", encoding="ascii") as table:
             for line in table:
                 # 1: FLOCK  ADVISORY  WRITE 1234 08:01:567 0 EOF
                 fields = line.split()
-                if fields[1] == "FLOCK" and fields[5].rpartition(":")[2] == str(inode):
-                    return int(fields[4])
+                if fields[1] == "FLOCK" and fields[5] == f"{device}:{status.st_ino}":
+                    return int(fields[4]) or None  # 0 stands for a process we cannot see.
     except OSError:
         return None
     return None

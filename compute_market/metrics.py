@@ -73,6 +73,8 @@ METRICS = (
         "Jobs waiting for a slot.",
         (("priority", ("high", "normal", "low")),),
     ),
+    Metric("scheduler_pending_jobs", "gauge", "Jobs waiting for an offer."),
+    Metric("settle_pending_receipts", "gauge", "Receipts waiting for the mode to be real."),
     Metric("provider_reputation_score", "gauge", "Score, -1000 to 1000.", (("provider", ()),)),
     Metric(
         "scheduler_accelerator_miss_total",

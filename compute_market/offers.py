@@ -50,11 +50,15 @@ def post(txn: Txn, request: OfferRequest, config: Config) -> tuple[Offer, bool]:
     Returns the offer and whether it is new. Raises RefusedError for terms the market does not
     take, in a fixed order, and ConflictError naming the field when the id stands for another offer.
     """
+    existing = find(txn, request.offer_id) if request.offer_id is not None else None
+    if existing is not None:
+        _check_same(existing, request)
+        return existing, False
     multiplier_ppm = _check_terms(request, config)
-    offer_id = request.offer_id or _unused_id(txn)
+    # After this point the posting must succeed.
     offer = Offer(
-        offer_id=offer_id,
-        seq=0,
+        offer_id=request.offer_id or _unused_id(txn),
+        seq=txn.next_number("offer_seq"),
         provider=request.provider,
         units=request.units,
         price_per_unit=request.price_per_unit,
@@ -71,11 +75,6 @@ def post(txn: Txn, request: OfferRequest, config: Config) -> tuple[Offer, bool]:
         units_proven=0,
         posted_at=txn.now,
     )
-    existing = find(txn, offer_id)
-    if existing is not None:
-        _check_same(existing, offer)
-        return existing, False
-    offer = replace(offer, seq=txn.next_number("offer_seq"))
     reputation.seed(txn, offer.provider, offer.reputation)
     _store(txn, None, offer)
     return offer, True
@@ -213,23 +212,25 @@ def _multiplier(value: Any) -> int | None:
     return parse_ppm(text)
 
 
-def _check_same(existing: Offer, offer: Offer) -> None:
-    for field in (
-        "provider",
-        "units",
-        "price_per_unit",
-        "fee_pct_ct",
-        "provider_bond",
-        "consumer_bond",
-        "capability",
-        "reputation",
-        "multiplier_ppm",
-        "job_id",
-    ):
-        before, now = getattr(existing, field), getattr(offer, field)
+def _check_same(existing: Offer, request: OfferRequest) -> None:
+    asked: dict[str, Any] = {
+        "provider": request.provider,
+        "units": request.units,
+        "price_per_unit": request.price_per_unit,
+        "fee_pct_ct": request.fee_pct_ct,
+        "provider_bond": request.provider_bond,
+        "consumer_bond": request.consumer_bond,
+        "capability": request.capability.capability(),
+        "reputation": reputation.clamp(request.reputation),
+        "multiplier_ppm": _multiplier(request.reputation_multiplier),
+        "job_id": request.job_id,
+    }
+    for field, now in asked.items():
+        before = getattr(existing, field)
         if before != now:
             raise ConflictError(
-                f"offer {offer.offer_id} exists with {field} {_shown(before)}, not {_shown(now)}",
+                f"offer {existing.offer_id} exists with {field} {_shown(before)}, "
+                f"not {_shown(now)}",
                 hint="use another --offer-id",
                 field=field,
             )

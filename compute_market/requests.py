@@ -16,7 +16,7 @@ from compute_market.errors import UsageError
 from compute_market.records import Capability, Lane, Priority, check_id
 
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]([ -~]*[!-~])?$")]
+Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]([ -~]*[!-~])?\Z")]
 DEADLINE_SECS_DEFAULT = 86_400
 DEADLINE_MAX = 253_402_300_799  # the last second of the year 9999
 
@@ -61,7 +61,7 @@ class OfferRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 class SliceRequest(Struct, frozen=True, forbid_unknown_fields=True):
     path: Annotated[str, Meta(min_length=1)]
-    reference: Annotated[str, Meta(pattern="^[0-9a-fA-F]{64}$")] | None = None
+    reference: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")] | None = None
 
 
 class SliceList(Struct, frozen=True):
@@ -98,7 +98,7 @@ def parse(data: bytes, source: str) -> dict[str, Any]:
 
     try:
         document = json.loads(
-            data.decode(), object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_constant
+            data.decode(), object_pairs_hook=_unique, parse_float=_decimal, parse_constant=_constant
         )
     except UnicodeDecodeError as error:
         raise UsageError(f"{source}: byte {error.start} is not UTF-8") from error
@@ -120,7 +120,12 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     try:
         request = msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{source}: {error}".replace("`decimal`", "`float`")) from error
+        message = str(error).replace("`decimal`", "`float`")
+        raise UsageError(f"{source}: {_printable(message)}") from error
+    except UnicodeEncodeError as error:
+        # Half a surrogate pair. What else is wrong with it is told first, if anything is.
+        build(_escaped(document), kind, source)
+        raise UsageError(f"{source}: {_printable(error.object)} is not text") from error
     for field in ("job_id", "offer_id", "buyer", "provider"):
         text = getattr(request, field, None)
         if text is not None:
@@ -156,9 +161,33 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if key.startswith("_"):
             continue
         if key in found:
-            raise _BadJson(f"the key {key!a} is given twice")
+            raise _BadJson(f"the key {_printable(ascii(key))} is given twice")
         found[key] = value
     return found
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except ArithmeticError as error:
+        raise _BadJson(f"{_printable(text)} is out of range") from error
+
+
+def _printable(text: str) -> str:
+    """Text of a user's file, fit for one line of a message."""
+    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return shown if len(shown) <= 200 else f"{shown[:120]}...{shown[-60:]}"
+
+
+def _escaped(value: Any) -> Any:
+    """A decoded document in which every string can be encoded."""
+    if isinstance(value, dict):
+        return {_escaped(key): _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
 def _constant(name: str) -> Any:

@@ -1,6 +1,6 @@
 """The settlement mode, and the payment of receipts. Only `real` moves money out of an escrow."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from compute_market import chain, ledger, metrics
 from compute_market.amounts import AMOUNT_MAX, payment
@@ -86,26 +86,38 @@ def settle(txn: Txn, config: Config, job: Job, receipt: Receipt) -> Settlement:
     if receipt.dry_run:
         settlement = Settlement("recorded", ct, it)
     elif is_real(txn, config):
-        settlement = _pay(txn, receipt, Settlement("pending", ct, it))
+        settlement = _pay(txn, job, Settlement("pending", ct, it))
     else:
         settlement = Settlement("pending", ct, it)
-        txn.put("unsettled", pack_u64(receipt.seq), receipt.idempotency_key)
+        # With the job's id: what is due is paid even if the receipt is lost to damage meanwhile.
+        txn.put("unsettled", pack_u64(receipt.seq), receipt.idempotency_key + job.job_id.encode())
     txn.write("settlements", receipt.idempotency_key, settlement)
     return settlement
 
 
-def apply_pending(txn: Txn, receipt: Receipt) -> Settlement:
+class Waiting(NamedTuple):
+    """A receipt that waits to be paid."""
+
+    seq: int
+    key: bytes
+    job_id: str
+
+
+def apply_pending(txn: Txn, waiting: Waiting, job: Job) -> Settlement:
     """Pay one receipt that waited for the mode to be real."""
-    waiting: Settlement = txn.read("settlements", receipt.idempotency_key)
-    settlement = _pay(txn, receipt, waiting)
-    txn.write("settlements", receipt.idempotency_key, settlement)
-    txn.delete("unsettled", pack_u64(receipt.seq))
+    due: Settlement = txn.read("settlements", waiting.key)
+    settlement = _pay(txn, job, due)
+    txn.write("settlements", waiting.key, settlement)
+    txn.delete("unsettled", pack_u64(waiting.seq))
     return settlement
 
 
-def pending(txn: Txn) -> list[bytes]:
-    """Keys of receipts that wait to be paid, in order of issue."""
-    return [key for _, key in txn.scan("unsettled")]
+def pending(txn: Txn) -> list[Waiting]:
+    """Receipts that wait to be paid, in order of issue."""
+    return [
+        Waiting(int.from_bytes(seq, "big"), value[:32], value[32:].decode())
+        for seq, value in txn.scan("unsettled")
+    ]
 
 
 def of(txn: Txn, key: bytes) -> Settlement | None:
@@ -128,11 +140,11 @@ def document(txn: Txn, config: Config) -> dict[str, Any]:
     }
 
 
-def _pay(txn: Txn, receipt: Receipt, due: Settlement) -> Settlement:
-    ends = ledger.escrow(receipt.job_id), ledger.wallet(receipt.provider)
+def _pay(txn: Txn, job: Job, due: Settlement) -> Settlement:
+    ends = ledger.escrow(job.job_id), ledger.wallet(job.provider or "")
     amounts: tuple[tuple[Token, int], ...] = (("CT", due.ct), ("IT", due.it))
     for token, amount in amounts:
-        ledger.transfer(txn, token, amount, *ends, "settle", receipt.job_id)
+        ledger.transfer(txn, token, amount, *ends, "settle", job.job_id)
         metrics.count(txn, "compute_market_fee_split", token.lower(), "paid", by=amount)
     metrics.count(txn, "settle_applied_total")
     return replace(due, status="applied", applied_ms=txn.now_ms)

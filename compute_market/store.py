@@ -10,6 +10,7 @@ import os
 from _thread import allocate_lock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -202,10 +203,15 @@ class Store:
     """
 
     def __init__(
-        self, path: str, env: Environment, lock_timeout_ms: int, sleep: Callable[[float], None]
+        self,
+        path: str,
+        open_: Callable[[], Environment],
+        lock_timeout_ms: int,
+        sleep: Callable[[float], None],
     ) -> None:
         self.path = path
-        self._env = env
+        self._open = open_
+        self._env = open_()
         self._lock_timeout_ms = lock_timeout_ms
         self._sleep = sleep
         self._dbs: dict[str, Any] | None = None  # handles that a commit has kept
@@ -232,7 +238,8 @@ class Store:
         when the disk is full or the write lock is not had in time, IntegrityError when the data
         file is damaged.
         """
-        env = open_environment(
+        open_ = partial(
+            open_environment,
             path,
             now_ms=now_ms,
             market_id=market_id,
@@ -240,7 +247,7 @@ class Store:
             lock_timeout_ms=lock_timeout_ms,
             sleep=sleep,
         )
-        return cls(path, env, lock_timeout_ms, sleep)
+        return cls(path, open_, lock_timeout_ms, sleep)
 
     def close(self) -> None:
         self._env.close()
@@ -297,6 +304,13 @@ class Store:
                 txn.commit()
                 self._dbs = dbs
             return result
+
+    def let_go(self) -> None:
+        """Unmap the file and map it anew: pages read so far no longer count as this process's."""
+        with translated(self.path):
+            self._env.close()
+            self._dbs = None
+            self._env = self._open()
 
     def verify(self) -> list[str]:
         """Check the structure of the data file page by page; one line per problem."""

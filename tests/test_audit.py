@@ -414,7 +414,9 @@ RECEIPTS = (
         "the status fits the receipt",
         "settlements",
         hex_key("owed"),
-        lambda txn: txn.delete("unsettled", entry_of(txn, "unsettled", receipt_key(txn, "owed"))),
+        lambda txn: txn.delete(
+            "unsettled", entry_of(txn, "unsettled", receipt_key(txn, "owed") + b"owed")
+        ),
     ),
 )
 

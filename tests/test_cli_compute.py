@@ -488,7 +488,7 @@ def test_wait_times_out_as_pending(cli: Cli) -> None:
     cli.active("j1", "j2")
     cli.ok("compute", "cancel", "j2")
     done = cli("compute", "wait", "j1", "j2", "--timeout", "0")
-    assert done == (10, "job j2 cancelled\n", "error[pending]: 1 jobs have not ended: j1\n")
+    assert done == (10, "job j2 cancelled\n", "error[pending]: not ended yet: j1\n")
     done = cli("compute", "wait", "j1", "--timeout", "0", "--json")
     assert (done.code, done.out, done.error["retryable"]) == (10, "", True)
 

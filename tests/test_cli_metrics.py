@@ -132,7 +132,7 @@ def test_textfile_is_written_at_once(cli: Cli, tmp_path: Path) -> None:
 
 def test_textfile_that_cannot_be_written_is_usage(cli: Cli, tmp_path: Path) -> None:
     target = tmp_path / "missing" / "tb.prom"
-    error = f"error[usage]: {target}: No such file or directory\n"
+    error = f"error[usage]: {target}: no such file or directory\n"
     assert cli("metrics", "--textfile", target) == (2, "", error)
 
 

@@ -112,7 +112,7 @@ def test_post_of_the_same_offer_again_changes_nothing(cli: Cli) -> None:
     cli.post("--offer-id", "x")
     again = ("compute", "offer", "post", "--offer-id", "x", "--provider", "prov")
     terms = ("--units", "1000", "--price", "5")
-    assert cli.ok(*again, *terms) == "offer x exists, unchanged\n"
+    assert cli.ok(*again, *terms) == "offer x exists, unchanged: open\n"
     assert cli.document(*again, *terms)["changed"] is False
     done = cli(*again, "--units", "1001", "--price", "5")
     text = "offer x exists with units 1000, not 1001"

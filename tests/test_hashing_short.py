@@ -78,12 +78,13 @@ def lazily():
         yield path
 
 done_here = 0
-hash_here = short.Helpers._hash
-def counted(self, paths):
+collect = short._Helper.collect
+def counted(self, count):
     global done_here
-    done_here += 1
-    return hash_here(self, paths)
-short.Helpers._hash = counted
+    proofs = collect(self, count)
+    done_here += proofs is None
+    return proofs
+short._Helper.collect = counted
 
 with short.Helpers(2, 4 * 10**18) as helpers:
     if kill:

@@ -623,12 +623,12 @@ OFFERS = st.fixed_dictionaries(
         "provider": st.sampled_from(PROVIDERS),
         "capability": OFFERED,
         "units": st.sampled_from((200, 200, 30, 3, 1)),
-        "price": st.integers(1, 5),
-        "multiplier": st.sampled_from(("1", "1", "0.8", "0.5", "0.999999")),
+        "price": st.sampled_from((2, 2, 2, 4, 4, 5)),
+        "multiplier": st.sampled_from(("1", "1", "0.5", "0.5", "0.999999")),
         "pct": st.sampled_from((0, 25, 37, 50, 100)),
         "provider_bond": st.sampled_from((1, 5, 5, 99)),
         "consumer_bond": st.sampled_from((1, 1, 3)),
-        "reputation": st.sampled_from((9, 9, 3, 1, 0, -1)),
+        "reputation": st.sampled_from((9, 9, 8, 7, 0, -1)),
         "directed": st.sampled_from((False, False, False, True)),
     }
 )
@@ -639,7 +639,7 @@ REQUESTS = st.fixed_dictionaries(
             st.sampled_from((1, MIB, MIB + 1, 5 * MIB, 20 * MIB)), min_size=1, max_size=3
         ),
         "capability": ASKED,
-        "max_price": st.sampled_from((5, 5, 5, 3, 1)),
+        "max_price": st.sampled_from((5, 5, 5, 2, 1)),
         "consumer_bond": st.sampled_from((3, 3, 1)),
         "deadline_secs": st.sampled_from((100_000, 100_000, 60, 5, 0)),
         "priority": st.sampled_from(CLASSES),
@@ -665,7 +665,7 @@ class MarketMachine(RuleBasedStateMachine):
     @initialize(
         mode=st.sampled_from(("real", "real", "dry_run")),
         funds=st.sampled_from((2000, 500, 60)),
-        first=st.lists(OFFERS, min_size=2, max_size=4),
+        first=st.lists(OFFERS, min_size=3, max_size=6),
         requests=st.lists(REQUESTS, max_size=5),
         data=st.data(),
     )

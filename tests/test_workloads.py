@@ -205,12 +205,14 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
         "short_proof = workload_plugin:short_proof\n"
         "meddle = workload_plugin:meddle\n"
         "zeros = workload_plugin:zeros\n"
+        "meet = workload_plugin:meet\n"
         "text = workload_plugin:__name__\n"
         "absent = workload_plugin:absent\n"
         "unimportable = workload_plugin_gone:count\n"
     )
     (root / "workload_plugin.py").write_text(
-        "import os\n"
+        "import os, threading\n"
+        "two = threading.Barrier(2, timeout=10)\n"
         "calls = []\n"
         "def count(path, descriptor, length):\n"
         "    calls.append(path)\n"
@@ -218,6 +220,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
         "def short_proof(path, descriptor, length):\n"
         "    return b'too short'\n"
         "def zeros(path, descriptor, length):\n"
+        "    return bytes(32)\n"
+        "def meet(path, descriptor, length):\n"
+        "    two.wait()\n"
         "    return bytes(32)\n"
         "def meddle(path, descriptor, length):\n"
         "    with open(path, 'ab') as file:\n"
@@ -252,7 +257,7 @@ def test_resolve_refuses_an_unknown_name_and_lists_the_known_ones(plugin: Module
     assert error.value.reason == "unknown_workload"
     assert error.value.message == (
         "unknown workload 'transcoding': known are absent, count, gpu_hash, inference, meddle, "
-        "short_proof, text, transcode, unimportable, zeros"
+        "meet, short_proof, text, transcode, unimportable, zeros"
     )
 
 
@@ -277,6 +282,13 @@ def test_run_gives_no_proof_that_a_workload_got_wrong(
     result = run(slices[:1], name)[0]
     assert isinstance(result.error, IntegrityError)
     assert (result.digest, result.error.reason) == (b"", reason)
+
+
+def test_run_works_slices_of_a_package_at_the_same_time(
+    plugin: ModuleType, slices: list[str]
+) -> None:
+    # Each waits for another.
+    assert [result.error for result in run(slices[:4], "meet")] == [None] * 4
 
 
 def test_run_takes_what_has_not_changed_from_the_cache(plugin: ModuleType, tmp_path: Path) -> None:
@@ -370,6 +382,18 @@ def test_importing_workloads_stays_cheap() -> None:
     assert set(heavy.split()).isdisjoint(loaded)
 
 
+def test_run_starts_no_threads_for_a_single_slice_of_middling_length(tmp_path: Path) -> None:
+    path = tmp_path / "a.slice"
+    path.write_bytes(bytes(100 * KIB))
+    script = (
+        "import sys; from compute_market.workloads import Runner;"
+        "print(*[r.length for r in Runner().run('transcode', sys.argv[1:], now_ms=0)]);"
+        "print('concurrent.futures' in sys.modules)"
+    )
+    assert python(script, str(path)) == "102400\nFalse\n"
+    assert python(script, *[str(path)] * 20) == f"{' '.join(['102400'] * 20)}\nTrue\n"
+
+
 def test_run_with_forks_gives_the_same(tmp_path: Path) -> None:
     script = """
 import os, sys, time
@@ -405,13 +429,19 @@ with Runner(3, may_fork=True) as runner:
 
     def fail(bytes_done):
         raise KeyboardInterrupt
+
+with Runner(3, may_fork=True) as runner:
     try:
-        list(runner.run("transcode", paths[:990], now_ms=4 * 10**12, progress=fail))
+        long = [f"{directory}/long"]
+        paths = paths[:600] + long + paths[600:]
+        list(runner.run("transcode", paths, now_ms=4 * 10**12, progress=fail))
     except KeyboardInterrupt as interrupt:
         show_children()
 """
     for index in range(1000):
-        (tmp_path / str(index)).write_text(str(index) * (20_000 if index % 400 == 399 else 500))
+        (tmp_path / str(index)).write_text(str(index) * (20_000 if index % 400 == 399 else 1))
+    with open(tmp_path / "long", "wb") as sparse:
+        sparse.truncate(9_000 * KIB)
     assert python(script, str(tmp_path)) == (
         "3 True\n3 True\nTrue 1001 1\n6 and gone\n9 and gone\n"
     )

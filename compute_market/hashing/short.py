@@ -99,20 +99,24 @@ class Helpers:
         """Each path with what `hash_short` makes of it, in order."""
         remaining = iter(paths)
         at_work: deque[tuple[_Helper, list[str]]] = deque()
+
+        def hand_out(helper: _Helper) -> None:
+            group = list(islice(remaining, _GROUP_PATHS))
+            if group:
+                helper.give(group)
+                at_work.append((helper, group))
+
         for helper in self._helpers:
-            at_work.append((helper, helper.take(remaining)))
+            hand_out(helper)
         while at_work:
             helper, group = at_work.popleft()
-            proofs = helper.collect(len(group))
+            proofs = helper.collect(len(group)) or [
+                hash_short(path, self._settled_ns) for path in group
+            ]
             # The helper goes on while the caller deals with these results.
-            following = helper.take(remaining)
-            if following:
-                at_work.append((helper, following))
-            yield from zip(group, proofs or self._hash(group), strict=True)
+            hand_out(helper)
+            yield from zip(group, proofs, strict=True)
         yield from ((path, hash_short(path, self._settled_ns)) for path in remaining)
-
-    def _hash(self, paths: list[str]) -> list[ShortProof]:
-        return [hash_short(path, self._settled_ns) for path in paths]
 
 
 class _Helper:
@@ -146,18 +150,16 @@ class _Helper:
             os.close(reply_end)
         self._is_busy = False
 
-    def take(self, remaining: Iterator[str]) -> list[str]:
-        """Give the helper the next paths, if it still answers, and return them."""
-        paths = list(islice(remaining, _GROUP_PATHS))
+    def give(self, paths: list[str]) -> None:
+        """Have it hash the paths, if it is still there and they are paths it can be told."""
         try:
             request = b"\0".join([os.fsencode(path) for path in paths])
             # A path with a zero byte in it would count as two.
-            if paths and request.count(b"\0") == len(paths) - 1:
+            if request.count(b"\0") == len(paths) - 1:
                 _write(self._requests, len(request).to_bytes(_LENGTH_BYTES, "little") + request)
                 self._is_busy = True
         except (OSError, UnicodeEncodeError):
             pass
-        return paths
 
     def collect(self, count: int) -> list[ShortProof] | None:
         """The proofs of the paths given last; None if it was not given them, or is gone."""

@@ -329,15 +329,16 @@ def test_two_processes_make_a_home_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_readers_see_whole_transactions(home: Home) -> None:
-    """Jobs are cancelled five at a time: no reader ever sees another number of them, and for each
-    job the escrow, the payment and the refund always add up to its price."""
+    """Jobs are cancelled five at a time, from all over the list: no reader ever sees some of five,
+    and for each job the escrow, the payment and the refund always add up to its price."""
     jobs = ids("job", 900)
+    fives = [jobs[first :: len(jobs) // 5] for first in range(len(jobs) // 5)]
     submit(home, {job_id: [slice_of(10)] * 3 for job_id in jobs}, prove=1)
     ct, it = split(3 * PRICE, FEE_PCT_CT)
     read, write = os.pipe()
     writer = home.start("batch", "-", stdin=read)
     os.close(read)
-    feeder = threading.Thread(target=feed, args=(write, jobs), daemon=True)
+    feeder = threading.Thread(target=feed, args=(write, fives), daemon=True)
     amidst = 0
     with home.store() as store:
         watcher = Watcher(store)
@@ -347,14 +348,13 @@ def test_readers_see_whole_transactions(home: Home) -> None:
             is_last = writer.ended
             listed = [json.loads(line) for line in home.run("compute", "list", "--jsonl")]
             assert [job["job_id"] for job in listed] == jobs
-            cancelled = [job["state"] == "cancelled" for job in listed]
-            assert cancelled == sorted(cancelled, reverse=True)
-            assert sum(cancelled) % 5 == 0
+            cancelled = {job["job_id"] for job in listed if job["state"] == "cancelled"}
+            assert cancelled == {job_id for five in fives[: len(cancelled) // 5] for job_id in five}
             for job in listed:
                 sums = job["escrow"], job["paid"], job["refunded"]
                 assert sum(part["ct"] for part in sums) == ct
                 assert sum(part["it"] for part in sums) == it
-            amidst += 0 < sum(cancelled) < len(jobs)
+            amidst += 0 < len(cancelled) < len(jobs)
             if is_last:
                 break
         watcher.end()
@@ -368,11 +368,11 @@ def test_readers_see_whole_transactions(home: Home) -> None:
     assert home.violations() == []
 
 
-def feed(stdin: int, jobs: list[str]) -> None:
+def feed(stdin: int, fives: list[list[str]]) -> None:
     """Have five jobs cancelled every few milliseconds, so that it takes longer than a listing."""
     with open(stdin, "w") as lines:
-        for first in range(0, len(jobs), 5):
-            lines.write(f"compute cancel {' '.join(jobs[first : first + 5])}\n")
+        for five in fives:
+            lines.write(f"compute cancel {' '.join(five)}\n")
             lines.flush()
             time.sleep(0.004)
 
@@ -393,7 +393,7 @@ class Watcher(threading.Thread):
             self.seen.append(number)
             if sums != [0, 0] or negative:
                 self.wrong.append(f"with {number} cancelled: {sums} {negative}")
-            time.sleep(0.002)
+            time.sleep(0.01)
 
     def end(self) -> None:
         self._ended.set()
