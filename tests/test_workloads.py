@@ -394,9 +394,8 @@ def test_run_starts_no_threads_for_a_single_slice_of_middling_length(tmp_path: P
     assert python(script, *[str(path)] * 20) == f"{' '.join(['102400'] * 20)}\nTrue\n"
 
 
-def test_run_with_forks_gives_the_same(tmp_path: Path) -> None:
-    script = """
-import os, sys, time
+COUNT_FORKS = """
+import os, sys
 from compute_market.workloads import Runner
 directory = sys.argv[1]
 paths = [f"{directory}/{i}" for i in range(1001)]
@@ -412,36 +411,48 @@ def show_children():
         print(forks, "still there", os.waitpid(-1, os.WNOHANG))
     except ChildProcessError:
         print(forks, "and gone")
+"""
+
+
+def test_run_with_forks_gives_the_same(tmp_path: Path) -> None:
+    script = """
 done = []
 for may_fork in (True, False):
     reports = []
     with Runner(3, may_fork=may_fork) as runner:
         results = runner.run("transcode", paths, now_ms=4 * 10**12, progress=reports.append)
         done.append([(r.path, r.digest, r.length, str(r.error)) for r in results])
-    print(forks, reports[-1] == sum(r[2] for r in done[0]))
+    show_children()
+    print(reports[-1] == sum(r[2] for r in done[0]))
 print(done[0] == done[1], len(done[0]), sum(r[3] != "None" for r in done[0]))
+"""
+    for index in range(1000):
+        (tmp_path / str(index)).write_text(str(index) * (20_000 if index % 400 == 399 else 1))
+    assert python(COUNT_FORKS + script, str(tmp_path)) == (
+        "3 and gone\nTrue\n3 and gone\nTrue\nTrue 1001 1\n"
+    )
+
+
+def test_run_leaves_no_fork_behind_when_it_ends_early(tmp_path: Path) -> None:
+    script = """
 with Runner(3, may_fork=True) as runner:
-    results = runner.run("transcode", paths[:990], now_ms=4 * 10**12)
+    results = runner.run("transcode", paths, now_ms=4 * 10**12)
     for _ in range(500):
         next(results)
     results.close()
     show_children()
 
-    def fail(bytes_done):
+    def interrupt(bytes_done):
         raise KeyboardInterrupt
 
-with Runner(3, may_fork=True) as runner:
+    paths[600] = f"{directory}/long"
     try:
-        long = [f"{directory}/long"]
-        paths = paths[:600] + long + paths[600:]
-        list(runner.run("transcode", paths, now_ms=4 * 10**12, progress=fail))
-    except KeyboardInterrupt as interrupt:
+        list(runner.run("transcode", paths, now_ms=4 * 10**12, progress=interrupt))
+    except KeyboardInterrupt as error:
         show_children()
 """
     for index in range(1000):
-        (tmp_path / str(index)).write_text(str(index) * (20_000 if index % 400 == 399 else 1))
+        (tmp_path / str(index)).write_text(str(index))
     with open(tmp_path / "long", "wb") as sparse:
         sparse.truncate(9_000 * KIB)
-    assert python(script, str(tmp_path)) == (
-        "3 True\n3 True\nTrue 1001 1\n6 and gone\n9 and gone\n"
-    )
+    assert python(COUNT_FORKS + script, str(tmp_path)) == "3 and gone\n6 and gone\n"
