@@ -8,7 +8,7 @@ import typer
 
 from cli import bulk, files, options
 from cli.session import Session, now_ms
-from compute_market import jobs, lifecycle
+from compute_market import drafts, jobs, lifecycle
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
 from compute_market.records import Job, Lane, Refused, Slice
@@ -160,7 +160,7 @@ def draft_of(path: str) -> Job:
             measure(item, runner)
         if item.error is not None:
             raise item.error
-    return jobs.sketch(request, item.inputs)
+    return drafts.sketch(request, item.inputs)
 
 
 def _requests(

@@ -22,6 +22,7 @@ Imports run one way, top to bottom:
     chain  receipts  settlement       heights; proofs of work done; who pays whom
     cancellations  decisions          the tables behind cancellations.log and the decision log
     jobs                              job records and their moves from state to state
+    drafts                            jobs as they are asked for
     lifecycle                         submit, match, prove, cancel, expire
     audit                             walks everything and names every violation
     exposition                        the metrics as Prometheus reads them

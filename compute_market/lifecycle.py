@@ -11,6 +11,7 @@ from compute_market import (
     cancellations,
     chain,
     decisions,
+    drafts,
     jobs,
     ledger,
     metrics,
@@ -116,13 +117,13 @@ def submit(
 
     With `wait` a job without a match is kept as pending. A refusal is recorded and uses up
     nothing. Raises ConflictError naming the field when the id stands for another job, and
-    RefusedError for a job no market could take (see `jobs.draft`).
+    RefusedError for a job no market could take (see `drafts.draft`).
     """
     existing = jobs.find(txn, request.job_id)
     if existing is not None:
-        jobs.check_same(txn, existing, request, inputs)
+        drafts.check_same(txn, existing, request, inputs)
         return Submitted(existing, False)
-    job = jobs.draft(txn, request, inputs)
+    job = drafts.draft(txn, request, inputs)
     verdict = _decide(txn, config, job)
     if isinstance(verdict, scheduler.NoMatch):
         scheduler.record(txn, job, verdict)

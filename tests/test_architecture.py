@@ -40,6 +40,7 @@ ORDER = (
     "cancellations",
     "decisions",
     "jobs",
+    "drafts",
     "lifecycle",
     "audit",
     "exposition",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compute_market import book, jobs
+from compute_market import book, drafts
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.records import Capability, Job, Offer, replace
 from compute_market.store import Txn
@@ -34,7 +34,7 @@ OFFER = Offer(
     units_proven=0,
     posted_at=0,
 )
-JOB = jobs.sketch(job_request("job", [slice_of(1)]), [slice_of(1)])
+JOB = drafts.sketch(job_request("job", [slice_of(1)]), [slice_of(1)])
 
 
 def has(**fields: Any) -> Offer:

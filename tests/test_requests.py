@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_market import jobs, offers
+from compute_market import drafts, offers
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.config import DEFAULTS
 from compute_market.errors import RefusedError, UsageError
@@ -422,7 +422,7 @@ def test_parse_keeps_decimals_as_they_are_written() -> None:
 def test_draft_refuses_what_no_market_could_take(market: Market) -> None:
     def draft(inputs: list[Any], **fields: Any) -> str:
         with pytest.raises(RefusedError) as caught:
-            market.view(lambda txn: jobs.draft(txn, job(**fields), inputs))
+            market.view(lambda txn: drafts.draft(txn, job(**fields), inputs))
         return caught.value.reason or ""
 
     assert draft([slice_of(0)]) == "empty_slice"

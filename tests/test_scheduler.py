@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compute_market import audit, jobs, ledger, offers, reputation, scheduler
+from compute_market import audit, drafts, ledger, offers, reputation, scheduler
 from compute_market.config import DEFAULTS
 from compute_market.errors import NotFoundError
 from compute_market.metrics import MATCH_RESULTS
@@ -16,7 +16,7 @@ from compute_market.scheduler import STAGES, Match, NoMatch
 from compute_market.store import Txn
 from tests.conftest import Market, job_request, offer_request, slice_of
 
-JOB = jobs.sketch(job_request("job", [slice_of(1)]), [slice_of(1)])
+JOB = drafts.sketch(job_request("job", [slice_of(1)]), [slice_of(1)])
 
 
 def asks(**fields: Any) -> Job:

@@ -5,7 +5,6 @@ threads spend their time waiting for each other. Forked helpers do.
 """
 
 import os
-import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -126,6 +125,8 @@ class _Helper:
     """
 
     def __init__(self, settled_ns: int) -> None:
+        import signal
+
         request_end, self._requests = os.pipe()
         self._replies, reply_end = os.pipe()
         # Ctrl-C reaches every process of the terminal. This one decides what becomes of it; a

@@ -289,7 +289,11 @@ def now_ms() -> int:
 # What is put into a home before a test.
 
 
-def fund(home: Home, offers: dict[str, int] | None = None) -> None:
+def ids(prefix: str, count: int) -> list[str]:
+    return [f"{prefix}{number:03}" for number in range(count)]
+
+
+def fund(home: Home) -> None:
     """Pay `buyer` and `prov`, and post an offer of plenty of units that fits every job."""
 
     def act(txn: Txn, settings: Config) -> None:

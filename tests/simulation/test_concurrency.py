@@ -28,6 +28,7 @@ from tests.simulation.support import (
     Home,
     Running,
     fund,
+    ids,
     locked,
     needs_proc,
     now_ms,
@@ -46,10 +47,6 @@ def home(tmp_path: Path) -> Home:
     home = Home.make(tmp_path / "home")
     fund(home)
     return home
-
-
-def ids(prefix: str, count: int) -> list[str]:
-    return [f"{prefix}{number:03}" for number in range(count)]
 
 
 def supply(txn: Txn) -> tuple[int, int]:
@@ -89,6 +86,7 @@ def scripts(rng: Any, path: str) -> list[list[str]]:
     return own
 
 
+@needs_proc
 def test_eight_processes_at_once_keep_every_sum(home: Home) -> None:
     rng = random("hammer")
     files = slice_files(home.path.parent / "slices")

@@ -37,6 +37,7 @@ from tests.simulation.support import (
     Watch,
     differences,
     fund,
+    ids,
     locked,
     needs_proc,
     random,
@@ -171,10 +172,6 @@ def job_lines(home: Home, prefix: str, count: int) -> str:
         + "\n"
         for number in range(count)
     )
-
-
-def ids(prefix: str, count: int) -> list[str]:
-    return [f"{prefix}{number:03}" for number in range(count)]
 
 
 def with_jobs_to_cancel(home: Home) -> None:
