@@ -104,7 +104,7 @@ class Session:
                 self._path_to_open(),
                 now_ms=now_ms(),
                 market_id=os.urandom(16),
-                sleep=time.sleep,
+                sleep=_sleep,
                 lock_timeout_ms=round(self.config.lock_timeout_secs * 1000),
                 map_size=self.config.map_size_gib * 2**30,
             )
@@ -144,7 +144,10 @@ class Session:
         ):
             with suppress(BusyError):
                 self.update(lambda txn: None, wait=False)
-        return self.store.view(fn, now_ms=at)
+        result = self.store.view(fn, now_ms=at)
+        if not self.dry_run:
+            self.follow_log()
+        return result
 
     def pages(
         self, fetch: Callable[[Txn, K], tuple[list[T], K | None]], start: K
@@ -220,6 +223,13 @@ def _collect_garbage() -> None:
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
+
+
+def _sleep(seconds: float) -> float:
+    """Sleep, and return how long it really took: on a busy machine that is longer."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - began
 
 
 def now_ms() -> int:

@@ -39,7 +39,7 @@ def open_environment(
     market_id: bytes,
     map_size: int,
     lock_timeout_ms: int,
-    sleep: Callable[[float], None],
+    sleep: Callable[[float], float | None],
 ) -> Environment:
     """Open the environment in the directory `path`, creating it on first use. See `Store.open`."""
     with translated(path):
@@ -163,7 +163,7 @@ def _check_length(
     env: lmdb.Environment,
     readonly: bool,
     lock_timeout_ms: int,
-    sleep: Callable[[float], None],
+    sleep: Callable[[float], float | None],
 ) -> None:
     """Refuse a truncated data file: reading past its end would kill the process.
 

@@ -21,13 +21,13 @@ _POLL_MS: Final = 1
 class Turnstile:
     """Holds the turnstile for the length of a `with` block; alone, it guards the creation.
 
-    `sleep` is called with seconds while waiting, at most `timeout_ms` in all; then BusyError.
-    Each object is used once.
+    `sleep` is called with seconds while waiting, and may return how many it really took; after
+    `timeout_ms` in all, BusyError. Each object is used once.
     """
 
-    def __init__(self, path: str, timeout_ms: int, sleep: Callable[[float], None]) -> None:
+    def __init__(self, path: str, timeout_ms: int, sleep: Callable[[float], float | None]) -> None:
         self._path = path
-        self._budget_ms = timeout_ms
+        self._budget_ms: float = timeout_ms
         self._sleep = sleep
         self._turnstile = -1
 
@@ -51,8 +51,8 @@ class Turnstile:
             except BlockingIOError:
                 if self._budget_ms <= 0:
                     raise self._busy() from None
-            self._sleep(_POLL_MS / 1000)
-            self._budget_ms -= _POLL_MS
+            slept = self._sleep(_POLL_MS / 1000)
+            self._budget_ms -= _POLL_MS if slept is None else 1000 * slept
 
     def _busy(self) -> BusyError:
         holder = _holder(os.path.join(self._path, LOCK_NAME))
@@ -71,7 +71,7 @@ class WriteLock:
     the holder's pid.
     """
 
-    def __init__(self, path: str, timeout_ms: int, sleep: Callable[[float], None]) -> None:
+    def __init__(self, path: str, timeout_ms: int, sleep: Callable[[float], float | None]) -> None:
         self._turnstile = Turnstile(path, timeout_ms, sleep)
         self._file = os.path.join(path, LOCK_NAME)
         self._descriptor = -1

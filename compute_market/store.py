@@ -207,7 +207,7 @@ class Store:
         path: str,
         open_: Callable[[], Environment],
         lock_timeout_ms: int,
-        sleep: Callable[[float], None],
+        sleep: Callable[[float], float | None],
     ) -> None:
         self.path = path
         self._open = open_
@@ -224,7 +224,7 @@ class Store:
         *,
         now_ms: int,
         market_id: bytes,
-        sleep: Callable[[float], None],
+        sleep: Callable[[float], float | None],
         lock_timeout_ms: int = 30_000,
         map_size: int = MAP_SIZE,
     ) -> "Store":
@@ -232,7 +232,7 @@ class Store:
 
         `now_ms` and `market_id` (16 random bytes) become the genesis of a new store and are not
         used otherwise. `sleep` is called with seconds while waiting for the write lock, at most
-        `lock_timeout_ms` in all.
+        `lock_timeout_ms` in all; it may return how many it really took.
 
         Raises UsageError when `path` cannot hold a store or holds one of a newer schema, BusyError
         when the disk is full or the write lock is not had in time, IntegrityError when the data
