@@ -33,17 +33,10 @@ class _Party(NamedTuple):
     role: Role
     identity: str
     charged_micro: int  # usage at the last charge
-    elapsed_ms: int  # since then
-    burst_micro: int
-
-    @property
-    def left_ms(self) -> int:
-        return max(WINDOW_MS - self.elapsed_ms, 0)
-
-    @property
-    def used_micro(self) -> int:
-        """Usage decays linearly to nothing within the window."""
-        return self.charged_micro * self.left_ms // WINDOW_MS
+    bucket_micro: int  # burst bucket at the last charge
+    since_ms: int  # time since then; below zero when the clock was set back
+    used_micro: int  # now
+    burst_micro: int  # now
 
 
 def estimate(txn: Txn, config: Config) -> int:
@@ -137,11 +130,17 @@ def _samples(txn: Txn) -> list[int]:
 def _party(txn: Txn, config: Config, role: Role, identity: str) -> _Party:
     usage: Usage | None = txn.read("usage", _key(role, identity))
     if usage is None:
-        return _Party(role, identity, 0, 0, config.burst_quota_micro)
-    elapsed_ms = max(0, txn.now_ms - usage.at_ms)
+        quota_micro = config.burst_quota_micro
+        return _Party(role, identity, 0, quota_micro, 0, 0, quota_micro)
+    since_ms = txn.now_ms - usage.at_ms
+    elapsed_ms = max(0, since_ms)
+    # Usage decays linearly to nothing within the window, the bucket refills up to its quota.
+    used_micro = usage.used_micro * max(WINDOW_MS - elapsed_ms, 0) // WINDOW_MS
     refilled = usage.burst_micro + config.burst_refill_rate_micro * elapsed_ms // 1000
     burst_micro = min(refilled, config.burst_quota_micro)
-    return _Party(role, identity, usage.used_micro, elapsed_ms, burst_micro)
+    return _Party(
+        role, identity, usage.used_micro, usage.burst_micro, since_ms, used_micro, burst_micro
+    )
 
 
 def _share_fits(config: Config, capacity: int, party: _Party, demand_micro: int) -> bool:
@@ -193,17 +192,21 @@ def _share_wait_ms(
         if party.used_micro > room:
             # The largest remainder of the window at which the decayed usage is still ≤ room.
             left_ms = ((room + 1) * WINDOW_MS - 1) // party.charged_micro
-            wait_ms = max(wait_ms, party.left_ms - left_ms)
+            wait_ms = max(wait_ms, WINDOW_MS - left_ms - party.since_ms)
     return wait_ms
 
 
 def _burst_wait_ms(config: Config, parties: tuple[_Party, _Party], demand_micro: int) -> int | None:
     """Milliseconds until both buckets hold the demand; None when they do not refill."""
-    missing = max(demand_micro - party.burst_micro for party in parties)
     rate = config.burst_refill_rate_micro
-    if missing <= 0:
-        return 0
-    return None if rate == 0 else -(-missing * 1000 // rate)
+    wait_ms = 0
+    for party in parties:
+        if party.burst_micro < demand_micro:
+            if rate == 0:
+                return None
+            missing = demand_micro - party.bucket_micro
+            wait_ms = max(wait_ms, -(-missing * 1000 // rate) - party.since_ms)
+    return wait_ms
 
 
 def _key(role: Role, identity: str) -> bytes:

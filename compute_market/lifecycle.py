@@ -89,6 +89,7 @@ def housekeeping(txn: Txn, config: Config, sweep_limit: int = SWEEP_LIMIT) -> li
     settlement.activate(txn, config)
     if settlement.is_real(txn, config):
         for waiting in settlement.pending(txn):
+            receipts.quarantine_if_damaged(txn, waiting.key)
             job = jobs.get(txn, waiting.job_id)
             jobs.mark_paid(txn, job, settlement.apply_pending(txn, waiting, job))
     return expire(txn, config, sweep_limit) + work(txn, config)

@@ -144,6 +144,13 @@ def quarantine(txn: Txn, key: bytes) -> None:
     metrics.count(txn, "receipt_corrupt_total")
 
 
+def quarantine_if_damaged(txn: Txn, key: bytes) -> None:
+    try:
+        find(txn, key)
+    except IntegrityError:
+        quarantine(txn, key)
+
+
 def link_digest(seq: int, previous: bytes, receipt: bytes) -> bytes:
     """A link binds its sequence number, the link before it and the receipt's own bytes."""
     return blake3(pack_u64(seq) + previous + receipt, derive_key_context=CHAIN_CONTEXT).digest()
@@ -170,11 +177,8 @@ def document(receipt: Receipt, settlement: Settlement) -> dict[str, Any]:
 
 
 def _existing(txn: Txn, key: bytes) -> Receipt | None:
-    try:
-        return find(txn, key)
-    except IntegrityError:
-        quarantine(txn, key)
-        return None
+    quarantine_if_damaged(txn, key)
+    return find(txn, key)
 
 
 def _check_same(existing: Receipt, job: Job, provider: str, units: int) -> None:

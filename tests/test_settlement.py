@@ -444,24 +444,3 @@ def test_is_due_once_the_height_is_reached(market: Market) -> None:
     assert due()
     command(market)
     assert not due()
-
-
-def test_a_damaged_receipt_stops_neither_the_market_nor_its_payment(real: Market) -> None:
-    real.post(price_per_unit=4)
-    real.submit()
-    real.update(lambda txn: settlement.to_dry_run(txn, real.config, "maintenance"))
-    real.prove()
-    assert real.view(settlement.pending) != []
-    key = real.view(settlement.pending)[0].key
-    whole = real.view(lambda txn: txn.get("receipts", key))
-    real.update(lambda txn: txn.put("receipts", key, b"\xc1"))
-    before = real.balance("wallet/prov")
-    real.update(lambda txn: settlement.arm(txn, real.config, 0))
-    real.update(lambda txn: None)
-    assert real.balance("wallet/prov") == before + 4
-    assert real.counter("settle_applied_total") == 1
-    assert [violation.table for violation in real.violations()] == [
-        "receipt_chain",
-        "receipts",
-    ]
-    real.update(lambda txn: txn.put("receipts", key, whole or b""))
