@@ -12,7 +12,7 @@ from pathlib import Path
 
 import measure
 
-from compute_market import jobs
+from compute_market import drafts
 from compute_market.records import Slice, replace
 from compute_market.store import Txn
 
@@ -69,7 +69,7 @@ def fill(path: Path, count: int) -> None:
 
 
 def write(txn: Txn, numbers: range) -> None:
-    job = jobs.sketch(measure.job_request("job"), [Slice("/slices/a", 10, bytes(32))], txn.now)
+    job = drafts.sketch(measure.job_request("job"), [Slice("/slices/a", 10, bytes(32))], txn.now)
     job = replace(
         job, state="failed", ended_at=txn.now, ended_by="deadline", cause="deadline missed"
     )

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import measure
 
-from compute_market import jobs, offers, reputation, scheduler
+from compute_market import drafts, offers, reputation, scheduler
 from compute_market.config import DEFAULTS
 from compute_market.records import Job, Slice
 from compute_market.requests import CapabilityRequest, OfferRequest
@@ -160,7 +160,7 @@ def famous(number: int, rng: random.Random) -> OfferRequest:
 
 def job(number: int, units: int, **fields: Any) -> Job:
     request = measure.job_request(f"job-{number}", **fields)
-    return jobs.sketch(request, [Slice("/slices/a", units * UNIT_BYTES, bytes(32))])
+    return drafts.sketch(request, [Slice("/slices/a", units * UNIT_BYTES, bytes(32))])
 
 
 def varied(number: int, rng: random.Random) -> Job:
