@@ -34,9 +34,11 @@ BAD_STANDING = b"b"
 _ORDER = 12 + 8  # exact price, age
 _PRICE = 12
 _DEPTH = 7  # bytes of a class
-_MULTIPLIER_STEPS = 100
+_MULTIPLIER_STEPS = 10
 _BYTE_MAX = 255
 _FINE_BITS = 20
+# Units and bonds come in all sizes; finer steps would only make a match look at more nodes.
+_TERM_BITS = 2
 
 Place = tuple[bytes, bytes, bytes]  # shelf, class, order
 
@@ -91,12 +93,16 @@ def remove(txn: Txn, offer: Offer, place: Place) -> None:
     txn.delete("provider_prices", provider_key(offer.provider) + order)
 
 
-def walk(txn: Txn, shelf: bytes, job: Job, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
+def walk(
+    txn: Txn, shelf: bytes, job: Job, floor: Floor, *, marks: bool = False
+) -> Iterator[tuple[bytes, bytes]]:
     """(order, offer id) of every offer whose class reaches the floor, cheapest first, then oldest.
 
-    Lazy: the caller stops when it has seen enough.
+    Lazy: the caller stops when it has seen enough. With `marks`, an empty offer id says that
+    nothing cheaper than its order is left, before the next offer is looked for.
     """
-    return merge(*(_walk_family(txn, shelf + family, floor) for family in _families_of_job(job)))
+    families = _families_of_job(job)
+    return merge(*(_walk_family(txn, shelf + family, floor, marks) for family in families))
 
 
 def of_provider(txn: Txn, provider: str, price: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
@@ -114,8 +120,8 @@ def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
     """The floor of a job; without `terms` (price and bond) or `units` those do not count."""
     least = (
         *_sizes(job.capability),
-        _size(job.units) if units else 0,
-        _BYTE_MAX - _size(job.consumer_bond) if terms else 0,
+        _size(job.units, _TERM_BITS) if units else 0,
+        _BYTE_MAX - _size(job.consumer_bond, _TERM_BITS) if terms else 0,
         0,
     )
     return Floor(bytes(least), job.max_price_per_unit if terms else None)
@@ -148,12 +154,19 @@ def provider_key(provider: str) -> bytes:
     return provider.encode() + b"\0"
 
 
-def _walk_family(txn: Txn, prefix: bytes, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
+def _walk_family(
+    txn: Txn, prefix: bytes, floor: Floor, marks: bool
+) -> Iterator[tuple[bytes, bytes]]:
+    price = b""  # of the offer before
     # What is to be looked at next: an offer, or a node with the least order below it.
     open_: list[tuple[bytes, bytes, bytes]] = [(b"", b"", b"")]  # order, path, offer id
     while open_:
         order, path, offer_id = heappop(open_)
+        if marks and price and price_of(order) != price:
+            price = b""
+            yield price_of(order), b""
         if offer_id:
+            price = price_of(order)
             yield order, offer_id
             start = prefix + path + order + b"\0"
         elif len(path) == _DEPTH:
@@ -216,8 +229,8 @@ def _class_of(offer: Offer) -> bytes:
     return bytes(
         (
             *_sizes(offer.capability),
-            _size(offer.units_left),
-            _BYTE_MAX - _size(offer.consumer_bond),
+            _size(offer.units_left, _TERM_BITS),
+            _BYTE_MAX - _size(offer.consumer_bond, _TERM_BITS),
             min(2 * step + (rest != 0), _BYTE_MAX),
         )
     )
@@ -232,19 +245,19 @@ def _sizes(capability: Capability) -> tuple[int, int, int, int]:
     )
 
 
-def _size(number: int) -> int:
-    """One byte that grows with a number: four steps per doubling, and a place between each two.
+def _size(number: int, bits: int = 3) -> int:
+    """One byte that grows with a number: its leading bits, and a place between each two steps.
 
-    The steps are 0…8, 10, 12, 14, 16, 20, 24, …, which is what hardware comes in: an offer of
-    exactly a step is told from one that has a little more. From 2^20 on only powers of two are
-    steps.
+    With three bits there are four steps per doubling, 0…8, 10, 12, 14, 16, 20, 24, …, which is what
+    hardware comes in: an offer of exactly a step is told from one that has a little more. From 2^20
+    on only powers of two are steps.
     """
     length = max(0, number).bit_length()
     if length > _FINE_BITS:
         coarse = 2 * (length - _FINE_BITS - 1) + _between(number, length - 1)
-        return _size(2**_FINE_BITS - 1) + 1 + coarse
-    shift = max(0, length - 3)
-    return 2 * (4 * shift + (max(0, number) >> shift)) + _between(number, shift)
+        return _size(2**_FINE_BITS - 1, bits) + 1 + coarse
+    shift = max(0, length - bits)
+    return 2 * ((shift << bits - 1) + (max(0, number) >> shift)) + _between(number, shift)
 
 
 def _between(number: int, shift: int) -> bool:

@@ -221,8 +221,14 @@ def _best(txn: Txn, job: Job, real: bool) -> Offer | None:
 
 
 def _candidates(txn: Txn, job: Job, real: bool) -> Iterator[tuple[bytes, Offer | None]]:
-    """Offers the index puts first, cheapest, then oldest; None for one that does not fit."""
-    for order, offer_id in book.walk(txn, book.OPEN, job, book.floor_of(job)):
+    """Offers the index puts first, cheapest, then oldest; None for one that does not fit.
+
+    None also comes once before the price rises, so that nobody looks for a dearer one in vain.
+    """
+    for order, offer_id in book.walk(txn, book.OPEN, job, book.floor_of(job), marks=True):
+        if not offer_id:
+            yield order, None
+            continue
         offer = offers.get(txn, offer_id.decode())
         yield order, None if judge(txn, job, offer, real=real) else offer
 

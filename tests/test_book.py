@@ -172,12 +172,20 @@ def test_class_hides_offers_short_by_a_power_of_two() -> None:
         assert not is_adequate(has(consumer_bond=size + 1), asks(consumer_bond=size))
 
 
-@pytest.mark.parametrize("multiplier_ppm", [500_000, 570_000, 990_000, 1_000_000])
+@pytest.mark.parametrize("multiplier_ppm", [500_000, 600_000, 900_000, 1_000_000])
 def test_walk_hides_offers_dearer_than_the_cap(multiplier_ppm: int) -> None:
     for price in (1, 2, 100, 10**6, 2**62):
         offer = has(price_per_unit=price + 1, multiplier_ppm=multiplier_ppm)
         assert not is_adequate(offer, asks(max_price_per_unit=price))
         assert is_adequate(offer, asks(max_price_per_unit=price + 1))
+
+
+@given(st.integers(500_000, 1_000_000), st.integers(1, 2**62))
+def test_walk_hides_no_offer_within_the_cap(multiplier_ppm: int, price: int) -> None:
+    offer = has(price_per_unit=price, multiplier_ppm=multiplier_ppm)
+    assert is_adequate(offer, asks(max_price_per_unit=price))
+    # A multiplier between two steps of a tenth hides what is a fifth dearer at least.
+    assert not is_adequate(offer, asks(max_price_per_unit=price * 4 // 5 - 1))
 
 
 def test_floor_leaves_out_what_it_is_told_to() -> None:

@@ -375,7 +375,7 @@ def python(script: str, *arguments: str) -> str:
 
 
 def test_importing_workloads_stays_cheap() -> None:
-    heavy = "concurrent.futures importlib.metadata pathlib msgspec logging threading lmdb mmap signal"
+    heavy = "concurrent.futures importlib.metadata pathlib msgspec logging threading lmdb mmap"
     script = "import sys; import compute_market.workloads; print(*sys.modules, sep='\\n')"
     loaded = python(script).split()
     assert "blake3" in loaded
