@@ -14,6 +14,9 @@ from compute_market.store import Txn
 
 OUTCOMES_KEPT = 100
 
+# The next equal may lie in another class, which costs about as much to find as so many rivals.
+_RIVALS_PER_EQUAL = 8
+
 # Results of a match that found nothing, by how far an offer came. See `metrics.MATCH_RESULTS`.
 STAGES = metrics.MATCH_RESULTS[1:]
 _CAPABILITY, _REPUTATION, _PRICE, _UNITS, _BOND = range(len(STAGES))
@@ -206,13 +209,14 @@ def _best(txn: Txn, job: Job, real: bool) -> Offer | None:
     best_rank = _rank(txn, best)
     best_is_rival = False
     while True:
-        score, rival = next(rivals, (-reputation.SCORE_MAX - 1, None))
-        # Equals come by age, so of all with the score of the best one it is the oldest, and only a
-        # higher score can win; rivals do not, so the rest of that score must be asked as well.
-        if score < -best_rank[0] or (score == -best_rank[0] and not best_is_rival):
-            return best
-        if rival is not None and (rank := _rank(txn, rival)) < best_rank:
-            best, best_rank, best_is_rival = rival, rank, True
+        for _ in range(_RIVALS_PER_EQUAL):
+            score, rival = next(rivals, (-reputation.SCORE_MAX - 1, None))
+            # Equals come by age, so of all with the score of the best one it is the oldest, and
+            # only a higher score can win; rivals do not, so the rest of that score must be asked.
+            if score < -best_rank[0] or (score == -best_rank[0] and not best_is_rival):
+                return best
+            if rival is not None and (rank := _rank(txn, rival)) < best_rank:
+                best, best_rank, best_is_rival = rival, rank, True
         order, equal = next(equals, (b"", None))
         if book.price_of(order) != price:
             return best

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
+from struct import Struct
 
 from blake3 import blake3
 
@@ -18,8 +19,10 @@ SHORT_BYTES = 32_768
 
 _GROUP_PATHS = 128
 _LENGTH_BYTES = 8
-_RECORD_BYTES = _LENGTH_BYTES + DIGEST_BYTES
-_NO_RECORD = b"\xff" * _RECORD_BYTES
+# How a helper answers for one path: digest and length.
+_RECORD = Struct(f"={DIGEST_BYTES}sq")
+_NO_LENGTH = -1
+_NO_PROOF = (b"", _NO_LENGTH)
 
 # Digest and length in bytes; None where this module leaves the slice to the careful way.
 ShortProof = tuple[bytes, int] | None
@@ -167,18 +170,13 @@ class _Helper:
         if not self._is_busy:
             return None
         self._is_busy = False
-        reply = _read(self._replies, count * _RECORD_BYTES)
+        reply = _read(self._replies, count * _RECORD.size)
         if reply is None:
             return None
-        proofs: list[ShortProof] = []
-        for start in range(0, len(reply), _RECORD_BYTES):
-            record = reply[start : start + _RECORD_BYTES]
-            if record == _NO_RECORD:
-                proofs.append(None)
-            else:
-                length = int.from_bytes(record[:_LENGTH_BYTES], "little")
-                proofs.append((record[_LENGTH_BYTES:], length))
-        return proofs
+        return [
+            None if length == _NO_LENGTH else (digest, length)
+            for digest, length in _RECORD.iter_unpack(reply)
+        ]
 
     def hang_up(self) -> None:
         os.close(self._requests)
@@ -195,14 +193,8 @@ def _serve(requests: int, replies: int, settled_ns: int) -> None:
         request = _read(requests, int.from_bytes(header, "little"))
         if request is None:
             return
-        records = []
-        for path in request.split(b"\0"):
-            proof = hash_short(path, settled_ns)
-            if proof is None:
-                records.append(_NO_RECORD)
-            else:
-                digest, length = proof
-                records.append(length.to_bytes(_LENGTH_BYTES, "little") + digest)
+        proofs = [hash_short(path, settled_ns) for path in request.split(b"\0")]
+        records = [_RECORD.pack(*(proof or _NO_PROOF)) for proof in proofs]
         _write(replies, b"".join(records))
 
 
