@@ -4,9 +4,9 @@ And at most 0.3 ms. Peer: the same market with a thousand offers, asked for the 
 same moment. The variants are what someone might post to slow the matcher down; in those where the
 many are of no use, the useful thousand are the same in both markets.
 
-With `--limits` it measures what the index does not bound, instead: decoys short of an uncommon
-size by less than a step, equals among providers who all rank below others that have no offer at
-that price, and a market in which hardly two offers are of one size.
+With `--limits` it measures what the index does not bound, instead: equals in price that lie in
+different classes, decoys short of an uncommon size by less than a step, equals among providers who
+all rank below others that have no offer at that price, and hardly two offers of one size.
 """
 
 import random
@@ -21,7 +21,7 @@ import measure
 
 from compute_market import drafts, offers, reputation, scheduler
 from compute_market.config import DEFAULTS
-from compute_market.records import Job, Slice
+from compute_market.records import Job, Slice, replace
 from compute_market.requests import CapabilityRequest, OfferRequest
 from compute_market.store import Store, Txn
 
@@ -60,11 +60,16 @@ def ordinary(number: int, rng: random.Random) -> OfferRequest:
     return measure.offer_request(
         f"prov-{rng.randrange(PROVIDERS)}",
         units=rng.randint(100, 10_000),
-        price_per_unit=rng.randint(10, 1_000),
+        price_per_unit=rng.randint(10, 1_000_000),
         reputation=rng.randint(0, 100),
         reputation_multiplier=f"0.{rng.randint(50, 99)}",
         capability=CapabilityRequest(**hardware),
     )
+
+
+def coarse(number: int, rng: random.Random) -> OfferRequest:
+    """The same, at one of a thousand prices: twenty of a million cost exactly the least."""
+    return replace(ordinary(number, rng), price_per_unit=rng.randint(10, 1_000))
 
 
 def one_price(number: int, rng: random.Random) -> OfferRequest:
@@ -173,7 +178,7 @@ def varied(number: int, rng: random.Random) -> Job:
     return job(
         number,
         rng.randint(1, 1_000),
-        max_price_per_unit=1_000,
+        max_price_per_unit=1_000_000,
         capability=CapabilityRequest(**hardware),
     )
 
@@ -205,6 +210,7 @@ def modest(number: int, rng: random.Random) -> Job:
 
 VARIANTS = {
     "random": Variant("random prices and hardware", ordinary, varied),
+    "coarse": Variant("random hardware, few prices", coarse, varied),
     "one-price": Variant("one price, 1000 providers with different scores", one_price, plain),
     "lacking": Variant("cheap offers that lack cores, memory or units", solid, demanding, lacking),
     "bad-standing": Variant("cheap offers in bad standing", solid, demanding, shunned),
@@ -214,7 +220,7 @@ VARIANTS = {
     "scattered": Variant("cheap offers of all sizes", solid, demanding, scattered),
 }
 
-LIMITS = {"narrow", "famous", "scattered"}
+LIMITS = {"coarse", "narrow", "famous", "scattered"}
 BOUNDED = [name for name in VARIANTS if name not in LIMITS]
 
 

@@ -99,14 +99,19 @@ def run(
     session = Session.of(ctx)
     files_ = list(_expanded(paths))
     said = bulk.Report(session, len(files_), jsonl=jsonl, aside=True)
+    # There may be very many short files: a line of text is written without further ado.
+    as_text = not (jsonl or session.json)
     with Runner(workers) as runner, Progress() as progress:
         for result in _results(files_, runner, workload, progress):
+            if result.error is None and as_text:
+                sys.stdout.write(_sum_line(result))
+                continue
             document = {
                 "path": result.path,
                 "digest": result.digest.hex(),
                 "bytes": result.length,
             }
-            said.add(bulk.Outcome(result.path, _sum_line(result), document, result.error))
+            said.add(bulk.Outcome(result.path, "", document, result.error))
     return said.end()
 
 
@@ -222,9 +227,11 @@ def _expanded(paths: list[str]) -> Iterator[str]:
 
 def _sum_line(result: Result) -> str:
     """The line b3sum prints: a name with a line break or backslash is escaped and so marked."""
-    name = result.path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-    mark = "\\" if name != result.path else ""
-    return f"{mark}{result.digest.hex()}  {name}"
+    name = result.path
+    if "\\" in name or "\n" in name or "\r" in name:
+        name = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        return f"\\{result.digest.hex()}  {name}\n"
+    return f"{result.digest.hex()}  {name}\n"
 
 
 def _digest(text: str) -> bytes:

@@ -174,7 +174,7 @@ def _walk_family(
         else:
             below = _children(prefix, path)
             from_ = below + floor.least[len(path) : len(path) + 1]
-            for key, least in txn.scan("heads", below, start=from_):
+            for key, least in txn.collect("heads", _BYTE_MAX + 1, below, from_):
                 heappush(open_, (least, path + key[-1:], b""))
             continue
         found = txn.first("book", prefix + path, start=start)

@@ -133,10 +133,15 @@ class Txn:
     ) -> list[tuple[bytes, bytes]]:
         """At most `limit` entries of `scan`, free to be changed by the caller."""
         found: list[tuple[bytes, bytes]] = []
-        for item in self.scan(table, prefix, start):
-            if len(found) == limit:
-                break
-            found.append(item)
+        length = len(prefix)
+        with self._txn.cursor(db=self._dbs[table]) as cursor:
+            if limit and cursor.set_range(start or prefix):
+                for item in cursor.iternext():
+                    if item[0][:length] != prefix:
+                        break
+                    found.append(item)
+                    if len(found) == limit:
+                        break
         return found
 
     # Records.

@@ -500,6 +500,50 @@ def test_check_names_a_record_that_does_not_decode(busy: Market, table: str) -> 
     assert (table, repr(entry[0]), RECORDS_DECODE) in {(v.table, v.key, v.law) for v in violations}
 
 
+# Damage that no single law above is about.
+
+
+def test_check_names_a_balance_that_does_not_decode(busy: Market) -> None:
+    violations = found(busy, lambda txn: txn.put("accounts", b"CT\0wallet/buyer", b"x"))
+    assert any(v.table == "accounts" and "wallet/buyer" in v.key for v in violations)
+
+
+@pytest.mark.parametrize("line", ["pending", "queue_high", "queue_normal", "queue_low"])
+def test_check_finds_an_entry_of_a_line_that_names_another_job(busy: Market, line: str) -> None:
+    def damage(txn: Txn) -> None:
+        key, value = txn.first(line) or (b"", b"")
+        txn.put(line, key, value[:8] + b"done")
+
+    assert {v.table for v in found(busy, damage)} == {line}
+
+
+def test_check_finds_a_receipt_that_waits_twice(busy: Market) -> None:
+    def damage(txn: Txn) -> None:
+        (_, value) = txn.first("unsettled") or (b"", b"")
+        txn.put("unsettled", pack_u64(99), value)
+
+    assert {v.table for v in found(busy, damage)} == {"unsettled"}
+
+
+@pytest.mark.parametrize(
+    "series",
+    [
+        ("industrial_rejected_total", "SLA"),
+        ("industrial_units_total",),
+        ("matches_total", "false"),
+        ("receipt_corrupt_total",),
+        ("scheduler_cancel_total", "provider"),
+        ("settle_applied_total",),
+        ("slashing_burn_ct_total",),
+    ],
+    ids=" ".join,
+)
+def test_check_finds_a_count_of_what_never_happened(
+    market: Market, series: tuple[str, ...]
+) -> None:
+    assert {v.key for v in found(market, miscount(*series))} == {" ".join(series)}
+
+
 def test_check_goes_on_behind_a_damaged_table(busy: Market) -> None:
     def damage(txn: Txn) -> None:
         txn.put("postings", pack_u64(1), DAMAGED)

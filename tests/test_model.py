@@ -107,13 +107,17 @@ class Model:
 
     # Heights and the settlement mode.
 
+    def elapsed_secs(self) -> int:
+        return max(0, self.now_ms - START_MS) // 1000
+
     def height(self) -> int:
-        elapsed_secs = max(0, self.now_ms - START_MS) // 1000
-        return max(self.height_seen, elapsed_secs + self.height_by_hand)
+        """It never goes back, not even when the clock does."""
+        return max(self.height_seen, self.elapsed_secs() + self.height_by_hand)
 
     def advance_height(self, blocks: int) -> int:
-        self.height_by_hand += blocks
-        self.height_seen = self.height()
+        """Always by that many blocks from where it is."""
+        self.height_seen = self.height() + blocks
+        self.height_by_hand = self.height_seen - self.elapsed_secs()
         return self.height_seen
 
     def turn(self, mode: str) -> None:
@@ -361,7 +365,8 @@ class Model:
         aging_ms = self.config["priority_aging_secs"] * 1000
 
         def order(job: Record) -> tuple[int, int]:
-            risen = (self.now_ms - job.queued_ms) // aging_ms if aging_ms else 0
+            waited_ms = max(0, self.now_ms - job.queued_ms)
+            risen = waited_ms // aging_ms if aging_ms else 0
             return max(0, CLASSES.index(job.priority) - risen), job.arrival
 
         return sorted((j for j in self.jobs.values() if j.state == "queued"), key=order)
@@ -912,7 +917,7 @@ class MarketMachine(RuleBasedStateMachine):
 
     # The operator.
 
-    @rule(ms=st.sampled_from((1, 999, 5_001, 10_000, 61_000)))
+    @rule(ms=st.sampled_from((1, 999, 5_001, 10_000, 61_000, -3_000)))
     def advance(self, ms: int) -> None:
         self.model.now_ms += ms
         self.market.now_ms += ms

@@ -350,20 +350,20 @@ def test_page_shows_none_for_a_damaged_receipt(damaged: Market) -> None:
     assert damaged.view(lambda txn: receipts.page(txn, 0, 10)) == [(1, key, None)]
 
 
-def test_command_goes_on_when_a_receipt_that_waits_is_damaged(damaged: Market) -> None:
+def test_command_sets_a_damaged_receipt_that_waits_aside_and_pays_it_once(damaged: Market) -> None:
     damaged.submit("other", lengths=(1, 1))
     damaged.update(lambda txn: settlement.to_dry_run(txn, damaged.config, "test"))
     damaged.prove("other", 0, 1)
-    waiting = receipts.key_of("other", "buyer", "prov", 5, 2)
-    damage(damaged, waiting)
-    damaged.update(lambda txn: settlement.arm(txn, damaged.config, 0))
+    damage(damaged, receipts.key_of("other", "buyer", "prov", 5, 2))
     before = damaged.balance("wallet/prov")
-    damaged.update(lambda txn: None)
-    # Two units at 5, and they are paid: what is due does not hang on the receipt's record.
-    assert damaged.balance("wallet/prov") == before + 10
-    assert damaged.counter("receipt_corrupt_total") == 1
-    damaged.update(lambda txn: None)
-    assert damaged.counter("receipt_corrupt_total") == 1
+    damaged.update(lambda txn: settlement.arm(txn, damaged.config, 0))
+    for _ in range(2):
+        damaged.update(lambda txn: None)
+        assert damaged.counter("receipt_corrupt_total") == 1
+        assert damaged.counter("settle_applied_total") == 2
+        assert damaged.balance("wallet/prov") == before + 10
+        assert damaged.job("other").paid_ct == 10
+    assert damaged.balance("escrow/other") == 0
 
 
 # The JSON form.
