@@ -101,7 +101,8 @@ def run(
     said = bulk.Report(session, len(files_), jsonl=jsonl, aside=True)
     # There may be very many short files: a line of text is written without further ado.
     as_text = not (jsonl or session.json)
-    with Runner(workers) as runner, Progress() as progress:
+    # An open store must not cross a fork; only a line of a batch has one here.
+    with Runner(workers, may_fork=not session.is_open) as runner, Progress() as progress:
         for result in _results(files_, runner, workload, progress):
             if result.error is None and as_text:
                 sys.stdout.write(_sum_line(result))

@@ -98,6 +98,11 @@ class Session:
         return os.path.join(self.home, "market")
 
     @property
+    def is_open(self) -> bool:
+        """Whether the store has been opened by this process."""
+        return self._store is not None
+
+    @property
     def store(self) -> Store:
         if self._store is None:
             self._store = Store.open(

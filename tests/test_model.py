@@ -361,7 +361,10 @@ class Model:
         return matched
 
     def waiting(self) -> list[Record]:
-        """Queued jobs in the order they would start, caps aside."""
+        """Queued jobs in the order they would start, caps aside.
+
+        Of one class, who came first goes first; aging decides between the first of each class.
+        """
         aging_ms = self.config["priority_aging_secs"] * 1000
 
         def order(job: Record) -> tuple[int, int]:
@@ -369,7 +372,15 @@ class Model:
             risen = waited_ms // aging_ms if aging_ms else 0
             return max(0, CLASSES.index(job.priority) - risen), job.arrival
 
-        return sorted((j for j in self.jobs.values() if j.state == "queued"), key=order)
+        left = sorted(
+            (j for j in self.jobs.values() if j.state == "queued"), key=lambda j: j.arrival
+        )
+        found = []
+        while left:
+            firsts = {job.priority: job for job in reversed(left)}
+            found.append(min(firsts.values(), key=order))
+            left.remove(found[-1])
+        return found
 
     def active(self) -> list[Record]:
         return [j for j in self.jobs.values() if j.state == "active"]
