@@ -998,4 +998,5 @@ MarketMachine.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink),
 )
-TestMarket = MarketMachine.TestCase
+# It takes seconds; but when it fails, finding the shortest history that does takes minutes.
+TestMarket = pytest.mark.timeout(900)(MarketMachine.TestCase)
