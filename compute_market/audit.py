@@ -54,13 +54,13 @@ def check(txn: Txn, config: Config) -> Iterator[Violation]:
     yield from damaged.values()
     if not damaged.keys() & {"jobs", "settlements", "receipt_chain"}:
         yield from _receipts(txn)
-    if not damaged.keys() & {"postings"}:
+    if not damaged.keys() & {"postings", "accounts"}:
         yield from _ledger(txn)
     if not damaged.keys() & {"offers", "jobs", "slices", "reputation"}:
         yield from _offers(txn)
         yield from _ranking(txn)
         yield from _lines(txn)
-    if not damaged.keys() & {"jobs", "slices", "settlements"}:
+    if not damaged.keys() & {"jobs", "slices", "settlements", "accounts"}:
         yield from _jobs(txn)
     if not damaged.keys() & {"postings", "jobs", "settlements", "receipts", "receipt_chain"}:
         yield from _counters(txn)
@@ -110,6 +110,10 @@ def _undecodable(txn: Txn) -> Iterator[Violation]:
             except IntegrityError as error:
                 yield Violation(table, repr(key), "records decode", error.message)
                 break
+    for key, value in txn.scan("accounts"):
+        if len(value) != 8:
+            yield Violation("accounts", repr(key), "records decode", f"{len(value)} bytes, not 8")
+            break
 
 
 def _ledger(txn: Txn) -> Iterator[Violation]:
@@ -314,7 +318,9 @@ def _lines(txn: Txn) -> Iterator[Violation]:
     for job in txn.records("jobs"):
         for table, key in jobs.lines_of(job):
             expected[table] += 1
-            if txn.get(table, key) is None:
+            waits = table == "pending" or table in queue.TABLES.values()
+            stored = txn.get(table, key)
+            if stored is None or (waits and stored[8:] != job.job_id.encode()):
                 yield Violation(table, job.job_id, "every live job is in its line", job.state)
     for table in ("pending", *queue.TABLES.values(), "active", "active_low", "deadlines"):
         if txn.size(table) != expected[table]:
@@ -350,6 +356,14 @@ def _receipts(txn: Txn) -> Iterator[Violation]:
         if stored is not None:
             yield from _receipt(txn, link.key, stored)
         previous = link.digest
+    waiting = sum(settled.status == "pending" for settled in txn.records("settlements"))
+    if txn.size("unsettled") != waiting:
+        yield Violation(
+            "unsettled",
+            "*",
+            "the status fits the receipt",
+            f"{txn.size('unsettled')} wait, {waiting} are pending",
+        )
     if txn.size("receipts") + txn.size("quarantine") != count:
         yield Violation(
             "receipts",
@@ -416,6 +430,7 @@ def _counters(txn: Txn) -> Iterator[Violation]:
             expected["matches_total", "true" if dry_run else "false"] += 1
             expected["settle_applied_total",] += settled.status == "applied"
     expected["receipt_corrupt_total",] = txn.size("quarantine")
+    expected["industrial_rejected_total", "SLA"] += 0
     for name in _DERIVED:
         for values, _ in metrics.series(txn, name):
             expected[name, *values] += 0

@@ -92,7 +92,9 @@ def housekeeping(txn: Txn, config: Config, sweep_limit: int = SWEEP_LIMIT) -> li
             receipts.quarantine_if_damaged(txn, waiting.key)
             job = jobs.get(txn, waiting.job_id)
             jobs.mark_paid(txn, job, settlement.apply_pending(txn, waiting, job))
-    return expire(txn, config, sweep_limit) + work(txn, config)
+    failed = expire(txn, config, sweep_limit)
+    work(txn, config)
+    return failed
 
 
 def is_due(txn: Txn, config: Config) -> bool:
@@ -261,27 +263,24 @@ def expire(txn: Txn, config: Config, limit: int) -> list[str]:
     expired = _overdue(txn, limit)
     for job_id in expired:
         _fail_overdue(txn, config, jobs.get(txn, job_id))
-    return expired + work(txn, config) if expired else []
+    if expired:
+        work(txn, config)
+    return expired
 
 
-def work(txn: Txn, config: Config) -> list[str]:
+def work(txn: Txn, config: Config) -> None:
     """Start queued jobs while there is a slot and the cap allows.
 
-    One whose deadline has passed is failed instead, at most 256 of them: its provider never had it.
-    Returns the ids of those.
+    Stops before one whose deadline has passed: the sweep comes first, and no provider gets it.
     """
     began = txn.stopwatch() if txn.stopwatch else 0
-    failed: list[str] = []
-    while len(failed) < SWEEP_LIMIT and (job_id := queue.next_to_start(txn, config)) is not None:
+    while (job_id := queue.next_to_start(txn, config)) is not None:
         job = jobs.get(txn, job_id)
         if txn.now > job.deadline:
-            _fail_overdue(txn, config, job)
-            failed.append(job_id)
-        else:
-            jobs.start(txn, job)
+            break
+        jobs.start(txn, job)
     if txn.stopwatch:
         metrics.observe(txn, "match_loop_latency_seconds", txn.stopwatch() - began)
-    return failed
 
 
 def demand(txn: Txn, config: Config) -> dict[str, Any]:
