@@ -87,7 +87,8 @@ def resolve(name: str) -> Workload:
     try:
         loaded = entry_point.load()
         if callable(loaded):
-            return loaded  # type: ignore[no-any-return]
+            registered_workload: Workload = loaded
+            return registered_workload
     except (ImportError, AttributeError) as error:
         problem = str(error)
     raise UsageError(
