@@ -13,7 +13,7 @@ from pathlib import Path
 
 import measure
 
-from compute_market.workloads import Runner
+from compute_market.runner import Runner
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MIB = 2**20

@@ -13,8 +13,9 @@ from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
 from compute_market.records import Job, Lane, Refused, Slice
 from compute_market.requests import DEADLINE_MAX, JobRequest, build, parse_many
+from compute_market.runner import Runner
 from compute_market.store import Txn
-from compute_market.workloads import Runner, resolve
+from compute_market.workloads import resolve
 
 
 class Prepared:

@@ -1,8 +1,10 @@
 """The market under test: the real store in a temporary directory and a clock that tests set."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import pytest
@@ -146,3 +148,47 @@ def real(market: Market) -> Market:
     market.deposit("buyer", ct=10_000, it=10_000)
     market.deposit("prov", ct=1_000)
     return market
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """The module of an installed package, as far as Python can tell, that registers workloads."""
+    root = tmp_path / "site"
+    (root / "plugin-1.0.dist-info").mkdir(parents=True)
+    (root / "plugin-1.0.dist-info" / "METADATA").write_text("Name: plugin\nVersion: 1.0\n")
+    (root / "plugin-1.0.dist-info" / "entry_points.txt").write_text(
+        "[compute_market.workloads]\n"
+        "count = workload_plugin:count\n"
+        "transcode = workload_plugin:count\n"
+        "short_proof = workload_plugin:short_proof\n"
+        "meddle = workload_plugin:meddle\n"
+        "zeros = workload_plugin:zeros\n"
+        "meet = workload_plugin:meet\n"
+        "text = workload_plugin:__name__\n"
+        "absent = workload_plugin:absent\n"
+        "unimportable = workload_plugin_gone:count\n"
+    )
+    (root / "workload_plugin.py").write_text(
+        "import os, threading\n"
+        "two = threading.Barrier(2, timeout=10)\n"
+        "calls = []\n"
+        "def count(path, descriptor, length):\n"
+        "    calls.append(path)\n"
+        "    return os.read(descriptor, length).rjust(32)[-32:]\n"
+        "def short_proof(path, descriptor, length):\n"
+        "    return b'too short'\n"
+        "def zeros(path, descriptor, length):\n"
+        "    return bytes(32)\n"
+        "def meet(path, descriptor, length):\n"
+        "    two.wait()\n"
+        "    return bytes(32)\n"
+        "def meddle(path, descriptor, length):\n"
+        "    with open(path, 'ab') as file:\n"
+        "        file.write(b'more')\n"
+        "    return bytes(32)\n"
+    )
+    monkeypatch.syspath_prepend(str(root))
+    import workload_plugin  # type: ignore[import-not-found]
+
+    yield workload_plugin
+    del sys.modules["workload_plugin"]
