@@ -7,7 +7,7 @@ the runner yields depends on the files alone; where each slice is worked is a ma
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compute_market.errors import IntegrityError, MarketError, UsageError
 from compute_market.hashing.cpu import (
@@ -15,6 +15,7 @@ from compute_market.hashing.cpu import (
     FileIdentity,
     changed,
     cores,
+    fill_from,
     hash_opened,
     identity_of,
     open_slice,
@@ -27,11 +28,17 @@ from compute_market.workloads import Workload, resolve
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
+    from compute_market.hashing.hasher import Hasher
+
 # A longer slice than this keeps every core busy on its own.
 _LONG_BYTES = 8_388_608
 # A task of the pool takes slices until their lengths add up to this, or until there are so many.
 _TASK_BYTES = 1_048_576
 _TASK_SLICES = 64
+# The same for tasks of a device, which has room for so much at once.
+_DEVICE_TASK_BYTES = 16_777_216
+_DEVICE_TASK_SLICES = 1024
+_DEVICE_WORKERS = 6
 # Slices read ahead of the result that is due; what bounds memory, however many slices there are.
 _AHEAD_MAX = 1024
 # Progress is reported in steps of at least this many bytes.
@@ -129,10 +136,63 @@ class _ProofCache:
         self._younger[identity] = digest
 
 
-class _Task:
-    """Slices in a row that go to the pool together."""
+def prove_on_device(
+    hasher: "Hasher", paths: list[str], identities: list[FileIdentity]
+) -> list[Outcome]:
+    """One task of a device: read the slices into its memory and hash them together.
 
-    def __init__(self) -> None:
+    A file that is not what it was, and everything if the device fails, is left to the CPU.
+    """
+    errors: dict[int, MarketError] = {}
+    replaced: list[int] = []
+
+    def fill(memory: Any, offsets: list[int]) -> None:
+        for index, (path, identity) in enumerate(zip(paths, identities, strict=True)):
+            begin = offsets[index]
+            try:
+                if not _read_slice(path, identity, memory[begin : begin + identity[2]].data):
+                    replaced.append(index)
+            except MarketError as error:
+                errors[index] = error
+
+    digests = hasher.hash_filled([identity[2] for identity in identities], fill)
+    if digests is None:
+        return [_run_slice(hash_opened, path) for path in paths]
+    outcomes: list[Outcome] = []
+    for index, (path, identity) in enumerate(zip(paths, identities, strict=True)):
+        digest = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
+        outcomes.append((Result(path, digest, identity[2]), identity))
+    for index, error in errors.items():
+        outcomes[index] = (Result(paths[index], b"", 0, error), identities[index])
+    for index in replaced:
+        outcomes[index] = _run_slice(hash_opened, paths[index])
+    return outcomes
+
+
+def _read_slice(path: str, identity: FileIdentity, memory: memoryview) -> bool:
+    """Fill the memory with a file; False if the path leads to another state of a file by now.
+
+    Raises what `open_slice` raises, and IntegrityError when reading fails or the file changes.
+    """
+    descriptor, status = open_slice(path)
+    try:
+        if identity_of(status) != identity:
+            return False
+        count = fill_from(descriptor, memory, 0)
+        if count != len(memory) or identity_of(os.fstat(descriptor)) != identity:
+            raise changed(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
+    finally:
+        os.close(descriptor)
+    return True
+
+
+class _Task:
+    """Slices in a row that go to a pool, or to the device, together."""
+
+    def __init__(self, *, on_device: bool) -> None:
+        self.on_device = on_device
         self.paths: list[str] = []
         self.identities: list[FileIdentity] = []
         self.length = 0
@@ -141,7 +201,17 @@ class _Task:
     def add(self, path: str, identity: FileIdentity) -> None:
         self.paths.append(path)
         self.identities.append(identity)
-        self.length += identity[2]
+        # In the memory of a device each begins at a multiple of 16.
+        self.length += -(-identity[2] // 16) * 16
+
+    def takes(self, identity: FileIdentity, *, on_device: bool, slices_max: int) -> bool:
+        """Whether one more slice may join."""
+        if self.on_device != on_device:
+            return False
+        if on_device:
+            room = self.length + identity[2] <= _DEVICE_TASK_BYTES
+            return room and len(self.paths) < _DEVICE_TASK_SLICES
+        return self.length < _TASK_BYTES and len(self.paths) < slices_max
 
 
 class Runner:
@@ -150,8 +220,9 @@ class Runner:
     Built-in workloads take each slice where it is fastest: very short ones in the calling thread,
     long ones there too but with every core hashing, those between in a fixed pool of `workers`
     threads (default: one a core). Other workloads always use the pool, one task a slice. With an
-    `executor`, which stays the caller's to shut down, every slice goes there. Where a slice runs
-    never changes its proof.
+    `executor`, which stays the caller's to shut down, every slice goes there. A `hasher`, also the
+    caller's, may take slices of the built-in workloads to a device. Where a slice runs never
+    changes its proof.
 
     With `may_fork`, batches of very short slices go to up to four forked processes, no more than
     `workers`, if this process has no second thread by then. The interpreter lock makes threads
@@ -169,6 +240,7 @@ class Runner:
         workers: int | None = None,
         executor: "Executor | None" = None,
         *,
+        hasher: "Hasher | None" = None,
         may_fork: bool = False,
     ) -> None:
         if workers is not None and workers < 1:
@@ -176,7 +248,9 @@ class Runner:
         self._workers = workers or cores()
         self._helpers = min(_HELPERS_MAX, self._workers) if may_fork and self._workers > 1 else 0
         self._executor = executor
+        self._hasher = hasher
         self._own_pool: Executor | None = None
+        self._device_pool: Executor | None = None
         self._caches: dict[str, _ProofCache] = {}
 
     def __enter__(self) -> "Runner":
@@ -187,9 +261,10 @@ class Runner:
 
     def close(self) -> None:
         """End the runner's own threads once they have finished the slices they are at."""
-        if self._own_pool is not None:
-            self._own_pool.shutdown(cancel_futures=True)
-            self._own_pool = None
+        for pool in (self._own_pool, self._device_pool):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+        self._own_pool = self._device_pool = None
 
     def run(
         self,
@@ -226,6 +301,19 @@ class Runner:
             self._own_pool = ThreadPoolExecutor(self._workers)
         return self._own_pool
 
+    def _submit(self, name: str, task: "_Task") -> None:
+        if not task.on_device:
+            task.future = self._pool().submit(run_slices, name, task.paths)
+            return
+        if self._device_pool is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            self._device_pool = ThreadPoolExecutor(_DEVICE_WORKERS)
+        assert self._hasher is not None
+        task.future = self._device_pool.submit(
+            prove_on_device, self._hasher, task.paths, task.identities
+        )
+
 
 class _Run:
     """One call of `Runner.run`: what holds for all of its slices, and its progress."""
@@ -248,8 +336,9 @@ class _Run:
         # Only of the built-in job is it known that the cost of a slice follows from its length.
         self._places_by_length = self._workload is hash_opened and runner._executor is None
         self._task_slices = _TASK_SLICES if self._workload is hash_opened else 1
+        self._hasher = runner._hasher if self._places_by_length else None
         # Slices of a batch are mostly alike: what the last one was decides how the next is tried.
-        self._expects_short = self._places_by_length
+        self._expects_short = self._places_by_length and not self._is_forced()
 
     def results(self, paths: Iterable[str]) -> Iterator[Result]:
         tries = self._first_tries(paths)
@@ -267,11 +356,15 @@ class _Run:
                         continue
                     pending.append(outcome)
                 else:
-                    if task is not None and (task is not pending[-1] or self._is_full(task)):
-                        self._submit(task)
+                    on_device = self._takes(outcome)
+                    if task is not None and not (
+                        task is pending[-1]
+                        and task.takes(outcome, on_device=on_device, slices_max=self._task_slices)
+                    ):
+                        self._runner._submit(self._name, task)
                         task = None
                     if task is None:
-                        task = _Task()
+                        task = _Task(on_device=on_device)
                         pending.append(task)
                     task.add(path, outcome)
                 ahead += 1
@@ -283,7 +376,7 @@ class _Run:
                     ahead -= len(settled)
                     yield from settled
             if task is not None and task is not pending[0]:
-                self._submit(task)
+                self._runner._submit(self._name, task)
             while pending:
                 yield from self._settle(pending.popleft())
             self._report()
@@ -324,14 +417,14 @@ class _Run:
         try:
             identity = identity_of(status)
             length = status.st_size
-            self._expects_short = self._places_by_length and length <= SHORT_BYTES
+            self._expects_short = (
+                self._places_by_length and length <= SHORT_BYTES and not self._is_forced()
+            )
             digest = self._cache.get(identity)
             if digest is not None:
                 self._advance(length)
                 return Result(path, digest, length)
-            if not here and not (
-                self._places_by_length and (length <= SHORT_BYTES or length > _LONG_BYTES)
-            ):
+            if not here and not self._stays_here(length):
                 return identity
             result = _prove(self._run_here, path, descriptor, identity)
             self._remember(result, identity)
@@ -341,26 +434,36 @@ class _Run:
 
     def _run_here(self, path: str, descriptor: int, length: int) -> bytes:
         if self._workload is hash_opened:
-            return hash_opened(path, descriptor, length, advance=self._advance)
+            hash_here = hash_opened if self._hasher is None else self._hasher.hash_opened
+            return hash_here(path, descriptor, length, advance=self._advance)
         digest = self._workload(path, descriptor, length)
         self._advance(length)
         return digest
 
-    def _is_full(self, task: _Task) -> bool:
-        return task.length >= _TASK_BYTES or len(task.paths) >= self._task_slices
+    def _is_forced(self) -> bool:
+        return self._hasher is not None and self._hasher.is_forced
 
-    def _submit(self, task: _Task) -> None:
-        task.future = self._runner._pool().submit(run_slices, self._name, task.paths)
+    def _stays_here(self, length: int) -> bool:
+        """Whether this thread works a slice itself, with all cores or all of the device."""
+        if not self._places_by_length:
+            return False
+        if self._is_forced():
+            return length > _DEVICE_TASK_BYTES
+        return length <= SHORT_BYTES or length > _LONG_BYTES
+
+    def _takes(self, identity: FileIdentity) -> bool:
+        """Whether a slice that does not stay here goes to the device."""
+        return self._hasher is not None and self._hasher.takes_file(identity[2])
 
     def _settle(self, entry: Result | _Task) -> list[Result]:
         """The results of what comes next, after waiting for them if need be."""
         if isinstance(entry, Result):
             return [entry]
-        if entry.future is None and self._runner._executor is None:
+        if entry.future is None and self._runner._executor is None and not entry.on_device:
             attempts = [self._attempt(path, here=True) for path in entry.paths]
             return [result for result in attempts if isinstance(result, Result)]
         if entry.future is None:
-            self._submit(entry)
+            self._runner._submit(self._name, entry)
         assert entry.future is not None
         results = []
         for (result, identity), expected in zip(

@@ -16,6 +16,17 @@ Workload = Callable[[str, int, int], bytes]
 BUILT_IN: dict[str, Workload] = dict.fromkeys(("transcode", "inference", "gpu_hash"), hash_opened)
 
 
+def calibrate_gpu(gflops: int) -> int:
+    """The compute units per second that hardware of this rating is worth: 1 GFLOPS is 1 unit/s.
+
+    The rating is for single precision, a multiply-add counted as two operations, as `compute
+    calibrate` measures it. Raises UsageError for a rating below 1.
+    """
+    if gflops < 1:
+        raise UsageError(f"a rating of {gflops} GFLOPS: at least 1 is needed")
+    return gflops
+
+
 def resolve(name: str) -> Workload:
     """The workload of that name: a built-in one, else one that an installed package registers.
 

@@ -46,7 +46,22 @@ ORDER = (
     "exposition",
 )
 # They know nothing of the store.
-APART = ("hashing.cpu", "hashing.short", "workloads", "runner")
+APART = (
+    "hashing.cpu",
+    "hashing.short",
+    "hashing.kernels.source",
+    "hashing.batch",
+    "hashing.plan",
+    "hashing.device",
+    "hashing.probe",
+    "hashing.cuda",
+    "hashing.opencl",
+    "hashing.calibration",
+    "hashing.hasher",
+    "hashing.calibrate",
+    "workloads",
+    "runner",
+)
 APART_MAY_IMPORT = ("errors", "amounts")
 
 # Who may talk to the operating system: the store's files and the slices.

@@ -179,7 +179,7 @@ def _hash_while_reading(
             if not permits[reader].get():
                 return
             try:
-                arrivals[reader].put(_fill(descriptor, buffers[reader], offset))
+                arrivals[reader].put(fill_from(descriptor, buffers[reader], offset))
             except OSError as error:
                 arrivals[reader].put(error)
                 return
@@ -223,7 +223,7 @@ def _page_aligned(length: int) -> memoryview:
     return memoryview(buffer)
 
 
-def _fill(descriptor: int, buffer: memoryview, offset: int) -> int:
+def fill_from(descriptor: int, buffer: memoryview, offset: int) -> int:
     """Read from `offset` on until the buffer is full or the file ends; return the bytes read."""
     count = os.preadv(descriptor, [buffer], offset)
     while 0 < count < len(buffer):

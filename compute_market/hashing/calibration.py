@@ -1,0 +1,137 @@
+"""What `calibrate` measured on a machine, and what it says about where bytes are hashed fastest.
+
+All rates are whole bytes per second and all times whole nanoseconds: where a slice is hashed is
+decided with integers.
+"""
+
+from typing import Any
+
+import msgspec
+
+from compute_market.errors import UsageError
+
+VERSION = 1
+# As in `cpu`: up to this length one thread is fastest.
+_ONE_THREAD_BYTES = 1_048_576
+_LONG_SLICE_BYTES = 65_536
+_NS = 1_000_000_000
+
+Rate = msgspec.Meta(ge=1)
+Cost = msgspec.Meta(ge=0)
+
+
+class CpuRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The CPU alone."""
+
+    threads: int  # what "all" means
+    one_thread_bytes_per_s: int  # a long slice in memory
+    all_threads_bytes_per_s: int
+    file_bytes_per_s: int  # a long file that is in the page cache
+    slice_ns: int  # what a slice costs beside its bytes, in a batch of many
+
+
+class DeviceRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One backend with all of its devices."""
+
+    backend: str
+    devices: list[str]
+    gflops: int  # FP32, multiply-adds as two, the first device
+    resident_bytes_per_s: int  # data on the device
+    resident_ns: int  # what a hash of data on the device costs beside its bytes
+    copy_bytes_per_s: int  # from pinned memory to the device, without hashing
+    pinned_bytes_per_s: int | None  # hashing from pinned memory; None where no memory is
+    staged_bytes_per_s: int  # hashing from any other memory
+    file_bytes_per_s: int
+    launch_ns: int  # what a batch costs beside its slices
+    slice_ns: int  # what a slice of a batch costs beside its bytes
+    start_ns: int  # opening the devices, once in a process
+
+
+class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One machine, as its rates were at one time."""
+
+    version: int
+    machine: str
+    measured_at: int  # Unix seconds
+    cpu: CpuRates
+    device: DeviceRates | None = None
+
+    def cpu_batch_ns(self, count: int, length: int) -> int:
+        """The time the CPU needs for `count` slices in memory of `length` bytes altogether."""
+        cpu = self.cpu
+        mean = length // max(1, count)
+        alone = count == 1 and length > _ONE_THREAD_BYTES
+        together = count > 1 and mean >= _LONG_SLICE_BYTES
+        rate = cpu.all_threads_bytes_per_s if alone or together else cpu.one_thread_bytes_per_s
+        return count * cpu.slice_ns + length * _NS // rate
+
+    def device_batch_ns(self, count: int, length: int) -> int:
+        """The time the device needs for the same."""
+        device = self._device()
+        bytes_ns = length * _NS // device.staged_bytes_per_s
+        return device.launch_ns + count * device.slice_ns + bytes_ns
+
+    def cpu_file_ns(self, length: int) -> int:
+        """The time the CPU needs for a warm file."""
+        if length <= _ONE_THREAD_BYTES:
+            return self.cpu.slice_ns + length * _NS // self.cpu.one_thread_bytes_per_s
+        return self.cpu.slice_ns + length * _NS // self.cpu.file_bytes_per_s
+
+    def device_file_ns(self, length: int) -> int:
+        """The time the device needs for the same."""
+        device = self._device()
+        return device.launch_ns + length * _NS // device.file_bytes_per_s
+
+    def cpu_resident_ns(self, length: int) -> int:
+        """The time the CPU needs for data that has to be fetched from the device first."""
+        device = self._device()
+        fetch_ns = device.launch_ns + length * _NS // device.copy_bytes_per_s
+        return fetch_ns + self.cpu_batch_ns(1, length)
+
+    def device_resident_ns(self, length: int) -> int:
+        """The time the device needs for data it has."""
+        device = self._device()
+        return device.resident_ns + length * _NS // device.resident_bytes_per_s
+
+    def _device(self) -> DeviceRates:
+        assert self.device is not None, "no device was calibrated"
+        return self.device
+
+
+def encode(calibration: Calibration) -> bytes:
+    """The text of a calibration file."""
+    return msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n"
+
+
+def decode(content: bytes, source: str, machine: str) -> Calibration:
+    """The calibration a file holds.
+
+    Raises UsageError with one line that names `source` when it is damaged, of another version or
+    not of this `machine`.
+    """
+    try:
+        found = msgspec.json.decode(content, type=Calibration)
+        _check_rates(found)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise UsageError(f"{source}: not a calibration: {error}", hint=_HINT) from error
+    if found.version != VERSION:
+        raise UsageError(f"{source}: version {found.version}, not {VERSION}", hint=_HINT)
+    if found.machine != machine:
+        raise UsageError(
+            f"{source}: made on another machine, {found.machine!a}; this is {machine!a}", hint=_HINT
+        )
+    return found
+
+
+_HINT = "`tb-cli compute calibrate` measures this machine"
+
+
+def _check_rates(found: Calibration) -> None:
+    rates: list[tuple[str, Any]] = []
+    for part in (found.cpu, found.device):
+        if part is not None:
+            rates += [(name, getattr(part, name)) for name in part.__struct_fields__]
+    for name, value in rates:
+        least = 0 if name.endswith("_ns") else 1
+        if isinstance(value, int) and not least <= value < 2**63:
+            raise ValueError(f"{name} is {value}")

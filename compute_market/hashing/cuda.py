@@ -1,0 +1,290 @@
+"""CUDA through CuPy raw kernels.
+
+CuPy is imported when a device is asked for, not with this module: that takes a fifth of a second,
+and starting the driver longer. Whatever it raises becomes a DeviceError.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from compute_market.errors import UsageError
+from compute_market.hashing.device import (
+    FMA_FACTOR,
+    FMA_GROUP,
+    FMA_TERM,
+    VALUES_BYTES,
+    DeviceBackend,
+    DeviceError,
+    DeviceMissing,
+    Lane,
+    Resident,
+    first_line,
+)
+from compute_market.hashing.kernels.source import source
+from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
+
+LANES_PER_DEVICE = 6
+# Chunks a tile. A tile of 256 keeps two warps on each of a multiprocessor's four schedulers.
+_TILES = (32, 256)
+_ONE = np.uint32(1)
+# As the CUDA runtime numbers them.
+_HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
+_PINNED = 1
+_NO_DEVICE = (35, 100)  # no driver that is new enough, no device
+_NO_LIBRARY = "DynamicLibNotFoundError"
+# Compute capabilities whose multiplier adds in a pipe of its own; from 12.0 on integers share one.
+_MULTIPLY_ADD_FROM, _MULTIPLY_ADD_BELOW = 70, 120
+
+
+def open_backend(
+    *, lanes: int = LANES_PER_DEVICE, multiply_add: bool | None = None
+) -> DeviceBackend:
+    """The backend over all GPUs that the NVIDIA driver shows to this process.
+
+    `multiply_add` chooses the form of the additions; None takes what suits the device. Raises
+    DeviceMissing if CuPy, NVRTC or a device is not there, DeviceError if it does not work.
+    """
+    backend = DeviceBackend(Cuda(multiply_add), lanes)
+    backend.start()
+    return backend
+
+
+class Cuda:
+    """The driver."""
+
+    name = "cuda"
+
+    def __init__(self, multiply_add: bool | None = None) -> None:
+        with _guarded():
+            import cupy
+
+            count = cupy.cuda.runtime.getDeviceCount()
+            properties = map(cupy.cuda.runtime.getDeviceProperties, range(count))
+            self.devices = [found["name"].decode().strip() for found in properties]
+        self._multiply_add = multiply_add
+
+    def open_lane(self, device: int, staging_bytes: int) -> Lane:
+        with _guarded():
+            return CudaLane(device, staging_bytes, self._multiply_add)
+
+    def is_pinned(self, data: Bytes) -> bool:
+        with _guarded():
+            import cupy
+
+            attributes = cupy.cuda.runtime.pointerGetAttributes(data.ctypes.data)
+            return bool(attributes.type == _PINNED)
+
+    def pinned(self, size: int) -> Bytes:
+        with _guarded():
+            import cupy
+
+            return _pinned(cupy, size)
+
+    def to_device(self, data: Bytes) -> Any:
+        with _guarded():
+            import cupy
+
+            return cupy.asarray(data)
+
+    def resident(self, array: Any) -> Resident | None:
+        """Takes what has a CUDA array interface: arrays of CuPy, PyTorch, Numba and others."""
+        interface = getattr(array, "__cuda_array_interface__", None)
+        if interface is None:
+            return None
+        item = int(interface["typestr"][2:])
+        shape = interface["shape"]
+        strides = interface.get("strides")
+        if strides is not None and not _is_contiguous(shape, strides, item):
+            raise UsageError("the array is not contiguous in C order", hint="hash a copy of it")
+        address, _ = interface["data"]
+        length = prod(shape) * item
+        if length == 0:
+            return Resident(0, 0, 0, 0)
+        with _guarded():
+            import cupy
+
+            # Work that still writes it is waited for, as the interface asks.
+            if (stream := interface.get("stream")) is not None:
+                cupy.cuda.runtime.streamSynchronize(stream)
+            device = cupy.cuda.runtime.pointerGetAttributes(address).device
+        return Resident(device, address, address % 16, length)
+
+
+class CudaLane:
+    """A lane; see `device.Lane`."""
+
+    def __init__(self, device: int, staging_bytes: int, multiply_add: bool | None) -> None:
+        import cupy
+
+        self._cuda = cupy.cuda
+        self._device = cupy.cuda.Device(device)
+        capability = int(self._device.compute_capability)
+        if multiply_add is None:
+            multiply_add = _MULTIPLY_ADD_FROM <= capability < _MULTIPLY_ADD_BELOW
+        self._multiply_add = int(multiply_add)
+        self.processors: int = self._device.attributes["MultiProcessorCount"]
+        self.tiles = _TILES
+        self._kernels: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
+        self._fma: Any = None
+        with self._device:
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+            # A host with few cores needs them for reading: waiting must not spin.
+            self._done = cupy.cuda.Event(block=True, disable_timing=True)
+            self.staging = _pinned(cupy, staging_bytes)
+            self._result = _pinned(cupy, VALUES_BYTES)
+            self._memory, self._values, self._out = (
+                cupy.cuda.Memory(size) for size in (staging_bytes, VALUES_BYTES, VALUES_BYTES)
+            )
+            self._compiled(self.tiles[0], 16)
+
+    def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
+        with _guarded(), self._device, self._stream:
+            data, at, align = self._memory.ptr, aligned(length), plan.align
+            if isinstance(source, Resident):
+                # Offsets in the plan begin at a multiple of 16.
+                data, at = source.memory - source.begin, 0
+            end = at + len(plan.table)
+            self.staging[at:end] = plan.table
+            if source is None:
+                self._upload(self._memory, 0, self.staging[:end])
+            else:
+                if not isinstance(source, Resident):
+                    self._upload(self._memory, 0, source)
+                self._upload(self._memory, at, self.staging[at:end])
+            tiles, _, small = self._compiled(plan.tile, align)
+            pointers = (np.uint64(data), np.uint64(self._memory.ptr))
+            if plan.tiles:
+                arguments = (
+                    np.uint64(at),
+                    np.uint32(plan.tiles),
+                    np.uint64(self._values.ptr),
+                    _ONE,
+                )
+                tiles((plan.tiles,), (plan.tile,), (*pointers, *arguments))
+            result = self._folded(plan, at)
+            if plan.small:
+                counts = np.uint32(plan.small), np.uint64(result.ptr)
+                arguments_small = (np.uint64(at + plan.small_at), *counts)
+                skipped = np.uint32(plan.values - plan.small)
+                groups = -(-plan.small // plan.tile)
+                small((groups,), (plan.tile,), (*pointers, *arguments_small, skipped, _ONE))
+            return self._fetched(result, plan.values)
+
+    def fold(self, plan: Plan, values: Bytes) -> Bytes:
+        with _guarded(), self._device, self._stream:
+            end = len(plan.table)
+            self.staging[:end] = plan.table
+            self._upload(self._memory, 0, self.staging[:end])
+            # Through pinned memory: from any other the copy would not be one of the stream's own.
+            self._result[: len(values)] = values
+            self._upload(self._values, 0, self._result[: len(values)])
+            return self._fetched(self._folded(plan, 0), plan.values)
+
+    def copy(self, length: int) -> None:
+        with _guarded(), self._device, self._stream:
+            self._upload(self._memory, 0, self.staging[:length])
+            self._wait()
+
+    def multiply_add(self, groups: int, trips: int) -> None:
+        with _guarded(), self._device, self._stream:
+            import cupy
+
+            if self._fma is None:
+                module = cupy.RawModule(code=source("fma"), options=(f"-DTILE={FMA_GROUP}",))
+                self._fma = module.get_function("fma_rate")
+            factors = (np.float32(FMA_FACTOR), np.float32(FMA_TERM))
+            arguments = (np.uint64(self._out.ptr), np.uint32(trips), *factors)
+            self._fma((groups,), (FMA_GROUP,), arguments)
+            self._wait()
+
+    def close(self) -> None:
+        """Memory is freed with the last reference to it."""
+        with _guarded():
+            self._stream.synchronize()
+        del self._memory, self._values, self._out, self.staging, self._result
+
+    def _folded(self, plan: Plan, at: int) -> Any:
+        """Run the folds one after another; return the memory with the values of the last."""
+        _, kernel, _ = self._compiled(plan.tile, plan.align)
+        values, out = self._values, self._out
+        for fold in plan.folds:
+            table = (np.uint64(self._memory.ptr), np.uint64(at + fold.at), np.uint32(fold.parts))
+            arguments = (np.uint64(values.ptr), *table, np.uint64(out.ptr), _ONE)
+            kernel((fold.parts,), (plan.tile,), arguments)
+            values, out = out, values
+        return values if plan.folds else out
+
+    def _upload(self, memory: Any, at: int, data: Bytes) -> None:
+        if len(data):
+            self._cuda.runtime.memcpyAsync(
+                memory.ptr + at, data.ctypes.data, len(data), _HOST_TO_DEVICE, self._stream.ptr
+            )
+
+    def _fetched(self, memory: Any, values: int) -> Bytes:
+        size = values * DIGEST_BYTES
+        self._cuda.runtime.memcpyAsync(
+            self._result.ctypes.data, memory.ptr, size, _DEVICE_TO_HOST, self._stream.ptr
+        )
+        self._wait()
+        return self._result[:size].copy()
+
+    def _wait(self) -> None:
+        self._done.record(self._stream)
+        self._done.synchronize()
+
+    def _compiled(self, tile: int, align: int) -> tuple[Any, Any, Any]:
+        """The kernels `b3_tiles`, `b3_fold` and `b3_small`."""
+        if (tile, align) not in self._kernels:
+            import cupy
+
+            options = (f"-DTILE={tile}", f"-DALIGN={align}", f"-DMULTIPLY_ADD={self._multiply_add}")
+            module = cupy.RawModule(code=source("blake3"), options=options)
+            names = ("b3_tiles", "b3_fold", "b3_small")
+            tiles, fold, small = map(module.get_function, names)
+            self._kernels[tile, align] = (tiles, fold, small)
+        return self._kernels[tile, align]
+
+
+def _pinned(cupy: Any, size: int) -> Bytes:
+    """Host memory that the device copies from and to by itself."""
+    memory = cupy.cuda.PinnedMemoryPointer(cupy.cuda.PinnedMemory(size), 0)
+    return np.frombuffer(memory, np.uint8, size)
+
+
+def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> bool:
+    expected = item
+    for count, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if count > 1 and stride != expected:
+            return False
+        expected *= count
+    return True
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Turn what CuPy and the driver raise into a DeviceError of one line."""
+    try:
+        import cupy
+        from cupy.cuda.compiler import CompileException
+    except (ImportError, OSError, RuntimeError) as error:
+        raise DeviceMissing(
+            f"CuPy cannot be imported: {first_line(error)}", "pip install 'tb-cli[gpu]'"
+        ) from error
+    try:
+        yield
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        if error.status in _NO_DEVICE:
+            hint = "nvidia-smi shows whether the driver sees a GPU"
+            raise DeviceMissing(first_line(error), hint) from error
+        raise DeviceError(first_line(error)) from error
+    except CompileException as error:
+        raise DeviceError(f"the kernels do not compile: {first_line(error)}") from error
+    except (OSError, RuntimeError, MemoryError, ImportError) as error:
+        if type(error).__name__ == _NO_LIBRARY:
+            hint = "pip install 'tb-cli[gpu]', which brings NVRTC"
+            raise DeviceMissing(first_line(error), hint) from error
+        raise DeviceError(first_line(error)) from error

@@ -1,0 +1,261 @@
+"""BLAKE3 where it is fastest, and on the CPU whenever a device fails.
+
+Nothing is imported or started for a device before there is work that it would do faster.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from compute_market.errors import UsageError
+from compute_market.hashing import cpu, probe
+from compute_market.hashing.cpu import Advance
+
+if TYPE_CHECKING:
+    from threading import Lock
+
+    from compute_market.hashing.calibration import Calibration
+    from compute_market.hashing.device import DeviceBackend
+
+T = TypeVar("T")
+
+BackendName = Literal["auto", "cpu", "cuda", "opencl"]
+BACKENDS: tuple[BackendName, ...] = ("auto", "cpu", "cuda", "opencl")
+
+# Without a calibration a device is used where it is certain to win by far: for data it has already,
+# and for many slices so short that the CPU is busy with calls rather than with bytes.
+RESIDENT_BYTES_MIN = 1_048_576
+BATCH_SLICES_MIN = 1000
+BATCH_SLICE_BYTES_MAX = 4096
+BATCH_BYTES_MIN = 1_048_576
+
+
+class Hasher:
+    """Hashes batches, files and arrays with one backend, or with the faster one of two.
+
+    `auto` chooses by the calibration if there is one. A device that is not open yet is opened once
+    the work seen so far would have been done faster on it by what opening it costs.
+
+    With `cuda` or `opencl` the device is opened at once, and UsageError (`backend_missing`) says
+    what is missing if it cannot be. A device that fails later is given up: its work is done again
+    on the CPU, with the same digests, and `warn` is told once, in one line.
+    """
+
+    def __init__(
+        self,
+        backend: BackendName = "auto",
+        *,
+        calibration: "Calibration | None" = None,
+        warn: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        if backend not in BACKENDS:
+            raise UsageError(f"backend {backend!a} is none of {', '.join(BACKENDS)}")
+        self._backend = backend
+        self._calibration = calibration
+        self._warn = warn
+        self._device: DeviceBackend | None = None
+        self._is_given_up = backend == "cpu"
+        self._saved_ns = 0
+        self._lock: Lock | None = None  # made with the device, which several threads may use
+        if self.is_forced:
+            self._open_forced()
+
+    def __enter__(self) -> "Hasher":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up what the device holds."""
+        device, self._device = self._device, None
+        self._is_given_up = True
+        if device is not None:
+            self._attempt(device.close)
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether everything goes to a device for as long as it works."""
+        return self._backend in ("cuda", "opencl") and not self._is_given_up
+
+    @property
+    def name(self) -> str:
+        """The backend at work: that of the device once there is one, else `cpu`."""
+        return self._device.name if self._device is not None else "cpu"
+
+    def hash_batch(self, buffer: Any, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
+        """The digests of ranges of a buffer, 32 bytes each, one after another in their order.
+
+        Offsets and lengths are in bytes. Raises UsageError for a range that is not in the buffer.
+        """
+        from compute_market.hashing.batch import hash_batch
+
+        count, length = len(lengths), int(sum(lengths))
+        if device := self._device_if(self._batch_gain_ns(count, length)):
+            digests = self._attempt(lambda: device.hash_batch(buffer, offsets, lengths))
+            if digests is not None:
+                return digests
+        return hash_batch(buffer, offsets, lengths)
+
+    def hash_array(self, array: Any) -> bytes:
+        """The digest of the bytes of an array in C order, on a device or in memory.
+
+        A device array is one that CuPy, PyTorch, Numba (CUDA) or `pyopencl.array` (OpenCL) made.
+        """
+        on_device = hasattr(array, "__cuda_array_interface__") or hasattr(array, "base_data")
+        if on_device:
+            if device := self._device_if(self._resident_gain_ns(int(array.nbytes))):
+                digest = self._attempt(lambda: device.hash_array(array))
+                if digest is not None:
+                    return digest
+            array = array.get() if hasattr(array, "get") else array.cpu().numpy()
+        return cpu.hash_bytes(memoryview(array).cast("B"))
+
+    def hash_opened(
+        self, path: str, descriptor: int, length: int, advance: Advance | None = None
+    ) -> bytes:
+        """The digest of an open file; see `cpu.hash_opened` for what it raises."""
+        if device := self._device_if(self._file_gain_ns(length)):
+            progress = _Progress(advance)
+            digest = self._attempt(
+                lambda: device.hash_opened(path, descriptor, length, progress.advance)
+            )
+            if digest is not None:
+                return digest
+            advance = progress.advance_beyond()
+        return cpu.hash_opened(path, descriptor, length, advance=advance)
+
+    def takes_file(self, length: int) -> bool:
+        """Whether a file of that length should go to the device; opens it if it should."""
+        return self._device_if(self._file_gain_ns(length)) is not None
+
+    def hash_filled(
+        self, lengths: Sequence[int], fill: Callable[[Any, list[int]], None]
+    ) -> bytes | None:
+        """What `DeviceBackend.hash_filled` gives, or None when there is no device any more."""
+        device = self._device
+        if device is None:
+            return None
+        return self._attempt(lambda: device.hash_filled(lengths, fill))
+
+    def _batch_gain_ns(self, count: int, length: int) -> int:
+        """By how much a device would be faster; without a calibration, 1 or 0 for yes or no."""
+        if self._calibration is None:
+            many = count >= BATCH_SLICES_MIN and length >= BATCH_BYTES_MIN
+            return int(many and length < count * BATCH_SLICE_BYTES_MAX)
+        if self._calibration.device is None:
+            return 0
+        cpu_ns = self._calibration.cpu_batch_ns(count, length)
+        return cpu_ns - self._calibration.device_batch_ns(count, length)
+
+    def _file_gain_ns(self, length: int) -> int:
+        if self._calibration is None or self._calibration.device is None:
+            return 0
+        return self._calibration.cpu_file_ns(length) - self._calibration.device_file_ns(length)
+
+    def _resident_gain_ns(self, length: int) -> int:
+        if self._calibration is None or self._calibration.device is None:
+            return int(length >= RESIDENT_BYTES_MIN)
+        cpu_ns = self._calibration.cpu_resident_ns(length)
+        return cpu_ns - self._calibration.device_resident_ns(length)
+
+    def _device_if(self, gain_ns: int) -> "DeviceBackend | None":
+        """The device if it is to be used for work that it would do faster by so much."""
+        if self._is_given_up:
+            return None
+        if self.is_forced:
+            return self._device
+        if gain_ns <= 0:
+            return None
+        if self._device is None:
+            self._saved_ns += gain_ns
+            rates = self._calibration.device if self._calibration is not None else None
+            if rates is not None and self._saved_ns < rates.start_ns:
+                return None
+            self._open_chosen()
+        return self._device
+
+    def _open_chosen(self) -> None:
+        """Open the device that was calibrated, or else the first that is there."""
+        rates = self._calibration.device if self._calibration is not None else None
+        if rates is not None:
+            self._device = self._attempt(lambda: open_device(rates.backend))
+            if self._device is not None and self._device.devices != rates.devices:
+                self._warn("the devices are not those that were calibrated; calibrate again")
+        elif probe.cuda_missing() is None:
+            self._device = self._attempt(lambda: open_device("cuda"))
+        elif probe.opencl_missing(registered=True) is None:
+            self._device = self._attempt(lambda: open_device("opencl"), expected=False)
+        self._is_given_up = self._device is None
+
+    def _open_forced(self) -> None:
+        from compute_market.hashing.device import DeviceMissing
+
+        missing = probe.cuda_missing() if self._backend == "cuda" else probe.opencl_missing()
+        if missing is not None:
+            raise _backend_missing(self._backend, *missing)
+        try:
+            self._device = self._attempt(lambda: open_device(self._backend, any_device=True))
+        except DeviceMissing as error:
+            raise _backend_missing(self._backend, str(error), error.hint) from error
+
+    def _attempt(self, work: Callable[[], T], *, expected: bool = True) -> T | None:
+        """Do some work of the device; if it fails, give the device up and return None."""
+        from threading import Lock
+
+        from compute_market.hashing.device import DeviceError, DeviceMissing
+
+        self._lock = self._lock or Lock()
+        try:
+            return work()
+        except DeviceError as error:
+            with self._lock:
+                if isinstance(error, DeviceMissing) and self.is_forced and self._device is None:
+                    raise
+                if not self._is_given_up and expected:
+                    name = self._device.name if self._device is not None else self._backend
+                    self._warn(f"{name}: {error}; hashing goes on on the CPU")
+                self._is_given_up = True
+                self._device = None
+            return None
+
+
+class _Progress:
+    """Counts what a device reports, so that the CPU, beginning anew, does not report it again."""
+
+    def __init__(self, advance: Advance | None) -> None:
+        self._advance = advance
+        self._done = 0
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if self._advance is not None:
+            self._advance(count)
+
+    def advance_beyond(self) -> Advance:
+        """Reports only what is beyond what was reported before."""
+        known = self._done
+        begun = 0
+
+        def advance(count: int) -> None:
+            nonlocal begun
+            begun += count
+            beyond = min(count, begun - known)
+            if beyond > 0 and self._advance is not None:
+                self._advance(beyond)
+
+        return advance
+
+
+def open_device(backend: str, *, any_device: bool = False) -> "DeviceBackend":
+    """Open the devices of a backend. Raises DeviceError."""
+    if backend == "cuda":
+        from compute_market.hashing.cuda import open_backend
+
+        return open_backend()
+    from compute_market.hashing.opencl import open_backend as open_opencl
+
+    return open_opencl(any_device=any_device)
+
+
+def _backend_missing(backend: str, what: str, hint: str) -> UsageError:
+    return UsageError(f"backend {backend}: {what}", hint=hint, reason="backend_missing")

@@ -1,0 +1,255 @@
+"""OpenCL through pyopencl, for GPUs that CUDA does not serve.
+
+pyopencl is imported when a device is asked for, not with this module.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from compute_market.hashing.device import (
+    FMA_FACTOR,
+    FMA_GROUP,
+    FMA_TERM,
+    VALUES_BYTES,
+    DeviceBackend,
+    DeviceError,
+    DeviceMissing,
+    Lane,
+    Resident,
+    first_line,
+)
+from compute_market.hashing.kernels.source import source
+from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
+
+LANES_PER_DEVICE = 6
+_TILES = (32, 256)
+_ONE = np.uint32(1)
+_HINT = "install the OpenCL driver of the GPU; `clinfo -l` lists the devices"
+
+
+def open_backend(*, any_device: bool = False, lanes: int = LANES_PER_DEVICE) -> DeviceBackend:
+    """The backend over all OpenCL GPUs; with `any_device` over another device if there is none.
+
+    A CPU that poses as an OpenCL device is an order of magnitude slower than the `blake3` package,
+    so it is only good for tests. Raises DeviceError if there is no device or it does not work.
+    """
+    backend = DeviceBackend(OpenCl(any_device=any_device), lanes)
+    backend.start()
+    return backend
+
+
+class OpenCl:
+    """The driver."""
+
+    name = "opencl"
+
+    def __init__(self, *, any_device: bool) -> None:
+        import threading
+
+        with _guarded():
+            import pyopencl as cl
+
+            found = [device for platform in cl.get_platforms() for device in platform.get_devices()]
+            gpus = [device for device in found if device.type & cl.device_type.GPU]
+            self._devices = gpus or (found[:1] if any_device else [])
+            if not self._devices:
+                what = "no OpenCL device is a GPU" if found else "there is no OpenCL device"
+                raise DeviceMissing(what, _HINT)
+            self.devices = [device.name.strip() for device in self._devices]
+            self._contexts = [cl.Context([device]) for device in self._devices]
+        self._programs: dict[tuple[int, str, str], Any] = {}
+        self._lock = threading.Lock()
+
+    def open_lane(self, device: int, staging_bytes: int) -> Lane:
+        with _guarded():
+            return OpenClLane(self, device, staging_bytes)
+
+    def is_pinned(self, data: Bytes) -> bool:
+        return False
+
+    def pinned(self, size: int) -> Bytes | None:
+        return None
+
+    def to_device(self, data: Bytes) -> Any:
+        with _guarded():
+            import pyopencl as cl
+            from pyopencl.array import to_device
+
+            return to_device(cl.CommandQueue(self._contexts[0]), data)
+
+    def resident(self, array: Any) -> Resident | None:
+        """Takes `pyopencl.array.Array` in a context that `context` gave."""
+        from pyopencl.array import Array
+
+        if not isinstance(array, Array) or array.context not in self._contexts:
+            return None
+        with _guarded():
+            array.finish()
+            device = self._contexts.index(array.context)
+            return Resident(device, array.base_data, array.offset, array.nbytes)
+
+    def context(self, device: int) -> Any:
+        """The `pyopencl.Context` that memory of a device belongs to."""
+        return self._contexts[device]
+
+    def device(self, number: int) -> Any:
+        return self._devices[number]
+
+    def program(self, device: int, name: str, options: str) -> Any:
+        """A kernel file compiled for a device, once for each set of options."""
+        import pyopencl as cl
+
+        key = (device, name, options)
+        with self._lock:
+            if key not in self._programs:
+                program = cl.Program(self._contexts[device], source(name))
+                self._programs[key] = program.build(options=options.split())
+            return self._programs[key]
+
+
+class OpenClLane:
+    """A lane; see `device.Lane`."""
+
+    def __init__(self, driver: OpenCl, device: int, staging_bytes: int) -> None:
+        import pyopencl as cl
+
+        self._driver = driver
+        self._device = device
+        context = driver.context(device)
+        self._queue = cl.CommandQueue(context)
+        info = driver.device(device)
+        self.processors: int = info.max_compute_units
+        self.tiles = (_TILES[0], min(_TILES[1], info.max_work_group_size))
+        flags = cl.mem_flags
+        # Host memory that the driver allocates is memory that the device can copy from by itself.
+        self._host = [
+            cl.Buffer(context, flags.READ_WRITE | flags.ALLOC_HOST_PTR, size)
+            for size in (staging_bytes, VALUES_BYTES)
+        ]
+        self.staging, self._result = (self._mapped(buffer) for buffer in self._host)
+        self._memory, self._values, self._out = (
+            cl.Buffer(context, flags.READ_WRITE, size)
+            for size in (staging_bytes, VALUES_BYTES, VALUES_BYTES)
+        )
+        self._kernels: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
+        self._fma: Any = None
+        self._compiled(self.tiles[0], 16)
+
+    def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
+        import pyopencl as cl
+
+        with _guarded():
+            tiles, _, small = self._compiled(plan.tile, plan.align)
+            data, at = self._memory, aligned(length)
+            if isinstance(source, Resident):
+                data, at = source.memory, 0
+            end = at + len(plan.table)
+            self.staging[at:end] = plan.table
+            cl.enqueue_copy(self._queue, self._memory, self.staging[:end], is_blocking=False)
+            if plan.tiles:
+                arguments = (np.uint64(at), np.uint32(plan.tiles), self._values, _ONE)
+                self._launch(tiles, plan.tiles, plan.tile, data, self._memory, *arguments)
+            result = self._folded(plan, at)
+            if plan.small:
+                skipped = np.uint32(plan.values - plan.small)
+                arguments = (np.uint64(at + plan.small_at), np.uint32(plan.small), result, skipped)
+                groups = -(-plan.small // plan.tile)
+                self._launch(small, groups, plan.tile, data, self._memory, *arguments, _ONE)
+            return self._fetched(result, plan.values)
+
+    def fold(self, plan: Plan, values: Bytes) -> Bytes:
+        import pyopencl as cl
+
+        with _guarded():
+            self.staging[: len(plan.table)] = plan.table
+            table = self.staging[: len(plan.table)]
+            cl.enqueue_copy(self._queue, self._memory, table, is_blocking=False)
+            cl.enqueue_copy(self._queue, self._values, values, is_blocking=False)
+            return self._fetched(self._folded(plan, 0), plan.values)
+
+    def copy(self, length: int) -> None:
+        import pyopencl as cl
+
+        with _guarded():
+            cl.enqueue_copy(self._queue, self._memory, self.staging[:length], is_blocking=True)
+
+    def multiply_add(self, groups: int, trips: int) -> None:
+        import pyopencl as cl
+
+        with _guarded():
+            if self._fma is None:
+                program = self._driver.program(self._device, "fma", f"-DTILE={FMA_GROUP}")
+                self._fma = cl.Kernel(program, "fma_rate")
+            factors = (np.float32(FMA_FACTOR), np.float32(FMA_TERM))
+            self._launch(self._fma, groups, FMA_GROUP, self._out, np.uint32(trips), *factors)
+            self._queue.finish()
+
+    def close(self) -> None:
+        """Buffers are freed when nobody refers to them any more."""
+        self._queue.finish()
+        for buffer in (*self._host, self._memory, self._values, self._out):
+            buffer.release()
+
+    def _folded(self, plan: Plan, at: int) -> Any:
+        """Run the folds one after another; return the buffer with the values of the last."""
+        _, kernel, _ = self._compiled(plan.tile, plan.align)
+        values, out = self._values, self._out
+        for fold in plan.folds:
+            arguments = (np.uint64(at + fold.at), np.uint32(fold.parts), out, _ONE)
+            self._launch(kernel, fold.parts, plan.tile, values, self._memory, *arguments)
+            values, out = out, values
+        return values if plan.folds else out
+
+    def _launch(self, kernel: Any, groups: int, tile: int, *arguments: Any) -> None:
+        kernel(self._queue, (groups * tile,), (tile,), *arguments)
+
+    def _fetched(self, buffer: Any, values: int) -> Bytes:
+        import pyopencl as cl
+
+        result = self._result[: values * DIGEST_BYTES]
+        cl.enqueue_copy(self._queue, result, buffer, is_blocking=True)
+        return result.copy()
+
+    def _compiled(self, tile: int, align: int) -> tuple[Any, Any, Any]:
+        """The kernels `b3_tiles`, `b3_fold` and `b3_small`; arguments are set on them, so each lane
+        has its own."""
+        if (tile, align) not in self._kernels:
+            import pyopencl as cl
+
+            options = f"-DTILE={tile} -DALIGN={align} -DMULTIPLY_ADD=0"
+            program = self._driver.program(self._device, "blake3", options)
+            self._kernels[tile, align] = (
+                cl.Kernel(program, "b3_tiles"),
+                cl.Kernel(program, "b3_fold"),
+                cl.Kernel(program, "b3_small"),
+            )
+        return self._kernels[tile, align]
+
+    def _mapped(self, buffer: Any) -> Bytes:
+        import pyopencl as cl
+
+        flags = cl.map_flags.READ | cl.map_flags.WRITE
+        array, _ = cl.enqueue_map_buffer(self._queue, buffer, flags, 0, (buffer.size,), np.uint8)
+        mapped: Bytes = array
+        return mapped
+
+
+@contextmanager
+def _guarded() -> Iterator[None]:
+    """Turn what OpenCL and pyopencl raise into a DeviceError of one line."""
+    try:
+        import pyopencl as cl
+    except (ImportError, OSError) as error:
+        what = f"pyopencl cannot be imported: {first_line(error)}"
+        raise DeviceMissing(what, "pip install 'tb-cli[opencl]'") from error
+    try:
+        yield
+    except cl.LogicError as error:
+        if error.code == cl.status_code.PLATFORM_NOT_FOUND_KHR:
+            raise DeviceMissing("there is no OpenCL driver", _HINT) from error
+        raise DeviceError(first_line(error)) from error
+    except (cl.Error, OSError, RuntimeError, MemoryError) as error:
+        raise DeviceError(first_line(error)) from error
