@@ -96,9 +96,9 @@ def _device_rates(
     sample_ns = _median_ns(batch(4 * MIB), stopwatch)
     slow = sample_ns > 4_000_000  # below 1 GB/s
     length = 8 * MIB if slow else _LONG_BYTES
-    data = data[:length]
+    sample = data[:length]
     staged_ns = _median_ns(batch(length), stopwatch)
-    file_ns = _file_ns(data, backend.hash_opened, stopwatch)
+    file_ns = _file_ns(sample, backend.hash_opened, stopwatch)
     staged_rate = _rate(length, staged_ns - launch_ns)
     slices_ns = _median_ns(lambda: backend.hash_batch(data, *_slices()), stopwatch)
     slice_bytes_ns = _SLICES * _SLICE_BYTES * _NS // staged_rate
@@ -108,7 +108,7 @@ def _device_rates(
     )
     import numpy as np
 
-    memory = np.frombuffer(data, np.uint8)
+    memory = np.frombuffer(sample, np.uint8)
     small = driver.to_device(memory[:1])
     resident_ns = _median_ns(lambda: backend.hash_array(small), stopwatch)
     resident = driver.to_device(memory if slow else np.tile(memory, _RESIDENT_BYTES // length))
