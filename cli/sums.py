@@ -18,6 +18,8 @@ from compute_market.runner import Result, Runner
 if TYPE_CHECKING:
     from cli.bulk import Report
 
+_LINES_PER_WRITE = 128
+
 
 def run(arguments: list[str]) -> int | None:
     """Run a plainly spelled `compute run` to its exit code, or return None: not for here.
@@ -62,18 +64,31 @@ def write(
     if any(path.endswith(".json") for path in paths):
         paths = list(_expanded(paths))
     said = None if as_text else report(len(paths))
-    print_ = sys.stdout.write
+    lines: list[str] = []
+    # Whoever watches sees every line at once. In a pipe many are written together.
+    lines_max = 1 if sys.stdout.isatty() else _LINES_PER_WRITE
     with Progress(lambda: _length(paths)) as progress:
-        for path, digest, length, error in _results(runner, workload, paths, progress):
-            if error is None and as_text:
-                print_(_line(path, digest.hex()))
-                continue
-            from cli.bulk import Outcome
+        try:
+            for path, digest, length, error in _results(runner, workload, paths, progress):
+                if error is None and as_text:
+                    lines.append(_line(path, digest.hex()))
+                    if len(lines) >= lines_max:
+                        _print(lines)
+                    continue
+                from cli.bulk import Outcome
 
-            said = said or report(len(paths))
-            document = {"path": path, "digest": digest.hex(), "bytes": length}
-            said.add(Outcome(path, "", document, error))
+                said = said or report(len(paths))
+                document = {"path": path, "digest": digest.hex(), "bytes": length}
+                said.add(Outcome(path, "", document, error))
+        finally:
+            _print(lines)
     return 0 if said is None else said.end()
+
+
+def _print(lines: list[str]) -> None:
+    text = "".join(lines)
+    lines.clear()
+    sys.stdout.write(text)
 
 
 def _results(

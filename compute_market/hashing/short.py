@@ -160,7 +160,7 @@ class _Helper:
     def give(self, paths: list[str]) -> None:
         """Have it hash the paths, if it is still there and they are paths it can be told."""
         try:
-            request = b"\0".join([os.fsencode(path) for path in paths])
+            request = os.fsencode("\0".join(paths))
             # A path with a zero byte in it would count as two.
             if request.count(b"\0") == len(paths) - 1:
                 _write(self._requests, len(request).to_bytes(_LENGTH_BYTES, "little") + request)
