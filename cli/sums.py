@@ -28,12 +28,13 @@ def run(arguments: list[str]) -> int | None:
     """
     if "_TB_CLI_COMPLETE" in os.environ:
         return None
-    options = {word for word in arguments if word.startswith("-") and word != "-"}
+    # One search through all words at once, as there may be ten thousand.
+    options: set[str] = set()
+    if "\0-" in "\0".join(arguments):
+        options = {word for word in arguments if word.startswith("-") and word != "-"}
     if not options <= {"--json", "--jsonl"}:
         return None
-    paths = arguments[2:]
-    if options:
-        paths = [path for path in paths if path not in options]
+    paths = [word for word in arguments[2:] if word not in options] if options else arguments[2:]
     if not paths:
         return None
 
