@@ -1,14 +1,11 @@
 """Verbs that run slices: execute, prove, run."""
 
-import os
 import sys
-from collections.abc import Iterator
-from itertools import takewhile
 from typing import Annotated, Any
 
 import typer
 
-from cli import bulk, files, options
+from cli import bulk, options, sums
 from cli.progress import Progress
 from cli.render import emit
 from cli.session import Session, now_ms
@@ -21,9 +18,7 @@ from compute_market.errors import (
     RefusedError,
     UsageError,
 )
-from compute_market.hashing.cpu import hash_stream
 from compute_market.records import Job, Slice, check_id
-from compute_market.requests import SliceList, build, parse
 from compute_market.runner import Result, Runner
 from compute_market.store import Txn
 
@@ -97,23 +92,13 @@ def run(
     A FILE that ends in .json and lists slices stands for those slices.
     """
     session = Session.of(ctx)
-    files_ = list(_expanded(paths))
-    said = bulk.Report(session, len(files_), jsonl=jsonl, aside=True)
-    # There may be very many short files: a line of text is written without further ado.
-    as_text = not (jsonl or session.json)
+
+    def report(total: int) -> bulk.Report:
+        return bulk.Report(session, total, jsonl=jsonl, aside=True)
+
     # An open store must not cross a fork; only a line of a batch has one here.
-    with Runner(workers, may_fork=not session.is_open) as runner, Progress() as progress:
-        for result in _results(files_, runner, workload, progress):
-            if result.error is None and as_text:
-                sys.stdout.write(_sum_line(result))
-                continue
-            document = {
-                "path": result.path,
-                "digest": result.digest.hex(),
-                "bytes": result.length,
-            }
-            said.add(bulk.Outcome(result.path, "", document, result.error))
-    return said.end()
+    with Runner(workers, may_fork=not session.is_open) as runner:
+        return sums.write(runner, workload, paths, report, as_text=not (jsonl or session.json))
 
 
 def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
@@ -196,43 +181,6 @@ def _check_unchanged(job: Job, index: int, entry: Slice, result: Result) -> None
 
 def _progress(job: Job) -> str:
     return f"{job.slices_proven} of {job.slices} slices proven, {job.state}"
-
-
-def _results(
-    paths: list[str], runner: Runner, workload: str, progress: Progress
-) -> Iterator[Result]:
-    """Results in the order of the paths; stdin takes its turn between the files."""
-    while paths:
-        files_ = list(takewhile(lambda path: path != "-", paths))
-        yield from runner.run(workload, files_, now_ms=now_ms(), progress=progress)
-        paths = paths[len(files_) :]
-        if paths:
-            digest, length = hash_stream(sys.stdin.buffer)
-            yield Result("-", digest, length)
-            paths = paths[1:]
-
-
-def _expanded(paths: list[str]) -> Iterator[str]:
-    for path in paths:
-        if not path.endswith(".json"):
-            yield path
-            continue
-        document = parse(files.read(path), path)
-        if not document.get("slices"):
-            raise UsageError(f"{path}: lists no slices")
-        slices = build({"slices": document["slices"]}, SliceList, path).slices
-        for entry in slices:
-            inner = entry if isinstance(entry, str) else entry.path
-            yield os.path.join(os.path.dirname(path), inner)
-
-
-def _sum_line(result: Result) -> str:
-    """The line b3sum prints: a name with a line break or backslash is escaped and so marked."""
-    name = result.path
-    if "\\" in name or "\n" in name or "\r" in name:
-        name = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-        return f"\\{result.digest.hex()}  {name}\n"
-    return f"{result.digest.hex()}  {name}\n"
 
 
 def _digest(text: str) -> bytes:

@@ -6,7 +6,8 @@ the runner yields depends on the files alone; where each slice is worked is a ma
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from operator import length_hint
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compute_market.errors import IntegrityError, MarketError, UsageError
@@ -22,7 +23,13 @@ from compute_market.hashing.cpu import (
     shown,
     unreadable,
 )
-from compute_market.hashing.short import SHORT_BYTES, Helpers, ShortProof, can_fork, hash_short
+from compute_market.hashing.short import (
+    NO_LENGTH,
+    SHORT_BYTES,
+    Helpers,
+    can_fork,
+    hash_short,
+)
 from compute_market.workloads import Workload, resolve
 
 if TYPE_CHECKING:
@@ -37,7 +44,7 @@ _TASK_BYTES = 1_048_576
 _TASK_SLICES = 64
 # The same for tasks of a device, which has room for so much at once.
 _DEVICE_TASK_BYTES = 16_777_216
-_DEVICE_TASK_SLICES = 1024
+_DEVICE_TASK_SLICES = 256
 _DEVICE_WORKERS = 6
 # Slices read ahead of the result that is due; what bounds memory, however many slices there are.
 _AHEAD_MAX = 1024
@@ -45,6 +52,9 @@ _AHEAD_MAX = 1024
 _REPORT_BYTES = 1_048_576
 # So many short slices in a row promise enough more to fork helpers for, which takes a millisecond.
 _FORK_AFTER = 256
+# Of many paths it is known without counting them that there are enough.
+_MANY = 1024
+_FORK_AFTER_IF_MANY = 16
 _HELPERS_MAX = 4
 _CACHE_GENERATION = 8192
 # The coarsest time stamps in use, those of FAT, count in steps of two seconds.
@@ -348,8 +358,8 @@ class _Run:
         task: _Task | None = None
         ahead = 0
         try:
-            for path, result in tries:
-                outcome = result or self._attempt(path)
+            for tried in tries:
+                outcome = self._attempt(tried) if isinstance(tried, str) else tried
                 if isinstance(outcome, Result):
                     if not pending:
                         yield outcome
@@ -366,7 +376,8 @@ class _Run:
                     if task is None:
                         task = _Task(on_device=on_device)
                         pending.append(task)
-                    task.add(path, outcome)
+                    assert isinstance(tried, str)
+                    task.add(tried, outcome)
                 ahead += 1
                 while pending and (ahead >= _AHEAD_MAX or _is_done(pending[0])):
                     entry = pending.popleft()
@@ -386,27 +397,36 @@ class _Run:
                 if isinstance(entry, _Task) and entry.future is not None:
                     entry.future.cancel()
 
-    def _first_tries(self, paths: Iterable[str]) -> Generator[tuple[str, Result | None]]:
-        """Each path with its result if it is a short slice, else with None."""
+    def _first_tries(self, paths: Iterable[str]) -> Generator[str | Result]:
+        """The result of each path that leads to a short slice; the other paths themselves."""
         helpers = self._runner._helpers
+        fork_after = _FORK_AFTER_IF_MANY if length_hint(paths) >= _MANY else _FORK_AFTER
         remaining = iter(paths)
         for count, path in enumerate(remaining, start=1):
             proof = hash_short(path, self._settled_ns) if self._expects_short else None
-            yield path, self._short_result(path, proof)
-            if count == _FORK_AFTER and self._expects_short and helpers and can_fork():
+            if proof is None:
+                yield path
+            else:
+                self._advance(proof[1])
+                yield Result(path, *proof)
+            if count == fork_after and self._expects_short and helpers and can_fork():
                 break
         else:
             return
         with Helpers(helpers, self._settled_ns) as forked:
-            for path, proof in forked.hash(remaining):
-                yield path, self._short_result(path, proof)
+            for group in forked.hash(remaining):
+                yield from self._tried(*group)
 
-    def _short_result(self, path: str, proof: ShortProof) -> Result | None:
-        if proof is None:
-            return None
-        digest, length = proof
-        self._advance(length)
-        return Result(path, digest, length)
+    def _tried(
+        self, paths: list[str], digests: Sequence[bytes], lengths: Sequence[int]
+    ) -> Sequence[str | Result]:
+        """The result of each path of a group, or the path itself where there is no proof."""
+        results = list(map(Result, paths, digests, lengths))
+        if NO_LENGTH not in lengths:
+            self._advance(sum(lengths))
+            return results
+        self._advance(sum(length for length in lengths if length != NO_LENGTH))
+        return [result.path if result.length == NO_LENGTH else result for result in results]
 
     def _attempt(self, path: str, *, here: bool = False) -> Result | FileIdentity:
         """The result of a slice that is wrong, cached, or run `here`; else its file's identity."""

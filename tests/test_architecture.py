@@ -49,8 +49,8 @@ ORDER = (
 APART = (
     "hashing.cpu",
     "hashing.short",
-    "hashing.kernels.source",
     "hashing.batch",
+    "hashing.kernels.source",
     "hashing.plan",
     "hashing.device",
     "hashing.probe",

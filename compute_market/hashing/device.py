@@ -14,8 +14,9 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+from blake3 import blake3
 
-from compute_market.errors import UsageError
+from compute_market.hashing.batch import checked_ranges
 from compute_market.hashing.cpu import Advance, changed, fill_from, unreadable
 from compute_market.hashing.plan import (
     CHUNK_BYTES,
@@ -23,7 +24,6 @@ from compute_market.hashing.plan import (
     Bytes,
     Integers,
     Plan,
-    aligned,
     plan_fold,
     plan_part,
     plan_slices,
@@ -44,6 +44,8 @@ FOLD_VALUES = 32_768
 # What one launch hashes of data that is on the device already, as far as tables allow.
 RESIDENT_BYTES = 2**32
 
+# An empty slice, one chunk or less, one tile, several tiles.
+_TEST_LENGTHS = [0, 1, 1024, 1025, 20_000, 70_001]
 # How devices are rated: the size of a group, and factors that keep the values changing.
 FMA_GROUP = 256
 FMA_FACTOR = -1.0 + 2.0**-20
@@ -145,9 +147,12 @@ class DeviceBackend:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Open the first lane, which finds out whether the device works at all."""
-        with self._lane():
-            pass
+        """Open the first lane and hash a little: this finds out whether the device works at all."""
+        data = blake3(b"self-test").digest(length=_TEST_LENGTHS[-1])
+        starts = [0] * len(_TEST_LENGTHS)
+        expected = [blake3(data[:length]).digest() for length in _TEST_LENGTHS]
+        if self.hash_batch(data, starts, _TEST_LENGTHS) != b"".join(expected):
+            raise DeviceError("the device computes wrong digests")
 
     @property
     def first_lane(self) -> Lane:
@@ -168,9 +173,7 @@ class DeviceBackend:
         overlap and repeat. Raises UsageError for a range that is not in the buffer.
         """
         data: Bytes = np.frombuffer(buffer, np.uint8) if len(buffer) else np.zeros(0, np.uint8)
-        starts = np.asarray(offsets, np.int64)
-        counts = np.asarray(lengths, np.int64)
-        _check_ranges(len(data), starts, counts)
+        starts, counts = _as_integers(len(data), offsets, lengths)
         digests = np.empty((len(starts), DIGEST_BYTES), np.uint8)
         is_long = counts > SEGMENT_BYTES
         for index in np.flatnonzero(is_long):
@@ -384,10 +387,21 @@ class DeviceBackend:
             raise DeviceError("the device was opened before this process was forked")
 
 
-def _check_ranges(available: int, offsets: Integers, lengths: Integers) -> None:
-    wrong = (offsets < 0) | (lengths < 0) | (lengths > available - offsets)
-    if wrong.any():
-        raise UsageError("wrong")
+def _as_integers(
+    available: int, offsets: Sequence[int], lengths: Sequence[int]
+) -> tuple[Integers, Integers]:
+    """Offsets and lengths as arrays. Raises UsageError unless every range lies in the buffer."""
+    try:
+        starts, counts = np.asarray(offsets, np.int64), np.asarray(lengths, np.int64)
+        right = (
+            len(starts) == len(counts)
+            and not ((starts < 0) | (counts < 0) | (counts > available - starts)).any()
+        )
+    except OverflowError:
+        right = False
+    if not right:
+        checked_ranges(available, offsets, lengths)  # It looks at one after the other and says.
+    return starts, counts
 
 
 def _span_job(
@@ -449,8 +463,3 @@ def first_line(error: BaseException) -> str:
     """An error of somebody else's in one line."""
     text = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def segment_room(lengths: Iterable[int]) -> int:
-    """The memory `hash_filled` needs for slices of these lengths, bytes."""
-    return sum(map(aligned, lengths))
