@@ -61,6 +61,14 @@ def claim(text: str, measured: float, bound: float, unit: str) -> None:
         _failures.append(text)
 
 
+def claim_at_least(text: str, measured: float, bound: float, unit: str) -> None:
+    """The same for what must not be below its bound."""
+    kept = measured >= bound
+    print(f"{'ok  ' if kept else 'MISS'} {text}: {measured:.2f} {unit}, at least {bound:g} {unit}")
+    if not kept:
+        _failures.append(text)
+
+
 def finish() -> None:
     """End the benchmark: with code 1 if a claim was missed."""
     sys.exit(1 if _failures else 0)

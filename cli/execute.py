@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import bulk, options, sums
+from cli import bulk, hashing, options, sums
 from cli.progress import Progress
 from cli.render import emit
 from cli.session import Session, now_ms
@@ -35,6 +35,7 @@ Workers = Annotated[
 def execute(
     ctx: typer.Context,
     job_ids: options.JobIds,
+    backend: options.Backend = None,
     workers: Workers = None,
     jsonl: options.Jsonl = False,
 ) -> int:
@@ -45,7 +46,7 @@ def execute(
     session = Session.of(ctx)
     ids = bulk.read_ids(job_ids, "job id")
     said = bulk.Report(session, len(ids), jsonl=jsonl)
-    with Runner(workers) as runner:
+    with hashing.hasher(session, backend) as hasher, Runner(workers, hasher=hasher) as runner:
         for job_id in ids:
             said.add(_execute_one(session, runner, job_id))
             sys.stdout.flush()
@@ -84,6 +85,7 @@ def run(
         list[str], typer.Argument(metavar="FILE…", help="Slices, job files, or - for stdin.")
     ],
     workload: Annotated[str, typer.Option(help="What to run.")] = "transcode",
+    backend: options.Backend = None,
     workers: Workers = None,
     jsonl: options.Jsonl = False,
 ) -> int:
@@ -97,7 +99,10 @@ def run(
         return bulk.Report(session, total, jsonl=jsonl, aside=True)
 
     # An open store must not cross a fork; only a line of a batch has one here.
-    with Runner(workers, may_fork=not session.is_open) as runner:
+    with (
+        hashing.hasher(session, backend) as hasher,
+        Runner(workers, hasher=hasher, may_fork=not session.is_open) as runner,
+    ):
         return sums.write(runner, workload, paths, report, as_text=not (jsonl or session.json))
 
 

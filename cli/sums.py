@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from cli.progress import Progress
@@ -17,6 +17,7 @@ from compute_market.runner import Result, Runner
 
 if TYPE_CHECKING:
     from cli.bulk import Report
+    from compute_market.hashing.hasher import Hasher
 
 _LINES_PER_WRITE = 128
 
@@ -45,8 +46,22 @@ def run(arguments: list[str]) -> int | None:
         with Session.begin({"json": "--json" in options}) as session:
             return Report(session, total, jsonl="--jsonl" in options, aside=True)
 
-    with Runner(may_fork=True) as runner:
+    with _hasher() as hasher, Runner(hasher=hasher, may_fork=True) as runner:
         return write(runner, "transcode", paths, report, as_text=not options)
+
+
+def _hasher() -> "AbstractContextManager[Hasher | None]":
+    """What `hashing.hasher` gives, with nothing imported where there is nothing to look at."""
+    home = os.path.expanduser(os.environ.get("TB_HOME") or "~/.the_block")
+    settings = ("config.toml", "calibration.json")
+    if "TB_BACKEND" not in os.environ and not any(
+        os.path.exists(os.path.join(home, name)) for name in settings
+    ):
+        return nullcontext()
+    from cli import hashing
+    from cli.session import Session
+
+    return hashing.hasher(Session({}))
 
 
 def write(

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -266,10 +267,30 @@ def without(*names: str) -> str | None:
 
     for name in names:
         if which(name) is None:
-            required = os.environ.get("TB_REQUIRE", "").replace(",", " ").split()
-            assert name not in required, f"{name} is required but not installed"
-            return f"{name} is not installed"
+            return _unless_required(name, f"{name} is not installed")
     return None
+
+
+@cache
+def without_opencl() -> str | None:
+    """Why a test cannot run on an OpenCL device, be it a CPU that poses as one (PoCL)."""
+    from compute_market.hashing.hasher import open_device
+
+    try:
+        from compute_market.hashing.device import DeviceError
+    except ImportError as error:
+        return _unless_required("pocl", str(error))
+    try:
+        open_device("opencl", any_device=True).close()
+    except DeviceError as error:
+        return _unless_required("pocl", f"no usable OpenCL device: {error}")
+    return None
+
+
+def _unless_required(name: str, reason: str) -> str:
+    required = os.environ.get("TB_REQUIRE", "").replace(",", " ").split()
+    assert name not in required, f"{name} is required: {reason}"
+    return reason
 
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -63,6 +63,7 @@ ARGUMENTS: dict[str, Path_ | None] = {
     "compute requirements": ("j1",),
     "compute explain": ("j1",),
     "compute stats": (),
+    "compute calibrate": None,
     "compute wait": ("j1",),
     "compute-market params": None,
     "compute-market stats": (),
@@ -94,7 +95,9 @@ ARGUMENTS: dict[str, Path_ | None] = {
     "config show": None,
 }
 OPENING = [path for path in VERBS if ARGUMENTS.get(" ".join(path)) is not None]
-WRITING = [path for path, verb in VERBS.items() if verb.writes]
+# It writes what it measures, which is not the same twice, and nothing of the market.
+MEASURING = ("compute", "calibrate")
+WRITING = [path for path, verb in VERBS.items() if verb.writes and path != MEASURING]
 
 
 def arguments_of(path: Path_) -> Path_:

@@ -175,10 +175,10 @@ class Hasher:
         return self._device
 
     def _open_chosen(self) -> None:
-        """Open the device that was calibrated, or else the first that is there."""
+        """Open the devices that were calibrated, or else the GPUs that are there."""
         rates = self._calibration.device if self._calibration is not None else None
         if rates is not None:
-            self._device = self._attempt(lambda: open_device(rates.backend))
+            self._device = self._attempt(lambda: open_device(rates.backend, any_device=True))
             if self._device is not None and self._device.devices != rates.devices:
                 self._warn("the devices are not those that were calibrated; calibrate again")
         elif probe.cuda_missing() is None:
