@@ -140,7 +140,7 @@ class DeviceBackend:
         self._process = os.getpid()
         # Lanes are opened as they are needed, on each device in turn.
         self._unopened = deque(list(range(len(driver.devices))) * lanes_per_device)
-        self._width = len(self._unopened)
+        self.width = len(self._unopened)
         self._opened: list[Lane] = []
         self._free: SimpleQueue[Lane] = SimpleQueue()
         self._resident_lanes: dict[int, Lane] = {}
@@ -346,11 +346,11 @@ class DeviceBackend:
         from concurrent.futures import Future, ThreadPoolExecutor
         from itertools import chain
 
-        pool = ThreadPoolExecutor(self._width)
+        pool = ThreadPoolExecutor(self.width)
         pending: deque[Future[T]] = deque()
         try:
             for job in chain((first, second), remaining):
-                if len(pending) > self._width:
+                if len(pending) > self.width:
                     yield pending.popleft().result()
                 pending.append(pool.submit(self._run, job))
             while pending:

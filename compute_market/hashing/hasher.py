@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from compute_market.errors import UsageError
 from compute_market.hashing import cpu, probe
+from compute_market.hashing.batch import hash_batch
 from compute_market.hashing.cpu import Advance
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Hasher:
         self._device: DeviceBackend | None = None
         self._is_given_up = backend == "cpu"
         self._saved_ns = 0
+        self._alone_min = _alone_min(calibration)
         self._lock: Lock | None = None  # made with the device, which several threads may use
         if self.is_forced:
             self._open_forced()
@@ -87,9 +89,11 @@ class Hasher:
 
         Offsets and lengths are in bytes. Raises UsageError for a range that is not in the buffer.
         """
-        from compute_market.hashing.batch import hash_batch
-
-        count, length = len(lengths), int(sum(lengths))
+        count = len(lengths)
+        if count == 1 and lengths[0] < self._alone_min and not self.is_forced:
+            # For a short slice, even asking what would be faster takes too long.
+            return hash_batch(buffer, offsets, lengths)
+        length = int(lengths.sum()) if hasattr(lengths, "sum") else sum(lengths)
         if device := self._device_if(self._batch_gain_ns(count, length)):
             digests = self._attempt(lambda: device.hash_batch(buffer, offsets, lengths))
             if digests is not None:
@@ -217,6 +221,14 @@ class Hasher:
                 self._is_given_up = True
                 self._device = None
             return None
+
+
+def _alone_min(calibration: "Calibration | None") -> int:
+    """A single slice shorter than this is hashed sooner than any launch is made, bytes."""
+    rates = calibration.device if calibration is not None else None
+    if calibration is None or rates is None:
+        return 2**63
+    return rates.launch_ns * calibration.cpu.one_thread_bytes_per_s // 1_000_000_000
 
 
 class _Progress:
