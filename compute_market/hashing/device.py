@@ -8,8 +8,8 @@ length: many slices in one segment, or one slice in many whose values are folded
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -41,8 +41,10 @@ STAGING_BYTES = SEGMENT_BYTES + TABLE_BYTES
 VALUES_BYTES = 2_097_152
 # Values folded in one step: a power of two that fits.
 FOLD_VALUES = 32_768
-# What one launch hashes of data that is on the device already, as far as tables allow.
+# What one launch hashes of data that is on the device already: powers of two for which there is
+# room for the tables.
 RESIDENT_BYTES = 2**32
+RESIDENT_TILES = 16_384
 
 # An empty slice, one chunk or less, one tile, several tiles.
 _TEST_LENGTHS = [0, 1, 1024, 1025, 20_000, 70_001]
@@ -172,7 +174,8 @@ class DeviceBackend:
         Offsets and lengths are in bytes; arrays of integers are taken as they are. Ranges may
         overlap and repeat. Raises UsageError for a range that is not in the buffer.
         """
-        data: Bytes = np.frombuffer(buffer, np.uint8) if len(buffer) else np.zeros(0, np.uint8)
+        view = memoryview(buffer)
+        data: Bytes = np.frombuffer(view, np.uint8) if view.nbytes else np.zeros(0, np.uint8)
         starts, counts = _as_integers(len(data), offsets, lengths)
         digests = np.empty((len(starts), DIGEST_BYTES), np.uint8)
         is_long = counts > SEGMENT_BYTES
@@ -182,8 +185,9 @@ class DeviceBackend:
             digests[index] = np.frombuffer(digest, np.uint8)
         short = np.flatnonzero(~is_long)
         jobs = self._batch_jobs(data, short, starts[short], counts[short])
-        for indexes, values in self._each(jobs):
-            digests[indexes] = values
+        with closing(self._each(jobs)) as results:
+            for indexes, values in results:
+                digests[indexes] = values
         return digests.tobytes()
 
     def hash_filled(
@@ -243,10 +247,11 @@ class DeviceBackend:
             at = np.array([where.begin], np.int64)
             plan = plan_slices(at, np.array([where.length], np.int64), lane.tiles[0])
             return plan.in_order(lane.hash(plan, where.length, where))
-        launches = range(0, where.length, RESIDENT_BYTES)
+        launch_bytes = min(RESIDENT_BYTES, lane.tiles[1] * CHUNK_BYTES * RESIDENT_TILES)
+        launches = range(0, where.length, launch_bytes)
         values = []
         for start in launches:
-            length = min(RESIDENT_BYTES, where.length - start)
+            length = min(launch_bytes, where.length - start)
             tile = tile_for(np.array([length]), lane.tiles, lane.processors)
             plan = plan_part(
                 length,
@@ -293,10 +298,11 @@ class DeviceBackend:
 
         jobs = (partial(run, begin=begin) for begin in range(0, max(1, length), SEGMENT_BYTES))
         values = []
-        for count, value in self._each(jobs):
-            values.append(value.reshape(-1))
-            if advance is not None:
-                advance(count)
+        with closing(self._each(jobs)) as results:
+            for count, value in results:
+                values.append(value.reshape(-1))
+                if advance is not None:
+                    advance(count)
         if whole:
             return values[0].tobytes()
         with self._lane() as lane:
@@ -333,7 +339,7 @@ class DeviceBackend:
                 yield _gather_job(data, indexes[span], offsets[span], lengths[span])
             start = stop
 
-    def _each(self, jobs: Iterable[Callable[[Lane], T]]) -> Iterator[T]:
+    def _each(self, jobs: Iterable[Callable[[Lane], T]]) -> Generator[T]:
         """What the jobs return, in their order; as many at once as there are lanes."""
         remaining = iter(jobs)
         first, second = next(remaining, None), next(remaining, None)

@@ -103,7 +103,7 @@ class Hasher:
     def hash_array(self, array: Any) -> bytes:
         """The digest of the bytes of an array in C order, on a device or in memory.
 
-        A device array is one that CuPy, PyTorch, Numba (CUDA) or `pyopencl.array` (OpenCL) made.
+        Raises UsageError for an array in another order. A device array is one that CuPy, PyTorch, Numba (CUDA) or `pyopencl.array` (OpenCL) made.
         """
         on_device = hasattr(array, "__cuda_array_interface__") or hasattr(array, "base_data")
         if on_device:
@@ -112,7 +112,10 @@ class Hasher:
                 if digest is not None:
                     return digest
             array = array.get() if hasattr(array, "get") else array.cpu().numpy()
-        return cpu.hash_bytes(memoryview(array).cast("B"))
+        view = memoryview(array)
+        if not view.c_contiguous:
+            raise UsageError("the array is not contiguous in C order", hint="hash a copy of it")
+        return cpu.hash_bytes(view.cast("B") if view.nbytes else b"")
 
     def hash_opened(
         self, path: str, descriptor: int, length: int, advance: Advance | None = None
