@@ -101,9 +101,10 @@ class Hasher:
         return hash_batch(buffer, offsets, lengths)
 
     def hash_array(self, array: Any) -> bytes:
-        """The digest of the bytes of an array in C order, on a device or in memory.
+        """The digest of the bytes of an array, on a device or in memory.
 
-        Raises UsageError for an array in another order. A device array is one that CuPy, PyTorch, Numba (CUDA) or `pyopencl.array` (OpenCL) made.
+        A device array is one that CuPy, PyTorch, Numba (CUDA) or `pyopencl.array` (OpenCL) made.
+        Raises UsageError unless the array is contiguous in C order.
         """
         on_device = hasattr(array, "__cuda_array_interface__") or hasattr(array, "base_data")
         if on_device:
