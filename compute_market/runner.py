@@ -34,8 +34,9 @@ from compute_market.workloads import Workload, resolve
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-# A longer slice than this keeps every core busy on its own.
-_LONG_BYTES = 8_388_608
+# A longer slice than this is worked by every core. Shorter ones in a row take less time with a core
+# for each, as starting on every one of them costs the cores a wait.
+_LONG_BYTES = 33_554_432
 # A task of the pool takes slices until their lengths add up to this, or until there are so many.
 _TASK_BYTES = 1_048_576
 _TASK_SLICES = 64
