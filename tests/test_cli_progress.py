@@ -18,8 +18,8 @@ Shown = Callable[[], str]
 
 
 @pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shown]:
-    """A terminal as stderr, and a bar that shows at once; gives what has been written to it."""
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Shown]]:
+    """Makes stderr a terminal and the bar show at once; gives what has been written to it."""
     monkeypatch.setattr(progress, "_AFTER_S", 0.0)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
@@ -33,22 +33,29 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Shown]:
             return ""
 
     with open(slave, "w") as stderr:
-        monkeypatch.setattr(sys, "stderr", stderr)
-        yield shown
+
+        def begin() -> Shown:
+            # Not before the test itself: pytest puts streams of its own in place until then.
+            monkeypatch.setattr(sys, "stderr", stderr)
+            return shown
+
+        yield begin
     os.close(master)
 
 
-def test_bar_shows_bytes_and_time_left_of_a_total(terminal: Shown) -> None:
+def test_bar_shows_bytes_of_a_total(terminal: Callable[[], Shown]) -> None:
+    shown = terminal()
     with Progress(lambda: 8 * MIB) as bar:
         bar(2 * MIB)
-    assert "2.0/8.0 MiB" in terminal()
+    assert "2.0/8.0 MiB" in shown()
 
 
-def test_bar_shows_bytes_without_a_total(terminal: Shown) -> None:
+def test_bar_shows_bytes_without_a_total(terminal: Callable[[], Shown]) -> None:
+    shown = terminal()
     for total in (None, lambda: None):
         with Progress(total) as bar:
             bar(2 * MIB)
-        assert "2.0/? MiB" in terminal()
+        assert "2.0/? MiB" in shown()
 
 
 @pytest.mark.parametrize("after_s", [None, 60.0])
@@ -56,7 +63,7 @@ def test_total_is_asked_for_only_when_the_bar_shows(
     after_s: float | None, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     if after_s is not None:
-        request.getfixturevalue("terminal")
+        request.getfixturevalue("terminal")()
         monkeypatch.setattr(progress, "_AFTER_S", after_s)
 
     def total() -> int:
@@ -67,8 +74,9 @@ def test_total_is_asked_for_only_when_the_bar_shows(
 
 
 def test_run_knows_its_total(
-    terminal: Shown, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    terminal: Callable[[], Shown], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    shown = terminal()
     paths = [str(tmp_path / name) for name in ("a", "b", "missing")]
     for path in paths[:2]:
         with open(path, "wb") as sparse:
@@ -78,7 +86,7 @@ def test_run_knows_its_total(
     with Runner() as runner:
         code = sums.write(runner, "transcode", paths[:2], unused, as_text=True)
     assert code == 0
-    assert "/80.0 MiB" in terminal()
+    assert "/80.0 MiB" in shown()
     assert capsys.readouterr().out.count("\n") == 2
 
 
