@@ -47,7 +47,7 @@ class Progress:
             progress.TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
-            # Lines on the same terminal go above the bar. Those for a file or a pipe must get there.
+            # On the same terminal lines go above the bar; those for a file must get there.
             redirect_stdout=sys.stdout.isatty(),
         )
         self._task = self._bar.add_task("", total=total, completed=bytes_done)
