@@ -97,12 +97,15 @@ def environment(home: Path) -> dict[str, str]:
     return kept | {"TB_HOME": str(home)}
 
 
-def command(words: Sequence[str | Path], env: dict[str, str], stdin: Path | None = None) -> None:
+def command(
+    words: Sequence[str | Path],
+    env: dict[str, str],
+    stdin: Path | None = None,
+    stdout: int = subprocess.DEVNULL,
+) -> None:
     """Run a command to its end; anything but success is an error."""
     with open(stdin or os.devnull, "rb") as source:
-        done = subprocess.run(
-            words, env=env, stdin=source, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
+        done = subprocess.run(words, env=env, stdin=source, stdout=stdout, stderr=subprocess.PIPE)
     if done.returncode:
         raise SystemExit(f"{words} ended with code {done.returncode}: {done.stderr.decode()}")
 
