@@ -3,6 +3,7 @@
 #include <barrier>
 #include <cstdint>
 #include <functional>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -17,6 +18,8 @@ static void barrier() { group_barrier->arrive_and_wait(); }
 // Run a kernel as `groups` groups of TILE threads. The barrier at the end of a group is the launcher's:
 // on a GPU, groups share no memory but what they leave for the next kernel.
 static void launch(uint64_t groups, const std::function<void()> &kernel) {
+    static std::mutex one_at_a_time; // Shared memory is that of the library.
+    std::lock_guard<std::mutex> alone(one_at_a_time);
     std::barrier<> shared(TILE);
     group_barrier = &shared;
     std::vector<std::thread> items;
