@@ -32,10 +32,10 @@ class Progress:
         if self._bar is None:
             if time.monotonic() < self._shows_from:
                 return
-            self._start()
+            self._start(bytes_done)
         self._bar.update(self._task, completed=bytes_done)
 
-    def _start(self) -> None:
+    def _start(self, bytes_done: int) -> None:
         from rich import progress
         from rich.console import Console
 
@@ -47,6 +47,8 @@ class Progress:
             progress.TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
+            # On the same terminal lines go above the bar; those for a file must get there.
+            redirect_stdout=sys.stdout.isatty(),
         )
-        self._task = self._bar.add_task("", total=total)
+        self._task = self._bar.add_task("", total=total, completed=bytes_done)
         self._bar.start()

@@ -77,7 +77,8 @@ def write(
     `report` begins the report on so many items. It is called, and all that it takes imported, only
     if there is something to say that is no line of text: a failure, or any result as JSON.
     """
-    if any(path.endswith(".json") for path in paths):
+    # As with the options: one search, and most often there is nothing to look at more closely.
+    if ".json\0" in "\0".join([*paths, ""]):
         paths = list(_expanded(paths))
     said = None if as_text else report(len(paths))
     lines: list[str] = []

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
     from compute_market.hashing.hasher import Hasher
 
-# A longer slice than this keeps every core busy on its own.
-_LONG_BYTES = 8_388_608
+# A longer slice than this is worked by every core. Shorter ones in a row take less time with a core
+# for each, as starting on every one of them costs the cores a wait.
+_LONG_BYTES = 33_554_432
 # A task of the pool takes slices until their lengths add up to this, or until there are so many.
 _TASK_BYTES = 1_048_576
 _TASK_SLICES = 64
@@ -467,9 +468,9 @@ class _Run:
         """Whether this thread works a slice itself, with all cores or all of the device."""
         if not self._places_by_length:
             return False
-        if self._is_forced():
-            return length > _DEVICE_TASK_BYTES
-        return length <= SHORT_BYTES or length > _LONG_BYTES
+        if length <= SHORT_BYTES:
+            return not self._is_forced()
+        return length > (_LONG_BYTES if self._hasher is None else _DEVICE_TASK_BYTES)
 
     def _takes(self, identity: FileIdentity) -> bool:
         """Whether a slice that does not stay here goes to the device."""

@@ -187,6 +187,7 @@ def test_interrupted_hash_batch_leaves_no_thread_at_work(
             raise KeyboardInterrupt
         return blake3(*arguments, **options)
 
+    interrupted.AUTO = blake3.AUTO  # type: ignore[attr-defined]
     monkeypatch.setattr(batch, "blake3", interrupted)
     with pytest.raises(KeyboardInterrupt):
         hash_batch(DATA, *columns(CASES["overlapping"]), threads=2)

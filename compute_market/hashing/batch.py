@@ -92,12 +92,14 @@ def _hash_long(
     # The longest first, so that no thread is left alone with one of them at the end.
     numbers.sort(key=lengths.__getitem__, reverse=True)
     left = sum(lengths[number] for number in numbers)
+    # For any other number the hasher would start a pool each time.
+    hasher_threads = blake3.AUTO if threads >= cores() else threads
     shared: deque[int] = deque()
     for number in numbers:
         length = lengths[number]
         if _is_worth_all_threads(length, left, threads):
             start, end = ranges[number]
-            digests[number] = blake3(view[start:end], max_threads=threads).digest()
+            digests[number] = blake3(view[start:end], max_threads=hasher_threads).digest()
             left -= length
         else:
             shared.append(number)
@@ -121,7 +123,7 @@ def _is_worth_all_threads(length: int, left: int, threads: int) -> bool:
     the other threads busy for as long as it takes one of them.
     """
     if length == left:
-        return length > THREADED_BYTES
+        return length >= THREADED_BYTES
     return length >= threads * _BYTES_PER_THREAD and 2 * threads * length > left
 
 

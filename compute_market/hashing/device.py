@@ -320,16 +320,17 @@ class DeviceBackend:
         # Slices that lie close together are copied as they lie.
         dense = int(ends[-1] - offsets[0]) <= 2 * int(lengths.sum())
         pinned = dense and self.driver.is_pinned(data)
-        sizes = np.cumsum(-(-lengths // 16) * 16)
+        # Ranges that overlap may be longer together than the memory they lie in: tables and values
+        # have room for as much as a segment holds.
+        sizes = np.cumsum(lengths if dense else -(-lengths // 16) * 16)
         start = 0
         while start < len(indexes):
+            done = int(sizes[start - 1]) if start else 0
+            stop = int(np.searchsorted(sizes, done + SEGMENT_BYTES, "right"))
             if dense:
                 # The same remainder as in the buffer keeps what is aligned aligned.
                 base = int(offsets[start]) // 16 * 16
-                stop = int(np.searchsorted(ends, base + SEGMENT_BYTES, "right"))
-            else:
-                packed = int(sizes[start - 1]) if start else 0
-                stop = int(np.searchsorted(sizes, packed + SEGMENT_BYTES, "right"))
+                stop = min(stop, int(np.searchsorted(ends, base + SEGMENT_BYTES, "right")))
             stop = min(max(stop, start + 1), start + SEGMENT_SLICES)
             span = slice(start, stop)
             if dense:

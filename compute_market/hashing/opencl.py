@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from compute_market.errors import UsageError
 from compute_market.hashing.device import (
     FMA_FACTOR,
     FMA_GROUP,
@@ -92,6 +93,8 @@ class OpenCl:
 
         if not isinstance(array, Array) or array.context not in self._contexts:
             return None
+        if not array.flags.c_contiguous:
+            raise UsageError("the array is not contiguous in C order", hint="hash a copy of it")
         with _guarded():
             array.finish()
             device = self._contexts.index(array.context)

@@ -29,6 +29,7 @@ HOST = Path(__file__).with_name("host.cpp")
 KERNELS = Path(__file__).parents[2] / "compute_market" / "hashing" / "kernels"
 # What memory holds before a kernel writes it.
 POISON = 0xA5
+_TABLE_AT = 16  # not 0: the kernels have to mind where tables begin
 
 _ADDRESS, _U64, _U32, _FLOAT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_float
 # The first argument is the number of groups; the others are the kernel's own.
@@ -123,11 +124,11 @@ class HostDriver:
         return any(np.may_share_memory(data, memory) for memory in self._pinned)
 
     def pinned(self, size: int) -> Bytes:
-        self._pinned.append(_memory(size))
+        self._pinned.append(poisoned(size))
         return self._pinned[-1]
 
     def to_device(self, data: Bytes) -> HostArray:
-        memory = _memory(len(data))
+        memory = poisoned(len(data))
         memory[:] = data
         return HostArray(0, memory, 0, len(data))
 
@@ -148,7 +149,11 @@ class HostDriver:
 
 
 class HostLane:
-    """A lane; see `device.Lane`. Its staging buffer and its device's memory are not the same."""
+    """A lane; see `device.Lane`.
+
+    What a kernel reads and writes lies in memory of exactly that size, for sanitizers to see what
+    goes beyond, and is poisoned before it is written.
+    """
 
     processors = 4
 
@@ -156,69 +161,80 @@ class HostLane:
         self._driver = driver
         self._device = device
         self.tiles = driver.tiles
-        self.staging = _memory(staging_bytes)
-        self._memory = _memory(staging_bytes)
-        self._values, self._out = _memory(VALUES_BYTES), _memory(VALUES_BYTES)
+        self.staging = poisoned(staging_bytes)
 
     def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
-        kernels = self._ready(plan)
-        data, at = self._memory, aligned(length)
+        kernels = self._kernels(plan)
+        data: Bytes
         if isinstance(source, Resident):
             assert source.device == self._device
             data, at = source.memory, 0
-        end = at + len(plan.table)
-        self.staging[at:end] = plan.table
-        self._memory[:end] = self.staging[:end]
-        if isinstance(source, np.ndarray):
-            self._memory[: len(source)] = source
-        self._memory[end : end + 1024] = POISON
-        inputs = (data.ctypes.data, self._memory.ctypes.data)
+        else:
+            assert source is None or len(source) == length
+            data, at = _copied(self.staging[:length] if source is None else source), aligned(length)
+        assert at + len(plan.table) <= len(self.staging)
+        assert max(plan.tiles, plan.values) * DIGEST_BYTES <= VALUES_BYTES
+        table = _table(plan)
+        inputs = (data.ctypes.data, table.ctypes.data)
+        values = poisoned(plan.tiles * DIGEST_BYTES)
         if plan.tiles:
-            kernels["b3_tiles"](plan.tiles, *inputs, at, plan.tiles, self._values.ctypes.data, 1)
-        result = self._folded(kernels, plan, at)
+            values_at = values.ctypes.data
+            kernels["b3_tiles"](plan.tiles, *inputs, _TABLE_AT, plan.tiles, values_at, 1)
+        result = _folded(kernels, plan, table, values)
         if plan.small:
             groups = -(-plan.small // plan.tile)
-            table = (at + plan.small_at, plan.small)
+            at = _TABLE_AT + plan.small_at
             skipped = plan.values - plan.small
-            kernels["b3_small"](groups, *inputs, *table, result.ctypes.data, skipped, 1)
-        return result[: plan.values * DIGEST_BYTES].copy()
+            kernels["b3_small"](groups, *inputs, at, plan.small, result.ctypes.data, skipped, 1)
+        return result
 
     def fold(self, plan: Plan, values: Bytes) -> Bytes:
-        kernels = self._ready(plan)
-        self._memory[: len(plan.table)] = plan.table
-        self._values[: len(values)] = values
-        return self._folded(kernels, plan, 0)[: plan.values * DIGEST_BYTES].copy()
+        assert len(values) <= VALUES_BYTES
+        return _folded(self._kernels(plan), plan, _table(plan), _copied(values))
 
     def copy(self, length: int) -> None:
-        self._memory[:length] = self.staging[:length]
+        _copied(self.staging[:length])
 
     def multiply_add(self, groups: int, trips: int) -> None:
+        out = poisoned(4 * groups)
         kernels = self._driver.kernels(FMA_GROUP, 16)
-        kernels["fma_rate"](groups, self._out.ctypes.data, trips, FMA_FACTOR, FMA_TERM)
+        kernels["fma_rate"](groups, out.ctypes.data, trips, FMA_FACTOR, FMA_TERM)
 
     def close(self) -> None:
-        del self.staging, self._memory, self._values, self._out
+        del self.staging
 
-    def _ready(self, plan: Plan) -> dict[str, Any]:
-        """The kernels, once nothing of an earlier run is left."""
+    def _kernels(self, plan: Plan) -> dict[str, Any]:
         if self._driver.failure is not None:
             raise self._driver.failure
-        self._values[:] = POISON
-        self._out[:] = POISON
         return self._driver.kernels(plan.tile, plan.align)
 
-    def _folded(self, kernels: dict[str, Any], plan: Plan, at: int) -> Bytes:
-        """Run the folds one after another; return the memory with the values of the last."""
-        values, out = self._values, self._out
-        for fold in plan.folds:
-            table = (self._memory.ctypes.data, at + fold.at, fold.parts)
-            kernels["b3_fold"](fold.parts, values.ctypes.data, *table, out.ctypes.data, 1)
-            values, out = out, values
-        return values if plan.folds else out
 
-
-def _memory(size: int) -> Bytes:
+def poisoned(size: int) -> Bytes:
     """Memory that begins at a multiple of 16, as a device's does, and holds no zeros."""
-    memory = np.full(size + 16, POISON, np.uint8)
-    begin = -memory.ctypes.data % 16
-    return memory[begin : begin + size]
+    memory = np.full(size, POISON, np.uint8)
+    assert memory.ctypes.data % 16 == 0
+    return memory
+
+
+def _copied(data: Bytes) -> Bytes:
+    memory = poisoned(len(data))
+    memory[:] = data
+    return memory
+
+
+def _table(plan: Plan) -> Bytes:
+    table = poisoned(_TABLE_AT + len(plan.table))
+    table[_TABLE_AT:] = plan.table
+    return table
+
+
+def _folded(kernels: dict[str, Any], plan: Plan, table: Bytes, values: Bytes) -> Bytes:
+    """Run the folds one after another; return memory for all values of the plan, which begins with
+    those of the last fold."""
+    for number, fold in enumerate(plan.folds):
+        is_last = number == len(plan.folds) - 1
+        out = poisoned((plan.values if is_last else fold.parts) * DIGEST_BYTES)
+        inputs = (values.ctypes.data, table.ctypes.data, _TABLE_AT + fold.at)
+        kernels["b3_fold"](fold.parts, *inputs, fold.parts, out.ctypes.data, 1)
+        values = out
+    return values if plan.folds else poisoned(plan.values * DIGEST_BYTES)

@@ -1,10 +1,10 @@
-"""BLAKE3 in plain Python, whose first chunk may have any number (BLAKE3 paper, sections 2.1 to 2.6)."""
+"""BLAKE3 in plain Python (BLAKE3 paper, sections 2.1 to 2.6), from any chunk on."""
 
 import struct
 
 CHUNK_START, CHUNK_END, PARENT, ROOT = 1, 2, 4, 8
-START = (0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A)
-START += (0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19)
+START = [0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A]
+START += [0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19]
 PERMUTATION = (2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8)
 COLUMNS = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
 DIAGONALS = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
