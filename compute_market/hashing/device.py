@@ -9,7 +9,7 @@ length: many slices in one segment, or one slice in many whose values are folded
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -128,8 +128,9 @@ class DeviceBackend:
     """Hashes batches, files and arrays on all devices of one driver.
 
     Every method gives the standard digests or raises DeviceError; a file that changes while it is
-    read raises what the CPU raises for it. Methods may be called from several threads. A process
-    that was forked cannot use a device its parent opened: it gets a DeviceError.
+    read raises what the CPU raises for it. Methods may be called from several threads. After the
+    first DeviceError nothing is tried any more. A process that was forked cannot use a device its
+    parent opened: it gets a DeviceError.
     """
 
     def __init__(self, driver: Driver, lanes_per_device: int) -> None:
@@ -140,6 +141,7 @@ class DeviceBackend:
         self.devices = driver.devices
         self.driver = driver
         self._process = os.getpid()
+        self._failure: str | None = None
         # Lanes are opened as they are needed, on each device in turn.
         self._unopened = deque(list(range(len(driver.devices))) * lanes_per_device)
         self.width = len(self._unopened)
@@ -162,11 +164,12 @@ class DeviceBackend:
         return self._opened[0]
 
     def close(self) -> None:
-        """Give all memory back."""
-        for lane in [*self._opened, *self._resident_lanes.values()]:
-            lane.close()
-        self._opened.clear()
-        self._resident_lanes.clear()
+        """Give all memory back, also of lanes that fail to say that they are done."""
+        with ExitStack() as every_one:
+            for lane in (*self._opened, *self._resident_lanes.values()):
+                every_one.callback(lane.close)
+            self._opened.clear()
+            self._resident_lanes.clear()
 
     def hash_batch(self, buffer: Any, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
         """The digests of ranges of a buffer, 32 bytes each, one after another in their order.
@@ -234,8 +237,7 @@ class DeviceBackend:
         where = self.driver.resident(array)
         if where is None:
             return None
-        with self._lock:
-            self._check_process()
+        with self._watched(), self._lock:
             lane = self._resident_lanes.get(where.device)
             if lane is None:
                 lane = self.driver.open_lane(where.device, TABLE_BYTES)
@@ -373,12 +375,26 @@ class DeviceBackend:
     @contextmanager
     def _lane(self) -> Iterator[Lane]:
         """A lane for this thread alone, once there is one."""
-        self._check_process()
-        lane = self._take()
+        with self._watched():
+            lane = self._take()
         try:
-            yield lane
+            with self._watched():
+                yield lane
         finally:
             self._free.put(lane)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Note a failure: a lane whose work broke off may still read the buffers it was given."""
+        if self._failure is not None:
+            raise DeviceError(self._failure)
+        if os.getpid() != self._process:
+            raise DeviceError("the device was opened before this process was forked")
+        try:
+            yield
+        except DeviceError as error:
+            self._failure = self._failure or str(error)
+            raise
 
     def _take(self) -> Lane:
         with self._lock:
@@ -388,10 +404,6 @@ class DeviceBackend:
                 self._opened.append(lane)
                 return lane
         return self._free.get()
-
-    def _check_process(self) -> None:
-        if os.getpid() != self._process:
-            raise DeviceError("the device was opened before this process was forked")
 
 
 def _as_integers(
