@@ -35,6 +35,7 @@ _ONE = np.uint32(1)
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _PINNED = 1
 _NO_DEVICE = (35, 100)  # no driver that is new enough, no device
+_HINT = "nvidia-smi shows whether the driver sees a GPU"
 _NO_LIBRARY = "DynamicLibNotFoundError"
 # Compute capabilities whose multiplier adds in a pipe of its own; from 12.0 on integers share one.
 _MULTIPLY_ADD_FROM, _MULTIPLY_ADD_BELOW = 70, 120
@@ -69,6 +70,8 @@ class Cuda:
             count = cupy.cuda.runtime.getDeviceCount()
             properties = map(cupy.cuda.runtime.getDeviceProperties, range(count))
             self.devices = [found["name"].decode().strip() for found in properties]
+        if not self.devices:
+            raise DeviceMissing("there is no GPU", _HINT)
         self._tiles = tiles
         self._multiply_add = multiply_add
 
@@ -112,10 +115,12 @@ class Cuda:
         with _guarded():
             import cupy
 
-            # Work that still writes it is waited for, as the interface asks.
-            if (stream := interface.get("stream")) is not None:
-                cupy.cuda.runtime.streamSynchronize(stream)
             device = cupy.cuda.runtime.pointerGetAttributes(address).device
+            # Work that still writes it is waited for, as the interface asks. The numbers of default
+            # streams mean those of the current device.
+            if (stream := interface.get("stream")) is not None:
+                with cupy.cuda.Device(device):
+                    cupy.cuda.runtime.streamSynchronize(stream)
         return Resident(device, address, address % 16, length)
 
 
@@ -214,9 +219,11 @@ class CudaLane:
 
     def close(self) -> None:
         """Memory is freed with the last reference to it."""
-        with _guarded():
-            self._stream.synchronize()
-        del self._memory, self._values, self._out, self.staging, self._result
+        try:
+            with _guarded():
+                self._stream.synchronize()
+        finally:
+            del self._memory, self._values, self._out, self.staging, self._result
 
     def _folded(self, plan: Plan, at: int) -> Any:
         """Run the folds one after another; return the memory with the values of the last."""
@@ -281,7 +288,8 @@ def _guarded() -> Iterator[None]:
     try:
         import cupy
         from cupy.cuda.compiler import CompileException
-    except (ImportError, OSError, RuntimeError) as error:
+    except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
+        # The last two come of a NumPy that it was not built for.
         raise DeviceMissing(
             f"CuPy cannot be imported: {first_line(error)}", "pip install 'tb-cli[gpu]'"
         ) from error
@@ -289,8 +297,7 @@ def _guarded() -> Iterator[None]:
         yield
     except cupy.cuda.runtime.CUDARuntimeError as error:
         if error.status in _NO_DEVICE:
-            hint = "nvidia-smi shows whether the driver sees a GPU"
-            raise DeviceMissing(first_line(error), hint) from error
+            raise DeviceMissing(first_line(error), _HINT) from error
         raise DeviceError(first_line(error)) from error
     except CompileException as error:
         raise DeviceError(f"the kernels do not compile: {first_line(error)}") from error
