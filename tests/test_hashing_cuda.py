@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,7 +61,8 @@ def backend(gpus: Gpus, small_segments: None) -> Iterator[DeviceBackend]:
     """One GPU, at which a few hundred KiB are many segments."""
     opened = cuda.open_backend()
     yield opened
-    opened.close()
+    with suppress(DeviceError):
+        opened.close()
 
 
 @pytest.fixture
@@ -516,9 +518,28 @@ def test_memory_that_runs_out_in_the_middle_is_an_error(backend: DeviceBackend, 
             backend.hash_array(gpus.array(DATA))
 
 
+def test_device_that_has_failed_is_not_tried_again(backend: DeviceBackend, gpus: Gpus) -> None:
+    """What a lane was told before the failure may still be under way."""
+    gpus.fail("launch", LAUNCH_FAILED)
+    with pytest.raises(DeviceError, match="LaunchFailure"):
+        backend.hash_batch(DATA, [0], [5000])
+    array = gpus.array(b"")
+    gpus.calls.clear()
+    for run in (
+        lambda: backend.hash_batch(b"", [0], [0]),
+        lambda: backend.hash_filled([5], lambda memory, offsets: None),
+        lambda: backend.hash_array(array),
+    ):
+        with pytest.raises(DeviceError, match="LaunchFailure"):
+            run()
+    # All that is asked is whether the buffer is pinned.
+    assert gpus.calls == {"pointerGetAttributes": 1}
+
+
 def test_close_of_a_lost_device_frees_what_it_can(gpus: Gpus, small_segments: None) -> None:
     backend = cuda.open_backend()
     backend.hash_batch(DATA, [0], [900_000])
+    backend.hash_array(gpus.array(DATA))
     gpus.fail("*", LOST)
     with pytest.raises(DeviceError, match="ECC"):
         backend.close()
@@ -600,7 +621,7 @@ def names_of(path: str) -> set[str]:
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
         if isinstance(node, ast.Attribute):
             dotted = ast.unparse(node)
-            if dotted.startswith(("cupy.", "self._cuda.")):
+            if "(" not in dotted and dotted.startswith(("cupy.", "self._cuda.")):
                 found.add(dotted.replace("self._cuda.", "cupy.cuda."))
     return found
 
