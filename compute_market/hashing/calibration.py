@@ -32,7 +32,7 @@ class CpuRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DeviceRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One backend with all of its devices."""
 
-    backend: str
+    backend: str  # cuda or opencl
     devices: list[str]
     gflops: int  # FP32, multiply-adds as two, the first device
     resident_bytes_per_s: int  # data on the device
@@ -97,6 +97,10 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.device
 
 
+class _Versioned(msgspec.Struct):
+    version: int
+
+
 def machine() -> str:
     """What a calibration holds for: processor, cores, drivers and the version of the hasher."""
     processor = _field("/proc/cpuinfo", "model name") or "unknown processor"
@@ -118,12 +122,14 @@ def decode(content: bytes, source: str, machine: str) -> Calibration:
     not of this `machine`.
     """
     try:
+        # Another version may have other fields.
+        version = msgspec.json.decode(content, type=_Versioned).version
+        if version != VERSION:
+            raise UsageError(f"{source}: version {version}, not {VERSION}", hint=_HINT)
         found = msgspec.json.decode(content, type=Calibration)
         _check_rates(found)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UsageError(f"{source}: not a calibration: {error}", hint=_HINT) from error
-    if found.version != VERSION:
-        raise UsageError(f"{source}: version {found.version}, not {VERSION}", hint=_HINT)
     if found.machine != machine:
         raise UsageError(
             f"{source}: made on another machine, {found.machine!a}; this is {machine!a}", hint=_HINT
@@ -135,6 +141,8 @@ _HINT = "`tb-cli compute calibrate` measures this machine"
 
 
 def _check_rates(found: Calibration) -> None:
+    if found.device is not None and found.device.backend not in ("cuda", "opencl"):
+        raise ValueError(f"backend is {found.device.backend!a}")
     rates: list[tuple[str, Any]] = []
     for part in (found.cpu, found.device):
         if part is not None:

@@ -1,0 +1,171 @@
+"""What is stored of a machine: read back as it was, or refused in one line."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compute_market.errors import UsageError
+from compute_market.hashing.calibration import (
+    VERSION,
+    Calibration,
+    CpuRates,
+    DeviceRates,
+    decode,
+    encode,
+    machine,
+)
+
+HERE = "a processor, 4 cores"
+COUNTS = st.integers(1, 2**63 - 1)
+TIMES = st.integers(0, 2**63 - 1)
+
+
+def rates(kind: Any, **others: Any) -> Any:
+    """Rates with any numbers that may be."""
+    numbers = {
+        name: TIMES if name.endswith("_ns") else COUNTS
+        for name in kind.__struct_fields__
+        if name not in others
+    }
+    return st.builds(kind, **numbers, **others)
+
+
+CALIBRATIONS = st.builds(
+    Calibration,
+    version=st.just(VERSION),
+    machine=st.just(HERE),
+    measured_at=st.integers(0, 2**40),
+    cpu=rates(CpuRates),
+    device=st.none()
+    | rates(
+        DeviceRates,
+        backend=st.sampled_from(["cuda", "opencl"]),
+        devices=st.lists(st.text(st.characters(codec="utf-8"))),
+        pinned_bytes_per_s=st.none() | COUNTS,
+    ),
+)
+
+EXAMPLE = Calibration(
+    VERSION,
+    HERE,
+    1_800_000_000,
+    CpuRates(4, 7_900_000_000, 15_000_000_000, 12_000_000_000, 400),
+    DeviceRates(
+        *("cuda", ["A GPU"], 60_000, 1_700_000_000_000, 30_000, 55_000_000_000),
+        *(52_000_000_000, 30_000_000_000, 35_000_000_000, 80_000, 8, 400_000_000),
+    ),
+)
+
+
+@given(CALIBRATIONS)
+def test_decode_gives_back_what_was_encoded(calibration: Calibration) -> None:
+    content = encode(calibration)
+    assert content.endswith(b"}\n")
+    assert decode(content, "file", HERE) == calibration
+
+
+@given(CALIBRATIONS, st.integers(1, 2**40), st.integers(1, 10**6))
+def test_costs_are_whole_and_never_negative(
+    calibration: Calibration, length: int, count: int
+) -> None:
+    costs = [calibration.cpu_batch_ns(count, length), calibration.cpu_file_ns(length)]
+    if calibration.device is not None:
+        costs += [
+            calibration.device_batch_ns(count, length),
+            calibration.device_file_ns(length),
+            calibration.cpu_resident_ns(length),
+            calibration.device_resident_ns(length),
+        ]
+    assert all(type(cost) is int and cost >= 0 for cost in costs)
+
+
+def test_encoded_calibration_is_text_for_people() -> None:
+    content = encode(EXAMPLE).decode()
+    assert content.startswith('{\n  "version": 1,\n  "machine": "a processor, 4 cores",\n')
+    assert json.loads(content)["device"]["start_ns"] == 400_000_000
+
+
+def damaged(path: str, value: Any) -> bytes:
+    """The example with a field replaced, or removed."""
+    document: Any = json.loads(encode(EXAMPLE))
+    *parents, name = path.split(".")
+    part = document
+    for parent in parents:
+        part = part[parent]
+    if value is ...:
+        del part[name]
+    else:
+        part[name] = value
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"", "truncated"),
+        (encode(EXAMPLE)[:-3], "truncated"),
+        (encode(EXAMPLE)[:100], "truncated"),
+        (encode(EXAMPLE) + b"x", "trailing"),
+        (b"\0" * 100, "malformed"),
+        (b"\xff\xfe", "malformed"),
+        (b'"\xff"', ""),
+        (b"[" * 100_000, ""),
+        (b"[]", "Expected `object`"),
+        (b"null", "Expected `object`"),
+        (b"{}", "missing required field `version`"),
+        (damaged("cpu", ...), "missing required field `cpu`"),
+        (damaged("cpu", None), "Expected `object`"),
+        (damaged("cpu.slice_ns", ...), "missing required field `slice_ns`"),
+        (damaged("cpu.threads", "4"), "Expected `int`"),
+        (damaged("cpu.threads", 4.5), "Expected `int`"),
+        (damaged("cpu.threads", True), "Expected `int`"),
+        (damaged("cpu.threads", 0), "threads is 0"),
+        (damaged("cpu.file_bytes_per_s", 0), "file_bytes_per_s is 0"),
+        (damaged("cpu.file_bytes_per_s", -1), "file_bytes_per_s is -1"),
+        (damaged("cpu.slice_ns", -1), "slice_ns is -1"),
+        (damaged("cpu.slice_ns", 2**63), "slice_ns is 9223372036854775808"),
+        (damaged("cpu.slice_ns", 10**30), ""),
+        (damaged("cpu.more", 1), "unknown field `more`"),
+        (damaged("device.launch_ns", -5), "launch_ns is -5"),
+        (damaged("device.pinned_bytes_per_s", 0), "pinned_bytes_per_s is 0"),
+        (damaged("device.devices", "A GPU"), "Expected `array`"),
+        (damaged("device.backend", "cpu"), "cpu"),
+        (damaged("version", VERSION + 1), f"version {VERSION + 1}, not {VERSION}"),
+        (damaged("version", 0), f"version 0, not {VERSION}"),
+        (damaged("machine", "other\n\x1b[31m"), "made on another machine"),
+        (b'{"version": 2, "other": "fields"}', "version 2, not 1"),
+    ],
+)
+def test_decode_refuses_in_one_line_what_it_cannot_use(content: bytes, what: str) -> None:
+    with pytest.raises(UsageError) as found:
+        decode(content, "/home/calibration.json", HERE)
+    assert found.value.message.startswith("/home/calibration.json: ")
+    assert what.lower() in found.value.message.lower()
+    assert found.value.message.isprintable()
+    assert len(found.value.message) < 300
+    assert found.value.hint == "`tb-cli compute calibrate` measures this machine"
+
+
+@given(st.binary() | st.integers(0, 600).map(lambda length: encode(EXAMPLE)[:length]))
+def test_decode_never_fails_in_another_way(content: bytes) -> None:
+    with pytest.raises(UsageError):
+        decode(content, "file", HERE)
+
+
+@given(st.integers(0, len(encode(EXAMPLE)) - 1), st.binary(min_size=1, max_size=1))
+def test_decode_of_a_flipped_byte_is_refused_or_valid(place: int, byte: bytes) -> None:
+    content = encode(EXAMPLE)
+    try:
+        found = decode(content[:place] + byte + content[place + 1 :], "file", HERE)
+    except UsageError:
+        return
+    assert (found.version, found.machine) == (VERSION, HERE)
+
+
+def test_machine_names_the_processor_the_cores_and_the_hasher() -> None:
+    assert machine() == machine()
+    assert " cores, blake3 " in machine()
+    assert machine().isprintable()
