@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from compute_market.errors import UsageError
 from compute_market.hashing.device import (
     FMA_FACTOR,
     FMA_GROUP,
@@ -23,6 +22,7 @@ from compute_market.hashing.device import (
     Lane,
     Resident,
     first_line,
+    not_contiguous,
 )
 from compute_market.hashing.kernels.source import source
 from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
@@ -103,13 +103,10 @@ class Cuda:
         interface = getattr(array, "__cuda_array_interface__", None)
         if interface is None:
             return None
-        item = int(interface["typestr"][2:])
-        shape = interface["shape"]
-        strides = interface.get("strides")
-        if strides is not None and not _is_contiguous(shape, strides, item):
-            raise UsageError("the array is not contiguous in C order", hint="hash a copy of it")
+        if not is_contiguous(interface):
+            raise not_contiguous()
         address, _ = interface["data"]
-        length = prod(shape) * item
+        length = prod(interface["shape"]) * _item_bytes(interface)
         if length == 0:
             return Resident(0, 0, 0, 0)
         with _guarded():
@@ -273,13 +270,21 @@ def _pinned(cupy: Any, size: int) -> Bytes:
     return np.frombuffer(memory, np.uint8, size)
 
 
-def _is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...], item: int) -> bool:
-    expected = item
+def is_contiguous(interface: dict[str, Any]) -> bool:
+    """Whether an array with this CUDA array interface is contiguous in C order."""
+    shape, strides = interface["shape"], interface.get("strides")
+    if strides is None or 0 in shape:
+        return True
+    expected = _item_bytes(interface)
     for count, stride in zip(reversed(shape), reversed(strides), strict=True):
         if count > 1 and stride != expected:
             return False
         expected *= count
     return True
+
+
+def _item_bytes(interface: dict[str, Any]) -> int:
+    return int(interface["typestr"][2:])
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 from blake3 import blake3
 
+from compute_market.errors import UsageError
 from compute_market.hashing.batch import checked_ranges
 from compute_market.hashing.cpu import Advance, changed, fill_from, unreadable
 from compute_market.hashing.plan import (
@@ -476,6 +477,10 @@ def _folded_on(lane: Lane, values: Bytes) -> bytes:
         values = np.concatenate(folded)
     plan = plan_fold(len(values) // DIGEST_BYTES, lane.tiles[1], whole=True)
     return lane.fold(plan, values).tobytes()
+
+
+def not_contiguous() -> UsageError:
+    return UsageError("the array is not contiguous in C order", hint="hash a copy of it")
 
 
 def first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ Nothing is imported or started for a device before there is work that it would d
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from compute_market.errors import UsageError
+from compute_market.errors import IntegrityError, UsageError
 from compute_market.hashing import cpu, probe
 from compute_market.hashing.batch import hash_batch
 from compute_market.hashing.cpu import Advance
@@ -104,7 +104,8 @@ class Hasher:
         """The digest of the bytes of an array, on a device or in memory.
 
         A device array is one that CuPy, PyTorch, Numba (CUDA) or `pyopencl.array` (OpenCL) made.
-        Raises UsageError unless the array is contiguous in C order.
+        Raises UsageError unless the array is contiguous in C order, and IntegrityError
+        (`unreadable`) when it cannot be fetched from a device that has failed.
         """
         on_device = hasattr(array, "__cuda_array_interface__") or hasattr(array, "base_data")
         if on_device:
@@ -112,10 +113,10 @@ class Hasher:
                 digest = self._attempt(lambda: device.hash_array(array))
                 if digest is not None:
                     return digest
-            array = array.get() if hasattr(array, "get") else array.cpu().numpy()
+            array = _fetched(array)
         view = memoryview(array)
         if not view.c_contiguous:
-            raise UsageError("the array is not contiguous in C order", hint="hash a copy of it")
+            raise _not_contiguous()
         return cpu.hash_bytes(view.cast("B") if view.nbytes else b"")
 
     def hash_opened(
@@ -260,6 +261,35 @@ class _Progress:
                 self._advance(beyond)
 
         return advance
+
+
+def _fetched(array: Any) -> Any:
+    """A device array in memory. A copy would be contiguous, so that is looked at before."""
+    if (interface := getattr(array, "__cuda_array_interface__", None)) is not None:
+        from compute_market.hashing.cuda import is_contiguous
+
+        in_order = is_contiguous(interface)
+    else:
+        in_order = array.flags.c_contiguous
+    if not in_order:
+        raise _not_contiguous()
+    try:
+        if hasattr(array, "get"):
+            return array.get()
+        if hasattr(array, "copy_to_host"):
+            return array.copy_to_host()
+        return array.cpu().numpy()
+    except (RuntimeError, MemoryError) as error:
+        raise IntegrityError(
+            f"the array cannot be fetched from its device: {type(error).__name__}",
+            reason="unreadable",
+        ) from error
+
+
+def _not_contiguous() -> UsageError:
+    from compute_market.hashing.device import not_contiguous
+
+    return not_contiguous()
 
 
 def open_device(backend: str, *, any_device: bool = False) -> "DeviceBackend":

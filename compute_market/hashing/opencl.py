@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from compute_market.errors import UsageError
 from compute_market.hashing.device import (
     FMA_FACTOR,
     FMA_GROUP,
@@ -21,6 +20,7 @@ from compute_market.hashing.device import (
     Lane,
     Resident,
     first_line,
+    not_contiguous,
 )
 from compute_market.hashing.kernels.source import source
 from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
@@ -94,7 +94,7 @@ class OpenCl:
         if not isinstance(array, Array) or array.context not in self._contexts:
             return None
         if not array.flags.c_contiguous:
-            raise UsageError("the array is not contiguous in C order", hint="hash a copy of it")
+            raise not_contiguous()
         with _guarded():
             array.finish()
             device = self._contexts.index(array.context)
