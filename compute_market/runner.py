@@ -410,7 +410,7 @@ class _Run:
             else:
                 self._advance(proof[1])
                 yield Result(path, *proof)
-            if count == fork_after and self._expects_short and helpers and can_fork():
+            if count == fork_after and self._expects_short and helpers and self._may_fork():
                 break
         else:
             return
@@ -460,6 +460,10 @@ class _Run:
         digest = self._workload(path, descriptor, length)
         self._advance(length)
         return digest
+
+    def _may_fork(self) -> bool:
+        """Not once a device is open, whose driver does not survive it, threads or not."""
+        return can_fork() and (self._hasher is None or not self._hasher.is_open)
 
     def _is_forced(self) -> bool:
         return self._hasher is not None and self._hasher.is_forced

@@ -80,6 +80,11 @@ class Hasher:
         return self._backend in ("cuda", "opencl") and not self._is_given_up
 
     @property
+    def is_open(self) -> bool:
+        """Whether a device has been opened and not been given up."""
+        return self._device is not None
+
+    @property
     def name(self) -> str:
         """The backend at work: that of the device once there is one, else `cpu`."""
         return self._device.name if self._device is not None else "cpu"
