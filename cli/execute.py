@@ -22,9 +22,10 @@ from compute_market.errors import (
     UsageError,
 )
 from compute_market.hashing.cpu import hash_stream
+from compute_market.proofs import Result
 from compute_market.records import Job, Slice, check_id
 from compute_market.requests import SliceList, build, parse
-from compute_market.runner import Result, Runner
+from compute_market.runner import Runner
 from compute_market.store import Txn
 
 # Proofs are submitted after so many slices, or so many bytes, whichever comes first: what a killed

@@ -7,33 +7,29 @@ the runner yields depends on the files alone; where each slice is worked is a ma
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from compute_market.errors import IntegrityError, MarketError, UsageError
-from compute_market.hashing.cpu import (
-    DIGEST_BYTES,
-    FileIdentity,
-    changed,
-    cores,
-    hash_opened,
-    identity_of,
-    open_slice,
-    shown,
-    unreadable,
-)
+from compute_market.errors import MarketError, UsageError
+from compute_market.hashing.cpu import FileIdentity, cores, hash_opened, identity_of, open_slice
 from compute_market.hashing.short import SHORT_BYTES, Helpers, ShortProof, can_fork, hash_short
-from compute_market.workloads import Workload, resolve
+from compute_market.proofs import LONG_BYTES, Outcome, Result, prove, run_slices
+from compute_market.remote import SENT_MAX_BYTES, Errand, Errands
+from compute_market.workloads import resolve
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-# A longer slice than this keeps every core busy on its own.
-_LONG_BYTES = 8_388_608
 # A task of the pool takes slices until their lengths add up to this, or until there are so many.
 _TASK_BYTES = 1_048_576
 _TASK_SLICES = 64
+# A task for an executor of the caller's is worth a round trip of 10 ms through a network. With
+# their bytes, slices go in smaller parts.
+_ERRAND_BYTES = 67_108_864
+_ERRAND_SENT_BYTES = 16_777_216
+_ERRAND_SLICES = 1024
 # Slices read ahead of the result that is due; what bounds memory, however many slices there are.
 _AHEAD_MAX = 1024
+_AHEAD_ERRANDS = 16
 # Progress is reported in steps of at least this many bytes.
 _REPORT_BYTES = 1_048_576
 # So many short slices in a row promise enough more to fork helpers for, which takes a millisecond.
@@ -42,68 +38,6 @@ _HELPERS_MAX = 4
 _CACHE_GENERATION = 8192
 # The coarsest time stamps in use, those of FAT, count in steps of two seconds.
 _TIMESTAMP_TICK_NS = 2_000_000_000
-
-
-class Result(NamedTuple):
-    """What became of one slice: its proof, or the error that stopped it.
-
-    With an error, `digest` is empty and `length` is 0. `length` counts bytes.
-    """
-
-    path: str
-    digest: bytes
-    length: int
-    error: MarketError | None = None
-
-
-# A result, and which state of which file it belongs to if the file could be opened.
-Outcome = tuple[Result, FileIdentity | None]
-
-
-def run_slices(name: str, paths: list[str]) -> list[Outcome]:
-    """One task of a pool: run the workload over the paths, one after another, in this thread.
-
-    The workers of a cluster import it by name; they need the files and nothing of the market.
-    """
-    workload = resolve(name)
-    return [_run_slice(workload, path) for path in paths]
-
-
-def _run_slice(workload: Workload, path: str) -> Outcome:
-    try:
-        descriptor, status = open_slice(path)
-    except MarketError as error:
-        return Result(path, b"", 0, error), None
-    try:
-        identity = identity_of(status)
-        if workload is hash_opened and status.st_size <= _LONG_BYTES:
-            # The pool's threads share the cores already.
-            workload = _hash_in_one_thread
-        return _prove(workload, path, descriptor, identity), identity
-    finally:
-        os.close(descriptor)
-
-
-def _hash_in_one_thread(path: str, descriptor: int, length: int) -> bytes:
-    return hash_opened(path, descriptor, length, threads=1)
-
-
-def _prove(workload: Workload, path: str, descriptor: int, identity: FileIdentity) -> Result:
-    length = identity[2]
-    try:
-        digest = workload(path, descriptor, length)
-        if identity_of(os.fstat(descriptor)) != identity:
-            raise changed(path)
-        if len(digest) != DIGEST_BYTES:
-            raise IntegrityError(
-                f"{shown(path)}: the workload returned {len(digest)} bytes, not {DIGEST_BYTES}",
-                reason="broken_workload",
-            )
-    except MarketError as error:
-        return Result(path, b"", 0, error)
-    except OSError as error:
-        return Result(path, b"", 0, unreadable(path, error))
-    return Result(path, digest, length)
 
 
 class _ProofCache:
@@ -136,7 +70,7 @@ class _Task:
         self.paths: list[str] = []
         self.identities: list[FileIdentity] = []
         self.length = 0
-        self.future: Future[list[Outcome]] | None = None
+        self.future: Future[list[Outcome]] | Errand | None = None
 
     def add(self, path: str, identity: FileIdentity) -> None:
         self.paths.append(path)
@@ -150,8 +84,10 @@ class Runner:
     Built-in workloads take each slice where it is fastest: very short ones in the calling thread,
     long ones there too but with every core hashing, those between in a fixed pool of `workers`
     threads (default: one a core). Other workloads always use the pool, one task a slice. With an
-    `executor`, which stays the caller's to shut down, every slice goes there. Where a slice runs
-    never changes its proof.
+    `executor`, which stays the caller's to shut down, every slice goes there, be it to another
+    machine: by its path if the worker sees the same file, else by its bytes (`remote`). A slice
+    above 64 MiB that no worker sees runs in the calling thread. Where a slice runs never changes
+    its proof.
 
     With `may_fork`, batches of very short slices go to up to four forked processes, no more than
     `workers`, if this process has no second thread by then. The interpreter lock makes threads
@@ -202,7 +138,8 @@ class Runner:
         """Run the workload `name` over `paths`; yield one result for each, in their order.
 
         A path that cannot be run yields a result with its error, and the others go on. `paths` is
-        read as results are taken, about two thousand ahead at most, so it may be endless.
+        read as results are taken, about two thousand ahead at most, with an executor seventeen
+        thousand, so it may be endless.
 
         `now_ms` is the time of the call in Unix milliseconds, by the clock that stamps files; a
         time in the future is dangerous. A file last changed two seconds before it or earlier has
@@ -210,6 +147,7 @@ class Runner:
         called in the calling thread with the bytes done so far, about once a MiB and at the end.
 
         Raises UsageError (`unknown_workload`, `broken_workload`) at once, before any path is read.
+        Taking results raises what the futures of an executor raise.
         """
         settled_ns = now_ms * 1_000_000 - _TIMESTAMP_TICK_NS
         return _Run(self, name, settled_ns, progress).results(paths)
@@ -218,8 +156,6 @@ class Runner:
         return self._caches.setdefault(name, _ProofCache())
 
     def _pool(self) -> "Executor":
-        if self._executor is not None:
-            return self._executor
         if self._own_pool is None:
             from concurrent.futures import ThreadPoolExecutor
 
@@ -246,8 +182,11 @@ class _Run:
         self._bytes_done = 0
         self._report_from = _REPORT_BYTES
         # Only of the built-in job is it known that the cost of a slice follows from its length.
-        self._places_by_length = self._workload is hash_opened and runner._executor is None
-        self._task_slices = _TASK_SLICES if self._workload is hash_opened else 1
+        built_in = self._workload is hash_opened
+        self._errands = Errands(runner._executor, name) if runner._executor is not None else None
+        self._places_by_length = built_in and self._errands is None
+        self._task_slices = 1 if not built_in else _ERRAND_SLICES if self._errands else _TASK_SLICES
+        self._ahead_max = max(_AHEAD_MAX, self._task_slices * _AHEAD_ERRANDS)
         # Slices of a batch are mostly alike: what the last one was decides how the next is tried.
         self._expects_short = self._places_by_length
 
@@ -275,7 +214,7 @@ class _Run:
                         pending.append(task)
                     task.add(path, outcome)
                 ahead += 1
-                while pending and (ahead >= _AHEAD_MAX or _is_done(pending[0])):
+                while pending and (ahead >= self._ahead_max or _is_done(pending[0])):
                     entry = pending.popleft()
                     if entry is task:
                         task = None
@@ -329,15 +268,18 @@ class _Run:
             if digest is not None:
                 self._advance(length)
                 return Result(path, digest, length)
-            if not here and not (
-                self._places_by_length and (length <= SHORT_BYTES or length > _LONG_BYTES)
-            ):
+            if not here and not self._belongs_here(length):
                 return identity
-            result = _prove(self._run_here, path, descriptor, identity)
+            result = prove(self._run_here, path, descriptor, identity)
             self._remember(result, identity)
             return result
         finally:
             os.close(descriptor)
+
+    def _belongs_here(self, length: int) -> bool:
+        if self._errands is not None:
+            return self._errands.blind and length > SENT_MAX_BYTES
+        return self._places_by_length and (length <= SHORT_BYTES or length > LONG_BYTES)
 
     def _run_here(self, path: str, descriptor: int, length: int) -> bytes:
         if self._workload is hash_opened:
@@ -347,25 +289,33 @@ class _Run:
         return digest
 
     def _is_full(self, task: _Task) -> bool:
-        return task.length >= _TASK_BYTES or len(task.paths) >= self._task_slices
+        full = _TASK_BYTES
+        if self._errands is not None:
+            full = _ERRAND_SENT_BYTES if self._errands.blind else _ERRAND_BYTES
+        return task.length >= full or len(task.paths) >= self._task_slices
 
     def _submit(self, task: _Task) -> None:
-        task.future = self._runner._pool().submit(run_slices, self._name, task.paths)
+        if self._errands is not None:
+            task.future = self._errands.begin(task.paths, task.identities)
+        else:
+            task.future = self._runner._pool().submit(run_slices, self._name, task.paths)
 
     def _settle(self, entry: Result | _Task) -> list[Result]:
         """The results of what comes next, after waiting for them if need be."""
         if isinstance(entry, Result):
             return [entry]
-        if entry.future is None and self._runner._executor is None:
-            attempts = [self._attempt(path, here=True) for path in entry.paths]
-            return [result for result in attempts if isinstance(result, Result)]
+        if entry.future is None and self._errands is None:
+            return [self._result_here(path) for path in entry.paths]
         if entry.future is None:
             self._submit(entry)
         assert entry.future is not None
         results = []
-        for (result, identity), expected in zip(
-            entry.future.result(), entry.identities, strict=True
-        ):
+        outcomes = entry.future.result()
+        for path, outcome, expected in zip(entry.paths, outcomes, entry.identities, strict=True):
+            if outcome is None:
+                results.append(self._result_here(path))
+                continue
+            result, identity = outcome
             # A worker on another machine may know the file by other numbers, which here might
             # belong to another file. Then its proof is not worth remembering.
             if identity is not None and identity == expected:
@@ -373,6 +323,11 @@ class _Run:
             self._advance(result.length)
             results.append(result)
         return results
+
+    def _result_here(self, path: str) -> Result:
+        result = self._attempt(path, here=True)
+        assert isinstance(result, Result)
+        return result
 
     def _remember(self, result: Result, identity: FileIdentity) -> None:
         modified_ns, changed_ns = identity[3:]

@@ -46,7 +46,7 @@ ORDER = (
     "exposition",
 )
 # They know nothing of the store.
-APART = ("hashing.cpu", "hashing.short", "workloads", "runner")
+APART = ("hashing.cpu", "hashing.short", "workloads", "proofs", "remote", "runner")
 APART_MAY_IMPORT = ("errors", "amounts")
 
 # Who may talk to the operating system: the store's files and the slices.
