@@ -3,8 +3,9 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import takewhile
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,6 +29,9 @@ from compute_market.requests import SliceList, build, parse
 from compute_market.runner import Runner
 from compute_market.store import Txn
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
 # Proofs are submitted after so many slices, or so many bytes, whichever comes first: what a killed
 # process has to do again.
 _PROOFS_PER_COMMIT = 1000
@@ -36,12 +40,29 @@ _BYTES_PER_COMMIT = 2**30
 Workers = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Threads that run slices. [one per core]")
 ]
+Where = Annotated[
+    str,
+    typer.Option(
+        "--executor", metavar="WHERE", help="Where slices run: threads, or dask://HOST:PORT."
+    ),
+]
+ClusterTimeout = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=86_400,
+        metavar="SECS",
+        help="How long to wait for a cluster to answer, or for a worker to come back.",
+    ),
+]
 
 
 def execute(
     ctx: typer.Context,
     job_ids: options.JobIds,
     workers: Workers = None,
+    where: Where = "threads",
+    cluster_timeout: ClusterTimeout = 30,
     jsonl: options.Jsonl = False,
 ) -> int:
     """Run the unproven slices of active jobs and submit their proofs.
@@ -51,7 +72,7 @@ def execute(
     session = Session.of(ctx)
     ids = bulk.read_ids(job_ids, "job id")
     said = bulk.Report(session, len(ids), jsonl=jsonl)
-    with Runner(workers) as runner:
+    with _executor(where, workers, cluster_timeout) as pool, Runner(workers, pool) as runner:
         for job_id in ids:
             said.add(_execute_one(session, runner, job_id))
             sys.stdout.flush()
@@ -91,6 +112,8 @@ def run(
     ],
     workload: Annotated[str, typer.Option(help="What to run.")] = "transcode",
     workers: Workers = None,
+    where: Where = "threads",
+    cluster_timeout: ClusterTimeout = 30,
     jsonl: options.Jsonl = False,
 ) -> int:
     """Run a workload over slice files, with no market: prints `<hex>  <path>` as b3sum does.
@@ -103,7 +126,11 @@ def run(
     # There may be very many short files: a line of text is written without further ado.
     as_text = not (jsonl or session.json)
     # An open store must not cross a fork; only a line of a batch has one here.
-    with Runner(workers, may_fork=not session.is_open) as runner, Progress() as progress:
+    with (
+        _executor(where, workers, cluster_timeout) as pool,
+        Runner(workers, pool, may_fork=not session.is_open) as runner,
+        Progress() as progress,
+    ):
         for result in _results(files_, runner, workload, progress):
             if result.error is None and as_text:
                 sys.stdout.write(_sum_line(result))
@@ -115,6 +142,24 @@ def run(
             }
             said.add(bulk.Outcome(result.path, "", document, result.error))
     return said.end()
+
+
+@contextmanager
+def _executor(where: str, workers: int | None, timeout_s: int) -> "Iterator[Executor | None]":
+    """The executor asked for; None stands for the runner's own threads."""
+    if where == "threads":
+        yield None
+        return
+    from cli import cluster
+
+    cluster.scheduler_address(where)
+    if workers is not None:
+        raise UsageError(
+            f"--workers {workers} is about threads, and --executor {where} runs none here",
+            hint="leave --workers out: a cluster has the workers that were started for it",
+        )
+    with cluster.connected(where, timeout_s) as executor:
+        yield executor
 
 
 def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
