@@ -144,10 +144,8 @@ class _Cluster(Executor):
                 since = time.monotonic()
 
     def gone(self) -> BusyError:
-        """The scheduler has left, and forgotten what it was to do."""
-        if self._lost is None:
-            self._lost = BusyError(f"{self._where}: the scheduler went away", hint=_AGAIN)
-        return self._lost
+        """Why the cluster does nothing any more: what was found before, or no scheduler."""
+        return self._lost or BusyError(f"{self._where}: the scheduler went away", hint=_AGAIN)
 
     def explained(self, error: BaseException) -> BaseException:
         """What a task raised, as an error that an operator can act on; else as it is."""
@@ -226,12 +224,13 @@ class _Reply(Future[T]):
     def __init__(self, cluster: _Cluster, task: "Future[T]") -> None:
         super().__init__()
         self._cluster = cluster
-        self._task = task
+        self._task: Future[T] | None = task
         self.set_running_or_notify_cancel()
         task.add_done_callback(self._arrive)
 
     def cancel(self) -> bool:
-        return self._task.cancel()
+        task = self._task
+        return task is not None and task.cancel()
 
     def result(self, timeout: float | None = None) -> T:
         """The task's result, however long it takes; `timeout` is not used."""
@@ -239,7 +238,9 @@ class _Reply(Future[T]):
         return super().result()
 
     def _arrive(self, task: "Future[T]") -> None:
-        if task.cancelled():
+        # As long as anything here leads to the task, the scheduler keeps what it was sent for it.
+        self._task = None
+        if task.cancelled():  # By the client too, when it has lost the scheduler.
             self.set_exception(self._cluster.gone())
         elif (error := task.exception()) is not None:
             self.set_exception(self._cluster.explained(error))

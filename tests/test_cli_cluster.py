@@ -22,9 +22,6 @@ from tests.cli_support import HELLO, MIB, Cli, Done, without
 
 pytest_plugins = ("tests.cli_support",)
 
-if missing := without("python:distributed"):
-    pytest.skip(missing, allow_module_level=True)
-
 ROOT = Path(__file__).resolve().parent.parent
 PLUGIN = """
 import os, signal, time
@@ -176,7 +173,13 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def dask() -> None:
+    if missing := without("python:distributed"):
+        pytest.skip(missing)
+
+
+@pytest.fixture(scope="module")
+def started(dask: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
     yield cluster
     cluster.kill(*cluster.workers, cluster.scheduler)
@@ -311,6 +314,21 @@ def test_execute_of_many_waits_for_a_lost_cluster_only_once(cli: Cli, cluster: C
     assert done == (8, f"j1: {text}\nj2: {text}\n", "2 of 2 failed: 2 busy\n")
 
 
+def test_execute_of_many_goes_on_after_a_job_that_failed(cli: Cli, cluster: Cluster) -> None:
+    """What the first job had still under way is given up; the cluster is as good as before."""
+    slices = submit(cli)
+    cli.submit("j2")
+    slices[1].unlink()
+    cluster.hold("s3")
+    done = cli.process("compute", "execute", "j1", "j2", "--executor", cluster.where)
+    assert done.code == 7
+    assert done.out == (
+        f"j1: {slices[1]}: no such file\nexecuted job j2: 1 of 1 slices proven, completed\n"
+    )
+    assert cli.job()["slices_proven"] == 1
+    cluster.let_go()
+
+
 def test_scheduler_killed_in_the_middle_is_busy_at_once(cli: Cli, cluster: Cluster) -> None:
     submit(cli)
     cluster.hold()
@@ -389,7 +407,7 @@ def test_cluster_without_workers_is_busy(cli: Cli, cluster: Cluster) -> None:
     assert (done.code, done.out, done.error["retryable"]) == (8, "", True)
 
 
-def test_port_where_nobody_listens_is_busy(cli: Cli) -> None:
+def test_port_where_nobody_listens_is_busy(dask: None, cli: Cli) -> None:
     cli.slice()
     where = f"dask://127.0.0.1:{free_port()}"
     arguments = ("compute", "run", "a.slice", "--executor", where, "--cluster-timeout", "1")
@@ -397,7 +415,7 @@ def test_port_where_nobody_listens_is_busy(cli: Cli) -> None:
     assert_busy(cli.process(*arguments), where, message)
 
 
-def test_peer_that_never_answers_is_busy_in_time(cli: Cli) -> None:
+def test_peer_that_never_answers_is_busy_in_time(dask: None, cli: Cli) -> None:
     cli.slice()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         where = f"dask://127.0.0.1:{listener.getsockname()[1]}"
@@ -409,7 +427,7 @@ def test_peer_that_never_answers_is_busy_in_time(cli: Cli) -> None:
     assert_busy(done, where, "no scheduler within 1 s: no answer")
 
 
-def test_peer_that_is_no_scheduler_is_one_line(cli: Cli) -> None:
+def test_peer_that_is_no_scheduler_is_one_line(dask: None, cli: Cli) -> None:
     cli.slice()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         where = f"dask://127.0.0.1:{listener.getsockname()[1]}"
