@@ -101,7 +101,8 @@ class _Cluster(Executor):
         if not wait((connecting,), self._timeout_s).done:
             raise self._silent()
         error = connecting.exception()
-        if isinstance(error, OSError):
+        # A certificate that is not there is no matter of the network.
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
             raise self._silent(_reason(error))
         if error is not None:
             raise UsageError(
