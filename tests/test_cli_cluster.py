@@ -410,8 +410,8 @@ def test_cluster_without_workers_is_busy(cli: Cli, cluster: Cluster) -> None:
 def test_port_where_nobody_listens_is_busy(dask: None, cli: Cli) -> None:
     cli.slice()
     where = f"dask://127.0.0.1:{free_port()}"
-    arguments = ("compute", "run", "a.slice", "--executor", where, "--cluster-timeout", "1")
-    message = "no scheduler within 1 s: connection refused"
+    arguments = ("compute", "run", "a.slice", "--executor", where, "--cluster-timeout", "4")
+    message = "no scheduler within 4 s: connection refused"
     assert_busy(cli.process(*arguments), where, message)
 
 
