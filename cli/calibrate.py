@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -23,7 +23,13 @@ _KIB = 1024
 _GIB = 2**30
 
 
-def calibrate(ctx: typer.Context, backend: options.Backend = None) -> None:
+def calibrate(
+    ctx: typer.Context,
+    backend: Annotated[
+        options.BackendName,
+        typer.Option(help="What to measure beside the CPU: auto is a GPU if there is one."),
+    ] = "auto",
+) -> None:
     """Measure how fast this machine hashes, and keep it so that `auto` chooses by it.
 
     Measures the CPU and, if there is one, the GPU: data on the device, the way there, files and
@@ -36,7 +42,7 @@ def calibrate(ctx: typer.Context, backend: options.Backend = None) -> None:
 
     session = Session.of(ctx)
     lacking: list[str] = []
-    find = partial(_open_device, backend or "auto", lacking) if backend != "cpu" else lambda: None
+    find = partial(_open_device, backend, lacking) if backend != "cpu" else lambda: None
     measured_at = now_ms() // 1000
     try:
         measured = measure(time.perf_counter_ns, measured_at=measured_at, open_device=find)

@@ -1,7 +1,9 @@
 """Verbs that run slices: execute, prove, run."""
 
 import sys
-from typing import Annotated, Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,9 +20,13 @@ from compute_market.errors import (
     RefusedError,
     UsageError,
 )
+from compute_market.proofs import Result
 from compute_market.records import Job, Slice, check_id
-from compute_market.runner import Result, Runner
+from compute_market.runner import Runner
 from compute_market.store import Txn
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 # Proofs are submitted after so many slices, or so many bytes, whichever comes first: what a killed
 # process has to do again.
@@ -30,6 +36,21 @@ _BYTES_PER_COMMIT = 2**30
 Workers = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Threads that run slices. [one per core]")
 ]
+Where = Annotated[
+    str,
+    typer.Option(
+        "--executor", metavar="WHERE", help="Where slices run: threads, or dask://HOST:PORT."
+    ),
+]
+ClusterTimeout = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=86_400,
+        metavar="SECS",
+        help="How long to wait for a cluster to answer, or for a worker to come back.",
+    ),
+]
 
 
 def execute(
@@ -37,6 +58,8 @@ def execute(
     job_ids: options.JobIds,
     backend: options.Backend = None,
     workers: Workers = None,
+    where: Where = "threads",
+    cluster_timeout: ClusterTimeout = 30,
     jsonl: options.Jsonl = False,
 ) -> int:
     """Run the unproven slices of active jobs and submit their proofs.
@@ -46,7 +69,11 @@ def execute(
     session = Session.of(ctx)
     ids = bulk.read_ids(job_ids, "job id")
     said = bulk.Report(session, len(ids), jsonl=jsonl)
-    with hashing.hasher(session, backend) as hasher, Runner(workers, hasher=hasher) as runner:
+    with (
+        _executor(where, workers, cluster_timeout, backend) as pool,
+        hashing.hasher(session, backend, here=pool is None) as hasher,
+        Runner(workers, pool, hasher=hasher) as runner,
+    ):
         for job_id in ids:
             said.add(_execute_one(session, runner, job_id))
             sys.stdout.flush()
@@ -87,6 +114,8 @@ def run(
     workload: Annotated[str, typer.Option(help="What to run.")] = "transcode",
     backend: options.Backend = None,
     workers: Workers = None,
+    where: Where = "threads",
+    cluster_timeout: ClusterTimeout = 30,
     jsonl: options.Jsonl = False,
 ) -> int:
     """Run a workload over slice files, with no market: prints `<hex>  <path>` as b3sum does.
@@ -100,10 +129,37 @@ def run(
 
     # An open store must not cross a fork; only a line of a batch has one here.
     with (
-        hashing.hasher(session, backend) as hasher,
-        Runner(workers, hasher=hasher, may_fork=not session.is_open) as runner,
+        _executor(where, workers, cluster_timeout, backend) as pool,
+        hashing.hasher(session, backend, here=pool is None) as hasher,
+        Runner(workers, pool, hasher=hasher, may_fork=not session.is_open) as runner,
     ):
         return sums.write(runner, workload, paths, report, as_text=not (jsonl or session.json))
+
+
+@contextmanager
+def _executor(
+    where: str, workers: int | None, timeout_s: int, backend: str | None
+) -> "Iterator[Executor | None]":
+    """The executor asked for; None stands for the runner's own threads."""
+    if where == "threads":
+        yield None
+        return
+    from cli import cluster
+
+    cluster.scheduler_address(where)
+    if workers is not None:
+        raise UsageError(
+            f"--workers {workers} is about threads, and --executor {where} runs none here",
+            hint="leave --workers out: a cluster has the workers that were started for it",
+        )
+    if backend not in (None, "auto", "cpu"):
+        raise UsageError(
+            f"--backend {backend} is about devices of this machine, and --executor {where} hashes "
+            f"on the CPUs of others",
+            hint="choose one of them",
+        )
+    with cluster.connected(where, timeout_s) as executor:
+        yield executor
 
 
 def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:

@@ -16,13 +16,16 @@ CALIBRATION_FILE = "calibration.json"
 
 
 @contextmanager
-def hasher(session: Session, backend: str | None = None) -> "Iterator[Hasher | None]":
-    """The hasher for a command that reads slices; None if the CPU has them all to itself.
+def hasher(
+    session: Session, backend: str | None = None, *, here: bool = True
+) -> "Iterator[Hasher | None]":
+    """The hasher for a command that reads slices; None if the CPU has them all to itself, or if no
+    slices are hashed `here`.
 
     `backend` is the command's own option, which wins over the configuration. Raises UsageError when
     a device was asked for by name and cannot be had.
     """
-    name: Any = backend or session.config.backend
+    name: Any = (backend or session.config.backend) if here else "cpu"
     calibration = _stored(session) if name == "auto" else None
     # Files go to a device only where it was measured to be faster.
     if name == "cpu" or (name == "auto" and (calibration is None or calibration.device is None)):

@@ -78,8 +78,9 @@ Jsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON document pe
 Chunk = Annotated[int, typer.Option(min=1, max=100_000, help="Items per transaction.")]
 Atomic = Annotated[bool, typer.Option("--atomic", help="All items or none, in one transaction.")]
 Limit = Annotated[int | None, typer.Option(min=0, help="At most this many.", show_default=False)]
+BackendName = Literal["auto", "cpu", "cuda", "opencl"]
 Backend = Annotated[
-    Literal["auto", "cpu", "cuda", "opencl"] | None,
+    BackendName | None,
     typer.Option(help="Where to hash: auto, cpu, cuda or opencl. [the setting `backend`]"),
 ]
 PriorityName = Annotated[Priority | None, typer.Option(help="low, normal or high.")]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from cli.progress import Progress
 from compute_market.errors import UsageError
-from compute_market.runner import Result, Runner
+from compute_market.proofs import Result
+from compute_market.runner import Runner
 
 if TYPE_CHECKING:
     from cli.bulk import Report

@@ -259,14 +259,17 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
 
 
 def without(*names: str) -> str | None:
-    """Why a test cannot run: the first of these programs that is not installed.
+    """Why a test cannot run: the first of these programs or Python modules not installed.
 
-    `TB_REQUIRE` names programs that must be there, so that a run may insist on them.
+    A module is written as `python:NAME`. `TB_REQUIRE` names what must be there, so that a run may
+    insist on it.
     """
+    from importlib.util import find_spec
     from shutil import which
 
     for name in names:
-        if which(name) is None:
+        module = name.removeprefix("python:")
+        if (find_spec(module) if module != name else which(name)) is None:
             return _unless_required(name, f"{name} is not installed")
     return None
 

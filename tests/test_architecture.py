@@ -60,6 +60,8 @@ APART = (
     "hashing.hasher",
     "hashing.calibrate",
     "workloads",
+    "proofs",
+    "remote",
     "runner",
 )
 APART_MAY_IMPORT = ("errors", "amounts")

@@ -16,7 +16,8 @@ import pytest
 from blake3 import blake3
 
 from compute_market.errors import IntegrityError, UsageError
-from compute_market.runner import Result, Runner
+from compute_market.proofs import Result
+from compute_market.runner import Runner
 
 KIB = 1024
 # Later than the last change of any file here by more than any file system's tick.
@@ -148,7 +149,7 @@ def test_run_reads_a_million_paths_no_faster_than_results_are_taken(
         assert taken == 0
         for count, result in enumerate(itertools.islice(results, 2500), start=1):
             assert result.length == length
-            assert taken - count < 2000
+            assert taken - count < (18_000 if pooled else 2000)
         results.close()  # type: ignore[attr-defined]
 
 

@@ -89,6 +89,11 @@ class Hasher:
         """The backend at work: that of the device once there is one, else `cpu`."""
         return self._device.name if self._device is not None else "cpu"
 
+    @property
+    def width(self) -> int:
+        """How many calls of `hash_filled` a device takes at once."""
+        return self._device.width if self._device is not None else 1
+
     def hash_batch(self, buffer: Any, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
         """The digests of ranges of a buffer, 32 bytes each, one after another in their order.
 
