@@ -53,13 +53,14 @@ def calibrate(
     began = stopwatch()
     backend = open_device()
     start_ns = stopwatch() - began
-    data = _random_bytes(_LONG_BYTES)
-    rates = _cpu_rates(data, stopwatch)
-    device = None
-    if backend is not None:
-        try:
+    try:
+        data = _random_bytes(_LONG_BYTES)
+        rates = _cpu_rates(data, stopwatch)
+        device = None
+        if backend is not None:
             device = _device_rates(backend, data, start_ns, stopwatch)
-        finally:
+    finally:
+        if backend is not None:
             backend.close()
     return Calibration(VERSION, machine(), measured_at, rates, device)
 
