@@ -1,4 +1,4 @@
 import pytest
 
-# It is imported by test modules before pytest would look at it.
-pytest.register_assert_rewrite("tests.cli_support")
+# They are imported by test modules before pytest would look at them.
+pytest.register_assert_rewrite("tests.cli_support", "tests.kernels.fake_cupy")

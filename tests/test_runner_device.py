@@ -204,7 +204,7 @@ def test_run_gives_no_proof_of_a_file_that_changes_while_it_is_read(
             os.utime(path, ns=(0, 0))
         return count
 
-    monkeypatch.setattr(runner_module, "fill_from", meddle)
+    monkeypatch.setattr("compute_market.proofs.fill_from", meddle)
     monkeypatch.setattr("compute_market.hashing.device.fill_from", meddle)
     first, last = slices[5], slices[4]
     results = run(hasher, [first, path, last])
@@ -254,6 +254,7 @@ def test_run_reads_no_further_ahead_than_without_a_device(
     hasher: Hasher, slices: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner_module, "_AHEAD_MAX", 64)
+    monkeypatch.setattr(runner_module, "_TASK_SLICES", 4)
     taken = 0
 
     def paths() -> Iterator[str]:
