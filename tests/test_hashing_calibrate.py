@@ -41,12 +41,12 @@ def erratic() -> Stopwatch:
 
 @pytest.fixture(autouse=True)
 def little(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thirty-second of the data, and a rating that is over soon."""
+    """A small part of the data, and a rating that is over soon."""
     mib = 32_768
     for name, value in {
         "MIB": mib,
-        "_LONG_BYTES": 64 * mib,
-        "_RESIDENT_BYTES": 64 * mib,
+        "_LONG_BYTES": 36 * mib,
+        "_RESIDENT_BYTES": 36 * mib,
         "_SLICES": 500,
         "_RUNS_MAX": 2,
         "_BUDGET_NS": 5_000_000,
