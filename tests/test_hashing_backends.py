@@ -92,13 +92,17 @@ def subject(
     if name == "cpu":
         yield Subject(name, Cpu(), (32, 256))
         return
-    backend = _opened(name, tmp_path_factory)
-    # All lanes, so that there is memory to poison.
-    lanes = [backend._take() for _ in range(backend._width)]
-    for lane in lanes:
-        backend._free.put(lane)
-    yield Subject(name, backend, backend.first_lane.tiles)
-    backend.close()
+    with pytest.MonkeyPatch.context() as environment:
+        # Nothing that an earlier run compiled.
+        environment.setenv("POCL_CACHE_DIR", str(tmp_path_factory.mktemp("pocl")))
+        environment.setenv("PYOPENCL_NO_CACHE", "1")
+        backend = _opened(name, tmp_path_factory)
+        # All lanes, so that there is memory to poison.
+        lanes = [backend._take() for _ in range(backend._width)]
+        for lane in lanes:
+            backend._free.put(lane)
+        yield Subject(name, backend, backend.first_lane.tiles)
+        backend.close()
 
 
 def _opened(name: str, tmp_path_factory: pytest.TempPathFactory) -> DeviceBackend:
@@ -109,9 +113,7 @@ def _opened(name: str, tmp_path_factory: pytest.TempPathFactory) -> DeviceBacken
     try:
         if name == "cuda":
             return cuda.open_backend(lanes=2)
-        with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("POCL_CACHE_DIR", str(tmp_path_factory.mktemp("pocl")))
-            return opencl.open_backend(any_device=True, lanes=2)
+        return opencl.open_backend(any_device=True, lanes=2)
     except DeviceMissing as error:
         pytest.skip(missing({"opencl": "pocl"}.get(name, name), str(error)))
     except DeviceError as error:

@@ -115,6 +115,7 @@ class HostDriver:
         tiles: tuple[int, int] = (8, 16),
         multiply_add: bool = False,
         flags: Sequence[str] = ("-O2",),
+        sources: Path = KERNELS,
     ) -> None:
         self.devices = [f"host {number}" for number in range(devices)]
         self.tiles = tiles
@@ -123,6 +124,7 @@ class HostDriver:
         self._directory = directory
         self._multiply_add = multiply_add
         self._flags = flags
+        self._sources = sources
         self._pinned: list[Bytes] = []
         self._kernels: dict[tuple[int, int], dict[str, Any]] = {}
         self._lock = threading.Lock()
@@ -155,6 +157,7 @@ class HostDriver:
                     align=align,
                     multiply_add=self._multiply_add,
                     flags=self._flags,
+                    sources=self._sources,
                 )
                 self._kernels[tile, align] = load(library)
             return self._kernels[tile, align]
