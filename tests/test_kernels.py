@@ -153,24 +153,22 @@ def test_kernels_reach_what_lies_beyond_4_gib(directory: Path) -> None:
     lane = HostDriver(directory).open_lane(0, 2**20)
     size = 2**32 + 2**20
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
-    with mmap.mmap(-1, size, flags=flags) as mapped:
-        memory = np.frombuffer(mapped, np.uint8)
-        content = np.frombuffer(os.urandom(50_000), np.uint8)
-        begin = 2**32 + 48
-        memory[begin : begin + len(content)] = content
-        where = Resident(0, memory, begin, len(content))
-        plan = plan_part(len(content), 0, 8, 64 * 1024, whole=True, begin=begin)
-        assert lane.hash(plan, 0, where).tobytes() == blake3(content.tobytes()).digest()
-        # The second tile begins beyond, the first does not; and a slice of a chunk.
-        begin = 2**32 - 8192
-        memory[begin : begin + len(content)] = content
-        offsets = np.array([begin, 2**32], np.int64)
-        lengths = np.array([len(content), 1000], np.int64)
-        plan = plan_slices(offsets, lengths, 8)
-        found = plan.in_order(lane.hash(plan, 0, where))
-        assert found[:32] == blake3(content.tobytes()).digest()
-        assert found[32:] == blake3(content[8192:9192].tobytes()).digest()
-        del memory, where
+    memory = np.frombuffer(mmap.mmap(-1, size, flags=flags), np.uint8)
+    content = np.frombuffer(os.urandom(50_000), np.uint8)
+    begin = 2**32 + 48
+    memory[begin : begin + len(content)] = content
+    where = Resident(0, memory, begin, len(content))
+    plan = plan_part(len(content), 0, 8, 64 * 1024, whole=True, begin=begin)
+    assert lane.hash(plan, 0, where).tobytes() == blake3(content.tobytes()).digest()
+    # The second tile begins beyond, the first does not; and a slice of a chunk.
+    begin = 2**32 - 8192
+    memory[begin : begin + len(content)] = content
+    offsets = np.array([begin, 2**32], np.int64)
+    lengths = np.array([len(content), 1000], np.int64)
+    plan = plan_slices(offsets, lengths, 8)
+    found = plan.in_order(lane.hash(plan, 0, where))
+    assert found[:32] == blake3(content.tobytes()).digest()
+    assert found[32:] == blake3(content[8192:9192].tobytes()).digest()
 
 
 # Races, and reads and writes where nothing is.
@@ -242,11 +240,11 @@ def nvrtc() -> None:
 
 
 def assert_frugal(log: str, kernels: set[str]) -> None:
-    """What ptxas says: kernels spill nothing and leave registers for others."""
+    """What ptxas says: kernels need no local memory and leave registers for others."""
     found = nvidia.resources(log)
     assert set(found) == kernels
     for kernel, used in found.items():
-        assert used.spilled_bytes == 0, kernel
+        assert used.local_bytes == 0, kernel
         assert used.registers <= REGISTERS_MAX, kernel
 
 

@@ -56,12 +56,15 @@ def cover(lane: Lane, tile: int, align: int) -> None:
             if count > 1 or not whole:
                 folded = lane.fold(plan_fold(count, tile, whole=whole), values).tobytes()
                 assert folded == _folded(values.tobytes(), whole), f"wrong fold of {count} values"
-    # A part of a long slice, in two folds.
-    part = data[: 3 * tile * 1024 - 5]
-    lane.staging[: len(part)] = part
-    plan = plan_part(len(part), COUNTER, tile, tile * 1024, whole=False)
-    value = lane.hash(plan, len(part)).tobytes()
-    assert value == reference.subtree_value(part.tobytes(), COUNTER), "wrong value of a part"
+    # A part of a long slice and a whole one, in two folds, in one and in none.
+    for length in (3 * tile * 1024 - 5, tile * 1024, 1000):
+        part = data[:length]
+        lane.staging[:length] = part
+        for counter, root in ((COUNTER, 0), (0, reference.ROOT)):
+            plan = plan_part(length, counter, tile, tile * 1024, whole=root > 0)
+            value = lane.hash(plan, length).tobytes()
+            expected = reference.subtree_value(part.tobytes(), counter, root)
+            assert value == expected, f"wrong value of a part, length {length}"
 
 
 def _folded(values: bytes, whole: bool) -> bytes:

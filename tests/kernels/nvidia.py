@@ -20,7 +20,7 @@ _FUNCTION = re.compile(r"\.text\.(\w+):")
 _LABEL = re.compile(r"\.L_\w+:")
 _INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)")
 _RESOURCES = re.compile(
-    r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+    r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores"
     r".*?Used (\d+) registers",
     re.DOTALL,
 )
@@ -43,7 +43,7 @@ class Resources(NamedTuple):
     """What ptxas says that a kernel uses."""
 
     registers: int
-    spilled_bytes: int
+    local_bytes: int  # for what is in no register: spilled, or indexed at run time
 
 
 def in_wheels(pattern: str) -> Path | None:
@@ -102,6 +102,6 @@ def blocks(binary: Path) -> list[Block]:
 def resources(log: str) -> dict[str, Resources]:
     """What the kernels use, from what ptxas says with `-v`."""
     return {
-        name: Resources(int(registers), int(stored) + int(loaded))
-        for name, stored, loaded, registers in _RESOURCES.findall(log)
+        name: Resources(int(registers), int(stack) + int(spilled))
+        for name, stack, spilled, registers in _RESOURCES.findall(log)
     }
