@@ -18,11 +18,15 @@ from blake3 import blake3
 from compute_market.errors import IntegrityError, UsageError
 from compute_market.hashing import batch, cpu, cuda, device, opencl
 from compute_market.hashing.device import DeviceBackend, DeviceError, DeviceMissing
+from compute_market.hashing.probe import cuda_missing
 from tests.cli_support import missing, without
 from tests.kernels.host import POISON, HostArray, HostDriver, shared_directory
 
 VECTORS = Path(__file__).parent / "kernels" / "vectors.json"
-BACKENDS = ["cpu", "host", "opencl", "cuda"]
+CUDA_MISSING = cuda_missing()
+CUDA = [] if CUDA_MISSING else ["cuda"]
+DEVICES = ["host", "opencl", *CUDA]
+BACKENDS = ["cpu", *DEVICES]
 MIB = 1_048_576
 
 # Where BLAKE3 begins another word, block, chunk or subtree.
@@ -151,6 +155,11 @@ def tile(request: pytest.FixtureRequest, subject: Subject, monkeypatch: pytest.M
     return size
 
 
+def test_cuda_is_among_the_backends() -> None:
+    if CUDA_MISSING:
+        pytest.skip(missing("cuda", f"nothing is tested on CUDA: {CUDA_MISSING.what}"))
+
+
 def expected(buffer: bytes, offsets: list[int], lengths: list[int]) -> bytes:
     return batch.hash_batch(buffer, offsets, lengths)
 
@@ -217,8 +226,9 @@ def test_hash_batch_gives_the_digests_of_random_lengths(
 ) -> None:
     data = rng.randbytes(MIB)
     for _ in range(100):
-        length = rng.randrange(MIB)
-        assert_batch(subject, data, [rng.randrange(MIB - length)], [length])
+        # As many below as above a kilobyte.
+        length = int(2 ** rng.uniform(0, 20))
+        assert_batch(subject, data, [rng.randint(0, MIB - length)], [length])
 
 
 def test_hash_batch_gives_the_digests_of_batches(subject: Subject, rng: random.Random) -> None:
@@ -374,7 +384,7 @@ def test_hash_opened_reports_a_read_that_fails(
 # What only devices do.
 
 
-devices = pytest.mark.parametrize("subject", BACKENDS[1:], indirect=True)
+devices = pytest.mark.parametrize("subject", DEVICES, indirect=True)
 
 
 @pytest.fixture
@@ -417,7 +427,7 @@ def test_hash_batch_keeps_to_the_memory_of_a_lane(
     assert max(length for _, length in used) <= segment
 
 
-@pytest.mark.parametrize("subject", ["host", "cuda"], indirect=True)
+@pytest.mark.parametrize("subject", ["host", *CUDA], indirect=True)
 def test_hash_batch_gives_the_digests_of_pinned_memory(
     on_device: DeviceBackend, rng: random.Random, segment_bytes: Callable[[int], int]
 ) -> None:
@@ -482,7 +492,7 @@ def test_hash_array_gives_the_digest_of_a_part_of_an_array(
             assert on_device.hash_array(part) == wanted, (begin, length)
 
 
-@pytest.mark.parametrize("subject", ["opencl", "cuda"], indirect=True)
+@pytest.mark.parametrize("subject", ["opencl", *CUDA], indirect=True)
 def test_hash_array_refuses_what_is_not_contiguous(
     on_device: DeviceBackend,
 ) -> None:
