@@ -65,6 +65,9 @@ TREE = Group(
                 ),
                 "explain": Verb("cli.compute:explain", "Say why offers do or do not fit a job."),
                 "stats": Verb("cli.compute:stats", "Print the scheduler's statistics."),
+                "calibrate": _writes(
+                    "cli.calibrate:calibrate", "Measure how fast this machine hashes."
+                ),
                 "wait": Verb("cli.compute:wait", "Wait until jobs have ended."),
             },
         ),

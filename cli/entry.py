@@ -40,6 +40,12 @@ def _open_what_is_closed() -> None:
 
 def _run() -> int:
     arguments = sys.argv[1:]
+    if arguments[:2] == ["compute", "run"]:
+        from cli import sums
+
+        code = sums.run(arguments)
+        if code is not None:
+            return code
     if arguments[:2] in _HOT:
         from cli import hot
 

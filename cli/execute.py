@@ -1,14 +1,13 @@
 """Verbs that run slices: execute, prove, run."""
 
-import os
 import sys
 from collections.abc import Iterator
-from itertools import takewhile
-from typing import Annotated, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import bulk, files, options
+from cli import bulk, hashing, options, sums
 from cli.progress import Progress
 from cli.render import emit
 from cli.session import Session, now_ms
@@ -21,11 +20,13 @@ from compute_market.errors import (
     RefusedError,
     UsageError,
 )
-from compute_market.hashing.cpu import hash_stream
+from compute_market.proofs import Result
 from compute_market.records import Job, Slice, check_id
-from compute_market.requests import SliceList, build, parse
-from compute_market.runner import Result, Runner
+from compute_market.runner import Runner
 from compute_market.store import Txn
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 # Proofs are submitted after so many slices, or so many bytes, whichever comes first: what a killed
 # process has to do again.
@@ -35,12 +36,30 @@ _BYTES_PER_COMMIT = 2**30
 Workers = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Threads that run slices. [one per core]")
 ]
+Where = Annotated[
+    str,
+    typer.Option(
+        "--executor", metavar="WHERE", help="Where slices run: threads, or dask://HOST:PORT."
+    ),
+]
+ClusterTimeout = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=86_400,
+        metavar="SECS",
+        help="How long to wait for a cluster to answer, or for a worker to come back.",
+    ),
+]
 
 
 def execute(
     ctx: typer.Context,
     job_ids: options.JobIds,
+    backend: options.Backend = None,
     workers: Workers = None,
+    where: Where = "threads",
+    cluster_timeout: ClusterTimeout = 30,
     jsonl: options.Jsonl = False,
 ) -> int:
     """Run the unproven slices of active jobs and submit their proofs.
@@ -50,7 +69,11 @@ def execute(
     session = Session.of(ctx)
     ids = bulk.read_ids(job_ids, "job id")
     said = bulk.Report(session, len(ids), jsonl=jsonl)
-    with Runner(workers) as runner:
+    with (
+        _executor(where, workers, cluster_timeout, backend) as pool,
+        hashing.hasher(session, backend, here=pool is None) as hasher,
+        Runner(workers, pool, hasher=hasher) as runner,
+    ):
         for job_id in ids:
             said.add(_execute_one(session, runner, job_id))
             sys.stdout.flush()
@@ -89,7 +112,10 @@ def run(
         list[str], typer.Argument(metavar="FILE…", help="Slices, job files, or - for stdin.")
     ],
     workload: Annotated[str, typer.Option(help="What to run.")] = "transcode",
+    backend: options.Backend = None,
     workers: Workers = None,
+    where: Where = "threads",
+    cluster_timeout: ClusterTimeout = 30,
     jsonl: options.Jsonl = False,
 ) -> int:
     """Run a workload over slice files, with no market: prints `<hex>  <path>` as b3sum does.
@@ -97,23 +123,43 @@ def run(
     A FILE that ends in .json and lists slices stands for those slices.
     """
     session = Session.of(ctx)
-    files_ = list(_expanded(paths))
-    said = bulk.Report(session, len(files_), jsonl=jsonl, aside=True)
-    # There may be very many short files: a line of text is written without further ado.
-    as_text = not (jsonl or session.json)
+
+    def report(total: int) -> bulk.Report:
+        return bulk.Report(session, total, jsonl=jsonl, aside=True)
+
     # An open store must not cross a fork; only a line of a batch has one here.
-    with Runner(workers, may_fork=not session.is_open) as runner, Progress() as progress:
-        for result in _results(files_, runner, workload, progress):
-            if result.error is None and as_text:
-                sys.stdout.write(_sum_line(result))
-                continue
-            document = {
-                "path": result.path,
-                "digest": result.digest.hex(),
-                "bytes": result.length,
-            }
-            said.add(bulk.Outcome(result.path, "", document, result.error))
-    return said.end()
+    with (
+        _executor(where, workers, cluster_timeout, backend) as pool,
+        hashing.hasher(session, backend, here=pool is None) as hasher,
+        Runner(workers, pool, hasher=hasher, may_fork=not session.is_open) as runner,
+    ):
+        return sums.write(runner, workload, paths, report, as_text=not (jsonl or session.json))
+
+
+@contextmanager
+def _executor(
+    where: str, workers: int | None, timeout_s: int, backend: str | None
+) -> "Iterator[Executor | None]":
+    """The executor asked for; None stands for the runner's own threads."""
+    if where == "threads":
+        yield None
+        return
+    from cli import cluster
+
+    cluster.scheduler_address(where)
+    if workers is not None:
+        raise UsageError(
+            f"--workers {workers} is about threads, and --executor {where} runs none here",
+            hint="leave --workers out: a cluster has the workers that were started for it",
+        )
+    if backend not in (None, "auto", "cpu"):
+        raise UsageError(
+            f"--backend {backend} is about devices of this machine, and --executor {where} hashes "
+            f"on the CPUs of others",
+            hint="choose one of them",
+        )
+    with cluster.connected(where, timeout_s) as executor:
+        yield executor
 
 
 def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
@@ -196,43 +242,6 @@ def _check_unchanged(job: Job, index: int, entry: Slice, result: Result) -> None
 
 def _progress(job: Job) -> str:
     return f"{job.slices_proven} of {job.slices} slices proven, {job.state}"
-
-
-def _results(
-    paths: list[str], runner: Runner, workload: str, progress: Progress
-) -> Iterator[Result]:
-    """Results in the order of the paths; stdin takes its turn between the files."""
-    while paths:
-        files_ = list(takewhile(lambda path: path != "-", paths))
-        yield from runner.run(workload, files_, now_ms=now_ms(), progress=progress)
-        paths = paths[len(files_) :]
-        if paths:
-            digest, length = hash_stream(sys.stdin.buffer)
-            yield Result("-", digest, length)
-            paths = paths[1:]
-
-
-def _expanded(paths: list[str]) -> Iterator[str]:
-    for path in paths:
-        if not path.endswith(".json"):
-            yield path
-            continue
-        document = parse(files.read(path), path)
-        if not document.get("slices"):
-            raise UsageError(f"{path}: lists no slices")
-        slices = build({"slices": document["slices"]}, SliceList, path).slices
-        for entry in slices:
-            inner = entry if isinstance(entry, str) else entry.path
-            yield os.path.join(os.path.dirname(path), inner)
-
-
-def _sum_line(result: Result) -> str:
-    """The line b3sum prints: a name with a line break or backslash is escaped and so marked."""
-    name = result.path
-    if "\\" in name or "\n" in name or "\r" in name:
-        name = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-        return f"\\{result.digest.hex()}  {name}\n"
-    return f"{result.digest.hex()}  {name}\n"
 
 
 def _digest(text: str) -> bytes:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -78,6 +78,11 @@ Jsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON document pe
 Chunk = Annotated[int, typer.Option(min=1, max=100_000, help="Items per transaction.")]
 Atomic = Annotated[bool, typer.Option("--atomic", help="All items or none, in one transaction.")]
 Limit = Annotated[int | None, typer.Option(min=0, help="At most this many.", show_default=False)]
+BackendName = Literal["auto", "cpu", "cuda", "opencl"]
+Backend = Annotated[
+    BackendName | None,
+    typer.Option(help="Where to hash: auto, cpu, cuda or opencl. [the setting `backend`]"),
+]
 PriorityName = Annotated[Priority | None, typer.Option(help="low, normal or high.")]
 
 CpuCores = Annotated[int | None, typer.Option(min=0, max=AMOUNT_MAX, help="CPU cores.")]

@@ -197,6 +197,13 @@ class Session:
         self._config = batch.config
         self._store = batch.store
 
+    def make_home(self) -> None:
+        """Create the home directory unless it is there."""
+        try:
+            os.makedirs(self.home, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{self.home}: {(error.strerror or str(error)).lower()}") from error
+
     def _path_to_open(self) -> str:
         """The store of the home; for a dry run where there is none yet, one that is thrown away."""
         if os.path.exists(os.path.join(self.store_path, "data.mdb")):
@@ -204,12 +211,7 @@ class Session:
         if os.path.exists(self.home) and not os.path.isdir(self.home):
             raise UsageError(f"{self.home} is not a directory", hint="give another --home")
         if not self.dry_run:
-            try:
-                os.makedirs(self.home, mode=0o700, exist_ok=True)
-            except OSError as error:
-                raise UsageError(
-                    f"{self.home}: {(error.strerror or str(error)).lower()}"
-                ) from error
+            self.make_home()
             return self.store_path
         import tempfile
 

@@ -27,7 +27,7 @@ Imports run one way, top to bottom:
     audit                             walks everything and names every violation
     exposition                        the metrics as Prometheus reads them
 
-`hashing`, `workloads` and `runner` know nothing of the store.
+`hashing`, `workloads`, `proofs`, `remote` and `runner` know nothing of the store.
 """
 
 __version__ = "0.1.0"

@@ -35,6 +35,7 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
     epoch_blocks: int = 60
     lock_timeout_secs: float = 30  # whole in a file; an option may give fractions
     map_size_gib: int = 64
+    backend: Literal["auto", "cpu", "cuda", "opencl"] = "auto"
 
 
 class Setting(NamedTuple):
@@ -146,6 +147,11 @@ SETTINGS = (
         "map_size_gib", "map_size_gib", "integer", (1, 1_048_576), "GiB",
         "The address space reserved for the store, hence its largest size. It takes no room\n"
         "on disk before it is used.",
+    ),
+    Setting(
+        "backend", "backend", "choice", ("auto", "cpu", "cuda", "opencl"), "",
+        "Where slices are hashed. With auto it is the GPU where `compute calibrate` found it\n"
+        "faster, else the CPU.",
     ),
     Setting(
         "scheduler.slots", "slots", "integer", (1, 1_000_000), "jobs",

@@ -6,186 +6,55 @@ the runner yields depends on the files alone; where each slice is worked is a ma
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from operator import length_hint
+from typing import TYPE_CHECKING
 
-from compute_market.errors import IntegrityError, MarketError, UsageError
-from compute_market.hashing.cpu import (
-    DIGEST_BYTES,
-    FileIdentity,
-    changed,
-    cores,
-    fill_from,
-    hash_opened,
-    identity_of,
-    open_slice,
-    shown,
-    unreadable,
+from compute_market.errors import MarketError, UsageError
+from compute_market.hashing.cpu import FileIdentity, cores, hash_opened, identity_of, open_slice
+from compute_market.hashing.short import NO_LENGTH, SHORT_BYTES, Helpers, can_fork, hash_short
+from compute_market.proofs import (
+    LONG_BYTES,
+    Outcome,
+    ProofCache,
+    Result,
+    prove,
+    run_slices,
+    run_slices_on_device,
 )
-from compute_market.hashing.short import SHORT_BYTES, Helpers, ShortProof, can_fork, hash_short
-from compute_market.workloads import Workload, resolve
+from compute_market.remote import SENT_MAX_BYTES, Errand, Errands
+from compute_market.workloads import resolve
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
     from compute_market.hashing.hasher import Hasher
 
-# A longer slice than this keeps every core busy on its own.
-_LONG_BYTES = 8_388_608
 # A task of the pool takes slices until their lengths add up to this, or until there are so many.
 _TASK_BYTES = 1_048_576
 _TASK_SLICES = 64
-# The same for tasks of a device, which has room for so much at once.
+# A task of a device, which has room for so much at once, takes no more than this.
 _DEVICE_TASK_BYTES = 16_777_216
-_DEVICE_TASK_SLICES = 1024
-_DEVICE_WORKERS = 6
+_DEVICE_TASK_SLICES = 256
+# A task for an executor of the caller's is worth a round trip of 10 ms through a network. With
+# their bytes, slices go in smaller parts.
+_ERRAND_BYTES = 67_108_864
+_ERRAND_SENT_BYTES = 16_777_216
+_ERRAND_SLICES = 1024
 # Slices read ahead of the result that is due; what bounds memory, however many slices there are.
 _AHEAD_MAX = 1024
+_AHEAD_ERRANDS = 16
 # Progress is reported in steps of at least this many bytes.
 _REPORT_BYTES = 1_048_576
 # So many short slices in a row promise enough more to fork helpers for, which takes a millisecond.
 _FORK_AFTER = 256
+# Of many paths it is known without counting them that there are enough.
+_MANY = 1024
+_FORK_AFTER_IF_MANY = 16
 _HELPERS_MAX = 4
-_CACHE_GENERATION = 8192
+
 # The coarsest time stamps in use, those of FAT, count in steps of two seconds.
 _TIMESTAMP_TICK_NS = 2_000_000_000
-
-
-class Result(NamedTuple):
-    """What became of one slice: its proof, or the error that stopped it.
-
-    With an error, `digest` is empty and `length` is 0. `length` counts bytes.
-    """
-
-    path: str
-    digest: bytes
-    length: int
-    error: MarketError | None = None
-
-
-# A result, and which state of which file it belongs to if the file could be opened.
-Outcome = tuple[Result, FileIdentity | None]
-
-
-def run_slices(name: str, paths: list[str]) -> list[Outcome]:
-    """One task of a pool: run the workload over the paths, one after another, in this thread.
-
-    The workers of a cluster import it by name; they need the files and nothing of the market.
-    """
-    workload = resolve(name)
-    return [_run_slice(workload, path) for path in paths]
-
-
-def _run_slice(workload: Workload, path: str) -> Outcome:
-    try:
-        descriptor, status = open_slice(path)
-    except MarketError as error:
-        return Result(path, b"", 0, error), None
-    try:
-        identity = identity_of(status)
-        if workload is hash_opened and status.st_size <= _LONG_BYTES:
-            # The pool's threads share the cores already.
-            workload = _hash_in_one_thread
-        return _prove(workload, path, descriptor, identity), identity
-    finally:
-        os.close(descriptor)
-
-
-def _hash_in_one_thread(path: str, descriptor: int, length: int) -> bytes:
-    return hash_opened(path, descriptor, length, threads=1)
-
-
-def _prove(workload: Workload, path: str, descriptor: int, identity: FileIdentity) -> Result:
-    length = identity[2]
-    try:
-        digest = workload(path, descriptor, length)
-        if identity_of(os.fstat(descriptor)) != identity:
-            raise changed(path)
-        if len(digest) != DIGEST_BYTES:
-            raise IntegrityError(
-                f"{shown(path)}: the workload returned {len(digest)} bytes, not {DIGEST_BYTES}",
-                reason="broken_workload",
-            )
-    except MarketError as error:
-        return Result(path, b"", 0, error)
-    except OSError as error:
-        return Result(path, b"", 0, unreadable(path, error))
-    return Result(path, digest, length)
-
-
-class _ProofCache:
-    """Proofs of one workload by file identity, for the last 8 192 to 16 384 files.
-
-    Two generations: once the younger is full it replaces the older. This forgets what was not
-    asked for lately, and needs no record of the order in which it was.
-    """
-
-    def __init__(self) -> None:
-        self._younger: dict[FileIdentity, bytes] = {}
-        self._older: dict[FileIdentity, bytes] = {}
-
-    def get(self, identity: FileIdentity) -> bytes | None:
-        digest = self._younger.get(identity)
-        if digest is None and (digest := self._older.get(identity)) is not None:
-            self.put(identity, digest)
-        return digest
-
-    def put(self, identity: FileIdentity, digest: bytes) -> None:
-        if len(self._younger) >= _CACHE_GENERATION:
-            self._older, self._younger = self._younger, {}
-        self._younger[identity] = digest
-
-
-def prove_on_device(
-    hasher: "Hasher", paths: list[str], identities: list[FileIdentity]
-) -> list[Outcome]:
-    """One task of a device: read the slices into its memory and hash them together.
-
-    A file that is not what it was, and everything if the device fails, is left to the CPU.
-    """
-    errors: dict[int, MarketError] = {}
-    replaced: list[int] = []
-
-    def fill(memory: Any, offsets: list[int]) -> None:
-        for index, (path, identity) in enumerate(zip(paths, identities, strict=True)):
-            begin = offsets[index]
-            try:
-                if not _read_slice(path, identity, memory[begin : begin + identity[2]].data):
-                    replaced.append(index)
-            except MarketError as error:
-                errors[index] = error
-
-    digests = hasher.hash_filled([identity[2] for identity in identities], fill)
-    if digests is None:
-        return [_run_slice(hash_opened, path) for path in paths]
-    outcomes: list[Outcome] = []
-    for index, (path, identity) in enumerate(zip(paths, identities, strict=True)):
-        digest = digests[index * DIGEST_BYTES : (index + 1) * DIGEST_BYTES]
-        outcomes.append((Result(path, digest, identity[2]), identity))
-    for index, error in errors.items():
-        outcomes[index] = (Result(paths[index], b"", 0, error), identities[index])
-    for index in replaced:
-        outcomes[index] = _run_slice(hash_opened, paths[index])
-    return outcomes
-
-
-def _read_slice(path: str, identity: FileIdentity, memory: memoryview) -> bool:
-    """Fill the memory with a file; False if the path leads to another state of a file by now.
-
-    Raises what `open_slice` raises, and IntegrityError when reading fails or the file changes.
-    """
-    descriptor, status = open_slice(path)
-    try:
-        if identity_of(status) != identity:
-            return False
-        count = fill_from(descriptor, memory, 0)
-        if count != len(memory) or identity_of(os.fstat(descriptor)) != identity:
-            raise changed(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    finally:
-        os.close(descriptor)
-    return True
 
 
 class _Task:
@@ -196,22 +65,13 @@ class _Task:
         self.paths: list[str] = []
         self.identities: list[FileIdentity] = []
         self.length = 0
-        self.future: Future[list[Outcome]] | None = None
+        self.future: Future[list[Outcome]] | Errand | None = None
 
     def add(self, path: str, identity: FileIdentity) -> None:
         self.paths.append(path)
         self.identities.append(identity)
         # In the memory of a device each begins at a multiple of 16.
         self.length += -(-identity[2] // 16) * 16
-
-    def takes(self, identity: FileIdentity, *, on_device: bool, slices_max: int) -> bool:
-        """Whether one more slice may join."""
-        if self.on_device != on_device:
-            return False
-        if on_device:
-            room = self.length + identity[2] <= _DEVICE_TASK_BYTES
-            return room and len(self.paths) < _DEVICE_TASK_SLICES
-        return self.length < _TASK_BYTES and len(self.paths) < slices_max
 
 
 class Runner:
@@ -220,8 +80,10 @@ class Runner:
     Built-in workloads take each slice where it is fastest: very short ones in the calling thread,
     long ones there too but with every core hashing, those between in a fixed pool of `workers`
     threads (default: one a core). Other workloads always use the pool, one task a slice. With an
-    `executor`, which stays the caller's to shut down, every slice goes there. A `hasher`, also the
-    caller's, may take slices of the built-in workloads to a device. Where a slice runs never
+    `executor`, which stays the caller's to shut down, every slice goes there, be it to another
+    machine: by its path if the worker sees the same file, else by its bytes (`remote`). A slice
+    above 64 MiB that no worker sees runs in the calling thread. A `hasher`, also the caller's to
+    close, may take slices of the built-in workloads to a device instead. Where a slice runs never
     changes its proof.
 
     With `may_fork`, batches of very short slices go to up to four forked processes, no more than
@@ -250,8 +112,8 @@ class Runner:
         self._executor = executor
         self._hasher = hasher
         self._own_pool: Executor | None = None
-        self._device_pool: Executor | None = None
-        self._caches: dict[str, _ProofCache] = {}
+        self._readers: Executor | None = None
+        self._caches: dict[str, ProofCache] = {}
 
     def __enter__(self) -> "Runner":
         return self
@@ -261,10 +123,10 @@ class Runner:
 
     def close(self) -> None:
         """End the runner's own threads once they have finished the slices they are at."""
-        for pool in (self._own_pool, self._device_pool):
+        for pool in (self._own_pool, self._readers):
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
-        self._own_pool = self._device_pool = None
+        self._own_pool = self._readers = None
 
     def run(
         self,
@@ -277,7 +139,8 @@ class Runner:
         """Run the workload `name` over `paths`; yield one result for each, in their order.
 
         A path that cannot be run yields a result with its error, and the others go on. `paths` is
-        read as results are taken, about two thousand ahead at most, so it may be endless.
+        read as results are taken, about two thousand ahead at most, with an executor seventeen
+        thousand, so it may be endless.
 
         `now_ms` is the time of the call in Unix milliseconds, by the clock that stamps files; a
         time in the future is dangerous. A file last changed two seconds before it or earlier has
@@ -285,34 +148,28 @@ class Runner:
         called in the calling thread with the bytes done so far, about once a MiB and at the end.
 
         Raises UsageError (`unknown_workload`, `broken_workload`) at once, before any path is read.
+        Taking results raises what the futures of an executor raise.
         """
         settled_ns = now_ms * 1_000_000 - _TIMESTAMP_TICK_NS
         return _Run(self, name, settled_ns, progress).results(paths)
 
-    def _cache_of(self, name: str) -> _ProofCache:
-        return self._caches.setdefault(name, _ProofCache())
+    def _cache_of(self, name: str) -> ProofCache:
+        return self._caches.setdefault(name, ProofCache())
 
     def _pool(self) -> "Executor":
-        if self._executor is not None:
-            return self._executor
         if self._own_pool is None:
             from concurrent.futures import ThreadPoolExecutor
 
             self._own_pool = ThreadPoolExecutor(self._workers)
         return self._own_pool
 
-    def _submit(self, name: str, task: "_Task") -> None:
-        if not task.on_device:
-            task.future = self._pool().submit(run_slices, name, task.paths)
-            return
-        if self._device_pool is None:
+    def _device_pool(self, width: int) -> "Executor":
+        """Threads that read slices into the memory of a device, which takes so many at once."""
+        if self._readers is None:
             from concurrent.futures import ThreadPoolExecutor
 
-            self._device_pool = ThreadPoolExecutor(_DEVICE_WORKERS)
-        assert self._hasher is not None
-        task.future = self._device_pool.submit(
-            prove_on_device, self._hasher, task.paths, task.identities
-        )
+            self._readers = ThreadPoolExecutor(width)
+        return self._readers
 
 
 class _Run:
@@ -334,9 +191,12 @@ class _Run:
         self._bytes_done = 0
         self._report_from = _REPORT_BYTES
         # Only of the built-in job is it known that the cost of a slice follows from its length.
-        self._places_by_length = self._workload is hash_opened and runner._executor is None
-        self._task_slices = _TASK_SLICES if self._workload is hash_opened else 1
+        built_in = self._workload is hash_opened
+        self._errands = Errands(runner._executor, name) if runner._executor is not None else None
+        self._places_by_length = built_in and self._errands is None
         self._hasher = runner._hasher if self._places_by_length else None
+        self._task_slices = 1 if not built_in else _ERRAND_SLICES if self._errands else _TASK_SLICES
+        self._ahead_max = max(_AHEAD_MAX, self._task_slices * _AHEAD_ERRANDS)
         # Slices of a batch are mostly alike: what the last one was decides how the next is tried.
         self._expects_short = self._places_by_length and not self._is_forced()
 
@@ -348,27 +208,28 @@ class _Run:
         task: _Task | None = None
         ahead = 0
         try:
-            for path, result in tries:
-                outcome = result or self._attempt(path)
+            for tried in tries:
+                outcome = self._attempt(tried) if isinstance(tried, str) else tried
                 if isinstance(outcome, Result):
                     if not pending:
                         yield outcome
                         continue
                     pending.append(outcome)
                 else:
-                    on_device = self._takes(outcome)
+                    length = outcome[2]
+                    on_device = self._hasher is not None and self._hasher.takes_file(length)
                     if task is not None and not (
-                        task is pending[-1]
-                        and task.takes(outcome, on_device=on_device, slices_max=self._task_slices)
+                        task is pending[-1] and self._fits(task, length, on_device=on_device)
                     ):
-                        self._runner._submit(self._name, task)
+                        self._submit(task)
                         task = None
                     if task is None:
                         task = _Task(on_device=on_device)
                         pending.append(task)
-                    task.add(path, outcome)
+                    assert isinstance(tried, str)
+                    task.add(tried, outcome)
                 ahead += 1
-                while pending and (ahead >= _AHEAD_MAX or _is_done(pending[0])):
+                while pending and (ahead >= self._ahead_max or _is_done(pending[0])):
                     entry = pending.popleft()
                     if entry is task:
                         task = None
@@ -376,7 +237,7 @@ class _Run:
                     ahead -= len(settled)
                     yield from settled
             if task is not None and task is not pending[0]:
-                self._runner._submit(self._name, task)
+                self._submit(task)
             while pending:
                 yield from self._settle(pending.popleft())
             self._report()
@@ -386,27 +247,36 @@ class _Run:
                 if isinstance(entry, _Task) and entry.future is not None:
                     entry.future.cancel()
 
-    def _first_tries(self, paths: Iterable[str]) -> Generator[tuple[str, Result | None]]:
-        """Each path with its result if it is a short slice, else with None."""
+    def _first_tries(self, paths: Iterable[str]) -> Generator[str | Result]:
+        """The result of each path that leads to a short slice; the other paths themselves."""
         helpers = self._runner._helpers
+        fork_after = _FORK_AFTER_IF_MANY if length_hint(paths) >= _MANY else _FORK_AFTER
         remaining = iter(paths)
         for count, path in enumerate(remaining, start=1):
             proof = hash_short(path, self._settled_ns) if self._expects_short else None
-            yield path, self._short_result(path, proof)
-            if count == _FORK_AFTER and self._expects_short and helpers and can_fork():
+            if proof is None:
+                yield path
+            else:
+                self._advance(proof[1])
+                yield Result(path, *proof)
+            if count == fork_after and self._expects_short and helpers and can_fork():
                 break
         else:
             return
         with Helpers(helpers, self._settled_ns) as forked:
-            for path, proof in forked.hash(remaining):
-                yield path, self._short_result(path, proof)
+            for group in forked.hash(remaining):
+                yield from self._tried(*group)
 
-    def _short_result(self, path: str, proof: ShortProof) -> Result | None:
-        if proof is None:
-            return None
-        digest, length = proof
-        self._advance(length)
-        return Result(path, digest, length)
+    def _tried(
+        self, paths: list[str], digests: Sequence[bytes], lengths: Sequence[int]
+    ) -> Sequence[str | Result]:
+        """The result of each path of a group, or the path itself where there is no proof."""
+        results = list(map(Result, paths, digests, lengths))
+        if NO_LENGTH not in lengths:
+            self._advance(sum(lengths))
+            return results
+        self._advance(sum(length for length in lengths if length != NO_LENGTH))
+        return [result.path if result.length == NO_LENGTH else result for result in results]
 
     def _attempt(self, path: str, *, here: bool = False) -> Result | FileIdentity:
         """The result of a slice that is wrong, cached, or run `here`; else its file's identity."""
@@ -424,13 +294,23 @@ class _Run:
             if digest is not None:
                 self._advance(length)
                 return Result(path, digest, length)
-            if not here and not self._stays_here(length):
+            if not here and not self._belongs_here(length):
                 return identity
-            result = _prove(self._run_here, path, descriptor, identity)
+            result = prove(self._run_here, path, descriptor, identity)
             self._remember(result, identity)
             return result
         finally:
             os.close(descriptor)
+
+    def _belongs_here(self, length: int) -> bool:
+        """Whether this thread works a slice itself, with all cores or all of the device."""
+        if self._errands is not None:
+            return self._errands.blind and length > SENT_MAX_BYTES
+        if not self._places_by_length:
+            return False
+        if length <= SHORT_BYTES:
+            return not self._is_forced()
+        return length > (LONG_BYTES if self._hasher is None else _DEVICE_TASK_BYTES)
 
     def _run_here(self, path: str, descriptor: int, length: int) -> bytes:
         if self._workload is hash_opened:
@@ -443,32 +323,46 @@ class _Run:
     def _is_forced(self) -> bool:
         return self._hasher is not None and self._hasher.is_forced
 
-    def _stays_here(self, length: int) -> bool:
-        """Whether this thread works a slice itself, with all cores or all of the device."""
-        if not self._places_by_length:
+    def _fits(self, task: _Task, length: int, *, on_device: bool) -> bool:
+        """Whether one more slice, of that length, may join a task."""
+        if task.on_device != on_device:
             return False
-        if self._is_forced():
-            return length > _DEVICE_TASK_BYTES
-        return length <= SHORT_BYTES or length > _LONG_BYTES
+        if on_device:
+            room = task.length + length <= _DEVICE_TASK_BYTES
+            return room and len(task.paths) < _DEVICE_TASK_SLICES
+        full = _TASK_BYTES
+        if self._errands is not None:
+            full = _ERRAND_SENT_BYTES if self._errands.blind else _ERRAND_BYTES
+        return task.length < full and len(task.paths) < self._task_slices
 
-    def _takes(self, identity: FileIdentity) -> bool:
-        """Whether a slice that does not stay here goes to the device."""
-        return self._hasher is not None and self._hasher.takes_file(identity[2])
+    def _submit(self, task: _Task) -> None:
+        if self._errands is not None:
+            task.future = self._errands.begin(task.paths, task.identities)
+        elif task.on_device:
+            assert self._hasher is not None
+            pool = self._runner._device_pool(self._hasher.width)
+            task.future = pool.submit(
+                run_slices_on_device, self._hasher, task.paths, task.identities
+            )
+        else:
+            task.future = self._runner._pool().submit(run_slices, self._name, task.paths)
 
     def _settle(self, entry: Result | _Task) -> list[Result]:
         """The results of what comes next, after waiting for them if need be."""
         if isinstance(entry, Result):
             return [entry]
-        if entry.future is None and self._runner._executor is None and not entry.on_device:
-            attempts = [self._attempt(path, here=True) for path in entry.paths]
-            return [result for result in attempts if isinstance(result, Result)]
+        if entry.future is None and self._errands is None and not entry.on_device:
+            return [self._result_here(path) for path in entry.paths]
         if entry.future is None:
-            self._runner._submit(self._name, entry)
+            self._submit(entry)
         assert entry.future is not None
         results = []
-        for (result, identity), expected in zip(
-            entry.future.result(), entry.identities, strict=True
-        ):
+        outcomes = entry.future.result()
+        for path, outcome, expected in zip(entry.paths, outcomes, entry.identities, strict=True):
+            if outcome is None:
+                results.append(self._result_here(path))
+                continue
+            result, identity = outcome
             # A worker on another machine may know the file by other numbers, which here might
             # belong to another file. Then its proof is not worth remembering.
             if identity is not None and identity == expected:
@@ -476,6 +370,11 @@ class _Run:
             self._advance(result.length)
             results.append(result)
         return results
+
+    def _result_here(self, path: str) -> Result:
+        result = self._attempt(path, here=True)
+        assert isinstance(result, Result)
+        return result
 
     def _remember(self, result: Result, identity: FileIdentity) -> None:
         modified_ns, changed_ns = identity[3:]

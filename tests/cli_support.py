@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -258,20 +259,39 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
 
 
 def without(*names: str) -> str | None:
-    """Why a test cannot run: the first of these programs that is not installed.
+    """Why a test cannot run: the first of these programs or Python modules not installed.
 
-    `TB_REQUIRE` names programs that must be there, so that a run may insist on them.
+    A module is written as `python:NAME`. `TB_REQUIRE` names what must be there, so that a run may
+    insist on it.
     """
+    from importlib.util import find_spec
     from shutil import which
 
     for name in names:
-        if which(name) is None:
+        module = name.removeprefix("python:")
+        if (find_spec(module) if module != name else which(name)) is None:
             return missing(name, f"{name} is not installed")
     return None
 
 
+@cache
+def without_opencl() -> str | None:
+    """Why a test cannot run on an OpenCL device, be it a CPU that poses as one (PoCL)."""
+    from compute_market.hashing.hasher import open_device
+
+    try:
+        from compute_market.hashing.device import DeviceError
+    except ImportError as error:
+        return missing("pocl", str(error))
+    try:
+        open_device("opencl", any_device=True).close()
+    except DeviceError as error:
+        return missing("pocl", f"no usable OpenCL device: {error}")
+    return None
+
+
 def missing(name: str, reason: str) -> str:
-    """The reason, unless `TB_REQUIRE` names what is missing: then it fails the test."""
+    """The reason, unless `TB_REQUIRE` names what is missing: then the test fails."""
     required = os.environ.get("TB_REQUIRE", "").replace(",", " ").split()
     assert name not in required, f"{name} is required: {reason}"
     return reason

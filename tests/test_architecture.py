@@ -49,8 +49,8 @@ ORDER = (
 APART = (
     "hashing.cpu",
     "hashing.short",
-    "hashing.kernels.source",
     "hashing.batch",
+    "hashing.kernels.source",
     "hashing.plan",
     "hashing.device",
     "hashing.probe",
@@ -60,6 +60,8 @@ APART = (
     "hashing.hasher",
     "hashing.calibrate",
     "workloads",
+    "proofs",
+    "remote",
     "runner",
 )
 APART_MAY_IMPORT = ("errors", "amounts")

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cli import hot
+from cli import hot, sums
 from cli.app import TREE, Group, Verb
 from cli.guard import guarded
 from compute_market import __version__
 from compute_market.errors import EXIT_CODES, MarketError
-from tests.cli_support import HELLO, Cli
+from tests.cli_support import HELLO, MIB, Cli
 
 pytest_plugins = ("tests.cli_support",)
 
@@ -63,6 +63,7 @@ ARGUMENTS: dict[str, Path_ | None] = {
     "compute requirements": ("j1",),
     "compute explain": ("j1",),
     "compute stats": (),
+    "compute calibrate": None,
     "compute wait": ("j1",),
     "compute-market params": None,
     "compute-market stats": (),
@@ -94,7 +95,9 @@ ARGUMENTS: dict[str, Path_ | None] = {
     "config show": None,
 }
 OPENING = [path for path in VERBS if ARGUMENTS.get(" ".join(path)) is not None]
-WRITING = [path for path, verb in VERBS.items() if verb.writes]
+# It writes what it measures, which is not the same twice, and nothing of the market.
+MEASURING = ("compute", "calibrate")
+WRITING = [path for path, verb in VERBS.items() if verb.writes and path != MEASURING]
 
 
 def arguments_of(path: Path_) -> Path_:
@@ -391,12 +394,23 @@ def test_hot_verb_loads_nothing_heavy(cli: Cli, arguments: Path_) -> None:
         ("compute", "cancel", "j1"),
         ("compute", "status", "j1"),
         ("compute-market", "params"),
+        ("compute", "run", "a.slice", "-", "b.slice"),
     ],
     ids=" ".join,
 )
 def test_plainest_spelling_leaves_the_option_parser_out(cli: Cli, arguments: Path_) -> None:
     cli.active()
+    cli.slice("b.slice")
     assert {"typer", "cli.app", "cli.compute", "cli.market"} & loaded(cli, *arguments) == set()
+
+
+def test_plain_run_loads_neither_store_nor_records(cli: Cli) -> None:
+    cli.slice()
+    modules = loaded(cli, "compute", "run", "a.slice")
+    assert {"cli.sums", "compute_market.runner"} <= modules
+    unused = {"lmdb", "msgspec", "cli.bulk", "cli.session", "threading", "mmap", "inspect"}
+    assert unused & modules == set()
+    assert not cli.home.exists()
 
 
 HOT = [
@@ -473,6 +487,79 @@ def test_short_way_in_does_what_the_parser_does(
 def test_short_way_in_leaves_the_rest_to_the_parser(cli: Cli, arguments: Path_) -> None:
     assert hot.run(list(arguments)) is None
     assert not cli.home.exists()
+
+
+RUN = [
+    ("a.slice",),
+    ("a.slice", "b.slice", "a.slice"),
+    ("-",),
+    ("-", "-"),
+    ("a.slice", "-", "nope", "b.slice"),
+    ("nope",),
+    ("nope", "nope"),
+    ("nope", "a.slice", "directory"),
+    ("",),
+    ("a\nb\\c",),
+    ("job.json",),
+    ("a.slice", "job.json", "-"),
+    ("empty.json",),
+    ("broken.json",),
+    ("nope.json",),
+    ("a.slice", "--json"),
+    ("--json", "a.slice", "b.slice", "nope"),
+    ("nope", "--json"),
+    ("job.json", "--jsonl"),
+    ("a.slice", "--jsonl", "nope", "-"),
+    ("nope", "--jsonl"),
+    ("a.slice", "b.slice", "--json", "--jsonl"),
+    ("long", "a.slice", "middling"),
+    tuple(f"s{number % 10}" for number in range(1500)),
+    (*(f"s{number % 10}" for number in range(1500)), "nope"),
+    (*("a.slice", "long") * 3, "-", *("middling", "nope") * 3),
+]
+
+
+@pytest.mark.parametrize("words", RUN, ids=lambda words: " ".join(words)[:60])
+def test_short_way_in_runs_what_the_parser_runs(cli: Cli, words: Path_) -> None:
+    cli.slice()
+    cli.slice("b.slice", b"")
+    cli.slice("a\nb\\c", b"escaped")
+    cli.slice("middling", bytes(100_000))
+    cli.slice("long", bytes(MIB + 1))
+    for number in range(10):
+        cli.slice(f"s{number}", str(number).encode())
+    (cli.directory / "directory").mkdir()
+    slices = ["a.slice", {"path": "b.slice"}]
+    (cli.directory / "job.json").write_text(json.dumps({"slices": slices}))
+    (cli.directory / "empty.json").write_text("{}")
+    (cli.directory / "broken.json").write_text("{")
+    stdin = b"from stdin"
+    short = cli.process("compute", "run", *words, stdin=stdin)
+    usual = cli("compute", "run", *words, stdin=stdin)
+    assert usual == short
+    # The same with the parser in a process of its own.
+    assert cli.process("compute", "run", "--workers=2", *words, stdin=stdin) == short
+    assert not cli.home.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--json",),
+        ("--", "a.slice"),
+        ("a.slice", "-h"),
+        ("a.slice", "--workers", "2"),
+        ("a.slice", "--workload=inference"),
+        ("a.slice", "--home=elsewhere"),
+        ("a.slice", "--jso"),
+        ("a.slice", "--debug"),
+        ("a.slice", "--"),
+    ],
+    ids=" ".join,
+)
+def test_short_way_in_runs_nothing_that_is_not_plain(cli: Cli, words: Path_) -> None:
+    assert sums.run(["compute", "run", *words]) is None
 
 
 def test_amounts_in_json_are_integers(cli: Cli) -> None:

@@ -55,6 +55,7 @@ def test_defaults_are_those_of_the_documents() -> None:
         "epoch_blocks": 60,
         "lock_timeout_secs": 30,
         "map_size_gib": 64,
+        "backend": "auto",
     }
 
 

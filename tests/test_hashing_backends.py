@@ -161,7 +161,8 @@ def test_cuda_is_among_the_backends() -> None:
 
 
 def expected(buffer: bytes, offsets: list[int], lengths: list[int]) -> bytes:
-    return batch.hash_batch(buffer, offsets, lengths)
+    ranges = zip(offsets, lengths, strict=True)
+    return b"".join(blake3(buffer[at : at + length]).digest() for at, length in ranges)
 
 
 def assert_batch(subject: Subject, buffer: bytes, offsets: list[int], lengths: list[int]) -> None:
@@ -305,6 +306,12 @@ def test_hash_batch_takes_any_buffer_and_any_integers(subject: Subject, rng: ran
     assert subject.hash_batch(data, *integers) == wanted
 
 
+def test_hash_batch_refuses_what_is_not_in_the_buffer(subject: Subject) -> None:
+    for offset, length in ((0, 11), (10, 1), (11, 0), (-1, 1), (0, -1), (2**62, 2**62)):
+        with pytest.raises(UsageError):
+            subject.hash_batch(bytes(10), [0, offset], [1, length])
+
+
 @pytest.mark.parametrize("tiles", [1, 4])
 def test_hash_opened_gives_the_digest_segment_by_segment(
     tiles: int,
@@ -391,13 +398,6 @@ devices = pytest.mark.parametrize("subject", DEVICES, indirect=True)
 def on_device(subject: Subject) -> DeviceBackend:
     assert isinstance(subject.backend, DeviceBackend)
     return subject.backend
-
-
-@devices
-def test_hash_batch_refuses_what_is_not_in_the_buffer(on_device: DeviceBackend) -> None:
-    for offset, length in ((0, 11), (10, 1), (11, 0), (-1, 1), (0, -1), (2**62, 2**62)):
-        with pytest.raises(UsageError):
-            on_device.hash_batch(bytes(10), [0, offset], [1, length])
 
 
 @devices

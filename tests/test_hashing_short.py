@@ -81,21 +81,26 @@ done_here = 0
 collect = short._Helper.collect
 def counted(self, count):
     global done_here
-    proofs = collect(self, count)
-    done_here += proofs is None
-    return proofs
+    answer = collect(self, count)
+    done_here += answer is None
+    return answer
 short._Helper.collect = counted
 
 with short.Helpers(2, 4 * 10**18) as helpers:
     if kill:
         os.kill(helpers._helpers[0]._process, kill)
-    for index, (path, proof) in enumerate(helpers.hash(lazily())):
-        assert path == paths[index], path
+    index = 0
+    for group, digests, lengths in helpers.hash(lazily()):
+        assert len(group) == len(digests) == len(lengths)
         assert read_ahead - index <= 1000
-        assert proof == short.hash_short(path, 4 * 10**18), path
-        if proof is not None:
-            assert proof == (blake3(str(index).encode()).digest(), len(str(index)))
-    assert index + 1 == count
+        for path, digest, length in zip(group, digests, lengths):
+            assert path == paths[index], path
+            proof = None if length == short.NO_LENGTH else (digest, length)
+            assert proof == short.hash_short(path, 4 * 10**18), path
+            if proof is not None:
+                assert proof == (blake3(str(index).encode()).digest(), len(str(index)))
+            index += 1
+    assert index == count
 # Of twelve groups a killed helper leaves six; two others have a path that no helper can be told.
 print("here", done_here)
 try:

@@ -9,12 +9,17 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from blake3 import __version__ as blake3_version
 from blake3 import blake3
 
 from compute_market.hashing import cpu
 from compute_market.hashing.batch import hash_batch
-from compute_market.hashing.calibration import VERSION, Calibration, CpuRates, DeviceRates
+from compute_market.hashing.calibration import (
+    VERSION,
+    Calibration,
+    CpuRates,
+    DeviceRates,
+    machine,
+)
 from compute_market.hashing.device import FMA_GROUP, DeviceBackend, Lane
 
 # Nanoseconds since some instant.
@@ -33,36 +38,29 @@ _FMA_TRIPS_MAX = 2**21
 _FMA_RUN_NS = 20_000_000
 _FLOPS_PER_TRIP = 2 * 16 * 16
 _GROUPS_PER_PROCESSOR = 8
-_NVIDIA_DRIVER = "/proc/driver/nvidia/version"
-
-
-def machine() -> str:
-    """What a calibration holds for: processor, cores, drivers and the version of the hasher."""
-    processor = _field("/proc/cpuinfo", "model name") or "unknown processor"
-    words = [processor, f"{cpu.cores()} cores", f"blake3 {blake3_version}"]
-    if driver := _field(_NVIDIA_DRIVER, "NVRM version"):
-        words.append(" ".join(driver.split()))
-    return ", ".join(words)
 
 
 def calibrate(
-    stopwatch: Stopwatch, *, measured_at: int, open_device: Callable[[], DeviceBackend] | None
+    stopwatch: Stopwatch,
+    *,
+    measured_at: int,
+    open_device: Callable[[], DeviceBackend | None] = lambda: None,
 ) -> Calibration:
-    """Measure the CPU, and with `open_device` the devices it opens and this function closes.
+    """Measure the CPU, and the devices that `open_device` opens and this function closes.
 
     `measured_at` is the present Unix second. Raises DeviceError when the device fails.
     """
-    data = _random_bytes(_LONG_BYTES)
-    rates = _cpu_rates(data, stopwatch)
-    if open_device is None:
-        return Calibration(VERSION, machine(), measured_at, rates)
     began = stopwatch()
     backend = open_device()
     start_ns = stopwatch() - began
-    try:
-        device = _device_rates(backend, data, start_ns, stopwatch)
-    finally:
-        backend.close()
+    data = _random_bytes(_LONG_BYTES)
+    rates = _cpu_rates(data, stopwatch)
+    device = None
+    if backend is not None:
+        try:
+            device = _device_rates(backend, data, start_ns, stopwatch)
+        finally:
+            backend.close()
     return Calibration(VERSION, machine(), measured_at, rates, device)
 
 
@@ -182,16 +180,3 @@ def _rate(length: int, elapsed_ns: int) -> int:
 def _random_bytes(length: int) -> bytes:
     """The same bytes each time, without a pattern: zeros draw less power and rate too high."""
     return blake3(b"calibration").digest(length=MIB) * (length // MIB)
-
-
-def _field(path: str, name: str) -> str | None:
-    """The text behind `name:` in a file of the kernel's, if there is one."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.strip() == name:
-                    return value.strip()
-    except OSError:
-        pass
-    return None

@@ -7,17 +7,16 @@ decided with integers.
 from typing import Any
 
 import msgspec
+from blake3 import __version__ as blake3_version
 
 from compute_market.errors import UsageError
+from compute_market.hashing.cpu import cores
 
 VERSION = 1
 # As in `cpu`: up to this length one thread is fastest.
 _ONE_THREAD_BYTES = 1_048_576
 _LONG_SLICE_BYTES = 65_536
 _NS = 1_000_000_000
-
-Rate = msgspec.Meta(ge=1)
-Cost = msgspec.Meta(ge=0)
 
 
 class CpuRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -98,6 +97,15 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.device
 
 
+def machine() -> str:
+    """What a calibration holds for: processor, cores, drivers and the version of the hasher."""
+    processor = _field("/proc/cpuinfo", "model name") or "unknown processor"
+    words = [processor, f"{cores()} cores", f"blake3 {blake3_version}"]
+    if driver := _field("/proc/driver/nvidia/version", "NVRM version"):
+        words.append(" ".join(driver.split()))
+    return ", ".join(words)
+
+
 def encode(calibration: Calibration) -> bytes:
     """The text of a calibration file."""
     return msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n"
@@ -135,3 +143,16 @@ def _check_rates(found: Calibration) -> None:
         least = 0 if name.endswith("_ns") else 1
         if isinstance(value, int) and not least <= value < 2**63:
             raise ValueError(f"{name} is {value}")
+
+
+def _field(path: str, name: str) -> str | None:
+    """The text behind `name:` in a file of the kernel's, if there is one."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == name:
+                    return value.strip()
+    except OSError:
+        pass
+    return None

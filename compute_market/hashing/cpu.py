@@ -19,7 +19,7 @@ from blake3 import blake3
 from compute_market.errors import BusyError, IntegrityError, MarketError, UsageError
 
 DIGEST_BYTES = 32
-# Up to about this length the hasher's own threads cost more than they bring.
+# Below about this length the hasher's own threads cost more than they bring.
 THREADED_BYTES = 1_048_576
 
 _READ_BYTES = 1_048_576
@@ -53,7 +53,7 @@ Advance = Callable[[int], None]
 def hash_bytes(data: bytes | bytearray | memoryview) -> bytes:
     """The 32-byte BLAKE3 digest of `data`."""
     length = data.nbytes if isinstance(data, memoryview) else len(data)
-    return blake3(data, max_threads=_threads_for(length)).digest()
+    return blake3(data, max_threads=blake3.AUTO if length >= THREADED_BYTES else 1).digest()
 
 
 def hash_stream(stream: BinaryIO, advance: Advance | None = None) -> tuple[bytes, int]:

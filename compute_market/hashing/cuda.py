@@ -29,7 +29,7 @@ from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
 
 LANES_PER_DEVICE = 6
 # Chunks a tile. A tile of 256 keeps two warps on each of a multiprocessor's four schedulers.
-_TILES = (32, 256)
+TILES = (32, 256)
 _ONE = np.uint32(1)
 # As the CUDA runtime numbers them.
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
@@ -41,14 +41,18 @@ _MULTIPLY_ADD_FROM, _MULTIPLY_ADD_BELOW = 70, 120
 
 
 def open_backend(
-    *, lanes: int = LANES_PER_DEVICE, multiply_add: bool | None = None
+    *,
+    lanes: int = LANES_PER_DEVICE,
+    tiles: tuple[int, int] | None = None,
+    multiply_add: bool | None = None,
 ) -> DeviceBackend:
     """The backend over all GPUs that the NVIDIA driver shows to this process.
 
-    `multiply_add` chooses the form of the additions; None takes what suits the device. Raises
+    `tiles` are the two sizes of a tile to choose from, in chunks; `multiply_add` is the form of the
+    additions, None takes what suits the device. Raises
     DeviceMissing if CuPy, NVRTC or a device is not there, DeviceError if it does not work.
     """
-    backend = DeviceBackend(Cuda(multiply_add), lanes)
+    backend = DeviceBackend(Cuda(tiles or TILES, multiply_add), lanes)
     backend.start()
     return backend
 
@@ -58,18 +62,19 @@ class Cuda:
 
     name = "cuda"
 
-    def __init__(self, multiply_add: bool | None = None) -> None:
+    def __init__(self, tiles: tuple[int, int], multiply_add: bool | None) -> None:
         with _guarded():
             import cupy
 
             count = cupy.cuda.runtime.getDeviceCount()
             properties = map(cupy.cuda.runtime.getDeviceProperties, range(count))
             self.devices = [found["name"].decode().strip() for found in properties]
+        self._tiles = tiles
         self._multiply_add = multiply_add
 
     def open_lane(self, device: int, staging_bytes: int) -> Lane:
         with _guarded():
-            return CudaLane(device, staging_bytes, self._multiply_add)
+            return CudaLane(device, staging_bytes, self._tiles, self._multiply_add)
 
     def is_pinned(self, data: Bytes) -> bool:
         with _guarded():
@@ -117,7 +122,13 @@ class Cuda:
 class CudaLane:
     """A lane; see `device.Lane`."""
 
-    def __init__(self, device: int, staging_bytes: int, multiply_add: bool | None) -> None:
+    def __init__(
+        self,
+        device: int,
+        staging_bytes: int,
+        tiles: tuple[int, int],
+        multiply_add: bool | None,
+    ) -> None:
         import cupy
 
         self._cuda = cupy.cuda
@@ -127,7 +138,7 @@ class CudaLane:
             multiply_add = _MULTIPLY_ADD_FROM <= capability < _MULTIPLY_ADD_BELOW
         self._multiply_add = int(multiply_add)
         self.processors: int = self._device.attributes["MultiProcessorCount"]
-        self.tiles = _TILES
+        self.tiles = tiles
         self._kernels: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
         self._fma: Any = None
         with self._device:

@@ -8,14 +8,15 @@ length: many slices in one segment, or one slice in many whose values are folded
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+from blake3 import blake3
 
-from compute_market.errors import UsageError
+from compute_market.hashing.batch import checked_ranges
 from compute_market.hashing.cpu import Advance, changed, fill_from, unreadable
 from compute_market.hashing.plan import (
     CHUNK_BYTES,
@@ -23,7 +24,6 @@ from compute_market.hashing.plan import (
     Bytes,
     Integers,
     Plan,
-    aligned,
     plan_fold,
     plan_part,
     plan_slices,
@@ -41,9 +41,13 @@ STAGING_BYTES = SEGMENT_BYTES + TABLE_BYTES
 VALUES_BYTES = 2_097_152
 # Values folded in one step: a power of two that fits.
 FOLD_VALUES = 32_768
-# What one launch hashes of data that is on the device already, as far as tables allow.
+# What one launch hashes of data that is on the device already: powers of two for which there is
+# room for the tables.
 RESIDENT_BYTES = 2**32
+RESIDENT_TILES = 16_384
 
+# An empty slice, one chunk or less, one tile, several tiles.
+_TEST_LENGTHS = [0, 1, 1024, 1025, 20_000, 70_001]
 # How devices are rated: the size of a group, and factors that keep the values changing.
 FMA_GROUP = 256
 FMA_FACTOR = -1.0 + 2.0**-20
@@ -138,16 +142,19 @@ class DeviceBackend:
         self._process = os.getpid()
         # Lanes are opened as they are needed, on each device in turn.
         self._unopened = deque(list(range(len(driver.devices))) * lanes_per_device)
-        self._width = len(self._unopened)
+        self.width = len(self._unopened)
         self._opened: list[Lane] = []
         self._free: SimpleQueue[Lane] = SimpleQueue()
         self._resident_lanes: dict[int, Lane] = {}
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Open the first lane, which finds out whether the device works at all."""
-        with self._lane():
-            pass
+        """Open the first lane and hash a little: this finds out whether the device works at all."""
+        data = blake3(b"self-test").digest(length=_TEST_LENGTHS[-1])
+        starts = [0] * len(_TEST_LENGTHS)
+        expected = [blake3(data[:length]).digest() for length in _TEST_LENGTHS]
+        if self.hash_batch(data, starts, _TEST_LENGTHS) != b"".join(expected):
+            raise DeviceError("the device computes wrong digests")
 
     @property
     def first_lane(self) -> Lane:
@@ -167,10 +174,9 @@ class DeviceBackend:
         Offsets and lengths are in bytes; arrays of integers are taken as they are. Ranges may
         overlap and repeat. Raises UsageError for a range that is not in the buffer.
         """
-        data: Bytes = np.frombuffer(buffer, np.uint8) if len(buffer) else np.zeros(0, np.uint8)
-        starts = np.asarray(offsets, np.int64)
-        counts = np.asarray(lengths, np.int64)
-        _check_ranges(len(data), starts, counts)
+        view = memoryview(buffer)
+        data: Bytes = np.frombuffer(view, np.uint8) if view.nbytes else np.zeros(0, np.uint8)
+        starts, counts = _as_integers(len(data), offsets, lengths)
         digests = np.empty((len(starts), DIGEST_BYTES), np.uint8)
         is_long = counts > SEGMENT_BYTES
         for index in np.flatnonzero(is_long):
@@ -179,8 +185,9 @@ class DeviceBackend:
             digests[index] = np.frombuffer(digest, np.uint8)
         short = np.flatnonzero(~is_long)
         jobs = self._batch_jobs(data, short, starts[short], counts[short])
-        for indexes, values in self._each(jobs):
-            digests[indexes] = values
+        with closing(self._each(jobs)) as results:
+            for indexes, values in results:
+                digests[indexes] = values
         return digests.tobytes()
 
     def hash_filled(
@@ -240,10 +247,11 @@ class DeviceBackend:
             at = np.array([where.begin], np.int64)
             plan = plan_slices(at, np.array([where.length], np.int64), lane.tiles[0])
             return plan.in_order(lane.hash(plan, where.length, where))
-        launches = range(0, where.length, RESIDENT_BYTES)
+        launch_bytes = min(RESIDENT_BYTES, lane.tiles[1] * CHUNK_BYTES * RESIDENT_TILES)
+        launches = range(0, where.length, launch_bytes)
         values = []
         for start in launches:
-            length = min(RESIDENT_BYTES, where.length - start)
+            length = min(launch_bytes, where.length - start)
             tile = tile_for(np.array([length]), lane.tiles, lane.processors)
             plan = plan_part(
                 length,
@@ -290,10 +298,11 @@ class DeviceBackend:
 
         jobs = (partial(run, begin=begin) for begin in range(0, max(1, length), SEGMENT_BYTES))
         values = []
-        for count, value in self._each(jobs):
-            values.append(value.reshape(-1))
-            if advance is not None:
-                advance(count)
+        with closing(self._each(jobs)) as results:
+            for count, value in results:
+                values.append(value.reshape(-1))
+                if advance is not None:
+                    advance(count)
         if whole:
             return values[0].tobytes()
         with self._lane() as lane:
@@ -331,7 +340,7 @@ class DeviceBackend:
                 yield _gather_job(data, indexes[span], offsets[span], lengths[span])
             start = stop
 
-    def _each(self, jobs: Iterable[Callable[[Lane], T]]) -> Iterator[T]:
+    def _each(self, jobs: Iterable[Callable[[Lane], T]]) -> Generator[T]:
         """What the jobs return, in their order; as many at once as there are lanes."""
         remaining = iter(jobs)
         first, second = next(remaining, None), next(remaining, None)
@@ -344,11 +353,11 @@ class DeviceBackend:
         from concurrent.futures import Future, ThreadPoolExecutor
         from itertools import chain
 
-        pool = ThreadPoolExecutor(self._width)
+        pool = ThreadPoolExecutor(self.width)
         pending: deque[Future[T]] = deque()
         try:
             for job in chain((first, second), remaining):
-                if len(pending) > self._width:
+                if len(pending) > self.width:
                     yield pending.popleft().result()
                 pending.append(pool.submit(self._run, job))
             while pending:
@@ -385,10 +394,21 @@ class DeviceBackend:
             raise DeviceError("the device was opened before this process was forked")
 
 
-def _check_ranges(available: int, offsets: Integers, lengths: Integers) -> None:
-    wrong = (offsets < 0) | (lengths < 0) | (lengths > available - offsets)
-    if wrong.any():
-        raise UsageError("wrong")
+def _as_integers(
+    available: int, offsets: Sequence[int], lengths: Sequence[int]
+) -> tuple[Integers, Integers]:
+    """Offsets and lengths as arrays. Raises UsageError unless every range lies in the buffer."""
+    try:
+        starts, counts = np.asarray(offsets, np.int64), np.asarray(lengths, np.int64)
+        right = (
+            len(starts) == len(counts)
+            and not ((starts < 0) | (counts < 0) | (counts > available - starts)).any()
+        )
+    except OverflowError:
+        right = False
+    if not right:
+        checked_ranges(available, offsets, lengths)  # It looks at one after the other and says.
+    return starts, counts
 
 
 def _span_job(
@@ -450,8 +470,3 @@ def first_line(error: BaseException) -> str:
     """An error of somebody else's in one line."""
     text = next(iter(str(error).strip().splitlines()), "")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def segment_room(lengths: Iterable[int]) -> int:
-    """The memory `hash_filled` needs for slices of these lengths, bytes."""
-    return sum(map(aligned, lengths))

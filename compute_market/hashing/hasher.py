@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from compute_market.errors import UsageError
 from compute_market.hashing import cpu, probe
+from compute_market.hashing.batch import hash_batch
 from compute_market.hashing.cpu import Advance
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Hasher:
         self._device: DeviceBackend | None = None
         self._is_given_up = backend == "cpu"
         self._saved_ns = 0
+        self._alone_min = _alone_min(calibration)
         self._lock: Lock | None = None  # made with the device, which several threads may use
         if self.is_forced:
             self._open_forced()
@@ -82,14 +84,21 @@ class Hasher:
         """The backend at work: that of the device once there is one, else `cpu`."""
         return self._device.name if self._device is not None else "cpu"
 
+    @property
+    def width(self) -> int:
+        """How many calls of `hash_filled` a device takes at once."""
+        return self._device.width if self._device is not None else 1
+
     def hash_batch(self, buffer: Any, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
         """The digests of ranges of a buffer, 32 bytes each, one after another in their order.
 
         Offsets and lengths are in bytes. Raises UsageError for a range that is not in the buffer.
         """
-        from compute_market.hashing.batch import hash_batch
-
-        count, length = len(lengths), int(sum(lengths))
+        count = len(lengths)
+        if count == 1 and lengths[0] < self._alone_min and not self.is_forced:
+            # For a short slice, even asking what would be faster takes too long.
+            return hash_batch(buffer, offsets, lengths)
+        length = int(lengths.sum()) if hasattr(lengths, "sum") else sum(lengths)
         if device := self._device_if(self._batch_gain_ns(count, length)):
             digests = self._attempt(lambda: device.hash_batch(buffer, offsets, lengths))
             if digests is not None:
@@ -97,9 +106,10 @@ class Hasher:
         return hash_batch(buffer, offsets, lengths)
 
     def hash_array(self, array: Any) -> bytes:
-        """The digest of the bytes of an array in C order, on a device or in memory.
+        """The digest of the bytes of an array, on a device or in memory.
 
         A device array is one that CuPy, PyTorch, Numba (CUDA) or `pyopencl.array` (OpenCL) made.
+        Raises UsageError unless the array is contiguous in C order.
         """
         on_device = hasattr(array, "__cuda_array_interface__") or hasattr(array, "base_data")
         if on_device:
@@ -108,7 +118,10 @@ class Hasher:
                 if digest is not None:
                     return digest
             array = array.get() if hasattr(array, "get") else array.cpu().numpy()
-        return cpu.hash_bytes(memoryview(array).cast("B"))
+        view = memoryview(array)
+        if not view.c_contiguous:
+            raise UsageError("the array is not contiguous in C order", hint="hash a copy of it")
+        return cpu.hash_bytes(view.cast("B") if view.nbytes else b"")
 
     def hash_opened(
         self, path: str, descriptor: int, length: int, advance: Advance | None = None
@@ -175,10 +188,10 @@ class Hasher:
         return self._device
 
     def _open_chosen(self) -> None:
-        """Open the device that was calibrated, or else the first that is there."""
+        """Open the devices that were calibrated, or else the GPUs that are there."""
         rates = self._calibration.device if self._calibration is not None else None
         if rates is not None:
-            self._device = self._attempt(lambda: open_device(rates.backend))
+            self._device = self._attempt(lambda: open_device(rates.backend, any_device=True))
             if self._device is not None and self._device.devices != rates.devices:
                 self._warn("the devices are not those that were calibrated; calibrate again")
         elif probe.cuda_missing() is None:
@@ -217,6 +230,14 @@ class Hasher:
                 self._is_given_up = True
                 self._device = None
             return None
+
+
+def _alone_min(calibration: "Calibration | None") -> int:
+    """A single slice shorter than this is hashed sooner than any launch is made, bytes."""
+    rates = calibration.device if calibration is not None else None
+    if calibration is None or rates is None:
+        return 2**63
+    return rates.launch_ns * calibration.cpu.one_thread_bytes_per_s // 1_000_000_000
 
 
 class _Progress:

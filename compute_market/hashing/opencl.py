@@ -26,18 +26,23 @@ from compute_market.hashing.kernels.source import source
 from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
 
 LANES_PER_DEVICE = 6
-_TILES = (32, 256)
+TILES = (32, 256)
 _ONE = np.uint32(1)
 _HINT = "install the OpenCL driver of the GPU; `clinfo -l` lists the devices"
 
 
-def open_backend(*, any_device: bool = False, lanes: int = LANES_PER_DEVICE) -> DeviceBackend:
+def open_backend(
+    *,
+    any_device: bool = False,
+    lanes: int = LANES_PER_DEVICE,
+    tiles: tuple[int, int] | None = None,
+) -> DeviceBackend:
     """The backend over all OpenCL GPUs; with `any_device` over another device if there is none.
 
     A CPU that poses as an OpenCL device is an order of magnitude slower than the `blake3` package,
     so it is only good for tests. Raises DeviceError if there is no device or it does not work.
     """
-    backend = DeviceBackend(OpenCl(any_device=any_device), lanes)
+    backend = DeviceBackend(OpenCl(tiles or TILES, any_device=any_device), lanes)
     backend.start()
     return backend
 
@@ -47,7 +52,7 @@ class OpenCl:
 
     name = "opencl"
 
-    def __init__(self, *, any_device: bool) -> None:
+    def __init__(self, tiles: tuple[int, int], *, any_device: bool) -> None:
         import threading
 
         with _guarded():
@@ -61,6 +66,7 @@ class OpenCl:
                 raise DeviceMissing(what, _HINT)
             self.devices = [device.name.strip() for device in self._devices]
             self._contexts = [cl.Context([device]) for device in self._devices]
+        self.tiles = tiles
         self._programs: dict[tuple[int, str, str], Any] = {}
         self._lock = threading.Lock()
 
@@ -125,7 +131,8 @@ class OpenClLane:
         self._queue = cl.CommandQueue(context)
         info = driver.device(device)
         self.processors: int = info.max_compute_units
-        self.tiles = (_TILES[0], min(_TILES[1], info.max_work_group_size))
+        small, large = driver.tiles
+        self.tiles = (small, min(large, info.max_work_group_size))
         flags = cl.mem_flags
         # Host memory that the driver allocates is memory that the device can copy from by itself.
         self._host = [

@@ -6,10 +6,10 @@ threads spend their time waiting for each other. Forked helpers do.
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from struct import Struct
+from struct import pack, unpack_from
 
 from blake3 import blake3
 
@@ -19,21 +19,23 @@ SHORT_BYTES = 32_768
 
 _GROUP_PATHS = 128
 _LENGTH_BYTES = 8
-# How a helper answers for one path: digest and length.
-_RECORD = Struct(f"={DIGEST_BYTES}sq")
-_NO_LENGTH = -1
-_NO_PROOF = (b"", _NO_LENGTH)
+# The length where there is no proof.
+NO_LENGTH = -1
+_NO_PROOF = (bytes(DIGEST_BYTES), NO_LENGTH)
 
 # Digest and length in bytes; None where this module leaves the slice to the careful way.
 ShortProof = tuple[bytes, int] | None
+# Paths, and the digest and length of each. Without a proof the length is NO_LENGTH.
+Group = tuple[list[str], Sequence[bytes], Sequence[int]]
 
 
-def hash_short(path: str | bytes, settled_ns: int) -> ShortProof:
+def hash_short(path: str | bytes, settled_ns: int, hasher: blake3 | None = None) -> ShortProof:
     """The digest and length of a regular file of at most `SHORT_BYTES` unchanged since then.
 
     Returns None for anything else, wrong paths included. `settled_ns` is a time in Unix
     nanoseconds before the call, by more than one tick of the file system's clock: a file last
     changed before it did not change while it was read, which saves asking for its status twice.
+    A `hasher` that is lent is reset and used, which saves making one for every file.
 
     Reads before it knows the file's type. `pread` takes nothing out of a FIFO, a socket or a
     terminal; it fails on them.
@@ -58,7 +60,11 @@ def hash_short(path: str | bytes, settled_ns: int) -> ShortProof:
         or not is_regular(status.st_mode)
     ):
         return None
-    return blake3(data).digest(), length
+    if hasher is None:
+        return blake3(data).digest(), length
+    hasher.reset()
+    hasher.update(data)
+    return hasher.digest(), length
 
 
 def can_fork() -> bool:
@@ -97,8 +103,8 @@ class Helpers:
         for helper in self._helpers:
             helper.wait()
 
-    def hash(self, paths: Iterable[str]) -> Iterator[tuple[str, ShortProof]]:
-        """Each path with what `hash_short` makes of it, in order."""
+    def hash(self, paths: Iterable[str]) -> Iterator[Group]:
+        """What `hash_short` makes of the paths, group by group, in order."""
         remaining = iter(paths)
         at_work: deque[tuple[_Helper, list[str]]] = deque()
 
@@ -112,13 +118,15 @@ class Helpers:
             hand_out(helper)
         while at_work:
             helper, group = at_work.popleft()
-            proofs = helper.collect(len(group)) or [
-                hash_short(path, self._settled_ns) for path in group
-            ]
+            reply = helper.collect(len(group))
             # The helper goes on while the caller deals with these results.
             hand_out(helper)
-            yield from zip(group, proofs, strict=True)
-        yield from ((path, hash_short(path, self._settled_ns)) for path in remaining)
+            yield group, *_columns(len(group), reply or self._answer(group))
+        while group := list(islice(remaining, _GROUP_PATHS)):
+            yield group, *_columns(len(group), self._answer(group))
+
+    def _answer(self, group: list[str]) -> bytes:
+        return _answer(group, self._settled_ns)
 
 
 class _Helper:
@@ -157,7 +165,7 @@ class _Helper:
     def give(self, paths: list[str]) -> None:
         """Have it hash the paths, if it is still there and they are paths it can be told."""
         try:
-            request = b"\0".join([os.fsencode(path) for path in paths])
+            request = os.fsencode("\0".join(paths))
             # A path with a zero byte in it would count as two.
             if request.count(b"\0") == len(paths) - 1:
                 _write(self._requests, len(request).to_bytes(_LENGTH_BYTES, "little") + request)
@@ -165,18 +173,12 @@ class _Helper:
         except (OSError, UnicodeEncodeError):
             pass
 
-    def collect(self, count: int) -> list[ShortProof] | None:
-        """The proofs of the paths given last; None if it was not given them, or is gone."""
+    def collect(self, count: int) -> bytes | None:
+        """The answer for the paths given last; None if it was not given them, or is gone."""
         if not self._is_busy:
             return None
         self._is_busy = False
-        reply = _read(self._replies, count * _RECORD.size)
-        if reply is None:
-            return None
-        return [
-            None if length == _NO_LENGTH else (digest, length)
-            for digest, length in _RECORD.iter_unpack(reply)
-        ]
+        return _read(self._replies, count * (_LENGTH_BYTES + DIGEST_BYTES))
 
     def hang_up(self) -> None:
         os.close(self._requests)
@@ -193,9 +195,21 @@ def _serve(requests: int, replies: int, settled_ns: int) -> None:
         request = _read(requests, int.from_bytes(header, "little"))
         if request is None:
             return
-        proofs = [hash_short(path, settled_ns) for path in request.split(b"\0")]
-        records = [_RECORD.pack(*(proof or _NO_PROOF)) for proof in proofs]
-        _write(replies, b"".join(records))
+        _write(replies, _answer(request.split(b"\0"), settled_ns))
+
+
+def _answer(paths: Sequence[str | bytes], settled_ns: int) -> bytes:
+    """The lengths of all the slices, then all their digests."""
+    hasher = blake3()
+    proofs = [hash_short(path, settled_ns, hasher) or _NO_PROOF for path in paths]
+    lengths = pack(f"={len(proofs)}q", *[length for _, length in proofs])
+    return lengths + b"".join([digest for digest, _ in proofs])
+
+
+def _columns(count: int, answer: bytes) -> tuple[Sequence[bytes], Sequence[int]]:
+    lengths = unpack_from(f"={count}q", answer)
+    digests = unpack_from(f"{DIGEST_BYTES}s" * count, answer, count * _LENGTH_BYTES)
+    return digests, lengths
 
 
 def _read(descriptor: int, count: int) -> bytes | None:

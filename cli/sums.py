@@ -1,0 +1,189 @@
+"""`compute run`: digests of slice files as b3sum prints them, with a short way in.
+
+Scripts give it ten thousand files at a time. So nothing is imported before it is needed, and for
+a file that is right no more is made than its line.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from typing import TYPE_CHECKING
+
+from cli.progress import Progress
+from compute_market.errors import UsageError
+from compute_market.proofs import Result
+from compute_market.runner import Runner
+
+if TYPE_CHECKING:
+    from cli.bulk import Report
+    from compute_market.hashing.hasher import Hasher
+
+_LINES_PER_WRITE = 128
+
+
+def run(arguments: list[str]) -> int | None:
+    """Run a plainly spelled `compute run` to its exit code, or return None: not for here.
+
+    Plain are paths, `-`, `--json` and `--jsonl`.
+    """
+    if "_TB_CLI_COMPLETE" in os.environ:
+        return None
+    # One search through all words at once, as there may be ten thousand.
+    options: set[str] = set()
+    if "\0-" in "\0".join(arguments):
+        options = {word for word in arguments if word.startswith("-") and word != "-"}
+    if not options <= {"--json", "--jsonl"}:
+        return None
+    paths = [word for word in arguments[2:] if word not in options] if options else arguments[2:]
+    if not paths:
+        return None
+
+    def report(total: int) -> "Report":
+        from cli.bulk import Report
+        from cli.session import Session
+
+        with Session.begin({"json": "--json" in options}) as session:
+            return Report(session, total, jsonl="--jsonl" in options, aside=True)
+
+    with _hasher() as hasher, Runner(hasher=hasher, may_fork=True) as runner:
+        return write(runner, "transcode", paths, report, as_text=not options)
+
+
+def _hasher() -> "AbstractContextManager[Hasher | None]":
+    """What `hashing.hasher` gives, with nothing imported where there is nothing to look at."""
+    home = os.path.expanduser(os.environ.get("TB_HOME") or "~/.the_block")
+    settings = ("config.toml", "calibration.json")
+    if "TB_BACKEND" not in os.environ and not any(
+        os.path.exists(os.path.join(home, name)) for name in settings
+    ):
+        return nullcontext()
+    from cli import hashing
+    from cli.session import Session
+
+    return hashing.hasher(Session({}))
+
+
+def write(
+    runner: Runner,
+    workload: str,
+    paths: list[str],
+    report: "Callable[[int], Report]",
+    *,
+    as_text: bool,
+) -> int:
+    """Print what the workload makes of each file, and return the exit code.
+
+    `report` begins the report on so many items. It is called, and all that it takes imported, only
+    if there is something to say that is no line of text: a failure, or any result as JSON.
+    """
+    # As with the options: one search, and most often there is nothing to look at more closely.
+    if ".json\0" in "\0".join([*paths, ""]):
+        paths = list(_expanded(paths))
+    said = None if as_text else report(len(paths))
+    lines: list[str] = []
+    # Whoever watches sees every line at once. In a pipe many are written together.
+    lines_max = 1 if sys.stdout.isatty() else _LINES_PER_WRITE
+    with Progress(lambda: _length(paths)) as progress:
+        try:
+            for path, digest, length, error in _results(runner, workload, paths, progress):
+                if error is None and as_text:
+                    lines.append(_line(path, digest.hex()))
+                    if len(lines) >= lines_max:
+                        _print(lines)
+                    continue
+                from cli.bulk import Outcome
+
+                said = said or report(len(paths))
+                document = {"path": path, "digest": digest.hex(), "bytes": length}
+                said.add(Outcome(path, "", document, error))
+        finally:
+            _print(lines)
+    return 0 if said is None else said.end()
+
+
+def _print(lines: list[str]) -> None:
+    text = "".join(lines)
+    lines.clear()
+    sys.stdout.write(text)
+
+
+def _results(
+    runner: Runner, workload: str, paths: list[str], progress: Progress
+) -> Iterator[Result]:
+    """Results in the order of the paths; stdin takes its turn between the files."""
+    if "-" not in paths:
+        return runner.run(workload, paths, now_ms=_now_ms(), progress=progress)
+    return _with_stdin(runner, workload, paths, progress)
+
+
+def _with_stdin(
+    runner: Runner, workload: str, paths: list[str], progress: Progress
+) -> Iterator[Result]:
+    from compute_market.hashing.cpu import hash_stream
+
+    before = 0  # bytes of what is done with
+
+    def further(count: int) -> None:
+        progress(before + count)
+
+    def advance(count: int) -> None:
+        nonlocal before
+        before += count
+        progress(before)
+
+    start = 0
+    while start < len(paths):
+        stop = paths.index("-", start) if "-" in paths[start:] else len(paths)
+        part = paths[start:stop]
+        length = 0
+        for result in runner.run(workload, part, now_ms=_now_ms(), progress=further):
+            length += result.length
+            yield result
+        before += length
+        if stop < len(paths):
+            yield Result("-", *hash_stream(sys.stdin.buffer, advance))
+        start = stop + 1
+
+
+def _expanded(paths: list[str]) -> Iterator[str]:
+    """The paths, with the slices of a job file in the place of its own."""
+    from cli import files
+    from compute_market.requests import SliceList, build, parse
+
+    for path in paths:
+        if not path.endswith(".json"):
+            yield path
+            continue
+        document = parse(files.read(path), path)
+        if not document.get("slices"):
+            raise UsageError(f"{path}: lists no slices")
+        slices = build({"slices": document["slices"]}, SliceList, path).slices
+        for entry in slices:
+            inner = entry if isinstance(entry, str) else entry.path
+            yield os.path.join(os.path.dirname(path), inner)
+
+
+def _length(paths: list[str]) -> int | None:
+    """Bytes of all the files, as far as they can be asked; None if one of them is stdin."""
+    if "-" in paths:
+        return None
+    total = 0
+    for path in paths:
+        # What cannot be asked is told by its result.
+        with suppress(OSError, ValueError):
+            total += os.stat(path).st_size
+    return total
+
+
+def _line(path: str, digest: str) -> str:
+    """What b3sum prints: a name with a line break or backslash is escaped and so marked."""
+    if "\\" in path or "\n" in path or "\r" in path:
+        path = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        return f"\\{digest}  {path}\n"
+    return f"{digest}  {path}\n"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
