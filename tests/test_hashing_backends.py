@@ -102,7 +102,7 @@ def subject(
         environment.setenv("PYOPENCL_NO_CACHE", "1")
         backend = _opened(name, tmp_path_factory)
         # All lanes, so that there is memory to poison.
-        lanes = [backend._take() for _ in range(backend._width)]
+        lanes = [backend._take() for _ in range(backend.width)]
         for lane in lanes:
             backend._free.put(lane)
         yield Subject(name, backend, backend.first_lane.tiles)

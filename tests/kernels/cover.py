@@ -88,10 +88,9 @@ def _lane(job: dict[str, Any]) -> Lane:
             sources=Path(job.get("sources", KERNELS)),
         )
         return driver.open_lane(0, 2**20)
-    opencl._TILES = (tile, tile)
     if "sources" in job:
         source._read = lambda name: (Path(job["sources"]) / name).read_text()
-    return opencl.OpenCl(any_device=True).open_lane(0, 2**20)
+    return opencl.OpenCl((tile, tile), any_device=True).open_lane(0, 2**20)
 
 
 if __name__ == "__main__":
