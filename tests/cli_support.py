@@ -270,7 +270,7 @@ def without(*names: str) -> str | None:
     for name in names:
         module = name.removeprefix("python:")
         if (find_spec(module) if module != name else which(name)) is None:
-            return _unless_required(name, f"{name} is not installed")
+            return missing(name, f"{name} is not installed")
     return None
 
 
@@ -282,15 +282,16 @@ def without_opencl() -> str | None:
     try:
         from compute_market.hashing.device import DeviceError
     except ImportError as error:
-        return _unless_required("pocl", str(error))
+        return missing("pocl", str(error))
     try:
         open_device("opencl", any_device=True).close()
     except DeviceError as error:
-        return _unless_required("pocl", f"no usable OpenCL device: {error}")
+        return missing("pocl", f"no usable OpenCL device: {error}")
     return None
 
 
-def _unless_required(name: str, reason: str) -> str:
+def missing(name: str, reason: str) -> str:
+    """The reason, unless `TB_REQUIRE` names what is missing: then the test fails."""
     required = os.environ.get("TB_REQUIRE", "").replace(",", " ").split()
     assert name not in required, f"{name} is required: {reason}"
     return reason

@@ -1,38 +1,64 @@
 // The kernels compiled by the host compiler: one thread a work-item, one group after another, so that
 // the sanitizers see what a GPU would do. Build with -DTILE=…, -DALIGN=… and -DMULTIPLY_ADD=….
-#include <barrier>
+// POSIX threads, because the header of C++ threads takes longer to compile than the kernels.
+#include <pthread.h>
+
+#include <atomic>
 #include <cstdint>
-#include <functional>
-#include <mutex>
-#include <thread>
-#include <vector>
+#include <cstdlib>
 
 static thread_local uint32_t local_id;
 static thread_local uint32_t group_id;
-static std::barrier<> *group_barrier;
-static void barrier() { group_barrier->arrive_and_wait(); }
+// Only one kernel runs at a time: the barrier and what is SHARED are the library's.
+static pthread_mutex_t alone = PTHREAD_MUTEX_INITIALIZER;
+
+// Not that of POSIX: ThreadSanitizer takes a thread that is late to leave it for ordered after what
+// others did since, and misses races.
+static std::atomic<uint32_t> arrived, phase;
+static void barrier() {
+    const uint32_t mine = phase.load();
+    if (arrived.fetch_add(1) + 1 == TILE) {
+        arrived.store(0);
+        phase.fetch_add(1);
+        phase.notify_all();
+    } else {
+        phase.wait(mine);
+    }
+}
 
 #include "blake3.cu"
 #include "fma.cu"
 
-// Run a kernel as `groups` groups of TILE threads. The barrier at the end of a group is the launcher's:
+template <typename Kernel> struct Item {
+    uint32_t id;
+    uint64_t groups;
+    const Kernel *kernel;
+};
+
+// One thread: the same item of one group after another. The barrier between groups is the launcher's:
 // on a GPU, groups share no memory but what they leave for the next kernel.
-static void launch(uint64_t groups, const std::function<void()> &kernel) {
-    static std::mutex one_at_a_time; // Shared memory is that of the library.
-    std::lock_guard<std::mutex> alone(one_at_a_time);
-    std::barrier<> shared(TILE);
-    group_barrier = &shared;
-    std::vector<std::thread> items;
-    for (uint32_t item = 0; item < TILE; item++)
-        items.emplace_back([&, item] {
-            local_id = item;
-            for (uint64_t group = 0; group < groups; group++) {
-                group_id = static_cast<uint32_t>(group);
-                kernel();
-                shared.arrive_and_wait();
-            }
-        });
-    for (auto &item : items) item.join();
+template <typename Kernel> static void *work(void *given) {
+    const auto item = static_cast<Item<Kernel> *>(given);
+    local_id = item->id;
+    for (uint64_t group = 0; group < item->groups; group++) {
+        group_id = static_cast<uint32_t>(group);
+        (*item->kernel)();
+        barrier();
+    }
+    return nullptr;
+}
+
+// Run a kernel as `groups` groups of TILE threads.
+template <typename Kernel> static void launch(uint64_t groups, const Kernel &kernel) {
+    pthread_mutex_lock(&alone);
+    pthread_t threads[TILE];
+    Item<Kernel> items[TILE];
+    for (uint32_t id = 0; id < TILE; id++) {
+        items[id] = {id, groups, &kernel};
+        if (pthread_create(&threads[id], nullptr, work<Kernel>, &items[id])) abort();
+    }
+    for (auto thread : threads) pthread_join(thread, nullptr);
+    pthread_mutex_unlock(&alone);
 }
 
 extern "C" {

@@ -7,12 +7,14 @@ OpenCL, with this machine as its devices: everything above the kernels runs as i
 import ctypes
 import os
 import subprocess
+import threading
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 
 from compute_market.hashing.device import (
     FMA_FACTOR,
@@ -52,7 +54,7 @@ def build(
 ) -> Path:
     """Compile one variant into `directory`, unless it is there; return the library's path.
 
-    Processes may share the directory. `sources` is where the kernels' files are.
+    Processes and threads may share the directory. `sources` is where the kernels' files are.
     """
     options = (
         *(f"-DTILE={tile}", f"-DALIGN={align}", f"-DMULTIPLY_ADD={int(multiply_add)}"),
@@ -60,13 +62,21 @@ def build(
     )
     library = directory / f"kernels-{zlib.crc32(' '.join(options).encode()):08x}.so"
     if not library.exists():
-        unfinished = library.with_suffix(f".{os.getpid()}")
+        unfinished = library.with_suffix(f".{threading.get_native_id()}")
         common = ("-std=c++20", "-fPIC", "-shared", "-pthread", "-g1")
         command = ["g++", *common, *options, str(HOST), "-o", str(unfinished)]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         unfinished.rename(library)
     return library
+
+
+def shared_directory(factory: pytest.TempPathFactory) -> Path:
+    """A directory for libraries that all workers of a test run share."""
+    base = factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
+    directory.mkdir(exist_ok=True)
+    return directory
 
 
 def load(library: Path) -> dict[str, Any]:
@@ -105,6 +115,7 @@ class HostDriver:
         tiles: tuple[int, int] = (8, 16),
         multiply_add: bool = False,
         flags: Sequence[str] = ("-O2",),
+        sources: Path = KERNELS,
     ) -> None:
         self.devices = [f"host {number}" for number in range(devices)]
         self.tiles = tiles
@@ -113,8 +124,10 @@ class HostDriver:
         self._directory = directory
         self._multiply_add = multiply_add
         self._flags = flags
+        self._sources = sources
         self._pinned: list[Bytes] = []
         self._kernels: dict[tuple[int, int], dict[str, Any]] = {}
+        self._lock = threading.Lock()
 
     def open_lane(self, device: int, staging_bytes: int) -> Lane:
         self.lanes.append(device)
@@ -136,16 +149,18 @@ class HostDriver:
         return Resident(*array) if isinstance(array, HostArray) else None
 
     def kernels(self, tile: int, align: int) -> dict[str, Any]:
-        if (tile, align) not in self._kernels:
-            library = build(
-                self._directory,
-                tile=tile,
-                align=align,
-                multiply_add=self._multiply_add,
-                flags=self._flags,
-            )
-            self._kernels[tile, align] = load(library)
-        return self._kernels[tile, align]
+        with self._lock:
+            if (tile, align) not in self._kernels:
+                library = build(
+                    self._directory,
+                    tile=tile,
+                    align=align,
+                    multiply_add=self._multiply_add,
+                    flags=self._flags,
+                    sources=self._sources,
+                )
+                self._kernels[tile, align] = load(library)
+            return self._kernels[tile, align]
 
 
 class HostLane:
