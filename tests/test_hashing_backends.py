@@ -8,6 +8,7 @@ import json
 import os
 import random
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -485,7 +486,7 @@ def test_hash_array_gives_the_digest_of_a_part_of_an_array(
     for begin in (0, 1, 2, 4, 15, 16, 1023):
         for length in (1000, 1024, 40_001):
             if subject.name == "host":
-                part = HostArray(0, array.memory, begin, length)
+                part = HostArray(begin % 2, array.memory, begin, length)
             else:
                 part = array[begin : begin + length]
             wanted = blake3(data[begin : begin + length]).digest()
@@ -501,6 +502,53 @@ def test_hash_array_refuses_what_is_not_contiguous(
         with pytest.raises(UsageError, match="not contiguous in C order"):
             on_device.hash_array(part)
     assert on_device.hash_array(array[3:]) == blake3(bytes(37 * 40)).digest()
+
+
+@devices
+def test_hash_batch_serves_several_threads(
+    on_device: DeviceBackend, rng: random.Random, segment_bytes: Callable[[int], int]
+) -> None:
+    segment_bytes(1)
+    batches = [[rng.randbytes(rng.randrange(30_000)) for _ in range(9)] for _ in range(8)]
+
+    def digests(slices: list[bytes]) -> bytes:
+        lengths = [len(content) for content in slices]
+        return on_device.hash_batch(b"".join(slices), in_a_row(lengths), lengths)
+
+    with ThreadPoolExecutor(4) as pool:
+        for slices, found in zip(batches, pool.map(digests, batches), strict=True):
+            assert found == b"".join(blake3(content).digest() for content in slices)
+
+
+@pytest.mark.parametrize("subject", ["host"], indirect=True)
+def test_a_device_that_fails_is_asked_again(
+    on_device: DeviceBackend, segment_bytes: Callable[[int], int]
+) -> None:
+    assert isinstance(on_device.driver, HostDriver)
+    data = bytes(9 * segment_bytes(1))
+    # As often as there are lanes and more: none is lost.
+    for _ in range(5):
+        on_device.driver.failure = DeviceError("launch failed")
+        try:
+            with pytest.raises(DeviceError, match="launch failed"):
+                on_device.hash_batch(data, [0], [len(data)])
+        finally:
+            on_device.driver.failure = None
+    assert on_device.hash_batch(data, [0], [len(data)]) == blake3(data).digest()
+
+
+@pytest.mark.parametrize("subject", ["host"], indirect=True)
+def test_a_forked_process_has_no_device(on_device: DeviceBackend) -> None:
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            on_device.hash_batch(b"abc", [0], [3])
+        except DeviceError:
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 @pytest.mark.parametrize("subject", ["host"], indirect=True)
