@@ -17,7 +17,7 @@ from compute_market.workloads import calibrate_gpu
 
 if TYPE_CHECKING:
     from compute_market.hashing.calibration import Calibration, DeviceRates
-    from compute_market.hashing.device import DeviceBackend
+    from compute_market.hashing.pipeline import DeviceBackend
 
 _KIB = 1024
 _GIB = 2**30

@@ -17,8 +17,9 @@ import pytest
 from blake3 import blake3
 
 from compute_market.errors import IntegrityError, UsageError
-from compute_market.hashing import batch, cpu, cuda, device, opencl
-from compute_market.hashing.device import DeviceBackend, DeviceError, DeviceMissing
+from compute_market.hashing import batch, cpu, cuda, device, opencl, pipeline
+from compute_market.hashing.device import DeviceError, DeviceMissing
+from compute_market.hashing.pipeline import DeviceBackend
 from compute_market.hashing.probe import cuda_missing
 from tests.cli_support import missing, without
 from tests.kernels.host import POISON, HostArray, HostDriver, shared_directory
@@ -142,7 +143,7 @@ def segment_bytes(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Callable
 
     def change(tiles: int) -> int:
         length = tiles * subject.tiles[0] * 1024
-        monkeypatch.setattr(device, "SEGMENT_BYTES", length)
+        monkeypatch.setattr(pipeline, "SEGMENT_BYTES", length)
         return length
 
     return change
@@ -152,7 +153,7 @@ def segment_bytes(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> Callable
 def tile(request: pytest.FixtureRequest, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> int:
     """All work is done with one of the two tile sizes, whichever would be faster."""
     size = subject.tiles[request.param == "large_tiles"]
-    monkeypatch.setattr(device, "tile_for", lambda lengths, tiles, processors: size)
+    monkeypatch.setattr(pipeline, "tile_for", lambda lengths, tiles, processors: size)
     return size
 
 
@@ -346,7 +347,7 @@ def test_hash_opened_folds_more_values_than_one_step_takes(
     path = tmp_path / "x.slice"
     path.write_bytes(data)
     for values in (2, 4, 32, 64):
-        monkeypatch.setattr(device, "FOLD_VALUES", values)
+        monkeypatch.setattr(pipeline, "FOLD_VALUES", values)
         found = subject.hash_file(path, len(data), lambda count: None)
         assert found == blake3(data).digest(), values
 
@@ -416,9 +417,9 @@ def test_hash_batch_keeps_to_the_memory_of_a_lane(
         used.append((len(lengths), int(lengths.sum())))
         return slices_on(lane, offsets, lengths, *rest)
 
-    slices_on = device._slices_on
-    monkeypatch.setattr(device, "_slices_on", spied)
-    monkeypatch.setattr(device, "SEGMENT_SLICES", 40)
+    slices_on = pipeline._slices_on
+    monkeypatch.setattr(pipeline, "_slices_on", spied)
+    monkeypatch.setattr(pipeline, "SEGMENT_SLICES", 40)
     data = rng.randbytes(2 * segment)
     tiny = [rng.randrange(16) for _ in range(300)]
     assert_batch(subject, data, [rng.randrange(segment) for _ in tiny], tiny)
@@ -472,7 +473,7 @@ def test_hash_array_gives_the_digest_of_what_is_on_the_device(
         array = on_device.driver.to_device(np.frombuffer(data, np.uint8))
         assert on_device.hash_array(array) == blake3(data).digest(), length
     # More launches than one.
-    monkeypatch.setattr(device, "RESIDENT_BYTES", piece // 4)
+    monkeypatch.setattr(pipeline, "RESIDENT_BYTES", piece // 4)
     assert on_device.hash_array(array) == blake3(data).digest()
     assert on_device.hash_array(np.zeros(1)) is None
 
@@ -521,20 +522,18 @@ def test_hash_batch_serves_several_threads(
 
 
 @pytest.mark.parametrize("subject", ["host"], indirect=True)
-def test_a_device_that_fails_is_asked_again(
+def test_a_device_that_failed_is_not_asked_again(
     on_device: DeviceBackend, segment_bytes: Callable[[int], int]
 ) -> None:
     assert isinstance(on_device.driver, HostDriver)
     data = bytes(9 * segment_bytes(1))
-    # As often as there are lanes and more: none is lost.
+    on_device.driver.failure = DeviceError("launch failed")
+    # As often as there are lanes and more: whoever asks gets an answer and need not wait. The lane
+    # that failed may still read its buffer, so the answer stays the same.
     for _ in range(5):
-        on_device.driver.failure = DeviceError("launch failed")
-        try:
-            with pytest.raises(DeviceError, match="launch failed"):
-                on_device.hash_batch(data, [0], [len(data)])
-        finally:
-            on_device.driver.failure = None
-    assert on_device.hash_batch(data, [0], [len(data)]) == blake3(data).digest()
+        with pytest.raises(DeviceError, match="launch failed"):
+            on_device.hash_batch(data, [0], [len(data)])
+        on_device.driver.failure = None
 
 
 @pytest.mark.parametrize("subject", ["host"], indirect=True)

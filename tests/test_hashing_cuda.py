@@ -22,7 +22,8 @@ from blake3 import blake3
 
 from compute_market.errors import IntegrityError, UsageError
 from compute_market.hashing import cuda, probe
-from compute_market.hashing.device import DeviceBackend, DeviceError, DeviceMissing
+from compute_market.hashing.device import DeviceError, DeviceMissing
+from compute_market.hashing.pipeline import DeviceBackend
 from tests.kernels import fake_cupy
 from tests.kernels.fake_cupy import (
     LAUNCH_FAILED,

@@ -205,7 +205,7 @@ def test_run_gives_no_proof_of_a_file_that_changes_while_it_is_read(
         return count
 
     monkeypatch.setattr("compute_market.proofs.fill_from", meddle)
-    monkeypatch.setattr("compute_market.hashing.device.fill_from", meddle)
+    monkeypatch.setattr("compute_market.hashing.pipeline.fill_from", meddle)
     first, last = slices[5], slices[4]
     results = run(hasher, [first, path, last])
     assert results[::2] == expected([first, last])

@@ -20,7 +20,8 @@ from compute_market.hashing.calibration import (
     DeviceRates,
     machine,
 )
-from compute_market.hashing.device import FMA_GROUP, DeviceBackend, Lane
+from compute_market.hashing.device import FMA_GROUP, Lane
+from compute_market.hashing.pipeline import DeviceBackend
 
 # Nanoseconds since some instant.
 Stopwatch = Callable[[], int]

@@ -4,6 +4,7 @@ Nothing is imported or started for a device before there is work that it would d
 """
 
 from collections.abc import Callable, Sequence
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from compute_market.errors import IntegrityError, UsageError
@@ -12,10 +13,8 @@ from compute_market.hashing.batch import hash_batch
 from compute_market.hashing.cpu import Advance
 
 if TYPE_CHECKING:
-    from threading import Lock
-
-    from compute_market.hashing.calibration import Calibration
-    from compute_market.hashing.device import DeviceBackend
+    from compute_market.hashing.calibration import Calibration, DeviceRates
+    from compute_market.hashing.pipeline import DeviceBackend
 
 T = TypeVar("T")
 
@@ -57,9 +56,10 @@ class Hasher:
         self._is_given_up = backend == "cpu"
         self._saved_ns = 0
         self._alone_min = _alone_min(calibration)
-        self._lock: Lock | None = None  # made with the device, which several threads may use
+        # Several threads may use the device, and open it; one of them does.
+        self._lock = RLock()
         if self.is_forced:
-            self._open_forced()
+            self._device = self._attempt(lambda: self._opened_by_name(backend), backend)
 
     def __enter__(self) -> "Hasher":
         return self
@@ -72,7 +72,7 @@ class Hasher:
         device, self._device = self._device, None
         self._is_given_up = True
         if device is not None:
-            self._attempt(device.close)
+            self._attempt(device.close, device.name)
 
     @property
     def is_forced(self) -> bool:
@@ -105,7 +105,9 @@ class Hasher:
             return hash_batch(buffer, offsets, lengths)
         length = int(lengths.sum()) if hasattr(lengths, "sum") else sum(lengths)
         if device := self._device_if(self._batch_gain_ns(count, length)):
-            digests = self._attempt(lambda: device.hash_batch(buffer, offsets, lengths))
+            digests = self._attempt(
+                lambda: device.hash_batch(buffer, offsets, lengths), device.name
+            )
             if digests is not None:
                 return digests
         return hash_batch(buffer, offsets, lengths)
@@ -120,7 +122,7 @@ class Hasher:
         on_device = hasattr(array, "__cuda_array_interface__") or hasattr(array, "base_data")
         if on_device:
             if device := self._device_if(self._resident_gain_ns(int(array.nbytes))):
-                digest = self._attempt(lambda: device.hash_array(array))
+                digest = self._attempt(lambda: device.hash_array(array), device.name)
                 if digest is not None:
                     return digest
             array = _fetched(array)
@@ -136,7 +138,7 @@ class Hasher:
         if device := self._device_if(self._file_gain_ns(length)):
             progress = _Progress(advance)
             digest = self._attempt(
-                lambda: device.hash_opened(path, descriptor, length, progress.advance)
+                lambda: device.hash_opened(path, descriptor, length, progress.advance), device.name
             )
             if digest is not None:
                 return digest
@@ -154,7 +156,7 @@ class Hasher:
         device = self._device
         if device is None:
             return None
-        return self._attempt(lambda: device.hash_filled(lengths, fill))
+        return self._attempt(lambda: device.hash_filled(lengths, fill), device.name)
 
     def _batch_gain_ns(self, count: int, length: int) -> int:
         """By how much a device would be faster; without a calibration, 1 or 0 for yes or no."""
@@ -179,60 +181,66 @@ class Hasher:
 
     def _device_if(self, gain_ns: int) -> "DeviceBackend | None":
         """The device if it is to be used for work that it would do faster by so much."""
-        if self._is_given_up:
+        if self._is_given_up or (gain_ns <= 0 and not self.is_forced):
             return None
-        if self.is_forced:
+        if self._device is not None:
             return self._device
-        if gain_ns <= 0:
-            return None
-        if self._device is None:
-            self._saved_ns += gain_ns
-            rates = self._calibration.device if self._calibration is not None else None
-            if rates is not None and self._saved_ns < rates.start_ns:
-                return None
-            self._open_chosen()
-        return self._device
+        with self._lock:
+            if self._device is None and not self._is_given_up:
+                self._saved_ns += gain_ns
+                rates = self._rates
+                if rates is None or self._saved_ns >= rates.start_ns:
+                    self._device = self._opened()
+                    self._is_given_up = self._device is None
+            return self._device
 
-    def _open_chosen(self) -> None:
-        """Open the devices that were calibrated, or else the GPUs that are there."""
-        rates = self._calibration.device if self._calibration is not None else None
+    @property
+    def _rates(self) -> "DeviceRates | None":
+        return None if self._calibration is None else self._calibration.device
+
+    def _opened(self) -> "DeviceBackend | None":
+        """The devices that were calibrated, or else the GPUs that are there."""
+        rates = self._rates
         if rates is not None:
-            self._device = self._attempt(lambda: open_device(rates.backend, any_device=True))
-            if self._device is not None and self._device.devices != rates.devices:
+            opened = self._attempt(
+                lambda: open_device(rates.backend, any_device=True), rates.backend
+            )
+            if opened is not None and opened.devices != rates.devices:
                 self._warn("the devices are not those that were calibrated; calibrate again")
-        elif probe.cuda_missing() is None:
-            self._device = self._attempt(lambda: open_device("cuda"))
-        elif probe.opencl_missing(registered=True) is None:
-            self._device = self._attempt(lambda: open_device("opencl"), expected=False)
-        self._is_given_up = self._device is None
+            return opened
+        if probe.cuda_missing() is None:
+            return self._attempt(lambda: open_device("cuda"), "cuda")
+        if probe.opencl_missing(registered=True) is None:
+            # Only now is it known whether any device is a GPU, and nobody said that one is.
+            return self._attempt(lambda: open_device("opencl"), "opencl", missing_is_fine=True)
+        return None
 
-    def _open_forced(self) -> None:
+    def _opened_by_name(self, backend: str) -> "DeviceBackend | None":
+        """The devices that were asked for. Raises UsageError if they are missing."""
         from compute_market.hashing.device import DeviceMissing
 
-        missing = probe.cuda_missing() if self._backend == "cuda" else probe.opencl_missing()
+        missing = probe.cuda_missing() if backend == "cuda" else probe.opencl_missing()
         if missing is not None:
-            raise _backend_missing(self._backend, *missing)
+            raise _backend_missing(backend, *missing)
         try:
-            self._device = self._attempt(lambda: open_device(self._backend, any_device=True))
+            return open_device(backend, any_device=True)
         except DeviceMissing as error:
-            raise _backend_missing(self._backend, str(error), error.hint) from error
+            raise _backend_missing(backend, str(error), error.hint) from error
 
-    def _attempt(self, work: Callable[[], T], *, expected: bool = True) -> T | None:
-        """Do some work of the device; if it fails, give the device up and return None."""
-        from threading import Lock
-
+    def _attempt(
+        self, work: Callable[[], T], backend: str, *, missing_is_fine: bool = False
+    ) -> T | None:
+        """Do some work of the device; if it fails, give the device up, tell once, return None."""
         from compute_market.hashing.device import DeviceError, DeviceMissing
 
-        self._lock = self._lock or Lock()
         try:
             return work()
         except DeviceError as error:
             with self._lock:
-                if isinstance(error, DeviceMissing) and self.is_forced and self._device is None:
-                    raise
-                if not self._is_given_up and expected:
-                    name = self._device.name if self._device is not None else self._backend
-                    self._warn(f"{name}: {error}; hashing goes on on the CPU")
+                if not self._is_given_up and not (
+                    missing_is_fine and isinstance(error, DeviceMissing)
+                ):
+                    self._warn(f"{backend}: {error}; hashing goes on on the CPU")
                 self._is_given_up = True
                 self._device = None
             return None

@@ -14,7 +14,6 @@ from compute_market.hashing.device import (
     FMA_GROUP,
     FMA_TERM,
     VALUES_BYTES,
-    DeviceBackend,
     DeviceError,
     DeviceMissing,
     Lane,
@@ -23,6 +22,7 @@ from compute_market.hashing.device import (
     not_contiguous,
 )
 from compute_market.hashing.kernels.source import source
+from compute_market.hashing.pipeline import DeviceBackend
 from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
 
 LANES_PER_DEVICE = 6

@@ -647,8 +647,8 @@ def gpus(make_gpus: Callable[..., Gpus]) -> Gpus:
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes at which a few hundred KiB are many segments."""
     for name, value in SMALL.items():
-        monkeypatch.setattr(f"compute_market.hashing.device.{name}", value)
-    monkeypatch.setattr("compute_market.hashing.cuda.VALUES_BYTES", SMALL["VALUES_BYTES"])
+        monkeypatch.setattr(f"compute_market.hashing.pipeline.{name}", value)
+    monkeypatch.setattr("compute_market.hashing.cuda.VALUES_BYTES", 4096)
 
 
 SMALL = {
@@ -656,7 +656,6 @@ SMALL = {
     "SEGMENT_SLICES": 64,
     "STAGING_BYTES": 65_536 + 16_384,
     "TABLE_BYTES": 16_384,
-    "VALUES_BYTES": 4096,
     "FOLD_VALUES": 4,
     "RESIDENT_BYTES": 131_072,
 }
