@@ -209,7 +209,7 @@ class Gpus:
                     tile=int(values["TILE"]),
                     align=int(values.get("ALIGN", "16")),
                     multiply_add=values.get("MULTIPLY_ADD") == "1",
-                    flags=("-O1",),
+                    flags=("-O1", "-DFIBERS"),
                 )
                 self._libraries[options] = host.load(library)
             return self._libraries[options]

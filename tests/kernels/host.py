@@ -49,11 +49,12 @@ def build(
     tile: int = 8,
     align: int = 16,
     multiply_add: bool = False,
-    flags: Sequence[str] = ("-O2",),
+    flags: Sequence[str] = ("-O2", "-DFIBERS"),
     sources: Path = KERNELS,
 ) -> Path:
     """Compile one variant into `directory`, unless it is there; return the library's path.
 
+    Without -DFIBERS among the flags the work-items are threads, which tools for races want.
     Processes and threads may share the directory. `sources` is where the kernels' files are.
     """
     options = (
@@ -114,7 +115,7 @@ class HostDriver:
         devices: int = 1,
         tiles: tuple[int, int] = (8, 16),
         multiply_add: bool = False,
-        flags: Sequence[str] = ("-O2",),
+        flags: Sequence[str] = ("-O2", "-DFIBERS"),
         sources: Path = KERNELS,
     ) -> None:
         self.devices = [f"host {number}" for number in range(devices)]
