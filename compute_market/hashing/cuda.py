@@ -50,8 +50,8 @@ def open_backend(
     """The backend over all GPUs that the NVIDIA driver shows to this process.
 
     `tiles` are the two sizes of a tile to choose from, in chunks; `multiply_add` is the form of the
-    additions, None takes what suits the device. Raises
-    DeviceMissing if CuPy, NVRTC or a device is not there, DeviceError if it does not work.
+    additions, None takes what suits the device. Raises DeviceMissing if CuPy, NVRTC or a device is
+    not there, DeviceError if it does not work.
     """
     backend = DeviceBackend(Cuda(tiles or TILES, multiply_add), lanes)
     backend.start()
