@@ -92,8 +92,8 @@ class _Cluster(Executor):
         self._lost: BusyError | None = None
 
     def connect(self) -> None:
-        # Dask has a little less time, so as to be able to say what kept it from connecting.
-        timeout_s = self._timeout_s * 0.9
+        # Dask has less time, so as to be able to say what kept it from connecting.
+        timeout_s = self._timeout_s - min(2.0, self._timeout_s / 2)
         connecting = self._aside.submit(
             _client_class(), self._address, timeout=timeout_s, set_as_default=False
         )

@@ -1,6 +1,7 @@
 """Verbs on jobs: cancel, status, list, queue, requirements, explain, stats, wait."""
 
 import os
+import sys
 import time
 from functools import partial
 from itertools import chain, islice
@@ -9,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from cli import bulk, hot, options
-from cli.render import Listing, emit, fields, note, shown, write_json
+from cli.render import Listing, emit, fields, note, shown, write_json, write_line
 from cli.session import Session
 from compute_market import decisions, jobs, offers, scheduler, settlement
 from compute_market import queue as run_queue
@@ -229,7 +230,8 @@ def wait(
             if job.state not in LIVE_STATES:
                 ended.append({"job_id": job.job_id, "state": job.state, "cause": job.cause})
                 if not session.json:
-                    print(f"job {job.job_id} {job.state}", flush=True)
+                    write_line(f"job {job.job_id} {job.state}")
+                    sys.stdout.flush()
         left = [job.job_id for job in states if job.state in LIVE_STATES]
         if not left:
             break

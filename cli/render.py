@@ -18,7 +18,12 @@ def emit(session: Session, document: Any, text: str | Iterable[str]) -> None:
         write_json(document)
         return
     for line in (text,) if isinstance(text, str) else text:
-        print(f"dry_run: {line}" if session.dry_run else line)
+        write_line(f"dry_run: {line}" if session.dry_run else line)
+
+
+def write_line(text: str) -> None:
+    """One line in one write: lines of processes that share a pipe do not mix, buffered or not."""
+    sys.stdout.write(f"{text}\n")
 
 
 def write_json(document: Any) -> None:
@@ -72,7 +77,7 @@ class Listing:
         else:
             row = [shown(document[column]) for column in self._columns]
             if self._rows is None:
-                print("\t".join(row))
+                write_line("\t".join(row))
             else:
                 self._rows.append(row)
         self._first = False
@@ -99,7 +104,7 @@ class Listing:
 
 def note(text: str) -> None:
     """A word to the operator that is no result."""
-    print(text, file=sys.stderr)
+    sys.stderr.write(f"{text}\n")
 
 
 def report(error: MarketError, as_json: bool) -> int:
