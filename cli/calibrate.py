@@ -47,7 +47,10 @@ def calibrate(
     try:
         measured = measure(time.perf_counter_ns, measured_at=measured_at, open_device=find)
     except DeviceError as error:
-        raise UsageError(f"the device failed: {error}", hint="see --backend cpu") from error
+        if backend != "auto":
+            raise UsageError(f"the device failed: {error}", hint="see --backend cpu") from error
+        lacking.append(f"the device failed: {error}")
+        measured = measure(time.perf_counter_ns, measured_at=measured_at)
     if not session.dry_run:
         session.make_home()
         files.replace(path_of(session), calibration.encode(measured).decode())
@@ -58,8 +61,9 @@ def calibrate(
         write_json(document | ({"dry_run": True} if session.dry_run else {}))
     else:
         listing = Listing(session, ("measured", "on", "value", "unit"))
+        mark = "dry_run: " if session.dry_run else ""
         for row in rows(measured):
-            listing.add(row._asdict())
+            listing.add(row._replace(measured=mark + row.measured)._asdict())
         listing.end()
     if lacking and measured.device is None:
         note(f"only the CPU was calibrated: {'; '.join(lacking)}")

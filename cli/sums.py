@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from cli.progress import Progress
@@ -96,7 +97,8 @@ def write(
                 from cli.bulk import Outcome
 
                 said = said or report(len(paths))
-                document = {"path": path, "digest": digest.hex(), "bytes": length}
+                name = os.fsencode(path).decode(errors="backslashreplace")
+                document = {"path": name, "digest": digest.hex(), "bytes": length}
                 said.add(Outcome(path, "", document, error))
         finally:
             _print(lines)
@@ -106,6 +108,9 @@ def write(
 def _print(lines: list[str]) -> None:
     text = "".join(lines)
     lines.clear()
+    if not text.isascii() and isinstance(sys.stdout, TextIOWrapper):
+        # A name that is no text in this locale goes out as it is on disk, whatever the locale says.
+        sys.stdout.reconfigure(errors="surrogateescape")
     sys.stdout.write(text)
 
 
@@ -162,7 +167,9 @@ def _expanded(paths: list[str]) -> Iterator[str]:
         slices = build({"slices": document["slices"]}, SliceList, path).slices
         for entry in slices:
             inner = entry if isinstance(entry, str) else entry.path
-            yield os.path.join(os.path.dirname(path), inner)
+            # A slice of that name is a file, not stdin.
+            directory = os.path.dirname(path) or ("." if inner == "-" else "")
+            yield os.path.join(directory, inner)
 
 
 def _length(paths: list[str]) -> int | None:

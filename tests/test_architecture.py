@@ -53,6 +53,7 @@ APART = (
     "hashing.kernels.source",
     "hashing.plan",
     "hashing.device",
+    "hashing.checked",
     "hashing.pipeline",
     "hashing.probe",
     "hashing.cuda",

@@ -7,6 +7,7 @@ PoCL, and CUDA where there is a GPU.
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,7 +23,7 @@ from compute_market.hashing.device import DeviceError, DeviceMissing
 from compute_market.hashing.pipeline import DeviceBackend
 from compute_market.hashing.probe import cuda_missing
 from tests.cli_support import missing, without
-from tests.kernels.host import POISON, HostArray, HostDriver, shared_directory
+from tests.kernels.host import KERNELS, POISON, HostArray, HostDriver, shared_directory
 
 VECTORS = Path(__file__).parent / "kernels" / "vectors.json"
 CUDA_MISSING = cuda_missing()
@@ -560,3 +561,34 @@ def test_lanes_are_opened_on_every_device(on_device: DeviceBackend) -> None:
 def test_a_lane_rates_its_device(on_device: DeviceBackend) -> None:
     on_device.first_lane.multiply_add(2, 3)
     on_device.first_lane.copy(1000)
+
+
+# What breaks one form of the kernels and leaves the others right.
+MISCOMPILED = {
+    (8, 1): ("(u32)bytes[4 * i + 3] << 24", "(u32)bytes[4 * i + 3] << 23"),
+    (8, 4): ("for (u32 i = 0; i < 16; i++) m[i] = from[i];", "m[0] = from[1];"),
+    (16, 16): ("#define PARENT 4u", "#define PARENT (TILE == 16 ? 2u : 4u)"),
+}
+
+
+@pytest.mark.parametrize("form", MISCOMPILED)
+def test_kernels_that_compute_wrong_digests_are_not_used(
+    form: tuple[int, int], tmp_path: Path, rng: random.Random
+) -> None:
+    if reason := without("g++"):
+        pytest.skip(reason)
+    tile, align = form
+    sources = tmp_path / "sources"
+    shutil.copytree(KERNELS, sources)
+    right, wrong = MISCOMPILED[form]
+    text = (sources / "blake3.cu").read_text()
+    assert right in text
+    (sources / "blake3.cu").write_text(text.replace(right, wrong))
+    backend = DeviceBackend(HostDriver(tmp_path, sources=sources), 2)
+    backend.start()
+    data = rng.randbytes(300_000)
+    assert backend.hash_batch(data, [0, 16], [5, 9000]) == expected(data, [0, 16], [5, 9000])
+    length = 9000 if tile == 8 else len(data) - align
+    with pytest.raises(DeviceError, match=f"tiles of {tile} and alignment {align}$"):
+        backend.hash_batch(data, [align], [length])
+    backend.close()

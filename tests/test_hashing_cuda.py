@@ -106,6 +106,7 @@ def test_hash_batch_takes_any_alignment_and_any_buffer(backend: DeviceBackend) -
         assert backend.hash_batch(memoryview(DATA)[3:], offsets[:-1], lengths[:-1]) == expected
 
 
+@pytest.mark.usefixtures("unchecked_kernels")
 def test_hash_batch_of_many_slices_takes_few_launches(backend: DeviceBackend, gpus: Gpus) -> None:
     offsets, lengths = [100 * number for number in range(2000)], [100] * 2000
     gpus.launches.clear()
@@ -196,6 +197,7 @@ def test_backend_serves_several_threads_at_once(backend: DeviceBackend) -> None:
 # Arrays on a device.
 
 
+@pytest.mark.usefixtures("unchecked_kernels")
 @pytest.mark.parametrize("length", LENGTHS)
 def test_hash_array_gives_the_digest_of_its_bytes(
     length: int, backend: DeviceBackend, gpus: Gpus
@@ -259,6 +261,7 @@ def test_hash_array_waits_for_the_stream_that_writes_it(
 # What goes where.
 
 
+@pytest.mark.usefixtures("unchecked_kernels")
 def test_pinned_memory_goes_up_without_staging(backend: DeviceBackend, gpus: Gpus) -> None:
     pinned = backend.driver.pinned(300_000)
     assert pinned is not None

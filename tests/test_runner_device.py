@@ -101,6 +101,7 @@ def test_run_gives_the_results_of_the_cpu_in_order(
     assert warned == []
 
 
+@pytest.mark.usefixtures("unchecked_kernels")
 def test_run_streams_long_slices_through_the_device(
     hasher: Hasher, slices: list[str], gpus: Gpus
 ) -> None:

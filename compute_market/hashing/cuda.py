@@ -4,7 +4,7 @@ CuPy is imported when a device is asked for, not with this module: that takes a 
 and starting the driver longer. Whatever it raises becomes a DeviceError.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from typing import Any
@@ -113,10 +113,14 @@ class Cuda:
             import cupy
 
             device = cupy.cuda.runtime.pointerGetAttributes(address).device
-            # Work that still writes it is waited for, as the interface asks. The numbers of default
-            # streams mean those of the current device.
-            if (stream := interface.get("stream")) is not None:
-                with cupy.cuda.Device(device):
+            # Work that still writes it is waited for. The numbers of default streams mean those of
+            # the current device. Who names none may be writing on any: PyTorch never names one,
+            # Numba not the default one.
+            stream = interface.get("stream")
+            with cupy.cuda.Device(device):
+                if stream is None:
+                    cupy.cuda.runtime.deviceSynchronize()
+                else:
                     cupy.cuda.runtime.streamSynchronize(stream)
         return Resident(device, address, address % 16, length)
 
@@ -141,6 +145,7 @@ class CudaLane:
         self._multiply_add = int(multiply_add)
         self.processors: int = self._device.attributes["MultiProcessorCount"]
         self.tiles = tiles
+        self.check: Callable[[int, int], None] | None = None
         self._kernels: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
         self._fma: Any = None
         with self._device:
@@ -261,6 +266,8 @@ class CudaLane:
             names = ("b3_tiles", "b3_fold", "b3_small")
             tiles, fold, small = map(module.get_function, names)
             self._kernels[tile, align] = (tiles, fold, small)
+        if self.check is not None:
+            self.check(tile, align)
         return self._kernels[tile, align]
 
 

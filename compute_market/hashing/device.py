@@ -1,5 +1,6 @@
 """What a kind of device has to offer so that slices can be hashed on it, and how it says no."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from compute_market.errors import UsageError
@@ -40,6 +41,8 @@ class Lane(Protocol):
     staging: Bytes  # as long as it was asked for
     processors: int  # that run groups of work-items side by side
     tiles: tuple[int, int]  # the two tile sizes to choose from, chunks
+    # Called with a tile size and an alignment before that form of the kernels is used.
+    check: Callable[[int, int], None] | None
 
     def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
         """Run the plan and return its values.

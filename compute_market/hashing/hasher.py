@@ -3,6 +3,7 @@
 Nothing is imported or started for a device before there is work that it would do faster.
 """
 
+import sys
 from collections.abc import Callable, Sequence
 from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -115,7 +116,8 @@ class Hasher:
     def hash_array(self, array: Any) -> bytes:
         """The digest of the bytes of an array, on a device or in memory.
 
-        A device array is one that CuPy, PyTorch, Numba (CUDA) or `pyopencl.array` (OpenCL) made.
+        A device array is one that CuPy, PyTorch or Numba made, or `pyopencl.array`; the last is
+        fetched and hashed on the CPU unless it is in a context of the backend's.
         Raises UsageError unless the array is contiguous in C order, and IntegrityError
         (`unreadable`) when it cannot be fetched from a device that has failed.
         """
@@ -297,11 +299,17 @@ def _fetched(array: Any) -> Any:
         if hasattr(array, "copy_to_host"):
             return array.copy_to_host()
         return array.cpu().numpy()
-    except (RuntimeError, MemoryError) as error:
+    except _device_errors() as error:
         raise IntegrityError(
             f"the array cannot be fetched from its device: {type(error).__name__}",
             reason="unreadable",
         ) from error
+
+
+def _device_errors() -> tuple[type[Exception], ...]:
+    """What libraries raise for a device; those of pyopencl are no RuntimeErrors."""
+    opencl = sys.modules.get("pyopencl")
+    return (RuntimeError, MemoryError, *((opencl.Error,) if opencl is not None else ()))
 
 
 def _not_contiguous() -> UsageError:

@@ -3,7 +3,7 @@
 pyopencl is imported when a device is asked for, not with this module.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -132,7 +132,10 @@ class OpenClLane:
         info = driver.device(device)
         self.processors: int = info.max_compute_units
         small, large = driver.tiles
-        self.tiles = (small, min(large, info.max_work_group_size))
+        if info.max_work_group_size < small:
+            raise DeviceError(f"{info.name} runs groups of {info.max_work_group_size} at most")
+        # A power of two, like the sizes it is chosen from.
+        self.tiles = (small, min(large, 1 << info.max_work_group_size.bit_length() - 1))
         flags = cl.mem_flags
         # Host memory that the driver allocates is memory that the device can copy from by itself.
         self._host = [
@@ -144,6 +147,7 @@ class OpenClLane:
             cl.Buffer(context, flags.READ_WRITE, size)
             for size in (staging_bytes, VALUES_BYTES, VALUES_BYTES)
         )
+        self.check: Callable[[int, int], None] | None = None
         self._kernels: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
         self._fma: Any = None
         self._compiled(self.tiles[0], 16)
@@ -158,7 +162,11 @@ class OpenClLane:
                 data, at = source.memory, 0
             end = at + len(plan.table)
             self.staging[at:end] = plan.table
-            cl.enqueue_copy(self._queue, self._memory, self.staging[:end], is_blocking=False)
+            # Letting go of a copy's event waits for it and holds the interpreter lock meanwhile, so
+            # it is kept until the work is done.
+            copied = cl.enqueue_copy(
+                self._queue, self._memory, self.staging[:end], is_blocking=False
+            )
             if plan.tiles:
                 arguments = (np.uint64(at), np.uint32(plan.tiles), self._values, _ONE)
                 self._launch(tiles, plan.tiles, plan.tile, data, self._memory, *arguments)
@@ -168,7 +176,9 @@ class OpenClLane:
                 arguments = (np.uint64(at + plan.small_at), np.uint32(plan.small), result, skipped)
                 groups = -(-plan.small // plan.tile)
                 self._launch(small, groups, plan.tile, data, self._memory, *arguments, _ONE)
-            return self._fetched(result, plan.values)
+            fetched = self._fetched(result, plan.values)
+            del copied
+            return fetched
 
     def fold(self, plan: Plan, values: Bytes) -> Bytes:
         import pyopencl as cl
@@ -176,8 +186,8 @@ class OpenClLane:
         with _guarded():
             self.staging[: len(plan.table)] = plan.table
             table = self.staging[: len(plan.table)]
-            cl.enqueue_copy(self._queue, self._memory, table, is_blocking=False)
-            cl.enqueue_copy(self._queue, self._values, values, is_blocking=False)
+            cl.enqueue_copy(self._queue, self._memory, table, is_blocking=True)
+            cl.enqueue_copy(self._queue, self._values, values, is_blocking=True)
             return self._fetched(self._folded(plan, 0), plan.values)
 
     def copy(self, length: int) -> None:
@@ -199,9 +209,12 @@ class OpenClLane:
 
     def close(self) -> None:
         """Buffers are freed when nobody refers to them any more."""
-        self._queue.finish()
-        for buffer in (*self._host, self._memory, self._values, self._out):
-            buffer.release()
+        try:
+            with _guarded():
+                self._queue.finish()
+        finally:
+            for buffer in (*self._host, self._memory, self._values, self._out):
+                buffer.release()
 
     def _folded(self, plan: Plan, at: int) -> Any:
         """Run the folds one after another; return the buffer with the values of the last."""
@@ -236,6 +249,8 @@ class OpenClLane:
                 cl.Kernel(program, "b3_fold"),
                 cl.Kernel(program, "b3_small"),
             )
+        if self.check is not None:
+            self.check(tile, align)
         return self._kernels[tile, align]
 
     def _mapped(self, buffer: Any) -> Bytes:

@@ -5,6 +5,7 @@ of its tiles are folded to one. Slices of at most one chunk need neither. The ta
 are one run of bytes, which travels to the device together with the data.
 """
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,6 +73,8 @@ def plan_slices(offsets: Integers, lengths: Integers, tile: int) -> Plan:
     return Plan(tile, align, tiles, folds, len(small), small_at, table.joined(), order)
 
 
+# Data on a device is mostly hashed again and again at the same size, faster than this takes.
+@lru_cache(maxsize=16)
 def plan_part(
     length: int, counter: int, tile: int, piece_bytes: int, *, whole: bool, begin: int = 0
 ) -> Plan:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -178,6 +178,7 @@ class HostLane:
         self._device = device
         self.tiles = driver.tiles
         self.staging = poisoned(staging_bytes)
+        self.check: Callable[[int, int], None] | None = None
 
     def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
         kernels = self._kernels(plan)
@@ -222,6 +223,8 @@ class HostLane:
     def _kernels(self, plan: Plan) -> dict[str, Any]:
         if self._driver.failure is not None:
             raise self._driver.failure
+        if self.check is not None:
+            self.check(plan.tile, plan.align)
         return self._driver.kernels(plan.tile, plan.align)
 
 
