@@ -76,6 +76,30 @@ def test_calibrate_dry_run_keeps_nothing(cli: Cli) -> None:
     assert not cli.home.exists()
 
 
+def test_calibrate_marks_a_dry_run(cli: Cli) -> None:
+    done = cli("compute", "calibrate", "--backend", "cpu", "-n")
+    assert done.code == 0
+    assert all(line.startswith("dry_run: ") for line in done.out.splitlines())
+
+
+def test_calibrate_of_a_device_that_fails_keeps_the_cpu(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("numpy")
+    from compute_market.hashing.device import DeviceError
+
+    def fail(*_: object, **__: object) -> None:
+        raise DeviceError("launch failed")
+
+    monkeypatch.setattr("cli.calibrate._open_device", fail)
+    done = cli("compute", "calibrate", "--json")
+    assert (done.code, done.json["device"]) == (0, None)
+    assert done.err == "only the CPU was calibrated: the device failed: launch failed\n"
+    done = cli("compute", "calibrate", "--backend", "opencl")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error[usage]: the device failed: launch failed\n")
+
+
 def test_calibrate_replaces_what_was_there(cli: Cli) -> None:
     path = store(cli, Calibration(1, "another", 1, CPU))
     cli.document("compute", "calibrate", "--backend", "cpu")

@@ -306,3 +306,31 @@ def test_run_of_an_unknown_workload_is_usage(cli: Cli) -> None:
     done = cli("compute", "run", "a.slice", "--workload", "nope")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error[usage]: unknown workload 'nope': known are ")
+
+
+def test_run_prints_names_that_are_not_utf_8_as_they_are(cli: Cli) -> None:
+    import os
+    import subprocess
+
+    names = [b"a.slice", b"b\xff.slice", b"c.slice"]
+    for name in names:
+        with open(os.fsencode(cli.directory) + b"/" + name, "wb") as file:
+            file.write(b"hello")
+    command = [os.fsencode(word) for word in cli.command("compute", "run")]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    for options in ([], [b"--workers", b"1"]):
+        done = subprocess.run([*command, *names, *options], capture_output=True, env=strict)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout == b"".join(HELLO.encode() + b"  " + name + b"\n" for name in names)
+    done = subprocess.run([*command, *names, b"--jsonl"], capture_output=True, env=strict)
+    assert [json.loads(line)["path"] for line in done.stdout.splitlines()] == [
+        "a.slice",
+        "b\\xff.slice",
+        "c.slice",
+    ]
+
+
+def test_run_of_a_job_file_takes_a_slice_called_dash_for_a_file(cli: Cli) -> None:
+    cli.slice("-", b"hello")
+    cli.slice("job.json", json.dumps({"slices": ["-"]}).encode())
+    assert cli.ok("compute", "run", "job.json", stdin=b"not this") == f"{HELLO}  ./-\n"
