@@ -155,7 +155,8 @@ class DeviceBackend:
 
         The array must be contiguous in C order (UsageError otherwise).
         """
-        where = self.driver.resident(array)
+        with self._watched():
+            where = self.driver.resident(array)
         if where is None:
             return None
         with self._watched(), self._lock:
