@@ -12,7 +12,6 @@ from cli.hashing import path_of
 from cli.render import Listing, note, write_json
 from cli.session import Session, now_ms
 from compute_market.errors import UsageError
-from compute_market.hashing import probe
 from compute_market.workloads import calibrate_gpu
 
 if TYPE_CHECKING:
@@ -139,16 +138,14 @@ def _open_device(backend: str, lacking: list[str]) -> "DeviceBackend | None":
     from compute_market.hashing.hasher import open_device
 
     for name in ("cuda", "opencl") if backend == "auto" else (backend,):
-        missing = probe.cuda_missing() if name == "cuda" else probe.opencl_missing()
-        what, hint = missing or ("", "")
-        if missing is None:
-            try:
-                return open_device(name, any_device=backend != "auto")
-            except DeviceError as error:
-                what, hint = str(error), getattr(error, "hint", "")
-        if backend != "auto":
-            raise UsageError(f"backend {name}: {what}", hint=hint or None, reason="backend_missing")
-        lacking.append(f"{name}: {what}")
+        try:
+            return open_device(name, any_device=backend != "auto")
+        except DeviceError as error:
+            if backend != "auto":
+                hint = getattr(error, "hint", None)
+                message = f"backend {name}: {error}"
+                raise UsageError(message, hint=hint, reason="backend_missing") from error
+            lacking.append(f"{name}: {error}")
     return None
 
 

@@ -1,13 +1,15 @@
 """`compute calibrate`, and what `--backend` makes of it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from cli import hashing
 from compute_market.hashing.calibration import Calibration, CpuRates, DeviceRates, encode, machine
-from tests.cli_support import HELLO, MIB, Cli, without_opencl
+from tests.cli_support import HELLO, MIB, Cli, Done, without_opencl
 
 pytest_plugins = ("tests.cli_support",)
 
@@ -261,3 +263,54 @@ def test_calibration_of_a_cpu_alone_costs_no_device(cli: Cli) -> None:
     cli.slice()
     store(cli, Calibration(1, machine(), 1, CPU))
     assert cli.ok("compute", "run", "a.slice") == f"{HELLO}  a.slice\n"
+
+
+# What a plain installation lacks.
+PLAIN = """
+import sys
+for name in ("numpy", "cupy", "pyopencl", "distributed", "dask"):
+    sys.modules[name] = None
+sys.argv[0] = "tb-cli"
+from cli.entry import main
+main()
+"""
+
+
+def plain(cli: Cli, *arguments: str) -> Done:
+    """Run a command as if no extra was installed."""
+    done = subprocess.run([sys.executable, "-c", PLAIN, *arguments], capture_output=True, text=True)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def test_plain_installation_hashes_and_calibrates(cli: Cli) -> None:
+    cli.slice()
+    expected = Done(0, f"{HELLO}  a.slice\n", "")
+    assert plain(cli, "compute", "run", "a.slice") == expected
+    done = plain(cli, "compute", "calibrate")
+    assert (done.code, len(done.rows)) == (0, 4)
+    assert done.err.startswith("only the CPU was calibrated: cuda: ")
+    assert done.err.endswith("; opencl: pyopencl is not installed\n")
+    assert plain(cli, "compute", "run", "a.slice") == expected
+    cli.active("j1")
+    assert plain(cli, "compute", "execute", "j1").code == 0
+    assert cli.job()["state"] == "completed"
+
+
+def test_plain_installation_says_what_to_install(cli: Cli) -> None:
+    cli.slice()
+    for verb in (("run", "a.slice"), ("calibrate",)):
+        done = plain(cli, "compute", *verb, "--backend", "opencl")
+        assert done == (
+            2,
+            "",
+            "error[usage]: backend opencl: pyopencl is not installed\n"
+            "hint: pip install 'tb-cli[opencl]'\n",
+        )
+    done = plain(cli, "compute", "run", "a.slice", "--executor", "dask://127.0.0.1:1")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.endswith("hint: pip install 'tb-cli[cluster]'\n")
+    # Somebody else calibrated a device here.
+    store(cli, Calibration(1, machine(), 1, CPU, DEVICE))
+    done = plain(cli, "compute", "run", *[cli.slice(f"{n}", bytes(99_999)) for n in range(3)])
+    assert (done.code, done.err.count("\n")) == (0, 1)
+    assert done.err.startswith("warning: opencl: ")

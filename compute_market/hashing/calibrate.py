@@ -8,6 +8,7 @@ waiting for. Times come from a stopwatch that the caller brings.
 import os
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
@@ -21,7 +22,9 @@ from compute_market.hashing.calibration import (
     machine,
 )
 from compute_market.hashing.device import FMA_GROUP, Lane
-from compute_market.hashing.pipeline import DeviceBackend
+
+if TYPE_CHECKING:
+    from compute_market.hashing.pipeline import DeviceBackend
 
 # Nanoseconds since some instant.
 Stopwatch = Callable[[], int]
@@ -45,7 +48,7 @@ def calibrate(
     stopwatch: Stopwatch,
     *,
     measured_at: int,
-    open_device: Callable[[], DeviceBackend | None] = lambda: None,
+    open_device: "Callable[[], DeviceBackend | None]" = lambda: None,
 ) -> Calibration:
     """Measure the CPU, and the devices that `open_device` opens and this function closes.
 
@@ -83,7 +86,7 @@ def _cpu_rates(data: bytes, stopwatch: Stopwatch) -> CpuRates:
 
 
 def _device_rates(
-    backend: DeviceBackend, data: bytes, start_ns: int, stopwatch: Stopwatch
+    backend: "DeviceBackend", data: bytes, start_ns: int, stopwatch: Stopwatch
 ) -> DeviceRates:
     driver = backend.driver
     lane = backend.first_lane

@@ -1,10 +1,15 @@
 """What a kind of device has to offer so that slices can be hashed on it, and how it says no."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from compute_market.errors import UsageError
-from compute_market.hashing.plan import Bytes, Plan
+
+if TYPE_CHECKING:
+    # It needs NumPy, which comes with the extras. To hear that one is missing, none is needed.
+    from compute_market.hashing.plan import Bytes, Plan
 
 # The room a lane has for the values of one launch.
 VALUES_BYTES = 2_097_152

@@ -221,9 +221,6 @@ class Hasher:
         """The devices that were asked for. Raises UsageError if they are missing."""
         from compute_market.hashing.device import DeviceMissing
 
-        missing = probe.cuda_missing() if backend == "cuda" else probe.opencl_missing()
-        if missing is not None:
-            raise _backend_missing(backend, *missing)
         try:
             return open_device(backend, any_device=True)
         except DeviceMissing as error:
@@ -319,7 +316,12 @@ def _not_contiguous() -> UsageError:
 
 
 def open_device(backend: str, *, any_device: bool = False) -> "DeviceBackend":
-    """Open the devices of a backend. Raises DeviceError."""
+    """Open the devices of a backend. Raises DeviceError, DeviceMissing if there are none."""
+    from compute_market.hashing.device import DeviceMissing
+
+    missing = probe.cuda_missing() if backend == "cuda" else probe.opencl_missing()
+    if missing is not None:
+        raise DeviceMissing(*missing)
     if backend == "cuda":
         from compute_market.hashing.cuda import open_backend
 
