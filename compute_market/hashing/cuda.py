@@ -161,7 +161,7 @@ class CudaLane:
 
     def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
         with _guarded(), self._device, self._stream:
-            data, at, align = self._memory.ptr, aligned(length), plan.align
+            data, at = self._memory.ptr, aligned(length)
             if isinstance(source, Resident):
                 # Offsets in the plan begin at a multiple of 16.
                 data, at = source.memory - source.begin, 0
@@ -173,7 +173,7 @@ class CudaLane:
                 if not isinstance(source, Resident):
                     self._upload(self._memory, 0, source)
                 self._upload(self._memory, at, self.staging[at:end])
-            tiles, _, small = self._compiled(plan.tile, align)
+            tiles, _, small = self._compiled(plan.tile, plan.align)
             pointers = (np.uint64(data), np.uint64(self._memory.ptr))
             if plan.tiles:
                 arguments = (

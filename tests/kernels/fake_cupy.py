@@ -12,8 +12,6 @@ A test module asks for the fixtures with `pytest_plugins = ("tests.kernels.fake_
 
 import ctypes
 import gc
-import os
-import shutil
 import sys
 import threading
 from collections import Counter, defaultdict, deque
@@ -28,6 +26,7 @@ import pytest
 from numpy.typing import NDArray
 
 from compute_market.hashing.kernels.source import source
+from tests.cli_support import without
 from tests.kernels import host
 
 TILES = (8, 16)
@@ -611,12 +610,9 @@ def serve(directory: str) -> Gpus:
 @pytest.fixture(scope="session")
 def kernel_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where compiled kernels are, for all workers of this run."""
-    if shutil.which("g++") is None:
-        pytest.skip("g++ is not installed")
-    base = tmp_path_factory.getbasetemp()
-    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
-    directory.mkdir(exist_ok=True)
-    return directory
+    if reason := without("g++"):
+        pytest.skip(reason)
+    return host.shared_directory(tmp_path_factory)
 
 
 @pytest.fixture
