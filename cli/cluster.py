@@ -6,6 +6,7 @@ This module alone talks to `distributed`, which is an extra and takes long to im
 import logging
 import pickle
 import re
+import socket
 import sys
 import time
 import warnings
@@ -25,6 +26,7 @@ _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?", 
 # How often a command that waits asks whether the cluster is still there.
 _LOOK_S = 0.5
 _CLOSE_S = 2.0
+_REFUSAL_S = 1.0
 _AGAIN = "run the command again; `compute execute` goes on where it stopped"
 
 
@@ -103,7 +105,7 @@ class _Cluster(Executor):
         error = connecting.exception()
         # A certificate that is not there is no matter of the network.
         if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            raise self._silent(_reason(error))
+            raise self._silent(_reason(error) or self._refusal())
         if error is not None:
             raise UsageError(
                 f"{self._where}: {type(error).__name__}: {error}",
@@ -191,9 +193,23 @@ class _Cluster(Executor):
         client = self._client
         return client.status == "running" and client.scheduler_comm is self._connection
 
-    def _silent(self, reason: str = "no answer") -> BusyError:
+    def _refusal(self) -> str:
+        """Why nobody can be reached there at all, if so.
+
+        Dask knows of its last attempt alone, which may have been cut off by the end of its time.
+        """
+        host, port = self._address.rsplit(":", 1)
+        address = (host.strip("[]"), int(port))
+        attempt = self._aside.submit(socket.create_connection, address, _REFUSAL_S)
+        if not wait((attempt,), _REFUSAL_S).done:
+            return ""
+        if (error := attempt.exception()) is None:
+            attempt.result().close()
+        return _reason(error)
+
+    def _silent(self, reason: str = "") -> BusyError:
         return BusyError(
-            f"{self._where}: no scheduler within {self._timeout_s:g} s: {reason}",
+            f"{self._where}: no scheduler within {self._timeout_s:g} s: {reason or 'no answer'}",
             hint="check the address and that the scheduler runs; then " + _AGAIN,
         )
 
@@ -262,11 +278,11 @@ def _client_class() -> Any:
     return Client
 
 
-def _reason(error: BaseException) -> str:
+def _reason(error: BaseException | None) -> str:
     """What kept Dask from connecting. It says "timed out" of everything; the first cause knows."""
     reason = ""
-    cause: BaseException | None = error
+    cause = error
     while isinstance(cause, OSError):
         reason = cause.strerror or reason
         cause = cause.__cause__
-    return (reason or "no answer").lower()
+    return reason.lower()

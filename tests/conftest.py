@@ -1,5 +1,6 @@
 """The market under test: the real store in a temporary directory and a clock that tests set."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -129,6 +130,22 @@ def job_request(job_id: str, inputs: list[Slice], **fields: Any) -> JobRequest:
         "max_price_per_unit": 100,
     }
     return JobRequest(job_id=job_id, capability=capability, **(defaults | fields))
+
+
+def shared_directory(factory: pytest.TempPathFactory, name: str) -> Path:
+    """A directory that all workers of a test run share."""
+    base = factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    directory.mkdir(exist_ok=True)
+    return directory
+
+
+@pytest.fixture(scope="session", autouse=True)
+def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What compilers keep is neither what an earlier run left nor left behind by this one."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_CACHE_HOME", str(shared_directory(tmp_path_factory, "caches")))
+        yield
 
 
 @pytest.fixture

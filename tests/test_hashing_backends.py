@@ -23,7 +23,8 @@ from compute_market.hashing.device import DeviceError, DeviceMissing
 from compute_market.hashing.pipeline import DeviceBackend
 from compute_market.hashing.probe import cuda_missing
 from tests.cli_support import missing, without
-from tests.kernels.host import KERNELS, POISON, HostArray, HostDriver, shared_directory
+from tests.conftest import shared_directory
+from tests.kernels.host import KERNELS, POISON, HostArray, HostDriver
 
 VECTORS = Path(__file__).parent / "kernels" / "vectors.json"
 CUDA_MISSING = cuda_missing()
@@ -99,24 +100,21 @@ def subject(
     if name == "cpu":
         yield Subject(name, Cpu(), (32, 256))
         return
-    with pytest.MonkeyPatch.context() as environment:
-        # Nothing that an earlier run compiled.
-        environment.setenv("POCL_CACHE_DIR", str(tmp_path_factory.mktemp("pocl")))
-        environment.setenv("PYOPENCL_NO_CACHE", "1")
-        backend = _opened(name, tmp_path_factory)
-        # All lanes, so that there is memory to poison.
-        lanes = [backend._take() for _ in range(backend.width)]
-        for lane in lanes:
-            backend._free.put(lane)
-        yield Subject(name, backend, backend.first_lane.tiles)
-        backend.close()
+    backend = _opened(name, tmp_path_factory)
+    # All lanes, so that there is memory to poison.
+    lanes = [backend._take() for _ in range(backend.width)]
+    for lane in lanes:
+        backend._free.put(lane)
+    yield Subject(name, backend, backend.first_lane.tiles)
+    backend.close()
 
 
 def _opened(name: str, tmp_path_factory: pytest.TempPathFactory) -> DeviceBackend:
     if name == "host":
         if reason := without("g++"):
             pytest.skip(reason)
-        return DeviceBackend(HostDriver(shared_directory(tmp_path_factory), devices=2), 1)
+        directory = shared_directory(tmp_path_factory, "kernels")
+        return DeviceBackend(HostDriver(directory, devices=2), 1)
     try:
         if name == "cuda":
             return cuda.open_backend(lanes=2)

@@ -24,9 +24,10 @@ from compute_market.hashing.device import FMA_GROUP, Resident
 from compute_market.hashing.kernels.source import source
 from compute_market.hashing.plan import plan_part, plan_slices
 from tests.cli_support import missing, without
+from tests.conftest import shared_directory
 from tests.kernels import nvidia, reference
 from tests.kernels.cover import cover
-from tests.kernels.host import KERNELS, HostDriver, build, shared_directory
+from tests.kernels.host import KERNELS, HostDriver, build
 
 ROOT = Path(__file__).parents[1]
 BARRIER = re.compile(r"BARRIER\(\);")
@@ -48,7 +49,7 @@ SANITIZERS = {
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if reason := without("g++"):
         pytest.skip(reason)
-    return shared_directory(tmp_path_factory)
+    return shared_directory(tmp_path_factory, "kernels")
 
 
 def watched(

@@ -282,7 +282,7 @@ def test_run_leaves_workloads_of_packages_to_the_cpu(
 
 
 FORKS = """
-import os, sys
+import os, sys, time
 from tests.kernels import fake_cupy
 fake_cupy.serve(sys.argv[1])
 from compute_market.hashing.hasher import Hasher
@@ -298,6 +298,8 @@ def counted():
     return fork()
 os.fork = counted
 for backend in ("cuda", "auto"):
+    while len(os.listdir("/proc/self/task")) > 1:
+        time.sleep(0.001)  # A thread that was joined may not have left yet.
     with Hasher(backend, calibration=eager(100_000)) as hasher:
         with Runner(3, hasher=hasher, may_fork=True) as runner:
             for paths in (short, [f"{directory}/long"], short):

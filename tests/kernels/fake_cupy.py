@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from compute_market.hashing.kernels.source import source
 from tests.cli_support import without
+from tests.conftest import shared_directory
 from tests.kernels import host
 
 TILES = (8, 16)
@@ -612,7 +613,7 @@ def kernel_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where compiled kernels are, for all workers of this run."""
     if reason := without("g++"):
         pytest.skip(reason)
-    return host.shared_directory(tmp_path_factory)
+    return shared_directory(tmp_path_factory, "kernels")
 
 
 @pytest.fixture
@@ -633,8 +634,11 @@ def make_gpus(
         made.append(gpus)
         return gpus
 
+    # What is collected afterwards is what the test left, not all that the run has in memory.
+    gc.freeze()
     yield make
     gc.collect()
+    gc.unfreeze()
     for gpus in made:
         assert not gpus.is_damaged
         assert (gpus.pinned_bytes, sum(gpus.device_bytes)) == (0, 0)

@@ -5,7 +5,6 @@ OpenCL, with this machine as its devices: everything above the kernels runs as i
 """
 
 import ctypes
-import os
 import subprocess
 import threading
 import zlib
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pytest
 
 from compute_market.hashing.device import (
     FMA_FACTOR,
@@ -70,14 +68,6 @@ def build(
         assert done.returncode == 0, done.stderr
         unfinished.rename(library)
     return library
-
-
-def shared_directory(factory: pytest.TempPathFactory) -> Path:
-    """A directory for libraries that all workers of a test run share."""
-    base = factory.getbasetemp()
-    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kernels"
-    directory.mkdir(exist_ok=True)
-    return directory
 
 
 def load(library: Path) -> dict[str, Any]:
