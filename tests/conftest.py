@@ -9,11 +9,13 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import pytest
+from blake3 import blake3
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
 from compute_market import audit, ledger, lifecycle
 from compute_market.config import DEFAULTS, Config
+from compute_market.proofs import Result
 from compute_market.records import Job, Offer, Slice, replace
 from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
 from compute_market.store import Store, Txn
@@ -109,6 +111,15 @@ class Market:
 
     def violations(self) -> list[audit.Violation]:
         return self.view(lambda txn: list(audit.check(txn, self.config)))
+
+
+def expected(paths: list[str]) -> list[Result]:
+    """What running the built-in job over files must give."""
+    contents = [Path(path).read_bytes() for path in paths]
+    return [
+        Result(path, blake3(content).digest(), len(content))
+        for path, content in zip(paths, contents, strict=True)
+    ]
 
 
 def slice_of(length: int, path: str = "/slices/a", reference: bytes = DIGEST) -> Slice:

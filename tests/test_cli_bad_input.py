@@ -39,11 +39,8 @@ def market(cli: Cli) -> Cli:
 def state(cli: Cli) -> dict[str, Any]:
     """What is stored, without the records of commands that came to nothing."""
     noted = ("meta", "counters", "decisions")
-    return {
-        table: cli.view(lambda txn, table=table: list(txn.scan(table)))  # type: ignore[misc]
-        for table in TABLES
-        if table not in noted
-    }
+    tables = [table for table in TABLES if table not in noted]
+    return cli.view(lambda txn: {table: list(txn.scan(table)) for table in tables})
 
 
 def refused(

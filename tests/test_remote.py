@@ -9,13 +9,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from blake3 import blake3
 
 from compute_market import remote, runner
 from compute_market.errors import BusyError, IntegrityError, UsageError
 from compute_market.proofs import Result, run_sent, run_shared
 from compute_market.remote import SENT_MAX_BYTES
 from compute_market.runner import Runner
+from tests.conftest import expected
 
 MIB = 1_048_576
 LATER_MS = 4_000_000_000_000
@@ -69,14 +69,6 @@ def slices_of(directory: Path, *lengths: int) -> list[str]:
             file.truncate(length)
         paths.append(str(path))
     return paths
-
-
-def expected(paths: list[str]) -> list[Result]:
-    contents = [Path(path).read_bytes() for path in paths]
-    return [
-        Result(path, blake3(content).digest(), len(content))
-        for path, content in zip(paths, contents, strict=True)
-    ]
 
 
 def run(pool: Any, paths: Any, name: str = "transcode") -> list[Result]:

@@ -13,11 +13,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from blake3 import blake3
 
 from compute_market.errors import IntegrityError, UsageError
 from compute_market.proofs import Result
 from compute_market.runner import Runner
+from tests.conftest import expected
 
 KIB = 1024
 # Later than the last change of any file here by more than any file system's tick.
@@ -35,14 +35,6 @@ def slices(tmp_path: Path) -> list[str]:
         path.write_bytes((f"{index} ".encode() * (length // 2 + 1))[:length])
         paths.append(str(path))
     return paths
-
-
-def expected(paths: list[str]) -> list[Result]:
-    contents = [Path(path).read_bytes() for path in paths]
-    return [
-        Result(path, blake3(content).digest(), len(content))
-        for path, content in zip(paths, contents, strict=True)
-    ]
 
 
 def run(paths: list[str], name: str = "transcode", **arguments: bool) -> list[Result]:

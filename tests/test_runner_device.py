@@ -17,6 +17,7 @@ from compute_market import runner as runner_module
 from compute_market.hashing.calibration import Calibration, CpuRates, DeviceRates
 from compute_market.hashing.hasher import Hasher
 from compute_market.runner import Result, Runner
+from tests.conftest import expected
 from tests.kernels.fake_cupy import LAUNCH_FAILED, LOST, Gpus
 
 pytest_plugins = ("tests.kernels.fake_cupy",)
@@ -70,14 +71,6 @@ def hasher(request: pytest.FixtureRequest, small: Gpus, warned: list[str]) -> It
         made = Hasher("auto", calibration=eager(1), warn=warned.append)
     with made:
         yield made
-
-
-def expected(paths: list[str]) -> list[Result]:
-    contents = [Path(path).read_bytes() for path in paths]
-    return [
-        Result(path, blake3(content).digest(), len(content))
-        for path, content in zip(paths, contents, strict=True)
-    ]
 
 
 def run(hasher: Hasher, paths: list[str], **arguments: Any) -> list[Result]:
