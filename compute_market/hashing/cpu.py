@@ -142,21 +142,23 @@ def hash_opened(
         threads = _threads_for(length)
     if threads != 1:
         return _hash_while_reading(path, descriptor, length, threads, advance)
-    # One byte more than announced shows a file that grew without another call to find its end.
-    block = os.read(descriptor, min(length + 1, _READ_BYTES))
-    count = len(block)
-    if count == length:
+    if length < _READ_BYTES:
+        # One byte more than announced shows a file that grew without another call to find its end.
+        whole = os.read(descriptor, length + 1)
+        if len(whole) == length:
+            if advance is not None:
+                advance(length)
+            return blake3(whole).digest()
+    hasher = blake3()
+    # One buffer, and not bytes of each block, stays in the core's own cache.
+    buffer = memoryview(bytearray(_READ_BYTES))
+    done = 0
+    while done <= length and (count := fill_from(descriptor, buffer, done)):
+        hasher.update(buffer[:count])
         if advance is not None:
             advance(count)
-        return blake3(block).digest()
-    hasher = blake3()
-    while block and count <= length:
-        hasher.update(block)
-        if advance is not None:
-            advance(len(block))
-        block = os.read(descriptor, _READ_BYTES)
-        count += len(block)
-    if count != length:
+        done += count
+    if done != length:
         raise changed(path)
     return hasher.digest()
 
