@@ -54,6 +54,7 @@ APART = (
     "hashing.plan",
     "hashing.device",
     "hashing.checked",
+    "hashing.lanes",
     "hashing.pipeline",
     "hashing.probe",
     "hashing.cuda",

@@ -10,6 +10,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ class Subject(NamedTuple):
     def hash_batch(self, buffer: Any, offsets: Any, lengths: Any) -> bytes:
         """As the backend does, with all of its memory for values poisoned first."""
         if isinstance(self.backend, DeviceBackend):
-            for lane in self.backend._opened:
+            for lane in self.backend._lanes.opened:
                 _poison(self.name, lane)
         found: bytes = self.backend.hash_batch(buffer, offsets, lengths)
         return found
@@ -102,9 +103,9 @@ def subject(
         return
     backend = _opened(name, tmp_path_factory)
     # All lanes, so that there is memory to poison.
-    lanes = [backend._take() for _ in range(backend.width)]
-    for lane in lanes:
-        backend._free.put(lane)
+    with ExitStack() as all_at_once:
+        for _ in range(backend.width):
+            all_at_once.enter_context(backend._lanes.lane())
     yield Subject(name, backend, backend.first_lane.tiles)
     backend.close()
 
@@ -520,19 +521,66 @@ def test_hash_batch_serves_several_threads(
             assert found == b"".join(blake3(content).digest() for content in slices)
 
 
-@pytest.mark.parametrize("subject", ["host"], indirect=True)
-def test_a_device_that_failed_is_not_asked_again(
-    on_device: DeviceBackend, segment_bytes: Callable[[int], int]
-) -> None:
-    assert isinstance(on_device.driver, HostDriver)
-    data = bytes(9 * segment_bytes(1))
-    on_device.driver.failure = DeviceError("launch failed")
+@pytest.fixture
+def own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DeviceBackend]:
+    """A backend of this machine's that a test may spoil, with segments of one small tile."""
+    monkeypatch.setattr(pipeline, "SEGMENT_BYTES", 8 * 1024)
+    backend = _opened("host", tmp_path_factory)
+    backend.start()
+    yield backend
+    backend.close()
+
+
+def test_a_device_that_failed_is_not_asked_again(own: DeviceBackend) -> None:
+    assert isinstance(own.driver, HostDriver)
+    data = bytes(9 * 8 * 1024)
+    own.driver.failure = DeviceError("launch failed")
     # As often as there are lanes and more: whoever asks gets an answer and need not wait. The lane
     # that failed may still read its buffer, so the answer stays the same.
     for _ in range(5):
         with pytest.raises(DeviceError, match="launch failed"):
-            on_device.hash_batch(data, [0], [len(data)])
-        on_device.driver.failure = None
+            own.hash_batch(data, [0], [len(data)])
+        own.driver.failure = None
+
+
+def test_an_interrupt_in_the_middle_is_the_end_of_the_device(own: DeviceBackend) -> None:
+    """What the interrupted lane was told to do may still be under way."""
+    assert isinstance(own.driver, HostDriver)
+    own.driver.failure = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        own.hash_batch(b"abc", [0], [3])
+    own.driver.failure = None
+    with pytest.raises(DeviceError, match="broke off: KeyboardInterrupt"):
+        own.hash_batch(b"abc", [0], [3])
+
+
+def test_a_device_without_room_leaves_the_work_to_the_others(own: DeviceBackend) -> None:
+    driver = HostDriver(own.driver._directory, devices=3)  # type: ignore[attr-defined]
+    driver.full = {0, 2}
+    backend = DeviceBackend(driver, 4)
+    backend.start()
+    data = bytes(9 * 8 * 1024)
+    assert backend.hash_batch(data, [0], [len(data)]) == blake3(data).digest()
+    assert backend.width == 4
+    assert set(driver.lanes) == {1}
+    backend.close()
+    driver.full = {0, 1, 2}
+    with pytest.raises(DeviceError, match="no room on 2"):
+        DeviceBackend(driver, 4).start()
+
+
+def test_closing_waits_for_work_under_way(own: DeviceBackend) -> None:
+    """Whoever is at work comes through, and nobody else begins."""
+
+    def fill(memory: Any, offsets: list[int]) -> None:
+        memory[:] = 7
+        own.close()
+
+    assert own.hash_filled([1024], fill) == blake3(bytes([7]) * 1024).digest()
+    with pytest.raises(DeviceError, match="closed"):
+        own.hash_filled([1024], fill)
 
 
 @pytest.mark.parametrize("subject", ["host"], indirect=True)

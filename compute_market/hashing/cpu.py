@@ -134,7 +134,7 @@ def hash_opened(
 ) -> bytes:
     """The digest of an open file that is `length` bytes long; the built-in workload.
 
-    Reads from the file's start, and at most 1 MiB beyond `length`. Raises IntegrityError
+    Reads from the file's start, and at most 4 MiB beyond `length`. Raises IntegrityError
     (`slice_changed`) when the file holds more or fewer bytes, OSError when reading fails. A change
     that keeps the length is for the caller to see, in the file's status before and after.
     """
@@ -210,6 +210,8 @@ def _hash_while_reading(
             permits[reader].put(False)
             if thread.ident is not None:
                 thread.join()
+    if os.pread(descriptor, 1, length):
+        raise changed(path)
     return hasher.digest()
 
 

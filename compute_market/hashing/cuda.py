@@ -4,8 +4,9 @@ CuPy is imported when a device is asked for, not with this module: that takes a 
 and starting the driver longer. Whatever it raises becomes a DeviceError.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from math import prod
 from typing import Any
 
@@ -31,9 +32,12 @@ LANES_PER_DEVICE = 6
 # Chunks a tile. A tile of 256 keeps two warps on each of a multiprocessor's four schedulers.
 TILES = (32, 256)
 _ONE = np.uint32(1)
+# The attributes of a lane that hold something of its device.
+_HELD = ("_memory", "_values", "_out", "_stream", "_done", "staging", "_result")
 # As the CUDA runtime numbers them.
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _PINNED = 1
+_ON_DEVICE = (2, 3)  # its own memory, and what it shares with the host
 _NO_DEVICE = (35, 100)  # no driver that is new enough, no device
 _HINT = "nvidia-smi shows whether the driver sees a GPU"
 _NO_LIBRARY = "DynamicLibNotFoundError"
@@ -112,7 +116,10 @@ class Cuda:
         with _guarded():
             import cupy
 
-            device = cupy.cuda.runtime.pointerGetAttributes(address).device
+            attributes = cupy.cuda.runtime.pointerGetAttributes(address)
+            if attributes.type not in _ON_DEVICE:
+                return None
+            device = attributes.device
             # Work that still writes it is waited for. The numbers of default streams mean those of
             # the current device. Who names none may be writing on any: PyTorch never names one,
             # Numba not the default one.
@@ -148,16 +155,23 @@ class CudaLane:
         self.check: Callable[[int, int], None] | None = None
         self._kernels: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
         self._fma: Any = None
-        with self._device:
-            self._stream = cupy.cuda.Stream(non_blocking=True)
-            # A host with few cores needs them for reading: waiting must not spin.
-            self._done = cupy.cuda.Event(block=True, disable_timing=True)
-            self.staging = _pinned(cupy, staging_bytes)
-            self._result = _pinned(cupy, VALUES_BYTES)
-            self._memory, self._values, self._out = (
-                cupy.cuda.Memory(size) for size in (staging_bytes, VALUES_BYTES, VALUES_BYTES)
-            )
-            self._compiled(self.tiles[0], 16)
+        try:
+            with self._device:
+                # First what says that there is no room: a stream that cannot be made complains on
+                # stderr as well.
+                self._memory = cupy.cuda.Memory(staging_bytes)
+                self._values = cupy.cuda.Memory(VALUES_BYTES)
+                self._out = cupy.cuda.Memory(VALUES_BYTES)
+                self._stream = cupy.cuda.Stream(non_blocking=True)
+                # A host with few cores needs them for reading: waiting must not spin.
+                self._done = cupy.cuda.Event(block=True, disable_timing=True)
+                self.staging = _pinned(cupy, staging_bytes)
+                self._result = _pinned(cupy, VALUES_BYTES)
+                self._compiled(self.tiles[0], 16)
+        except BaseException:
+            with suppress(DeviceError):
+                self.close()
+            raise
 
     def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
         with _guarded(), self._device, self._stream:
@@ -220,12 +234,19 @@ class CudaLane:
             self._wait()
 
     def close(self) -> None:
-        """Memory is freed with the last reference to it."""
+        """Memory is freed with the last reference to it.
+
+        A device that is lost has nothing to free, and CuPy's objects would each complain of that
+        on stderr. So they are never let go of.
+        """
+        held = [self.__dict__.pop(name) for name in _HELD if name in self.__dict__]
         try:
-            with _guarded():
-                self._stream.synchronize()
-        finally:
-            del self._memory, self._values, self._out, self.staging, self._result
+            with _guarded(), self._device:
+                self._cuda.runtime.deviceSynchronize()
+        except DeviceError:
+            for each in held:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+            raise
 
     def _folded(self, plan: Plan, at: int) -> Any:
         """Run the folds one after another; return the memory with the values of the last."""
@@ -302,9 +323,10 @@ def _guarded() -> Iterator[None]:
         from cupy.cuda.compiler import CompileException
     except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
         # The last two come of a NumPy that it was not built for.
-        raise DeviceMissing(
-            f"CuPy cannot be imported: {first_line(error)}", "pip install 'tb-cli[gpu]'"
-        ) from error
+        hint = "pip install 'tb-cli[gpu]'"
+        if isinstance(error, OSError) and error.filename is not None:
+            hint = "set CUPY_CACHE_DIR to a directory that can be written"
+        raise DeviceMissing(f"CuPy cannot be imported: {first_line(error)}", hint) from error
     try:
         yield
     except cupy.cuda.runtime.CUDARuntimeError as error:

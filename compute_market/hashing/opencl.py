@@ -3,6 +3,7 @@
 pyopencl is imported when a device is asked for, not with this module.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -115,7 +116,10 @@ class OpenCl:
         with self._lock:
             if key not in self._programs:
                 program = cl.Program(self._contexts[device], source(name))
-                self._programs[key] = program.build(options=options.split())
+                with warnings.catch_warnings():
+                    # pyopencl warns of drivers whose compilers say anything at all.
+                    warnings.simplefilter("ignore")
+                    self._programs[key] = program.build(options=options.split())
             return self._programs[key]
 
 

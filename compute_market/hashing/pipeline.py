@@ -7,18 +7,17 @@ length: many slices in one segment, or one slice in many whose values are folded
 """
 
 import os
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from compute_market.hashing.batch import checked_ranges
-from compute_market.hashing.checked import CHECK_BYTES, check_kernels
 from compute_market.hashing.cpu import Advance, changed, fill_from, unreadable
-from compute_market.hashing.device import DeviceError, Driver, Lane, Resident
+from compute_market.hashing.device import Driver, Lane, Resident
+from compute_market.hashing.lanes import Lanes
 from compute_market.hashing.plan import (
     CHUNK_BYTES,
     DIGEST_BYTES,
@@ -29,8 +28,6 @@ from compute_market.hashing.plan import (
     plan_slices,
     tile_for,
 )
-
-T = TypeVar("T")
 
 # A power of two of chunks, so that each segment of a long slice but the last is a complete subtree.
 SEGMENT_BYTES = 16_777_216
@@ -56,41 +53,30 @@ class DeviceBackend:
     """
 
     def __init__(self, driver: Driver, lanes_per_device: int) -> None:
-        import threading
-        from queue import SimpleQueue
-
         self.name = driver.name
         self.devices = driver.devices
         self.driver = driver
-        self._process = os.getpid()
-        self._failure: str | None = None
-        # Lanes are opened as they are needed, on each device in turn.
-        self._unopened = deque(list(range(len(driver.devices))) * lanes_per_device)
-        self.width = len(self._unopened)
-        self._opened: list[Lane] = []
-        self._free: SimpleQueue[Lane] = SimpleQueue()
-        self._resident_lanes: dict[int, Lane] = {}
-        self._lock = threading.Lock()
-        self._checked: set[tuple[int, int, int]] = set()
-        self._checking = threading.Lock()
+        self._lanes = Lanes(
+            driver, lanes_per_device, staging_bytes=STAGING_BYTES, table_bytes=TABLE_BYTES
+        )
 
     def start(self) -> None:
         """Open the first lane and hash a little: this finds out whether the device works at all."""
         self.hash_batch(b"", [0], [0])
 
     @property
+    def width(self) -> int:
+        """How many calls work at once."""
+        return self._lanes.width
+
+    @property
     def first_lane(self) -> Lane:
         """For measuring, while nothing else is going on."""
-        return self._opened[0]
+        return self._lanes.opened[0]
 
     def close(self) -> None:
-        """Give all memory back, also of lanes that fail to say that they are done."""
-        self._failure = self._failure or "the backend was closed"
-        with ExitStack() as every_one:
-            for lane in (*self._opened, *self._resident_lanes.values()):
-                every_one.callback(lane.close)
-            self._opened.clear()
-            self._resident_lanes.clear()
+        """Give all memory back, once nobody uses it."""
+        self._lanes.close()
 
     def hash_batch(self, buffer: Any, offsets: Sequence[int], lengths: Sequence[int]) -> bytes:
         """The digests of ranges of a buffer, 32 bytes each, one after another in their order.
@@ -109,7 +95,7 @@ class DeviceBackend:
             digests[index] = np.frombuffer(digest, np.uint8)
         short = np.flatnonzero(~is_long)
         jobs = self._batch_jobs(data, short, starts[short], counts[short])
-        with closing(self._each(jobs)) as results:
+        with closing(self._lanes.each(jobs)) as results:
             for indexes, values in results:
                 digests[indexes] = values
         return digests.tobytes()
@@ -124,7 +110,7 @@ class DeviceBackend:
         """
         counts = np.asarray(lengths, np.int64)
         offsets, used = _packed(counts)
-        with self._lane() as lane:
+        with self._lanes.lane() as lane:
             fill(lane.staging[:used], offsets.tolist())
             return _slices_on(lane, offsets, counts, used).tobytes()
 
@@ -155,15 +141,11 @@ class DeviceBackend:
 
         The array must be contiguous in C order (UsageError otherwise).
         """
-        with self._watched():
+        with self._lanes.watched():
             where = self.driver.resident(array)
         if where is None:
             return None
-        with self._watched(), self._lock:
-            lane = self._resident_lanes.get(where.device)
-            if lane is None:
-                lane = self._open_lane(where.device, TABLE_BYTES)
-                self._resident_lanes[where.device] = lane
+        with self._lanes.lane(resident_on=where.device) as lane:
             return self._hash_resident(lane, where)
 
     def _hash_resident(self, lane: Lane, where: Resident) -> bytes:
@@ -192,7 +174,7 @@ class DeviceBackend:
         def read(staging: Bytes, begin: int) -> None:
             np.copyto(staging, data[begin : begin + len(staging)])
 
-        pinned = data if self.driver.is_pinned(data) else None
+        pinned = data if self._is_pinned(data) else None
         return self._stream(len(data), read, pinned=pinned)
 
     def _stream(
@@ -222,14 +204,14 @@ class DeviceBackend:
 
         jobs = (partial(run, begin=begin) for begin in range(0, max(1, length), SEGMENT_BYTES))
         values = []
-        with closing(self._each(jobs)) as results:
+        with closing(self._lanes.each(jobs)) as results:
             for count, value in results:
                 values.append(value.reshape(-1))
                 if advance is not None:
                     advance(count)
         if whole:
             return values[0].tobytes()
-        with self._lane() as lane:
+        with self._lanes.lane() as lane:
             return _folded_on(lane, np.concatenate(values))
 
     def _batch_jobs(
@@ -243,7 +225,7 @@ class DeviceBackend:
         ends = np.maximum.accumulate(offsets + lengths)
         # Slices that lie close together are copied as they lie.
         dense = int(ends[-1] - offsets[0]) <= 2 * int(lengths.sum())
-        pinned = dense and self.driver.is_pinned(data)
+        pinned = dense and self._is_pinned(data)
         # Ranges that overlap may be longer together than the memory they lie in: tables and values
         # have room for as much as a segment holds.
         sizes = np.cumsum(lengths if dense else -(-lengths // 16) * 16)
@@ -264,94 +246,9 @@ class DeviceBackend:
                 yield _gather_job(data, indexes[span], offsets[span], lengths[span])
             start = stop
 
-    def _each(self, jobs: Iterable[Callable[[Lane], T]]) -> Generator[T]:
-        """What the jobs return, in their order; as many at once as there are lanes."""
-        remaining = iter(jobs)
-        first, second = next(remaining, None), next(remaining, None)
-        if first is None:
-            return
-        if second is None:
-            # Threads would cost more than they bring.
-            yield self._run(first)
-            return
-        from concurrent.futures import Future, ThreadPoolExecutor
-        from itertools import chain
-
-        pool = ThreadPoolExecutor(self.width)
-        pending: deque[Future[T]] = deque()
-        try:
-            for job in chain((first, second), remaining):
-                if len(pending) > self.width:
-                    yield pending.popleft().result()
-                pending.append(pool.submit(self._run, job))
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            # The caller may close the file next: nobody may read from it then.
-            pool.shutdown(cancel_futures=True)
-
-    def _run(self, job: Callable[[Lane], T]) -> T:
-        with self._lane() as lane:
-            return job(lane)
-
-    @contextmanager
-    def _lane(self) -> Iterator[Lane]:
-        """A lane for this thread alone, once there is one."""
-        with self._watched():
-            lane = self._take()
-        try:
-            with self._watched():
-                yield lane
-        finally:
-            self._free.put(lane)
-
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Note a failure: a lane whose work broke off may still read the buffers it was given."""
-        if self._failure is not None:
-            raise DeviceError(self._failure)
-        if os.getpid() != self._process:
-            raise DeviceError("the device was opened before this process was forked")
-        try:
-            yield
-        except DeviceError as error:
-            self._failure = self._failure or str(error)
-            raise
-
-    def _open_lane(self, device: int, staging_bytes: int) -> Lane:
-        lane = self.driver.open_lane(device, staging_bytes)
-        lane.check = partial(self._check, device)
-        return lane
-
-    def _check(self, device: int, tile: int, align: int) -> None:
-        """Check the kernels of one form on a device, unless that was done; DeviceError if wrong."""
-        form = device, tile, align
-        if form in self._checked:
-            return
-        with self._checking:
-            if form not in self._checked:
-                lane = self.driver.open_lane(device, CHECK_BYTES)
-                try:
-                    check_kernels(lane, tile, align)
-                finally:
-                    lane.close()
-                self._checked.add(form)
-
-    def _take(self) -> Lane:
-        with self._lock:
-            if self._free.empty() and self._unopened:
-                try:
-                    lane = self._open_lane(self._unopened[0], STAGING_BYTES)
-                except DeviceError:
-                    # Somebody else may have the memory. With fewer lanes it takes longer.
-                    if not self._opened:
-                        raise
-                    self._unopened.clear()
-                else:
-                    self._unopened.popleft()
-                    self._opened.append(lane)
-                    return lane
-        return self._free.get()
+    def _is_pinned(self, data: Bytes) -> bool:
+        with self._lanes.watched():
+            return self.driver.is_pinned(data)
 
 
 def _as_integers(

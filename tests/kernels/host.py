@@ -110,7 +110,8 @@ class HostDriver:
     ) -> None:
         self.devices = [f"host {number}" for number in range(devices)]
         self.tiles = tiles
-        self.failure: DeviceError | None = None
+        self.failure: BaseException | None = None
+        self.full: set[int] = set()  # devices with no room for a lane
         self.lanes: list[int] = []  # the device of each lane that was opened
         self._directory = directory
         self._multiply_add = multiply_add
@@ -121,6 +122,8 @@ class HostDriver:
         self._lock = threading.Lock()
 
     def open_lane(self, device: int, staging_bytes: int) -> Lane:
+        if device in self.full:
+            raise DeviceError(f"no room on {device}")
         self.lanes.append(device)
         return HostLane(self, device, staging_bytes)
 
