@@ -12,6 +12,7 @@ from cli.hashing import path_of
 from cli.render import Listing, note, write_json
 from cli.session import Session, now_ms
 from compute_market.errors import UsageError
+from compute_market.runner import files_in_a_task
 from compute_market.workloads import calibrate_gpu
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from compute_market.hashing.pipeline import DeviceBackend
 
 _KIB = 1024
-_GIB = 2**30
+_SIZES = [2**power for power in range(10, 31)]
 
 
 def calibrate(
@@ -100,8 +101,10 @@ def rows(measured: "Calibration") -> Iterator[Row]:
     yield Row("copy to the device", on, *_rate(device.copy_bytes_per_s))
     if device.pinned_bytes_per_s is not None:
         yield Row("long slice, pinned", on, *_rate(device.pinned_bytes_per_s))
-    yield Row("long slice", on, *_rate(device.staged_bytes_per_s))
-    yield Row("warm file", on, *_rate(device.file_bytes_per_s))
+    yield Row("slice, first 16 MiB", on, *_rate(device.staged_first_bytes_per_s))
+    yield Row("… and what follows", on, *_rate(device.staged_bytes_per_s))
+    yield Row("warm file, first 16 MiB", on, *_rate(device.file_first_bytes_per_s))
+    yield Row("… and what follows", on, *_rate(device.file_bytes_per_s))
     yield Row("1000-byte slices", on, *_slices(measured.device_batch_ns))
     yield Row("… and beside them, each batch", on, *_microseconds(device.launch_ns))
     yield Row("opening it", on, *_milliseconds(device.start_ns))
@@ -109,9 +112,15 @@ def rows(measured: "Calibration") -> Iterator[Row]:
 
 
 def _choices(measured: "Calibration", device: "DeviceRates") -> Iterator[Row]:
-    """From what size on the device is chosen, once it is open."""
+    """Of what sizes the device is chosen, once it is open."""
+    threads = measured.cpu.threads
     choices: tuple[tuple[str, Callable[[int], int], Callable[[int], int]], ...] = (
         ("auto: one file", measured.cpu_file_ns, measured.device_file_ns),
+        (
+            "auto: each of many files",
+            lambda length: measured.cpu_each_file_ns(length, threads),
+            lambda length: measured.device_each_file_ns(length, files_in_a_task(length)),
+        ),
         ("auto: data on the device", measured.cpu_resident_ns, measured.device_resident_ns),
         (
             "auto: 1000-byte slices",
@@ -120,13 +129,21 @@ def _choices(measured: "Calibration", device: "DeviceRates") -> Iterator[Row]:
         ),
     )
     for name, cpu_ns, device_ns in choices:
-        size = _KIB
-        while size <= _GIB and device_ns(size) >= cpu_ns(size):
-            size *= 2
-        if size > _GIB:
+        faster = [size for size in _SIZES if device_ns(size) < cpu_ns(size)]
+        for first, last in _runs(faster):
+            value = f"from {first // _KIB}"
+            if last < _SIZES[-1]:
+                value += f" to {last // _KIB}"
+            yield Row(name, device.backend, value, "KiB")
+        if not faster:
             yield Row(name, "cpu", "always", "")
-        else:
-            yield Row(name, device.backend, f"from {size // _KIB}", "KiB")
+
+
+def _runs(sizes: list[int]) -> Iterator[tuple[int, int]]:
+    """The first and the last of sizes that each are twice the one before."""
+    firsts = [size for size in sizes if size // 2 not in sizes]
+    lasts = [size for size in sizes if size * 2 not in sizes]
+    return zip(firsts, lasts, strict=True)
 
 
 def _open_device(backend: str, lacking: list[str]) -> "DeviceBackend | None":

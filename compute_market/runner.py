@@ -217,7 +217,7 @@ class _Run:
                     pending.append(outcome)
                 else:
                     length = outcome[2]
-                    on_device = self._hasher is not None and self._hasher.takes_file(length)
+                    on_device = self._is_for_device(length)
                     if task is not None and not (
                         task is pending[-1] and self._fits(task, length, on_device=on_device)
                     ):
@@ -327,6 +327,12 @@ class _Run:
     def _is_forced(self) -> bool:
         return self._hasher is not None and self._hasher.is_forced
 
+    def _is_for_device(self, length: int) -> bool:
+        if self._hasher is None:
+            return False
+        together, threads = files_in_a_task(length), self._runner._workers
+        return self._hasher.takes_file(length, threads=threads, together=together)
+
     def _fits(self, task: _Task, length: int, *, on_device: bool) -> bool:
         """Whether one more slice, of that length, may join a task."""
         if task.on_device != on_device:
@@ -394,6 +400,11 @@ class _Run:
         if self._progress is not None:
             self._progress(self._bytes_done)
             self._report_from = self._bytes_done + _REPORT_BYTES
+
+
+def files_in_a_task(length: int) -> int:
+    """How many files of that length, in bytes, a device takes together."""
+    return min(_DEVICE_TASK_SLICES, max(1, _DEVICE_TASK_BYTES // max(1, length)))
 
 
 def _is_done(entry: Result | _Task) -> bool:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from cli import hashing
+from cli.calibrate import rows
 from compute_market.hashing.calibration import Calibration, CpuRates, DeviceRates, encode, machine
+from compute_market.records import replace
 from tests.cli_support import HELLO, MIB, Cli, Done, without_opencl
 
 pytest_plugins = ("tests.cli_support",)
@@ -23,7 +25,9 @@ DEVICE = DeviceRates(
     resident_ns=10,
     copy_bytes_per_s=10**11,
     pinned_bytes_per_s=None,
+    staged_first_bytes_per_s=10**11,
     staged_bytes_per_s=10**11,
+    file_first_bytes_per_s=10**11,
     file_bytes_per_s=10**11,
     launch_ns=10,
     slice_ns=1,
@@ -126,8 +130,22 @@ def test_calibrate_measures_an_opencl_device(cli: Cli) -> None:
     table = cli("compute", "calibrate", "--backend", "opencl").rows
     assert [row[0] for row in table if row[0].startswith("auto: ")] == [
         "auto: one file",
+        "auto: each of many files",
         "auto: data on the device",
         "auto: 1000-byte slices",
+    ]
+
+
+def test_table_names_every_size_at_which_the_device_is_chosen() -> None:
+    """From a MiB on, all threads of the CPU work a single file."""
+    cpu = CpuRates(4, 8 * 10**9, 32 * 10**9, 25 * 10**9, 400)
+    device = replace(
+        DEVICE, file_first_bytes_per_s=14 * 10**9, file_bytes_per_s=45 * 10**9, launch_ns=20_000
+    )
+    found = [row for row in rows(Calibration(1, machine(), 1, cpu, device)) if "file" in row[0]]
+    assert [tuple(row[2:]) for row in found if row[0] == "auto: one file"] == [
+        ("from 512 to 1024", "KiB"),
+        ("from 65536", "KiB"),
     ]
 
 

@@ -55,7 +55,8 @@ EXAMPLE = Calibration(
     CpuRates(4, 7_900_000_000, 15_000_000_000, 12_000_000_000, 400),
     DeviceRates(
         *("cuda", ["A GPU"], 60_000, 1_700_000_000_000, 30_000, 55_000_000_000),
-        *(52_000_000_000, 30_000_000_000, 35_000_000_000, 80_000, 8, 400_000_000),
+        *(52_000_000_000, 14_000_000_000, 30_000_000_000, 14_000_000_000, 35_000_000_000),
+        *(80_000, 8, 400_000_000),
     ),
 )
 
@@ -72,14 +73,37 @@ def test_costs_are_whole_and_never_negative(
     calibration: Calibration, length: int, count: int
 ) -> None:
     costs = [calibration.cpu_batch_ns(count, length), calibration.cpu_file_ns(length)]
+    costs.append(calibration.cpu_each_file_ns(length, count))
     if calibration.device is not None:
         costs += [
             calibration.device_batch_ns(count, length),
             calibration.device_file_ns(length),
+            calibration.device_each_file_ns(length, count),
             calibration.cpu_resident_ns(length),
             calibration.device_resident_ns(length),
         ]
     assert all(type(cost) is int and cost >= 0 for cost in costs)
+
+
+def test_costs_of_a_device_grow_steadily_from_the_first_segment_on() -> None:
+    """A slice of one segment is staged, copied and hashed one after another: 14 GB/s here."""
+    segment = 16 * 2**20
+    for cost, rate in (
+        (lambda length: EXAMPLE.device_batch_ns(1, length), 30),
+        (EXAMPLE.device_file_ns, 35),
+    ):
+        assert cost(segment) == 80_000 + segment // 14 + (rate == 30) * 8
+        assert abs(cost(4 * segment) - cost(segment) - 3 * segment // rate) <= 1
+
+
+def test_costs_of_many_files_are_shared() -> None:
+    """By threads until memory is the limit, and by those that go to the device together."""
+    mib = 2**20
+    alone = EXAMPLE.cpu_each_file_ns(mib, 1)
+    assert alone == 400 + mib * 10 // 79
+    assert EXAMPLE.cpu_each_file_ns(mib, 2) == EXAMPLE.cpu_each_file_ns(mib, 64) == mib // 15
+    assert EXAMPLE.cpu_each_file_ns(100, 4) == EXAMPLE.cpu_each_file_ns(100, 64) == 412 // 4
+    assert EXAMPLE.device_each_file_ns(mib, 16) == 5000 + 8 + mib // 35
 
 
 def test_encoded_calibration_is_text_for_people() -> None:

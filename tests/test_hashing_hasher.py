@@ -1,5 +1,6 @@
 """The choice between backends: what it is made by, and that a failing device changes no digest."""
 
+import itertools
 import os
 import random
 import subprocess
@@ -45,7 +46,7 @@ def machine(cpu: tuple[int, ...], device: tuple[int, ...] | None) -> Calibration
     rates = CpuRates(threads, one * tenth, every * tenth, file * tenth, slice_ns)
     if device is None:
         return Calibration(1, "a machine", 0, rates)
-    resident, resident_ns, copy, staged, device_file, launch_ns, each_ns, start_ns = device
+    resident, resident_ns, copy, first, staged, device_file, launch_ns, each_ns, start_ns = device
     of_device = DeviceRates(
         backend="cuda",
         devices=["Fake GPU 0"],
@@ -54,7 +55,9 @@ def machine(cpu: tuple[int, ...], device: tuple[int, ...] | None) -> Calibration
         resident_ns=resident_ns,
         copy_bytes_per_s=copy * tenth,
         pinned_bytes_per_s=None,
+        staged_first_bytes_per_s=first * tenth,
         staged_bytes_per_s=staged * tenth,
+        file_first_bytes_per_s=first * tenth,
         file_bytes_per_s=device_file * tenth,
         launch_ns=launch_ns,
         slice_ns=each_ns,
@@ -63,13 +66,15 @@ def machine(cpu: tuple[int, ...], device: tuple[int, ...] | None) -> Calibration
     return Calibration(1, "a machine", 0, rates, of_device)
 
 
-SERVER = machine((16, 79, 900, 600, 400), (17_000, 30_000, 550, 300, 350, 80_000, 8, 400_000_000))
-WEAK_HOST = machine((2, 15, 28, 26, 900), (2000, 25_000, 120, 90, 80, 90_000, 30, 600_000_000))
-SLOW_GPU = machine((8, 40, 280, 220, 500), (30, 60_000, 120, 10, 10, 200_000, 700, 900_000_000))
+SERVER = machine(
+    (16, 79, 900, 600, 400), (17_000, 30_000, 550, 140, 300, 350, 80_000, 8, 400_000_000)
+)
+WEAK_HOST = machine((2, 15, 28, 26, 900), (2000, 25_000, 120, 70, 90, 80, 90_000, 30, 600_000_000))
+SLOW_GPU = machine((8, 40, 280, 220, 500), (30, 60_000, 120, 10, 10, 10, 200_000, 700, 900_000_000))
 NO_GPU = machine((4, 50, 150, 120, 500), None)
 MACHINES = {"server": SERVER, "weak host": WEAK_HOST, "slow GPU": SLOW_GPU, "no GPU": NO_GPU}
 # On this one everything goes to the device, which is opened at once.
-EAGER = machine((1, 1, 1, 1, 10_000), (17_000, 1, 1, 300, 350, 1, 1, 0))
+EAGER = machine((1, 1, 1, 1, 10_000), (17_000, 1, 1, 300, 300, 350, 1, 1, 0))
 
 SIZES = [KIB * 2**power * quarter // 4 for power in range(21) for quarter in (4, 5, 6, 7)][:-3]
 
@@ -165,8 +170,9 @@ def test_auto_without_a_calibration_hashes_arrays_where_they_are_from_a_mib_on(
         for array in (short, NumbaArray(short), TorchArray(short), np.frombuffer(DATA, np.uint8)):
             assert hasher.hash_array(array) == digests(DATA[: array.nbytes])
         assert opened == []
-        assert hasher.hash_array(gpus.array(DATA)) == b"device"
-    assert [device.used for device in opened] == [["array", "close"]]
+        for array in (gpus.array(DATA), TorchArray(gpus.array(DATA))):
+            assert hasher.hash_array(array) == b"device"
+    assert [device.used for device in opened] == [["array", "array", "close"]]
 
 
 def test_auto_without_a_calibration_leaves_files_to_the_cpu(
@@ -174,8 +180,13 @@ def test_auto_without_a_calibration_leaves_files_to_the_cpu(
 ) -> None:
     with Hasher() as hasher:
         assert hasher.hash_opened(*file) == digests(DATA)
-        assert not any(hasher.takes_file(size) for size in SIZES)
+        assert not any(takes(hasher, size) for size in SIZES)
     assert opened == []
+
+
+def takes(hasher: Hasher, size: int) -> bool:
+    """Whether a single file goes to the device."""
+    return hasher._device_if(hasher._file_gain_ns(size)) is not None
 
 
 @pytest.mark.parametrize("name", sorted(MACHINES.keys() - {"no GPU"}))
@@ -186,8 +197,14 @@ def test_auto_is_never_much_slower_than_the_better_backend(name: str, opened: li
     hasher._device = hasher_module.open_device("cuda")
     for size in SIZES:
         of_cpu, of_device = calibration.cpu_file_ns(size), calibration.device_file_ns(size)
-        chosen = of_device if hasher.takes_file(size) else of_cpu
+        chosen = of_device if takes(hasher, size) else of_cpu
         assert 10 * chosen <= 11 * min(of_cpu, of_device), size
+        for threads, together in itertools.product((1, 2, 16), (1, 16, 256)):
+            of_cpu = calibration.cpu_each_file_ns(size, threads)
+            of_device = calibration.device_each_file_ns(size, together)
+            on_device = hasher.takes_file(size, threads=threads, together=together)
+            chosen = of_device if on_device else of_cpu
+            assert 10 * chosen <= 11 * min(of_cpu, of_device), (size, threads, together)
         for count in (1, 2, 100, 10_000, 100_000):
             each = size // count
             if not each:
@@ -220,7 +237,7 @@ def test_auto_gives_each_machine_what_it_is_good_at(opened: list[Opened]) -> Non
         hasher = Hasher(calibration=calibration)
         hasher._device = hasher_module.open_device("cuda")
         return [
-            device_sizes(hasher.takes_file),
+            device_sizes(lambda size: takes(hasher, size)),
             device_sizes(lambda size: hasher._batch_gain_ns(size // 1000 or 1, size) > 0),
             device_sizes(lambda size: hasher._resident_gain_ns(size) > 0),
         ]
@@ -256,16 +273,16 @@ def test_auto_opens_a_device_once_it_would_have_saved_what_that_costs(
     size = 64 * MIB
     saved_ns = WEAK_HOST.cpu_file_ns(size) - WEAK_HOST.device_file_ns(size)
     files = 0
-    while not hasher.takes_file(size):
+    while not takes(hasher, size):
         # What the device would not do faster counts for nothing.
-        assert not hasher.takes_file(KIB)
+        assert not takes(hasher, KIB)
         assert hasher.name == "cpu"
         files += 1
     assert (files + 1) * saved_ns >= device.start_ns > files * saved_ns
     assert len(opened) == 1
-    assert not hasher.takes_file(KIB)
+    assert not takes(hasher, KIB)
     hasher.close()
-    assert not hasher.takes_file(GIB)
+    assert not takes(hasher, GIB)
     assert opened[0].used == ["close"]
 
 
@@ -274,8 +291,8 @@ def test_auto_says_when_the_devices_are_not_the_calibrated_ones(
 ) -> None:
     monkeypatch.setattr(Opened, "devices", ["Another GPU"])
     hasher = Hasher(calibration=EAGER, warn=warned.append)
-    assert hasher.takes_file(MIB)
-    assert hasher.takes_file(MIB)
+    assert takes(hasher, MIB)
+    assert takes(hasher, MIB)
     assert warned == ["the devices are not those that were calibrated; calibrate again"]
 
 
@@ -296,7 +313,7 @@ def test_cpu_asks_for_no_device(opened: list[Opened], gpus: Gpus) -> None:
     with Hasher("cpu", calibration=EAGER) as hasher:
         assert hasher.hash_batch(DATA, [0] * 2000, [1000] * 2000) == digests(DATA[:1000]) * 2000
         assert hasher.hash_array(gpus.array(DATA)) == digests(DATA)
-        assert not hasher.takes_file(GIB)
+        assert not takes(hasher, GIB)
         assert (hasher.name, hasher.is_forced) == ("cpu", False)
     assert opened == []
 
@@ -504,7 +521,12 @@ def test_array_that_is_not_contiguous_is_refused_wherever_it_would_be_hashed(
     with Hasher(backend) as hasher:
         for data in (DATA[:1000], DATA * 2):
             array = gpus.array(data)[::2]
-            for given in (array, NumbaArray(array), np.frombuffer(data, np.uint8)[::2]):
+            for given in (
+                array,
+                NumbaArray(array),
+                TorchArray(array),
+                np.frombuffer(data, np.uint8)[::2],
+            ):
                 with pytest.raises(UsageError, match="not contiguous in C order"):
                     hasher.hash_array(given)
 
@@ -529,7 +551,7 @@ import sys
 from compute_market.hashing.hasher import Hasher
 with Hasher("auto") as hasher:
     hasher.hash_batch(bytes(5000), [0, 100], [100, 4900])
-    hasher.takes_file(2**30)
+    hasher.takes_file(2**30, threads=2, together=1)
     with open(sys.argv[1], "rb") as file:
         hasher.hash_opened(sys.argv[1], file.fileno(), 2**20)
     hasher.hash_array(bytes(100))

@@ -33,7 +33,7 @@ def eager(launch_ns: int) -> Calibration:
     """A machine on which every file that is not very short is hashed faster by the device."""
     fast = 10**12
     device = DeviceRates(
-        *("cuda", ["Fake GPU 0"], 1, fast, 1, fast, None, fast, fast, launch_ns, 1, 0)
+        *("cuda", ["Fake GPU 0"], 1, fast, 1, fast, None, *[fast] * 4, launch_ns, 1, 0)
     )
     return Calibration(1, "here", 0, CPU, device)
 

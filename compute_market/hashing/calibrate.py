@@ -21,7 +21,7 @@ from compute_market.hashing.calibration import (
     DeviceRates,
     machine,
 )
-from compute_market.hashing.device import FMA_GROUP, Lane
+from compute_market.hashing.device import FMA_GROUP, SEGMENT_BYTES, Lane
 
 if TYPE_CHECKING:
     from compute_market.hashing.pipeline import DeviceBackend
@@ -91,27 +91,30 @@ def _device_rates(
     driver = backend.driver
     lane = backend.first_lane
 
-    def batch(length: int) -> Callable[[], object]:
-        return lambda: backend.hash_batch(data, [0], [length])
+    def batch_ns(length: int) -> int:
+        return _median_ns(lambda: backend.hash_batch(data, [0], [length]), stopwatch)
 
-    # A device that is slow gets less to do.
-    launch_ns = _median_ns(batch(1), stopwatch)
-    sample_ns = _median_ns(batch(4 * MIB), stopwatch)
-    slow = sample_ns > 4_000_000  # below 1 GB/s
-    length = 8 * MIB if slow else _LONG_BYTES
-    sample = data[:length]
-    staged_ns = _median_ns(batch(length), stopwatch)
-    file_ns = _file_ns(sample, backend.hash_opened, stopwatch)
-    staged_rate = _rate(length, staged_ns - launch_ns)
-    slices_ns = _median_ns(lambda: backend.hash_batch(data, *_slices()), stopwatch)
-    slice_bytes_ns = _SLICES * _SLICE_BYTES * _NS // staged_rate
+    def file_ns(length: int) -> int:
+        return _file_ns(data[:length], backend.hash_opened, stopwatch)
+
     copied = len(lane.staging)
     copy_ns = _median_ns(lambda: lane.copy(copied), stopwatch) - _median_ns(
         lambda: lane.copy(1), stopwatch
     )
+    copy_rate = _rate(copied, copy_ns)
+    launch_ns = batch_ns(1)
+    # A device that is slow gets less to do.
+    slow = batch_ns(4 * MIB) > 4_000_000  # below 1 GB/s
+    length = 8 * MIB if slow else _LONG_BYTES
+    # Nothing comes from the host faster than by copies to all devices at once.
+    bound = copy_rate * len(backend.devices)
+    staged_first_rate, staged_rate = _segment_rates(batch_ns, length, launch_ns, bound)
+    file_first_rate, file_rate = _segment_rates(file_ns, length, launch_ns, bound)
+    slices_ns = _median_ns(lambda: backend.hash_batch(data, *_slices()), stopwatch)
+    slice_bytes_ns = _SLICES * _SLICE_BYTES * _NS // staged_first_rate
     import numpy as np
 
-    memory = np.frombuffer(sample, np.uint8)
+    memory = np.frombuffer(data, np.uint8)[:length]
     small = driver.to_device(memory[:1])
     resident_ns = _median_ns(lambda: backend.hash_array(small), stopwatch)
     resident = driver.to_device(memory if slow else np.tile(memory, _RESIDENT_BYTES // length))
@@ -128,14 +131,28 @@ def _device_rates(
         gflops=_gflops(lane, stopwatch),
         resident_bytes_per_s=_rate(resident_bytes, resident_all_ns - resident_ns),
         resident_ns=resident_ns,
-        copy_bytes_per_s=_rate(copied, copy_ns),
+        copy_bytes_per_s=copy_rate,
         pinned_bytes_per_s=pinned_rate,
+        staged_first_bytes_per_s=staged_first_rate,
         staged_bytes_per_s=staged_rate,
-        file_bytes_per_s=_rate(length, file_ns - launch_ns),
+        file_first_bytes_per_s=file_first_rate,
+        file_bytes_per_s=file_rate,
         launch_ns=launch_ns,
         slice_ns=max(0, slices_ns - launch_ns - slice_bytes_ns) // _SLICES,
         start_ns=start_ns,
     )
+
+
+def _segment_rates(
+    time_ns: Callable[[int], int], length: int, launch_ns: int, bound: int
+) -> tuple[int, int]:
+    """The rates of a first segment and of what follows it, up to that length altogether."""
+    first = min(length, SEGMENT_BYTES)
+    first_ns = time_ns(first)
+    first_rate = _rate(first, first_ns - launch_ns)
+    if first == length:
+        return first_rate, first_rate
+    return first_rate, min(bound, _rate(length - first, time_ns(length) - first_ns))
 
 
 def _gflops(lane: Lane, stopwatch: Stopwatch) -> int:

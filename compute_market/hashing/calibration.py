@@ -11,6 +11,7 @@ from blake3 import __version__ as blake3_version
 
 from compute_market.errors import UsageError
 from compute_market.hashing.cpu import cores
+from compute_market.hashing.device import SEGMENT_BYTES
 
 VERSION = 1
 # As in `cpu`: up to this length one thread is fastest.
@@ -39,7 +40,11 @@ class DeviceRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     resident_ns: int  # what a hash of data on the device costs beside its bytes
     copy_bytes_per_s: int  # from pinned memory to the device, without hashing
     pinned_bytes_per_s: int | None  # hashing from pinned memory; None where no memory is
-    staged_bytes_per_s: int  # hashing from any other memory
+    # Hashing from any other memory, and files: the first 16 MiB, which are staged, then copied and
+    # then hashed, and what follows, during which all of that happens at once.
+    staged_first_bytes_per_s: int
+    staged_bytes_per_s: int
+    file_first_bytes_per_s: int
     file_bytes_per_s: int
     launch_ns: int  # what a batch costs beside its slices
     slice_ns: int  # what a slice of a batch costs beside its bytes
@@ -67,7 +72,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def device_batch_ns(self, count: int, length: int) -> int:
         """The time the device needs for the same."""
         device = self._device()
-        bytes_ns = length * _NS // device.staged_bytes_per_s
+        bytes_ns = _segments_ns(length, device.staged_first_bytes_per_s, device.staged_bytes_per_s)
         return device.launch_ns + count * device.slice_ns + bytes_ns
 
     def cpu_file_ns(self, length: int) -> int:
@@ -79,7 +84,21 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def device_file_ns(self, length: int) -> int:
         """The time the device needs for the same."""
         device = self._device()
-        return device.launch_ns + length * _NS // device.file_bytes_per_s
+        bytes_ns = _segments_ns(length, device.file_first_bytes_per_s, device.file_bytes_per_s)
+        return device.launch_ns + bytes_ns
+
+    def cpu_each_file_ns(self, length: int, threads: int) -> int:
+        """The time that each of many warm files adds where so many threads work one file each."""
+        cpu = self.cpu
+        alone_ns = cpu.slice_ns + length * _NS // cpu.one_thread_bytes_per_s
+        together_ns = length * _NS // cpu.all_threads_bytes_per_s
+        return max(alone_ns // min(threads, cpu.threads), together_ns)
+
+    def device_each_file_ns(self, length: int, together: int) -> int:
+        """The time that each adds on the device, which takes so many of them in one launch."""
+        device = self._device()
+        bytes_ns = length * _NS // device.file_bytes_per_s
+        return device.launch_ns // together + device.slice_ns + bytes_ns
 
     def cpu_resident_ns(self, length: int) -> int:
         """The time the CPU needs for data that has to be fetched from the device first."""
@@ -95,6 +114,12 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def _device(self) -> DeviceRates:
         assert self.device is not None, "no device was calibrated"
         return self.device
+
+
+def _segments_ns(length: int, first_bytes_per_s: int, bytes_per_s: int) -> int:
+    """The time for the first segment, and for what is behind it."""
+    first = min(length, SEGMENT_BYTES)
+    return first * _NS // first_bytes_per_s + (length - first) * _NS // bytes_per_s
 
 
 class _Versioned(msgspec.Struct):

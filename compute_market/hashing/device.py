@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     # It needs NumPy, which comes with the extras. To hear that one is missing, none is needed.
     from compute_market.hashing.plan import Bytes, Plan
 
+# Data goes to a device in segments of at most so many bytes: a power of two of chunks, so that each
+# segment of a long slice but the last is a complete subtree.
+SEGMENT_BYTES = 16_777_216
 # The room a lane has for the values of one launch.
 VALUES_BYTES = 2_097_152
 # How devices are rated: the size of a group, and factors that keep the values changing.

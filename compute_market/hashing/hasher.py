@@ -121,6 +121,7 @@ class Hasher:
         Raises UsageError unless the array is contiguous in C order, and IntegrityError
         (`unreadable`) when it cannot be fetched from a device that has failed.
         """
+        array = _plain(array)
         on_device = hasattr(array, "__cuda_array_interface__") or hasattr(array, "base_data")
         if on_device:
             if device := self._device_if(self._resident_gain_ns(int(array.nbytes))):
@@ -147,9 +148,17 @@ class Hasher:
             advance = progress.advance_beyond()
         return cpu.hash_opened(path, descriptor, length, advance=advance)
 
-    def takes_file(self, length: int) -> bool:
-        """Whether a file of that length should go to the device; opens it if it should."""
-        return self._device_if(self._file_gain_ns(length)) is not None
+    def takes_file(self, length: int, *, threads: int, together: int) -> bool:
+        """Whether a file of that length should go to the device; opens it if it should.
+
+        It is one of many, which so many threads would share, and of which the device would take so
+        many `together` in one launch.
+        """
+        gain_ns = 0
+        if self._rates is not None and self._calibration is not None:
+            cpu_ns = self._calibration.cpu_each_file_ns(length, threads)
+            gain_ns = cpu_ns - self._calibration.device_each_file_ns(length, together)
+        return self._device_if(gain_ns) is not None
 
     def hash_filled(
         self, lengths: Sequence[int], fill: Callable[[Any, list[int]], None]
@@ -280,6 +289,21 @@ class _Progress:
         return advance
 
 
+def _plain(array: Any) -> Any:
+    """A tensor of PyTorch's as plain bytes, where they lie; anything else as it is.
+
+    Tensors with gradients, or of types that no array has, would not say where they lie, or could
+    not be fetched.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(array, torch.Tensor):
+        return array
+    if not array.is_contiguous():
+        raise _not_contiguous()
+    content = array.detach().reshape(-1).view(torch.uint8)
+    return content if content.is_cuda else content.numpy()
+
+
 def _fetched(array: Any) -> Any:
     """A device array in memory. A copy would be contiguous, so that is looked at before."""
     if (interface := getattr(array, "__cuda_array_interface__", None)) is not None:
@@ -304,9 +328,10 @@ def _fetched(array: Any) -> Any:
 
 
 def _device_errors() -> tuple[type[Exception], ...]:
-    """What libraries raise for a device; those of pyopencl are no RuntimeErrors."""
-    opencl = sys.modules.get("pyopencl")
-    return (RuntimeError, MemoryError, *((opencl.Error,) if opencl is not None else ()))
+    """What libraries raise for a device; those of some are no RuntimeErrors."""
+    own = (("pyopencl", "Error"), ("numba.cuda.cudadrv.driver", "CudaAPIError"))
+    found = [getattr(sys.modules.get(module), name, RuntimeError) for module, name in own]
+    return (RuntimeError, MemoryError, *found)
 
 
 def _not_contiguous() -> UsageError:

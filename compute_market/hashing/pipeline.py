@@ -16,7 +16,7 @@ import numpy as np
 
 from compute_market.hashing.batch import checked_ranges
 from compute_market.hashing.cpu import Advance, changed, fill_from, unreadable
-from compute_market.hashing.device import Driver, Lane, Resident
+from compute_market.hashing.device import SEGMENT_BYTES, Driver, Lane, Resident
 from compute_market.hashing.lanes import Lanes
 from compute_market.hashing.plan import (
     CHUNK_BYTES,
@@ -29,8 +29,6 @@ from compute_market.hashing.plan import (
     tile_for,
 )
 
-# A power of two of chunks, so that each segment of a long slice but the last is a complete subtree.
-SEGMENT_BYTES = 16_777_216
 # More slices than these do not share a segment; it bounds the tables and the values.
 SEGMENT_SLICES = 32_768
 TABLE_BYTES = 2_097_152
