@@ -17,6 +17,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,13 +44,19 @@ TREE_SHARE = 1.094
 # One warp instruction takes a pipe of 16 lanes two clocks; 32 lanes of 64 bytes each.
 BYTES_PER_CLOCK = 4 * 32 * 64 / 2
 
+# Clocks of a multiprocessor, and nanoseconds.
 SPIN = """
-extern "C" __global__ void spin(long long *clocks, unsigned trips) {
-    long long began = clock64();
+__device__ long long nanoseconds() {
+    long long now;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+    return now;
+}
+extern "C" __global__ void spin(long long *elapsed, unsigned trips) {
+    long long began_ns = nanoseconds(), began = clock64();
     unsigned x = threadIdx.x;
     for (unsigned i = 0; i < trips; i++) x = __funnelshift_r(x ^ i, x + i, 7);
-    if (threadIdx.x == 0 && blockIdx.x == 0) clocks[0] = clock64() - began;
-    if (x == 0x12345678u) clocks[1] = x;
+    if (threadIdx.x == 0) elapsed[0] = clock64() - began, elapsed[1] = nanoseconds() - began_ns;
+    if (x == 0x12345678u) elapsed[2] = x;
 }
 """
 
@@ -60,6 +67,7 @@ def main() -> None:
     parser = measure.arguments(__doc__)
     parser.add_argument("--backend", choices=("cuda", "opencl"), default="cuda")
     parser.add_argument("--check", action="store_true", help="compare some digests, and no more")
+    parser.add_argument("--profile", action="store_true", help="one launch over 1 GiB, for ncu")
     given = parser.parse_args()
     missing = probe.cuda_missing() if given.backend == "cuda" else probe.opencl_missing()
     if missing is not None:
@@ -69,6 +77,9 @@ def main() -> None:
     bench = Bench(given.backend, quick=given.quick)
     if given.check:
         check_digests(bench, bench.open(), 300 * KIB)
+        return
+    if given.profile and bench.backend == "cuda":
+        profile(bench)
         return
     calibration = facts(bench)
     check_every_form(bench)
@@ -412,26 +423,54 @@ def tools(bench: Bench) -> None:
         "sm__inst_executed_pipe_fmaheavy.avg.pct_of_peak_sustained_active,"
         "dram__bytes_read.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed"
     )
-    words = ("ncu", "--clock-control", "none", "-k", "b3_tiles", "-c", "4", "--metrics", metrics)
-    subprocess.run([*words, *check], check=False)
+    words = ("ncu", "--clock-control", "none", "--profile-from-start", "off", "--metrics", metrics)
+    subprocess.run([*words, sys.executable, __file__, "--profile"], check=False)
+
+
+def profile(bench: Bench) -> None:
+    """One hash of 1 GiB on the device, which alone is what a profiler is to look at."""
+    from cupy.cuda import runtime
+
+    backend = bench.open()
+    array = on_device(backend, bench.long)
+    backend.hash_array(array)
+    runtime.profilerStart()
+    backend.hash_array(array)
+    runtime.profilerStop()
+    backend.close()
 
 
 def clock_hz(bench: Bench) -> float:
-    """The clock of the multiprocessors while all of them compute."""
+    """The clock of a multiprocessor while all of them hash: a card lowers it to save power."""
     import cupy
 
     kernel = cupy.RawKernel(SPIN, "spin")
-    clocks = cupy.zeros(2, cupy.int64)
-    events = [cupy.cuda.Event() for _ in range(2)]
+    elapsed = cupy.zeros(3, cupy.int64)
+    cupy.cuda.Device().synchronize()
+    stream = cupy.cuda.Stream(non_blocking=True)
+    backend = bench.open()
+    array = on_device(backend, bench.long)
+    is_over = threading.Event()
+
+    def hash_on() -> None:
+        while not is_over.is_set():
+            backend.hash_array(array)
+
     found = []
-    for _ in range(5):
-        events[0].record()
-        # One warp a scheduler: none can end early at the cost of another.
-        kernel((bench.processors,), (128,), (clocks, cupy.uint32(4_000_000)))
-        events[1].record()
-        events[1].synchronize()
-        elapsed_ms = cupy.cuda.get_elapsed_time(*events)
-        found.append(int(clocks[0]) / (elapsed_ms / 1e3))
+    with ThreadPoolExecutor(1) as load:
+        at_work = load.submit(hash_on)
+        try:
+            time.sleep(1)
+            for _ in range(5):
+                with stream:
+                    # A single warp, beside those that hash.
+                    kernel((1,), (32,), (elapsed, cupy.uint32(1_000_000)))
+                    clocks, elapsed_ns, _ = elapsed.get().tolist()
+                found.append(clocks / (elapsed_ns / 1e9))
+        finally:
+            is_over.set()
+        at_work.result()
+    backend.close()
     return statistics.median(found)
 
 
