@@ -18,6 +18,7 @@ from ipaddress import AddressValueError, IPv6Address
 from typing import Any, TypeVar
 
 from compute_market.errors import BusyError, UsageError
+from compute_market.hashing.probe import installing
 
 T = TypeVar("T")
 
@@ -271,7 +272,7 @@ def _client_class() -> Any:
     except ImportError as error:
         raise UsageError(
             f"--executor dask://… needs a package that is not installed: {error.name}",
-            hint="pip install 'tb-cli[cluster]'",
+            hint=installing("cluster"),
         ) from error
     except ValueError as error:
         raise UsageError(f"Dask's own configuration: {error}") from error

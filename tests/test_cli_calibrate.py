@@ -322,11 +322,11 @@ def test_plain_installation_says_what_to_install(cli: Cli) -> None:
             2,
             "",
             "error[usage]: backend opencl: pyopencl is not installed\n"
-            "hint: pip install 'tb-cli[opencl]'\n",
+            "hint: pip install '.[opencl]' in the source directory of tb-cli\n",
         )
     done = plain(cli, "compute", "run", "a.slice", "--executor", "dask://127.0.0.1:1")
     assert (done.code, done.out) == (2, "")
-    assert done.err.endswith("hint: pip install 'tb-cli[cluster]'\n")
+    assert done.err.endswith("hint: pip install '.[cluster]' in the source directory of tb-cli\n")
     # Somebody else calibrated a device here.
     store(cli, Calibration(1, machine(), 1, CPU, DEVICE))
     done = plain(cli, "compute", "run", *[cli.slice(f"{n}", bytes(99_999)) for n in range(3)])

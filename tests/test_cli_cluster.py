@@ -529,7 +529,7 @@ def test_cluster_without_the_extra_is_usage(cli: Cli, monkeypatch: pytest.Monkey
         2,
         "",
         "error[usage]: --executor dask://… needs a package that is not installed: distributed\n"
-        "hint: pip install 'tb-cli[cluster]'\n",
+        "hint: pip install '.[cluster]' in the source directory of tb-cli\n",
     )
 
 

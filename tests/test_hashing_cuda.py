@@ -375,7 +375,7 @@ def test_probe_finds_what_is_there(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) 
     # How an import is forbidden.
     monkeypatch.setitem(sys.modules, "cupy", None)
     missing = probe.cuda_missing()
-    assert missing == ("CuPy is not installed", "pip install 'tb-cli[gpu]'")
+    assert missing == ("CuPy is not installed", probe.installing("gpu"))
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_open_says_that_cupy_cannot_be_imported(
     with pytest.raises(DeviceMissing, match="CuPy cannot be imported") as found:
         cuda.open_backend()
     assert "\n" not in str(found.value)
-    assert found.value.hint == "pip install 'tb-cli[gpu]'"
+    assert found.value.hint == probe.installing("gpu")
 
 
 def dynamic_library_missing() -> BaseException:

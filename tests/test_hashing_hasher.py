@@ -337,7 +337,7 @@ def no_library() -> BaseException:
         (Driver(999), "", 0, "the NVIDIA driver does not start: cuInit returns 999", "nvidia-smi"),
         (Driver(count=0), "", 0, "the NVIDIA driver sees no GPU", "CUDA_VISIBLE_DEVICES"),
         (Driver(), "getDeviceCount", NO_DEVICE, "no CUDA-capable device", "nvidia-smi"),
-        (Driver(), "compile", no_library, "libnvrtc.so", "pip install 'tb-cli[gpu]'"),
+        (Driver(), "compile", no_library, "libnvrtc.so", "pip install '.[gpu]'"),
     ],
 )
 def test_forced_backend_that_is_missing_is_an_error(
@@ -373,7 +373,7 @@ def test_forced_backend_without_its_package_is_an_error(
     ) as found:
         Hasher(backend)
     assert found.value.reason == "backend_missing"
-    assert (found.value.hint or "").startswith("pip install 'tb-cli[")
+    assert (found.value.hint or "").startswith("pip install '.[")
 
 
 # A device that fails.

@@ -27,6 +27,7 @@ from compute_market.hashing.device import (
 from compute_market.hashing.kernels.source import source
 from compute_market.hashing.pipeline import DeviceBackend
 from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
+from compute_market.hashing.probe import installing
 
 LANES_PER_DEVICE = 6
 # Chunks a tile. A tile of 256 keeps two warps on each of a multiprocessor's four schedulers.
@@ -323,7 +324,7 @@ def _guarded() -> Iterator[None]:
         from cupy.cuda.compiler import CompileException
     except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
         # The last two come of a NumPy that it was not built for.
-        hint = "pip install 'tb-cli[gpu]'"
+        hint = installing("gpu")
         if isinstance(error, OSError) and error.filename is not None:
             hint = "set CUPY_CACHE_DIR to a directory that can be written"
         raise DeviceMissing(f"CuPy cannot be imported: {first_line(error)}", hint) from error
@@ -337,6 +338,6 @@ def _guarded() -> Iterator[None]:
         raise DeviceError(f"the kernels do not compile: {first_line(error)}") from error
     except (OSError, RuntimeError, MemoryError, ImportError) as error:
         if type(error).__name__ == _NO_LIBRARY:
-            hint = "pip install 'tb-cli[gpu]', which brings NVRTC"
+            hint = f"{installing('gpu')} brings NVRTC"
             raise DeviceMissing(first_line(error), hint) from error
         raise DeviceError(first_line(error)) from error

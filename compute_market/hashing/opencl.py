@@ -25,6 +25,7 @@ from compute_market.hashing.device import (
 from compute_market.hashing.kernels.source import source
 from compute_market.hashing.pipeline import DeviceBackend
 from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
+from compute_market.hashing.probe import installing
 
 LANES_PER_DEVICE = 6
 TILES = (32, 256)
@@ -273,7 +274,7 @@ def _guarded() -> Iterator[None]:
         import pyopencl as cl
     except (ImportError, OSError) as error:
         what = f"pyopencl cannot be imported: {first_line(error)}"
-        raise DeviceMissing(what, "pip install 'tb-cli[opencl]'") from error
+        raise DeviceMissing(what, installing("opencl")) from error
     try:
         yield
     except cl.LogicError as error:

@@ -21,6 +21,11 @@ class Missing(NamedTuple):
     hint: str
 
 
+def installing(extra: str) -> str:
+    """How to install an extra. By its name alone, an index of packages may give somebody else's."""
+    return f"pip install '.[{extra}]' in the source directory of tb-cli"
+
+
 def cuda_missing(load: Callable[[str], Any] | None = None) -> Missing | None:
     """What stands in the way of CUDA: the driver, a device or CuPy; None if all are there.
 
@@ -52,7 +57,7 @@ def cuda_missing(load: Callable[[str], Any] | None = None) -> Missing | None:
             "nvidia-smi shows what it sees; CUDA_VISIBLE_DEVICES may hide it",
         )
     if not is_installed("cupy"):
-        return Missing("CuPy is not installed", "pip install 'tb-cli[gpu]'")
+        return Missing("CuPy is not installed", installing("gpu"))
     return None
 
 
@@ -62,7 +67,7 @@ def opencl_missing(*, registered: bool = False) -> Missing | None:
     With `registered`, a driver must be registered where all drivers are.
     """
     if not is_installed("pyopencl"):
-        return Missing("pyopencl is not installed", "pip install 'tb-cli[opencl]'")
+        return Missing("pyopencl is not installed", installing("opencl"))
     if registered:
         try:
             drivers = [name for name in os.listdir(_OPENCL_VENDORS) if name.endswith(".icd")]
