@@ -191,10 +191,15 @@ def refusal(refused: Refused) -> RefusedError:
 
 
 def failed(
-    name: str, error: MarketError, text: str | None = None, *, identity: str = "job_id"
+    name: str,
+    error: MarketError,
+    text: str | None = None,
+    *,
+    identity: str = "job_id",
+    changed: bool = False,
 ) -> Outcome:
-    """The outcome of an item that could not be acted on."""
-    return Outcome(name, text or error.message, {identity: name, "changed": False}, error)
+    """The outcome of an item that could not be acted on, or not to the end."""
+    return Outcome(name, text or error.message, {identity: name, "changed": changed}, error)
 
 
 def _named(outcome: Outcome) -> str:

@@ -28,10 +28,11 @@ from compute_market.store import Txn
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
-# Proofs are submitted after so many slices, or so many bytes, whichever comes first: what a killed
-# process has to do again.
+# Proofs are submitted after so many slices, so many bytes or so long, whichever comes first: what a
+# killed process has to do again.
 _PROOFS_PER_COMMIT = 1000
 _BYTES_PER_COMMIT = 2**30
+_MS_PER_COMMIT = 10_000
 
 Workers = Annotated[
     int | None, typer.Option(min=1, max=1024, help="Threads that run slices. [one per core]")
@@ -64,7 +65,8 @@ def execute(
 ) -> int:
     """Run the unproven slices of active jobs and submit their proofs.
 
-    A run that was killed is run again: it goes on at the first unproven slice.
+    A run that was stopped is run again: it goes on at the first unproven slice. Ctrl-C and SIGTERM
+    submit the proofs that are there; a kill loses the last ten seconds and what is under way.
     """
     session = Session.of(ctx)
     ids = bulk.read_ids(job_ids, "job id")
@@ -164,6 +166,7 @@ def _executor(
 
 def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
     """Run what a job has left, commit by commit; the outcome tells how far it came."""
+    job = None
     try:
         job, left = session.view(lambda txn: _unproven(txn, job_id))
         if job.state == "completed":
@@ -173,7 +176,7 @@ def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
             job = _run_and_prove(session, runner, job, left)
             changed = True
     except MarketError as error:
-        return bulk.failed(job_id, error)
+        return bulk.failed(job_id, error, changed=_has_grown(session, job))
     document = session.view(lambda txn: jobs.document(txn, job)) | {"changed": changed}
     text = f"executed job {job_id}" if changed else f"job {job_id} exists, unchanged"
     return bulk.Outcome(job_id, f"{text}: {_progress(job)}", document)
@@ -190,11 +193,16 @@ def _run_and_prove(
 ) -> Job:
     proofs: list[tuple[int, bytes]] = []
     unsaved = 0
+    saved_ms = now_ms()
 
     def commit() -> Job:
+        nonlocal proofs, unsaved, saved_ms
+        # If they cannot be saved, they are not tried again.
+        taken, proofs, unsaved = proofs, [], 0
         verdicts = session.update(
-            lambda txn: lifecycle.prove(txn, session.config, job.job_id, proofs)
+            lambda txn: lifecycle.prove(txn, session.config, job.job_id, taken)
         )
+        saved_ms = now_ms()
         return verdicts[-1].job
 
     with Progress(sum(entry.length for _, entry in left)) as progress:
@@ -207,14 +215,23 @@ def _run_and_prove(
                 unsaved += result.length
                 # A dry run has one transaction: what it rolled back could not be built upon.
                 full = len(proofs) >= _PROOFS_PER_COMMIT or unsaved >= _BYTES_PER_COMMIT
-                if full and not session.dry_run:
+                is_due = full or now_ms() - saved_ms >= _MS_PER_COMMIT
+                if is_due and not session.dry_run:
                     job = commit()
-                    proofs, unsaved = [], 0
-        except MarketError:
+        except BaseException:
+            # Whatever stopped the run, a signal too: what was proven before is worth keeping.
             if proofs:
                 commit()
             raise
     return commit() if proofs else job
+
+
+def _has_grown(session: Session, before: Job | None) -> bool:
+    """Whether a job that failed in the middle has more proofs than before."""
+    if before is None or session.dry_run:
+        return False
+    after = session.view(lambda txn: jobs.get(txn, before.job_id))
+    return after.slices_proven > before.slices_proven
 
 
 def _check_runs(job: Job) -> None:

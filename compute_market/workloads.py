@@ -1,14 +1,15 @@
 """Workloads by name: the built-in ones and those that installed packages register."""
 
 from collections.abc import Callable
+from functools import partial
 
-from compute_market.errors import UsageError
-from compute_market.hashing.cpu import hash_opened
+from compute_market.errors import IntegrityError, MarketError, UsageError
+from compute_market.hashing.cpu import DIGEST_BYTES, hash_opened, shown
 
 ENTRY_POINT_GROUP = "compute_market.workloads"
 
 # Called with the path (for error texts only), a descriptor at the start of the open file, and its
-# length in bytes; returns the 32-byte proof. It may raise MarketError or OSError. It must be a pure
+# length in bytes; returns the 32-byte proof, or raises MarketError or OSError. It must be a pure
 # function of the bytes: a slice may run more than once, on any thread or machine.
 Workload = Callable[[str, int, int], bytes]
 
@@ -32,7 +33,8 @@ def resolve(name: str) -> Workload:
 
     Packages do so by an entry point of the group `compute_market.workloads`; built-in names cannot
     be taken over. Raises UsageError: `unknown_workload`, listing the known names, or
-    `broken_workload` when the package that claims the name cannot be loaded.
+    `broken_workload` when the package that claims the name cannot be loaded. Whatever else a
+    registered workload raises or returns becomes an IntegrityError (`broken_workload`).
     """
     workload = BUILT_IN.get(name)
     if workload is not None:
@@ -49,11 +51,34 @@ def resolve(name: str) -> Workload:
     try:
         loaded = entry_point.load()
         if callable(loaded):
-            registered_workload: Workload = loaded
-            return registered_workload
+            return partial(_run_registered, name, loaded)
     except (ImportError, AttributeError) as error:
         problem = str(error)
     raise UsageError(
         f"workload {name!r} cannot be loaded from {entry_point.value}: {problem}",
         reason="broken_workload",
     )
+
+
+def _run_registered(
+    name: str, workload: Workload, path: str, descriptor: int, length: int
+) -> bytes:
+    try:
+        proof = workload(path, descriptor, length)
+    except (MarketError, OSError):
+        raise
+    except (Exception, SystemExit) as error:
+        # The code of a package may raise anything, and ends one slice with it, not the command.
+        said = " ".join(str(error).split())
+        raise IntegrityError(
+            f"{shown(path)}: workload {name} failed: {type(error).__name__}: {said}",
+            hint="look for the mistake in the package that registers it",
+            reason="broken_workload",
+        ) from error
+    found = f"{len(proof)} bytes" if isinstance(proof, bytes) else f"a {type(proof).__name__}"
+    if found != f"{DIGEST_BYTES} bytes":
+        raise IntegrityError(
+            f"{shown(path)}: workload {name} returned {found}, not {DIGEST_BYTES} bytes",
+            reason="broken_workload",
+        )
+    return proof

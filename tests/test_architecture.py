@@ -232,8 +232,9 @@ def test_library_keeps_no_state_in_globals(module: str) -> None:
             assert not empty, f"line {node.lineno}"
 
 
-# The last line of defence of the command line, which calls what arrives there a bug.
-CATCHES_ALL = {"guard.py": 1}
+# The last line of defence of the command line, which calls what arrives there a bug, and the border
+# to packages of others, of whose bugs it makes an error of the slice.
+CATCHES_ALL = {"guard.py": 1, "workloads": 1}
 
 
 @pytest.mark.parametrize("module", [*SOURCES, *CLI_SOURCES])

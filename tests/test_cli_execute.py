@@ -1,8 +1,11 @@
 """`compute execute|prove|run`."""
 
 import json
+from types import ModuleType
+from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from tests.cli_support import HELLO, JOB_FIELDS, MIB, WRONG, Cli
 
@@ -86,6 +89,87 @@ def test_execute_commits_as_it_goes(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     assert cli.document("compute", "execute", "j1", "--dry-run")["state"] == "completed"
     assert cli.job()["slices_proven"] == 0
     assert cli.document("compute", "execute", "j1")["state"] == "completed"
+
+
+def with_workload(cli: Cli, job_id: str, workload: str, *contents: bytes) -> list[str]:
+    """An active job whose slices bring their references; returns their paths."""
+    paths = [str(cli.slice(f"{job_id}-{number}", each)) for number, each in enumerate(contents)]
+    slices = [
+        {"path": path, "reference": blake3(content).hexdigest()}
+        for path, content in zip(paths, contents, strict=True)
+    ]
+    terms = {"job_id": job_id, "buyer": "alice", "workload": workload, "max_price_per_unit": 100}
+    path = cli.directory / f"{job_id}.json"
+    path.write_text(json.dumps(terms | {"slices": slices}))
+    assert cli.document("compute", "submit", str(path))["state"] == "active"
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("workload", "what"),
+    [
+        ("faulty", "failed: ValueError: not this"),
+        ("leaving", "failed: SystemExit: 3"),
+        ("wordy", "returned a str, not 32 bytes"),
+        ("short_proof", "returned 9 bytes, not 32 bytes"),
+    ],
+)
+def test_workload_that_fails_ends_its_job_alone(
+    workload: str, what: str, cli: Cli, plugin: ModuleType
+) -> None:
+    cli.post()
+    paths = with_workload(cli, "bad", workload, b"one", b"two", b"three")
+    with_workload(cli, "good", "transcode", b"one")
+    failed = paths[1] if workload in ("faulty", "leaving") else paths[0]
+    done = cli("compute", "execute", "bad", "good")
+    assert (done.code, done.out) == (
+        7,
+        f"bad: {failed}: workload {workload} {what}\n"
+        "executed job good: 1 of 1 slices proven, completed\n",
+    )
+    # What was proven before is kept, and told.
+    proven = int(failed == paths[1])
+    assert cli.job("bad")["slices_proven"] == proven
+    done = cli("compute", "execute", "bad", "--jsonl")
+    assert (done.json["changed"], done.json["error"]["reason"]) == (False, "broken_workload")
+
+
+def test_execute_that_is_interrupted_keeps_the_proofs(cli: Cli, plugin: ModuleType) -> None:
+    cli.post()
+    with_workload(cli, "j1", "stopped", b"one", b"1", b"two", b"three")
+    assert cli("compute", "execute", "j1", "--dry-run").code == 130
+    assert cli.job()["slices_proven"] == 0
+    assert cli("compute", "execute", "j1").code == 130
+    assert cli.job()["slices_proven"] == 2
+
+
+def test_execute_tells_that_a_job_that_failed_has_come_further(cli: Cli) -> None:
+    three_slices(cli)
+    (cli.directory / "s2").unlink()
+    done = cli("compute", "execute", "j1", "--dry-run", "--jsonl")
+    assert (done.code, done.json["changed"]) == (2, False)
+    done = cli("compute", "execute", "j1", "--jsonl")
+    assert (done.code, done.json["changed"]) == (2, True)
+    assert cli("compute", "execute", "j1", "--jsonl").json["changed"] is False
+
+
+def test_execute_commits_before_much_time_has_passed(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cli import execute
+
+    prove, commits = execute.lifecycle.prove, []
+
+    def counted(*arguments: Any) -> Any:
+        commits.append(len(arguments[3]))
+        return prove(*arguments)
+
+    monkeypatch.setattr(execute.lifecycle, "prove", counted)
+    three_slices(cli)
+    cli.ok("compute", "execute", "j1", "--dry-run")
+    monkeypatch.setattr(execute, "_MS_PER_COMMIT", 0)
+    cli.ok("compute", "execute", "j1")
+    assert commits == [3, 1, 1, 1]
 
 
 @pytest.mark.parametrize("content", [b"hellO", b"hello!", b""])

@@ -16,7 +16,9 @@ def test_resolve_knows_the_built_in_workloads_and_no_package_can_take_their_name
 
 
 def test_resolve_finds_what_a_package_registers(plugin: ModuleType) -> None:
-    assert resolve("count") is plugin.count
+    with open("/dev/null", "rb") as file:
+        assert resolve("count")("a path", file.fileno(), 3) == bytes(32).replace(b"\0", b" ")
+    assert plugin.calls == ["a path"]
 
 
 def test_resolve_refuses_an_unknown_name_and_lists_the_known_ones(plugin: ModuleType) -> None:
@@ -24,8 +26,8 @@ def test_resolve_refuses_an_unknown_name_and_lists_the_known_ones(plugin: Module
         resolve("transcoding")
     assert error.value.reason == "unknown_workload"
     assert error.value.message == (
-        "unknown workload 'transcoding': known are absent, count, gpu_hash, inference, meddle, "
-        "meet, short_proof, text, transcode, unimportable, zeros"
+        "unknown workload 'transcoding': known are absent, count, faulty, gpu_hash, inference, "
+        "leaving, meddle, meet, short_proof, stopped, text, transcode, unimportable, wordy, zeros"
     )
 
 
