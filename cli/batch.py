@@ -2,7 +2,10 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from io import BufferedReader, RawIOBase, TextIOWrapper
 from typing import Annotated
 
 import typer
@@ -22,8 +25,9 @@ def batch(
     """Run one command line per line of stdin, printing as it goes; saves the start of a process.
 
     Lines are split as a shell splits words; blank lines and those that begin with # are skipped.
-    `tb-cli` may stand before the command. Options given to `batch` hold for every line. Ends with
-    0, the common code if all lines failed alike, else 7.
+    `tb-cli` may stand before the command. Options given to `batch` hold for every line. A line
+    cannot read stdin itself, where the commands come from. Ends with 0, the common code if all
+    lines failed alike, else 7.
     """
     from cli.app import call
 
@@ -36,7 +40,8 @@ def batch(
         if not text or text.startswith("#"):
             continue
         words = _words(text, number)
-        code = answered(partial(call, words, ctx.obj), [*words, *form])
+        with _stdin_kept():
+            code = answered(partial(call, words, ctx.obj), [*words, *form])
         sys.stdout.flush()
         codes.append(code)
         if code:
@@ -47,6 +52,30 @@ def batch(
     if not failed:
         return 0
     return failed[0] if len(failed) == len(codes) and len(set(failed)) == 1 else 7
+
+
+class _Taken(RawIOBase):
+    """What a line finds in the place of standard input, which holds the lines after it."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: object) -> int:
+        raise UsageError(
+            "standard input cannot be read here: the commands of the batch come from it",
+            hint="name a file, or run this command by itself",
+        )
+
+
+@contextmanager
+def _stdin_kept() -> Iterator[None]:
+    """Let nothing that runs in the block read standard input."""
+    stdin = sys.stdin
+    sys.stdin = TextIOWrapper(BufferedReader(_Taken()))
+    try:
+        yield
+    finally:
+        sys.stdin = stdin
 
 
 def _decoded(line: bytes, number: int) -> str:

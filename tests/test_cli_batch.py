@@ -1,6 +1,8 @@
 """`batch`."""
 
-from tests.cli_support import Cli
+import pytest
+
+from tests.cli_support import HELLO, Cli
 
 pytest_plugins = ("tests.cli_support",)
 
@@ -128,3 +130,49 @@ def test_batch_prints_as_it_goes(cli: Cli) -> None:
     process.stdin.write(b"wallet deposit a --ct 1\n")
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out, err) == (0, b"deposited 1 CT 0 IT; a has 3 CT 0 IT\n", b"")
+
+
+READS_STDIN = (
+    "compute run -",
+    "compute run --workload inference -",
+    "compute cancel -",
+    "compute execute -",
+    "compute wait -",
+    "compute submit -",
+    "compute submit --buyer alice -",
+    "compute offer post -",
+    "compute offer withdraw o-1 -",
+)
+
+
+@pytest.mark.parametrize("line", READS_STDIN)
+def test_line_cannot_read_the_lines_after_it(line: str, cli: Cli) -> None:
+    cli.ok("state", "init")
+    done = cli("batch", "-", stdin=f"{line}\nwallet deposit a --ct 1\n")
+    assert (done.code, done.out) == (7, "deposited 1 CT 0 IT; a has 1 CT 0 IT\n")
+    assert done.err == (
+        "error[usage]: standard input cannot be read here: the commands of the batch come from it\n"
+        "hint: name a file, or run this command by itself\n"
+        "line 1: exit code 2\n"
+    )
+    assert (cli.document("compute", "list"), cli.document("compute", "offer", "list")) == ([], [])
+    done = cli("batch", "--fail-fast", "--json", stdin=f"{line}\nwallet deposit a --ct 1\n")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith('{"error":"usage","message":"standard input cannot be read here: ')
+    assert cli.wallet("a") == (1, 0)
+
+
+def test_every_line_that_reads_stdin_fails_alike(cli: Cli) -> None:
+    script = "".join(f"{line}\n" for line in READS_STDIN)
+    done = cli.process("batch", "-", stdin=script)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("error[usage]: standard input cannot be read here: ") == len(READS_STDIN)
+
+
+def test_line_keeps_a_file_of_the_name_of_stdin(cli: Cli) -> None:
+    """Where - is no standard input to a command, it is none in a batch."""
+    path = cli.slice("-")
+    done = cli("batch", "-", stdin="compute run ./-\nwallet deposit a --ct 1\n")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"{HELLO}  ./-\n")
+    assert path.read_bytes() == b"hello"
