@@ -1,5 +1,6 @@
 """`compute calibrate`: measure this machine, show it, and keep it for `auto`."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -41,6 +42,7 @@ def calibrate(
     from compute_market.hashing.device import DeviceError
 
     session = Session.of(ctx)
+    _check_kept(session)
     lacking: list[str] = []
     find = partial(_open_device, backend, lacking) if backend != "cpu" else lambda: None
     measured_at = now_ms() // 1000
@@ -71,6 +73,14 @@ def calibrate(
         worth = calibrate_gpu(measured.device.gflops)
         tell = f"tb-cli compute-market capacity record {worth}"
         note(f"rated {worth} units/s; `{tell}` lets the market know")
+
+
+def _check_kept(session: Session) -> None:
+    """Find out before anything is measured whether it can be kept, in a dry run too."""
+    session.check_home()
+    path = path_of(session)
+    if os.path.isdir(path):
+        raise UsageError(f"{path}: is a directory", hint="move it out of the way")
 
 
 class Row(NamedTuple):

@@ -197,6 +197,27 @@ class Session:
         self._config = batch.config
         self._store = batch.store
 
+    def check_home(self) -> None:
+        """Find out, and make nothing, whether files can be put into the home, there or not yet.
+
+        Raises UsageError. Slow work whose result is kept there asks this first.
+        """
+        if os.path.exists(self.home) and not os.path.isdir(self.home):
+            raise UsageError(f"{self.home} is not a directory", hint="give another --home")
+        found = self.home
+        while not os.path.lexists(found):
+            found = os.path.dirname(found)
+        problem = None
+        if not os.path.isdir(found):
+            problem = "not a directory"
+        elif os.statvfs(found).f_flag & os.ST_RDONLY:
+            problem = "read-only file system"
+        elif not os.access(found, os.W_OK | os.X_OK):
+            problem = "permission denied"
+        if problem is not None:
+            hint = "choose another directory with --home or TB_HOME"
+            raise UsageError(f"{self.home}: {problem}", hint=hint)
+
     def make_home(self) -> None:
         """Create the home directory unless it is there."""
         try:
@@ -208,8 +229,7 @@ class Session:
         """The store of the home; for a dry run where there is none yet, one that is thrown away."""
         if os.path.exists(os.path.join(self.store_path, "data.mdb")):
             return self.store_path
-        if os.path.exists(self.home) and not os.path.isdir(self.home):
-            raise UsageError(f"{self.home} is not a directory", hint="give another --home")
+        self.check_home()
         if not self.dry_run:
             self.make_home()
             return self.store_path

@@ -496,6 +496,12 @@ def test_home_that_is_read_only(market: Cli, tmp_path: Path) -> None:
         done = market("--home", mount / "new", "compute", "list")
         assert (done.code, done.out) == (2, "")
         assert done.err.startswith(f"error[usage]: {mount}/new: read-only file system\n")
+        for home in ("home", "new"):
+            for dry in ((), ("-n",)):
+                done = market("--home", mount / home, "compute", "calibrate", *dry)
+                assert (done.code, done.out) == (2, "")
+                text = f"error[usage]: {mount}/{home}: read-only file system\n"
+                assert done.err.startswith(text)
 
 
 def test_home_on_a_full_disk(market: Cli, tmp_path: Path) -> None:

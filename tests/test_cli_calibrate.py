@@ -1,6 +1,7 @@
 """`compute calibrate`, and what `--backend` makes of it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,57 @@ def test_calibrate_marks_a_dry_run(cli: Cli) -> None:
     done = cli("compute", "calibrate", "--backend", "cpu", "-n")
     assert done.code == 0
     assert all(line.startswith("dry_run: ") for line in done.out.splitlines())
+
+
+@pytest.fixture
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails a test that measures."""
+
+    def measure(*_: object, **__: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr("compute_market.hashing.calibrate.calibrate", measure)
+
+
+@pytest.mark.parametrize("dry", [(), ("-n",)])
+@pytest.mark.parametrize(
+    ("home", "message"),
+    [
+        ("file", "{home} is not a directory\nhint: give another --home"),
+        ("file/below", "{home}: not a directory\nhint: choose another directory with --home"),
+        ("link", "{home}: not a directory\nhint: choose another directory with --home"),
+        ("taken", "{home}/calibration.json: is a directory\nhint: move it out of the way"),
+    ],
+)
+def test_home_that_cannot_be_used_is_told_before_measuring(
+    home: str, message: str, dry: tuple[str, ...], cli: Cli, unmeasured: None
+) -> None:
+    (cli.directory / "file").write_text("mine")
+    (cli.directory / "link").symlink_to("nowhere/at/all")
+    (cli.directory / "taken" / "calibration.json").mkdir(parents=True)
+    path = cli.directory / home
+    done = cli("compute", "calibrate", *dry, "--home", path)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error[usage]: {message.format(home=path)}")
+    if home != "taken":
+        # Commands that keep a market there say the same.
+        assert cli("wallet", "deposit", "a", "--ct", "1", *dry, "--home", path) == done
+    assert cli("compute", "calibrate", *dry, "--home", path, "--json").error["error"] == "usage"
+
+
+@pytest.mark.parametrize("home", ["there", "not/there"])
+def test_home_that_cannot_be_written_is_told_before_measuring(
+    home: str, cli: Cli, unmeasured: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernel says of a directory depends on who asks, and root may write everywhere."""
+    (cli.directory / "there").mkdir()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    path = cli.directory / home
+    text = f"error[usage]: {path}: permission denied\n"
+    hint = "hint: choose another directory with --home or TB_HOME\n"
+    for dry in ((), ("-n",)):
+        assert cli("compute", "calibrate", *dry, "--home", path) == (2, "", text + hint)
+    assert not (cli.directory / "not").exists()
 
 
 def test_calibrate_of_a_device_that_fails_keeps_the_cpu(
@@ -227,8 +279,6 @@ def test_execute_on_opencl_completes_a_job(cli: Cli) -> None:
 def test_bad_files_are_told_by_every_backend_alike(cli: Cli) -> None:
     if missing := without_opencl():
         pytest.skip(missing)
-    import os
-
     os.mkfifo(cli.directory / "fifo")
     os.mkdir(cli.directory / "directory")
     paths = ("missing", "fifo", "directory", cli.slice("empty", b""), cli.slice())
@@ -264,6 +314,32 @@ def test_calibration_that_cannot_be_used_is_ignored_with_one_line(cli: Cli, kind
     # A backend that was chosen has no use for it.
     assert cli.ok("compute", "run", "a.slice", "--backend", "cpu") == f"{HELLO}  a.slice\n"
     assert path.read_bytes() == content
+
+
+def test_calibration_that_is_no_file_is_ignored_and_never_waited_for(cli: Cli) -> None:
+    cli.slice()
+    cli.home.mkdir(mode=0o700)
+    path = cli.home / "calibration.json"
+    for make, why in (
+        (lambda: os.mkfifo(path), "not a regular file"),
+        (lambda: path.symlink_to("/dev/zero"), "not a regular file"),
+        (path.mkdir, "is a directory"),
+    ):
+        make()
+        expected = (0, f"{HELLO}  a.slice\n", f"warning: {path}: {why}: ignored\n")
+        assert cli("compute", "run", "a.slice", "--workers", "1") == expected
+        assert cli.process("compute", "run", "a.slice") == expected
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink()
+
+
+def test_calibrate_takes_the_place_of_a_fifo(cli: Cli) -> None:
+    cli.home.mkdir(mode=0o700)
+    os.mkfifo(cli.home / "calibration.json")
+    document = cli.document("compute", "calibrate", "--backend", "cpu")
+    assert json.loads((cli.home / "calibration.json").read_bytes()) == document
 
 
 def test_calibrated_device_that_is_gone_is_one_warning(cli: Cli) -> None:
