@@ -4,6 +4,7 @@ This module alone talks to `distributed`, which is an extra and takes long to im
 """
 
 import logging
+import os
 import pickle
 import re
 import socket
@@ -17,7 +18,8 @@ from functools import partial
 from ipaddress import AddressValueError, IPv6Address
 from typing import Any, TypeVar
 
-from compute_market.errors import BusyError, UsageError
+from cli.render import note
+from compute_market.errors import BusyError, MarketError, UsageError
 from compute_market.hashing.probe import installing
 
 T = TypeVar("T")
@@ -27,22 +29,28 @@ _HOST = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(\.(?!-)[A-Za-z0-9_-]{1,63})*\.?", 
 # How often a command that waits asks whether the cluster is still there.
 _LOOK_S = 0.5
 _CLOSE_S = 2.0
+# On a terminal a longer wait for a cluster is told.
+_TELL_AFTER_S = 1.0
 _REFUSAL_S = 1.0
+# Where Dask's configuration names files that a client reads, and its attributes for them.
+_TLS_FILES = {
+    "distributed.comm.tls.ca-file": "tls_ca_file",
+    "distributed.comm.tls.client.cert": "tls_client_cert",
+    "distributed.comm.tls.client.key": "tls_client_key",
+}
 _AGAIN = "run the command again; `compute execute` goes on where it stopped"
 
 
 @contextmanager
-def connected(where: str, timeout_s: float) -> Iterator[Executor]:
+def executor(where: str, timeout_s: float) -> Iterator[Executor]:
     """The cluster `where`, dask://HOST:PORT, as an executor for as long as the block runs.
 
-    Raises UsageError for a bad address, without the extra, or when Dask's configuration cannot be
-    used, and BusyError when no scheduler with a worker answers within the time.
+    Raises UsageError for a bad address. It connects with the first task, which then raises
+    UsageError without the extra or when Dask's configuration cannot be used, and BusyError when no
+    scheduler with a worker answers within the time.
     """
-    address = scheduler_address(where)
-    _be_quiet()
-    cluster = _Cluster(where, address, timeout_s)
+    cluster = _Cluster(where, scheduler_address(where), timeout_s)
     try:
-        cluster.connect()
         yield cluster
     finally:
         cluster.shutdown()
@@ -92,21 +100,26 @@ class _Cluster(Executor):
         self._executor: Any = None
         self._connection: Any = None
         self._question: Future[dict[str, int]] | None = None
-        self._lost: BusyError | None = None
+        self._lost: MarketError | None = None
+        self._has_told = False
 
-    def connect(self) -> None:
+    def _connect(self) -> None:
+        _be_quiet()
+        client_class = _client_class()
         # Dask has less time, so as to be able to say what kept it from connecting.
         timeout_s = self._timeout_s - min(2.0, self._timeout_s / 2)
-        connecting = self._aside.submit(
-            _client_class(), self._address, timeout=timeout_s, set_as_default=False
-        )
+        connecting = self._aside.submit(_client, client_class, self._address, timeout_s)
         began = time.monotonic()
-        if not wait((connecting,), self._timeout_s).done:
+        if not wait((connecting,), min(_TELL_AFTER_S, self._timeout_s)).done:
+            self._tell(began)
+            wait((connecting,), self._timeout_s - _TELL_AFTER_S)
+        if not connecting.done():
             raise self._silent()
         error = connecting.exception()
-        # A certificate that is not there is no matter of the network.
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+        if isinstance(error, OSError):
             raise self._silent(_reason(error) or self._refusal())
+        if isinstance(error, MarketError):
+            raise error
         if error is not None:
             raise UsageError(
                 f"{self._where}: {type(error).__name__}: {error}",
@@ -120,7 +133,15 @@ class _Cluster(Executor):
             time.sleep(_LOOK_S / 10)
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> "Future[T]":
-        """Never raises: a future tells what kept its task from being sent."""
+        """Never raises: a future tells what kept its task from being sent.
+
+        The first one connects. If that fails, no other tries again.
+        """
+        if self._client is None and self._lost is None:
+            try:
+                self._connect()
+            except MarketError as error:
+                self._lost = error
         if self._lost is None and self._is_connected():
             call = pickle.dumps(_Call(partial(fn, *args, **kwargs)), pickle.HIGHEST_PROTOCOL)
             return _Reply(self, self._executor.submit(pickle.loads, call))
@@ -147,7 +168,7 @@ class _Cluster(Executor):
             if self._has_workers(since):
                 since = time.monotonic()
 
-    def gone(self) -> BusyError:
+    def gone(self) -> MarketError:
         """Why the cluster does nothing any more: what was found before, or no scheduler."""
         return self._lost or BusyError(f"{self._where}: the scheduler went away", hint=_AGAIN)
 
@@ -187,7 +208,15 @@ class _Cluster(Executor):
         if time.monotonic() - since >= self._timeout_s:
             self._lost = self._deserted() if is_answered else self._silent()
             raise self._lost
+        self._tell(since)
         return False
+
+    def _tell(self, since: float) -> None:
+        """Say once to whoever watches what has been waited for since then, if that is long."""
+        is_long = time.monotonic() - since >= _TELL_AFTER_S
+        if is_long and not self._has_told and sys.stderr.isatty():
+            self._has_told = True
+            note(f"waiting for a worker at {self._where}")
 
     def _is_connected(self) -> bool:
         """Whether there is still the first connection: the tasks of a broken one are lost."""
@@ -277,6 +306,38 @@ def _client_class() -> Any:
     except ValueError as error:
         raise UsageError(f"Dask's own configuration: {error}") from error
     return Client
+
+
+def _client(client_class: Any, address: str, timeout_s: float) -> Any:
+    """A client that is connected.
+
+    Raises UsageError for TLS files that are of no use, which are no matter of the network, and
+    whatever else Dask raises.
+    """
+    from distributed.security import Security
+
+    security = Security()
+    try:
+        security.get_connection_args("client")
+    except OSError as error:
+        raise UsageError(
+            f"Dask's own configuration: {_unreadable_file(security) or error}",
+            hint=f"{', '.join(_TLS_FILES)} name files in PEM format",
+        ) from error
+    return client_class(address, timeout=timeout_s, security=security, set_as_default=False)
+
+
+def _unreadable_file(security: Any) -> str | None:
+    """The first TLS file that cannot be read, with its name in Dask's configuration."""
+    for key, attribute in _TLS_FILES.items():
+        path = getattr(security, attribute)
+        try:
+            # The text of a certificate may stand there as well.
+            if path and "\n" not in path:
+                os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK))
+        except OSError as error:
+            return f"{key}: {path}: {(error.strerror or str(error)).lower()}"
+    return None
 
 
 def _reason(error: BaseException | None) -> str:

@@ -160,7 +160,7 @@ def _executor(
             f"on the CPUs of others",
             hint="choose one of them",
         )
-    with cluster.connected(where, timeout_s) as executor:
+    with cluster.executor(where, timeout_s) as executor:
         yield executor
 
 

@@ -6,6 +6,7 @@ waits as long as the test says, and `deadly`, which kills its worker.
 """
 
 import os
+import pty
 import signal
 import socket
 import subprocess
@@ -441,6 +442,87 @@ def test_peer_that_is_no_scheduler_is_one_line(dask: None, cli: Cli) -> None:
     assert done.code in (2, 8)
     assert done.err.startswith(f"error[{'usage' if done.code == 2 else 'busy'}]: {where}: ")
     assert done.err.count("\n") == 2
+
+
+def test_execute_connects_only_to_run_slices(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing to run, neither a cluster nor the extra is needed."""
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    cli.active("j1", "j2")
+    assert cli("compute", "execute", "j1").code == 0
+    cli.ok("compute", "cancel", "j2")
+    where = ("--executor", "dask://127.0.0.1:1", "--cluster-timeout", "1")
+    done = cli("compute", "execute", "j1", *where)
+    assert done == (0, "job j1 exists, unchanged: 1 of 1 slices proven, completed\n", "")
+    assert cli("compute", "execute", "nope", *where).code == 3
+    assert cli("compute", "execute", "j2", *where).code == 4
+    done = cli("compute", "run", "nope", "-", *where, stdin=b"hello")
+    assert (done.code, done.out) == (7, f"{HELLO}  -\n")
+    # Options that cannot hold are told all the same.
+    assert cli("compute", "execute", "j1", *where, "--workers", "2").code == 2
+    assert cli("compute", "execute", "j1", *where, "--backend", "cuda").code == 2
+
+
+def test_cluster_that_cannot_be_had_is_waited_for_only_once(dask: None, cli: Cli) -> None:
+    cli.active("j1", "j2")
+    where = f"dask://127.0.0.1:{free_port()}"
+    began = time.monotonic()
+    arguments = ("compute", "execute", "nope", "j1", "j2", "--executor", where)
+    done = cli.process(*arguments, "--cluster-timeout", "4")
+    assert time.monotonic() - began < 8
+    text = f"{where}: no scheduler within 4 s: connection refused"
+    assert done == (
+        7,
+        f"job nope does not exist\nj1: {text}\nj2: {text}\n",
+        "3 of 3 failed: 1 not_found, 2 busy\n",
+    )
+    assert cli.states() == {"j1": "active", "j2": "active"}
+
+
+def test_long_wait_is_told_once_on_a_terminal(dask: None, cli: Cli) -> None:
+    cli.slice()
+    master, slave = pty.openpty()
+    where = f"dask://127.0.0.1:{free_port()}"
+    terms = ("--executor", where, "--cluster-timeout", "3")
+    process = cli.start("compute", "run", "a.slice", *terms, stderr=slave)
+    assert process.wait(SECONDS) == 8
+    os.close(slave)
+    shown = os.read(master, 10_000).decode()
+    os.close(master)
+    assert shown.startswith(f"waiting for a worker at {where}\r\nerror[busy]: ")
+    assert shown.count("waiting for") == 1
+
+
+def test_wait_for_workers_is_told_on_a_terminal(cli: Cli, cluster: Cluster) -> None:
+    cli.slice()
+    cluster.kill(*cluster.workers)
+    master, slave = pty.openpty()
+    process = cli.start("compute", "run", "a.slice", "--executor", cluster.where, stderr=slave)
+    os.close(slave)
+    assert os.read(master, 10_000).decode() == f"waiting for a worker at {cluster.where}\r\n"
+    cluster.up()
+    out, _ = process.communicate(timeout=SECONDS)
+    assert (process.returncode, out.decode()) == (0, f"{HELLO}  a.slice\n")
+    os.close(master)
+
+
+def test_tls_file_that_is_missing_is_named(
+    dask: None, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cli.slice()
+    keys = ("ca-file", "client.cert", "client.key")
+    hint = ", ".join(f"distributed.comm.tls.{key}" for key in keys)
+    for present in range(4):
+        for number, key in enumerate(keys):
+            variable = f"distributed.comm.tls.{key}".replace(".", "__").replace("-", "_").upper()
+            monkeypatch.setenv(f"DASK_{variable}", str(path if number < present else "/none/it"))
+        done = cli.process("compute", "run", path, "--executor", "dask://127.0.0.1:1")
+        assert (done.code, done.out) == (2, "")
+        message, told = done.err.splitlines()
+        assert message.startswith("error[usage]: Dask's own configuration: ")
+        assert told == f"hint: {hint} name files in PEM format"
+        if present < 3:
+            named = f"distributed.comm.tls.{keys[present]}: /none/it: no such file or directory"
+            assert message.endswith(named)
 
 
 @pytest.mark.parametrize(
