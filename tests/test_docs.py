@@ -12,11 +12,13 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from blake3 import blake3
 
 from tests.cli_support import without
 
@@ -118,6 +120,31 @@ def test_links_lead_somewhere(page: str) -> None:
             if fragment not in map(anchor, _HEADING.findall(text)):
                 broken.append(link)
     assert broken == []
+
+
+def test_workload_of_the_documents_runs(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "workloads.md").read_text(encoding="utf-8")
+    (project,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    (source,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    ((group, entries),) = tomllib.loads(project)["project"]["entry-points"].items()
+    ((name, target),) = entries.items()
+    information = tmp_path / "example-1.0.dist-info"
+    information.mkdir()
+    (information / "METADATA").write_text("Name: example\nVersion: 1.0\n")
+    (information / "entry_points.txt").write_text(f"[{group}]\n{name} = {target}\n")
+    (tmp_path / f"{target.partition(':')[0]}.py").write_text(source)
+    (tmp_path / "text").write_text("b a\nb")
+    (tmp_path / "bytes").write_bytes(b"\xff")
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.entry", "compute", "run", "--workload", name, "text", "bytes"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "TB_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    digest = blake3(b"a\nb").hexdigest()
+    assert (done.returncode, done.stdout) == (7, f"{digest}  text\n")
+    assert done.stderr.startswith("error[usage]: bytes: not UTF-8\n")
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/commands.md"])
