@@ -1,6 +1,8 @@
 """`compute offer post|list|show|withdraw`."""
 
 import json
+import os
+import subprocess
 from typing import Any
 
 import pytest
@@ -283,3 +285,16 @@ def test_withdraw_of_many_tells_each(cli: Cli) -> None:
         "1 of 3 failed: 1 not_found\n",
     )
     assert {cli.offer(name)["state"] for name in ("o-1", "o-2")} == {"withdrawn"}
+
+
+def test_post_waits_for_what_a_shell_substitutes(cli: Cli) -> None:
+    """`<(…)` is a FIFO whose writer may take a while."""
+    reader, writer = os.pipe()
+    arguments = ("compute", "offer", "post", f"/dev/fd/{reader}")
+    process = cli.start(*arguments, pass_fds=[reader])
+    os.close(reader)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    os.write(writer, b'{"offer_id": "o", "provider": "p", "units": 1, "price_per_unit": 1}')
+    os.close(writer)
+    assert process.communicate(timeout=20) == (b"posted offer o\n", b"")
