@@ -53,9 +53,10 @@ def source_of(path: str) -> str:
 
 
 def _read_regular(path: str) -> bytes:
-    # O_NONBLOCK: opening a FIFO must not wait for a writer.
+    # O_NONBLOCK: opening a FIFO must not wait for a writer. Reading waits for one that is there.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise UsageError(f"{path}: is a directory")
+        os.set_blocking(descriptor, True)
         return file.read(SIZE_MAX + 1)
