@@ -25,7 +25,7 @@ def test_resolve_refuses_an_unknown_name_and_lists_the_known_ones(plugin: Module
     assert error.value.reason == "unknown_workload"
     assert error.value.message == (
         "unknown workload 'transcoding': known are absent, count, gpu_hash, inference, meddle, "
-        "meet, short_proof, text, transcode, unimportable, zeros"
+        "meet, short_proof, slow, text, transcode, unimportable, zeros"
     )
 
 
