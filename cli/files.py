@@ -6,7 +6,7 @@ import stat
 import sys
 from contextlib import suppress
 
-from compute_market.errors import BusyError, UsageError
+from compute_market.errors import BusyError, UsageError, legible
 
 SIZE_MAX = 64 * 2**20
 
@@ -41,6 +41,13 @@ def replace(path: str, text: str) -> None:
         raise UsageError(message) from error
 
 
+def check_text(text: str, what: str) -> str:
+    """The text. Raises UsageError unless it is UTF-8, as all must be that the market keeps."""
+    if legible(text) != text:
+        raise UsageError(f"{what} {text} is not UTF-8")
+    return text
+
+
 def source_of(path: str) -> str:
     return "stdin" if path == "-" else path
 
@@ -48,8 +55,8 @@ def source_of(path: str) -> str:
 def _read_regular(path: str) -> bytes:
     # O_NONBLOCK: opening a FIFO must not wait for a writer. Reading waits for one that is there.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    os.set_blocking(descriptor, True)
     with open(descriptor, "rb") as file:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise UsageError(f"{path}: is a directory")
+        os.set_blocking(descriptor, True)
         return file.read(SIZE_MAX + 1)

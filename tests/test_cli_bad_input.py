@@ -171,7 +171,7 @@ def test_wrong_type_in_an_offer(market: Cli, fields: dict[str, Any], says: str) 
 )
 def test_file_that_is_no_object(market: Cli, text: str) -> None:
     path = written(market, text)
-    for verb in (("compute", "submit"), ("compute", "offer", "post"), ("compute", "run")):
+    for verb in (("compute", "submit"), ("compute", "offer", "post")):
         refused(market, *verb, path, says=str(path))
 
 
@@ -399,7 +399,7 @@ def test_same_id_with_other_content(market: Cli) -> None:
 @pytest.mark.parametrize("pattern", ["[", '{"a":', '[{"a":'])
 def test_json_nested_ten_thousand_deep(market: Cli, pattern: str) -> None:
     path = written(market, pattern * 10_000)
-    for verb in (("compute", "submit"), ("compute", "offer", "post"), ("compute", "run")):
+    for verb in (("compute", "submit"), ("compute", "offer", "post")):
         refused(market, *verb, path, says=str(path))
     closing = {"[": "]", '{"a":': "}", '[{"a":': "}]"}[pattern]
     text = '{"capability": ' + pattern * 10_000 + "1" + closing * 10_000 + "}"
@@ -410,10 +410,9 @@ def test_json_nested_ten_thousand_deep(market: Cli, pattern: str) -> None:
 def test_invalid_utf_8(market: Cli, text: bytes) -> None:
     path = market.directory / "given.json"
     path.write_bytes(text)
-    for verb in (("compute", "submit"), ("compute", "offer", "post"), ("compute", "run")):
+    for verb in (("compute", "submit"), ("compute", "offer", "post")):
         refused(market, *verb, path, says="is not UTF-8")
-        if verb[-1] != "run":
-            refused(market, *verb, "-", says="is not UTF-8", stdin=text)
+        refused(market, *verb, "-", says="is not UTF-8", stdin=text)
     refused(market, "compute", "cancel", "-", says="is not UTF-8", stdin=b"j1\n\xff\n")
 
 
@@ -425,6 +424,76 @@ def test_lone_surrogates_in_json(market: Cli) -> None:
     refused(market, "compute", "submit", path, says="")
     path = written(market, json.dumps(JOB | {"workload": "\ud800"}))
     refused(market, "compute", "submit", path, says="")
+
+
+BAD = os.fsdecode(b"bad\xff")
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (
+            (
+                *("compute", "submit", "--job-id", "j9", "--buyer", "alice"),
+                *("--workload", "transcode", "--max-price", "100", "--slice", BAD),
+            ),
+            "options: the slice {directory}/bad\\xff",
+        ),
+        (("compute", "list", "--home", BAD), "the home directory {directory}/bad\\xff"),
+        (("compute", "run", BAD, "--home", BAD), "the home directory {directory}/bad\\xff"),
+        (("state", "init", "--home", BAD), "the home directory {directory}/bad\\xff"),
+        (("state", "backup", BAD + "2"), "the directory bad\\xff2"),
+        (("compute", "explain", BAD + "2"), "the job id bad\\xff2"),
+        (("compute-market", "settle", "dry-run", "--reason", BAD), "the reason bad\\xff"),
+    ],
+)
+def test_name_that_is_not_utf_8(market: Cli, command: tuple[str, ...], named: str) -> None:
+    market.slice(BAD)
+    text = f"{named.format(directory=market.directory)} is not UTF-8"
+    before = sorted(os.listdir(market.directory))
+    assert refused(market, *command, says=text).err == f"error[usage]: {text}\n"
+    assert refused_as_json(market, *command)["message"] == text
+    assert sorted(os.listdir(market.directory)) == before
+
+
+def refused_as_json(cli: Cli, *command: str) -> dict[str, Any]:
+    done = cli(*command, "--json")
+    assert (done.code, done.out) == (2, "")
+    return done.error
+
+
+@pytest.mark.parametrize("fields", [{}, {"slices": [{"path": "a.slice", "reference": HELLO}]}])
+def test_job_file_in_a_directory_that_is_not_utf_8(
+    market: Cli, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (market.directory / BAD).mkdir()
+    written(market, JOB | fields, f"{BAD}/given.json")
+    text = f"the slice {market.directory}/bad\\xff/a.slice is not UTF-8"
+    path = os.path.join(BAD, "given.json")
+    refused(market, "compute", "submit", path, says=f"error[usage]: bad\\xff/given.json: {text}")
+    monkeypatch.chdir(market.directory / BAD)
+    refused(market, "compute", "submit", "given.json", says=f"error[usage]: given.json: {text}")
+
+
+@pytest.mark.parametrize(
+    "command", [("compute", "submit"), ("compute", "offer", "post"), ("compute", "run")]
+)
+def test_missing_file_whose_name_is_not_utf_8(market: Cli, command: tuple[str, ...]) -> None:
+    refused(market, *command, f"{BAD}.json", says=": no such file")
+    error = refused_as_json(market, *command, f"{BAD}.json")
+    assert error["message"].startswith(("bad\\xff.json: ", "'bad\\udcff.json': "))
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_home_by_variable_that_is_not_utf_8(
+    cli: Cli, form: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.slice()
+    monkeypatch.setenv("TB_HOME", BAD)
+    short = cli.process("compute", "run", "a.slice", *form)
+    assert (short.code, short.out) == (2, "")
+    assert "bad\\xff is not UTF-8" in (short.error["message"] if form else short.err)
+    assert cli("compute", "run", "a.slice", *form) == short
 
 
 def test_config_with_an_unknown_key(market: Cli) -> None:

@@ -1,6 +1,8 @@
 """`compute submit`."""
 
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -359,3 +361,20 @@ def test_unknown_workload_names_those_there_are(cli: Cli) -> None:
     done = cli("compute", "submit", job_file(cli, workload="mine"))
     text = "unknown workload 'mine': known are gpu_hash, inference, transcode"
     assert (done.code, done.err) == (2, f"error[usage]: {text}\n")
+
+
+def test_submit_waits_for_a_writer_that_takes_its_time(cli: Cli) -> None:
+    """As in `compute submit <(…)`."""
+    path = job_file(cli, slices=[str(cli.slice())])
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with open(writing, "wb") as pipe:
+            pipe.write(path.read_bytes())
+
+    timer = threading.Timer(0.2, write)
+    timer.start()
+    done = cli("compute", "submit", f"/dev/fd/{reading}", "--wait")
+    timer.join()
+    os.close(reading)
+    assert (done.code, done.err) == (0, "")
