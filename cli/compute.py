@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cli import bulk, hot, options
+from cli import bulk, files, hot, options
 from cli.render import Listing, emit, fields, note, shown, write_json, write_line
 from cli.session import Session
 from compute_market import decisions, jobs, offers, scheduler, settlement
@@ -249,6 +249,7 @@ def _jobs(txn: Txn, job_ids: list[str]) -> list[Job]:
 def _draft_from_file(target: str) -> Job | None:
     """The job a file describes, or None when the text is no file."""
     if not os.path.isfile(target):
+        files.check_text(target, "the job id")
         return None
     from cli.submit import draft_of
 

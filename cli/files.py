@@ -6,7 +6,7 @@ import stat
 import sys
 from contextlib import suppress
 
-from compute_market.errors import BusyError, UsageError
+from compute_market.errors import BusyError, UsageError, legible
 
 SIZE_MAX = 64 * 2**20
 
@@ -39,6 +39,13 @@ def replace(path: str, text: str) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BusyError(message, hint="free some disk space and try again") from error
         raise UsageError(message) from error
+
+
+def check_text(text: str, what: str) -> str:
+    """The text. Raises UsageError unless it is UTF-8, as all must be that the market keeps."""
+    if legible(text) != text:
+        raise UsageError(f"{what} {text} is not UTF-8")
+    return text
 
 
 def source_of(path: str) -> str:

@@ -21,16 +21,17 @@ def _completed(find: Callable[[Txn, bytes], Iterable[str]], incomplete: str) -> 
     """Ids that begin with a text, from a short read. Completion never fails and never prints."""
     from cli.session import Session
 
-    with Session.begin({"home": os.environ.get("TB_HOME")}) as session:
-        if not os.path.exists(os.path.join(session.store_path, "data.mdb")):
-            return []
-        try:
+    prefix = incomplete.encode(errors="surrogateescape")
+    try:
+        with Session.begin({"home": os.environ.get("TB_HOME")}) as session:
+            if not os.path.exists(os.path.join(session.store_path, "data.mdb")):
+                return []
             found = session.store.view(
-                lambda txn: list(islice(find(txn, incomplete.encode()), COMPLETIONS_MAX)), now_ms=0
+                lambda txn: list(islice(find(txn, prefix), COMPLETIONS_MAX)), now_ms=0
             )
-        except MarketError:
-            return []
-        return sorted(found)
+            return sorted(found)
+    except MarketError:
+        return []
 
 
 def _live_jobs(txn: Txn, prefix: bytes) -> Iterator[str]:

@@ -10,6 +10,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cli import files
 from compute_market import cancellations, config, lifecycle
 from compute_market.config import Config
 from compute_market.errors import BusyError, UsageError
@@ -265,4 +266,4 @@ def now_ms() -> int:
 
 def _home(option: str | None) -> str:
     home = option or os.environ.get("TB_HOME") or "~/.the_block"
-    return os.path.abspath(os.path.expanduser(home))
+    return files.check_text(os.path.abspath(os.path.expanduser(home)), "the home directory")

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cli import files
 from cli.render import emit, fields
 from cli.session import Session, now_ms
 from compute_market import settlement
@@ -42,6 +43,7 @@ def dry_run(
 ) -> None:
     """Stop moving money. Receipts of funded jobs wait until the mode is real again."""
     config = Session.of(ctx).config
+    files.check_text(reason, "the reason")
     _change(ctx, lambda txn: settlement.to_dry_run(txn, config, reason)[1])
 
 

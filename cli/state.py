@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import market
+from cli import files, market
 from cli.render import Listing, emit
 from cli.session import Session
 from compute_market.errors import UsageError
@@ -42,7 +42,7 @@ def backup(
     The copy is a home directory of its own: `tb-cli --home DIR compute-market audit`.
     """
     session = Session.of(ctx)
-    path = os.path.join(target, "market")
+    path = os.path.join(files.check_text(target, "the directory"), "market")
     try:
         os.makedirs(target, mode=0o700)
         os.mkdir(path, mode=0o700)

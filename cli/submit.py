@@ -23,7 +23,9 @@ class Prepared:
 
     def __init__(self, request: JobRequest, directory: str) -> None:
         self.request = request
-        self.directory = directory  # slice paths are relative to it
+        entries = request.slice_requests()
+        # Slice paths are relative to the directory of the file.
+        self.paths = [os.path.abspath(os.path.join(directory, entry.path)) for entry in entries]
         self.inputs: list[Slice] = []
         self.error: MarketError | None = None
 
@@ -130,14 +132,13 @@ def submit(
 def measure(item: Prepared, runner: Runner) -> None:
     """Fill in path, length and reference of every slice; the slow part, outside any transaction."""
     requests = item.request.slice_requests()
-    located = [os.path.abspath(os.path.join(item.directory, entry.path)) for entry in requests]
     unknown = [
-        path for path, entry in zip(located, requests, strict=True) if entry.reference is None
+        path for path, entry in zip(item.paths, requests, strict=True) if entry.reference is None
     ]
     try:
         resolve(item.request.workload)
         hashed = runner.run(item.request.workload, unknown, now_ms=now_ms())
-        for path, entry in zip(located, requests, strict=True):
+        for path, entry in zip(item.paths, requests, strict=True):
             if entry.reference is not None:
                 item.inputs.append(Slice(path, _length(path), bytes.fromhex(entry.reference)))
                 continue
@@ -188,7 +189,10 @@ def _request(
         document = {name: value for name, value in document.items() if name != "deadline"}
     merged = document | chosen
     options.merge_capability(merged, capability)
-    return Prepared(build(merged, JobRequest, source), directory)
+    prepared = Prepared(build(merged, JobRequest, source), directory)
+    for path in prepared.paths:
+        files.check_text(path, f"{source}: the slice")
+    return prepared
 
 
 def _length(path: str) -> int:

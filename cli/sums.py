@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from cli.progress import Progress
-from compute_market.errors import UsageError
+from compute_market.errors import UsageError, legible
 from compute_market.proofs import Result
 from compute_market.runner import Runner
 
@@ -56,9 +56,9 @@ def _hasher() -> "AbstractContextManager[Hasher | None]":
     """What `hashing.hasher` gives, with nothing imported where there is nothing to look at."""
     home = os.path.expanduser(os.environ.get("TB_HOME") or "~/.the_block")
     settings = ("config.toml", "calibration.json")
-    if "TB_BACKEND" not in os.environ and not any(
-        os.path.exists(os.path.join(home, name)) for name in settings
-    ):
+    # A name that does not print may be no text, which the session has a word to say about.
+    plain = home.isprintable() and "TB_BACKEND" not in os.environ
+    if plain and not any(os.path.exists(os.path.join(home, name)) for name in settings):
         return nullcontext()
     from cli import hashing
     from cli.session import Session
@@ -97,8 +97,7 @@ def write(
                 from cli.bulk import Outcome
 
                 said = said or report(len(paths))
-                name = os.fsencode(path).decode(errors="backslashreplace")
-                document = {"path": name, "digest": digest.hex(), "bytes": length}
+                document = {"path": legible(path), "digest": digest.hex(), "bytes": length}
                 said.add(Outcome(path, "", document, error))
         finally:
             _print(lines)

@@ -32,12 +32,27 @@ EXIT_CODES = (
 )
 
 
+def legible(text: str) -> str:
+    """The text with a backslash escape for every byte that was no UTF-8, as in names of files.
+
+    Such bytes come as halves of surrogate pairs, which nothing can encode.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        except UnicodeEncodeError:
+            return text.encode(errors="backslashreplace").decode()
+    return text
+
+
 class MarketError(Exception):
     """An error an operator can act on.
 
     `token` names the row of `EXIT_CODES`; `reason` narrows it down (`insufficient_funds`,
     `key_collision`, …) where scripts need to tell causes apart; `details` are further fields of
-    the JSON form.
+    the JSON form. Message and hint are made `legible`, so that they can be written anywhere.
     """
 
     token = "internal"
@@ -47,9 +62,9 @@ class MarketError(Exception):
     def __init__(
         self, message: str, *, hint: str | None = None, reason: str | None = None, **details: Any
     ) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = legible(message)
+        super().__init__(self.message)
+        self.hint = hint and legible(hint)
         self.reason = reason
         self.details = details
 

@@ -427,6 +427,76 @@ def test_lone_surrogates_in_json(market: Cli) -> None:
     refused(market, "compute", "submit", path, says="")
 
 
+BAD = os.fsdecode(b"bad\xff")
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (
+            (
+                *("compute", "submit", "--job-id", "j9", "--buyer", "alice"),
+                *("--workload", "transcode", "--max-price", "100", "--slice", BAD),
+            ),
+            "options: the slice {directory}/bad\\xff",
+        ),
+        (("compute", "list", "--home", BAD), "the home directory {directory}/bad\\xff"),
+        (("compute", "run", BAD, "--home", BAD), "the home directory {directory}/bad\\xff"),
+        (("state", "init", "--home", BAD), "the home directory {directory}/bad\\xff"),
+        (("state", "backup", BAD + "2"), "the directory bad\\xff2"),
+        (("compute", "explain", BAD + "2"), "the job id bad\\xff2"),
+        (("compute-market", "settle", "dry-run", "--reason", BAD), "the reason bad\\xff"),
+    ],
+)
+def test_name_that_is_not_utf_8(market: Cli, command: tuple[str, ...], named: str) -> None:
+    market.slice(BAD)
+    text = f"{named.format(directory=market.directory)} is not UTF-8"
+    before = sorted(os.listdir(market.directory))
+    assert refused(market, *command, says=text).err == f"error[usage]: {text}\n"
+    assert refused_as_json(market, *command)["message"] == text
+    assert sorted(os.listdir(market.directory)) == before
+
+
+def refused_as_json(cli: Cli, *command: str) -> dict[str, Any]:
+    done = cli(*command, "--json")
+    assert (done.code, done.out) == (2, "")
+    return done.error
+
+
+@pytest.mark.parametrize("fields", [{}, {"slices": [{"path": "a.slice", "reference": HELLO}]}])
+def test_job_file_in_a_directory_that_is_not_utf_8(
+    market: Cli, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (market.directory / BAD).mkdir()
+    written(market, JOB | fields, f"{BAD}/given.json")
+    text = f"the slice {market.directory}/bad\\xff/a.slice is not UTF-8"
+    path = os.path.join(BAD, "given.json")
+    refused(market, "compute", "submit", path, says=f"error[usage]: bad\\xff/given.json: {text}")
+    monkeypatch.chdir(market.directory / BAD)
+    refused(market, "compute", "submit", "given.json", says=f"error[usage]: given.json: {text}")
+
+
+@pytest.mark.parametrize(
+    "command", [("compute", "submit"), ("compute", "offer", "post"), ("compute", "run")]
+)
+def test_missing_file_whose_name_is_not_utf_8(market: Cli, command: tuple[str, ...]) -> None:
+    refused(market, *command, f"{BAD}.json", says=": no such file")
+    error = refused_as_json(market, *command, f"{BAD}.json")
+    assert error["message"].startswith(("bad\\xff.json: ", "'bad\\udcff.json': "))
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_home_by_variable_that_is_not_utf_8(
+    cli: Cli, form: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.slice()
+    monkeypatch.setenv("TB_HOME", BAD)
+    short = cli.process("compute", "run", "a.slice", *form)
+    assert (short.code, short.out) == (2, "")
+    assert "bad\\xff is not UTF-8" in (short.error["message"] if form else short.err)
+    assert cli("compute", "run", "a.slice", *form) == short
+
+
 def test_config_with_an_unknown_key(market: Cli) -> None:
     path = market.home / "config.toml"
     path.write_text("# mine\nmin_capcity = 10\n")

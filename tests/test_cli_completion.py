@@ -33,6 +33,13 @@ def test_completes_job_ids(cli: Cli, verb: str) -> None:
     assert complete(cli, f"tb-cli compute {verb} a") == (0, "alpha\napple\n", "")
 
 
+def test_completes_nothing_where_a_name_is_not_utf_8(cli: Cli) -> None:
+    cli.active("alpha")
+    bad = os.fsdecode(b"\xff")
+    assert complete(cli, f"tb-cli compute cancel {bad}") == (0, "\n", "")
+    assert complete(cli, "tb-cli compute cancel a", TB_HOME=bad) == (0, "\n", "")
+
+
 def test_completes_every_further_id(cli: Cli) -> None:
     cli.active("alpha", "beta")
     code, out, err = complete(cli, "tb-cli compute cancel alpha b")
