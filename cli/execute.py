@@ -113,7 +113,9 @@ def run(
     paths: Annotated[
         list[str], typer.Argument(metavar="FILE…", help="Slices, job files, or - for stdin.")
     ],
-    workload: Annotated[str, typer.Option(help="What to run.")] = "transcode",
+    workload: Annotated[
+        str | None, typer.Option(help="What to run. [a job file's own, else transcode]")
+    ] = None,
     backend: options.Backend = None,
     workers: Workers = None,
     where: Where = "threads",
@@ -122,7 +124,8 @@ def run(
 ) -> int:
     """Run a workload over slice files, with no market: prints `<hex>  <path>` as b3sum does.
 
-    A FILE that ends in .json and lists slices stands for those slices.
+    A FILE that ends in .json and holds a JSON object with `slices` stands for those slices, run
+    with the `workload` it names. Any other FILE is a slice itself.
     """
     session = Session.of(ctx)
 

@@ -10,18 +10,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from io import TextIOWrapper
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from cli.progress import Progress
-from compute_market.errors import UsageError, legible
+from compute_market.errors import MarketError, legible
 from compute_market.proofs import Result
 from compute_market.runner import Runner
+from compute_market.workloads import resolve
 
 if TYPE_CHECKING:
     from cli.bulk import Report
+    from cli.job_files import Part
     from compute_market.hashing.hasher import Hasher
 
 _LINES_PER_WRITE = 128
+_USUAL_WORKLOAD = "transcode"
 
 
 def run(arguments: list[str]) -> int | None:
@@ -49,7 +53,7 @@ def run(arguments: list[str]) -> int | None:
             return Report(session, total, jsonl="--jsonl" in options, aside=True)
 
     with _hasher() as hasher, Runner(hasher=hasher, may_fork=True) as runner:
-        return write(runner, "transcode", paths, report, as_text=not options)
+        return write(runner, None, paths, report, as_text=not options)
 
 
 def _hasher() -> "AbstractContextManager[Hasher | None]":
@@ -68,7 +72,7 @@ def _hasher() -> "AbstractContextManager[Hasher | None]":
 
 def write(
     runner: Runner,
-    workload: str,
+    workload: str | None,
     paths: list[str],
     report: "Callable[[int], Report]",
     *,
@@ -76,19 +80,24 @@ def write(
 ) -> int:
     """Print what the workload makes of each file, and return the exit code.
 
-    `report` begins the report on so many items. It is called, and all that it takes imported, only
-    if there is something to say that is no line of text: a failure, or any result as JSON.
+    Without a `workload` the slices of a job file are run with the job's own. `report` begins the
+    report on so many items. It is called, and all that it takes imported, only if there is
+    something to say that is no line of text: a failure, or any result as JSON.
     """
+    parts = [(_USUAL_WORKLOAD if workload is None else workload, paths)]
     # As with the options: one search, and most often there is nothing to look at more closely.
     if ".json\0" in "\0".join([*paths, ""]):
-        paths = list(_expanded(paths))
+        from cli.job_files import expanded
+
+        parts = expanded(paths, workload, _USUAL_WORKLOAD)
+        paths = [path for _, part in parts for path in part]
     said = None if as_text else report(len(paths))
     lines: list[str] = []
     # Whoever watches sees every line at once. In a pipe many are written together.
     lines_max = 1 if sys.stdout.isatty() else _LINES_PER_WRITE
     with Progress(lambda: _length(paths)) as progress:
         try:
-            for path, digest, length, error in _results(runner, workload, paths, progress):
+            for path, digest, length, error in _results(runner, parts, progress):
                 if error is None and as_text:
                     lines.append(_line(path, digest.hex()))
                     if len(lines) >= lines_max:
@@ -113,20 +122,19 @@ def _print(lines: list[str]) -> None:
     sys.stdout.write(text)
 
 
-def _results(
-    runner: Runner, workload: str, paths: list[str], progress: Progress
-) -> Iterator[Result]:
-    """Results in the order of the paths; stdin takes its turn between the files."""
-    if "-" not in paths:
-        return runner.run(workload, paths, now_ms=_now_ms(), progress=progress)
-    return _with_stdin(runner, workload, paths, progress)
+def _results(runner: Runner, parts: "list[Part]", progress: Progress) -> Iterator[Result]:
+    """Results in the order of the paths; stdin takes its turn between the files.
+
+    Raises UsageError for a workload that there is not, before any file is read.
+    """
+    if len(parts) == 1 and "-" not in parts[0][1]:
+        return runner.run(*parts[0], now_ms=_now_ms(), progress=progress)
+    for workload in dict.fromkeys(name for name, _ in parts):
+        resolve(workload)
+    return _in_turn(runner, parts, progress)
 
 
-def _with_stdin(
-    runner: Runner, workload: str, paths: list[str], progress: Progress
-) -> Iterator[Result]:
-    from compute_market.hashing.cpu import hash_stream
-
+def _in_turn(runner: Runner, parts: "list[Part]", progress: Progress) -> Iterator[Result]:
     before = 0  # bytes of what is done with
 
     def further(count: int) -> None:
@@ -137,38 +145,26 @@ def _with_stdin(
         before += count
         progress(before)
 
-    start = 0
-    while start < len(paths):
-        stop = paths.index("-", start) if "-" in paths[start:] else len(paths)
-        part = paths[start:stop]
-        length = 0
-        for result in runner.run(workload, part, now_ms=_now_ms(), progress=further):
-            length += result.length
-            yield result
-        before += length
-        if stop < len(paths):
-            yield Result("-", *hash_stream(sys.stdin.buffer, advance))
-        start = stop + 1
+    for workload, paths in parts:
+        for is_stdin, stretch in groupby(paths, "-".__eq__):
+            if is_stdin:
+                for _ in stretch:
+                    yield _of_stdin(advance)
+                continue
+            length = 0
+            for result in runner.run(workload, list(stretch), now_ms=_now_ms(), progress=further):
+                length += result.length
+                yield result
+            before += length
 
 
-def _expanded(paths: list[str]) -> Iterator[str]:
-    """The paths, with the slices of a job file in the place of its own."""
-    from cli import files
-    from compute_market.requests import SliceList, build, parse
+def _of_stdin(advance: Callable[[int], None]) -> Result:
+    from compute_market.hashing.cpu import hash_stream
 
-    for path in paths:
-        if not path.endswith(".json"):
-            yield path
-            continue
-        document = parse(files.read(path), path)
-        if not document.get("slices"):
-            raise UsageError(f"{path}: lists no slices")
-        slices = build({"slices": document["slices"]}, SliceList, path).slices
-        for entry in slices:
-            inner = entry if isinstance(entry, str) else entry.path
-            # A slice of that name is a file, not stdin.
-            directory = os.path.dirname(path) or ("." if inner == "-" else "")
-            yield os.path.join(directory, inner)
+    try:
+        return Result("-", *hash_stream(sys.stdin.buffer, advance))
+    except MarketError as error:
+        return Result("-", b"", 0, error)
 
 
 def _length(paths: list[str]) -> int | None:

@@ -65,9 +65,10 @@ class SliceRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SliceList(Struct, frozen=True):
-    """The slices of a job file, whatever else is in it."""
+    """The slices of a job file and what to run over them, whatever else is in it."""
 
     slices: Annotated[list[str | SliceRequest], Meta(min_length=1)]
+    workload: str | UnsetType = UNSET
 
 
 class JobRequest(Struct, frozen=True, forbid_unknown_fields=True):

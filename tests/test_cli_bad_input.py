@@ -171,7 +171,7 @@ def test_wrong_type_in_an_offer(market: Cli, fields: dict[str, Any], says: str) 
 )
 def test_file_that_is_no_object(market: Cli, text: str) -> None:
     path = written(market, text)
-    for verb in (("compute", "submit"), ("compute", "offer", "post"), ("compute", "run")):
+    for verb in (("compute", "submit"), ("compute", "offer", "post")):
         refused(market, *verb, path, says=str(path))
 
 
@@ -399,7 +399,7 @@ def test_same_id_with_other_content(market: Cli) -> None:
 @pytest.mark.parametrize("pattern", ["[", '{"a":', '[{"a":'])
 def test_json_nested_ten_thousand_deep(market: Cli, pattern: str) -> None:
     path = written(market, pattern * 10_000)
-    for verb in (("compute", "submit"), ("compute", "offer", "post"), ("compute", "run")):
+    for verb in (("compute", "submit"), ("compute", "offer", "post")):
         refused(market, *verb, path, says=str(path))
     closing = {"[": "]", '{"a":': "}", '[{"a":': "}]"}[pattern]
     text = '{"capability": ' + pattern * 10_000 + "1" + closing * 10_000 + "}"
@@ -410,10 +410,9 @@ def test_json_nested_ten_thousand_deep(market: Cli, pattern: str) -> None:
 def test_invalid_utf_8(market: Cli, text: bytes) -> None:
     path = market.directory / "given.json"
     path.write_bytes(text)
-    for verb in (("compute", "submit"), ("compute", "offer", "post"), ("compute", "run")):
+    for verb in (("compute", "submit"), ("compute", "offer", "post")):
         refused(market, *verb, path, says="is not UTF-8")
-        if verb[-1] != "run":
-            refused(market, *verb, "-", says="is not UTF-8", stdin=text)
+        refused(market, *verb, "-", says="is not UTF-8", stdin=text)
     refused(market, "compute", "cancel", "-", says="is not UTF-8", stdin=b"j1\n\xff\n")
 
 

@@ -1,6 +1,9 @@
 """`compute execute|prove|run`."""
 
 import json
+import os
+import subprocess
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -350,9 +353,6 @@ def test_run_takes_the_slices_of_a_job_file(cli: Cli) -> None:
     path.write_text(json.dumps({"job_id": "x", "slices": ["a.slice", {"path": "a.slice"}]}))
     name = cli.directory / "a.slice"
     assert cli.ok("compute", "run", path) == f"{HELLO}  {name}\n" * 2
-    path.write_text("{}")
-    done = cli("compute", "run", path)
-    assert done == (2, "", f"error[usage]: {path}: lists no slices\n")
 
 
 def test_run_as_json(cli: Cli) -> None:
@@ -393,9 +393,6 @@ def test_run_of_an_unknown_workload_is_usage(cli: Cli) -> None:
 
 
 def test_run_prints_names_that_are_not_utf_8_as_they_are(cli: Cli) -> None:
-    import os
-    import subprocess
-
     names = [b"a.slice", b"b\xff.slice", b"c.slice"]
     for name in names:
         with open(os.fsencode(cli.directory) + b"/" + name, "wb") as file:
@@ -418,3 +415,131 @@ def test_run_of_a_job_file_takes_a_slice_called_dash_for_a_file(cli: Cli) -> Non
     cli.slice("-", b"hello")
     cli.slice("job.json", json.dumps({"slices": ["-"]}).encode())
     assert cli.ok("compute", "run", "job.json", stdin=b"not this") == f"{HELLO}  ./-\n"
+
+
+ZEROS = "00" * 32
+
+
+def job_file(cli: Cli, name: str = "job.json", **fields: Any) -> str:
+    cli.slice()
+    cli.slice(name, json.dumps({"slices": ["a.slice"]} | fields).encode())
+    return name
+
+
+@pytest.mark.parametrize(
+    ("own", "options", "digest"),
+    [
+        ({"workload": "zeros"}, (), ZEROS),
+        ({"workload": "inference"}, (), HELLO),
+        ({}, (), HELLO),
+        ({"workload": "zeros"}, ("--workload", "inference"), HELLO),
+        ({"workload": "inference"}, ("--workload", "zeros"), ZEROS),
+        ({}, ("--workload", "zeros"), ZEROS),
+        ({"workload": "nope"}, ("--workload", "zeros"), ZEROS),
+        ({"workload": 5}, ("--workload", "zeros"), ZEROS),
+    ],
+)
+def test_run_of_a_job_file_runs_its_workload_unless_told_otherwise(
+    cli: Cli, plugin: ModuleType, own: dict[str, Any], options: tuple[str, ...], digest: str
+) -> None:
+    path = job_file(cli, **own)
+    assert cli.ok("compute", "run", path, *options) == f"{digest}  a.slice\n"
+
+
+def test_run_of_several_workloads_keeps_the_order(cli: Cli, plugin: ModuleType) -> None:
+    slices = ["a.slice", "b.slice"]
+    cli.slice("b.slice", b"")
+    zeros = job_file(cli, "zeros.json", slices=slices, workload="zeros")
+    hashed = job_file(cli, "hashed.json", slices=slices, workload="gpu_hash")
+    words = (zeros, "a.slice", zeros, "-", zeros, "nope", hashed, "b.slice")
+    done = cli("compute", "run", *words, stdin=b"hello")
+    both_zeros = f"{ZEROS}  a.slice\n{ZEROS}  b.slice\n"
+    both = f"{HELLO}  a.slice\n{EMPTY}  b.slice\n"
+    assert done == (
+        7,
+        f"{both_zeros}{HELLO}  a.slice\n{both_zeros}{HELLO}  -\n{both_zeros}{both}"
+        f"{EMPTY}  b.slice\n",
+        "error[usage]: nope: no such file\n1 of 12 failed: 1 usage\n",
+    )
+
+
+@pytest.mark.parametrize("others", [(), ("a.slice",), ("-",)])
+def test_run_of_a_job_file_with_an_unknown_workload_runs_nothing(
+    cli: Cli, others: tuple[str, ...]
+) -> None:
+    done = cli("compute", "run", *others, job_file(cli, workload="nope"))
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error[usage]: unknown workload 'nope': known are ")
+    done = cli("compute", "run", *others, "job.json", "--json")
+    assert (done.code, done.out, done.error["reason"]) == (2, "", "unknown_workload")
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"slices": []}, "lists no slices"),
+        ({"slices": None}, "lists no slices"),
+        ({"slices": ""}, "lists no slices"),
+        ({"slices": "a.slice"}, "Expected `array`, got `str` - at `$.slices`"),
+        ({"slices": {"a": "b"}}, "Expected `array`, got `object` - at `$.slices`"),
+        ({"slices": [5]}, "Expected `str | object`, got `int` - at `$.slices[0]`"),
+        ({"workload": 5}, "Expected `str`, got `int` - at `$.workload`"),
+        ({"workload": None}, "Expected `str`, got `null` - at `$.workload`"),
+    ],
+)
+def test_run_of_a_job_file_that_is_wrong_runs_nothing(
+    cli: Cli, fields: dict[str, Any], says: str
+) -> None:
+    done = cli("compute", "run", "a.slice", job_file(cli, **fields))
+    assert done == (2, "", f"error[usage]: job.json: {says}\n")
+
+
+def test_run_of_a_job_file_with_slices_given_twice_runs_nothing(cli: Cli) -> None:
+    cli.slice("job.json", b'{"slices": ["a"], "slices": ["b"]}')
+    done = cli("compute", "run", "job.json")
+    assert done == (2, "", "error[usage]: job.json: the key 'slices' is given twice\n")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b'{"slices": ["a.slice"]', b"{}", b"[]", b'["slices"]', b'"slices"', b"5"),
+        *(b"null", b'{"slice": ["a.slice"]}', b'{"a": {"slices": []}}', b"\xff", b"\0"),
+        *(b"[" * 100_000, b'{"_slices": ["a.slice"]}', b"9" * 5000),
+    ],
+    ids=lambda content: content.decode(errors="replace")[:30],
+)
+def test_run_hashes_a_json_file_that_is_no_job_as_any_other(cli: Cli, content: bytes) -> None:
+    cli.slice("a.slice", content)
+    cli.slice("other.json", content)
+    expected = cli.ok("compute", "run", "a.slice")[:64]
+    assert cli.ok("compute", "run", "other.json") == f"{expected}  other.json\n"
+
+
+def test_run_hashes_a_job_file_that_is_too_long_as_any_other(cli: Cli) -> None:
+    content = json.dumps({"slices": ["a.slice"]}).encode().ljust(64 * MIB + 1)
+    cli.slice("long.json", content)
+    expected = cli.ok("compute", "run", "-", stdin=content)[:64]
+    assert cli.ok("compute", "run", "long.json") == f"{expected}  long.json\n"
+
+
+def missing(path: Path) -> str:
+    return "no such file"
+
+
+def directory(path: Path) -> str:
+    path.mkdir()
+    return "not a regular file but a directory"
+
+
+def fifo(path: Path) -> str:
+    os.mkfifo(path)
+    return "not a regular file but a FIFO"
+
+
+@pytest.mark.parametrize("bad", [missing, directory, fifo])
+def test_run_goes_on_after_a_json_file_that_cannot_be_read(cli: Cli, bad: Any) -> None:
+    text = f"error[usage]: bad.json: {bad(cli.directory / 'bad.json')}\n"
+    assert cli("compute", "run", "bad.json") == (2, "", text)
+    done = cli("compute", "run", job_file(cli), "bad.json", "a.slice")
+    assert done == (7, f"{HELLO}  a.slice\n" * 2, f"{text}1 of 3 failed: 1 usage\n")
