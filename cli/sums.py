@@ -14,10 +14,10 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from cli.progress import Progress
-from compute_market.errors import MarketError, legible
+from compute_market.errors import MarketError, UsageError, legible
 from compute_market.proofs import Result
 from compute_market.runner import Runner
-from compute_market.workloads import resolve
+from compute_market.workloads import BUILT_IN, resolve
 
 if TYPE_CHECKING:
     from cli.bulk import Report
@@ -149,7 +149,7 @@ def _in_turn(runner: Runner, parts: "list[Part]", progress: Progress) -> Iterato
         for is_stdin, stretch in groupby(paths, "-".__eq__):
             if is_stdin:
                 for _ in stretch:
-                    yield _of_stdin(advance)
+                    yield _of_stdin(workload, advance)
                 continue
             length = 0
             for result in runner.run(workload, list(stretch), now_ms=_now_ms(), progress=further):
@@ -158,10 +158,18 @@ def _in_turn(runner: Runner, parts: "list[Part]", progress: Progress) -> Iterato
             before += length
 
 
-def _of_stdin(advance: Callable[[int], None]) -> Result:
+def _of_stdin(workload: str, advance: Callable[[int], None]) -> Result:
     from compute_market.hashing.cpu import hash_stream
 
     try:
+        # What stands in for a stream that the process was started without (`cli.entry`).
+        if getattr(sys.stdin, "name", None) == os.devnull:
+            raise UsageError("-: standard input is closed", reason="unreadable")
+        if workload not in BUILT_IN:
+            raise UsageError(
+                f"-: workload {workload!r} runs over files, not over standard input",
+                hint="write it to a file first",
+            )
         return Result("-", *hash_stream(sys.stdin.buffer, advance))
     except MarketError as error:
         return Result("-", b"", 0, error)

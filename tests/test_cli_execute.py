@@ -543,3 +543,27 @@ def test_run_goes_on_after_a_json_file_that_cannot_be_read(cli: Cli, bad: Any) -
     assert cli("compute", "run", "bad.json") == (2, "", text)
     done = cli("compute", "run", job_file(cli), "bad.json", "a.slice")
     assert done == (7, f"{HELLO}  a.slice\n" * 2, f"{text}1 of 3 failed: 1 usage\n")
+
+
+def test_run_of_another_workload_over_stdin_is_usage(cli: Cli, plugin: ModuleType) -> None:
+    done = cli("compute", "run", "-", "--workload", "zeros", stdin=b"hello")
+    text = "error[usage]: -: workload 'zeros' runs over files, not over standard input\n"
+    assert done == (2, "", f"{text}hint: write it to a file first\n")
+
+
+@pytest.mark.parametrize("options", ["", " --workers 1"])
+def test_run_of_stdin_that_is_closed_is_usage(cli: Cli, options: str) -> None:
+    cli.slice()
+
+    def run(words: str) -> tuple[int, str, str]:
+        line = f'"$0" -m cli.entry compute run{options} {words} <&-'
+        shell = ["bash", "-c", line, cli.command()[0]]
+        done = subprocess.run(shell, capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout, done.stderr
+
+    text = "error[usage]: -: standard input is closed\n"
+    assert run("-") == (2, "", text)
+    assert run("- a.slice") == (7, f"{HELLO}  a.slice\n", f"{text}1 of 2 failed: 1 usage\n")
+    code, out, err = run("- --json")
+    assert (code, out, json.loads(err)["error"]) == (2, "", "usage")
+    assert run("a.slice") == (0, f"{HELLO}  a.slice\n", "")
