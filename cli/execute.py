@@ -138,7 +138,8 @@ def run(
         hashing.hasher(session, backend, here=pool is None) as hasher,
         Runner(workers, pool, hasher=hasher, may_fork=not session.is_open) as runner,
     ):
-        return sums.write(runner, workload, paths, report, as_text=not (jsonl or session.json))
+        as_text = not (jsonl or session.json)
+        return sums.write(runner, workload, paths, report, as_text=as_text, color=session.color)
 
 
 @contextmanager

@@ -3,7 +3,10 @@
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from threading import Timer
 
 _AFTER_S = 0.5
 
@@ -12,43 +15,66 @@ class Progress:
     """Called with the bytes done so far; use it in a `with` statement.
 
     `total` is the number of bytes to do, if known: then the time left is shown. It may be a
-    function that finds out, which is called only if the bar is shown.
+    function that finds out, which is called only if the bar is shown. With `silent`, for work that
+    may not call for long, the bar shows all the same. That takes a thread, so do not ask for it
+    where processes are forked.
     """
 
-    def __init__(self, total: int | Callable[[], int | None] | None = None) -> None:
+    def __init__(
+        self,
+        total: int | Callable[[], int | None] | None = None,
+        *,
+        color: bool = True,
+        silent: bool = False,
+    ) -> None:
         self._total = total
+        self._color = color
+        self._bytes_done = 0
         self._bar: Any = None
         self._task: Any = None
-        self._shows_from = time.monotonic() + _AFTER_S if sys.stderr.isatty() else float("inf")
+        self._timer: Timer | None = None
+        shows = sys.stderr.isatty()
+        self._shows_from = time.monotonic() + _AFTER_S if shows and not silent else float("inf")
+        self._takes_timer = shows and silent
 
     def __enter__(self) -> "Progress":
+        if self._takes_timer:
+            from threading import Timer
+
+            self._timer = Timer(_AFTER_S, self._start)
+            self._timer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
         if self._bar is not None:
             self._bar.stop()
 
     def __call__(self, bytes_done: int) -> None:
+        self._bytes_done = bytes_done
         if self._bar is None:
             if time.monotonic() < self._shows_from:
                 return
-            self._start(bytes_done)
+            self._start()
         self._bar.update(self._task, completed=bytes_done)
 
-    def _start(self, bytes_done: int) -> None:
+    def _start(self) -> None:
         from rich import progress
         from rich.console import Console
 
         total = self._total() if callable(self._total) else self._total
-        self._bar = progress.Progress(
+        bar = progress.Progress(
             progress.BarColumn(),
             progress.DownloadColumn(binary_units=True),
             progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(),
-            console=Console(stderr=True),
+            console=Console(stderr=True, no_color=None if self._color else True),
             transient=True,
             # On the same terminal lines go above the bar; those for a file must get there.
             redirect_stdout=sys.stdout.isatty(),
         )
-        self._task = self._bar.add_task("", total=total, completed=bytes_done)
-        self._bar.start()
+        self._task = bar.add_task("", total=total, completed=self._bytes_done)
+        self._bar = bar
+        bar.start()

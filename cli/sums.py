@@ -53,7 +53,8 @@ def run(arguments: list[str]) -> int | None:
             return Report(session, total, jsonl="--jsonl" in options, aside=True)
 
     with _hasher() as hasher, Runner(hasher=hasher, may_fork=True) as runner:
-        return write(runner, None, paths, report, as_text=not options)
+        color = "NO_COLOR" not in os.environ
+        return write(runner, None, paths, report, as_text=not options, color=color)
 
 
 def _hasher() -> "AbstractContextManager[Hasher | None]":
@@ -77,6 +78,7 @@ def write(
     report: "Callable[[int], Report]",
     *,
     as_text: bool,
+    color: bool,
 ) -> int:
     """Print what the workload makes of each file, and return the exit code.
 
@@ -95,7 +97,9 @@ def write(
     lines: list[str] = []
     # Whoever watches sees every line at once. In a pipe many are written together.
     lines_max = 1 if sys.stdout.isatty() else _LINES_PER_WRITE
-    with Progress(lambda: _length(paths)) as progress:
+    # Of other workloads nothing is known but that they run in threads.
+    silent = any(name not in BUILT_IN for name, _ in parts)
+    with Progress(lambda: _length(paths), color=color, silent=silent) as progress:
         try:
             for path, digest, length, error in _results(runner, parts, progress):
                 if error is None and as_text:

@@ -145,7 +145,8 @@ class Runner:
         `now_ms` is the time of the call in Unix milliseconds, by the clock that stamps files; a
         time in the future is dangerous. A file last changed two seconds before it or earlier has
         a stamp that the next change cannot repeat: only then is its proof cached. `progress` is
-        called in the calling thread with the bytes done so far, about once a MiB and at the end.
+        called in the calling thread with the bytes done so far, about once a MiB and at the end; of
+        workloads that are not built in, whose slices may be short and slow, after each slice.
 
         Raises UsageError (`unknown_workload`, `broken_workload`) at once, before any path is read.
         Taking results raises what the futures of an executor raise.
@@ -189,9 +190,10 @@ class _Run:
         self._settled_ns = settled_ns
         self._progress = progress
         self._bytes_done = 0
-        self._report_from = _REPORT_BYTES
         # Only of the built-in job is it known that the cost of a slice follows from its length.
         built_in = self._workload is hash_opened
+        self._report_step = _REPORT_BYTES if built_in else 0
+        self._report_from = self._report_step
         self._errands = Errands(runner._executor, name) if runner._executor is not None else None
         self._places_by_length = built_in and self._errands is None
         self._hasher = runner._hasher if self._places_by_length else None
@@ -399,7 +401,7 @@ class _Run:
     def _report(self) -> None:
         if self._progress is not None:
             self._progress(self._bytes_done)
-            self._report_from = self._bytes_done + _REPORT_BYTES
+            self._report_from = self._bytes_done + self._report_step
 
 
 def files_in_a_task(length: int) -> int:

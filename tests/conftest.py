@@ -191,6 +191,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
         "short_proof = workload_plugin:short_proof\n"
         "meddle = workload_plugin:meddle\n"
         "zeros = workload_plugin:zeros\n"
+        "slow = workload_plugin:slow\n"
         "meet = workload_plugin:meet\n"
         "faulty = workload_plugin:faulty\n"
         "leaving = workload_plugin:leaving\n"
@@ -201,7 +202,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
         "unimportable = workload_plugin_gone:count\n"
     )
     (root / "workload_plugin.py").write_text(
-        "import os, threading\n"
+        "import os, threading, time\n"
         "from blake3 import blake3\n"
         "two = threading.Barrier(2, timeout=10)\n"
         "calls = []\n"
@@ -211,6 +212,9 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleTy
         "def short_proof(path, descriptor, length):\n"
         "    return b'too short'\n"
         "def zeros(path, descriptor, length):\n"
+        "    return bytes(32)\n"
+        "def slow(path, descriptor, length):\n"
+        "    time.sleep(1)\n"
         "    return bytes(32)\n"
         "def meet(path, descriptor, length):\n"
         "    two.wait()\n"

@@ -2,15 +2,23 @@
 
 import os
 import pty
+import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from cli import progress, sums
 from cli.progress import Progress
 from compute_market.runner import Runner
+from tests.cli_support import Cli
+
+pytest_plugins = ("tests.cli_support",)
 
 MIB = 1_048_576
 
@@ -73,6 +81,91 @@ def test_total_is_asked_for_only_when_the_bar_shows(
         bar(1)
 
 
+COLOR = re.compile(r"\x1b\[(?:\d+;)*(?:3\d|9[0-7])[;m]")
+
+
+@pytest.mark.parametrize(("color", "variable"), [(True, None), (False, None), (True, "1")])
+def test_bar_is_plain_where_no_color_is_wanted(
+    color: bool,
+    variable: str | None,
+    terminal: Callable[[], Shown],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("NO_COLOR", variable)
+    shown = terminal()
+    with Progress(8 * MIB, color=color) as bar:
+        bar(2 * MIB)
+    text = shown()
+    assert "MiB" in text
+    assert bool(COLOR.search(text)) == (color and variable is None)
+
+
+def test_bar_of_silent_work_shows_without_a_call(terminal: Callable[[], Shown]) -> None:
+    shown = terminal()
+    with Progress(8 * MIB, silent=True):
+        text = ""
+        while "0.0/8.0 MiB" not in text:
+            text += shown()
+            time.sleep(0.01)
+
+
+def test_bar_of_silent_work_tells_what_was_done_before_it_showed(
+    terminal: Callable[[], Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_AFTER_S", 0.2)
+    shown = terminal()
+    with Progress(8 * MIB, silent=True) as bar:
+        bar(2 * MIB)
+        text = ""
+        while "2.0/8.0 MiB" not in text:
+            text += shown()
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_bar_of_work_that_ends_soon_never_shows(
+    silent: bool, terminal: Callable[[], Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_AFTER_S", 60.0)
+    shown = terminal()
+    before = threading.active_count()
+    with Progress(8 * MIB, silent=silent) as bar:
+        bar(8 * MIB)
+        # What would forbid forks is there only if it was asked for.
+        assert threading.active_count() == before + silent
+    assert (shown(), threading.active_count()) == ("", before)
+
+
+@pytest.mark.parametrize("options", [(), ("--no-color",)])
+def test_run_shows_the_bar_of_short_slices_that_are_slow(
+    cli: Cli, plugin: ModuleType, options: tuple[str, ...]
+) -> None:
+    cli.slice()
+    packages = os.path.dirname(str(plugin.__file__))
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((packages, os.environ["PYTHONPATH"])),
+        "TERM": "xterm",
+    }
+    master, slave = pty.openpty()
+    process = cli.start(
+        *("compute", "run", "a.slice", "--workload", "slow", *options),
+        stderr=slave,
+        env=environment,
+    )
+    os.close(slave)
+    text = b""
+    with suppress(OSError):  # How Linux says that the other end is closed.
+        while part := os.read(master, 65536):
+            text += part
+    os.close(master)
+    out, _ = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, b"00" * 32 + b"  a.slice\n")
+    assert b"0/5 bytes" in text
+    assert bool(COLOR.search(text.decode())) == (not options)
+
+
 def test_run_knows_its_total(
     terminal: Callable[[], Shown], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -84,7 +177,7 @@ def test_run_knows_its_total(
     assert sums._length(paths) == 80 * MIB
     assert sums._length([*paths, "-"]) is None
     with Runner() as runner:
-        code = sums.write(runner, "transcode", paths[:2], unused, as_text=True)
+        code = sums.write(runner, "transcode", paths[:2], unused, as_text=True, color=True)
     assert code == 0
     assert "/80.0 MiB" in shown()
     assert capsys.readouterr().out.count("\n") == 2

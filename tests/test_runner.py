@@ -216,6 +216,18 @@ def test_run_works_slices_of_a_package_at_the_same_time(
     assert [result.error for result in run(slices[:4], "meet")] == [None] * 4
 
 
+def test_run_reports_after_every_slice_of_a_package_s_workload(
+    plugin: ModuleType, slices: list[str]
+) -> None:
+    reports: list[int] = []
+    with Runner(2) as runner:
+        results = runner.run("zeros", slices, now_ms=LATER_MS, progress=reports.append)
+        for count, _ in enumerate(results, start=1):
+            assert len(reports) >= count
+    assert reports == sorted(reports)
+    assert reports[-1] == sum(LENGTHS) * 2
+
+
 def test_run_takes_what_has_not_changed_from_the_cache(plugin: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "a.slice"
     path.write_bytes(b"old")

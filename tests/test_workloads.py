@@ -27,7 +27,8 @@ def test_resolve_refuses_an_unknown_name_and_lists_the_known_ones(plugin: Module
     assert error.value.reason == "unknown_workload"
     assert error.value.message == (
         "unknown workload 'transcoding': known are absent, count, faulty, gpu_hash, inference, "
-        "leaving, meddle, meet, short_proof, stopped, text, transcode, unimportable, wordy, zeros"
+        "leaving, meddle, meet, short_proof, slow, stopped, text, transcode, unimportable, wordy, "
+        "zeros"
     )
 
 
