@@ -24,6 +24,7 @@ from compute_market.proofs import Result
 from compute_market.records import Job, Slice, check_id
 from compute_market.runner import Runner
 from compute_market.store import Txn
+from compute_market.workloads import BUILT_IN
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -209,7 +210,9 @@ def _run_and_prove(
         saved_ms = now_ms()
         return verdicts[-1].job
 
-    with Progress(sum(entry.length for _, entry in left)) as progress:
+    length = sum(entry.length for _, entry in left)
+    silent = job.workload not in BUILT_IN
+    with Progress(length, color=session.color, silent=silent) as progress:
         paths = [entry.path for _, entry in left]
         results = runner.run(job.workload, paths, now_ms=now_ms(), progress=progress)
         try:

@@ -139,10 +139,18 @@ def test_bar_of_work_that_ends_soon_never_shows(
 
 
 @pytest.mark.parametrize("options", [(), ("--no-color",)])
-def test_run_shows_the_bar_of_short_slices_that_are_slow(
-    cli: Cli, plugin: ModuleType, options: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        (("run", "a.slice", "--workload", "slow"), "00" * 32 + "  a.slice\n"),
+        (("execute", "j1"), "executed job j1: 1 of 1 slices proven, completed\n"),
+    ],
+)
+def test_bar_shows_for_short_slices_that_are_slow(
+    cli: Cli, plugin: ModuleType, command: tuple[str, ...], out: str, options: tuple[str, ...]
 ) -> None:
-    cli.slice()
+    cli.post()
+    cli.submit("j1", "--workload", "slow")
     packages = os.path.dirname(str(plugin.__file__))
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((packages, os.environ["PYTHONPATH"])),
@@ -150,7 +158,7 @@ def test_run_shows_the_bar_of_short_slices_that_are_slow(
     }
     master, slave = pty.openpty()
     process = cli.start(
-        *("compute", "run", "a.slice", "--workload", "slow", *options),
+        *("compute", *command, *options),
         stderr=slave,
         env=environment,
     )
@@ -160,8 +168,8 @@ def test_run_shows_the_bar_of_short_slices_that_are_slow(
         while part := os.read(master, 65536):
             text += part
     os.close(master)
-    out, _ = process.communicate(timeout=60)
-    assert (process.returncode, out) == (0, b"00" * 32 + b"  a.slice\n")
+    printed, _ = process.communicate(timeout=60)
+    assert (process.returncode, printed.decode()) == (0, out)
     assert b"0/5 bytes" in text
     assert bool(COLOR.search(text.decode())) == (not options)
 
