@@ -9,6 +9,8 @@ from contextlib import suppress
 from compute_market.errors import BusyError, UsageError, legible
 
 SIZE_MAX = 64 * 2**20
+# Opening a FIFO must not wait for a writer, and a terminal must not become the controlling one.
+_AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY
 
 
 def read(path: str) -> bytes:
@@ -20,6 +22,17 @@ def read(path: str) -> bytes:
     if len(data) > SIZE_MAX:
         raise UsageError(f"{path}: more than {SIZE_MAX} bytes")
     return data
+
+
+def read_kept(path: str) -> bytes:
+    """The bytes of a file of the home.
+
+    Raises OSError, also for anything but a regular file: a FIFO is not waited for.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return file.read()
 
 
 def replace(path: str, text: str) -> None:

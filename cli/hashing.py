@@ -1,14 +1,13 @@
 """Where slices are hashed: the backend that was asked for, or what was measured to be fastest."""
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from cli import files
 from cli.session import Session
 from compute_market.errors import UsageError
-from compute_market.hashing.cpu import OPEN_FLAGS, is_regular
 
 if TYPE_CHECKING:
     from compute_market.hashing.calibration import Calibration
@@ -48,7 +47,7 @@ def _stored(session: Session) -> "Calibration | None":
     """The calibration of this machine. One that cannot be used is ignored, with one line."""
     path = path_of(session)
     try:
-        content = _content(path)
+        content = files.read_kept(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -61,14 +60,6 @@ def _stored(session: Session) -> "Calibration | None":
     except UsageError as error:
         _warn(f"{error.message}: ignored; {error.hint}")
         return None
-
-
-def _content(path: str) -> bytes:
-    """The bytes of a regular file. Anything else is an OSError: a FIFO is not waited for."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | OPEN_FLAGS)) as file:
-        if not is_regular(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return file.read()
 
 
 def _warn(text: str) -> None:

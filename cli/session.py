@@ -80,8 +80,7 @@ class Session:
         path = os.path.join(self.home, "config.toml")
         content = None
         try:
-            with open(path, "rb") as file:
-                content = file.read()
+            content = files.read_kept(path)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:

@@ -510,6 +510,16 @@ def test_config_with_an_unknown_key(market: Cli) -> None:
     assert market.files() == before
 
 
+def test_config_that_is_no_file_is_not_waited_for(market: Cli) -> None:
+    path = market.home / "config.toml"
+    path.unlink()
+    os.mkfifo(path)
+    for command in (("compute", "cancel", "j1"), ("compute", "run", "a.slice")):
+        done = market.process(*command)
+        assert done == (2, "", f"error[usage]: {path}: not a regular file\n")
+    path.unlink()
+
+
 def test_home_that_is_a_file(cli: Cli) -> None:
     cli.home.write_text("mine")
     for command in (("compute", "list"), ("wallet", "deposit", "a", "--ct", "1")):

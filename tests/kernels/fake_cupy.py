@@ -398,10 +398,6 @@ class Stream:
                 self._work.popleft()()
                 self.done += 1
 
-    def synchronize(self) -> None:
-        self._gpus.reach("synchronize")
-        self.run()
-
 
 def install(gpus: Gpus, modules: dict[str, Any]) -> None:
     """Make `import cupy` give these devices, and libcuda.so.1 see them."""
