@@ -139,12 +139,12 @@ def facts(bench: Bench) -> Calibration:
     print(f"# {bench.name}: {bench.processors} processors")
     if bench.backend == "cuda" and shutil.which("nvidia-smi"):
         subprocess.run(["nvidia-smi", "-q", "-d", "CLOCK,POWER"], check=False)
-    from compute_market.hashing.calibrate import calibrate
+    from compute_market.hashing.measure import calibrate
 
     began = time.perf_counter()
     measured = calibrate(time.perf_counter_ns, measured_at=int(time.time()), open_device=bench.open)
     taken = time.perf_counter() - began
-    from cli.calibrate import rows
+    from tb_cli.calibrate import rows
 
     for row in rows(measured):
         print("\t".join(row))
@@ -391,7 +391,7 @@ def first_digest(bench: Bench) -> Iterator[Row]:
     with measure.scratch(on_disk=False) as directory:
         path = directory / "short"
         path.write_bytes(b"x")
-        words = (sys.executable, "-m", "cli.entry", "compute", "run", path, "--backend")
+        words = (sys.executable, "-m", "tb_cli.entry", "compute", "run", path, "--backend")
         env = measure.environment(directory / "home")
         env["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
         times = measure.interleave(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import measure
 
-from compute_market.runner import Runner
+from compute_market.workloads.runner import Runner
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MIB = 2**20
@@ -37,7 +37,7 @@ def main() -> None:
 
         env = measure.environment(directory / "home") | {"PYTHONPATH": str(REPOSITORY)}
         # What the installed script does.
-        script = "from cli.entry import main; main()"
+        script = "from tb_cli.entry import main; main()"
         ours = (sys.executable, "-c", script, "compute", "run")
         sums = os.open(directory / "sums", os.O_WRONLY | os.O_CREAT)
 

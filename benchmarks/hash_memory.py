@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from compute_market.hashing.batch import hash_batch
 from compute_market.hashing.cpu import cores, hash_bytes
-from compute_market.runner import Runner
+from compute_market.workloads.runner import Runner
 
 MIB = 2**20
 LENGTHS_MIB = (1, 16, 256)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import measure
 
-from compute_market import drafts
+from compute_market.jobs import drafts
 from compute_market.records import Slice, replace
-from compute_market.store import Txn
+from compute_market.store.store import Txn
 
 BOUND_MB = 30.0
 FEW = 1_000

@@ -19,11 +19,14 @@ from typing import Any, NamedTuple
 
 import measure
 
-from compute_market import drafts, offers, reputation, scheduler
-from compute_market.config import DEFAULTS
+from compute_market.config.settings import DEFAULTS
+from compute_market.jobs import drafts
+from compute_market.offers import offers
 from compute_market.records import Job, Slice, replace
+from compute_market.reputation import reputation
 from compute_market.requests import CapabilityRequest, OfferRequest
-from compute_market.store import Store, Txn
+from compute_market.scheduler import matching as scheduler
+from compute_market.store.store import Store, Txn
 
 RATIO_BOUND = 2.0
 MATCH_BOUND_MS = 0.3

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from compute_market import ledger, lifecycle
-from compute_market.config import DEFAULTS, Config
+from compute_market.config.settings import DEFAULTS, Config
+from compute_market.jobs import lifecycle
 from compute_market.records import Refused, Slice, replace
 from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
-from compute_market.store import Store, Txn
+from compute_market.settlement import ledger
+from compute_market.store.store import Store, Txn
 
 Action = Callable[[], object]
 

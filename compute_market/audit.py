@@ -5,24 +5,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from compute_market import (
-    book,
-    cancellations,
-    jobs,
-    ledger,
-    metrics,
-    offers,
-    queue,
-    receipts,
-    reputation,
-    settlement,
-)
+from compute_market import metrics
 from compute_market.amounts import payment, split, units_of
-from compute_market.config import Config
+from compute_market.config.settings import Config
 from compute_market.errors import IntegrityError
+from compute_market.jobs import cancellations, jobs
+from compute_market.offers import book, offers
 from compute_market.records import Job, Link, Offer, Posting
-from compute_market.schema import TABLES, decode, pack_u64
-from compute_market.store import Txn
+from compute_market.reputation import reputation
+from compute_market.scheduler import queue
+from compute_market.settlement import ledger, receipts, settlement
+from compute_market.store.schema import TABLES, decode, pack_u64
+from compute_market.store.store import Txn
 
 # Counters that the tables determine, all series of them.
 _DERIVED = (

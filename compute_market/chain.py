@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.config import Config
+from compute_market.config.settings import Config
 from compute_market.errors import RefusedError
-from compute_market.store import Txn
+from compute_market.store.store import Txn
 
 
 class ChainStatus(NamedTuple):

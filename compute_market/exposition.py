@@ -3,19 +3,16 @@
 from collections.abc import Iterator
 from heapq import nlargest
 
-from compute_market import (
-    __version__,
-    admission,
-    lifecycle,
-    metrics,
-    queue,
-    reputation,
-    scheduler,
-)
-from compute_market.admission import MICRO
-from compute_market.config import Config
+from compute_market import __version__, metrics
+from compute_market.admission import admission
+from compute_market.admission.admission import MICRO
+from compute_market.config.settings import Config
+from compute_market.jobs import lifecycle
 from compute_market.records import PRIORITIES
-from compute_market.store import Txn
+from compute_market.reputation import reputation
+from compute_market.scheduler import matching as scheduler
+from compute_market.scheduler import queue
+from compute_market.store.store import Txn
 
 # Series of one metric with an unbounded label: the most recent ones.
 SERIES_MAX = 1000

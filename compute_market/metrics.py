@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from compute_market.errors import InternalError
-from compute_market.store import Txn
+from compute_market.store.store import Txn
 
 
 class Metric(NamedTuple):

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "cli")]
 
-from cli.app import TREE, Group, Verb, build, root  # noqa: E402
 from compute_market.amounts import AMOUNT_MAX  # noqa: E402
 from compute_market.errors import EXIT_CODES  # noqa: E402
+from tb_cli.app import TREE, Group, Verb, build, root  # noqa: E402
 
 _DRY_RUN = ("- `-n`, `--dry-run`: Run it and roll it back.",)
 _NO_OPTIONS = "It has no arguments and no options of its own."
@@ -32,7 +32,7 @@ def render() -> str:
     """The whole page."""
     verbs = list(_verbs(TREE, ("tb-cli",)))
     shared = {
-        str(option.name): option for option in build("x", Verb("cli.chain:status", "")).params
+        str(option.name): option for option in build("x", Verb("tb_cli.chain:status", "")).params
     }
     lines = [INTRODUCTION, "## Options of every command", ""]
     lines += ["They may stand before the command as well, but for `--json`.", ""]

@@ -1,4 +1,4 @@
 import pytest
 
 # They are imported by test modules before pytest would look at them.
-pytest.register_assert_rewrite("tests.cli_support", "tests.kernels.fake_cupy")
+pytest.register_assert_rewrite("tests.support.cli", "tests.support.gpu.fake_cupy")

@@ -8,40 +8,42 @@ from pathlib import Path
 import pytest
 
 import compute_market
-from compute_market.schema import TABLES
+from compute_market.store.schema import TABLES
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "compute_market"
+CLI = ROOT / "cli" / "tb_cli"
 
-# Every module of the library, each importing only what stands before it. A new module has to be
-# given its place here and in the list of the package's docstring.
+# Every module of the library, each importing only what stands before it; modules of one package
+# stand together. A new module has to be given its place here, and a new package in the list of the
+# docstring of `compute_market`.
 ORDER = (
     "errors",
     "amounts",
     "records",
     "requests",
-    "toml",
-    "config",
-    "schema",
-    "lock",
-    "environment",
-    "store",
+    "config.toml",
+    "config.settings",
+    "store.schema",
+    "store.lock",
+    "store.environment",
+    "store.store",
     "metrics",
-    "ledger",
-    "reputation",
-    "book",
-    "offers",
-    "admission",
-    "queue",
-    "scheduler",
     "chain",
-    "receipts",
-    "settlement",
-    "cancellations",
-    "decisions",
-    "jobs",
-    "drafts",
-    "lifecycle",
+    "reputation.reputation",
+    "settlement.ledger",
+    "settlement.receipts",
+    "settlement.settlement",
+    "offers.book",
+    "offers.offers",
+    "scheduler.queue",
+    "scheduler.matching",
+    "admission.admission",
+    "admission.decisions",
+    "jobs.cancellations",
+    "jobs.jobs",
+    "jobs.drafts",
+    "jobs.lifecycle",
     "audit",
     "exposition",
 )
@@ -61,16 +63,25 @@ APART = (
     "hashing.opencl",
     "hashing.calibration",
     "hashing.hasher",
-    "hashing.calibrate",
-    "workloads",
-    "proofs",
-    "remote",
-    "runner",
+    "hashing.measure",
+    "workloads.workloads",
+    "workloads.tasks",
+    "workloads.errands",
+    "workloads.runner",
 )
 APART_MAY_IMPORT = ("errors", "amounts")
 
+
+def room_of(module: str) -> str:
+    """The package a module is in, or the module itself at the top."""
+    return module.split(".")[0]
+
+
+ROOMS = tuple(dict.fromkeys(map(room_of, ORDER)))
+ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
+
 # Who may talk to the operating system: the store's files and the slices.
-USES_FILES = {"lock", "environment", "store", "cancellations", *APART}
+USES_FILES = {"store.lock", "store.environment", "store.store", "jobs.cancellations", *APART}
 # Time, randomness and the network are arguments or somebody else's.
 FORBIDDEN_IMPORTS = {
     "time",
@@ -84,7 +95,7 @@ FORBIDDEN_IMPORTS = {
     "urllib",
     "ssl",
     "asyncio",
-    "cli",
+    "tb_cli",
     "typer",
     "rich",
 }
@@ -101,7 +112,8 @@ SOURCES = {
     if path.name != "__init__.py"
 }
 CLI_SOURCES = {
-    path.name: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob("cli/*.py"))
+    path.relative_to(CLI).as_posix(): ast.parse(path.read_text(encoding="utf-8"))
+    for path in sorted(CLI.rglob("*.py"))
 }
 
 
@@ -113,7 +125,10 @@ def imports(tree: ast.AST) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "imports are absolute"
             assert node.module is not None
-            if node.module in ("compute_market", "compute_market.hashing"):
+            if (
+                node.module == "compute_market"
+                or (LIBRARY.parent / node.module.replace(".", "/")).is_dir()
+            ):
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)
             else:
                 yield node.module
@@ -129,17 +144,22 @@ def test_every_module_has_its_place() -> None:
     assert sorted(SOURCES) == sorted((*ORDER, *APART))
 
 
-def test_docstring_lists_the_modules_in_this_order() -> None:
+def test_docstring_lists_the_rooms_in_this_order() -> None:
     document = compute_market.__doc__ or ""
     listed = [
-        name
+        name.rstrip("/")
         for line in document.splitlines()
         if line.startswith("    ")
         for name in line.strip().split("   ")[0].split()
     ]
-    assert tuple(listed) == ORDER
-    for name in {name.split(".")[0] for name in APART}:
+    assert tuple(listed) == ROOMS
+    for name in ROOMS_APART:
         assert f"`{name}`" in document
+
+
+def test_modules_of_a_room_stand_together() -> None:
+    for modules, rooms in ((ORDER, ROOMS), (APART, ROOMS_APART)):
+        assert list(modules) == sorted(modules, key=lambda module: rooms.index(room_of(module)))
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -165,7 +185,7 @@ def test_only_the_environment_imports_lmdb() -> None:
         for name, tree in (SOURCES | CLI_SOURCES).items()
         if any(found.split(".")[0] == "lmdb" for found in imports(tree))
     }
-    assert users == {"environment"}
+    assert users == {"store.environment"}
 
 
 def test_prometheus_client_is_imported_late_and_in_one_place() -> None:
@@ -234,7 +254,7 @@ def test_library_keeps_no_state_in_globals(module: str) -> None:
 
 # The last line of defence of the command line, which calls what arrives there a bug, and the border
 # to packages of others, of whose bugs it makes an error of the slice.
-CATCHES_ALL = {"guard.py": 1, "workloads": 1}
+CATCHES_ALL = {"frame/guard.py": 1, "workloads.workloads": 1}
 
 
 @pytest.mark.parametrize("module", [*SOURCES, *CLI_SOURCES])
@@ -286,7 +306,7 @@ def test_each_table_has_one_writer() -> None:
     del writers["meta"]  # Small numbers of many modules, each with its own key.
     several = {table: names for table, names in writers.items() if len(names) > 1}
     assert several == {}
-    assert {"ledger"} == writers["accounts"] == writers["postings"]
-    assert {"book"} == writers["book"] == writers["heads"]
-    assert {"jobs"} == writers["jobs"] == writers["slices"]
-    assert {"offers"} == writers["offers"]
+    assert {"settlement.ledger"} == writers["accounts"] == writers["postings"]
+    assert {"offers.book"} == writers["book"] == writers["heads"]
+    assert {"jobs.jobs"} == writers["jobs"] == writers["slices"]
+    assert {"offers.offers"} == writers["offers"]

@@ -8,11 +8,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from compute_market import audit, book, cancellations, jobs, ledger, offers, receipts, settlement
+from compute_market import audit
+from compute_market.jobs import cancellations, jobs
+from compute_market.offers import book, offers
 from compute_market.records import replace
-from compute_market.schema import TABLES, pack_u64
-from compute_market.store import Txn
-from tests.conftest import Market
+from compute_market.settlement import ledger, receipts, settlement
+from compute_market.store.schema import TABLES, pack_u64
+from compute_market.store.store import Txn
+from tests.support.market import Market
 
 DAMAGED = b"\xc1"  # the one byte that no MessagePack value begins with
 

@@ -5,7 +5,7 @@ import pytest
 from compute_market import chain
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import RefusedError
-from tests.conftest import MARKET_ID, START_MS, Market
+from tests.support.market import MARKET_ID, START_MS, Market
 
 
 def height(market: Market) -> int:

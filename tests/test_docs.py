@@ -20,9 +20,9 @@ from typing import NamedTuple
 import pytest
 from blake3 import blake3
 
-from tests.cli_support import without
+from tests.support.cli import without
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PAGES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 
@@ -136,7 +136,17 @@ def test_workload_of_the_documents_runs(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("b a\nb")
     (tmp_path / "bytes").write_bytes(b"\xff")
     done = subprocess.run(
-        [sys.executable, "-m", "cli.entry", "compute", "run", "--workload", name, "text", "bytes"],
+        [
+            sys.executable,
+            "-m",
+            "tb_cli.entry",
+            "compute",
+            "run",
+            "--workload",
+            name,
+            "text",
+            "bytes",
+        ],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "TB_HOME": str(tmp_path)},
         capture_output=True,

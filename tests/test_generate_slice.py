@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "examples" / "workloads" / "generate_slice.py"
+SCRIPT = Path(__file__).parents[1] / "examples" / "workloads" / "generate_slice.py"
 
 
 def generate(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

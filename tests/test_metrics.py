@@ -8,7 +8,7 @@ import pytest
 from compute_market import metrics
 from compute_market.errors import InternalError
 from compute_market.metrics import LATENCY_BOUNDS_S, METRICS, Metric
-from tests.conftest import Market
+from tests.support.market import Market
 
 NS = 1_000_000_000
 

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_market import drafts, offers
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.config import DEFAULTS
+from compute_market.config.settings import DEFAULTS
 from compute_market.errors import RefusedError, UsageError
+from compute_market.jobs import drafts
+from compute_market.offers import offers
 from compute_market.records import Capability
 from compute_market.requests import (
     DEADLINE_MAX,
@@ -24,7 +25,7 @@ from compute_market.requests import (
     parse,
     parse_many,
 )
-from tests.conftest import Market, slice_of
+from tests.support.market import Market, slice_of
 
 JOB: dict[str, Any] = {
     "job_id": "job",

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from compute_market import ledger
 from compute_market.amounts import split
-from compute_market.store import Store, Txn
-from tests.conftest import slice_of
-from tests.simulation.support import (
+from compute_market.settlement import ledger
+from compute_market.store.store import Store, Txn
+from tests.support.market import slice_of
+from tests.support.processes import (
     COMMAND,
     ENDS_WITHIN_S,
     FEE_PCT_CT,

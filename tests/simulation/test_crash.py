@@ -22,12 +22,15 @@ from typing import NamedTuple
 import pytest
 from msgspec import json as fast_json
 
-from compute_market import cancellations, jobs, ledger, metrics, offers, receipts, settlement
+from compute_market import metrics
 from compute_market.amounts import split
+from compute_market.jobs import cancellations, jobs
+from compute_market.offers import offers
 from compute_market.requests import DEADLINE_MAX
-from compute_market.store import Txn
-from tests.conftest import slice_of
-from tests.simulation.support import (
+from compute_market.settlement import ledger, receipts, settlement
+from compute_market.store.store import Txn
+from tests.support.market import slice_of
+from tests.support.processes import (
     DEADLINE,
     FEE_PCT_CT,
     PRICE,

@@ -1,0 +1,20 @@
+"""Verbs on the configuration: show."""
+
+from typing import Any
+
+import typer
+
+from compute_market.config import settings as config
+from tb_cli.frame.render import Listing
+from tb_cli.frame.session import Session
+
+
+def show(ctx: typer.Context) -> None:
+    """Show every setting, its value and where it comes from."""
+    session = Session.of(ctx)
+    loaded, origins = session.configuration()
+    listing = Listing(session, ("name", "value", "origin"))
+    for name, value, origin in config.describe(loaded, origins):
+        document: dict[str, Any] = {"name": name, "value": value, "origin": origin}
+        listing.add(document)
+    listing.end()

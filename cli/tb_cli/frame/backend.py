@@ -1,0 +1,68 @@
+"""Where slices are hashed: the backend that was asked for, or what was measured to be fastest."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from compute_market.errors import UsageError
+from tb_cli.frame import files
+from tb_cli.frame.session import Session
+
+if TYPE_CHECKING:
+    from compute_market.hashing.calibration import Calibration
+    from compute_market.hashing.hasher import Hasher
+
+CALIBRATION_FILE = "calibration.json"
+
+
+@contextmanager
+def hasher(
+    session: Session, backend: str | None = None, *, here: bool = True
+) -> "Iterator[Hasher | None]":
+    """The hasher for a command that reads slices; None if the CPU has them all to itself, or if no
+    slices are hashed `here`.
+
+    `backend` is the command's own option, which wins over the configuration. Raises UsageError when
+    a device was asked for by name and cannot be had.
+    """
+    name: Any = (backend or session.config.backend) if here else "cpu"
+    calibration = _stored(session) if name == "auto" else None
+    # Files go to a device only where it was measured to be faster.
+    if name == "cpu" or (name == "auto" and (calibration is None or calibration.device is None)):
+        yield None
+        return
+    from compute_market.hashing.hasher import Hasher
+
+    with Hasher(name, calibration=calibration, warn=_warn) as opened:
+        yield opened
+
+
+def path_of(session: Session) -> str:
+    """The file that `compute calibrate` writes."""
+    return os.path.join(session.home, CALIBRATION_FILE)
+
+
+def _stored(session: Session) -> "Calibration | None":
+    """The calibration of this machine. One that cannot be used is ignored, with one line."""
+    path = path_of(session)
+    try:
+        content = files.read_kept(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        _warn(f"{path}: {(error.strerror or str(error)).lower()}: ignored")
+        return None
+    from compute_market.hashing import calibration
+
+    try:
+        return calibration.decode(content, path, calibration.machine())
+    except UsageError as error:
+        _warn(f"{error.message}: ignored; {error.hint}")
+        return None
+
+
+def _warn(text: str) -> None:
+    from tb_cli.frame.render import note
+
+    note(f"warning: {text}")

@@ -1,0 +1,65 @@
+"""Job files among the files that `compute run` is given: each stands for the slices it lists."""
+
+import json
+import os
+from itertools import groupby
+from operator import itemgetter
+
+from compute_market.errors import MarketError, UsageError
+from compute_market.hashing.cpu import open_slice
+from compute_market.requests import SliceList, build, parse
+from tb_cli.frame import files
+
+# A workload, and the files to run it over.
+Part = tuple[str, list[str]]
+
+
+def expanded(paths: list[str], workload: str | None, usual: str) -> list[Part]:
+    """The paths, with the slices of a job file in the place of its own, by what runs over them.
+
+    That is `workload` if given, else the job's own, and the `usual` one for all other files. Raises
+    UsageError for a job file whose slices or workload are wrong.
+    """
+    found: list[Part] = []
+    for path in paths:
+        part = _job(path, workload, usual) if path.endswith(".json") else None
+        found.append(part or (usual if workload is None else workload, [path]))
+    return [
+        (name, [path for _, part in alike for path in part])
+        for name, alike in groupby(found, itemgetter(0))
+    ]
+
+
+def _job(path: str, workload: str | None, usual: str) -> Part | None:
+    """What a job file stands for; None for any other file, which stands for itself."""
+    content = _with_slices(path)
+    if content is None:
+        return None
+    document = parse(content, path)
+    if not document["slices"]:
+        raise UsageError(f"{path}: lists no slices")
+    # What is not used may be wrong.
+    used = ("slices", "workload") if workload is None else ("slices",)
+    job = build({name: document[name] for name in used if name in document}, SliceList, path)
+    if workload is None:
+        workload = job.workload if isinstance(job.workload, str) else usual
+    directory = os.path.dirname(path)
+    names = [entry if isinstance(entry, str) else entry.path for entry in job.slices]
+    # A slice called - is a file, not stdin.
+    inside = [os.path.join(directory or ("." if name == "-" else ""), name) for name in names]
+    return workload, inside
+
+
+def _with_slices(path: str) -> bytes | None:
+    """The content of a file that is a JSON object with `slices`, be they right or wrong."""
+    try:
+        descriptor, status = open_slice(path)
+        with open(descriptor, "rb") as file:
+            if status.st_size > files.SIZE_MAX:
+                return None
+            content = file.read(files.SIZE_MAX)
+        document = json.loads(content.decode())
+    # A file that cannot be read is told by its own result, as any other is.
+    except (MarketError, OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(document, dict) and "slices" in document else None

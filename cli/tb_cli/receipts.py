@@ -1,0 +1,94 @@
+"""Verbs on receipts: list, show."""
+
+from itertools import chain, islice
+from typing import Annotated, Any
+
+import typer
+
+from compute_market.errors import NotFoundError
+from compute_market.jobs import jobs
+from compute_market.settlement import receipts, settlement
+from compute_market.store.store import Txn
+from tb_cli.frame import options
+from tb_cli.frame.render import Listing, emit, fields, note
+from tb_cli.frame.session import Session
+
+_PAGE = 1000
+_COLUMNS = ("seq", "job_id", "provider", "units", "quote_price", "status", "idempotency_key")
+
+
+def list_(
+    ctx: typer.Context,
+    job: Annotated[
+        str | None,
+        typer.Option(help="Only of this job.", autocompletion=options.complete_any_job),
+    ] = None,
+    limit: options.Limit = None,
+    jsonl: options.Jsonl = False,
+) -> None:
+    """List receipts in the order they were issued."""
+    session = Session.of(ctx)
+    listing = Listing(session, _COLUMNS, jsonl=jsonl)
+    damaged = False
+    found = chain.from_iterable(session.pages(_page, 0))
+    wanted = (d for d in found if d is None or job in (None, d["job_id"]))
+    for document in islice(wanted, limit):
+        if document is None:
+            damaged = True
+        else:
+            listing.add(document)
+    listing.end()
+    if damaged:
+        moved = 0 if session.store.readonly else session.update(_quarantine_damaged)
+        note(f"warning: damaged receipts are left out; {moved} moved to quarantine now")
+
+
+def show(
+    ctx: typer.Context,
+    target: Annotated[str, typer.Argument(metavar="JOB|KEY", help="A job id or a key in hex.")],
+) -> None:
+    """Show the receipt of a job, or the one under an idempotency key."""
+    session = Session.of(ctx)
+    document = session.view(lambda txn: _find(txn, target))
+    emit(session, document, fields(document))
+
+
+def _page(txn: Txn, after: int) -> tuple[list[dict[str, Any] | None], int | None]:
+    """A page of receipts, None for each that is damaged or in quarantine."""
+    found: list[dict[str, Any] | None] = []
+    last = after
+    for seq, key, receipt in receipts.page(txn, after, _PAGE):
+        settled = settlement.of(txn, key)
+        if receipt is None or settled is None:
+            found.append(None)
+        else:
+            found.append(receipts.document(receipt, settled))
+        last = seq
+    return found, last if len(found) == _PAGE else None
+
+
+def _find(txn: Txn, target: str) -> dict[str, Any]:
+    key = _key(target)
+    receipt = receipts.find(txn, key) if key else None
+    if receipt is None and (job := jobs.find(txn, target)) is not None:
+        receipt = receipts.of_job(txn, job)
+    settled = settlement.of(txn, receipt.idempotency_key) if receipt else None
+    if receipt is None or settled is None:
+        raise NotFoundError(
+            f"there is no receipt of {target}", hint="see `tb-cli compute-market receipts list`"
+        )
+    return receipts.document(receipt, settled)
+
+
+def _key(text: str) -> bytes | None:
+    try:
+        return bytes.fromhex(text) if len(text) == 64 else None
+    except ValueError:
+        return None
+
+
+def _quarantine_damaged(txn: Txn) -> int:
+    keys = list(receipts.damaged(txn))
+    for key in keys:
+        receipts.quarantine(txn, key)
+    return len(keys)

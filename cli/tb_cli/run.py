@@ -1,0 +1,203 @@
+"""`compute run`: digests of slice files as b3sum prints them, with a short way in.
+
+Scripts give it ten thousand files at a time. So nothing is imported before it is needed, and for
+a file that is right no more is made than its line.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
+from io import TextIOWrapper
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from compute_market.errors import MarketError, UsageError, legible
+from compute_market.workloads.runner import Runner
+from compute_market.workloads.tasks import Result
+from compute_market.workloads.workloads import BUILT_IN, resolve
+from tb_cli.frame.progress import Progress
+
+if TYPE_CHECKING:
+    from compute_market.hashing.hasher import Hasher
+    from tb_cli.frame.bulk import Report
+    from tb_cli.frame.job_files import Part
+
+_LINES_PER_WRITE = 128
+_USUAL_WORKLOAD = "transcode"
+
+
+def run(arguments: list[str]) -> int | None:
+    """Run a plainly spelled `compute run` to its exit code, or return None: not for here.
+
+    Plain are paths, `-`, `--json` and `--jsonl`.
+    """
+    if "_TB_CLI_COMPLETE" in os.environ:
+        return None
+    # One search through all words at once, as there may be ten thousand.
+    options: set[str] = set()
+    if "\0-" in "\0".join(arguments):
+        options = {word for word in arguments if word.startswith("-") and word != "-"}
+    if not options <= {"--json", "--jsonl"}:
+        return None
+    paths = [word for word in arguments[2:] if word not in options] if options else arguments[2:]
+    if not paths:
+        return None
+
+    def report(total: int) -> "Report":
+        from tb_cli.frame.bulk import Report
+        from tb_cli.frame.session import Session
+
+        with Session.begin({"json": "--json" in options}) as session:
+            return Report(session, total, jsonl="--jsonl" in options, aside=True)
+
+    with _hasher() as hasher, Runner(hasher=hasher, may_fork=True) as runner:
+        color = "NO_COLOR" not in os.environ
+        return write(runner, None, paths, report, as_text=not options, color=color)
+
+
+def _hasher() -> "AbstractContextManager[Hasher | None]":
+    """What `hashing.hasher` gives, with nothing imported where there is nothing to look at."""
+    home = os.path.expanduser(os.environ.get("TB_HOME") or "~/.the_block")
+    settings = ("config.toml", "calibration.json")
+    # A name that does not print may be no text, which the session has a word to say about.
+    plain = home.isprintable() and "TB_BACKEND" not in os.environ
+    if plain and not any(os.path.exists(os.path.join(home, name)) for name in settings):
+        return nullcontext()
+    from tb_cli.frame import backend as hashing
+    from tb_cli.frame.session import Session
+
+    return hashing.hasher(Session({}))
+
+
+def write(
+    runner: Runner,
+    workload: str | None,
+    paths: list[str],
+    report: "Callable[[int], Report]",
+    *,
+    as_text: bool,
+    color: bool,
+) -> int:
+    """Print what the workload makes of each file, and return the exit code.
+
+    Without a `workload` the slices of a job file are run with the job's own. `report` begins the
+    report on so many items. It is called, and all that it takes imported, only if there is
+    something to say that is no line of text: a failure, or any result as JSON.
+    """
+    parts = [(_USUAL_WORKLOAD if workload is None else workload, paths)]
+    # As with the options: one search, and most often there is nothing to look at more closely.
+    if ".json\0" in "\0".join([*paths, ""]):
+        from tb_cli.frame.job_files import expanded
+
+        parts = expanded(paths, workload, _USUAL_WORKLOAD)
+        paths = [path for _, part in parts for path in part]
+    said = None if as_text else report(len(paths))
+    lines: list[str] = []
+    # Whoever watches sees every line at once. In a pipe many are written together.
+    lines_max = 1 if sys.stdout.isatty() else _LINES_PER_WRITE
+    # Of other workloads nothing is known but that they run in threads.
+    silent = any(name not in BUILT_IN for name, _ in parts)
+    with Progress(lambda: _length(paths), color=color, silent=silent) as progress:
+        try:
+            for path, digest, length, error in _results(runner, parts, progress):
+                if error is None and as_text:
+                    lines.append(_line(path, digest.hex()))
+                    if len(lines) >= lines_max:
+                        _print(lines)
+                    continue
+                from tb_cli.frame.bulk import Outcome
+
+                said = said or report(len(paths))
+                document = {"path": legible(path), "digest": digest.hex(), "bytes": length}
+                said.add(Outcome(path, "", document, error))
+        finally:
+            _print(lines)
+    return 0 if said is None else said.end()
+
+
+def _print(lines: list[str]) -> None:
+    text = "".join(lines)
+    lines.clear()
+    if not text.isascii() and isinstance(sys.stdout, TextIOWrapper):
+        # A name that is no text in this locale goes out as it is on disk, whatever the locale says.
+        sys.stdout.reconfigure(errors="surrogateescape")
+    sys.stdout.write(text)
+
+
+def _results(runner: Runner, parts: "list[Part]", progress: Progress) -> Iterator[Result]:
+    """Results in the order of the paths; stdin takes its turn between the files.
+
+    Raises UsageError for a workload that there is not, before any file is read.
+    """
+    if len(parts) == 1 and "-" not in parts[0][1]:
+        return runner.run(*parts[0], now_ms=_now_ms(), progress=progress)
+    for workload in dict.fromkeys(name for name, _ in parts):
+        resolve(workload)
+    return _in_turn(runner, parts, progress)
+
+
+def _in_turn(runner: Runner, parts: "list[Part]", progress: Progress) -> Iterator[Result]:
+    before = 0  # bytes of what is done with
+
+    def further(count: int) -> None:
+        progress(before + count)
+
+    def advance(count: int) -> None:
+        nonlocal before
+        before += count
+        progress(before)
+
+    for workload, paths in parts:
+        for is_stdin, stretch in groupby(paths, "-".__eq__):
+            if is_stdin:
+                for _ in stretch:
+                    yield _of_stdin(workload, advance)
+                continue
+            length = 0
+            for result in runner.run(workload, list(stretch), now_ms=_now_ms(), progress=further):
+                length += result.length
+                yield result
+            before += length
+
+
+def _of_stdin(workload: str, advance: Callable[[int], None]) -> Result:
+    from compute_market.hashing.cpu import hash_stream
+
+    try:
+        # What stands in for a stream that the process was started without (`tb_cli.entry`).
+        if getattr(sys.stdin, "name", None) == os.devnull:
+            raise UsageError("-: standard input is closed", reason="unreadable")
+        if workload not in BUILT_IN:
+            raise UsageError(
+                f"-: workload {workload!r} runs over files, not over standard input",
+                hint="write it to a file first",
+            )
+        return Result("-", *hash_stream(sys.stdin.buffer, advance))
+    except MarketError as error:
+        return Result("-", b"", 0, error)
+
+
+def _length(paths: list[str]) -> int | None:
+    """Bytes of all the files, as far as they can be asked; None if one of them is stdin."""
+    if "-" in paths:
+        return None
+    total = 0
+    for path in paths:
+        # What cannot be asked is told by its result.
+        with suppress(OSError, ValueError):
+            total += os.stat(path).st_size
+    return total
+
+
+def _line(path: str, digest: str) -> str:
+    """What b3sum prints: a name with a line break or backslash is escaped and so marked."""
+    if "\\" in path or "\n" in path or "\r" in path:
+        path = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        return f"\\{digest}  {path}\n"
+    return f"{digest}  {path}\n"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

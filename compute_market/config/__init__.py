@@ -1,0 +1,1 @@
+"""Every setting, its default, and how a file and variables change it."""

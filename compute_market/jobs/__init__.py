@@ -1,0 +1,1 @@
+"""Jobs, and what happens to them: submit, prove, cancel, expire."""

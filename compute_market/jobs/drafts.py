@@ -1,0 +1,103 @@
+"""A job as it is asked for: what it would be, and whether it is the one that is there already."""
+
+from typing import Any
+
+from msgspec import UNSET
+
+from compute_market.amounts import checked, units_of
+from compute_market.errors import ConflictError, RefusedError
+from compute_market.jobs import jobs
+from compute_market.records import Job, Slice
+from compute_market.requests import DEADLINE_MAX, DEADLINE_SECS_DEFAULT, JobRequest
+from compute_market.store.store import Txn
+
+
+def draft(txn: Txn, request: JobRequest, inputs: list[Slice]) -> Job:
+    """The job as asked for, not stored yet.
+
+    Raises RefusedError for an empty slice, a bond below 1 and a deadline that has passed.
+    """
+    for entry in inputs:
+        if entry.length == 0:
+            raise RefusedError(
+                f"{entry.path} is empty", hint="an empty slice has no work", reason="empty_slice"
+            )
+    if request.consumer_bond < 1:
+        raise RefusedError("consumer bond too low", reason="consumer_bond_too_low")
+    job = sketch(request, inputs, txn.now)
+    if job.deadline < txn.now:
+        raise RefusedError(
+            f"deadline {job.deadline} has passed, it is {txn.now} now", reason="deadline"
+        )
+    checked(job.units, "demand in units")
+    return job
+
+
+def sketch(request: JobRequest, inputs: list[Slice], now: int = 0) -> Job:
+    """A job as a request describes it, unchecked."""
+    deadline, deadline_secs = _deadline(request, now)
+    return Job(
+        job_id=request.job_id,
+        seq=0,
+        state="pending",
+        buyer=request.buyer,
+        workload=request.workload,
+        capability=request.capability.capability(),
+        slices=len(inputs),
+        units=sum(units_of(entry.length) for entry in inputs),
+        max_price_per_unit=request.max_price_per_unit,
+        consumer_bond=request.consumer_bond,
+        deadline=deadline,
+        deadline_secs=deadline_secs,
+        priority=request.priority,
+        lane=request.lane,
+        submitted_at=now,
+    )
+
+
+def check_same(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) -> None:
+    """Raise ConflictError naming the first field in which a request differs from its job.
+
+    A deadline given in seconds from now is compared as given, so that a bulk submission that was
+    killed can be run again.
+    """
+    deadline, deadline_secs = _deadline(request, existing.submitted_at)
+    asked: dict[str, Any] = {
+        "buyer": request.buyer,
+        "workload": request.workload,
+        "capability": request.capability.capability(),
+        "slices": len(inputs),
+        "max_price_per_unit": request.max_price_per_unit,
+        "consumer_bond": request.consumer_bond,
+        "deadline_secs": deadline_secs,
+        "deadline": deadline,
+        "priority": request.priority,
+        "lane": request.lane,
+    }
+    for field, now in asked.items():
+        before = getattr(existing, field)
+        if before != now:
+            raise _differs(existing, field, before, now)
+    stored = jobs.slices(txn, existing.job_id)
+    for index, (before, now) in enumerate(zip(stored, inputs, strict=True)):
+        for field in ("path", "length", "reference"):
+            was, given = getattr(before, field), getattr(now, field)
+            if was != given:
+                shown = (v.hex() if isinstance(v, bytes) else v for v in (was, given))
+                raise _differs(existing, f"slices[{index}].{field}", *shown)
+
+
+def _deadline(request: JobRequest, since: int) -> tuple[int, int | None]:
+    if request.deadline is not UNSET:
+        return request.deadline, None
+    secs = request.deadline_secs
+    relative = DEADLINE_SECS_DEFAULT if secs is UNSET else secs
+    return min(since + relative, DEADLINE_MAX), relative
+
+
+def _differs(job: Job, field: str, before: Any, now: Any) -> ConflictError:
+    return ConflictError(
+        f"job {job.job_id} exists with {field} {before}, not {now}",
+        hint="use another job id",
+        field=field,
+    )

@@ -1,0 +1,1 @@
+"""Offers of capacity, and the index that finds the cheapest."""

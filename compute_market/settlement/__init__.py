@@ -1,0 +1,1 @@
+"""Money: accounts, escrow, receipts, and who is paid when."""

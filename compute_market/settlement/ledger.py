@@ -1,0 +1,172 @@
+"""Double-entry accounts in two tokens. The only writer of accounts and postings.
+
+An account is named `wallet/OWNER`, `escrow/JOB`, `bond/JOB/ROLE`, `supply` or `burned`, and exists
+once per token. Every movement is one posting, kept for ever; a balance equals the sum of its
+postings. Per token all balances sum to zero, and only `supply` is ever negative: it holds minus
+what is in circulation.
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Literal
+
+from compute_market.amounts import AMOUNT_MAX, checked
+from compute_market.errors import ConflictError, InternalError, RefusedError
+from compute_market.records import Posting, Tap, Token
+from compute_market.store.schema import pack_u64
+from compute_market.store.store import Txn
+
+SUPPLY = "supply"
+BURNED = "burned"
+TOKENS: tuple[Token, Token] = ("CT", "IT")
+
+_balance = struct.Struct(">q")
+
+
+def wallet(owner: str) -> str:
+    return f"wallet/{owner}"
+
+
+def escrow(job_id: str) -> str:
+    return f"escrow/{job_id}"
+
+
+def bond(job_id: str, role: Literal["buyer", "provider"]) -> str:
+    return f"bond/{job_id}/{role}"
+
+
+def balance(txn: Txn, account: str, token: Token) -> int:
+    """The balance of an account; 0 for one that was never used."""
+    value = txn.get("accounts", _key(account, token))
+    return 0 if value is None else int(_balance.unpack(value)[0])
+
+
+def require(txn: Txn, account: str, token: Token, needed: int) -> None:
+    """Raise RefusedError (`insufficient_funds`) unless the account holds `needed`."""
+    available = balance(txn, account, token)
+    if available < needed:
+        kind, _, owner = account.partition("/")
+        raise RefusedError(
+            f"{kind} of {owner} has {available} {token}, {needed} {token} are needed",
+            hint=f"tb-cli wallet deposit {owner} --{token.lower()} {needed - available}"
+            if kind == "wallet"
+            else None,
+            reason="insufficient_funds",
+            owner=owner,
+            token=token,
+            needed=needed,
+            available=available,
+        )
+
+
+def transfer(
+    txn: Txn, token: Token, amount: int, debit: str, credit: str, event: str, ref: str
+) -> None:
+    """Move `amount` from `debit` to `credit` as one posting; an amount of zero is no movement.
+
+    Raises RefusedError (`insufficient_funds`, `overflow`) before anything is written.
+    """
+    if amount == 0:
+        return
+    if amount < 0 or debit == credit:
+        raise InternalError(f"transfer of {amount} {token} from {debit} to {credit}")
+    if debit != SUPPLY:
+        require(txn, debit, token, amount)
+    left = balance(txn, debit, token) - amount
+    reached = balance(txn, credit, token) + amount
+    if max(reached, -left) > AMOUNT_MAX:
+        raise RefusedError(
+            f"{credit} would hold {reached} {token}, more than {AMOUNT_MAX}", reason="overflow"
+        )
+    seq = txn.next_number("posting_seq")
+    _set_balance(txn, debit, token, left)
+    _set_balance(txn, credit, token, reached)
+    posting = Posting(seq, txn.now_ms, token, amount, debit, credit, event, ref)
+    txn.write("postings", pack_u64(seq), posting)
+    for account in (debit, credit):
+        if account.startswith("wallet/"):
+            txn.put("wallet_postings", _owner_key(account[7:]) + pack_u64(seq))
+
+
+def tap(
+    txn: Txn,
+    event: Literal["deposit", "withdraw"],
+    owner: str,
+    amounts: dict[Token, int],
+    key: str | None,
+) -> bool:
+    """Deposit from the supply into a wallet, or withdraw back into it; the operator's devnet tap.
+
+    With a `key`, the same call again changes nothing and returns False. Raises ConflictError when
+    the key was used for another movement, RefusedError (`insufficient_funds`, `overflow`).
+    """
+    for token, amount in amounts.items():
+        checked(amount, f"{token} amount")
+    if key is not None:
+        done: Tap | None = txn.read("taps", key.encode())
+        asked = (event, owner, amounts["CT"], amounts["IT"])
+        if done is not None:
+            _same_tap(done, asked)
+            return False
+        taken = Tap(key, event, owner, amounts["CT"], amounts["IT"], txn.now_ms)
+    # Both tokens are checked before either moves.
+    for token, amount in amounts.items():
+        if event == "withdraw":
+            require(txn, wallet(owner), token, amount)
+        elif amount - balance(txn, SUPPLY, token) > AMOUNT_MAX:
+            raise RefusedError(
+                f"a deposit of {amount} {token} would put more than {AMOUNT_MAX} {token} into "
+                "circulation",
+                reason="overflow",
+            )
+    # After this point the movement must succeed.
+    if key is not None:
+        txn.write("taps", key.encode(), taken)
+    ends = (SUPPLY, wallet(owner)) if event == "deposit" else (wallet(owner), SUPPLY)
+    for token, amount in amounts.items():
+        transfer(txn, token, amount, *ends, event, key or "")
+    return True
+
+
+def _same_tap(done: Tap, asked: tuple[str, str, int, int]) -> None:
+    stored = (done.event, done.owner, done.ct, done.it)
+    for field, before, now in zip(("event", "owner", "ct", "it"), stored, asked, strict=True):
+        if before != now:
+            raise ConflictError(
+                f"key {done.key} was used before with {field} {before}, not {now}", field=field
+            )
+
+
+def history(txn: Txn, owner: str, after: int, limit: int) -> list[Posting]:
+    """At most `limit` postings that touch the owner's wallet, oldest first, after seq `after`."""
+    prefix = _owner_key(owner)
+    entries = txn.collect("wallet_postings", limit, prefix, prefix + pack_u64(after + 1))
+    return [txn.read("postings", key[len(prefix) :]) for key, _ in entries]
+
+
+def balances(txn: Txn, token: Token) -> Iterator[tuple[str, int]]:
+    """Every account of a token that is not empty, with its balance."""
+    prefix = _key("", token)
+    for key, value in txn.scan("accounts", prefix):
+        yield key[len(prefix) :].decode(), int(_balance.unpack(value)[0])
+
+
+def _set_balance(txn: Txn, account: str, token: Token, amount: int) -> None:
+    """An account that is empty is not stored: the escrows of ended jobs leave nothing behind."""
+    if amount:
+        txn.put("accounts", _key(account, token), _balance.pack(amount))
+    else:
+        txn.delete("accounts", _key(account, token))
+
+
+def _key(account: str, token: Token) -> bytes:
+    return f"{token}\0{account}".encode()
+
+
+def _owner_key(owner: str) -> bytes:
+    return owner.encode() + b"\0"
+
+
+def posting_document(posting: Posting) -> dict[str, Any]:
+    """The JSON form of a posting, field for field."""
+    return {name: getattr(posting, name) for name in Posting.__struct_fields__}

@@ -1,0 +1,1 @@
+"""Tables on disk: what they hold, transactions over them, one writer at a time."""

@@ -1,0 +1,1 @@
+"""What is run over slices, and where."""

@@ -1,0 +1,183 @@
+"""Slices that are worked elsewhere: by path where a worker sees the same file, else by their bytes.
+
+Where that is does not matter here: errands go to any `concurrent.futures.Executor`. A task may run
+more than once there; its outcome is taken once.
+"""
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+
+from compute_market.errors import MarketError
+from compute_market.hashing.cpu import FileIdentity, changed, identity_of, open_slice, unreadable
+from compute_market.workloads.tasks import Outcome, Result, SharedSlice, run_sent, run_shared
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
+# Sending a longer slice would take longer than hashing it here.
+SENT_MAX_BYTES = 67_108_864
+# Bytes sent whose results were not taken yet: what bounds memory here and on the way.
+_UNDER_WAY_MAX_BYTES = 134_217_728
+
+
+class Errands:
+    """The errands of one run, oldest first.
+
+    Paths are tried as long as workers see the files behind them. Once a worker was found not to,
+    which makes the run `blind`, what is left is sent as bytes straight away.
+    """
+
+    def __init__(self, executor: "Executor", name: str) -> None:
+        self.executor = executor
+        self.name = name
+        self.blind = False
+        self._waiting: deque[Errand] = deque()  # Their bytes may have to be sent.
+        self._bytes_under_way = 0
+
+    def begin(self, paths: list[str], identities: list[FileIdentity]) -> "Errand":
+        """Have slices in a row worked; `identities` are those of the files as found here."""
+        errand = Errand(self, paths, identities)
+        if not self.blind:
+            errand.send_paths()
+        self._waiting.append(errand)
+        self.forward()
+        return errand
+
+    def forward(self) -> None:
+        """Send the bytes that must be sent, in the order in which results will be asked for."""
+        if not self.blind:
+            return
+        unanswered: deque[Errand] = deque()
+        while self._waiting and self._bytes_under_way < _UNDER_WAY_MAX_BYTES:
+            errand = self._waiting.popleft()
+            if not errand.has_answer():
+                unanswered.append(errand)
+            elif errand.is_unseen():
+                self._bytes_under_way += errand.send_bytes()
+        unanswered.extend(self._waiting)
+        self._waiting = unanswered
+
+    def send_next(self, errand: "Errand") -> None:
+        """Send the bytes of the errand whose result is asked for, however much is under way."""
+        if errand in self._waiting:
+            self._waiting.remove(errand)
+            if errand.is_unseen():
+                self._bytes_under_way += errand.send_bytes()
+        self.forward()
+
+    def end(self, errand: "Errand") -> None:
+        self._bytes_under_way -= errand.bytes_sent
+
+
+class Errand:
+    """Slices in a row that are worked elsewhere; to be used like a future."""
+
+    def __init__(self, errands: Errands, paths: list[str], identities: list[FileIdentity]) -> None:
+        self.bytes_sent = 0
+        self._errands = errands
+        self._paths = paths
+        self._identities = identities
+        self._outcomes: list[Outcome | None] = [None] * len(paths)
+        self._by_path: Future[list[Outcome | None]] | None = None
+        self._by_bytes: Future[list[Result]] | None = None
+        # Where in the errand the slices sent as bytes stand, and which state of which file each is.
+        self._sent: dict[int, FileIdentity] = {}
+
+    def done(self) -> bool:
+        """Whether there is an answer, be it that bytes have to be sent."""
+        answer = self._by_bytes or self._by_path
+        return answer is not None and answer.done()
+
+    def cancel(self) -> None:
+        for answer in (self._by_path, self._by_bytes):
+            if answer is not None:
+                answer.cancel()
+
+    def result(self) -> list[Outcome | None]:
+        """Wait for the outcome of each slice; None where the slice has to be run here.
+
+        That is one that no worker sees and that is too long to be sent. Raises what the executor
+        raises when it cannot do its work.
+        """
+        if self._by_path is not None:
+            self._by_path.result()
+        self._errands.send_next(self)
+        if self._by_bytes is not None:
+            results = self._by_bytes.result()
+            for (index, identity), result in zip(self._sent.items(), results, strict=True):
+                self._outcomes[index] = result, identity
+        self._errands.end(self)
+        return self._outcomes
+
+    def send_paths(self) -> None:
+        """Have a worker run the slices that it sees."""
+        slices = [
+            SharedSlice(path, _absolute(path), identity)
+            for path, identity in zip(self._paths, self._identities, strict=True)
+        ]
+        self._by_path = self._errands.executor.submit(run_shared, self._errands.name, slices)
+
+    def has_answer(self) -> bool:
+        """Whether it is known which slices no worker sees."""
+        return self._by_path is None or self._by_path.done()
+
+    def is_unseen(self) -> bool:
+        """Whether there are slices, once there is an answer, that no worker sees."""
+        if self._by_path is not None:
+            if self._by_path.cancelled() or self._by_path.exception() is not None:
+                return False  # What went wrong is raised when the result is asked for.
+            self._outcomes = self._by_path.result()
+        return None in self._outcomes
+
+    def send_bytes(self) -> int:
+        """Read the slices that no worker sees and send them; return how many bytes that were."""
+        contents = []
+        for index, outcome in enumerate(self._outcomes):
+            if outcome is not None:
+                continue
+            path = self._paths[index]
+            try:
+                content, identity = _read(path)
+            except MarketError as error:
+                self._outcomes[index] = Result(path, b"", 0, error), None
+                continue
+            # A file that was replaced meanwhile says nothing about what workers see.
+            if identity == self._identities[index]:
+                self._errands.blind = True
+            if content is not None:
+                contents.append((path, content))
+                self._sent[index] = identity
+        if contents:
+            self.bytes_sent = sum(len(content) for _, content in contents)
+            self._by_bytes = self._errands.executor.submit(run_sent, self._errands.name, contents)
+        return self.bytes_sent
+
+
+def _absolute(path: str) -> str:
+    """The path for a process in another directory; `..` stays, for it may follow a link."""
+    return path if os.path.isabs(path) else os.path.join(os.getcwd(), path)
+
+
+def _read(path: str) -> tuple[bytes | None, FileIdentity]:
+    """The content of a slice, or None if it is too long to be sent.
+
+    Raises what `open_slice` raises, and IntegrityError (`slice_changed`, `unreadable`).
+    """
+    descriptor, status = open_slice(path)
+    try:
+        identity = identity_of(status)
+        length = status.st_size
+        if length > SENT_MAX_BYTES:
+            return None, identity
+        # One byte more than announced shows a file that grew.
+        content = os.read(descriptor, length + 1)
+        while 0 < len(content) < length and (more := os.read(descriptor, length + 1)):
+            content += more
+        if len(content) != length or identity_of(os.fstat(descriptor)) != identity:
+            raise changed(path)
+        return content, identity
+    except OSError as error:
+        raise unreadable(path, error) from error
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,584 @@
+"""What holds for every command alike: help, JSON, dry runs, exit codes, errors, start-up."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from compute_market import __version__
+from compute_market.errors import EXIT_CODES, MarketError
+from tb_cli import run as sums
+from tb_cli.app import TREE, Group, Verb
+from tb_cli.frame import plain as hot
+from tb_cli.frame.guard import guarded
+from tests.support.cli import HELLO, MIB, Cli
+
+pytest_plugins = ("tests.support.cli",)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Path_ = tuple[str, ...]
+
+
+def verbs(group: Group = TREE, path: Path_ = ()) -> Iterator[tuple[Path_, Verb]]:
+    for name, node in group.commands.items():
+        if isinstance(node, Group):
+            yield from verbs(node, (*path, name))
+        else:
+            yield (*path, name), node
+
+
+def groups(group: Group = TREE, path: Path_ = ()) -> Iterator[Path_]:
+    yield path
+    for name, node in group.commands.items():
+        if isinstance(node, Group):
+            yield from groups(node, (*path, name))
+
+
+VERBS = dict(verbs())
+EACH = pytest.mark.parametrize("path", VERBS, ids=" ".join)
+
+# What to give each verb so that it gets as far as its store; None for those that need none.
+ARGUMENTS: dict[str, Path_ | None] = {
+    "demo": None,
+    "compute offer post": ("--provider", "p", "--units", "1", "--price", "1"),
+    "compute offer list": (),
+    "compute offer show": ("o-1",),
+    "compute offer withdraw": ("o-1",),
+    "compute submit": (
+        *("--job-id", "j9", "--buyer", "b", "--workload", "transcode", "--slice", "a.slice"),
+        *("--max-price", "9"),
+    ),
+    "compute execute": ("j1",),
+    "compute prove": ("j1", "0", HELLO),
+    "compute cancel": ("j1",),
+    "compute run": None,
+    "compute status": ("j1",),
+    "compute list": (),
+    "compute queue": (),
+    "compute requirements": ("j1",),
+    "compute explain": ("j1",),
+    "compute stats": (),
+    "compute calibrate": None,
+    "compute wait": ("j1",),
+    "compute-market params": None,
+    "compute-market stats": (),
+    "compute-market match": (),
+    "compute-market audit": (),
+    "compute-market settle status": (),
+    "compute-market settle arm": ("--delay-blocks", "5"),
+    "compute-market settle cancel-arm": (),
+    "compute-market settle dry-run": ("--reason", "r"),
+    "compute-market settle tick": (),
+    "compute-market capacity record": ("5",),
+    "compute-market sla sweep": (),
+    "compute-market receipts list": (),
+    "compute-market receipts show": ("j1",),
+    "wallet deposit": ("alice", "--ct", "1"),
+    "wallet withdraw": ("alice", "--ct", "1"),
+    "wallet balance": ("alice",),
+    "wallet history": ("alice",),
+    "chain status": (),
+    "chain advance": ("1",),
+    "net compute stats": (),
+    "net reputation show": (),
+    "metrics": (),
+    "batch": ("-",),
+    "state init": (),
+    "state check": (),
+    "state backup": ("copy",),
+    "state stats": (),
+    "config show": None,
+}
+OPENING = [path for path in VERBS if ARGUMENTS.get(" ".join(path)) is not None]
+# It writes what it measures, which is not the same twice, and nothing of the market.
+MEASURING = ("compute", "calibrate")
+WRITING = [path for path, verb in VERBS.items() if verb.writes and path != MEASURING]
+
+
+def arguments_of(path: Path_) -> Path_:
+    return (*path, *(ARGUMENTS[" ".join(path)] or ()))
+
+
+def test_every_verb_is_listed_here() -> None:
+    assert {" ".join(path) for path in VERBS} == ARGUMENTS.keys()
+
+
+@EACH
+def test_verb_has_help(cli: Cli, path: Path_) -> None:
+    verb = VERBS[path]
+    assert verb.help
+    assert verb.help[0].isupper()
+    assert verb.help.endswith(".")
+    module, function = verb.target.split(":")
+    assert (getattr(import_module(module), function).__doc__ or "").strip()
+    out = cli.ok(*path, "-h")
+    assert out == cli.ok(*path, "--help")
+    assert out.startswith(f"Usage: tb-cli {' '.join(path)} [OPTIONS]")
+    assert not cli.home.exists()
+
+
+@EACH
+def test_verb_has_the_options_of_every_verb(cli: Cli, path: Path_) -> None:
+    out = cli.ok(*path, "-h")
+    for option in ("--json", "--home DIR", "--lock-timeout SECS", "--no-color", "--debug"):
+        assert re.search(rf"^  {option} ", out, re.MULTILINE), option
+    dry = re.search(r"^  -n, --dry-run ", out, re.MULTILINE)
+    assert bool(dry) == VERBS[path].writes
+
+
+@EACH
+def test_every_option_and_argument_has_help(cli: Cli, path: Path_) -> None:
+    out = cli.ok(*path, "-h")
+    rows = re.findall(r"^  (?=-)(\S.*)$(?:\n^ {3,}(\S.*)$)?", out, re.MULTILINE)
+    assert rows
+    for row, below in rows:
+        assert "  " in row or below, row
+
+
+@pytest.mark.parametrize("path", list(groups()), ids=lambda path: " ".join(path) or "tb-cli")
+def test_group_lists_its_commands(cli: Cli, path: Path_) -> None:
+    out = cli.ok(*path, "-h")
+    group = TREE
+    for name in path:
+        node = group.commands[name]
+        assert isinstance(node, Group)
+        group = node
+    listed = re.findall(r"^  ([a-z][a-z-]*)  +[A-Z]", out.split("Commands:")[1], re.MULTILINE)
+    assert listed == list(group.commands)
+    # Without a verb there is nothing to do: the same help, but on stderr and as a mistake.
+    assert cli(*path) == (2, "", out)
+
+
+@pytest.mark.parametrize("path", OPENING, ids=" ".join)
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_verb_that_opens_the_store_fails_without_one(cli: Cli, path: Path_, form: Path_) -> None:
+    cli.slice()
+    cli.home.write_text("I am a file")
+    done = cli(*arguments_of(path), *form, stdin="compute list\n")
+    first = done.err.splitlines()[0]
+    assert done.code == 2
+    if form:
+        error = json.loads(first)
+        assert (done.out, error["error"]) == ("", "usage")
+        assert str(cli.home) in error["message"]
+    else:
+        assert first.startswith(f"error[usage]: {cli.home}")
+        # Where items have lines of their own, the line of this one says the same.
+        assert f"error[usage]: {done.out or first[14:]}".strip() == first
+    assert cli.home.read_text() == "I am a file"
+
+
+def scenario(cli: Cli) -> None:
+    """A home in which each writing verb of `ARGUMENTS` has something to do."""
+    cli.real()
+    cli.ok("compute-market", "settle", "dry-run", "--reason", "first")
+    cli.post("--bond", "3")
+    for job_id in ("j0", "j1", "j2"):
+        cli.submit(job_id, "--deadline-secs", "2" if job_id == "j2" else "1000")
+    cli.ok("compute", "cancel", "j0")
+    cli.submit("p1", "--gpu", "H100", "--wait")
+
+
+PREPARE: dict[str, list[Path_]] = {
+    "compute-market settle cancel-arm": [
+        ("compute-market", "settle", "arm", "--delay-blocks", "9")
+    ],
+    "compute-market settle dry-run": [
+        ("compute-market", "settle", "arm", "--delay-blocks", "0"),
+        ("compute-market", "settle", "tick"),
+    ],
+    "compute-market settle tick": [("compute-market", "settle", "arm", "--delay-blocks", "0")],
+}
+OVERDUE = ("compute-market sla sweep",)
+
+
+@pytest.mark.parametrize("path", WRITING, ids=" ".join)
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_dry_run_tells_what_would_happen_and_changes_no_byte(
+    cli: Cli, path: Path_, form: Path_
+) -> None:
+    scenario(cli)
+    name = " ".join(path)
+    for command in PREPARE.get(name, []):
+        cli.ok(*command)
+    if name in OVERDUE:
+        cli.advance(3)
+    # What the last command left undone is not to be done by a dry run either.
+    (cli.home / "cancellations.log").write_text("j0 ")
+    stdin = "wallet deposit alice --ct 1\n" if name == "batch" else ""
+    command = (*arguments_of(path), *form)
+    before = cli.files()
+    dry = cli(*command, "--dry-run", stdin=stdin)
+    short = cli(*command, "-n", stdin=stdin)
+    assert cli.files() == before
+    real = cli(*command, stdin=stdin)
+    assert (real.code, real.err) == (0, "")
+    assert cli.files() != before
+    assert dry == short
+    assert (dry.code, dry.err) == (0, "")
+    if form:
+        assert dry.json == real.json | {"dry_run": True}
+        assert list(dry.json) == [*real.json, "dry_run"]
+    else:
+        assert dry.out.splitlines() == [f"dry_run: {line}" for line in real.out.splitlines()]
+
+
+@pytest.mark.parametrize("path", WRITING, ids=" ".join)
+def test_dry_run_creates_no_home(cli: Cli, path: Path_) -> None:
+    cli.slice()
+    before = sorted(cli.directory.rglob("*"))
+    done = cli(*arguments_of(path), "-n", stdin="wallet deposit alice --ct 1\n")
+    assert done.code in (0, 3, 5)
+    assert sorted(cli.directory.rglob("*")) == before
+
+
+def test_dry_run_leaves_metrics_alone(cli: Cli) -> None:
+    scenario(cli)
+    before = cli.ok("metrics")
+    for path in WRITING:
+        cli(*arguments_of(path), "-n")
+    assert cli.ok("metrics") == before
+
+
+def test_exit_codes_are_one_table() -> None:
+    assert [row.code for row in EXIT_CODES] == list(range(11))
+    tokens = {row.code: row.token for row in EXIT_CODES}
+    found = set(MarketError.__subclasses__()) | {MarketError}
+    assert all(tokens[error.exit_code] == error.token for error in found)
+    assert {error.exit_code for error in found} == set(tokens) - {0, 7}
+
+
+def test_help_shows_the_exit_codes(cli: Cli) -> None:
+    shown = " ".join(cli.ok("--help").split("Exit codes:")[1].split())
+    assert shown == ", ".join(f"{row.code} {row.token}" for row in EXIT_CODES) + "."
+
+
+def test_readme_shows_the_exit_codes() -> None:
+    text = (ROOT / "README.md").read_text()
+    table = re.search(r"^\| code \| token \| meaning \|\n\|[-| ]+\|\n((?:\|.*\|\n)+)", text, re.M)
+    assert table is not None
+    assert table.group(1).splitlines() == [
+        f"| {row.code} | {row.token} | {row.meaning} |" for row in EXIT_CODES
+    ]
+
+
+def test_version(cli: Cli) -> None:
+    assert cli.ok("--version") == f"tb-cli {__version__}\n"
+    assert cli.process("--version") == (0, f"tb-cli {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "see"),
+    [
+        (("compute", "cancel", "j1", "--by", "nobody"), "'--by'", "compute cancel"),
+        (("compute", "cancel", "j1", "--chunk", "0"), "'--chunk'", "compute cancel"),
+        (("compute", "cancel", "j1", "--nope"), "--nope", "compute cancel"),
+        (("compute", "cancel"), "'JOB…'", "compute cancel"),
+        (("compute", "list", "--limit", "-1"), "'--limit'", "compute list"),
+        (("compute", "list", "--limit"), "'--limit'", ""),
+        (("compute", "list", "--priority", "urgent"), "'--priority'", "compute list"),
+        (("compute", "list", "extra"), "extra", "compute list"),
+        (("wallet", "deposit", "alice", "--ct", "1.5"), "'--ct'", "wallet deposit"),
+        (("wallet", "deposit", "alice", "--ct", "-1"), "'--ct'", "wallet deposit"),
+        (("wallet", "deposit", "alice", "--ct", str(2**63)), "'--ct'", "wallet deposit"),
+        (("compute", "execute", "j1", "--workers", "0"), "'--workers'", "compute execute"),
+        (("compute", "wait", "j1", "--timeout", "soon"), "'--timeout'", "compute wait"),
+        (("--lock-timeout", "soon", "compute", "list"), "'--lock-timeout'", ""),
+        (("nonsense",), "'nonsense'", ""),
+        (("compute", "nonsense"), "'nonsense'", "compute"),
+    ],
+)
+def test_usage_error_names_the_option(cli: Cli, arguments: Path_, named: str, see: str) -> None:
+    done = cli(*arguments)
+    assert (done.code, done.out) == (2, "")
+    first, second = done.err.splitlines()
+    assert first.startswith("error[usage]: ")
+    assert named in first
+    assert second == f"hint: see `tb-cli {see}{' ' if see else ''}--help`"
+    assert not cli.home.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "token"),
+    [
+        (("compute", "status", "nope", "--json"), 3, "not_found"),
+        (("compute", "cancel", "nope", "--jsonl"), 3, "not_found"),
+        (("compute", "cancel", "no such id", "--json"), 2, "usage"),
+        (("compute", "list", "--json", "--limit", "x"), 2, "usage"),
+        (("compute", "list", "--json", "--nope"), 2, "usage"),
+        (("wallet", "withdraw", "alice", "--ct", "1", "--json"), 5, "refused"),
+        (("compute", "wait", "--json", "nope"), 3, "not_found"),
+    ],
+)
+def test_error_under_json_is_one_object_on_stderr(
+    cli: Cli, arguments: Path_, code: int, token: str
+) -> None:
+    done = cli(*arguments)
+    assert done.code == code
+    error = done.error
+    assert error["error"] == token
+    assert error.keys() >= {"error", "message", "hint", "retryable"}
+    assert isinstance(error["message"], str)
+    assert error["retryable"] is False
+
+
+def test_bug_is_one_line_and_a_traceback_only_for_debug(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from compute_market.jobs import jobs
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by\nnought")
+
+    cli.active()
+    monkeypatch.setattr(jobs, "page", broken)
+    done = cli("compute", "list")
+    error = "error[internal]: ZeroDivisionError: by nought\nhint: a bug; --debug shows where\n"
+    assert done == (1, "", error)
+    done = cli("compute", "list", "--debug")
+    assert done.code == 1
+    assert "Traceback (most recent call last)" in done.err
+    assert done.err.endswith(error)
+
+
+HEAVY = {
+    *("rich", "prometheus_client", "pydantic", "cryptography", "numpy", "cupy", "asyncio"),
+    *("importlib.metadata", "ssl", "http", "concurrent", "multiprocessing"),
+}
+
+
+def loaded(cli: Cli, *arguments: str) -> set[str]:
+    """The modules that a fresh process has loaded by the time the command has ended."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "tb_cli.entry", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr[-500:]
+    return {
+        line.rpartition("|")[2].strip()
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:")
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compute", "cancel", "j1"),
+        ("compute", "cancel", "j1", "--by", "client"),
+        ("compute", "status", "j1"),
+        ("compute-market", "params"),
+        ("wallet", "balance", "alice"),
+        ("--version",),
+    ],
+    ids=" ".join,
+)
+def test_hot_verb_loads_nothing_heavy(cli: Cli, arguments: Path_) -> None:
+    cli.active()
+    modules = loaded(cli, *arguments)
+    assert "tb_cli.frame.guard" in modules  # The list is that of a command.
+    names = {name for module in modules for name in (module, module.partition(".")[0])}
+    assert names & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compute", "cancel", "j1"),
+        ("compute", "status", "j1"),
+        ("compute-market", "params"),
+        ("compute", "run", "a.slice", "-", "b.slice"),
+    ],
+    ids=" ".join,
+)
+def test_plainest_spelling_leaves_the_option_parser_out(cli: Cli, arguments: Path_) -> None:
+    cli.active()
+    cli.slice("b.slice")
+    assert {"typer", "tb_cli.app", "tb_cli.jobs", "tb_cli.admission"} & loaded(
+        cli, *arguments
+    ) == set()
+
+
+def test_plain_run_loads_neither_store_nor_records(cli: Cli) -> None:
+    cli.slice()
+    modules = loaded(cli, "compute", "run", "a.slice")
+    assert {"tb_cli.run", "compute_market.workloads.runner"} <= modules
+    unused = {
+        "lmdb",
+        "msgspec",
+        "tb_cli.frame.bulk",
+        "tb_cli.frame.session",
+        "threading",
+        "mmap",
+        "inspect",
+    }
+    assert unused & modules == set()
+    assert not cli.home.exists()
+
+
+HOT = [
+    ("compute", "cancel", "j1"),
+    ("compute", "cancel", "j1", "--json"),
+    ("compute", "cancel", "--json", "j1", "j0", "nope"),
+    ("compute", "cancel", "j1", "j0", "j0", "done"),
+    ("compute", "cancel", "done"),
+    ("compute", "cancel", "done", "--json"),
+    ("compute", "cancel", "nope"),
+    ("compute", "cancel", "nope", "--json"),
+    ("compute", "cancel", "no such"),
+    ("compute", "cancel", ""),
+    ("compute", "cancel", "-"),
+    ("compute", "cancel", "j1", "-", "--json"),
+    ("compute", "status", "j1"),
+    ("compute", "status", "--json", "j1"),
+    ("compute", "status", "nope"),
+    ("compute", "status", "nope", "--json"),
+    ("compute", "status", "no such"),
+    ("compute-market", "params"),
+    ("compute-market", "params", "--json"),
+]
+
+
+@pytest.mark.parametrize("arguments", HOT, ids=" ".join)
+def test_short_way_in_does_what_the_parser_does(
+    cli: Cli, arguments: Path_, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tb_cli import app
+
+    cli.active("j1", "done")
+    cli.submit("j0")
+    cli.ok("compute", "cancel", "j0")
+    cli.ok("compute", "execute", "done")
+    copy = tmp_path / "copy"
+    cli.ok("state", "backup", copy)
+    stdin = "j1\n# not this\nnope\n"
+    usual = cli(*arguments, stdin=stdin)
+    assert usual.out + usual.err != ""
+    states = cli.states()
+
+    def short(given: list[str]) -> int:
+        code = hot.run(given)
+        assert code is not None
+        return code
+
+    monkeypatch.setenv("TB_HOME", str(copy))
+    with monkeypatch.context() as patched:
+        patched.setattr(app, "run", lambda given: guarded(lambda: short(given), given))
+        found = cli(*arguments, stdin=stdin)
+    assert found == usual
+    assert cli.states() == states
+    cli.ok("compute-market", "audit")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("compute", "cancel"),
+        ("compute", "cancel", "j1", "-n"),
+        ("compute", "cancel", "j1", "--by", "provider"),
+        ("compute", "cancel", "--jsonl", "j1"),
+        ("compute", "cancel", "--", "j1"),
+        ("compute", "cancel", "j1", "--home=/nowhere"),
+        ("compute", "status"),
+        ("compute", "status", "j1", "j2"),
+        ("compute", "status", "-h"),
+        ("compute-market", "params", "extra"),
+        ("compute-market", "params", "--help"),
+    ],
+    ids=" ".join,
+)
+def test_short_way_in_leaves_the_rest_to_the_parser(cli: Cli, arguments: Path_) -> None:
+    assert hot.run(list(arguments)) is None
+    assert not cli.home.exists()
+
+
+RUN = [
+    ("a.slice",),
+    ("a.slice", "b.slice", "a.slice"),
+    ("-",),
+    ("-", "-"),
+    ("a.slice", "-", "nope", "b.slice"),
+    ("nope",),
+    ("nope", "nope"),
+    ("nope", "a.slice", "directory"),
+    ("",),
+    ("a\nb\\c",),
+    ("job.json",),
+    ("a.slice", "job.json", "-"),
+    ("empty.json",),
+    ("broken.json",),
+    ("nope.json",),
+    ("a.slice", "--json"),
+    ("--json", "a.slice", "b.slice", "nope"),
+    ("nope", "--json"),
+    ("job.json", "--jsonl"),
+    ("a.slice", "--jsonl", "nope", "-"),
+    ("nope", "--jsonl"),
+    ("a.slice", "b.slice", "--json", "--jsonl"),
+    ("long", "a.slice", "middling"),
+    tuple(f"s{number % 10}" for number in range(1500)),
+    (*(f"s{number % 10}" for number in range(1500)), "nope"),
+    (*("a.slice", "long") * 3, "-", *("middling", "nope") * 3),
+]
+
+
+@pytest.mark.parametrize("words", RUN, ids=lambda words: " ".join(words)[:60])
+def test_short_way_in_runs_what_the_parser_runs(cli: Cli, words: Path_) -> None:
+    cli.slice()
+    cli.slice("b.slice", b"")
+    cli.slice("a\nb\\c", b"escaped")
+    cli.slice("middling", bytes(100_000))
+    cli.slice("long", bytes(MIB + 1))
+    for number in range(10):
+        cli.slice(f"s{number}", str(number).encode())
+    (cli.directory / "directory").mkdir()
+    slices = ["a.slice", {"path": "b.slice"}]
+    (cli.directory / "job.json").write_text(json.dumps({"slices": slices}))
+    (cli.directory / "empty.json").write_text("{}")
+    (cli.directory / "broken.json").write_text("{")
+    stdin = b"from stdin"
+    short = cli.process("compute", "run", *words, stdin=stdin)
+    usual = cli("compute", "run", *words, stdin=stdin)
+    assert usual == short
+    # The same with the parser in a process of its own.
+    assert cli.process("compute", "run", "--workers=2", *words, stdin=stdin) == short
+    assert not cli.home.exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--json",),
+        ("--", "a.slice"),
+        ("a.slice", "-h"),
+        ("a.slice", "--workers", "2"),
+        ("a.slice", "--workload=inference"),
+        ("a.slice", "--home=elsewhere"),
+        ("a.slice", "--jso"),
+        ("a.slice", "--debug"),
+        ("a.slice", "--"),
+    ],
+    ids=" ".join,
+)
+def test_short_way_in_runs_nothing_that_is_not_plain(cli: Cli, words: Path_) -> None:
+    assert sums.run(["compute", "run", *words]) is None
+
+
+def test_amounts_in_json_are_integers(cli: Cli) -> None:
+    huge = 2**62 + 1  # No float holds it.
+    cli.ok("wallet", "deposit", "alice", "--ct", str(huge))
+    assert f'"ct": {huge},' in cli.ok("wallet", "balance", "alice", "--json")
+    assert cli.document("wallet", "history", "alice")[0]["amount"] == huge
+    cli.post(units=huge, price=huge)
+    offer = json.loads(cli.ok("compute", "offer", "show", "o-1", "--json"))
+    assert (offer["units"], offer["price_per_unit"]) == (huge, huge)
+    assert (offer["units_left"], offer["effective_price"]) == (huge, huge)

@@ -1,0 +1,507 @@
+"""`compute cancel|status|list|queue|requirements|explain|stats|wait`."""
+
+import json
+import time
+
+import pytest
+
+from tests.support.cli import HELLO, JOB_FIELDS, MIB, Cli
+
+pytest_plugins = ("tests.support.cli",)
+
+ALREADY_DONE = "error[already_done]: job already {}\nhint: see `tb-cli compute status j1`\n"
+
+
+def test_cancel_ends_an_active_job(cli: Cli) -> None:
+    cli.active("j1", "j2")
+    assert cli("compute", "cancel", "j1") == (0, "cancelled job j1\n", "")
+    assert cli.states() == {"j1": "cancelled", "j2": "active"}
+    assert cli.log() == "j1 client\n"
+    assert cli.offer()["units_reserved"] == 1
+    job = cli.job()
+    assert (job["ended_by"], job["cause"]) == ("client", "cancelled by the client")
+    assert cli.score() == 0
+
+
+def test_cancel_again_changes_nothing(cli: Cli) -> None:
+    cli.active()
+    cli.ok("compute", "cancel", "j1")
+    before = cli.job()
+    assert cli("compute", "cancel", "j1") == (0, "job already cancelled\n", "")
+    assert cli.job() == before
+    assert cli.log() == "j1 client\n"
+
+
+def test_cancel_of_a_completed_job_is_already_done(cli: Cli) -> None:
+    cli.active()
+    cli.ok("compute", "execute", "j1")
+    done = cli("compute", "cancel", "j1")
+    assert done == (4, "job already completed\n", ALREADY_DONE.format("completed"))
+    assert cli.states() == {"j1": "completed"}
+    assert cli.log() == ""
+
+
+def test_cancel_of_a_failed_job_is_already_done(cli: Cli) -> None:
+    cli.post()
+    cli.submit("j1", "--deadline-secs", "5")
+    cli.advance(6)
+    done = cli("compute", "cancel", "j1")
+    assert done == (4, "job already failed\n", ALREADY_DONE.format("failed"))
+    assert cli.states() == {"j1": "failed"}
+
+
+def test_cancel_of_an_unknown_job_is_not_found(cli: Cli) -> None:
+    error = "error[not_found]: job nope does not exist\nhint: see `tb-cli compute list`\n"
+    assert cli("compute", "cancel", "nope") == (3, "job not found\n", error)
+
+
+def test_cancel_by_provider_costs_a_point(cli: Cli) -> None:
+    cli.active()
+    assert cli.ok("compute", "cancel", "j1", "--by", "provider") == "cancelled job j1\n"
+    assert cli.score() == -1
+    assert cli.log() == "j1 provider\n"
+
+
+def test_cancel_by_provider_of_a_pending_job_is_refused(cli: Cli) -> None:
+    cli.submit("j1", "--wait")
+    done = cli("compute", "cancel", "j1", "--by", "provider")
+    text = "job j1 is pending, no provider holds it"
+    assert done == (5, f"{text}\n", f"error[refused]: {text}\nhint: cancel it as the client\n")
+    assert cli.states() == {"j1": "pending"}
+    assert cli.ok("compute", "cancel", "j1") == "cancelled job j1\n"
+
+
+def test_third_cancel_by_provider_burns_a_tenth_of_its_bond(cli: Cli) -> None:
+    cli.real()
+    cli.post("--bond", "15", "--reputation", "10")
+    for number in (1, 2, 3):
+        cli.submit(f"j{number}")
+        cli.ok("compute", "cancel", f"j{number}", "--by", "provider")
+        assert cli.wallet("prov") == (98 if number == 3 else 100, 0)
+    assert cli.wallet("alice") == (1000, 1000)
+
+
+def test_cancel_refunds_escrow_in_its_original_split(cli: Cli) -> None:
+    cli.real()
+    cli.post("--fee-pct-ct", "25")
+    slices = [cli.slice("s0", bytes(MIB)), cli.slice("s1", b"x" * (3 * MIB))]
+    held = cli.submit("j1", "--bond", "7", slices=slices)
+    assert held["escrow"] == {"ct": 5, "it": 15}
+    assert cli.wallet("alice") == (1000 - 5 - 7, 985)
+    digest = cli.ok("compute", "run", "s0")[:64]
+    cli.ok("compute", "prove", "j1", "0", digest)
+    cancelled = cli.document("compute", "cancel", "j1")
+    assert cancelled["paid"] == {"ct": 2, "it": 3}
+    assert cancelled["refunded"] == {"ct": 3, "it": 12}
+    assert cancelled["escrow"] == {"ct": 0, "it": 0}
+    assert cli.wallet("alice") == (998, 997)
+    assert cli.wallet("prov") == (102, 3)
+
+
+def test_cancel_json_is_the_job_and_the_outcome(cli: Cli) -> None:
+    cli.active()
+    dry = cli.document("compute", "cancel", "j1", "--dry-run")
+    assert list(dry) == [*JOB_FIELDS, "outcome", "changed", "dry_run"]
+    assert (dry["state"], dry["changed"], dry["dry_run"]) == ("cancelled", True, True)
+    document = cli.document("compute", "cancel", "j1")
+    assert list(document) == [*JOB_FIELDS, "outcome", "changed"]
+    assert document == cli.job() | {"outcome": "cancelled", "changed": True}
+    again = cli.document("compute", "cancel", "j1")
+    assert again == cli.job() | {"outcome": "already_cancelled", "changed": False}
+
+
+@pytest.mark.parametrize(
+    ("job_id", "code", "message", "hint"),
+    [
+        ("done", 4, "job already completed", "see `tb-cli compute status done`"),
+        ("nope", 3, "job nope does not exist", "see `tb-cli compute list`"),
+    ],
+)
+def test_cancel_json_of_a_failure_is_one_object_on_stderr(
+    cli: Cli, job_id: str, code: int, message: str, hint: str
+) -> None:
+    cli.active("done")
+    cli.ok("compute", "execute", "done")
+    done = cli("compute", "cancel", job_id, "--json")
+    assert (done.code, done.out) == (code, "")
+    token = {3: "not_found", 4: "already_done"}[code]
+    assert done.error == {"error": token, "message": message, "hint": hint, "retryable": False}
+
+
+def test_status_shows_every_field(cli: Cli) -> None:
+    cli.post("--cpu-cores", "8", "--gpu", "A100", "--gpu-count", "2")
+    cli.submit("j1", "--cpu-cores", "4", "--gpu", "A100")
+    assert cli.ok("compute", "status", "j1").splitlines() == [
+        "job_id: j1",
+        "state: active",
+        "buyer: alice",
+        "provider: prov",
+        "offer_id: o-1",
+        "workload: transcode",
+        "priority: normal",
+        "lane: industrial",
+        "units: 1",
+        "units_proven: 0",
+        "slices: 1",
+        "slices_proven: 0",
+        "price_per_unit: 5",
+        "max_price_per_unit: 100",
+        "fee_pct_ct: 100",
+        "consumer_bond: 1",
+        "provider_bond: 1",
+        f"deadline: {cli.now + 86_400}",
+        f"submitted_at: {cli.now}",
+        f"started_at: {cli.now}",
+        "ended_at: -",
+        "funded: false",
+        "cause: -",
+        "escrow: ct=0 it=0",
+        "paid: ct=0 it=0",
+        "refunded: ct=0 it=0",
+        "ended_by: -",
+        "capability: cpu_cores=4 gpu=A100 gpu_count=1",
+    ]
+
+
+def test_status_json_is_the_record(cli: Cli) -> None:
+    cli.real()
+    cli.post("--fee-pct-ct", "50", price=9)
+    cli.submit("j1", "--bond", "3", "--priority", "high", "--deadline-secs", "60")
+    document = cli.job()
+    assert list(document) == JOB_FIELDS
+    assert document == {
+        "job_id": "j1",
+        "state": "active",
+        "buyer": "alice",
+        "provider": "prov",
+        "offer_id": "o-1",
+        "workload": "transcode",
+        "priority": "high",
+        "lane": "industrial",
+        "units": 1,
+        "units_proven": 0,
+        "slices": 1,
+        "slices_proven": 0,
+        "price_per_unit": 9,
+        "max_price_per_unit": 100,
+        "fee_pct_ct": 50,
+        "consumer_bond": 3,
+        "provider_bond": 1,
+        "deadline": cli.now + 60,
+        "submitted_at": cli.now,
+        "started_at": cli.now,
+        "ended_at": None,
+        "funded": True,
+        "cause": None,
+        "escrow": {"ct": 5, "it": 4},
+        "paid": {"ct": 0, "it": 0},
+        "refunded": {"ct": 0, "it": 0},
+        "ended_by": None,
+        "capability": {},
+    }
+
+
+def test_status_of_a_pending_job_has_no_terms_yet(cli: Cli) -> None:
+    job = cli.submit("j1", "--wait")
+    unknown = ("provider", "offer_id", "price_per_unit", "fee_pct_ct", "provider_bond")
+    assert {job[name] for name in unknown} == {None}
+    assert "price_per_unit: -\n" in cli.ok("compute", "status", "j1")
+
+
+def test_status_of_an_unknown_job_is_not_found(cli: Cli) -> None:
+    error = "error[not_found]: job j1 does not exist\nhint: see `tb-cli compute list`\n"
+    assert cli("compute", "status", "j1") == (3, "", error)
+
+
+def test_status_does_what_is_due_first(cli: Cli) -> None:
+    cli.post()
+    cli.submit("j1", "--deadline-secs", "5")
+    cli.advance(5)
+    assert cli.job()["state"] == "active"
+    cli.advance(1)
+    job = cli.job()
+    assert (job["state"], job["ended_by"], job["cause"]) == (
+        "failed",
+        "deadline",
+        "deadline missed",
+    )
+    assert cli.score() == -1
+
+
+def test_list_prints_one_line_per_job(cli: Cli) -> None:
+    cli.active("b", "a")
+    cli.ok("compute", "cancel", "b")
+    deadline = cli.now + 86_400
+    assert cli.ok("compute", "list") == (
+        f"a\tactive\tnormal\talice\tprov\t1\t0\t5\t{deadline}\n"
+        f"b\tcancelled\tnormal\talice\tprov\t1\t0\t5\t{deadline}\n"
+    )
+
+
+def test_list_of_nothing_is_empty_in_every_form(cli: Cli) -> None:
+    assert cli.ok("compute", "list") == ""
+    assert cli.ok("compute", "list", "--jsonl") == ""
+    assert cli.document("compute", "list") == []
+
+
+def test_list_json_and_jsonl_are_the_records(cli: Cli) -> None:
+    cli.active("j1", "j2")
+    both = [cli.job("j1"), cli.job("j2")]
+    assert cli.document("compute", "list") == both
+    done = cli("compute", "list", "--jsonl")
+    assert done.jsonl == both
+    assert list(done.jsonl[0]) == JOB_FIELDS
+
+
+def test_list_filters(cli: Cli) -> None:
+    cli.active("a1", "a2")
+    cli.post("--offer-id", "dear", provider="other", price=50)
+    cli.submit("b1", "--priority", "low", buyer="bob")
+    cli.submit("b2", "--priority", "high", "--gpu", "H100", "--wait", buyer="bob")
+    cli.ok("compute", "cancel", "a1")
+
+    def listed(*options: str) -> list[str]:
+        return [row[0] for row in cli("compute", "list", *options).rows]
+
+    assert listed() == ["a1", "a2", "b1", "b2"]
+    assert listed("--state", "active") == ["a2", "b1"]
+    assert listed("--state", "cancelled", "--state", "pending") == ["a1", "b2"]
+    assert listed("--buyer", "bob") == ["b1", "b2"]
+    assert listed("--provider", "prov") == ["a1", "a2", "b1"]
+    assert listed("--provider", "other") == []
+    assert listed("--priority", "high") == ["b2"]
+    assert listed("--buyer", "bob", "--state", "active") == ["b1"]
+    assert listed("--limit", "2") == ["a1", "a2"]
+    assert listed("--limit", "0") == []
+    assert listed("--buyer", "bob", "--limit", "1") == ["b1"]
+
+
+def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tb_cli import jobs as compute
+
+    cli.active("a", "b", "c", "d", "e")
+    for page in (1, 2, 5, 6):
+        monkeypatch.setattr(compute, "_PAGE", page)
+        assert [row[0] for row in cli("compute", "list").rows] == ["a", "b", "c", "d", "e"]
+        assert [row[0] for row in cli("compute", "list", "--limit", "3").rows] == ["a", "b", "c"]
+
+
+def test_list_with_an_unknown_state_is_usage(cli: Cli) -> None:
+    error = (
+        "error[usage]: --state: 'done' is none of pending, queued, active, completed, cancelled, "
+        "failed\n"
+    )
+    assert cli("compute", "list", "--state", "done") == (2, "", error)
+
+
+def test_queue_lists_waiting_jobs_in_starting_order(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    cli.active("runs")
+    cli.submit("low", "--priority", "low")
+    cli.submit("normal")
+    cli.submit("high", "--priority", "high")
+    cli.submit("lost", "--gpu", "H100", "--wait")
+    assert cli.ok("compute", "queue") == (
+        "1\thigh\tqueued\thigh\t1\tslots\n"
+        "2\tnormal\tqueued\tnormal\t1\tslots\n"
+        "3\tlow\tqueued\tlow\t1\tslots\n"
+        "4\tlost\tpending\tnormal\t1\tno offer\n"
+    )
+    first = cli.document("compute", "queue", "--limit", "1")
+    assert first == [
+        {
+            "place": 1,
+            "job_id": "high",
+            "state": "queued",
+            "priority": "high",
+            "units": 1,
+            "held_by": "slots",
+        }
+    ]
+    assert cli("compute", "queue", "--limit", "1", "--jsonl").jsonl == first
+    cli.ok("compute", "cancel", "runs")
+    assert cli.job("high")["state"] == "active"
+    assert [row[1] for row in cli("compute", "queue").rows] == ["normal", "low", "lost"]
+
+
+def test_queue_names_the_cap_on_low_priority(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "4")
+    monkeypatch.setenv("TB_LOW_PRIORITY_CAP_PCT", "25")
+    cli.post()
+    for name in ("low1", "low2", "low3"):
+        cli.submit(name, "--priority", "low")
+    held = cli("compute", "queue").rows
+    assert {row[5] for row in held} == {"cap"}
+    assert held[-1][1] == "low3"
+
+
+def test_requirements_prints_the_capability_of_a_live_job(cli: Cli) -> None:
+    cli.post("--accelerator", "TPU", "--accelerator-memory-mb", "4096")
+    cli.submit("j1", "--accelerator", "TPU", "--accelerator-memory-mb", "1024")
+    expected = '{\n  "accelerator": "TPU",\n  "accelerator_memory_mb": 1024\n}\n'
+    assert cli.ok("compute", "requirements", "j1") == expected
+    assert cli.ok("compute", "requirements", "j1", "--json") == expected
+    cli.ok("compute", "cancel", "j1")
+    assert cli.ok("compute", "requirements", "j1") == "{}\n"
+    assert cli.ok("compute", "requirements", "never") == "{}\n"
+
+
+def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
+    cli.post("--gpu", "A100", "--gpu-count", "1", "--gpu-memory-mb", "8192")
+    cli.post("--gpu", "H100", "--gpu-count", "4", "--gpu-memory-mb", "98304", price=101)
+    asked = ("--gpu", "H100", "--gpu-count", "2", "--gpu-memory-mb", "16384")
+    cli.submit("j1", *asked, "--wait")
+    assert cli.ok("compute", "explain", "j1") == (
+        "o-1: gpu H100 ≠ A100; gpu_count 2 > 1; gpu_memory_mb 16384 > 8192\n"
+        "o-2: max_price_per_unit 100 < 101\n"
+        "decision: verdict=pending reason=price_mismatch detail=every offer that fits asks a "
+        f"higher price or bond than the job allows at={cli.now} units=1 mode=loose\n"
+        "totals: capability_mismatch=1 price_mismatch=1\n"
+    )
+    only = cli.document("compute", "explain", "j1", "--offer", "o-2")
+    assert only == {
+        "job_id": "j1",
+        "state": "pending",
+        "decision": {
+            "verdict": "pending",
+            "reason": "price_mismatch",
+            "detail": "every offer that fits asks a higher price or bond than the job allows",
+            "at": cli.now,
+            "units": 1,
+            "mode": "loose",
+        },
+        "totals": {"price_mismatch": 1},
+        "offers": [
+            {
+                "offer_id": "o-2",
+                "provider": "prov",
+                "fits": False,
+                "result": "price_mismatch",
+                "shortfalls": [
+                    {
+                        "condition": "max_price_per_unit",
+                        "asked": 100,
+                        "offered": 101,
+                        "text": "max_price_per_unit 100 < 101",
+                    }
+                ],
+            }
+        ],
+    }
+
+
+def test_changing_what_explain_names_flips_the_verdict(cli: Cli) -> None:
+    cli.post("--gpu", "H100", "--gpu-memory-mb", "8192")
+    cli.submit("j1", "--gpu", "H100", "--gpu-memory-mb", "16384", "--wait")
+    assert cli.ok("compute", "explain", "j1").startswith("o-1: gpu_memory_mb 16384 > 8192\n")
+    cli.post("--gpu", "H100", "--gpu-memory-mb", "16384")
+    assert "o-2: fits\n" in cli.ok("compute", "explain", "j1")
+    assert cli.job()["offer_id"] == "o-2"
+
+
+def test_explain_takes_a_job_file(cli: Cli) -> None:
+    cli.post("--cpu-cores", "2")
+    path = cli.directory / "draft.json"
+    path.write_text(json.dumps({"workload": "transcode", "capability": {"cpu_cores": 4}}))
+    assert cli.ok("compute", "explain", path) == (
+        "o-1: cpu_cores 4 > 2\ntotals: capability_mismatch=1\n"
+    )
+    assert cli.states() == {}
+
+
+def test_explain_of_a_refused_job_tells_the_refusal(cli: Cli) -> None:
+    assert cli(*cli.job_arguments("j1")).code == 5
+    done = cli("compute", "explain", "j1")
+    assert (done.code, done.out) == (3, "")
+    assert done.err == (
+        "error[not_found]: job j1 does not exist: it was refused, capability_mismatch: no offer of "
+        "another provider has the capability asked for\nhint: explain takes a job file as well\n"
+    )
+
+
+def test_explain_of_unknown_ids_is_not_found(cli: Cli) -> None:
+    error = "error[not_found]: job j1 does not exist, and there is no such file\n"
+    assert cli("compute", "explain", "j1") == (3, "", error)
+    cli.active()
+    done = cli("compute", "explain", "j1", "--offer", "nope")
+    assert (done.code, done.out) == (3, "")
+    assert done.err.startswith("error[not_found]: offer nope does not exist\n")
+
+
+STATS_KEYS = [
+    *("success", "capability_mismatch", "reputation_failure", "active_jobs", "utilization"),
+    *("preemptions", "effective_price", "queued_high", "queued_normal", "queued_low"),
+    *("priority_miss", "price_mismatch", "no_capacity", "bond_unfunded", "pending"),
+]
+
+
+def test_stats_prints_the_keys_in_order(cli: Cli) -> None:
+    cli.post("--gpu", "A100")
+    cli.submit("j1", "--gpu", "A100")
+    cli.submit("j2", "--gpu", "H100", "--wait")
+    assert cli.ok("compute", "stats").splitlines() == [
+        "success: 1",
+        "capability_mismatch: 1",
+        "reputation_failure: 0",
+        "active_jobs: 1",
+        "utilization: A100=1",
+        "preemptions: 0",
+        "effective_price: 5",
+        "queued_high: 0",
+        "queued_normal: 0",
+        "queued_low: 0",
+        "priority_miss: 0",
+        "price_mismatch: 0",
+        "no_capacity: 0",
+        "bond_unfunded: 0",
+        "pending: 1",
+    ]
+    document = cli.document("compute", "stats")
+    assert list(document) == STATS_KEYS
+    assert cli.document("net", "compute", "stats") == document
+    assert cli.ok("net", "compute", "stats") == cli.ok("compute", "stats")
+
+
+def test_stats_effective_prints_only_the_last_price(cli: Cli) -> None:
+    missing = (0, "", "missing effective_price\n")
+    assert cli("compute", "stats", "--effective") == missing
+    assert cli("net", "compute", "stats", "--effective") == missing
+    cli.post("--accelerator", "TPU", "--multiplier", "0.9", price=10)
+    cli.submit("j1", "--accelerator", "TPU")
+    assert cli.ok("compute", "stats", "--effective") == "11\n"
+    assert cli.document("compute", "stats", "--effective") == 11
+
+
+def test_wait_returns_at_once_for_jobs_that_have_ended(cli: Cli) -> None:
+    cli.active("j1", "j2")
+    cli.ok("compute", "execute", "j1")
+    cli.ok("compute", "cancel", "j2")
+    assert cli.ok("compute", "wait", "j2", "j1") == "job j2 cancelled\njob j1 completed\n"
+    assert cli.document("compute", "wait", "-", stdin="j1\n") == [
+        {"job_id": "j1", "state": "completed", "cause": "all slices proven"}
+    ]
+
+
+def test_wait_times_out_as_pending(cli: Cli) -> None:
+    cli.active("j1", "j2")
+    cli.ok("compute", "cancel", "j2")
+    done = cli("compute", "wait", "j1", "j2", "--timeout", "0")
+    assert done == (10, "job j2 cancelled\n", "error[pending]: not ended yet: j1\n")
+    done = cli("compute", "wait", "j1", "--timeout", "0", "--json")
+    assert (done.code, done.out, done.error["retryable"]) == (10, "", True)
+
+
+def test_wait_for_an_unknown_job_is_not_found(cli: Cli) -> None:
+    assert cli("compute", "wait", "nope").code == 3
+
+
+def test_wait_ends_when_another_process_ends_the_job(cli: Cli) -> None:
+    cli.active()
+    waiting = cli.start("compute", "wait", "j1")
+    time.sleep(0.3)
+    assert waiting.poll() is None
+    cli.ok("compute", "prove", "j1", "0", HELLO)
+    out, err = waiting.communicate(timeout=20)
+    assert (waiting.returncode, out, err) == (0, b"job j1 completed\n", b"")

@@ -1,0 +1,300 @@
+"""`compute offer post|list|show|withdraw`."""
+
+import json
+import os
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.support.cli import OFFER_FIELDS, Cli
+
+pytest_plugins = ("tests.support.cli",)
+
+MINIMAL = {"provider": "prov", "units": 10, "price_per_unit": 5}
+
+
+def lines(*documents: dict[str, Any]) -> str:
+    return "".join(json.dumps(document) + "\n" for document in documents)
+
+
+def test_post_assigns_ids_in_order(cli: Cli) -> None:
+    terms = ("compute", "offer", "post", "--provider", "prov", "--units", "10", "--price", "5")
+    assert cli.ok(*terms) == "posted offer o-1\n"
+    assert cli.ok(*terms) == "posted offer o-2\n"
+    assert cli.offer("o-1")["provider"] == cli.offer("o-2")["provider"] == "prov"
+
+
+def test_assigned_id_skips_one_that_is_taken(cli: Cli) -> None:
+    cli.post("--offer-id", "o-1")
+    assert cli.post() == "o-2"
+
+
+def test_post_takes_every_term_as_an_option(cli: Cli) -> None:
+    document = cli.document(
+        *("compute", "offer", "post", "--offer-id", "big", "--provider", "p1", "--units", "7"),
+        *("--price", "20", "--fee-pct-ct", "25", "--bond", "3", "--consumer-bond", "4"),
+        *("--cpu-cores", "8", "--gpu", "A100", "--gpu-count", "2", "--gpu-memory-mb", "65536"),
+        *("--accelerator", "TPU", "--accelerator-memory-mb", "4096", "--reputation", "9"),
+        *("--multiplier", "0.58", "--job", "only"),
+    )
+    expected = {
+        "offer_id": "big",
+        "provider": "p1",
+        "units": 7,
+        "price_per_unit": 20,
+        "fee_pct_ct": 25,
+        "provider_bond": 3,
+        "consumer_bond": 4,
+        "capability": {
+            "cpu_cores": 8,
+            "gpu": "A100",
+            "gpu_count": 2,
+            "gpu_memory_mb": 65536,
+            "accelerator": "TPU",
+            "accelerator_memory_mb": 4096,
+        },
+        "reputation": 9,
+        "reputation_multiplier": "0.58",
+        "job_id": "only",
+        "state": "open",
+        "units_left": 7,
+        "units_reserved": 0,
+        "units_proven": 0,
+        "effective_price": 12,
+        "posted_at": cli.now,
+    }
+    assert document == expected | {"changed": True, "matched": []}
+    assert list(document) == [*OFFER_FIELDS, "changed", "matched"]
+    assert cli.offer("big") == expected
+    assert cli.score("p1") == 9
+
+
+def test_post_takes_every_term_from_a_file(cli: Cli) -> None:
+    terms: dict[str, Any] = {
+        "_comment": "keys that begin with _ are comments",
+        **MINIMAL,
+        "offer_id": "filed",
+        "fee_pct_ct": 0,
+        "provider_bond": 2,
+        "consumer_bond": 3,
+        "capability": {"_c": 1, "gpu": "A100"},
+        "reputation": -5,
+        "reputation_multiplier": 0.75,
+        "job_id": "j1",
+    }
+    path = cli.directory / "offer.json"
+    path.write_text(json.dumps(terms))
+    assert cli.ok("compute", "offer", "post", path) == "posted offer filed\n"
+    stored = cli.offer("filed")
+    given = {name: value for name, value in terms.items() if name[0] != "_"}
+    given |= {"capability": {"gpu": "A100", "gpu_count": 1}, "reputation_multiplier": "0.75"}
+    assert {name: stored[name] for name in given} == given
+    assert cli.score() == -5
+
+
+def test_post_reads_one_offer_per_line_of_stdin(cli: Cli) -> None:
+    given = lines(MINIMAL, MINIMAL | {"offer_id": "x", "capability": {"cpu_cores": 2}})
+    assert cli.ok("compute", "offer", "post", "-", stdin=given) == (
+        "posted offer o-1\nposted offer x\n"
+    )
+    assert cli.offer("x")["capability"] == {"cpu_cores": 2}
+
+
+def test_options_win_over_the_file(cli: Cli) -> None:
+    given = lines(MINIMAL | {"capability": {"gpu": "A100", "cpu_cores": 1}})
+    options = ("--units", "99", "--cpu-cores", "64")
+    cli.ok("compute", "offer", "post", "-", *options, stdin=given)
+    offer = cli.offer()
+    assert (offer["units"], offer["price_per_unit"]) == (99, 5)
+    assert offer["capability"] == {"cpu_cores": 64, "gpu": "A100", "gpu_count": 1}
+
+
+def test_post_of_the_same_offer_again_changes_nothing(cli: Cli) -> None:
+    cli.post("--offer-id", "x")
+    again = ("compute", "offer", "post", "--offer-id", "x", "--provider", "prov")
+    terms = ("--units", "1000", "--price", "5")
+    assert cli.ok(*again, *terms) == "offer x exists, unchanged: open\n"
+    assert cli.document(*again, *terms)["changed"] is False
+    done = cli(*again, "--units", "1001", "--price", "5")
+    text = "offer x exists with units 1000, not 1001"
+    hint = "hint: use another --offer-id"
+    assert done == (6, f"{text}\n", f"error[conflict]: {text}\n{hint}\n")
+    done = cli(*again, "--units", "1000", "--price", "6", "--json")
+    assert (done.code, done.out, done.error["field"]) == (6, "", "price_per_unit")
+    assert cli.offer("x")["units"] == 1000
+
+
+# In the order in which they are looked at: each offer is wrong in this and every later way.
+REFUSALS = [
+    ("provider bond too low", ("--bond", "0")),
+    ("consumer bond too low", ("--consumer-bond", "0")),
+    ("no units offered", ("--units", "0")),
+    ("invalid fee_pct_ct", ("--fee-pct-ct", "101")),
+    ("invalid reputation multiplier", ("--multiplier", "1.01")),
+    ("no price data", ("--price", "0")),
+]
+
+
+@pytest.mark.parametrize("place", range(len(REFUSALS)))
+def test_post_refuses_in_order(cli: Cli, place: int) -> None:
+    message = REFUSALS[place][0]
+    wrong = [option for _, options in REFUSALS[place:] for option in options]
+    terms = [option for option in ("--units", "--price") if option not in wrong]
+    given = [text for option in terms for text in (option, "5")]
+    done = cli("compute", "offer", "post", "--provider", "prov", *given, *wrong)
+    assert (done.code, done.out) == (5, f"{message}\n")
+    assert done.err.startswith(f"error[refused]: {message}\n")
+    assert cli.document("compute", "offer", "list") == []
+    assert cli.document("net", "reputation", "show") == []
+    done = cli("compute", "offer", "post", "--provider", "prov", *given, *wrong, "--json")
+    assert (done.code, done.out, done.error["error"]) == (5, "", "refused")
+    assert done.error["reason"] == message.replace(" ", "_")
+
+
+@pytest.mark.parametrize("multiplier", ["0.5", "1", "1.0", "0.999999", "0.500000"])
+def test_post_takes_multipliers_within_bounds(cli: Cli, multiplier: str) -> None:
+    cli.post("--multiplier", multiplier)
+    assert float(cli.offer()["reputation_multiplier"]) == float(multiplier)
+
+
+def test_reputation_is_clamped_and_seeds_only_once(cli: Cli) -> None:
+    cli.post("--reputation", "5000")
+    assert (cli.offer()["reputation"], cli.score()) == (1000, 1000)
+    cli.post("--reputation", "-7")
+    assert (cli.offer("o-2")["reputation"], cli.score()) == (-7, 1000)
+
+
+def test_post_takes_up_pending_jobs(cli: Cli) -> None:
+    cli.submit("j1", "--wait")
+    cli.submit("j2", "--wait")
+    assert cli.ok(
+        "compute", "offer", "post", "--provider", "p", "--units", "9", "--price", "5"
+    ) == ("posted offer o-1, taken by j1 j2\n")
+    assert cli.states() == {"j1": "active", "j2": "active"}
+
+
+def test_directed_offer_serves_only_its_job(cli: Cli) -> None:
+    cli.post("--job", "chosen")
+    assert cli(*cli.job_arguments("other")).code == 5
+    assert cli.submit("chosen")["offer_id"] == "o-1"
+
+
+def test_list_prints_one_line_per_offer(cli: Cli) -> None:
+    cli.post("--gpu", "A100", units=1)
+    cli.post("--multiplier", "0.5", provider="other", price=10)
+    cli.submit("j1", "--gpu", "A100")
+    assert cli.ok("compute", "offer", "list") == (
+        "o-1\texhausted\tprov\t5\t5\t0\t1\tgpu=A100 gpu_count=1\n"
+        "o-2\topen\tother\t10\t5\t1000\t1000\t-\n"
+    )
+
+
+def test_list_filters(cli: Cli) -> None:
+    cli.post()
+    cli.post(provider="other")
+    cli.post()
+    cli.ok("compute", "offer", "withdraw", "o-3")
+
+    def listed(*options: str) -> list[str]:
+        return [row[0] for row in cli("compute", "offer", "list", *options).rows]
+
+    assert listed() == ["o-1", "o-2", "o-3"]
+    assert listed("--state", "open") == ["o-1", "o-2"]
+    assert listed("--state", "withdrawn", "--state", "exhausted") == ["o-3"]
+    assert listed("--provider", "prov", "--state", "open") == ["o-1"]
+    assert listed("--limit", "1") == ["o-1"]
+    assert listed("--provider", "other", "--limit", "5") == ["o-2"]
+    error = "error[usage]: --state: 'shut' is none of open, exhausted, withdrawn\n"
+    assert cli("compute", "offer", "list", "--state", "shut") == (2, "", error)
+
+
+def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tb_cli import offer
+
+    ids = [cli.post("--offer-id", name) for name in "abcde"]
+    for page in (1, 2, 5, 6):
+        monkeypatch.setattr(offer, "_PAGE", page)
+        assert [row[0] for row in cli("compute", "offer", "list").rows] == ids
+
+
+def test_list_json_and_jsonl_are_the_records(cli: Cli) -> None:
+    cli.post()
+    cli.post()
+    both = [cli.offer("o-1"), cli.offer("o-2")]
+    assert cli.document("compute", "offer", "list") == both
+    assert cli("compute", "offer", "list", "--jsonl").jsonl == both
+    assert list(both[0]) == OFFER_FIELDS
+
+
+def test_show_prints_every_field(cli: Cli) -> None:
+    cli.post("--cpu-cores", "4")
+    assert cli.ok("compute", "offer", "show", "o-1").splitlines() == [
+        "offer_id: o-1",
+        "provider: prov",
+        "units: 1000",
+        "price_per_unit: 5",
+        "fee_pct_ct: 100",
+        "provider_bond: 1",
+        "consumer_bond: 1",
+        "capability: cpu_cores=4",
+        "reputation: 0",
+        "reputation_multiplier: 1",
+        "job_id: -",
+        "state: open",
+        "units_left: 1000",
+        "units_reserved: 0",
+        "units_proven: 0",
+        "effective_price: 5",
+        f"posted_at: {cli.now}",
+    ]
+
+
+def test_show_of_an_unknown_offer_is_not_found(cli: Cli) -> None:
+    error = "error[not_found]: offer o-1 does not exist\nhint: see `tb-cli compute offer list`\n"
+    assert cli("compute", "offer", "show", "o-1") == (3, "", error)
+
+
+def test_withdraw_leaves_running_jobs_alone(cli: Cli) -> None:
+    cli.active()
+    assert cli.ok("compute", "offer", "withdraw", "o-1") == "withdrew offer o-1\n"
+    assert cli.offer()["state"] == "withdrawn"
+    assert cli(*cli.job_arguments("j2")).code == 5
+    cli.ok("compute", "cancel", "j1")
+    offer = cli.offer()
+    assert (offer["state"], offer["units_reserved"], offer["units_left"]) == ("withdrawn", 0, 1000)
+    assert cli(*cli.job_arguments("j2")).code == 5
+
+
+def test_withdraw_again_changes_nothing(cli: Cli) -> None:
+    cli.post()
+    document = cli.document("compute", "offer", "withdraw", "o-1")
+    assert list(document) == [*OFFER_FIELDS, "changed"]
+    assert document["changed"] is True
+    assert cli.ok("compute", "offer", "withdraw", "o-1") == "offer o-1 already withdrawn\n"
+    assert cli.document("compute", "offer", "withdraw", "o-1") == document | {"changed": False}
+
+
+def test_withdraw_of_many_tells_each(cli: Cli) -> None:
+    cli.post()
+    cli.post()
+    done = cli("compute", "offer", "withdraw", "o-1", "nope", "-", stdin="o-2\n")
+    assert done == (
+        7,
+        "withdrew offer o-1\noffer nope does not exist\nwithdrew offer o-2\n",
+        "1 of 3 failed: 1 not_found\n",
+    )
+    assert {cli.offer(name)["state"] for name in ("o-1", "o-2")} == {"withdrawn"}
+
+
+def test_post_waits_for_what_a_shell_substitutes(cli: Cli) -> None:
+    """`<(…)` is a FIFO whose writer may take a while."""
+    reader, writer = os.pipe()
+    arguments = ("compute", "offer", "post", f"/dev/fd/{reader}")
+    process = cli.start(*arguments, pass_fds=[reader])
+    os.close(reader)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    os.write(writer, b'{"offer_id": "o", "provider": "p", "units": 1, "price_per_unit": 1}')
+    os.close(writer)
+    assert process.communicate(timeout=20) == (b"posted offer o\n", b"")

@@ -1,0 +1,196 @@
+"""The progress bar: on a terminal, after half a second, with the time left if it can be known."""
+
+import os
+import pty
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from compute_market.workloads.runner import Runner
+from tb_cli import run as sums
+from tb_cli.frame import progress
+from tb_cli.frame.progress import Progress
+from tests.support.cli import Cli
+
+pytest_plugins = ("tests.support.cli",)
+
+MIB = 1_048_576
+
+Shown = Callable[[], str]
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Shown]]:
+    """Makes stderr a terminal and the bar show at once; gives what has been written to it."""
+    monkeypatch.setattr(progress, "_AFTER_S", 0.0)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    master, slave = pty.openpty()
+    os.set_blocking(master, False)
+
+    def shown() -> str:
+        try:
+            return os.read(master, 1_000_000).decode()
+        except BlockingIOError:
+            return ""
+
+    with open(slave, "w") as stderr:
+
+        def begin() -> Shown:
+            # Not before the test itself: pytest puts streams of its own in place until then.
+            monkeypatch.setattr(sys, "stderr", stderr)
+            return shown
+
+        yield begin
+    os.close(master)
+
+
+def test_bar_shows_bytes_of_a_total(terminal: Callable[[], Shown]) -> None:
+    shown = terminal()
+    with Progress(lambda: 8 * MIB) as bar:
+        bar(2 * MIB)
+    assert "2.0/8.0 MiB" in shown()
+
+
+def test_bar_shows_bytes_without_a_total(terminal: Callable[[], Shown]) -> None:
+    shown = terminal()
+    for total in (None, lambda: None):
+        with Progress(total) as bar:
+            bar(2 * MIB)
+        assert "2.0/? MiB" in shown()
+
+
+@pytest.mark.parametrize("after_s", [None, 60.0])
+def test_total_is_asked_for_only_when_the_bar_shows(
+    after_s: float | None, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    if after_s is not None:
+        request.getfixturevalue("terminal")()
+        monkeypatch.setattr(progress, "_AFTER_S", after_s)
+
+    def total() -> int:
+        raise AssertionError("asked")
+
+    with Progress(total) as bar:
+        bar(1)
+
+
+COLOR = re.compile(r"\x1b\[(?:\d+;)*(?:3\d|9[0-7])[;m]")
+
+
+@pytest.mark.parametrize(("color", "variable"), [(True, None), (False, None), (True, "1")])
+def test_bar_is_plain_where_no_color_is_wanted(
+    color: bool,
+    variable: str | None,
+    terminal: Callable[[], Shown],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("NO_COLOR", variable)
+    shown = terminal()
+    with Progress(8 * MIB, color=color) as bar:
+        bar(2 * MIB)
+    text = shown()
+    assert "MiB" in text
+    assert bool(COLOR.search(text)) == (color and variable is None)
+
+
+def test_bar_of_silent_work_shows_without_a_call(terminal: Callable[[], Shown]) -> None:
+    shown = terminal()
+    with Progress(8 * MIB, silent=True):
+        text = ""
+        while "0.0/8.0 MiB" not in text:
+            text += shown()
+            time.sleep(0.01)
+
+
+def test_bar_of_silent_work_tells_what_was_done_before_it_showed(
+    terminal: Callable[[], Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_AFTER_S", 0.2)
+    shown = terminal()
+    with Progress(8 * MIB, silent=True) as bar:
+        bar(2 * MIB)
+        text = ""
+        while "2.0/8.0 MiB" not in text:
+            text += shown()
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_bar_of_work_that_ends_soon_never_shows(
+    silent: bool, terminal: Callable[[], Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_AFTER_S", 60.0)
+    shown = terminal()
+    before = threading.active_count()
+    with Progress(8 * MIB, silent=silent) as bar:
+        bar(8 * MIB)
+        # What would forbid forks is there only if it was asked for.
+        assert threading.active_count() == before + silent
+    assert (shown(), threading.active_count()) == ("", before)
+
+
+@pytest.mark.parametrize("options", [(), ("--no-color",)])
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        (("run", "a.slice", "--workload", "slow"), "00" * 32 + "  a.slice\n"),
+        (("execute", "j1"), "executed job j1: 1 of 1 slices proven, completed\n"),
+    ],
+)
+def test_bar_shows_for_short_slices_that_are_slow(
+    cli: Cli, plugin: ModuleType, command: tuple[str, ...], out: str, options: tuple[str, ...]
+) -> None:
+    cli.post()
+    cli.submit("j1", "--workload", "slow")
+    packages = os.path.dirname(str(plugin.__file__))
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join((packages, os.environ["PYTHONPATH"])),
+        "TERM": "xterm",
+    }
+    master, slave = pty.openpty()
+    process = cli.start(
+        *("compute", *command, *options),
+        stderr=slave,
+        env=environment,
+    )
+    os.close(slave)
+    text = b""
+    with suppress(OSError):  # How Linux says that the other end is closed.
+        while part := os.read(master, 65536):
+            text += part
+    os.close(master)
+    printed, _ = process.communicate(timeout=60)
+    assert (process.returncode, printed.decode()) == (0, out)
+    assert b"0/5 bytes" in text
+    assert bool(COLOR.search(text.decode())) == (not options)
+
+
+def test_run_knows_its_total(
+    terminal: Callable[[], Shown], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = terminal()
+    paths = [str(tmp_path / name) for name in ("a", "b", "missing")]
+    for path in paths[:2]:
+        with open(path, "wb") as sparse:
+            sparse.truncate(40 * MIB)
+    assert sums._length(paths) == 80 * MIB
+    assert sums._length([*paths, "-"]) is None
+    with Runner() as runner:
+        code = sums.write(runner, "transcode", paths[:2], unused, as_text=True, color=True)
+    assert code == 0
+    assert "/80.0 MiB" in shown()
+    assert capsys.readouterr().out.count("\n") == 2
+
+
+def unused(total: int) -> "sums.Report":
+    raise AssertionError("nothing to report")

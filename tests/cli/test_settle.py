@@ -1,0 +1,154 @@
+"""`compute-market settle status|arm|cancel-arm|dry-run|tick`."""
+
+import pytest
+
+from tests.support.cli import Cli
+
+pytest_plugins = ("tests.support.cli",)
+
+SETTLE = ("compute-market", "settle")
+
+
+def mode(cli: Cli) -> str:
+    found: str = cli.document(*SETTLE, "status")["mode"]
+    return found
+
+
+def changes(cli: Cli) -> dict[str, int]:
+    from compute_market import metrics
+
+    found = cli.view(lambda txn: list(metrics.series(txn, "settle_mode_change_total")))
+    return {mode: count for (mode,), count in found}
+
+
+def test_status_of_a_new_market(cli: Cli) -> None:
+    text = "mode: dry_run\nheight: 0\npending: 0\napplied: 0\nfailed: 0\n"
+    assert cli.ok(*SETTLE, "status") == text
+    document = cli.document(*SETTLE, "status")
+    assert document == {"mode": "dry_run", "height": 0, "pending": 0, "applied": 0, "failed": 0}
+    assert list(document) == ["mode", "height", "pending", "applied", "failed"]
+
+
+def test_arm_turns_real_at_its_height(cli: Cli) -> None:
+    assert cli.ok(*SETTLE, "arm", "--delay-blocks", "10") == (
+        "mode: armed\nheight: 0\nactivate_at: 10\npending: 0\napplied: 0\nfailed: 0\n"
+        "changed: true\n"
+    )
+    cli.ok("chain", "advance", "9")
+    assert list(cli.document(*SETTLE, "status").items()) == [
+        ("mode", "armed"),
+        ("height", 9),
+        ("activate_at", 10),
+        ("pending", 0),
+        ("applied", 0),
+        ("failed", 0),
+    ]
+    cli.advance(1)
+    assert mode(cli) == "real"
+    assert changes(cli) == {"armed": 1, "real": 1}
+
+
+def test_armed_behaves_as_dry_run(cli: Cli) -> None:
+    cli.ok(*SETTLE, "arm", "--delay-blocks", "100")
+    cli.post()
+    assert cli.submit("j1")["funded"] is False
+
+
+def test_activation_comes_before_the_commands_own_effects(cli: Cli) -> None:
+    cli.ok("wallet", "deposit", "alice", "--ct", "10")
+    cli.ok("wallet", "deposit", "prov", "--ct", "1")
+    cli.post()
+    cli.ok(*SETTLE, "arm", "--delay-blocks", "5")
+    cli.advance(5)
+    assert cli.submit("j1")["funded"] is True
+    assert cli.wallet("alice") == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "verb", "message"),
+    [
+        ("dry_run", ("cancel-arm",), "the mode is dry_run, nothing is armed"),
+        ("real", ("cancel-arm",), "the mode is real, nothing is armed"),
+        ("armed", ("arm", "--delay-blocks", "1"), "the mode is armed, only dry_run can be armed"),
+        ("real", ("arm", "--delay-blocks", "1"), "the mode is real, only dry_run can be armed"),
+    ],
+)
+def test_changes_from_the_wrong_mode_are_refused(
+    cli: Cli, before: str, verb: tuple[str, ...], message: str
+) -> None:
+    if before != "dry_run":
+        cli.ok(*SETTLE, "arm", "--delay-blocks", "0" if before == "real" else "9")
+    assert mode(cli) == before
+    done = cli(*SETTLE, *verb)
+    assert (done.code, done.out) == (5, "")
+    assert done.err.startswith(f"error[refused]: {message}\n")
+    assert cli(*SETTLE, *verb, "--json").error["reason"] == "mode"
+    assert mode(cli) == before
+
+
+def test_cancel_arm_goes_back_to_dry_run(cli: Cli) -> None:
+    cli.ok(*SETTLE, "arm", "--delay-blocks", "3")
+    document = cli.document(*SETTLE, "cancel-arm")
+    assert (document["mode"], document["changed"]) == ("dry_run", True)
+    assert "activate_at" not in document
+    cli.ok("chain", "advance", "5")
+    assert mode(cli) == "dry_run"
+
+
+def test_dry_run_keeps_its_reason(cli: Cli) -> None:
+    cli.real()
+    height = cli.document("chain", "status")["height"]
+    assert cli.ok(*SETTLE, "dry-run", "--reason", "a bad day") == (
+        f"mode: dry_run\nheight: {height}\nreason: a bad day\npending: 0\napplied: 0\nfailed: 0\n"
+        "changed: true\n"
+    )
+    again = cli.document(*SETTLE, "dry-run", "--reason", "another")
+    assert (again["changed"], again["reason"]) == (False, "a bad day")
+
+
+def test_dry_run_needs_a_reason_and_arm_a_delay(cli: Cli) -> None:
+    done = cli(*SETTLE, "dry-run")
+    assert done.code == 2
+    assert done.err.startswith("error[usage]: Missing option '--reason'.\n")
+    done = cli(*SETTLE, "arm")
+    assert done.code == 2
+    assert done.err.startswith("error[usage]: Missing option '--delay-blocks'.\n")
+
+
+def test_receipts_of_funded_jobs_wait_in_dry_run(cli: Cli) -> None:
+    cli.real()
+    cli.post("--fee-pct-ct", "25", price=20)
+    cli.submit("j1")
+    cli.ok(*SETTLE, "dry-run", "--reason", "test")
+    cli.ok("compute", "execute", "j1")
+    assert cli.document(*SETTLE, "status")["pending"] == 1
+    assert cli.wallet("prov") == (100, 0)  # Its bond is back, its pay is not there yet.
+    assert cli.document("wallet", "balance", "alice")["escrow"] == {"ct": 5, "it": 15}
+    cli.ok(*SETTLE, "arm", "--delay-blocks", "0")
+    ticked = cli.document(*SETTLE, "tick")
+    assert (ticked["mode"], ticked["pending"], ticked["applied"]) == ("real", 0, 1)
+    assert (cli.wallet("prov"), cli.wallet("alice")) == ((105, 15), (995, 985))
+    assert cli.job()["paid"] == {"ct": 5, "it": 15}
+    cli.ok(*SETTLE, "tick")
+    assert cli.wallet("prov") == (105, 15)
+
+
+def test_tick_reports_whether_it_changed_the_mode(cli: Cli) -> None:
+    assert cli.ok(*SETTLE, "tick").splitlines()[0] == "mode: dry_run"
+    cli.ok(*SETTLE, "arm", "--delay-blocks", "0")
+    assert cli.document(*SETTLE, "tick")["changed"] is True
+    assert cli.document(*SETTLE, "tick")["changed"] is False
+
+
+def test_configuration_seeds_only_an_empty_store(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TB_SETTLE_MODE", "real")
+    assert mode(cli) == "real"
+    cli.ok(*SETTLE, "dry-run", "--reason", "r")
+    assert mode(cli) == "dry_run"
+
+
+def test_armed_cannot_be_configured(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TB_SETTLE_MODE", "armed")
+    done = cli(*SETTLE, "status")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith('error[usage]: TB_SETTLE_MODE: settle_mode: "armed" cannot be ')

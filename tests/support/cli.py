@@ -1,0 +1,301 @@
+"""The operator's commands under test.
+
+`cli` runs them in this process, which takes two milliseconds instead of a hundred, over a home of
+its own and with a clock that tests set. `cli.process` and `cli.start` run them as an operator does,
+where the process itself is what a test is about. After every test the audit must find nothing.
+
+A test module asks for these fixtures with `pytest_plugins = ("tests.support.cli",)`.
+"""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import pytest
+
+from compute_market import audit
+from compute_market.config.settings import DEFAULTS, SETTINGS
+from compute_market.store.store import Store, Txn
+from tb_cli import app
+
+T = TypeVar("T")
+
+# BLAKE3-256 of b"hello", the content of a slice that a test does not care about.
+HELLO = "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f"
+WRONG = "00" * 32
+MIB = 1_048_576
+
+# The fields of chapter 7.7 in their order, then those that were added since.
+JOB_FIELDS = [
+    *("job_id", "state", "buyer", "provider", "offer_id", "workload", "priority", "lane"),
+    *("units", "units_proven", "slices", "slices_proven", "price_per_unit"),
+    *("max_price_per_unit", "fee_pct_ct", "consumer_bond", "provider_bond", "deadline"),
+    *("submitted_at", "started_at", "ended_at", "funded", "cause", "escrow", "paid", "refunded"),
+    *("ended_by", "capability"),
+]
+OFFER_FIELDS = [
+    *("offer_id", "provider", "units", "price_per_unit", "fee_pct_ct", "provider_bond"),
+    *("consumer_bond", "capability", "reputation", "reputation_multiplier", "job_id"),
+    *("state", "units_left", "units_reserved", "units_proven", "effective_price", "posted_at"),
+]
+RECEIPT_FIELDS = [
+    *("version", "job_id", "buyer", "provider", "quote_price", "units", "issued_at"),
+    *("idempotency_key", "lane", "dry_run", "status", "paid", "seq"),
+]
+
+
+class Done(NamedTuple):
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out, parse_float=_no_float)
+
+    @property
+    def jsonl(self) -> list[Any]:
+        return [json.loads(line, parse_float=_no_float) for line in self.out.splitlines()]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        return [line.split("\t") for line in self.out.splitlines()]
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """The one JSON object on stderr."""
+        assert self.err.count("\n") == 1, self.err
+        found: dict[str, Any] = json.loads(self.err)
+        return found
+
+
+def _no_float(text: str) -> Any:
+    raise AssertionError(f"{text} is no integer")
+
+
+class Cli:
+    """One home and the commands run on it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.home = directory / "home"
+        self.audited = True  # A test that damages the store sets this to False.
+        # The present second: real processes may use the same home.
+        self.now_ms = time.time_ns() // 1_000_000_000 * 1000
+
+    @property
+    def now(self) -> int:
+        return self.now_ms // 1000
+
+    @property
+    def data(self) -> Path:
+        return self.home / "market" / "data.mdb"
+
+    def advance(self, seconds: int) -> None:
+        self.now_ms += seconds * 1000
+
+    def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> Done:
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        saved = sys.stdin, sys.stdout, sys.stderr
+        out, err = io.BytesIO(), io.BytesIO()
+        sys.stdin = io.TextIOWrapper(io.BytesIO(given), encoding="utf-8")
+        sys.stdout = io.TextIOWrapper(out, encoding="utf-8")
+        sys.stderr = io.TextIOWrapper(err, encoding="utf-8", write_through=True)
+        handler = signal.getsignal(signal.SIGTERM)
+        try:
+            code = app.run([str(argument) for argument in arguments])
+            sys.stdout.flush()
+            return Done(code, out.getvalue().decode(), err.getvalue().decode())
+        finally:
+            sys.stdin, sys.stdout, sys.stderr = saved
+            signal.signal(signal.SIGTERM, handler)
+
+    def ok(self, *arguments: str | Path, stdin: str | bytes = b"") -> str:
+        """The output of a command that has nothing to complain about."""
+        done = self(*arguments, stdin=stdin)
+        assert (done.code, done.err) == (0, ""), done
+        return done.out
+
+    def document(self, *arguments: str | Path, stdin: str | bytes = b"") -> Any:
+        """The JSON document of a command that succeeds."""
+        done = self(*arguments, "--json", stdin=stdin)
+        assert (done.code, done.err) == (0, ""), done
+        return done.json
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        return [sys.executable, "-m", "tb_cli.entry", *map(str, arguments)]
+
+    def process(self, *arguments: str | Path, stdin: str | bytes = b"", **extra: Any) -> Done:
+        """Run a command in a process of its own."""
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run(
+            self.command(*arguments), input=given, capture_output=True, timeout=60, **extra
+        )
+        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+    def start(self, *arguments: str | Path, **extra: Any) -> "subprocess.Popen[bytes]":
+        """Start a command as a shell would, whatever signals this process ignores."""
+        extra = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | extra
+        return subprocess.Popen(
+            self.command(*arguments),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            **extra,
+        )
+
+    # What most tests begin with, with everything they are not about left at a default.
+
+    def slice(self, name: str = "a.slice", content: bytes = b"hello") -> Path:
+        path = self.directory / name
+        path.write_bytes(content)
+        return path
+
+    def post(self, *extra: str, provider: str = "prov", units: int = 1000, price: int = 5) -> str:
+        """Post an offer; returns its id."""
+        terms = ("--provider", provider, "--units", str(units), "--price", str(price))
+        found: str = self.document("compute", "offer", "post", *terms, *extra)["offer_id"]
+        return found
+
+    def job_arguments(
+        self, job_id: str = "j1", *extra: str, buyer: str = "alice", slices: Any = None
+    ) -> tuple[str, ...]:
+        """The command that submits a job by options."""
+        paths = slices or [self.slice()]
+        given = [text for path in paths for text in ("--slice", str(path))]
+        terms = ("--job-id", job_id, "--buyer", buyer, "--workload", "transcode")
+        return ("compute", "submit", *terms, "--max-price", "100", *given, *extra)
+
+    def submit(self, job_id: str = "j1", *extra: str, **terms: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self.document(*self.job_arguments(job_id, *extra, **terms))
+        return found
+
+    def active(self, *job_ids: str) -> None:
+        """An offer, and active jobs on it."""
+        self.post()
+        for job_id in job_ids or ("j1",):
+            assert self.submit(job_id)["state"] == "active"
+
+    def real(self) -> None:
+        """Money moves from here on, and both parties have some."""
+        self.ok("wallet", "deposit", "alice", "--ct", "1000", "--it", "1000")
+        self.ok("wallet", "deposit", "prov", "--ct", "100")
+        self.ok("compute-market", "settle", "arm", "--delay-blocks", "0")
+        self.ok("compute-market", "settle", "tick")
+
+    # What is stored afterwards.
+
+    def view(self, fn: Callable[[Txn], T]) -> T:
+        store = Store.open(
+            str(self.home / "market"), now_ms=self.now_ms, market_id=bytes(16), sleep=time.sleep
+        )
+        try:
+            return store.view(fn, now_ms=self.now_ms)
+        finally:
+            store.close()
+
+    def job(self, job_id: str = "j1") -> dict[str, Any]:
+        found: dict[str, Any] = self.document("compute", "status", job_id)
+        return found
+
+    def offer(self, offer_id: str = "o-1") -> dict[str, Any]:
+        found: dict[str, Any] = self.document("compute", "offer", "show", offer_id)
+        return found
+
+    def wallet(self, owner: str) -> tuple[int, int]:
+        found = self.document("wallet", "balance", owner)
+        return found["ct"], found["it"]
+
+    def score(self, provider: str = "prov") -> int:
+        found: int = self.document("net", "reputation", "show", provider)[0]["score"]
+        return found
+
+    def states(self) -> dict[str, str]:
+        return {row["job_id"]: row["state"] for row in self.document("compute", "list")}
+
+    def log(self) -> str:
+        """`cancellations.log`."""
+        path = self.home / "cancellations.log"
+        return path.read_text() if path.exists() else ""
+
+    def files(self) -> dict[str, tuple[int, bytes]]:
+        """Every file of the home with its mode and bytes, but for LMDB's table of readers."""
+        return {
+            str(path.relative_to(self.home)): (path.stat().st_mode, path.read_bytes())
+            for path in sorted(self.home.rglob("*"))
+            if path.is_file() and path.name != "lock.mdb"
+        }
+
+    def violations(self) -> list[audit.Violation]:
+        """What the audit finds in the store and in `cancellations.log` as it lies there."""
+        log = self.log().encode()
+        return self.view(lambda txn: [*audit.check(txn, DEFAULTS), *audit.log_violations(txn, log)])
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+    """Commands over a home that does not exist yet; the audit must find nothing after the test."""
+    operator = Cli(tmp_path)
+    for name in ("NO_COLOR", "TB_DEBUG", *(setting.variable for setting in SETTINGS)):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TB_HOME", str(operator.home))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(
+        "PYTHONPATH",
+        os.pathsep.join((str(_ROOT), str(_ROOT / "cli"), os.environ.get("PYTHONPATH", ""))),
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "time_ns", lambda: operator.now_ms * 1_000_000)
+    yield operator
+    if operator.audited and operator.data.is_file():
+        assert operator.violations() == []
+
+
+def without(*names: str) -> str | None:
+    """Why a test cannot run: the first of these programs or Python modules not installed.
+
+    A module is written as `python:NAME`. `TB_REQUIRE` names what must be there, so that a run may
+    insist on it.
+    """
+    from importlib.util import find_spec
+    from shutil import which
+
+    for name in names:
+        module = name.removeprefix("python:")
+        if (find_spec(module) if module != name else which(name)) is None:
+            return missing(name, f"{name} is not installed")
+    return None
+
+
+@cache
+def without_opencl() -> str | None:
+    """Why a test cannot run on an OpenCL device, be it a CPU that poses as one (PoCL)."""
+    from compute_market.hashing.hasher import open_device
+
+    try:
+        from compute_market.hashing.device import DeviceError
+    except ImportError as error:
+        return missing("pocl", str(error))
+    try:
+        open_device("opencl", any_device=True).close()
+    except DeviceError as error:
+        return missing("pocl", f"no usable OpenCL device: {error}")
+    return None
+
+
+def missing(name: str, reason: str) -> str:
+    """The reason, unless `TB_REQUIRE` names what is missing: then the test fails."""
+    required = os.environ.get("TB_REQUIRE", "").replace(",", " ").split()
+    assert name not in required, f"{name} is required: {reason}"
+    return reason
+
+
+_ROOT = Path(__file__).resolve().parents[2]
