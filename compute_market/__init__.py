@@ -7,7 +7,7 @@ network: time, ids and randomness are arguments. All state lives in one LMDB env
 A package is a noun, and a file in it is one thing the noun does. Imports run one way, top to
 bottom, and so they do inside each package:
 
-    errors  amounts           what can go wrong; integer arithmetic
+    text  errors  amounts     text for one line; what can go wrong; integer arithmetic
     records                   the nouns, and how they are stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it

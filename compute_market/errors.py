@@ -4,7 +4,10 @@ A `MarketError` raised inside a transaction rolls it back. What must be remember
 answer is "no" is not an error but a returned `Refused` verdict (see `records`).
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from compute_market.text import legible
 
 
 class ExitCode(NamedTuple):
@@ -32,19 +35,9 @@ EXIT_CODES = (
 )
 
 
-def legible(text: str) -> str:
-    """The text with a backslash escape for every byte that was no UTF-8, as in names of files.
-
-    Such bytes come as halves of surrogate pairs, which nothing can encode.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        try:
-            return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        except UnicodeEncodeError:
-            return text.encode(errors="backslashreplace").decode()
-    return text
+def exit_code(token: str) -> int:
+    """The exit code of a row of the table."""
+    return next(row.code for row in EXIT_CODES if row.token == token)
 
 
 class MarketError(Exception):
@@ -127,3 +120,20 @@ class PendingError(MarketError):
     """Not yet: the same command passes later with nothing else changed."""
 
     token, exit_code, retryable = "pending", 10, True
+
+
+def check_same(
+    what: str, stored: Mapping[str, Any], asked: Mapping[str, Any], *, hint: str | None = None
+) -> None:
+    """Idempotence by id (law 5): the same request again is the one that is stored.
+
+    `what` names the stored thing, as in `job j-1`; the mappings hold the fields that make a request
+    what it is, in the order in which they are compared. Raises ConflictError naming the first field
+    that differs, with both values.
+    """
+    for field, now in asked.items():
+        before = stored[field]
+        if before != now:
+            raise ConflictError(
+                f"{what} exists with {field} {before}, not {now}", hint=hint, field=field
+            )

@@ -18,6 +18,7 @@ CLI = ROOT / "cli" / "tb_cli"
 # stand together. A new module has to be given its place here, and a new package in the list of the
 # docstring of `compute_market`.
 ORDER = (
+    "text",
     "errors",
     "amounts",
     "records",
@@ -69,7 +70,7 @@ APART = (
     "workloads.errands",
     "workloads.runner",
 )
-APART_MAY_IMPORT = ("errors", "amounts")
+APART_MAY_IMPORT = ("text", "errors", "amounts")
 
 
 def room_of(module: str) -> str:

@@ -13,7 +13,8 @@ from io import TextIOWrapper
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from compute_market.errors import MarketError, UsageError, legible
+from compute_market.errors import MarketError, UsageError
+from compute_market.text import legible
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.tasks import Result
 from compute_market.workloads.workloads import BUILT_IN, resolve

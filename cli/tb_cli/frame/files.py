@@ -6,7 +6,8 @@ import stat
 import sys
 from contextlib import suppress
 
-from compute_market.errors import BusyError, UsageError, legible
+from compute_market.errors import BusyError, UsageError
+from compute_market.text import legible
 
 SIZE_MAX = 64 * 2**20
 # Opening a FIFO must not wait for a writer, and a terminal must not become the controlling one.

@@ -1,0 +1,52 @@
+"""Text that others wrote, made fit for one line of a terminal, a log or a message.
+
+Nothing in here knows what the text is about. Ids need none of this: `records.check_id` has seen to
+it that they pass anywhere unchanged.
+"""
+
+SHOWN_MAX = 200  # characters of a foreign text that a message quotes
+
+
+def legible(text: str) -> str:
+    """The text with a backslash escape for every byte that was no UTF-8, as in names of files.
+
+    Such bytes come as halves of surrogate pairs, which nothing can encode.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        try:
+            return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        except UnicodeEncodeError:
+            return text.encode(errors="backslashreplace").decode()
+    return text
+
+
+def printable(text: str) -> str:
+    """The text on one line that cannot command a terminal: what does not print is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def one_line(text: str) -> str:
+    """The same, with every stretch of white space as one blank: for text that may have lines."""
+    return printable(" ".join(text.split()))
+
+
+def clipped(text: str, length_max: int = SHOWN_MAX) -> str:
+    """At most `length_max` characters of the text, its middle left out where it is longer."""
+    if len(text) <= length_max:
+        return text
+    tail = (length_max - 3) // 3
+    return f"{text[: length_max - 3 - tail]}...{text[len(text) - tail :]}"
+
+
+def quoted(path: str) -> str:
+    """A path as an error names it: in quotes, escaped, if a terminal would not show it as it is."""
+    return path if path and path.isprintable() else repr(path)
+
+
+def cause_of(error: OSError) -> str:
+    """What the operating system said, as the end of a line."""
+    return (error.strerror or str(error)).lower()
