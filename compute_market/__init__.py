@@ -7,21 +7,27 @@ network: time, ids and randomness are arguments. All state lives in one LMDB env
 A package is a noun, and a file in it is one thing the noun does. Imports run one way, top to
 bottom, and so they do inside each package:
 
-    text  errors  amounts     text for one line; what can go wrong; integer arithmetic
+    text  home                text for one line; names of the files of a home
+    errors  amounts           what can go wrong; integer arithmetic
     records                   the nouns, and how they are stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
+    laws                      what a law of the audit is
     metrics                   the metric table and the counters
+    events                    the log of everything that happened
     chain                     heights
     reputation/               scores of providers
-    settlement/               accounts, receipts, and who pays whom
+    settlement/               accounts, escrow, receipts, and who pays whom
     offers/                   the offers, and the index that is ordered by price
     scheduler/                who waits for a slot; match, effective price, explain
-    admission/                capacity, fair share, burst; the decision log
+    admission/                capacity, fair share, burst
     jobs/                     job records, and submit, match, prove, cancel, expire
-    audit                     walks everything and names every violation
+    audit                     walks the laws of every room
     exposition                the metrics as Prometheus reads them
+    upgrades                  what an older release stored, brought up to date
+    execution                 running slices for the market
+    market                    the only runner of transactions; the front door for programs
 
 `hashing` and `workloads` know nothing of the store.
 """

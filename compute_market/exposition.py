@@ -1,26 +1,98 @@
-"""The Prometheus exposition: counters from the store, gauges derived from the state."""
+"""The Prometheus exposition: counters from the store, gauges derived from the state.
 
-from collections.abc import Iterator
-from heapq import nlargest
+A scrape walks no table: what is summed is kept as it changes, and of series without bound it reads
+the most recent.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Final
 
 from compute_market import __version__, metrics
-from compute_market.admission import admission
-from compute_market.admission.admission import MICRO
-from compute_market.config.settings import Config
-from compute_market.jobs import lifecycle
-from compute_market.records import PRIORITIES
+from compute_market.admission import capacity, shares
+from compute_market.admission.shares import MICRO
+from compute_market.errors import InternalError
+from compute_market.jobs import demand, jobs
+from compute_market.offers import offers
+from compute_market.records import OFFER_STATES, PRIORITIES
 from compute_market.reputation import reputation
-from compute_market.scheduler import matching as scheduler
-from compute_market.scheduler import queue
-from compute_market.store.store import Txn
+from compute_market.scheduler import outcomes, queue
+from compute_market.settlement import ledger
+from compute_market.store.schema import PENDING, UNSETTLED
+from compute_market.store.txn import Txn
 
 # Series of one metric with an unbounded label: the most recent ones.
-SERIES_MAX = 1000
+SERIES_MAX: Final = 1000
 
-Samples = Iterator[tuple[tuple[str, ...], float]]
+Samples = Iterable[tuple[tuple[str, ...], float]]
 
 
-def render(txn: Txn, config: Config) -> str:
+def _one(value: Callable[[Txn], float]) -> Callable[[Txn], Samples]:
+    """A gauge without labels."""
+    return lambda txn: [((), value(txn))]
+
+
+def _slots(txn: Txn) -> Samples:
+    used = queue.active_jobs(txn)
+    return [(("used",), used), (("free",), max(0, txn.config.slots - used))]
+
+
+def _bursts(txn: Txn) -> Samples:
+    return [
+        ((each.role, each.identity), each.burst_micro / MICRO)
+        for each in islice(shares.recent(txn), SERIES_MAX)
+    ]
+
+
+def _prices(txn: Txn) -> Samples:
+    recent = islice(outcomes.recent_prices(txn), SERIES_MAX)
+    return [((provider,), price) for provider, price in recent]
+
+
+def _scores(txn: Txn) -> Samples:
+    recent = islice(reputation.recent(txn), SERIES_MAX)
+    return [((provider,), score) for provider, score in recent]
+
+
+GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
+    "industrial_backlog": _one(jobs.backlog_units),
+    "industrial_utilization": _one(lambda txn: demand.utilization_pct(txn) / 100),
+    "industrial_price_per_unit": _one(lambda txn: outcomes.last_effective_price(txn) or 0),
+    "capacity_units_per_second": _one(capacity.estimate),
+    "capacity_headroom_units": _one(lambda txn: capacity.headroom_micro(txn) / MICRO),
+    "active_burst_quota": _bursts,
+    "scheduler_effective_price": _prices,
+    "scheduler_active_jobs": _one(queue.active_jobs),
+    "scheduler_slots": _slots,
+    "scheduler_queue_depth": lambda txn: [((p,), queue.depth(txn, p)) for p in PRIORITIES],
+    "scheduler_pending_jobs": _one(lambda txn: txn.size(PENDING)),
+    "offers": lambda txn: [((s,), offers.count_of(txn, f"state {s}")) for s in OFFER_STATES],
+    "offers_barred": _one(lambda txn: offers.count_of(txn, "shelf barred")),
+    "settle_pending_receipts": _one(lambda txn: txn.size(UNSETTLED)),
+    "tokens_in_circulation": lambda txn: [
+        ((token.lower(),), ledger.in_circulation(txn, token)) for token in ledger.TOKENS
+    ],
+    "provider_reputation_score": _scores,
+    "tb_last_run_timestamp_seconds": _one(lambda txn: txn.number("last_run_ms") / 1000),
+    "tb_build_info": lambda txn: [((__version__,), 1)],
+}
+
+
+def check_gauges(gauges: Iterable[str]) -> None:
+    """Raise InternalError unless every gauge of the metric table has its function here.
+
+    Called when this module is imported: a gauge that is forgotten must not be silently absent.
+    """
+    named = {metric.name for metric in metrics.METRICS if metric.kind == "gauge"}
+    wrong = named.symmetric_difference(gauges)
+    if wrong:
+        raise InternalError(f"gauges and the metric table differ in {', '.join(sorted(wrong))}")
+
+
+check_gauges(GAUGES)
+
+
+def render(txn: Txn) -> str:
     """Every metric of the table in the Prometheus text format, without time stamps.
 
     Its labels are sorted by the client library; counters end in `_total`.
@@ -49,7 +121,7 @@ def render(txn: Txn, config: Config) -> str:
                     continue
                 kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
                 family = kind(metric.name, metric.help, labels=names)
-                for values, number in _samples(txn, config, metric):
+                for values, number in _samples(txn, metric):
                     family.add_metric(values, number)
                 yield family
 
@@ -59,14 +131,13 @@ def render(txn: Txn, config: Config) -> str:
     return generate_latest(registry).decode()
 
 
-def _samples(txn: Txn, config: Config, metric: metrics.Metric) -> Samples:
+def _samples(txn: Txn, metric: metrics.Metric) -> Samples:
     if metric.kind == "gauge":
-        yield from _gauge(txn, config, metric.name)
-        return
+        return GAUGES[metric.name](txn)
     stored = dict(metrics.series(txn, metric.name))
     for values in _bounded_series(metric):
         stored.setdefault(values, 0)
-    yield from sorted(stored.items())
+    return sorted(stored.items())
 
 
 def _bounded_series(metric: metrics.Metric) -> list[tuple[str, ...]]:
@@ -75,34 +146,6 @@ def _bounded_series(metric: metrics.Metric) -> list[tuple[str, ...]]:
     for _, allowed in metric.labels:
         found = [(*values, value) for values in found for value in allowed]
     return found
-
-
-def _gauge(txn: Txn, config: Config, name: str) -> Samples:
-    if name in ("industrial_backlog", "industrial_utilization", "industrial_price_per_unit"):
-        yield (), lifecycle.demand(txn, config)[name]
-    elif name == "active_burst_quota":
-        recent = nlargest(SERIES_MAX, admission.known_parties(txn))
-        for _, role, identity in recent:
-            yield (role, identity), admission.burst_left(txn, config, role, identity) / MICRO
-    elif name == "scheduler_effective_price":
-        for _, provider, price in nlargest(SERIES_MAX, scheduler.effective_prices(txn)):
-            yield (provider,), price
-    elif name == "scheduler_active_jobs":
-        yield (), queue.active_jobs(txn)
-    elif name == "scheduler_queue_depth":
-        for priority in PRIORITIES:
-            yield (priority,), queue.depth(txn, priority)
-    elif name == "scheduler_pending_jobs":
-        yield (), txn.size("pending")
-    elif name == "settle_pending_receipts":
-        yield (), txn.size("unsettled")
-    elif name == "provider_reputation_score":
-        for _, provider, score in nlargest(SERIES_MAX, reputation.recent(txn)):
-            yield (provider,), score
-    elif name == "tb_last_run_timestamp_seconds":
-        yield (), txn.number("last_run_ms") / 1000
-    elif name == "tb_build_info":
-        yield (__version__,), 1
 
 
 def _cumulative(txn: Txn, name: str) -> tuple[list[tuple[str, float]], float]:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from compute_market.errors import InternalError
-from compute_market.store.store import Txn
+from compute_market.records import MATCH_RESULTS, OFFER_STATES
+from compute_market.store.schema import COUNTERS
+from compute_market.store.txn import Txn
 
 
 class Metric(NamedTuple):
@@ -19,15 +21,6 @@ class Metric(NamedTuple):
     # Label name → allowed values; an empty tuple means unbounded (the exposition limits those).
     labels: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
-
-MATCH_RESULTS = (
-    "success",
-    "capability_mismatch",
-    "reputation_failure",
-    "price_mismatch",
-    "no_capacity",
-    "bond_unfunded",
-)
 
 METRICS = (
     Metric("industrial_backlog", "gauge", "Unproven units of queued and active jobs."),
@@ -48,6 +41,8 @@ METRICS = (
         "Jobs refused by admission, and deadlines missed by providers (SLA).",
         (("reason", ("capacity", "fair_share", "burst_exhausted", "SLA")),),
     ),
+    Metric("capacity_units_per_second", "gauge", "Estimate of the capacity."),
+    Metric("capacity_headroom_units", "gauge", "Units that may still be admitted now."),
     Metric(
         "active_burst_quota",
         "gauge",
@@ -67,6 +62,15 @@ METRICS = (
         (("provider", ()),),
     ),
     Metric("scheduler_active_jobs", "gauge", "Size of the active set."),
+    Metric("scheduler_slots", "gauge", "Slots for active jobs.", (("state", ("used", "free")),)),
+    Metric("offers", "gauge", "Offers by state.", (("state", OFFER_STATES),)),
+    Metric("offers_barred", "gauge", "Offers of providers in bad standing."),
+    Metric(
+        "tokens_in_circulation",
+        "gauge",
+        "What was paid into wallets and not out again, burned tokens included.",
+        (("token", ("ct", "it")),),
+    ),
     Metric(
         "scheduler_queue_depth",
         "gauge",
@@ -92,6 +96,12 @@ METRICS = (
         "Cancelled jobs.",
         (("reason", ("client", "provider")),),
     ),
+    Metric(
+        "scheduler_preempt_total",
+        "counter",
+        "Active jobs handed over to another provider.",
+        (("reason", ("success",)),),
+    ),
     Metric("scheduler_match_latency_seconds", "histogram", "Time of one match."),
     Metric(
         "match_loop_latency_seconds", "histogram", "Time of one pass over pending and queued jobs."
@@ -104,6 +114,12 @@ METRICS = (
     ),
     Metric("matches_total", "counter", "Receipts first stored.", (("dry_run", ("true", "false")),)),
     Metric("settle_applied_total", "counter", "Receipts paid."),
+    Metric(
+        "settle_failed_total",
+        "counter",
+        "Receipts that could not be paid.",
+        (("reason", ("insufficient_funds", "overflow")),),
+    ),
     Metric(
         "settle_mode_change_total",
         "counter",
@@ -136,18 +152,18 @@ def count(txn: Txn, name: str, *values: str, by: int = 1) -> None:
     ):
         raise InternalError(f"metric {name} has no series {values}")
     if by:
-        txn.count("\0".join((name, *values)).encode(), by)
+        txn.add(COUNTERS, "\0".join((name, *values)).encode(), by)
 
 
 def value(txn: Txn, name: str, *values: str) -> int:
     """The present value of one series of a counter."""
-    return txn.counter("\0".join((name, *values)).encode())
+    return txn.sum(COUNTERS, "\0".join((name, *values)).encode())
 
 
 def series(txn: Txn, name: str) -> Iterator[tuple[tuple[str, ...], int]]:
     """All series of a counter that were ever incremented, as (label values, value)."""
     prefix = name.encode()
-    for key, number in sorted(txn.counters(prefix).items()):
+    for key, number in txn.sums(COUNTERS, prefix).items():
         first, *values = key.decode().split("\0")
         if first == name:
             yield tuple(values), number
@@ -159,14 +175,14 @@ def observe(txn: Txn, name: str, elapsed_ns: int) -> None:
         (i for i, bound in enumerate(LATENCY_BOUNDS_S) if elapsed_ns <= bound * 1e9),
         len(LATENCY_BOUNDS_S),
     )
-    txn.count(f"{name}\0le\0{bound:02d}".encode())
-    txn.count(f"{name}\0sum_ns".encode(), elapsed_ns)
+    txn.add(COUNTERS, f"{name}\0le\0{bound:02d}".encode(), 1)
+    txn.add(COUNTERS, f"{name}\0sum_ns".encode(), elapsed_ns)
 
 
 def histogram(txn: Txn, name: str) -> tuple[list[int], int]:
     """Observations per bucket (not cumulative, the last is +Inf) and their sum in nanoseconds."""
     buckets = [
-        txn.counter(f"{name}\0le\0{bound:02d}".encode())
+        txn.sum(COUNTERS, f"{name}\0le\0{bound:02d}".encode())
         for bound in range(len(LATENCY_BOUNDS_S) + 1)
     ]
-    return buckets, txn.counter(f"{name}\0sum_ns".encode())
+    return buckets, txn.sum(COUNTERS, f"{name}\0sum_ns".encode())

@@ -1,16 +1,17 @@
 """The nouns of the market and how they are stored.
 
 Records are immutable; a change is a new record (`replace`). They are stored as MessagePack arrays,
-so fields are only ever appended, with a default. Times named `*_at` and `deadline` are unix
-seconds, times named `*_ms` unix milliseconds.
+so fields are only ever appended, with a default, and the values of a literal are only ever
+appended too. Times named `*_at` and `deadline` are unix seconds, times named `*_ms` unix
+milliseconds.
 """
 
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, get_args
 
 from msgspec import Struct
 from msgspec.structs import replace as replace
 
-from compute_market.errors import UsageError
+from compute_market.errors import RefusedError, UsageError
 
 Token = Literal["CT", "IT"]
 Actor = Literal["client", "provider", "deadline"]
@@ -19,17 +20,59 @@ Lane = Literal["industrial", "consumer"]
 JobState = Literal["pending", "queued", "active", "completed", "cancelled", "failed"]
 OfferState = Literal["open", "exhausted", "withdrawn"]
 Mode = Literal["dry_run", "armed", "real"]
+# Why a job ended.
+Cause = Literal[
+    "all_proven", "cancelled_by_client", "cancelled_by_provider", "deadline_missed", "never_started"
+]
+# What the log tells of. `job_queued` is an admission.
+EventName = Literal[
+    "job_queued",
+    "job_pending",
+    "job_refused",
+    "job_started",
+    "job_proved",
+    "proof_refused",
+    "job_completed",
+    "job_cancelled",
+    "job_failed",
+    "job_handed_over",
+    "job_paid",
+    "offer_posted",
+    "offer_withdrawn",
+    "score_changed",
+    "bond_burned",
+    "mode_changed",
+    "capacity_recorded",
+    "deposit",
+    "withdraw",
+    "blocks_advanced",
+    "receipt_quarantined",
+]
+EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
+
+# Where an offer stands in the index: it can be taken; no units are left; its provider is in bad
+# standing; its provider cannot pay its bond. None stands for a withdrawn one, which is not there.
+Shelf = Literal["open", "exhausted", "barred", "unfunded"]
 
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 LIVE_STATES: tuple[JobState, ...] = ("pending", "queued", "active")
 JOB_STATES: tuple[JobState, ...] = (*LIVE_STATES, "completed", "cancelled", "failed")
 OFFER_STATES: tuple[OfferState, ...] = ("open", "exhausted", "withdrawn")
 
+# Results of a match: success, or the furthest stage any offer reached. What the store keeps of a
+# result is its place in here, so that new ones are only ever appended.
+MATCH_RESULTS = (
+    "success",
+    "capability_mismatch",
+    "reputation_failure",
+    "price_mismatch",
+    "no_capacity",
+    "bond_unfunded",
+)
+
 ID_LENGTH_MAX = 128
 _ID_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _ID_REST = _ID_FIRST | frozenset(".:@+-")
-
-R = TypeVar("R", bound=Struct)
 
 
 def check_id(text: str, what: str) -> str:
@@ -58,11 +101,18 @@ class Capability(Struct, frozen=True, array_like=True, gc=False):
     """What an offer has or a job asks for. Zero and None mean "none" and "any"."""
 
     cpu_cores: int = 0
-    gpu: str | None = None
+    gpu: str | tuple[str, ...] | None = None  # a job may name several models, any of which will do
     gpu_count: int = 0
     gpu_memory_mb: int = 0  # total over all GPUs
     accelerator: str | None = None
     accelerator_memory_mb: int = 0
+
+    @property
+    def gpu_models(self) -> tuple[str, ...]:
+        """The models that are named, none or one or several."""
+        if self.gpu is None:
+            return ()
+        return (self.gpu,) if isinstance(self.gpu, str) else self.gpu
 
 
 class Offer(Struct, frozen=True, array_like=True, gc=False):
@@ -83,6 +133,19 @@ class Offer(Struct, frozen=True, array_like=True, gc=False):
     units_reserved: int
     units_proven: int
     posted_at: int
+    shelf: Shelf | None = None
+
+
+class Placement(Struct, frozen=True, array_like=True, gc=False):
+    """What a job was given to: an offer on its terms of that moment."""
+
+    offer_id: str
+    provider: str
+    price_per_unit: int
+    fee_pct_ct: int
+    provider_bond: int  # CT
+    funded: bool  # escrow and bonds are true money
+    units_proven: int = 0  # by this provider
 
 
 class Job(Struct, frozen=True, array_like=True, gc=False):
@@ -101,13 +164,8 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
     priority: Priority
     lane: Lane
     submitted_at: int
-    # The match; empty while pending.
-    offer_id: str | None = None
-    provider: str | None = None
-    price_per_unit: int = 0
-    fee_pct_ct: int = 0
-    provider_bond: int = 0
-    funded: bool = False
+    placement: Placement | None = None  # the present or the last one; None while pending
+    placements_before: int = 0  # earlier ones, which the table `placements` keeps
     # The queue.
     queue_seq: int = 0  # order of arrival in the queue
     queued_ms: int = 0
@@ -122,7 +180,18 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
     # The end.
     ended_at: int | None = None
     ended_by: Actor | None = None
-    cause: str | None = None
+    cause: Cause | None = None
+    event_seq: int = 0  # its last event
+
+    @property
+    def funded(self) -> bool:
+        return self.placement is not None and self.placement.funded
+
+    @property
+    def placed(self) -> Placement:
+        """The placement of a job that must have one."""
+        assert self.placement is not None, f"job {self.job_id} is {self.state} without a placement"
+        return self.placement
 
 
 class Slice(Struct, frozen=True, array_like=True, gc=False):
@@ -137,6 +206,7 @@ class Score(Struct, frozen=True, array_like=True, gc=False):
     seed: int  # the advertised first score, part of `score`
     epoch: int
     changed_ms: int
+    barred: bool = False  # in bad standing, as the index of offers knows it
 
 
 class Posting(Struct, frozen=True, array_like=True, gc=False):
@@ -162,7 +232,7 @@ class Tap(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Usage(Struct, frozen=True, array_like=True, gc=False):
-    """Fair-share usage and burst bucket of one identity in one role, in micro-units."""
+    """Usage within the window and burst bucket of one identity in one role, in micro-units."""
 
     used_micro: int
     burst_micro: int
@@ -186,12 +256,16 @@ class Receipt(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Settlement(Struct, frozen=True, array_like=True, gc=False):
-    """What became of the money of one receipt."""
+    """What became of the money of one receipt. It alone says who is due what from which job, so
+    that a receipt that was lost to damage stops nobody's money."""
 
     status: Literal["recorded", "pending", "applied"]
     ct: int  # due; moved once the status is applied
     it: int
-    applied_ms: int | None = None
+    applied_ms: int | None
+    job_id: str
+    buyer: str
+    provider: str
 
 
 class Link(Struct, frozen=True, array_like=True, gc=False):
@@ -209,18 +283,32 @@ class Cancellation(Struct, frozen=True, array_like=True, gc=False):
     offset: int
 
 
-class Decision(Struct, frozen=True, array_like=True, gc=False):
-    """Why a job was let in or not, kept for post-mortems."""
+class Event(Struct, frozen=True, array_like=True, gc=False):
+    """One thing that happened, and to what."""
 
-    seq: int
+    event: EventName
+    job_id: str | None = None
+    offer_id: str | None = None
+    owner: str | None = None  # buyer, provider or owner of a wallet
+    detail: dict[str, Any] = {}  # integers, texts and true or false
+    before: int = 0  # seq of the event before this one of the same job
+
+
+class Asked(Struct, frozen=True, array_like=True, gc=False):
+    """Who asked for a transaction."""
+
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+    command: str = ""
+
+
+class LogEntry(Struct, frozen=True, array_like=True, gc=False):
+    """The events of one transaction. It is stored under the seq of the first; the others follow."""
+
     at_ms: int
-    job_id: str
-    buyer: str
-    units: int
-    verdict: Literal["admitted", "refused", "pending"]
-    reason: str
-    detail: str
-    mode: str  # of the comfort guard
+    asked: Asked
+    events: tuple[Event, ...]
 
 
 class SettleState(Struct, frozen=True, array_like=True, gc=False):
@@ -236,3 +324,29 @@ class Refused(NamedTuple):
     message: str
     hint: str | None = None
     retry_after_ms: int | None = None
+
+    def error(self) -> RefusedError:
+        """The error form of a verdict that has been committed."""
+        details = {} if self.retry_after_ms is None else {"retry_after_ms": self.retry_after_ms}
+        error = RefusedError(self.message, hint=self.hint, reason=self.reason, **details)
+        error.retryable = self.retry_after_ms is not None
+        return error
+
+
+class Violation(NamedTuple):
+    """One law of the market that is broken, and where."""
+
+    table: str
+    key: str
+    law: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.key}: {self.law}: {self.detail}"
+
+
+def capability_document(capability: Capability) -> dict[str, Any]:
+    """The JSON form of a capability: only what is set."""
+    return {
+        name: value for name in Capability.__struct_fields__ if (value := getattr(capability, name))
+    }

@@ -5,8 +5,10 @@ range and malformed text are errors that name the file and the field. Keys that 
 comments.
 """
 
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
-from typing import Annotated, Any, Literal, TypeVar
+from itertools import chain
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -14,9 +16,11 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
 from compute_market.records import Capability, Lane, Priority, check_id
+from compute_market.text import clipped, printable
 
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]([ -~]*[!-~])?\Z")]
+GPU_MODELS_MAX = 32
 DEADLINE_SECS_DEFAULT = 86_400
 DEADLINE_MAX = 253_402_300_799  # the last second of the year 9999
 
@@ -24,18 +28,26 @@ R = TypeVar("R", bound=Struct)
 
 
 class CapabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked for or offered. A job may name several GPU models, any of which will do."""
+
     cpu_cores: Amount = 0
-    gpu: Name | None = None
+    gpu: Name | Annotated[list[Name], Meta(min_length=1, max_length=GPU_MODELS_MAX)] | None = None
     gpu_count: Amount = 0
     gpu_memory_mb: Amount = 0
     accelerator: Name | None = None
     accelerator_memory_mb: Amount = 0
 
     def capability(self) -> Capability:
-        """As stored: a named GPU without a count means one."""
+        """As stored: a named GPU without a count means one, and a model counts once."""
+        gpu: str | tuple[str, ...] | None
+        if isinstance(self.gpu, list):
+            models = tuple(dict.fromkeys(self.gpu))
+            gpu = models if len(models) > 1 else models[0]
+        else:
+            gpu = self.gpu
         return Capability(
             self.cpu_cores,
-            self.gpu,
+            gpu,
             self.gpu_count or (1 if self.gpu else 0),
             self.gpu_memory_mb,
             self.accelerator,
@@ -122,15 +134,20 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
         request = msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         message = str(error).replace("`decimal`", "`float`")
-        raise UsageError(f"{source}: {_printable(message)}") from error
+        raise UsageError(f"{source}: {_shown(message)}") from error
     except UnicodeEncodeError as error:
         # Half a surrogate pair. What else is wrong with it is told first, if anything is.
         build(_escaped(document), kind, source)
-        raise UsageError(f"{source}: {_printable(error.object)} is not text") from error
+        raise UsageError(f"{source}: {_shown(error.object)} is not text") from error
     for field in ("job_id", "offer_id", "buyer", "provider"):
         text = getattr(request, field, None)
         if text is not None:
             check_id(text, f"{source}: {field}")
+    if isinstance(request, OfferRequest) and isinstance(request.capability.gpu, list):
+        raise UsageError(
+            f"{source}: capability.gpu: an offer has one GPU model",
+            hint="post an offer for each model; a job may name several",
+        )
     if isinstance(request, JobRequest) and UNSET not in (request.deadline, request.deadline_secs):
         raise UsageError(
             f"{source}: deadline and deadline_secs are both given", hint="give one of them"
@@ -138,18 +155,47 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     return request
 
 
-def parse_many(data: bytes, source: str) -> list[tuple[str, dict[str, Any]]]:
-    """Decode one JSON object, or one per line; each with the name errors should give it."""
-    lines = [(number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
-    if len(lines) < 2 or not all(line.strip().endswith(b"}") for _, line in lines):
-        return [(source, parse(data, source))]
-    if not all(line.lstrip().startswith(b"{") for _, line in lines):
-        return [(source, parse(data, source))]
-    return [
-        (named, parse(line, named))
-        for number, line in lines
-        for named in (f"{source} line {number}",)
-    ]
+class Document(NamedTuple):
+    """One JSON object as it was handed in, or what is wrong with it."""
+
+    source: str  # as errors name it: the file, and the line of one that holds many
+    fields: dict[str, Any]
+    error: UsageError | None = None
+
+
+def documents(lines: Iterable[bytes], source: str) -> Iterator[Document]:
+    """The JSON objects of a file: one, however it is laid out, or one per line.
+
+    Reads as the caller takes them, so a file may hold any number of lines. A line that is wrong is
+    one wrong document among the others. Raises UsageError for a single object that is wrong.
+    """
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
+    first = next(numbered, None)
+    if first is None:
+        raise UsageError(f"{source}: empty", hint="it must hold a JSON object, or one per line")
+    document = _document(f"{source} line {first[0]}", first[1])
+    second = next(numbered, None)
+    if second is None or document.error is not None:
+        # One object that may have many lines; blank ones count, so that errors name the right one.
+        head = b"\n" * (first[0] - 1) + first[1]
+        rest = [] if second is None else [_at(first, second), *(line for _, line in numbered)]
+        yield Document(source, parse(b"".join((head, *rest)), source))
+        return
+    yield document
+    for number, line in chain((second,), numbered):
+        yield _document(f"{source} line {number}", line)
+
+
+def _at(first: tuple[int, bytes], second: tuple[int, bytes]) -> bytes:
+    """The second line, with the blank ones that were skipped before it."""
+    return b"\n" * (second[0] - first[0] - 1) + second[1]
+
+
+def _document(source: str, line: bytes) -> Document:
+    try:
+        return Document(source, parse(line, source))
+    except UsageError as error:
+        return Document(source, {}, error)
 
 
 class _BadJson(Exception):
@@ -162,7 +208,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if key.startswith("_"):
             continue
         if key in found:
-            raise _BadJson(f"the key {_printable(ascii(key))} is given twice")
+            raise _BadJson(f"the key {_shown(ascii(key))} is given twice")
         found[key] = value
     return found
 
@@ -171,13 +217,12 @@ def _decimal(text: str) -> Decimal:
     try:
         return Decimal(text)
     except ArithmeticError as error:
-        raise _BadJson(f"{_printable(text)} is out of range") from error
+        raise _BadJson(f"{_shown(text)} is out of range") from error
 
 
-def _printable(text: str) -> str:
+def _shown(text: str) -> str:
     """Text of a user's file, fit for one line of a message."""
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-    return shown if len(shown) <= 200 else f"{shown[:120]}...{shown[-60:]}"
+    return clipped(printable(text))
 
 
 def _escaped(value: Any) -> Any:

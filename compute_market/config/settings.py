@@ -1,54 +1,30 @@
-"""Every setting, its default and its bounds, and how a file and variables change them.
+"""Every setting: its default, its bounds, what it means, and its name in a file.
 
-Nothing here opens a file or looks at the environment: both are arguments of `load`.
+Files and variables are read in `config.files`.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Struct
 
-from compute_market.amounts import PPM, format_ppm, parse_ppm
-from compute_market.config import toml
-from compute_market.config.toml import DecimalText
-from compute_market.errors import UsageError
+from compute_market.amounts import PPM, format_ppm
 
-
-class Config(Struct, frozen=True, kw_only=True, gc=False):
-    """The settings in force. Ratios are ppm, units of burst are millionths of a compute unit."""
-
-    slots: int = 64
-    low_priority_cap_pct: int = 50
-    priority_aging_secs: int = 0
-    multiplier_min_ppm: int = 500_000
-    multiplier_max_ppm: int = 1_000_000
-    provider_cancel_penalty_after: int = 3
-    provider_cancel_window_secs: int = 86_400
-    provider_cancel_slash_pct: int = 10
-    settle_mode: Literal["dry_run", "real"] = "dry_run"
-    initial_capacity: int = 100
-    min_capacity: int = 10
-    fair_share_cap_ppm: int = 250_000
-    burst_quota_micro: int = 30_000_000
-    burst_refill_rate_micro: int = 500_000
-    block_interval_secs: int = 1
-    epoch_blocks: int = 60
-    lock_timeout_secs: float = 30  # whole in a file; an option may give fractions
-    map_size_gib: int = 64
-    backend: Literal["auto", "cpu", "cuda", "opencl"] = "auto"
+_DAY_SECS = 86_400
+_YEAR_SECS = 365 * _DAY_SECS
+_BILLION = 1_000_000_000
 
 
 class Setting(NamedTuple):
-    """One line of a configuration file. Its default is the default of the `Config` field."""
+    """What a configuration file may say about one field of `Config`."""
 
     # The key, with its section before a dot: `min_capacity`, `scheduler.slots`.
     name: str
-    field: str
     # A decimal is written as a number or as a string and held in millionths, as are its bounds.
     kind: Literal["integer", "decimal", "choice"]
     allowed: tuple[int, int] | tuple[str, ...]
     unit: str
     help: str
+    field: str = ""  # the name in `Config`
 
     @property
     def variable(self) -> str:
@@ -64,177 +40,6 @@ class Setting(NamedTuple):
         return f"{least}…{most} {self.unit}".rstrip()
 
 
-class Found(NamedTuple):
-    """A value as `Config` holds it, and where from: `config.toml:12`, `TB_EPOCH_BLOCKS`."""
-
-    value: int | str
-    origin: str
-
-
-_DAY_SECS = 86_400
-_YEAR_SECS = 365 * _DAY_SECS
-_BILLION = 1_000_000_000
-
-SETTINGS = (
-    Setting(
-        "low_priority_cap_pct", "low_priority_cap_pct", "integer", (0, 100), "percent",
-        "The share of the active jobs that low-priority jobs may have. A low-priority job\n"
-        "always starts when nothing else is active.",
-    ),
-    Setting(
-        "priority_aging_secs", "priority_aging_secs", "integer", (0, _YEAR_SECS), "seconds",
-        "A job that waited this long is ordered one priority class higher; 0 switches this off.",
-    ),
-    Setting(
-        "reputation_multiplier_min", "multiplier_min_ppm", "decimal", (1, PPM), "",
-        "The lowest reputation multiplier an offer may have.",
-    ),
-    Setting(
-        "reputation_multiplier_max", "multiplier_max_ppm", "decimal", (1, PPM), "",
-        "The highest reputation multiplier an offer may have.",
-    ),
-    Setting(
-        "provider_cancel_penalty_after", "provider_cancel_penalty_after", "integer",
-        (1, _BILLION), "cancels",
-        "From this many cancels by one provider within the window on, part of its bond is lost.",
-    ),
-    Setting(
-        "provider_cancel_window_secs", "provider_cancel_window_secs", "integer",
-        (1, _YEAR_SECS), "seconds",
-        "How long a cancel by a provider is held against it.",
-    ),
-    Setting(
-        "provider_cancel_slash_pct", "provider_cancel_slash_pct", "integer", (0, 100), "percent",
-        "The part of the bond that is lost.",
-    ),
-    Setting(
-        "settle_mode", "settle_mode", "choice", ("dry_run", "real"), "",
-        "The settlement mode of a new, empty store. A store that has a mode keeps it.",
-    ),
-    Setting(
-        "initial_capacity", "initial_capacity", "integer", (1, _BILLION), "units per second",
-        "The capacity assumed before any was recorded.",
-    ),
-    Setting(
-        "min_capacity", "min_capacity", "integer", (1, 10_000), "units per second",
-        "No industrial job is admitted while the estimated capacity is below this.",
-    ),
-    Setting(
-        "fair_share_cap", "fair_share_cap_ppm", "decimal", (10_000, PPM), "",
-        "The share of a minute's capacity one buyer or one provider may use without bursting.",
-    ),
-    Setting(
-        "burst_quota", "burst_quota_micro", "decimal", (0, _BILLION * PPM), "units",
-        "What one buyer or one provider may use beyond its fair share at once.",
-    ),
-    Setting(
-        "burst_refill_rate", "burst_refill_rate_micro", "decimal", (0, PPM), "units per second",
-        "How fast a used burst quota comes back.",
-    ),
-    Setting(
-        "block_interval_secs", "block_interval_secs", "integer", (0, _DAY_SECS), "seconds",
-        "The time from one block height to the next; with 0 the height moves only by hand.",
-    ),
-    Setting(
-        "epoch_blocks", "epoch_blocks", "integer", (1, _BILLION), "blocks",
-        "The length of an epoch.",
-    ),
-    Setting(
-        "lock_timeout_secs", "lock_timeout_secs", "integer", (0, _DAY_SECS), "seconds",
-        "How long a command waits for another one that is writing.",
-    ),
-    Setting(
-        "map_size_gib", "map_size_gib", "integer", (1, 1_048_576), "GiB",
-        "The address space reserved for the store, hence its largest size. It takes no room\n"
-        "on disk before it is used.",
-    ),
-    Setting(
-        "backend", "backend", "choice", ("auto", "cpu", "cuda", "opencl"), "",
-        "Where slices are hashed. With auto it is the GPU where `compute calibrate` found it\n"
-        "faster, else the CPU.",
-    ),
-    Setting(
-        "scheduler.slots", "slots", "integer", (1, 1_000_000), "jobs",
-        "How many jobs may be active at once.",
-    ),
-)  # fmt: skip
-
-DEFAULTS = Config()
-
-_MAIN_SECTION = "compute_market"  # Its keys may stand at the top level as well.
-_SECTIONS = (_MAIN_SECTION, "scheduler")
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
-_PRINTABLE_INTEGER = 10**40  # Python refuses to print integers of more than 4300 digits.
-
-
-def load(
-    content: bytes | str | None = None,
-    source: str = "config.toml",
-    environment: Mapping[str, str] | None = None,
-) -> tuple[Config, dict[str, str]]:
-    """Return the settings in force and, by setting name, where each came from.
-
-    A variable of `environment` wins over the file's `content`, which wins over the default;
-    `source` is what the file is called in origins and messages. Origins are `default`,
-    `<source>:<line>` or the variable's name. Variables that name no setting are left alone.
-
-    Raises UsageError as `parse` does, and when a minimum is above its maximum.
-    """
-    found = {} if content is None else parse(content, source)
-    for setting in SETTINGS:
-        text = (environment or {}).get(setting.variable)
-        if text is not None:
-            value = _value(setting, _typed(setting, text), setting.variable)
-            found[setting.name] = Found(value, setting.variable)
-    values: dict[str, Any] = {_BY_NAME[name].field: each.value for name, each in found.items()}
-    config = Config(**values)
-    origins = {name: found[name].origin if name in found else "default" for name in _BY_NAME}
-    if config.multiplier_min_ppm > config.multiplier_max_ppm:
-        lower, upper = "reputation_multiplier_min", "reputation_multiplier_max"
-        raise UsageError(
-            f"{lower} {format_ppm(config.multiplier_min_ppm)} ({origins[lower]}) is above "
-            f"{upper} {format_ppm(config.multiplier_max_ppm)} ({origins[upper]})",
-            hint=f"lower {lower} or raise {upper}",
-        )
-    return config, origins
-
-
-def parse(content: bytes | str, source: str) -> dict[str, Found]:
-    """Return the settings a TOML file holds, by setting name; what it does not hold is absent.
-
-    Raises UsageError with one line that names `source`, the line and the key, for anything that
-    is not a known key with a value of its type and within its bounds, written once.
-    """
-    document, lines = toml.read(content, source)
-    found: dict[str, Found] = {}
-    for path, raw in _entries(document):
-        key = path[-1] if path[0] == _MAIN_SECTION else ".".join(path)
-        origin = f"{source}:{lines[path]}"
-        if path[0] in _SECTIONS and len(path) == 1:
-            raise UsageError(
-                f"{origin}: {key} is a section, not a key", hint=f"write [{key}] on its own line"
-            )
-        setting = _BY_NAME.get(key)
-        # A dot may also come from a quoted key, which names no section.
-        if setting is None or path not in _paths(setting):
-            raise _unknown(path, raw, origin)
-        if setting.name in found:
-            raise UsageError(
-                f"{origin}: {key} is set twice, first at {found[key].origin}",
-                hint=f"keep it either at the top level or in [{_MAIN_SECTION}]",
-            )
-        found[setting.name] = Found(_value(setting, raw, origin), origin)
-    return found
-
-
-def describe(config: Config, origins: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Return (name, value as a file would have it, origin) of each setting, as SETTINGS go."""
-    return [
-        (each.name, file_form(each, getattr(config, each.field)), origins[each.name])
-        for each in SETTINGS
-    ]
-
-
 def file_form(setting: Setting, value: int | str) -> str:
     """The text that stands for `value` in a configuration file, and that reads back as it."""
     if isinstance(value, str):
@@ -245,107 +50,128 @@ def file_form(setting: Setting, value: int | str) -> str:
     return text if "." in text else f"{text}.0"
 
 
-def render_default() -> str:
-    """The default configuration file: every setting with its meaning and what it may be."""
-    lines = [
-        "# Every setting with its default. Copy what you want to change into config.toml in the",
-        f"# home directory. The keys above [scheduler] may also stand in [{_MAIN_SECTION}].",
-        "# A variable wins over the file: TB_ and the key in capitals, with the section before",
-        "# it where there is one, as in TB_EPOCH_BLOCKS and TB_SCHEDULER_SLOTS.",
-    ]
-    section = ""
-    for setting in SETTINGS:
-        *head, key = setting.name.split(".")
-        if head and head[0] != section:
-            section = head[0]
-            lines += ["", f"[{section}]"]
-        lines += ["", *(f"# {line}" for line in setting.help.split("\n"))]
-        lines.append(f"# Allowed: {setting.limits}")
-        lines.append(f"{key} = {file_form(setting, getattr(DEFAULTS, setting.field))}")
-    return "\n".join(lines) + "\n"
+# fmt: off
+class Config(Struct, frozen=True, kw_only=True, gc=False):
+    """The settings in force. Ratios are ppm, units of burst are millionths of a compute unit.
+
+    Fields stand in the order of the file.
+    """
+
+    low_priority_cap_pct: Annotated[
+        int,
+        Setting("low_priority_cap_pct", "integer", (0, 100), "percent",
+            "The share of the slots that low-priority jobs may have. A low-priority job always\n"
+            "starts when nothing else is active."),
+    ] = 50
+    priority_aging_secs: Annotated[
+        int,
+        Setting("priority_aging_secs", "integer", (0, _YEAR_SECS), "seconds",
+            "A job that waited this long is ordered one priority class higher; 0 switches this\n"
+            "off."),
+    ] = 0
+    multiplier_min_ppm: Annotated[
+        int,
+        Setting("reputation_multiplier_min", "decimal", (1, PPM), "",
+            "The lowest reputation multiplier an offer may have."),
+    ] = 500_000
+    multiplier_max_ppm: Annotated[
+        int,
+        Setting("reputation_multiplier_max", "decimal", (1, PPM), "",
+            "The highest reputation multiplier an offer may have."),
+    ] = 1_000_000
+    provider_cancel_penalty_after: Annotated[
+        int,
+        Setting("provider_cancel_penalty_after", "integer", (1, _BILLION), "cancels",
+            "From this many cancels by one provider within the window on, part of its bond is\n"
+            "lost."),
+    ] = 3
+    provider_cancel_window_secs: Annotated[
+        int,
+        Setting("provider_cancel_window_secs", "integer", (1, _YEAR_SECS), "seconds",
+            "How long a cancel by a provider is held against it."),
+    ] = 86_400
+    provider_cancel_slash_pct: Annotated[
+        int,
+        Setting("provider_cancel_slash_pct", "integer", (0, 100), "percent",
+            "The part of the bond that is lost."),
+    ] = 10
+    settle_mode: Annotated[
+        Literal["dry_run", "real"],
+        Setting("settle_mode", "choice", ("dry_run", "real"), "",
+            "The settlement mode of a new, empty store. A store that has a mode keeps it."),
+    ] = "dry_run"
+    initial_capacity: Annotated[
+        int,
+        Setting("initial_capacity", "integer", (1, _BILLION), "units per second",
+            "The capacity assumed before any was recorded."),
+    ] = 100
+    min_capacity: Annotated[
+        int,
+        Setting("min_capacity", "integer", (1, 10_000), "units per second",
+            "No industrial job is admitted while the estimated capacity is below this."),
+    ] = 10
+    fair_share_cap_ppm: Annotated[
+        int,
+        Setting("fair_share_cap", "decimal", (10_000, PPM), "",
+            "The share of a minute's capacity one buyer or one provider may use without bursting."),
+    ] = 250_000
+    burst_quota_micro: Annotated[
+        int,
+        Setting("burst_quota", "decimal", (0, _BILLION * PPM), "units",
+            "What one buyer or one provider may use beyond its fair share at once."),
+    ] = 30_000_000
+    burst_refill_rate_micro: Annotated[
+        int,
+        Setting("burst_refill_rate", "decimal", (0, PPM), "units per second",
+            "How fast a used burst quota comes back."),
+    ] = 500_000
+    block_interval_secs: Annotated[
+        int,
+        Setting("block_interval_secs", "integer", (0, _DAY_SECS), "seconds",
+            "The time from one block height to the next; with 0 the height moves only by hand."),
+    ] = 1
+    epoch_blocks: Annotated[
+        int,
+        Setting("epoch_blocks", "integer", (1, _BILLION), "blocks",
+            "The length of an epoch."),
+    ] = 60
+    log_retention_secs: Annotated[
+        int,
+        Setting("log_retention_secs", "integer", (3_600, 100 * _YEAR_SECS), "seconds",
+            "How long an event stays in the log."),
+    ] = 7_776_000
+    lock_timeout_secs: Annotated[
+        float,
+        Setting("lock_timeout_secs", "integer", (0, _DAY_SECS), "seconds",
+            "How long a command waits for another one that is writing."),
+    ] = 30
+    map_size_gib: Annotated[
+        int,
+        Setting("map_size_gib", "integer", (1, 1_048_576), "GiB",
+            "The address space reserved for the store, hence its largest size. It takes no room\n"
+            "on disk before it is used."),
+    ] = 64
+    backend: Annotated[
+        Literal["auto", "cpu", "cuda", "opencl"],
+        Setting("backend", "choice", ("auto", "cpu", "cuda", "opencl"), "",
+            "Where slices are hashed. With auto it is the GPU where `compute calibrate` found it\n"
+            "faster, else the CPU."),
+    ] = "auto"
+    slots: Annotated[
+        int,
+        Setting("scheduler.slots", "integer", (1, 1_000_000), "jobs",
+            "How many jobs may be active at once."),
+    ] = 64
+# fmt: on
 
 
-def _paths(setting: Setting) -> tuple[tuple[str, ...], ...]:
-    path = tuple(setting.name.split("."))
-    return (path,) if len(path) > 1 else (path, (_MAIN_SECTION, *path))
-
-
-def _entries(document: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    for name, value in document.items():
-        if name in _SECTIONS and isinstance(value, dict):
-            for key, inner in value.items():
-                yield (name, key), inner
-        else:
-            yield (name,), value
-
-
-def _value(setting: Setting, raw: Any, origin: str) -> int | str:
-    """Return `raw` as `Config` holds it, or raise UsageError."""
-    value: int | str | None = None
-    if setting.kind == "choice":
-        if setting.name == "settle_mode" and raw == "armed":
-            raise UsageError(
-                f'{origin}: settle_mode: "armed" cannot be configured, only {setting.limits} can',
-                hint="arming waits for a block height: run `settle arm --delay-blocks N`",
-            )
-        value = raw if isinstance(raw, str) else None
-    elif setting.kind == "integer":
-        value = raw if type(raw) is int else None  # `true` is an instance of int.
-    elif isinstance(raw, str | DecimalText) or type(raw) is int:
-        value = parse_ppm(raw if isinstance(raw, str) else _shown(raw))
-    if value is None:
-        wanted = {
-            "integer": "a whole number",
-            "decimal": "a number with at most 6 decimals and no exponent",
-            "choice": "a string",
-        }[setting.kind]
-        raise UsageError(
-            f"{origin}: {setting.name}: expected {wanted}, {setting.limits}; found {_shown(raw)}"
-        )
-    if isinstance(value, str):
-        allowed = value in setting.allowed
-    else:
-        least, most = setting.allowed
-        allowed = int(least) <= value <= int(most)
-    if not allowed:
-        raise UsageError(f"{origin}: {setting.name}: {_shown(raw)} is not {setting.limits}")
-    return value
-
-
-def _typed(setting: Setting, text: str) -> int | str:
-    """What a file would hold for the text of a variable, as far as it reads as that."""
-    digits = text.removeprefix("-")
-    if setting.kind == "integer" and digits.isascii() and digits.isdigit() and len(digits) <= 40:
-        return int(text)
-    return text
-
-
-def _shown(raw: Any) -> str:
-    """A found value in at most some 60 characters of one line."""
-    if isinstance(raw, bool):
-        return str(raw).lower()
-    if isinstance(raw, int):
-        return str(raw) if abs(raw) < _PRINTABLE_INTEGER else "a number of more than 40 digits"
-    if isinstance(raw, DecimalText):
-        return raw.text if len(raw.text) <= 60 else f"{raw.text[:57]}..."
-    if isinstance(raw, str):
-        return ascii(raw if len(raw) <= 60 else f"{raw[:57]}...")
-    return {"dict": "a table", "list": "an array"}.get(type(raw).__name__, "a date or time")
-
-
-def _unknown(path: tuple[str, ...], raw: Any, origin: str) -> UsageError:
-    from difflib import get_close_matches
-
-    is_section = len(path) == 1 and isinstance(raw, dict)
-    if is_section:
-        near = {section: f"[{section}]" for section in _SECTIONS}
-    else:
-        # The bare key counts too, for whoever knows the key and forgot its section.
-        near = {name.split(".")[-1]: name for name in _BY_NAME} | {name: name for name in _BY_NAME}
-    matches = get_close_matches(path[-1], near, n=1)
-    name = ".".join(part if part.isascii() and part.isprintable() else ascii(part) for part in path)
-    name = name if len(name) <= 120 else f"{name[:117]}..."
-    return UsageError(
-        f"{origin}: unknown section [{name}]" if is_section else f"{origin}: unknown key {name}",
-        hint=f"did you mean {near[matches[0]]}?" if matches else "`config show` lists every key",
+def _rows() -> tuple[Setting, ...]:
+    annotations: dict[str, Any] = Config.__annotations__
+    return tuple(
+        annotation.__metadata__[0]._replace(field=field)
+        for field, annotation in annotations.items()
     )
+
+
+SETTINGS = _rows()
+DEFAULTS = Config()

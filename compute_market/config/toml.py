@@ -7,6 +7,7 @@ module.
 from typing import Any, NamedTuple
 
 from compute_market.errors import UsageError
+from compute_market.text import clipped
 
 
 class DecimalText(NamedTuple):
@@ -32,7 +33,7 @@ def read(content: bytes | str, source: str) -> tuple[dict[str, Any], dict[tuple[
         place = place.removeprefix("line ").partition(",")[0]
         line = int(place) if place.isdigit() else text.rstrip("\n").count("\n") + 1
         found = text.split("\n")[line - 1].strip()
-        hint = "the line is " + ascii(found if len(found) <= 60 else f"{found[:57]}...")
+        hint = "the line is " + ascii(clipped(found, 60))
         raise UsageError(f"{source}:{line}: not valid TOML: {problem}", hint=hint) from None
     except (RecursionError, ValueError):
         _line_numbers(text, source)  # It fails on the same statement, and knows its line.

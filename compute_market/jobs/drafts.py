@@ -5,11 +5,11 @@ from typing import Any
 from msgspec import UNSET
 
 from compute_market.amounts import checked, units_of
-from compute_market.errors import ConflictError, RefusedError
+from compute_market.errors import ConflictError, RefusedError, check_same
 from compute_market.jobs import jobs
-from compute_market.records import Job, Slice
+from compute_market.records import Job, Slice, capability_document
 from compute_market.requests import DEADLINE_MAX, DEADLINE_SECS_DEFAULT, JobRequest
-from compute_market.store.store import Txn
+from compute_market.store.txn import Txn
 
 
 def draft(txn: Txn, request: JobRequest, inputs: list[Slice]) -> Job:
@@ -55,17 +55,18 @@ def sketch(request: JobRequest, inputs: list[Slice], now: int = 0) -> Job:
     )
 
 
-def check_same(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) -> None:
+def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) -> None:
     """Raise ConflictError naming the first field in which a request differs from its job.
 
     A deadline given in seconds from now is compared as given, so that a bulk submission that was
-    killed can be run again.
+    killed can be run again. A reference that differs is named, never told.
     """
+    what, hint = f"job {existing.job_id}", "use another job id"
     deadline, deadline_secs = _deadline(request, existing.submitted_at)
     asked: dict[str, Any] = {
         "buyer": request.buyer,
         "workload": request.workload,
-        "capability": request.capability.capability(),
+        "capability": capability_document(request.capability.capability()),
         "slices": len(inputs),
         "max_price_per_unit": request.max_price_per_unit,
         "consumer_bond": request.consumer_bond,
@@ -74,17 +75,25 @@ def check_same(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]
         "priority": request.priority,
         "lane": request.lane,
     }
-    for field, now in asked.items():
-        before = getattr(existing, field)
-        if before != now:
-            raise _differs(existing, field, before, now)
-    stored = jobs.slices(txn, existing.job_id)
-    for index, (before, now) in enumerate(zip(stored, inputs, strict=True)):
-        for field in ("path", "length", "reference"):
-            was, given = getattr(before, field), getattr(now, field)
-            if was != given:
-                shown = (v.hex() if isinstance(v, bytes) else v for v in (was, given))
-                raise _differs(existing, f"slices[{index}].{field}", *shown)
+    stored = {name: getattr(existing, name) for name in asked}
+    stored["capability"] = capability_document(existing.capability)
+    check_same(what, stored, asked, hint=hint)
+    for index, (before, now) in enumerate(
+        zip(jobs.slices(txn, existing.job_id), inputs, strict=True)
+    ):
+        field = f"slices[{index}]"
+        check_same(
+            what,
+            {f"{field}.path": before.path, f"{field}.length": before.length},
+            {f"{field}.path": now.path, f"{field}.length": now.length},
+            hint=hint,
+        )
+        if before.reference != now.reference:
+            raise ConflictError(
+                f"{what} exists with another {field}.reference",
+                hint=hint,
+                field=f"{field}.reference",
+            )
 
 
 def _deadline(request: JobRequest, since: int) -> tuple[int, int | None]:
@@ -93,11 +102,3 @@ def _deadline(request: JobRequest, since: int) -> tuple[int, int | None]:
     secs = request.deadline_secs
     relative = DEADLINE_SECS_DEFAULT if secs is UNSET else secs
     return min(since + relative, DEADLINE_MAX), relative
-
-
-def _differs(job: Job, field: str, before: Any, now: Any) -> ConflictError:
-    return ConflictError(
-        f"job {job.job_id} exists with {field} {before}, not {now}",
-        hint="use another job id",
-        field=field,
-    )

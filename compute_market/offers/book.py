@@ -1,8 +1,8 @@
 """The price-ordered index of offers, made so that a match reads a handful of entries.
 
-Offers of one *shelf* (open, exhausted, bad standing) are grouped by *family* (which models a job
-may name to see them) and, inside a family, by *class*: one byte per requirement. A class can hold
-what a job needs only if each byte reaches that of the job's *floor*.
+Offers of one *shelf* (`records.Shelf`) are grouped by *family* (which models a job may name to see
+them) and, inside a family, by *class*: one byte per requirement. A class can hold what a job needs
+only if each byte reaches that of the job's *floor*.
 
 `book` orders the offers of each class by exact effective price, then age. Above it, `heads` is a
 tree over the bytes of the classes in which each node knows the least order below it, as in a
@@ -22,14 +22,16 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from compute_market.amounts import PPM
-from compute_market.records import Capability, Job, Offer
-from compute_market.store.schema import pack_u64
-from compute_market.store.store import Txn
+from compute_market.records import Capability, Job, Offer, Shelf
+from compute_market.store.schema import BOOK, HEADS, pack_u64
+from compute_market.store.txn import Txn
 
-# Shelves.
-OPEN = b"o"
-EXHAUSTED = b"e"
-BAD_STANDING = b"b"
+_SHELVES: dict[Shelf, bytes] = {
+    "open": b"o",
+    "exhausted": b"e",
+    "barred": b"b",
+    "unfunded": b"u",
+}
 
 _ORDER = 12 + 8  # exact price, age
 _PRICE = 12
@@ -40,7 +42,13 @@ _FINE_BITS = 20
 # Units and bonds come in all sizes; finer steps would only make a match look at more nodes.
 _TERM_BITS = 2
 
-Place = tuple[bytes, bytes, bytes]  # shelf, class, order
+
+class Place(NamedTuple):
+    """Where an offer stands in the index."""
+
+    shelf: bytes
+    group: bytes  # its class
+    order: bytes
 
 
 class Floor(NamedTuple):
@@ -50,9 +58,18 @@ class Floor(NamedTuple):
     price_max: int | None
 
 
-def place_of(offer: Offer, shelf: bytes) -> Place:
-    """Where an offer stands in the index while it is on `shelf`."""
-    return shelf, _class_of(offer), order_of(offer)
+def place_of(offer: Offer) -> Place | None:
+    """Where an offer stands in the index; None when it is not there."""
+    if offer.shelf is None:
+        return None
+    return Place(_SHELVES[offer.shelf], _class_of(offer), order_of(offer))
+
+
+def moves(before: Offer, after: Offer) -> bool:
+    """Whether a change of its units or shelf, which is all that changed, moves an offer."""
+    if before.shelf != after.shelf:
+        return True
+    return _units_step(before.units_left) != _units_step(after.units_left)
 
 
 def order_of(offer: Offer) -> bytes:
@@ -66,77 +83,62 @@ def insert(txn: Txn, offer: Offer, place: Place) -> None:
     offer_id = offer.offer_id.encode()
     for family in _families_of_offer(offer):
         prefix = shelf + family
-        txn.put("book", prefix + group + order, offer_id)
+        txn.put(BOOK, prefix + group + order, offer_id)
         for depth in range(_DEPTH, 0, -1):
             node = _node(prefix, group[:depth])
-            least = txn.get("heads", node)
+            least = txn.get(HEADS, node)
             if least is not None and least <= order:
                 break  # And so it is for the nodes above.
-            txn.put("heads", node, order)
-    txn.put("provider_prices", provider_key(offer.provider) + order, offer_id)
+            txn.put(HEADS, node, order)
 
 
 def remove(txn: Txn, offer: Offer, place: Place) -> None:
     shelf, group, order = place
     for family in _families_of_offer(offer):
         prefix = shelf + family
-        txn.delete("book", prefix + group + order)
+        txn.delete(BOOK, prefix + group + order)
         for depth in range(_DEPTH, 0, -1):
             node = _node(prefix, group[:depth])
-            if txn.get("heads", node) != order:
+            if txn.get(HEADS, node) != order:
                 break  # It was not the least here, nor above.
             least = least_below(txn, prefix, group[:depth])
             if least is None:
-                txn.delete("heads", node)
+                txn.delete(HEADS, node)
             else:
-                txn.put("heads", node, least)
-    txn.delete("provider_prices", provider_key(offer.provider) + order)
+                txn.put(HEADS, node, least)
 
 
-def walk(
-    txn: Txn, shelf: bytes, job: Job, floor: Floor, *, marks: bool = False
-) -> Iterator[tuple[bytes, bytes]]:
+def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
     """(order, offer id) of every offer whose class reaches the floor, cheapest first, then oldest.
 
-    Lazy: the caller stops when it has seen enough. With `marks`, an empty offer id says that
-    nothing cheaper than its order is left, before the next offer is looked for.
+    Lazy: the caller stops when it has seen enough. An offer stands in one family of a job's, so
+    none comes twice.
     """
+    on = _SHELVES[shelf]
     families = _families_of_job(job)
-    return merge(*(_walk_family(txn, shelf + family, floor, marks) for family in families))
-
-
-def of_provider(txn: Txn, provider: str, price: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-    """(order, offer id) of a provider's offers, cheapest first; of one exact price if given."""
-    prefix = provider_key(provider)
-    for key, offer_id in txn.scan("provider_prices", prefix + price):
-        yield key[len(prefix) :], offer_id
-
-
-def price_of(order: bytes) -> bytes:
-    return order[:_PRICE]
+    return merge(*(_walk_family(txn, on + family, floor) for family in families))
 
 
 def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
     """The floor of a job; without `terms` (price and bond) or `units` those do not count."""
     least = (
         *_sizes(job.capability),
-        _size(job.units, _TERM_BITS) if units else 0,
+        _units_step(job.units) if units else 0,
         _BYTE_MAX - _size(job.consumer_bond, _TERM_BITS) if terms else 0,
         0,
     )
     return Floor(bytes(least), job.max_price_per_unit if terms else None)
 
 
-def entries_of(offer: Offer, place: Place) -> Iterator[tuple[str, bytes]]:
-    """The (table, key) pairs `insert` makes apart from `heads`; for the audit."""
+def entries_of(offer: Offer, place: Place) -> Iterator[bytes]:
+    """The keys in `book` that `insert` makes; for the laws."""
     shelf, group, order = place
     for family in _families_of_offer(offer):
-        yield "book", shelf + family + group + order
-    yield "provider_prices", provider_key(offer.provider) + order
+        yield shelf + family + group + order
 
 
 def nodes_of(book_key: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
-    """(key in `heads`, prefix, path) of every node above an entry of `book`; for the audit."""
+    """(key in `heads`, prefix, path) of every node above an entry of `book`; for the laws."""
     prefix, group = book_key[: -_DEPTH - _ORDER], book_key[-_DEPTH - _ORDER : -_ORDER]
     for depth in range(1, _DEPTH + 1):
         yield _node(prefix, group[:depth]), prefix, group[:depth]
@@ -145,28 +147,17 @@ def nodes_of(book_key: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 def least_below(txn: Txn, prefix: bytes, path: bytes) -> bytes | None:
     """The least order below a node, from the level beneath it; None when that is empty."""
     if len(path) == _DEPTH:
-        head = txn.first("book", prefix + path)
+        head = txn.first(BOOK, prefix + path)
         return None if head is None else head[0][-_ORDER:]
-    return min((least for _, least in txn.scan("heads", _children(prefix, path))), default=None)
+    return min((least for _, least in txn.scan(HEADS, _children(prefix, path))), default=None)
 
 
-def provider_key(provider: str) -> bytes:
-    return provider.encode() + b"\0"
-
-
-def _walk_family(
-    txn: Txn, prefix: bytes, floor: Floor, marks: bool
-) -> Iterator[tuple[bytes, bytes]]:
-    price = b""  # of the offer before
+def _walk_family(txn: Txn, prefix: bytes, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
     # What is to be looked at next: an offer, or a node with the least order below it.
     open_: list[tuple[bytes, bytes, bytes]] = [(b"", b"", b"")]  # order, path, offer id
     while open_:
         order, path, offer_id = heappop(open_)
-        if marks and price and price_of(order) != price:
-            price = b""
-            yield price_of(order), b""
         if offer_id:
-            price = price_of(order)
             yield order, offer_id
             start = prefix + path + order + b"\0"
         elif len(path) == _DEPTH:
@@ -174,10 +165,10 @@ def _walk_family(
         else:
             below = _children(prefix, path)
             from_ = below + floor.least[len(path) : len(path) + 1]
-            for key, least in txn.collect("heads", _BYTE_MAX + 1, below, from_):
+            for key, least in txn.collect(HEADS, _BYTE_MAX + 1, below, from_):
                 heappush(open_, (least, path + key[-1:], b""))
             continue
-        found = txn.first("book", prefix + path, start=start)
+        found = txn.first(BOOK, prefix + path, start=start)
         if found is not None and not _is_dearer(path, found[0][-_ORDER:], floor.price_max):
             heappush(open_, (found[0][-_ORDER:], path, found[1]))
 
@@ -191,7 +182,7 @@ def _is_dearer(group: bytes, order: bytes, price_max: int | None) -> bool:
     if price_max is None or group[-1] == _BYTE_MAX:
         return False
     multiplier_max_ppm = -(-group[-1] // 2) * PPM // _MULTIPLIER_STEPS
-    return int.from_bytes(price_of(order), "big") > price_max * multiplier_max_ppm
+    return int.from_bytes(order[:_PRICE], "big") > price_max * multiplier_max_ppm
 
 
 def _node(prefix: bytes, path: bytes) -> bytes:
@@ -208,16 +199,22 @@ def _families_of_offer(offer: Offer) -> set[bytes]:
     if offer.job_id is not None:
         return {_directed(offer.job_id)}
     has = offer.capability
-    return {_family(gpu, acc) for gpu in (None, has.gpu) for acc in (None, has.accelerator)}
+    return {
+        _family(gpu, accelerator)
+        for gpu in ("", *has.gpu_models)
+        for accelerator in ("", has.accelerator or "")
+    }
 
 
-def _families_of_job(job: Job) -> tuple[bytes, bytes]:
+def _families_of_job(job: Job) -> list[bytes]:
+    """One for each model that will do, and that of the offers directed to it."""
     need = job.capability
-    return _family(need.gpu, need.accelerator), _directed(job.job_id)
+    found = [_family(gpu, need.accelerator or "") for gpu in need.gpu_models or ("",)]
+    return [*found, _directed(job.job_id)]
 
 
-def _family(gpu: str | None, accelerator: str | None) -> bytes:
-    return blake3(f"models\0{gpu or ''}\0{accelerator or ''}".encode()).digest(16)
+def _family(gpu: str, accelerator: str) -> bytes:
+    return blake3(f"models\0{gpu}\0{accelerator}".encode()).digest(16)
 
 
 def _directed(job_id: str) -> bytes:
@@ -229,11 +226,15 @@ def _class_of(offer: Offer) -> bytes:
     return bytes(
         (
             *_sizes(offer.capability),
-            _size(offer.units_left, _TERM_BITS),
+            _units_step(offer.units_left),
             _BYTE_MAX - _size(offer.consumer_bond, _TERM_BITS),
             min(2 * step + (rest != 0), _BYTE_MAX),
         )
     )
+
+
+def _units_step(units: int) -> int:
+    return _size(units, _TERM_BITS)
 
 
 def _sizes(capability: Capability) -> tuple[int, int, int, int]:

@@ -1,18 +1,29 @@
-"""Offers of capacity. The only writer of offers; keeps their index in step (`book`)."""
+"""Offers of capacity: how they are read, shown and changed. The only writer of offers.
+
+An offer knows the shelf it stands on in the index (`book`). Units, the standing of its provider and
+the wallet that has to pay its bond put it there; whoever changes one of them has it shelved anew in
+the same transaction (`standing`), so that the index is never searched by what is true by now.
+"""
 
 from collections.abc import Iterator
-from decimal import Decimal
 from typing import Any
 
-from compute_market.amounts import PPM, format_ppm, half_up, parse_ppm
-from compute_market.config.settings import Config
-from compute_market.errors import ConflictError, NotFoundError, RefusedError
+from compute_market import events
+from compute_market.amounts import format_ppm
+from compute_market.errors import NotFoundError
 from compute_market.offers import book
-from compute_market.records import Capability, Offer, OfferState, replace
+from compute_market.offers.prices import effective_price
+from compute_market.records import Offer, OfferState, Shelf, capability_document, replace
 from compute_market.reputation import reputation
-from compute_market.requests import OfferRequest
-from compute_market.store.schema import decode
-from compute_market.store.store import Txn
+from compute_market.settlement import ledger
+from compute_market.store.schema import (
+    OFFER_COUNTS,
+    OFFERS,
+    PROVIDER_OFFERS,
+    id_prefix,
+    pack_u64,
+)
+from compute_market.store.txn import Txn
 
 
 def get(txn: Txn, offer_id: str) -> Offer:
@@ -26,59 +37,43 @@ def get(txn: Txn, offer_id: str) -> Offer:
 
 
 def find(txn: Txn, offer_id: str) -> Offer | None:
-    offer: Offer | None = txn.read("offers", offer_id.encode())
-    return offer
+    return txn.read(OFFERS, offer_id.encode())
+
+
+def named(txn: Txn, offer_id: bytes) -> Offer:
+    """The offer that an index or a job names. Raises IntegrityError when it is missing."""
+    return txn.must_read(OFFERS, offer_id)
 
 
 def listed(txn: Txn) -> Iterator[Offer]:
     """All offers, by id."""
-    return txn.records("offers")
+    return txn.records(OFFERS)
 
 
-def page(txn: Txn, after: bytes, limit: int) -> tuple[list[Offer], bytes | None]:
-    """At most `limit` offers by id from after the key `after` on, and the last key.
-
-    The key is None when the table ends.
-    """
-    entries = txn.collect("offers", limit, start=after + b"\0" if after else None)
-    found = [decode("offers", key, value) for key, value in entries]
-    return found, entries[-1][0] if len(entries) == limit else None
-
-
-def post(txn: Txn, request: OfferRequest, config: Config) -> tuple[Offer, bool]:
-    """Post an offer; the same request with the same id again changes nothing.
-
-    Returns the offer and whether it is new. Raises RefusedError for terms the market does not
-    take, in a fixed order, and ConflictError naming the field when the id stands for another offer.
-    """
-    existing = find(txn, request.offer_id) if request.offer_id is not None else None
-    if existing is not None:
-        _check_same(existing, request)
-        return existing, False
-    multiplier_ppm = _check_terms(request, config)
-    # After this point the posting must succeed.
-    offer = Offer(
-        offer_id=request.offer_id or _unused_id(txn),
-        seq=txn.next_number("offer_seq"),
-        provider=request.provider,
-        units=request.units,
-        price_per_unit=request.price_per_unit,
-        fee_pct_ct=request.fee_pct_ct,
-        provider_bond=request.provider_bond,
-        consumer_bond=request.consumer_bond,
-        capability=request.capability.capability(),
-        reputation=reputation.clamp(request.reputation),
-        multiplier_ppm=multiplier_ppm,
-        job_id=request.job_id,
-        state="open",
-        units_left=request.units,
-        units_reserved=0,
-        units_proven=0,
-        posted_at=txn.now,
+def add(txn: Txn, offer: Offer) -> Offer:
+    """Put a new offer on the market."""
+    offer = replace(offer, shelf=shelf_of(txn, offer))
+    store_indexed(txn, offer)
+    events.note(
+        txn,
+        "offer_posted",
+        offer_id=offer.offer_id,
+        owner=offer.provider,
+        units=offer.units,
+        price_per_unit=offer.price_per_unit,
     )
-    reputation.seed(txn, offer.provider, offer.reputation)
-    _store(txn, None, offer)
-    return offer, True
+    return offer
+
+
+def store_indexed(txn: Txn, offer: Offer) -> None:
+    """Store an offer that no index knows yet, with its place in each."""
+    place = book.place_of(offer)
+    if place is not None:
+        book.insert(txn, offer, place)
+    for key in provider_keys(offer):
+        txn.put(PROVIDER_OFFERS, key)
+    _count(txn, offer, +1)
+    _write(txn, offer)
 
 
 def withdraw(txn: Txn, offer_id: str) -> tuple[Offer, bool]:
@@ -86,8 +81,10 @@ def withdraw(txn: Txn, offer_id: str) -> tuple[Offer, bool]:
     offer = get(txn, offer_id)
     if offer.state == "withdrawn":
         return offer, False
-    withdrawn = replace(offer, state="withdrawn")
-    _store(txn, offer, withdrawn)
+    withdrawn = replace(offer, state="withdrawn", shelf=None)
+    _shelve(txn, offer, withdrawn)
+    txn.delete(PROVIDER_OFFERS, _provider_key(offer))
+    events.note(txn, "offer_withdrawn", offer_id=offer_id, owner=offer.provider)
     return withdrawn, True
 
 
@@ -100,19 +97,21 @@ def reserve(txn: Txn, offer: Offer, units: int) -> None:
 
 def prove(txn: Txn, offer_id: str, units: int) -> None:
     """Turn reserved units into proven ones."""
-    offer = get(txn, offer_id)
-    _move(
+    offer = named(txn, offer_id.encode())
+    _write(
         txn,
-        offer,
-        units_reserved=offer.units_reserved - units,
-        units_proven=offer.units_proven + units,
+        replace(
+            offer,
+            units_reserved=offer.units_reserved - units,
+            units_proven=offer.units_proven + units,
+        ),
     )
 
 
 def release(txn: Txn, offer_id: str, units: int) -> None:
     """Give back reserved units that were not proven; a withdrawn offer does not sell them again."""
     if units:
-        offer = get(txn, offer_id)
+        offer = named(txn, offer_id.encode())
         _move(
             txn,
             offer,
@@ -121,146 +120,39 @@ def release(txn: Txn, offer_id: str, units: int) -> None:
         )
 
 
-def record_outcome(txn: Txn, provider: str, delta: int) -> None:
-    """Adjust a provider's score; a change that does not cross zero touches no offer.
+def restand(txn: Txn, provider: str, bonds: range | None = None) -> None:
+    """Put a provider's offers on the shelves they belong to by now.
 
-    One that does moves the provider's offers to the shelf of its new standing.
+    Only those whose bond is in `bonds`, if given; the others are known to stand where they belong.
     """
-    before, after = reputation.adjust(txn, provider, delta)
-    if (before < 0) == (after < 0):
-        return
-    for _, offer_id in list(book.of_provider(txn, provider)):
-        offer = get(txn, offer_id.decode())
-        book.remove(txn, offer, book.place_of(offer, _shelf(offer, before)))
-        book.insert(txn, offer, book.place_of(offer, _shelf(offer, after)))
+    prefix = id_prefix(provider)
+    start = prefix if bonds is None else prefix + pack_u64(bonds.start)
+    # Of offers that stay where they are nothing is written, so the scan is not disturbed.
+    for key, _ in txn.scan(PROVIDER_OFFERS, prefix, start):
+        bond = int.from_bytes(key[len(prefix) : len(prefix) + 8], "big")
+        if bonds is not None and bond >= bonds.stop:
+            break
+        offer = named(txn, key[len(prefix) + 8 :])
+        moved = replace(offer, shelf=shelf_of(txn, offer))
+        if moved.shelf != offer.shelf:
+            _shelve(txn, offer, moved)
 
 
-def place(txn: Txn, offer: Offer) -> book.Place | None:
-    """Where the offer stands in the index, None when it is withdrawn."""
+def shelf_of(txn: Txn, offer: Offer) -> Shelf | None:
+    """The shelf an offer belongs to."""
     if offer.state == "withdrawn":
         return None
-    return book.place_of(offer, _shelf(offer, reputation.score(txn, offer.provider)))
-
-
-def _shelf(offer: Offer, score: int) -> bytes:
-    if score < 0:
-        return book.BAD_STANDING
-    return book.EXHAUSTED if offer.units_left == 0 else book.OPEN
-
-
-def _move(txn: Txn, offer: Offer, **units: int) -> None:
-    moved = replace(offer, **units)
-    if moved.state != "withdrawn":
-        state: OfferState = "open" if moved.units_left else "exhausted"
-        moved = replace(moved, state=state)
-    _store(txn, offer, moved)
-
-
-def _store(txn: Txn, before: Offer | None, after: Offer) -> None:
-    old = place(txn, before) if before is not None else None
-    new = place(txn, after)
-    if old != new:
-        if old is not None and before is not None:
-            book.remove(txn, before, old)
-        if new is not None:
-            book.insert(txn, after, new)
-    txn.write("offers", after.offer_id.encode(), after)
-
-
-def _unused_id(txn: Txn) -> str:
-    while True:
-        offer_id = f"o-{txn.next_number('offer_id_seq')}"
-        if find(txn, offer_id) is None:
-            return offer_id
-
-
-def _check_terms(request: OfferRequest, config: Config) -> int:
-    """The refusals of chapter 1.4, in its order and words. Returns the multiplier in ppm."""
-    if request.provider_bond < 1:
-        raise RefusedError("provider bond too low", reason="provider_bond_too_low")
-    if request.consumer_bond < 1:
-        raise RefusedError("consumer bond too low", reason="consumer_bond_too_low")
-    if request.units < 1:
-        raise RefusedError("no units offered", reason="no_units_offered")
-    if not 0 <= request.fee_pct_ct <= 100:
-        raise RefusedError(
-            "invalid fee_pct_ct",
-            hint=f"{request.fee_pct_ct} is outside 0…100",
-            reason="invalid_fee_pct_ct",
-        )
-    low, high = config.multiplier_min_ppm, config.multiplier_max_ppm
-    multiplier_ppm = _multiplier(request.reputation_multiplier)
-    if multiplier_ppm is None or not low <= multiplier_ppm <= high:
-        raise RefusedError(
-            "invalid reputation multiplier",
-            hint=f"a decimal with at most 6 places, {format_ppm(low)}…{format_ppm(high)}",
-            reason="invalid_reputation_multiplier",
-        )
-    if request.price_per_unit == 0:
-        raise RefusedError(
-            "no price data",
-            hint="a price of 0 means the market price, and nothing has been priced yet",
-            reason="no_price_data",
-        )
-    return multiplier_ppm
-
-
-def _multiplier(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
-        return None
-    plain = isinstance(value, Decimal) and abs(value.adjusted()) < 20  # 1e999999999 is too long.
-    text = format(value, "f") if plain else str(value)
-    return parse_ppm(text)
-
-
-def _check_same(existing: Offer, request: OfferRequest) -> None:
-    asked: dict[str, Any] = {
-        "provider": request.provider,
-        "units": request.units,
-        "price_per_unit": request.price_per_unit,
-        "fee_pct_ct": request.fee_pct_ct,
-        "provider_bond": request.provider_bond,
-        "consumer_bond": request.consumer_bond,
-        "capability": request.capability.capability(),
-        "reputation": reputation.clamp(request.reputation),
-        "multiplier_ppm": _multiplier(request.reputation_multiplier),
-        "job_id": request.job_id,
-    }
-    for field, now in asked.items():
-        before = getattr(existing, field)
-        if before != now:
-            raise ConflictError(
-                f"offer {existing.offer_id} exists with {field} {_shown(before)}, "
-                f"not {_shown(now)}",
-                hint="use another --offer-id",
-                field=field,
-            )
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Capability):
-        return str(capability_document(value))
-    return str(value)
-
-
-def capability_document(capability: Capability) -> dict[str, Any]:
-    """The JSON form of a capability: only what is set."""
-    return {
-        name: value for name in Capability.__struct_fields__ if (value := getattr(capability, name))
-    }
-
-
-def effective_price(price_per_unit: int, multiplier_ppm: int, accelerator: bool = False) -> int:
-    """Price × multiplier, × 6/5 when the job asks for an accelerator, rounded half up.
-
-    For display only: the matcher compares exact products.
-    """
-    premium = 6 if accelerator else 5
-    return half_up(price_per_unit * multiplier_ppm * premium, 5 * PPM)
+    if reputation.is_barred(txn, offer.provider):
+        return "barred"
+    if offer.units_left == 0:
+        return "exhausted"
+    funds = ledger.balance(txn, ledger.wallet(offer.provider), "CT")
+    return "open" if funds >= offer.provider_bond else "unfunded"
 
 
 def document(offer: Offer) -> dict[str, Any]:
-    """The JSON form of an offer."""
+    """The JSON form of an offer. `shelf` says what keeps an open one from being taken, if not
+    `open`: `barred` (bad standing), `unfunded` (its bond cannot be paid)."""
     return {
         "offer_id": offer.offer_id,
         "provider": offer.provider,
@@ -279,4 +171,62 @@ def document(offer: Offer) -> dict[str, Any]:
         "units_proven": offer.units_proven,
         "effective_price": effective_price(offer.price_per_unit, offer.multiplier_ppm),
         "posted_at": offer.posted_at,
+        "shelf": offer.shelf,
     }
+
+
+def provider_keys(offer: Offer) -> list[bytes]:
+    """The keys in `provider_offers` that an offer must have; for the laws."""
+    return [] if offer.state == "withdrawn" else [_provider_key(offer)]
+
+
+def counted_under(offer: Offer) -> list[bytes]:
+    """The keys in `offer_counts` that an offer counts under."""
+    return [b"state " + offer.state.encode()] + (
+        [] if offer.shelf is None else [b"shelf " + offer.shelf.encode()]
+    )
+
+
+def count_of(txn: Txn, what: str) -> int:
+    """How many offers there are: `state open`, `shelf barred`, …; no walk."""
+    return txn.sum(OFFER_COUNTS, what.encode())
+
+
+def _move(txn: Txn, offer: Offer, *, units_left: int, units_reserved: int) -> None:
+    moved = replace(offer, units_left=units_left, units_reserved=units_reserved)
+    if offer.state == "withdrawn":
+        _write(txn, moved)
+        return
+    state: OfferState = "open" if units_left else "exhausted"
+    moved = replace(moved, state=state)
+    if state != offer.state:
+        moved = replace(moved, shelf=shelf_of(txn, moved))
+    if book.moves(offer, moved):
+        _shelve(txn, offer, moved)
+    else:
+        _write(txn, moved)
+
+
+def _shelve(txn: Txn, before: Offer, after: Offer) -> None:
+    old, new = book.place_of(before), book.place_of(after)
+    if old is not None:
+        book.remove(txn, before, old)
+    if new is not None:
+        book.insert(txn, after, new)
+    if (before.state, before.shelf) != (after.state, after.shelf):
+        _count(txn, before, -1)
+        _count(txn, after, +1)
+    _write(txn, after)
+
+
+def _count(txn: Txn, offer: Offer, by: int) -> None:
+    for key in counted_under(offer):
+        txn.add(OFFER_COUNTS, key, by)
+
+
+def _write(txn: Txn, offer: Offer) -> None:
+    txn.write(OFFERS, offer.offer_id.encode(), offer)
+
+
+def _provider_key(offer: Offer) -> bytes:
+    return id_prefix(offer.provider) + pack_u64(offer.provider_bond) + offer.offer_id.encode()

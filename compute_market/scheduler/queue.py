@@ -2,28 +2,39 @@
 
 Three tables, one per priority, hold the waiting jobs in order of arrival, and `active` holds the
 running ones: their sizes are the queue depths and the number of active jobs, so there is no
-counter that could drift.
+counter that could drift. The only writer of these tables.
 """
 
 from collections.abc import Iterator
 from heapq import merge
-from typing import Final
+from typing import Any, Final, Literal
 
-from compute_market.config.settings import Config
 from compute_market.records import PRIORITIES, Job, Priority
-from compute_market.store.schema import pack_u64
-from compute_market.store.store import Txn
+from compute_market.store.schema import (
+    ACTIVE,
+    ACTIVE_LOW,
+    QUEUE_HIGH,
+    QUEUE_LOW,
+    QUEUE_NORMAL,
+    Table,
+    pack_u64,
+    unpack_u64,
+)
+from compute_market.store.txn import Txn
 
-TABLES: Final[dict[Priority, str]] = {
-    "high": "queue_high",
-    "normal": "queue_normal",
-    "low": "queue_low",
+TABLES: Final[dict[Priority, Table[bytes]]] = {
+    "high": QUEUE_HIGH,
+    "normal": QUEUE_NORMAL,
+    "low": QUEUE_LOW,
 }
+# What keeps a waiting job from starting now.
+HeldBy = Literal["slots", "cap"]
 
 
 def enter(txn: Txn, job: Job) -> None:
-    """Put a job, whose `queue_seq` and `queued_ms` are set, at the end of its line."""
-    txn.put(TABLES[job.priority], pack_u64(job.queue_seq), _waiting(job))
+    """Put a job, whose `queue_seq` and `queued_ms` are set, behind those of its priority."""
+    _, key, value = entry(job)
+    txn.put(TABLES[job.priority], key, value)
 
 
 def leave(txn: Txn, job: Job) -> None:
@@ -31,15 +42,15 @@ def leave(txn: Txn, job: Job) -> None:
 
 
 def take_slot(txn: Txn, job: Job) -> None:
-    txn.put("active", job.job_id.encode())
+    txn.put(ACTIVE, job.job_id.encode())
     if job.priority == "low":
-        txn.put("active_low", job.job_id.encode())
+        txn.put(ACTIVE_LOW, job.job_id.encode())
 
 
 def free_slot(txn: Txn, job: Job) -> None:
-    txn.delete("active", job.job_id.encode())
+    txn.delete(ACTIVE, job.job_id.encode())
     if job.priority == "low":
-        txn.delete("active_low", job.job_id.encode())
+        txn.delete(ACTIVE_LOW, job.job_id.encode())
 
 
 def depth(txn: Txn, priority: Priority) -> int:
@@ -47,56 +58,80 @@ def depth(txn: Txn, priority: Priority) -> int:
 
 
 def active_jobs(txn: Txn) -> int:
-    return txn.size("active")
+    return txn.size(ACTIVE)
 
 
-def next_to_start(txn: Txn, config: Config) -> str | None:
+def next_to_start(txn: Txn) -> str | None:
     """The id of the job that takes the next slot, or None when none may start.
 
     Jobs go in order of priority, then arrival; a low job held back by its cap blocks nobody behind
-    it, so while the cap holds the low line is left out as a whole.
+    it, so while the cap holds the low jobs are left out as a whole.
     """
-    if active_jobs(txn) >= config.slots:
+    if is_full(txn):
         return None
-    lines = [p for p in PRIORITIES if p != "low" or not low_held_back(txn, config)]
-    for _, _, job_id in _in_order(txn, config, lines):
+    may_start = [p for p in PRIORITIES if depth(txn, p) and (p != "low" or not low_held_back(txn))]
+    for _, _, job_id in _in_order(txn, may_start):
         return job_id
     return None
 
 
-def in_order(txn: Txn, config: Config) -> Iterator[str]:
+def in_order(txn: Txn) -> Iterator[str]:
     """Ids of all waiting jobs in the order they would start, caps aside."""
-    for _, _, job_id in _in_order(txn, config, PRIORITIES):
+    for _, _, job_id in _in_order(txn, PRIORITIES):
         yield job_id
 
 
-def low_held_back(txn: Txn, config: Config) -> bool:
-    """The cap on running low jobs: with nothing active one always starts, even at cap 0."""
-    active = active_jobs(txn)
-    active_low = txn.size("active_low")
-    return active > 0 and (active_low + 1) * 100 > config.low_priority_cap_pct * (active + 1)
+def is_full(txn: Txn) -> bool:
+    return active_jobs(txn) >= txn.config.slots
 
 
-def _in_order(
-    txn: Txn, config: Config, lines: tuple[Priority, ...] | list[Priority]
-) -> Iterator[tuple[int, bytes, str]]:
-    return merge(*(_line(txn, config, priority) for priority in lines))
+def low_held_back(txn: Txn) -> bool:
+    """The cap on active low jobs, a share of the slots: with nothing active one always starts."""
+    cap = txn.config.low_priority_cap_pct * txn.config.slots
+    return active_jobs(txn) > 0 and (txn.size(ACTIVE_LOW) + 1) * 100 > cap
 
 
-def _line(txn: Txn, config: Config, priority: Priority) -> Iterator[tuple[int, bytes, str]]:
-    """One line as (rank after aging, arrival, job id), sorted: who came first waited longest."""
-    rank = PRIORITIES.index(priority)
-    aging_ms = config.priority_aging_secs * 1000
-    for key, value in txn.scan(TABLES[priority]):
-        waited_ms = max(0, txn.now_ms - int.from_bytes(value[:8], "big"))
-        risen = waited_ms // aging_ms if aging_ms else 0
-        yield max(0, rank - risen), key, value[8:].decode()
+def held_by(txn: Txn, job: Job) -> HeldBy | None:
+    """What keeps a queued job waiting, beside those ahead of it."""
+    if is_full(txn):
+        return "slots"
+    return "cap" if job.priority == "low" and low_held_back(txn) else None
 
 
-def _waiting(job: Job) -> bytes:
-    return pack_u64(job.queued_ms) + job.job_id.encode()
+def document(txn: Txn, job: Job, place: int, held: str | None) -> dict[str, Any]:
+    """The JSON form of one waiting job."""
+    return {
+        "place": place,
+        "job_id": job.job_id,
+        "state": job.state,
+        "priority": job.priority,
+        "units": job.units,
+        "held_by": held,
+    }
+
+
+def entry(job: Job) -> tuple[Table[bytes], bytes, bytes]:
+    """The table, key and value of a queued job; also for the laws."""
+    waiting = pack_u64(job.queued_ms) + job.job_id.encode()
+    return TABLES[job.priority], pack_u64(job.queue_seq), waiting
 
 
 def rank_byte(priority: Priority) -> bytes:
     """One byte that sorts by priority, the highest first."""
     return bytes([PRIORITIES.index(priority)])
+
+
+def _in_order(
+    txn: Txn, priorities: tuple[Priority, ...] | list[Priority]
+) -> Iterator[tuple[int, bytes, str]]:
+    return merge(*(_of_priority(txn, priority) for priority in priorities))
+
+
+def _of_priority(txn: Txn, priority: Priority) -> Iterator[tuple[int, bytes, str]]:
+    """(rank after aging, arrival, job id), sorted: who came first waited longest."""
+    rank = PRIORITIES.index(priority)
+    aging_ms = txn.config.priority_aging_secs * 1000
+    for key, value in txn.scan(TABLES[priority]):
+        waited_ms = max(0, txn.now_ms - unpack_u64(value[:8]))
+        risen = waited_ms // aging_ms if aging_ms else 0
+        yield max(0, rank - risen), key, value[8:].decode()

@@ -6,25 +6,31 @@ postings. Per token all balances sum to zero, and only `supply` is ever negative
 what is in circulation.
 """
 
-import struct
-from collections.abc import Iterator
 from typing import Any, Literal
 
+from compute_market import events
 from compute_market.amounts import AMOUNT_MAX, checked
-from compute_market.errors import ConflictError, InternalError, RefusedError
+from compute_market.errors import InternalError, RefusedError, check_same
 from compute_market.records import Posting, Tap, Token
-from compute_market.store.schema import pack_u64
-from compute_market.store.store import Txn
+from compute_market.store.schema import (
+    ACCOUNTS,
+    POSTINGS,
+    TAPS,
+    WALLET_POSTINGS,
+    id_prefix,
+    pack_u64,
+)
+from compute_market.store.txn import Txn
 
 SUPPLY = "supply"
 BURNED = "burned"
 TOKENS: tuple[Token, Token] = ("CT", "IT")
 
-_balance = struct.Struct(">q")
+_WALLET = "wallet/"
 
 
 def wallet(owner: str) -> str:
-    return f"wallet/{owner}"
+    return _WALLET + owner
 
 
 def escrow(job_id: str) -> str:
@@ -37,8 +43,7 @@ def bond(job_id: str, role: Literal["buyer", "provider"]) -> str:
 
 def balance(txn: Txn, account: str, token: Token) -> int:
     """The balance of an account; 0 for one that was never used."""
-    value = txn.get("accounts", _key(account, token))
-    return 0 if value is None else int(_balance.unpack(value)[0])
+    return txn.sum(ACCOUNTS, _key(account, token))
 
 
 def require(txn: Txn, account: str, token: Token, needed: int) -> None:
@@ -79,13 +84,15 @@ def transfer(
             f"{credit} would hold {reached} {token}, more than {AMOUNT_MAX}", reason="overflow"
         )
     seq = txn.next_number("posting_seq")
-    _set_balance(txn, debit, token, left)
-    _set_balance(txn, credit, token, reached)
     posting = Posting(seq, txn.now_ms, token, amount, debit, credit, event, ref)
-    txn.write("postings", pack_u64(seq), posting)
-    for account in (debit, credit):
-        if account.startswith("wallet/"):
-            txn.put("wallet_postings", _owner_key(account[7:]) + pack_u64(seq))
+    txn.write(POSTINGS, pack_u64(seq), posting)
+    for account, by in ((debit, -amount), (credit, amount)):
+        if account.startswith(_WALLET):
+            owner = account[len(_WALLET) :]
+            txn.put(WALLET_POSTINGS, id_prefix(owner) + pack_u64(seq))
+            if token == "CT":
+                txn.touched.setdefault(owner, balance(txn, account, token))
+        txn.add(ACCOUNTS, _key(account, token), by)
 
 
 def tap(
@@ -103,10 +110,11 @@ def tap(
     for token, amount in amounts.items():
         checked(amount, f"{token} amount")
     if key is not None:
-        done: Tap | None = txn.read("taps", key.encode())
-        asked = (event, owner, amounts["CT"], amounts["IT"])
+        done = txn.read(TAPS, key.encode())
         if done is not None:
-            _same_tap(done, asked)
+            asked = {"event": event, "owner": owner, "ct": amounts["CT"], "it": amounts["IT"]}
+            stored = {name: getattr(done, name) for name in asked}
+            check_same(f"a movement with key {key}", stored, asked, hint="use another --key")
             return False
         taken = Tap(key, event, owner, amounts["CT"], amounts["IT"], txn.now_ms)
     # Both tokens are checked before either moves.
@@ -121,52 +129,40 @@ def tap(
             )
     # After this point the movement must succeed.
     if key is not None:
-        txn.write("taps", key.encode(), taken)
+        txn.write(TAPS, key.encode(), taken)
     ends = (SUPPLY, wallet(owner)) if event == "deposit" else (wallet(owner), SUPPLY)
     for token, amount in amounts.items():
         transfer(txn, token, amount, *ends, event, key or "")
+    events.note(txn, event, owner=owner, ct=amounts["CT"], it=amounts["IT"], key=key)
     return True
 
 
-def _same_tap(done: Tap, asked: tuple[str, str, int, int]) -> None:
-    stored = (done.event, done.owner, done.ct, done.it)
-    for field, before, now in zip(("event", "owner", "ct", "it"), stored, asked, strict=True):
-        if before != now:
-            raise ConflictError(
-                f"key {done.key} was used before with {field} {before}, not {now}", field=field
-            )
-
-
 def history(txn: Txn, owner: str, after: int, limit: int) -> list[Posting]:
-    """At most `limit` postings that touch the owner's wallet, oldest first, after seq `after`."""
-    prefix = _owner_key(owner)
-    entries = txn.collect("wallet_postings", limit, prefix, prefix + pack_u64(after + 1))
-    return [txn.read("postings", key[len(prefix) :]) for key, _ in entries]
+    """At most `limit` postings that touch the owner's wallet, oldest first, after seq `after`.
+
+    Raises IntegrityError when one of them is missing.
+    """
+    prefix = id_prefix(owner)
+    entries = txn.collect(WALLET_POSTINGS, limit, prefix, prefix + pack_u64(after + 1))
+    return [txn.must_read(POSTINGS, key[len(prefix) :]) for key, _ in entries]
 
 
-def balances(txn: Txn, token: Token) -> Iterator[tuple[str, int]]:
+def balances(txn: Txn, token: Token) -> dict[str, int]:
     """Every account of a token that is not empty, with its balance."""
     prefix = _key("", token)
-    for key, value in txn.scan("accounts", prefix):
-        yield key[len(prefix) :].decode(), int(_balance.unpack(value)[0])
+    found = txn.sums(ACCOUNTS, prefix)
+    return {key[len(prefix) :].decode(): amount for key, amount in found.items()}
 
 
-def _set_balance(txn: Txn, account: str, token: Token, amount: int) -> None:
-    """An account that is empty is not stored: the escrows of ended jobs leave nothing behind."""
-    if amount:
-        txn.put("accounts", _key(account, token), _balance.pack(amount))
-    else:
-        txn.delete("accounts", _key(account, token))
-
-
-def _key(account: str, token: Token) -> bytes:
-    return f"{token}\0{account}".encode()
-
-
-def _owner_key(owner: str) -> bytes:
-    return owner.encode() + b"\0"
+def in_circulation(txn: Txn, token: Token) -> int:
+    """What was paid into wallets and not out again, burned tokens included."""
+    return -balance(txn, SUPPLY, token)
 
 
 def posting_document(posting: Posting) -> dict[str, Any]:
     """The JSON form of a posting, field for field."""
     return {name: getattr(posting, name) for name in Posting.__struct_fields__}
+
+
+def _key(account: str, token: Token) -> bytes:
+    return f"{token}\0{account}".encode()

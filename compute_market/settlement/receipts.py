@@ -8,19 +8,22 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from blake3 import blake3
-from msgspec.msgpack import Encoder
 
-from compute_market import metrics
+from compute_market import events, metrics
 from compute_market.errors import ConflictError, IntegrityError
-from compute_market.records import Job, Link, Receipt, Settlement
-from compute_market.store.schema import decode, pack_u64
-from compute_market.store.store import Txn
+from compute_market.records import Job, Placement, Receipt, Settlement
+from compute_market.settlement.receipt_chain import link_to
+from compute_market.store.schema import (
+    QUARANTINE,
+    RECEIPT_CHAIN,
+    RECEIPT_CLAIMS,
+    RECEIPTS,
+    pack_u64,
+    unpack_u64,
+)
+from compute_market.store.txn import Txn
 
 VERSION: Final = 1
-CHAIN_CONTEXT: Final = "compute_market 2026-11 receipt chain v1"
-_GENESIS = bytes(32)
-
-_encode = Encoder().encode
 
 
 def key_of(
@@ -39,6 +42,19 @@ def key_of(
     ).digest()
 
 
+def key_of_placement(job: Job, placement: Placement) -> bytes | None:
+    """The key of the receipt an ended job has for one placement; None if nothing was proven."""
+    if placement.units_proven == 0:
+        return None
+    return key_of(
+        job.job_id,
+        job.buyer,
+        placement.provider,
+        placement.price_per_unit,
+        placement.units_proven,
+    )
+
+
 def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
     """Make sure, before any work is done, that the keys a job's receipts could have are free.
 
@@ -46,7 +62,7 @@ def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
     no finished work is ever caught behind a key that is taken.
     """
     key = _claim_key(job.job_id, job.buyer, provider, quote_price)
-    holder = txn.get("receipt_claims", key)
+    holder = txn.get(RECEIPT_CLAIMS, key)
     if holder is not None and holder != job.job_id.encode():
         raise ConflictError(
             f"receipts of job {job.job_id} would have the keys of job {holder.decode()}: the ids "
@@ -59,101 +75,94 @@ def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
 def claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
     """Reserve the keys that `check_claim` found free."""
     key = _claim_key(job.job_id, job.buyer, provider, quote_price)
-    txn.put("receipt_claims", key, job.job_id.encode())
+    txn.put(RECEIPT_CLAIMS, key, job.job_id.encode())
 
 
-def issue(txn: Txn, job: Job, provider: str, units: int) -> tuple[Receipt, bool]:
-    """Store the receipt of what `provider` proved of `job`, and link it into the chain.
+def issue(txn: Txn, job: Job, placement: Placement) -> tuple[Receipt, bool]:
+    """Store the receipt of what the provider of a placement proved, and link it into the chain.
 
     Returns the receipt and whether it is new: the same receipt again is a duplicate and counts
     nowhere. Raises ConflictError (`key_collision`) when the key stands for another receipt.
     """
-    key = key_of(job.job_id, job.buyer, provider, job.price_per_unit, units)
-    existing = _existing(txn, key)
+    provider, units = placement.provider, placement.units_proven
+    key = key_of(job.job_id, job.buyer, provider, placement.price_per_unit, units)
+    quarantine_if_damaged(txn, key)
+    existing = find(txn, key)
     if existing is not None:
-        _check_same(existing, job, provider, units)
+        _check_same(existing, job, placement)
         return existing, False
     receipt = Receipt(
         version=VERSION,
         job_id=job.job_id,
         buyer=job.buyer,
         provider=provider,
-        quote_price=job.price_per_unit,
+        quote_price=placement.price_per_unit,
         units=units,
         issued_at=txn.now,
         idempotency_key=key,
         lane=job.lane,
-        dry_run=not job.funded,
+        dry_run=not placement.funded,
         seq=txn.next_number("receipt_seq"),
     )
-    txn.write("receipts", key, receipt)
-    digest = link_digest(receipt.seq, _last_link(txn, receipt.seq), _encode(receipt))
-    txn.write("receipt_chain", pack_u64(receipt.seq), Link(key, digest))
+    txn.write(RECEIPT_CHAIN, pack_u64(receipt.seq), link_to(txn, receipt))
+    txn.write(RECEIPTS, key, receipt)
     metrics.count(txn, "matches_total", "true" if receipt.dry_run else "false")
     return receipt, True
 
 
 def find(txn: Txn, key: bytes) -> Receipt | None:
-    """The receipt under a key. Raises IntegrityError when it does not decode."""
-    receipt: Receipt | None = txn.read("receipts", key)
-    return receipt
-
-
-def of_job(txn: Txn, job: Job) -> Receipt | None:
-    """The receipt of an ended job, None when nothing of it was proven."""
-    key = key_of_job(job)
-    return None if key is None else find(txn, key)
-
-
-def key_of_job(job: Job) -> bytes | None:
-    """The key of the receipt an ended job has, None when nothing of it was proven."""
-    if job.provider is None or job.units_proven == 0:
-        return None
-    return key_of(job.job_id, job.buyer, job.provider, job.price_per_unit, job.units_proven)
+    """The receipt under a key. Raises IntegrityError when it is damaged."""
+    return txn.read(RECEIPTS, key)
 
 
 def page(txn: Txn, after: int, limit: int) -> list[tuple[int, bytes, Receipt | None]]:
     """At most `limit` (seq, key, receipt) in order of issue, from after seq `after` on.
 
-    None stands for a receipt that is in quarantine or does not decode.
+    None stands for a receipt that is in quarantine or damaged.
     """
     found = []
-    for seq_key, value in txn.collect("receipt_chain", limit, start=pack_u64(after + 1)):
-        link: Link = decode("receipt_chain", seq_key, value)
+    for seq_key, payload in txn.collect(RECEIPT_CHAIN, limit, start=pack_u64(after + 1)):
+        link = RECEIPT_CHAIN.decode(seq_key, payload)
         try:
             receipt = find(txn, link.key)
         except IntegrityError:
             receipt = None
-        found.append((int.from_bytes(seq_key, "big"), link.key, receipt))
+        found.append((unpack_u64(seq_key), link.key, receipt))
     return found
 
 
-def damaged(txn: Txn) -> Iterator[bytes]:
-    """Keys of stored receipts that do not decode."""
-    for key, value in txn.scan("receipts"):
-        try:
-            decode("receipts", key, value)
-        except IntegrityError:
-            yield key
+def scrub(txn: Txn, limit: int) -> int:
+    """Look at the next `limit` receipts and quarantine the damaged; how many there were.
+
+    It goes on where it stopped the last time, and begins anew at the end.
+    """
+    after = txn.number("receipts_scrubbed")
+    entries = txn.collect(RECEIPT_CHAIN, limit, start=pack_u64(after + 1))
+    damaged = 0
+    for seq_key, payload in entries:
+        damaged += quarantine_if_damaged(txn, RECEIPT_CHAIN.decode(seq_key, payload).key)
+    last = unpack_u64(entries[-1][0]) if len(entries) == limit else 0
+    if last != after:
+        txn.set_number("receipts_scrubbed", last)
+    return damaged
 
 
-def quarantine(txn: Txn, key: bytes) -> None:
-    """Move a receipt that does not decode out of the way of its key, and count it once."""
-    txn.put("quarantine", key, txn.get("receipts", key) or b"")
-    txn.delete("receipts", key)
-    metrics.count(txn, "receipt_corrupt_total")
-
-
-def quarantine_if_damaged(txn: Txn, key: bytes) -> None:
+def quarantine_if_damaged(txn: Txn, key: bytes) -> bool:
+    """Move a receipt that is damaged out of the way of its key, and count it once."""
     try:
         find(txn, key)
     except IntegrityError:
-        quarantine(txn, key)
+        txn.put(QUARANTINE, key, txn.stored(RECEIPTS, key))
+        txn.delete(RECEIPTS, key)
+        metrics.count(txn, "receipt_corrupt_total")
+        events.note(txn, "receipt_quarantined", key=key.hex())
+        return True
+    return False
 
 
-def link_digest(seq: int, previous: bytes, receipt: bytes) -> bytes:
-    """A link binds its sequence number, the link before it and the receipt's own bytes."""
-    return blake3(pack_u64(seq) + previous + receipt, derive_key_context=CHAIN_CONTEXT).digest()
+def in_quarantine(txn: Txn) -> Iterator[bytes]:
+    """Keys of the receipts that were found damaged."""
+    return (key for key, _ in txn.scan(QUARANTINE))
 
 
 def document(receipt: Receipt, settlement: Settlement) -> dict[str, Any]:
@@ -176,23 +185,15 @@ def document(receipt: Receipt, settlement: Settlement) -> dict[str, Any]:
     }
 
 
-def _existing(txn: Txn, key: bytes) -> Receipt | None:
-    quarantine_if_damaged(txn, key)
-    return find(txn, key)
-
-
-def _check_same(existing: Receipt, job: Job, provider: str, units: int) -> None:
-    stored = (existing.job_id, existing.buyer, existing.provider, existing.quote_price)
-    if (*stored, existing.units) != (job.job_id, job.buyer, provider, job.price_per_unit, units):
+def _check_same(existing: Receipt, job: Job, placement: Placement) -> None:
+    stored = (existing.job_id, existing.buyer, existing.provider)
+    terms = (existing.quote_price, existing.units)
+    asked = (job.job_id, job.buyer, placement.provider)
+    if stored != asked or terms != (placement.price_per_unit, placement.units_proven):
         raise ConflictError(
             f"the receipt of job {job.job_id} has the key of the receipt of job {existing.job_id}",
             reason="key_collision",
         )
-
-
-def _last_link(txn: Txn, seq: int) -> bytes:
-    link: Link | None = txn.read("receipt_chain", pack_u64(seq - 1))
-    return _GENESIS if link is None else link.digest
 
 
 def _claim_key(job_id: str, buyer: str, provider: str, quote_price: int) -> bytes:

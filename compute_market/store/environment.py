@@ -1,10 +1,15 @@
-"""The LMDB environment on disk: created, opened, checked. The only importer of `lmdb`."""
+"""The LMDB environment on disk: created, opened, checked. The only importer of `lmdb`.
+
+Whoever only looks makes no file. LMDB needs its table of readers, `lock.mdb`, to keep a writer from
+using pages that somebody reads; where it is missing, as in a backup, nobody writes, and a look
+shares the writers' turnstile instead, so that nobody begins to.
+"""
 
 import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import lmdb
 
@@ -13,15 +18,23 @@ from compute_market.errors import (
     IntegrityError,
     InternalError,
     MarketError,
+    NotFoundError,
     UsageError,
 )
 from compute_market.store.lock import LOCK_NAME, Turnstile, WriteLock
-from compute_market.store.schema import SCHEMA_VERSION, TABLES, pack_u64
+from compute_market.store.schema import (
+    META,
+    SCHEMA_VERSION,
+    TABLES,
+    pack_u64,
+    unpack_u64,
+)
+from compute_market.text import cause_of
 
 Environment = lmdb.Environment
 
 MAP_SIZE: Final = 64 * 2**30
-MAX_TABLES: Final = 64
+MAX_TABLES: Final = 256
 MAX_READERS: Final = 512
 # A data file of two header pages holds nothing.
 _EMPTY_BYTES: Final = 8192
@@ -32,34 +45,84 @@ _LOCK_FILE_BYTES: Final = 64 * (MAX_READERS + 2)
 _FULL_BYTES: Final = 2**20
 
 
+class Creation(NamedTuple):
+    """The genesis of a new market."""
+
+    now_ms: int
+    market_id: bytes  # 16 random bytes
+
+
 def open_environment(
     path: str,
     *,
-    now_ms: int,
-    market_id: bytes,
+    creation: Creation | None,
+    write: bool,
     map_size: int,
     lock_timeout_ms: int,
     sleep: Callable[[float], float | None],
 ) -> Environment:
-    """Open the environment in the directory `path`, creating it on first use. See `Store.open`."""
+    """Open the environment in the directory `path`: to `write`, or only to look. See `Store.open`.
+
+    It is created on first use if there is a `creation`.
+    """
     with translated(path):
-        readonly = os.path.exists(data_file(path)) and not os.access(path, os.W_OK)
-        if not readonly and not os.path.exists(os.path.join(path, LOCK_NAME)):
+        readonly = not write or (os.path.exists(data_file(path)) and not os.access(path, os.W_OK))
+        if creation is not None and not readonly and not os.path.exists(_lock_of(path)):
             os.makedirs(path, mode=0o700, exist_ok=True)
             with Turnstile(path, lock_timeout_ms, sleep):
-                _create(path, now_ms, market_id, map_size)
-        _check_not_lost(path)
+                _create(path, creation, map_size)
+        _check_is_there(path)
         if not readonly:
             _allocate_lock_file(path)
         env = _open(path, map_size, readonly=readonly)
         try:
-            env.reader_check()
+            if os.path.exists(_readers_of(path)):
+                env.reader_check()
             _check_length(path, env, readonly, lock_timeout_ms, sleep)
-            _check_schema(path, env)
         except BaseException:
             env.close()
             raise
     return env
+
+
+@contextmanager
+def look_alone(
+    path: str,
+    env: Environment,
+    lock_timeout_ms: int,
+    sleep: Callable[[float], float | None],
+) -> Iterator[None]:
+    """Keep writers away for as long as a look takes that LMDB's table of readers does not show."""
+    if env.flags()["lock"]:
+        yield
+    else:
+        with Turnstile(path, lock_timeout_ms, sleep, shared=True):
+            yield
+
+
+def open_table(env: Environment, txn: Any, name: str, *, create: bool) -> Any:
+    """The handle of a table, valid within `txn`; None for one that is not there."""
+    try:
+        return env.open_db(name.encode(), txn=txn, create=create)
+    except lmdb.NotFoundError:
+        return None
+
+
+def schema_of(env: Environment, txn: Any = None) -> int:
+    """The number of the schema that a store was written with."""
+    if txn is None:
+        with begin(env, write=False) as reading:
+            return schema_of(env, reading)
+    handle = env.open_db(META.name.encode(), txn=txn, create=False)
+    value = txn.get(b"schema", db=handle) or b""
+    # The first schemas had no checksums, and one byte.
+    return unpack_u64(value if len(value) <= 1 else META.opened(b"schema", value))
+
+
+def copy_snapshot(env: Environment, path: str) -> None:
+    """Write a consistent, compacted copy into the empty directory `path`."""
+    env.copy(path, compact=True)
+    os.chmod(data_file(path), 0o600)
 
 
 def begin(env: Environment, *, write: bool) -> Any:
@@ -76,9 +139,20 @@ def data_file(path: str) -> str:
     return os.path.join(path, "data.mdb")
 
 
+def _lock_of(path: str) -> str:
+    return os.path.join(path, LOCK_NAME)
+
+
+def _readers_of(path: str) -> str:
+    return os.path.join(path, "lock.mdb")
+
+
 def _open(path: str, map_size: int, *, readonly: bool = False) -> lmdb.Environment:
     return lmdb.open(
         path,
+        create=not readonly,
+        # Opening would make the table of readers.
+        lock=not readonly or os.path.exists(_readers_of(path)),
         map_size=map_size,
         max_dbs=MAX_TABLES,
         max_readers=MAX_READERS,
@@ -90,13 +164,13 @@ def _open(path: str, map_size: int, *, readonly: bool = False) -> lmdb.Environme
     )
 
 
-def _create(path: str, now_ms: int, market_id: bytes, map_size: int) -> None:
+def _create(path: str, creation: Creation, map_size: int) -> None:
     """Make the tables, then the lock file, which says that the store is complete.
 
     The caller holds the turnstile. What a creation that failed left behind is too short to
     hold anything and is replaced; a store whose lock file alone was removed is kept.
     """
-    if os.path.exists(os.path.join(path, LOCK_NAME)):
+    if os.path.exists(_lock_of(path)):
         return  # Another process was faster.
     if _is_unfinished(path):
         os.remove(data_file(path))
@@ -105,14 +179,19 @@ def _create(path: str, now_ms: int, market_id: bytes, map_size: int) -> None:
     try:
         with env.begin(write=True) as txn:
             if env.stat()["entries"] == 0:
-                tables = {name: env.open_db(name.encode(), txn=txn) for name in TABLES}
-                meta = tables["meta"]
-                txn.put(b"schema", bytes([SCHEMA_VERSION]), db=meta)
-                txn.put(b"market_id", market_id, db=meta)
-                txn.put(b"genesis_ms", pack_u64(now_ms), db=meta)
+                for table in TABLES:
+                    handle = env.open_db(table.name.encode(), txn=txn)
+                    if table is META:
+                        meta = handle
+                for key, value in (
+                    (b"schema", bytes((SCHEMA_VERSION,))),
+                    (b"market_id", creation.market_id),
+                    (b"genesis_ms", pack_u64(creation.now_ms)),
+                ):
+                    txn.put(key, META.sealed(key, value), db=meta)
     finally:
         env.close()
-    os.close(os.open(os.path.join(path, LOCK_NAME), os.O_CREAT | os.O_CLOEXEC, 0o600))
+    os.close(os.open(_lock_of(path), os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def _is_unfinished(path: str) -> bool:
@@ -136,26 +215,16 @@ def _allocate_lock_file(path: str) -> None:
             os.close(descriptor)
 
 
-def _check_schema(path: str, env: lmdb.Environment) -> None:
-    with env.begin() as txn:
-        meta = env.open_db(b"meta", txn=txn, create=False)
-        version = int.from_bytes(txn.get(b"schema", db=meta) or b"", "big")
-    if version != SCHEMA_VERSION:
-        raise UsageError(
-            f"{path} was written with schema {version}, this version reads {SCHEMA_VERSION}",
-            hint="use the tb-cli that wrote it, or a newer one",
-        )
-
-
-def _check_not_lost(path: str) -> None:
-    """Refuse to begin a new market where the data file of an old one is gone or empty."""
-    if not os.path.exists(os.path.join(path, LOCK_NAME)):
+def _check_is_there(path: str) -> None:
+    """Tell apart a place where no market ever was, and one whose data file is gone or empty."""
+    if os.path.exists(data_file(path)) and os.stat(data_file(path)).st_size > _EMPTY_BYTES:
         return
-    if not os.path.exists(data_file(path)) or os.stat(data_file(path)).st_size <= _EMPTY_BYTES:
+    if os.path.exists(_lock_of(path)):
         raise IntegrityError(
             f"{data_file(path)} is gone or empty, and there was a market in it",
             hint="restore the directory from a backup, or remove all of it to begin anew",
         )
+    raise NotFoundError(f"no market in {path}", hint="`tb-cli state init` makes one")
 
 
 def _check_length(
@@ -173,7 +242,9 @@ def _check_length(
     """
     if os.stat(data_file(path)).st_size >= _needed(env):
         return
-    with nullcontext() if readonly else WriteLock(path, lock_timeout_ms, sleep):
+    # A writer at work looks like damage; where there is no lock file, there is none.
+    alone = os.access(path, os.W_OK) and os.path.exists(_lock_of(path))
+    with WriteLock(path, lock_timeout_ms, sleep) if alone else nullcontext():
         problems = verify_file(path)
         if problems:
             length = os.stat(data_file(path)).st_size
@@ -230,7 +301,7 @@ def translated(path: str) -> Iterator[None]:
 
 
 def _translate(path: str, error: OSError) -> MarketError:
-    what = f"{error.filename or path}: {(error.strerror or str(error)).lower()}"
+    what = f"{error.filename or path}: {cause_of(error)}"
     # LMDB reports a write that the disk cut short as an input/output error.
     if error.errno in _NO_ROOM or (error.errno == errno.EIO and _is_full(path)):
         return BusyError(what, hint=_FREE_SPACE)

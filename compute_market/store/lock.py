@@ -21,20 +21,29 @@ _POLL_MS: Final = 1
 class Turnstile:
     """Holds the turnstile for the length of a `with` block; alone, it guards the creation.
 
-    `sleep` is called with seconds while waiting, and may return how many it really took; after
-    `timeout_ms` in all, BusyError. Each object is used once.
+    Several may hold it `shared`, and no writer passes them. `sleep` is called with seconds while
+    waiting, and may return how many it really took; after `timeout_ms` in all, BusyError. Each
+    object is used once.
     """
 
-    def __init__(self, path: str, timeout_ms: int, sleep: Callable[[float], float | None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        timeout_ms: int,
+        sleep: Callable[[float], float | None],
+        *,
+        shared: bool = False,
+    ) -> None:
         self._path = path
         self._budget_ms: float = timeout_ms
+        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._sleep = sleep
         self._turnstile = -1
 
     def __enter__(self) -> None:
         self._turnstile = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self.take(self._turnstile)
+            self.take(self._turnstile, self._kind)
         except BaseException:
             os.close(self._turnstile)
             raise
@@ -42,11 +51,11 @@ class Turnstile:
     def __exit__(self, *_: object) -> None:
         os.close(self._turnstile)
 
-    def take(self, descriptor: int) -> None:
+    def take(self, descriptor: int, kind: int = fcntl.LOCK_EX) -> None:
         """Wait for the lock on an open file, within what is left of the time-out."""
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
                 if self._budget_ms <= 0:

@@ -1,6 +1,15 @@
-"""The tables of the store, and how their values are written and read."""
+"""The tables of the store: what each holds, under which key, who writes it, and how it is encoded.
 
-from typing import Any, Final
+Every stored value ends in a checksum over the table's name, the key and the value, since LMDB 0.9
+has none: a flipped bit, or a page that is found where another belongs, is an error and never an
+answer. A release that adds tables opens the homes of older ones: the first writer makes what is
+missing. A change of what stands in a table is a new schema, see `compute_market.upgrades`.
+
+In keys, `u64` is eight bytes that sort like the number, and `·` a zero byte, which no id holds.
+"""
+
+from binascii import crc32
+from typing import Any, Final, Generic, TypeVar
 
 from msgspec import DecodeError, Struct
 from msgspec.msgpack import Decoder, Encoder
@@ -8,49 +17,77 @@ from msgspec.msgpack import Decoder, Encoder
 from compute_market import records
 from compute_market.errors import IntegrityError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+# The last schema whose values have no checksum.
+UNSEALED_SCHEMA: Final = 1
 
-# Table → the record its values decode to; None for tables of plain bytes (indexes and numbers).
-TABLES: Final[dict[str, type[Struct] | None]] = {
-    "meta": None,
-    "counters": None,
-    "accounts": None,
-    "postings": records.Posting,
-    "wallet_postings": None,
-    "taps": records.Tap,
-    "reputation": records.Score,
-    "standing": None,
-    "offers": records.Offer,
-    "book": None,
-    "heads": None,
-    "provider_prices": None,
-    "usage": records.Usage,
-    "throughput": None,
-    "jobs": records.Job,
-    "slices": records.Slice,
-    "deadlines": None,
-    "pending": None,
-    "queue_high": None,
-    "queue_normal": None,
-    "queue_low": None,
-    "active": None,
-    "active_low": None,
-    "provider_cancels": None,
-    "utilization": None,
-    "effective_prices": None,
-    "receipt_claims": None,
-    "receipts": records.Receipt,
-    "receipt_chain": records.Link,
-    "settlements": records.Settlement,
-    "unsettled": None,
-    "settle_state": records.SettleState,
-    "quarantine": None,
-    "cancellations": records.Cancellation,
-    "decisions": records.Decision,
-}
+R = TypeVar("R")
 
 encode = Encoder().encode
-_decoders = {name: Decoder(kind).decode for name, kind in TABLES.items() if kind is not None}
+
+CHECKSUM_BYTES: Final = 4
+_SUM_BYTES: Final = 16
+
+
+class Table(Generic[R]):
+    """One table. `R` is the record its values decode to, or bytes where they are plain.
+
+    `key` says what its keys are made of, `writer` which module of the library may write it.
+    """
+
+    __slots__ = ("_decode", "key", "kind", "name", "seed", "writer")
+
+    def __init__(self, name: str, kind: type[R], *, key: str, writer: str) -> None:
+        self.name = name
+        self.kind = kind
+        self.key = key
+        self.writer = writer
+        self.seed = crc32(f"{name}\0".encode())
+        self._decode: Any = None
+
+    def decode(self, key: bytes, payload: bytes) -> R:
+        """The record. Raises IntegrityError naming table and key when it does not decode."""
+        if self._decode is None:
+            # Few commands read many tables, and each decoder takes a while to make.
+            self._decode = Decoder(self.kind).decode
+        try:
+            record: R = self._decode(payload)
+        except (DecodeError, UnicodeDecodeError) as error:
+            raise damaged(self, key, str(error)) from error
+        return record
+
+    def sealed(self, key: bytes, payload: bytes) -> bytes:
+        """The payload with its checksum, as it is stored."""
+        return payload + crc32(payload, crc32(key, self.seed)).to_bytes(CHECKSUM_BYTES, "big")
+
+    def opened(self, key: bytes, value: bytes) -> bytes:
+        """The payload of a stored value. Raises IntegrityError when the checksum is not its own."""
+        payload = value[:-CHECKSUM_BYTES]
+        checksum = crc32(payload, crc32(key, self.seed)).to_bytes(CHECKSUM_BYTES, "big")
+        if value[-CHECKSUM_BYTES:] != checksum:
+            raise damaged(self, key, "the checksum is another")
+        return payload
+
+
+class Sums:
+    """A table of signed integers that only ever have something added to them.
+
+    A transaction keeps them aside until its end, so that a thousand changes of one sum are one
+    write. A sum of zero is not stored.
+    """
+
+    __slots__ = ("table",)
+
+    def __init__(self, name: str, *, key: str, writer: str) -> None:
+        self.table = Table(name, bytes, key=key, writer=writer)
+
+
+def damaged(table: "Table[Any]", key: bytes, problem: str) -> IntegrityError:
+    return IntegrityError(
+        f"table {table.name}, key {key!r}: the stored record is damaged ({problem})",
+        hint="run `tb-cli compute-market audit`; restore from a backup",
+        table=table.name,
+    )
 
 
 def pack_u64(number: int) -> bytes:
@@ -58,12 +95,112 @@ def pack_u64(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
-def decode(table: str, key: bytes, value: bytes) -> Any:
-    """Decode a stored value. Raises IntegrityError naming table and key when it is damaged."""
-    try:
-        return _decoders[table](value)
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise IntegrityError(
-            f"table {table}, key {key!r}: the stored record is damaged ({error})",
-            hint="run `tb-cli compute-market audit`; restore from a backup",
-        ) from error
+def unpack_u64(packed: bytes) -> int:
+    """The number behind `pack_u64`, or behind any big-endian bytes; 0 for none."""
+    return int.from_bytes(packed, "big")
+
+
+def pack_sum(number: int) -> bytes:
+    return number.to_bytes(_SUM_BYTES, "big", signed=True)
+
+
+def unpack_sum(packed: bytes) -> int:
+    return int.from_bytes(packed, "big", signed=True)
+
+
+def id_prefix(text: str) -> bytes:
+    """What the keys of everything that belongs to one id begin with."""
+    return text.encode() + b"\0"
+
+
+META = Table("meta", bytes, key="name of a small number or text", writer="")
+COUNTERS = Sums("counters", key="metric · label values", writer="metrics")
+
+# settlement
+ACCOUNTS = Sums("accounts", key="token · account", writer="settlement.ledger")
+POSTINGS = Table("postings", records.Posting, key="u64 seq", writer="settlement.ledger")
+WALLET_POSTINGS = Table(
+    "wallet_postings", bytes, key="owner · u64 seq of a posting", writer="settlement.ledger"
+)
+TAPS = Table("taps", records.Tap, key="idempotency key", writer="settlement.ledger")
+HOLDINGS = Sums("holdings", key="owner · what is held", writer="settlement.escrow")
+RECEIPT_CLAIMS = Table(
+    "receipt_claims",
+    bytes,
+    key="digest of job, buyer, provider, price",
+    writer="settlement.receipts",
+)
+RECEIPTS = Table("receipts", records.Receipt, key="idempotency key", writer="settlement.receipts")
+RECEIPT_CHAIN = Table("receipt_chain", records.Link, key="u64 seq", writer="settlement.receipts")
+QUARANTINE = Table("quarantine", bytes, key="idempotency key", writer="settlement.receipts")
+SETTLEMENTS = Table(
+    "settlements", records.Settlement, key="idempotency key", writer="settlement.settlement"
+)
+UNSETTLED = Table("unsettled", bytes, key="u64 seq of a receipt", writer="settlement.settlement")
+SETTLE_STATE = Table("settle_state", records.SettleState, key="mode", writer="settlement.modes")
+
+# reputation, offers
+REPUTATION = Table("reputation", records.Score, key="provider", writer="reputation.reputation")
+SCORES_RECENT = Table(
+    "scores_recent",
+    bytes,
+    key="u64 ms of the last change, provider",
+    writer="reputation.reputation",
+)
+OFFERS = Table("offers", records.Offer, key="offer id", writer="offers.offers")
+BOOK = Table("book", bytes, key="see `offers.book`", writer="offers.book")
+HEADS = Table("heads", bytes, key="see `offers.book`", writer="offers.book")
+PROVIDER_OFFERS = Table(
+    "provider_offers", bytes, key="provider · u64 bond, offer id", writer="offers.offers"
+)
+OFFER_COUNTS = Sums("offer_counts", key="state or shelf", writer="offers.offers")
+
+# scheduler
+EFFECTIVE_PRICES = Table("effective_prices", bytes, key="provider", writer="scheduler.outcomes")
+EFFECTIVE_PRICES_RECENT = Table(
+    "effective_prices_recent", bytes, key="u64 ms of a match, provider", writer="scheduler.outcomes"
+)
+UTILIZATION = Sums("utilization", key="hardware model", writer="scheduler.outcomes")
+QUEUE_HIGH = Table("queue_high", bytes, key="u64 arrival", writer="scheduler.queue")
+QUEUE_NORMAL = Table("queue_normal", bytes, key="u64 arrival", writer="scheduler.queue")
+QUEUE_LOW = Table("queue_low", bytes, key="u64 arrival", writer="scheduler.queue")
+ACTIVE = Table("active", bytes, key="job id", writer="scheduler.queue")
+ACTIVE_LOW = Table("active_low", bytes, key="job id", writer="scheduler.queue")
+
+# admission
+USAGE = Table("usage", records.Usage, key="role · identity", writer="admission.shares")
+USAGE_RECENT = Table(
+    "usage_recent",
+    bytes,
+    key="u64 ms of the last charge, role · identity",
+    writer="admission.shares",
+)
+
+# jobs
+JOBS = Table("jobs", records.Job, key="job id", writer="jobs.jobs")
+PLACEMENTS = Table(
+    "placements", records.Placement, key="job id · u64 number of an earlier one", writer="jobs.jobs"
+)
+SLICES = Table("slices", records.Slice, key="job id · u64 index", writer="jobs.jobs")
+DEADLINES = Table("deadlines", bytes, key="u64 deadline, job id", writer="jobs.jobs")
+PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="jobs.jobs")
+BACKLOG = Sums("backlog", key="units", writer="jobs.jobs")
+PROVIDER_CANCELS = Table(
+    "provider_cancels", bytes, key="provider · u64 ms, job id", writer="jobs.cancel"
+)
+CANCELLATIONS = Table(
+    "cancellations", records.Cancellation, key="u64 seq", writer="jobs.cancellations"
+)
+THROUGHPUT = Table("throughput", bytes, key="u64 unix second", writer="jobs.demand")
+
+# the log
+EVENTS = Table("events", records.LogEntry, key="u64 seq of the first event", writer="events")
+
+SUMS: Final = tuple(each for each in list(globals().values()) if isinstance(each, Sums))
+TABLES: Final[tuple["Table[Any]", ...]] = tuple(
+    each.table if isinstance(each, Sums) else each
+    for each in list(globals().values())
+    if isinstance(each, Table | Sums)
+)
+# Those whose values are records.
+RECORD_TABLES: Final = tuple(table for table in TABLES if issubclass(table.kind, Struct))

@@ -1,0 +1,156 @@
+"""Fair share and burst: how much of the capacity one party may take.
+
+A party is an identity in one role. All in integer micro-units. `decide` writes nothing; `charge`
+records what an admitted job uses. A refused attempt touches nobody's clock. The only writer of
+`usage` and its index by time.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from compute_market.amounts import format_ppm
+from compute_market.records import Refused, Usage
+from compute_market.store.schema import USAGE, USAGE_RECENT, pack_u64
+from compute_market.store.txn import Txn
+
+# The market as a whole is a role of its own.
+Role = Literal["buyer", "provider", "market"]
+
+MICRO = 1_000_000
+WINDOW_SECS = 60
+WINDOW_MS = WINDOW_SECS * 1000
+# Parties that a listing or a scrape shows.
+SHOWN_MAX = 1000
+
+
+class Party(NamedTuple):
+    """One identity in one role, as of now."""
+
+    role: Role
+    identity: str
+    charged_micro: int  # usage at the last charge
+    bucket_micro: int  # burst bucket at the last charge
+    since_ms: int  # time since then; below zero when the clock was set back
+    used_micro: int  # now
+    burst_micro: int  # now
+
+
+def party(txn: Txn, role: Role, identity: str) -> Party:
+    """Usage decays linearly to nothing within the window, the bucket refills up to its quota."""
+    quota_micro = txn.config.burst_quota_micro
+    usage = txn.read(USAGE, _key(role, identity))
+    if usage is None:
+        return Party(role, identity, 0, quota_micro, 0, 0, quota_micro)
+    since_ms = txn.now_ms - usage.at_ms
+    elapsed_ms = max(0, since_ms)
+    used_micro = usage.used_micro * max(WINDOW_MS - elapsed_ms, 0) // WINDOW_MS
+    refilled = usage.burst_micro + txn.config.burst_refill_rate_micro * elapsed_ms // 1000
+    burst_micro = min(refilled, quota_micro)
+    return Party(
+        role, identity, usage.used_micro, usage.burst_micro, since_ms, used_micro, burst_micro
+    )
+
+
+def decide(txn: Txn, parties: tuple[Party, ...], demand: int, capacity: int) -> Refused | int:
+    """Whether these parties may take `demand` units of so many a second.
+
+    Returns what their burst buckets have to give for it in micro-units, 0 within their shares.
+    """
+    demand_micro = demand * MICRO
+    share_micro = txn.config.fair_share_cap_ppm * capacity * WINDOW_SECS  # ppm are micro-units
+    # Exactly the cap still fits.
+    if all(each.used_micro + demand_micro <= share_micro for each in parties):
+        return 0
+    if all(each.burst_micro >= demand_micro for each in parties):
+        return demand_micro
+    return _refusal(txn, parties, demand, share_micro)
+
+
+def charge(txn: Txn, charged: Party, demand: int, burst_micro: int) -> None:
+    """Record what an admitted job uses, in the transaction that admits it."""
+    key = _key(charged.role, charged.identity)
+    before = txn.read(USAGE, key)
+    used_micro = charged.used_micro + demand * MICRO
+    txn.write(USAGE, key, Usage(used_micro, charged.burst_micro - burst_micro, txn.now_ms))
+    if is_party(key) and (before is None or before.at_ms != txn.now_ms):
+        if before is not None:
+            txn.delete(USAGE_RECENT, pack_u64(before.at_ms) + key)
+        txn.put(USAGE_RECENT, pack_u64(txn.now_ms) + key)
+
+
+def is_party(key: bytes) -> bool:
+    """Whether a key of `usage` is that of a buyer or provider, and not the market's own."""
+    return not key.startswith(_key("market", ""))
+
+
+def recent(txn: Txn) -> Iterator[Party]:
+    """Parties of the last `SHOWN_MAX` charges, the last one first."""
+    for key, _ in islice(txn.scan_back(USAGE_RECENT), SHOWN_MAX):
+        role, _, identity = key[8:].decode().partition("\0")
+        yield party(txn, "buyer" if role == "buyer" else "provider", identity)
+
+
+def document(txn: Txn, shown: Party) -> dict[str, Any]:
+    """The JSON form of a party: whole units, rounded down."""
+    return {
+        "role": shown.role,
+        "identity": shown.identity,
+        "used": shown.used_micro // MICRO,
+        "burst_left": shown.burst_micro // MICRO,
+    }
+
+
+def decay_wait_ms(waiting: Party, room_micro: int) -> int:
+    """Milliseconds until a usage has decayed to `room_micro`, which is not below zero."""
+    if waiting.used_micro <= room_micro:
+        return 0
+    # The largest remainder of the window at which the decayed usage is still within the room.
+    left_ms = ((room_micro + 1) * WINDOW_MS - 1) // waiting.charged_micro
+    return WINDOW_MS - left_ms - waiting.since_ms
+
+
+def _refusal(txn: Txn, parties: tuple[Party, ...], demand: int, share_micro: int) -> Refused:
+    demand_micro = demand * MICRO
+    over = max(parties, key=lambda each: each.used_micro)
+    quota_micro = txn.config.burst_quota_micro
+    room_micro = share_micro - demand_micro
+    waits: list[int] = []
+    if room_micro >= 0:
+        waits.append(max(decay_wait_ms(each, room_micro) for each in parties))
+    if demand_micro <= quota_micro and (wait := _burst_wait_ms(txn, parties, demand_micro)):
+        waits.append(wait)
+    wait_ms = min(waits) if waits else None
+    share = (
+        f"{over.role} {over.identity} used {format_ppm(over.used_micro)} of the "
+        f"{format_ppm(share_micro)} units a minute allows, the job needs {demand}"
+    )
+    hint = None if wait_ms is None else f"it would pass in {-(-wait_ms // 1000)} s"
+    if demand_micro > quota_micro:
+        quota = format_ppm(quota_micro)
+        return Refused("fair_share", f"{share}, more than burst_quota {quota}", hint, wait_ms)
+    low = min(parties, key=lambda each: each.burst_micro)
+    return Refused(
+        "burst_exhausted",
+        f"{share}, and the burst bucket of {low.role} {low.identity} holds "
+        f"{format_ppm(low.burst_micro)}",
+        hint,
+        wait_ms,
+    )
+
+
+def _burst_wait_ms(txn: Txn, parties: tuple[Party, ...], demand_micro: int) -> int | None:
+    """Milliseconds until the buckets hold the demand; None when they do not refill."""
+    rate = txn.config.burst_refill_rate_micro
+    wait_ms = 0
+    for each in parties:
+        if each.burst_micro < demand_micro:
+            if rate == 0:
+                return None
+            missing = demand_micro - each.bucket_micro
+            wait_ms = max(wait_ms, -(-missing * 1000 // rate) - each.since_ms)
+    return wait_ms
+
+
+def _key(role: Role, identity: str) -> bytes:
+    return f"{role}\0{identity}".encode()

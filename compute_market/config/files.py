@@ -1,0 +1,202 @@
+"""What a configuration file and variables say about the settings.
+
+Nothing here opens a file or looks at the environment: both are arguments of `load`.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from compute_market.amounts import format_ppm, parse_ppm
+from compute_market.config import toml
+from compute_market.config.settings import DEFAULTS, SETTINGS, Config, Setting, file_form
+from compute_market.config.toml import DecimalText
+from compute_market.errors import UsageError
+from compute_market.text import clipped
+
+
+class Found(NamedTuple):
+    """A value as `Config` holds it, and where from: `config.toml:12`, `TB_EPOCH_BLOCKS`."""
+
+    value: int | str
+    origin: str
+
+
+_MAIN_SECTION = "compute_market"  # Its keys may stand at the top level as well.
+_SECTIONS = (_MAIN_SECTION, "scheduler")
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_SHOWN_MAX = 60  # characters of a value that a message quotes
+_PRINTABLE_INTEGER = 10**40  # Python refuses to print integers of more than 4300 digits.
+
+
+def load(
+    content: bytes | str | None = None,
+    source: str = "config.toml",
+    environment: Mapping[str, str] | None = None,
+) -> tuple[Config, dict[str, str]]:
+    """Return the settings in force and, by setting name, where each came from.
+
+    A variable of `environment` wins over the file's `content`, which wins over the default;
+    `source` is what the file is called in origins and messages. Origins are `default`,
+    `<source>:<line>` or the variable's name. Variables that name no setting are left alone.
+
+    Raises UsageError as `parse` does, and when a minimum is above its maximum.
+    """
+    found = {} if content is None else parse(content, source)
+    for setting in SETTINGS:
+        text = (environment or {}).get(setting.variable)
+        if text is not None:
+            value = _value(setting, _typed(setting, text), setting.variable)
+            found[setting.name] = Found(value, setting.variable)
+    values: dict[str, Any] = {_BY_NAME[name].field: each.value for name, each in found.items()}
+    config = Config(**values)
+    origins = {name: found[name].origin if name in found else "default" for name in _BY_NAME}
+    if config.multiplier_min_ppm > config.multiplier_max_ppm:
+        lower, upper = "reputation_multiplier_min", "reputation_multiplier_max"
+        raise UsageError(
+            f"{lower} {format_ppm(config.multiplier_min_ppm)} ({origins[lower]}) is above "
+            f"{upper} {format_ppm(config.multiplier_max_ppm)} ({origins[upper]})",
+            hint=f"lower {lower} or raise {upper}",
+        )
+    return config, origins
+
+
+def parse(content: bytes | str, source: str) -> dict[str, Found]:
+    """Return the settings a TOML file holds, by setting name; what it does not hold is absent.
+
+    Raises UsageError with one line that names `source`, the line and the key, for anything that
+    is not a known key with a value of its type and within its bounds, written once.
+    """
+    document, lines = toml.read(content, source)
+    found: dict[str, Found] = {}
+    for path, raw in _entries(document):
+        key = path[-1] if path[0] == _MAIN_SECTION else ".".join(path)
+        origin = f"{source}:{lines[path]}"
+        if path[0] in _SECTIONS and len(path) == 1:
+            raise UsageError(
+                f"{origin}: {key} is a section, not a key", hint=f"write [{key}] on its own line"
+            )
+        setting = _BY_NAME.get(key)
+        # A dot may also come from a quoted key, which names no section.
+        if setting is None or path not in _paths(setting):
+            raise _unknown(path, raw, origin)
+        if setting.name in found:
+            raise UsageError(
+                f"{origin}: {key} is set twice, first at {found[key].origin}",
+                hint=f"keep it either at the top level or in [{_MAIN_SECTION}]",
+            )
+        found[setting.name] = Found(_value(setting, raw, origin), origin)
+    return found
+
+
+def describe(config: Config, origins: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Return (name, value as a file would have it, origin) of each setting, as SETTINGS go."""
+    return [
+        (each.name, file_form(each, getattr(config, each.field)), origins[each.name])
+        for each in SETTINGS
+    ]
+
+
+def render_default() -> str:
+    """The default configuration file: every setting with its meaning and what it may be."""
+    lines = [
+        "# Every setting with its default. Copy what you want to change into config.toml in the",
+        f"# home directory. The keys above [scheduler] may also stand in [{_MAIN_SECTION}].",
+        "# A variable wins over the file: TB_ and the key in capitals, with the section before",
+        "# it where there is one, as in TB_EPOCH_BLOCKS and TB_SCHEDULER_SLOTS.",
+    ]
+    section = ""
+    for setting in SETTINGS:
+        *head, key = setting.name.split(".")
+        if head and head[0] != section:
+            section = head[0]
+            lines += ["", f"[{section}]"]
+        lines += ["", *(f"# {line}" for line in setting.help.split("\n"))]
+        lines.append(f"# Allowed: {setting.limits}")
+        lines.append(f"{key} = {file_form(setting, getattr(DEFAULTS, setting.field))}")
+    return "\n".join(lines) + "\n"
+
+
+def _paths(setting: Setting) -> tuple[tuple[str, ...], ...]:
+    path = tuple(setting.name.split("."))
+    return (path,) if len(path) > 1 else (path, (_MAIN_SECTION, *path))
+
+
+def _entries(document: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    for name, value in document.items():
+        if name in _SECTIONS and isinstance(value, dict):
+            for key, inner in value.items():
+                yield (name, key), inner
+        else:
+            yield (name,), value
+
+
+def _value(setting: Setting, raw: Any, origin: str) -> int | str:
+    """Return `raw` as `Config` holds it, or raise UsageError."""
+    value: int | str | None = None
+    if setting.kind == "choice":
+        if setting.name == "settle_mode" and raw == "armed":
+            raise UsageError(
+                f'{origin}: settle_mode: "armed" cannot be configured, only {setting.limits} can',
+                hint="arming waits for a block height: run `settle arm --delay-blocks N`",
+            )
+        value = raw if isinstance(raw, str) else None
+    elif setting.kind == "integer":
+        value = raw if type(raw) is int else None  # `true` is an instance of int.
+    elif isinstance(raw, str | DecimalText) or type(raw) is int:
+        value = parse_ppm(raw if isinstance(raw, str) else _shown(raw))
+    if value is None:
+        wanted = {
+            "integer": "a whole number",
+            "decimal": "a number with at most 6 decimals and no exponent",
+            "choice": "a string",
+        }[setting.kind]
+        raise UsageError(
+            f"{origin}: {setting.name}: expected {wanted}, {setting.limits}; found {_shown(raw)}"
+        )
+    if isinstance(value, str):
+        allowed = value in setting.allowed
+    else:
+        least, most = setting.allowed
+        allowed = int(least) <= value <= int(most)
+    if not allowed:
+        raise UsageError(f"{origin}: {setting.name}: {_shown(raw)} is not {setting.limits}")
+    return value
+
+
+def _typed(setting: Setting, text: str) -> int | str:
+    """What a file would hold for the text of a variable, as far as it reads as that."""
+    digits = text.removeprefix("-")
+    if setting.kind == "integer" and digits.isascii() and digits.isdigit() and len(digits) <= 40:
+        return int(text)
+    return text
+
+
+def _shown(raw: Any) -> str:
+    """A found value in at most some 60 characters of one line."""
+    if isinstance(raw, bool):
+        return str(raw).lower()
+    if isinstance(raw, int):
+        return str(raw) if abs(raw) < _PRINTABLE_INTEGER else "a number of more than 40 digits"
+    if isinstance(raw, DecimalText):
+        return clipped(raw.text, _SHOWN_MAX)
+    if isinstance(raw, str):
+        return ascii(clipped(raw, _SHOWN_MAX))
+    return {"dict": "a table", "list": "an array"}.get(type(raw).__name__, "a date or time")
+
+
+def _unknown(path: tuple[str, ...], raw: Any, origin: str) -> UsageError:
+    from difflib import get_close_matches
+
+    is_section = len(path) == 1 and isinstance(raw, dict)
+    if is_section:
+        near = {section: f"[{section}]" for section in _SECTIONS}
+    else:
+        # The bare key counts too, for whoever knows the key and forgot its section.
+        near = {name.split(".")[-1]: name for name in _BY_NAME} | {name: name for name in _BY_NAME}
+    matches = get_close_matches(path[-1], near, n=1)
+    name = ".".join(part if part.isascii() and part.isprintable() else ascii(part) for part in path)
+    name = clipped(name, 2 * _SHOWN_MAX)
+    return UsageError(
+        f"{origin}: unknown section [{name}]" if is_section else f"{origin}: unknown key {name}",
+        hint=f"did you mean {near[matches[0]]}?" if matches else "`config show` lists every key",
+    )

@@ -1,0 +1,165 @@
+"""The log: one append-only table that answers what happened at 03:12, and who asked for it.
+
+An action notes its events while it runs. They are stored once, at the end of its transaction, in
+entries of at most `ENTRY_EVENTS`: one write for an action, none for a posting. Events have
+sequence numbers without gaps. Each event of a job knows the one before it, and the job its last
+one, so that the history of one job needs no walk through the log. The only writer of its table.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from compute_market.records import Asked, Event, EventName, Job, LogEntry
+from compute_market.store.schema import EVENTS, pack_u64, unpack_u64
+from compute_market.store.txn import Txn
+
+ENTRY_EVENTS = 1000
+# Entries looked at for the last word about a job that was never stored.
+LOOK_BACK_ENTRIES = 10_000
+
+NOBODY = Asked()
+
+
+class Logged(NamedTuple):
+    """One event as the log has it."""
+
+    seq: int
+    at_ms: int
+    asked: Asked
+    event: Event
+
+
+def note(
+    txn: Txn,
+    event: EventName,
+    *,
+    job_id: str | None = None,
+    offer_id: str | None = None,
+    owner: str | None = None,
+    before: int = 0,
+    **detail: Any,
+) -> int:
+    """Note that something happened; returns the event's sequence number.
+
+    `before` is the number of the last event of the same job. `detail` holds integers, texts and
+    truth values that say what and why; None is left out.
+    """
+    txn.writes += 1
+    if txn.noted_after is None:
+        txn.noted_after = txn.number("event_seq")
+    told = {name: value for name, value in detail.items() if value is not None}
+    txn.noted.append(Event(event, job_id, offer_id, owner, told, before))
+    return txn.noted_after + len(txn.noted)
+
+
+def flush(txn: Txn, asked: Asked) -> None:
+    """Store what was noted, and who asked for it. The end of a transaction calls this."""
+    if not txn.noted or txn.noted_after is None:
+        return
+    for start in range(0, len(txn.noted), ENTRY_EVENTS):
+        entry = LogEntry(txn.now_ms, asked, tuple(txn.noted[start : start + ENTRY_EVENTS]))
+        txn.write(EVENTS, pack_u64(txn.noted_after + start + 1), entry)
+    txn.set_number("event_seq", txn.noted_after + len(txn.noted))
+    txn.noted.clear()
+    txn.noted_after = None
+
+
+def forward(txn: Txn, after: int = 0) -> Iterator[Logged]:
+    """Events from behind the sequence number `after` on, oldest first."""
+    entry = _entry_of(txn, after + 1)
+    start = pack_u64(after + 1) if entry is None else entry[0]
+    for key, payload in txn.scan(EVENTS, start=start):
+        first = unpack_u64(key)
+        for logged in _events(first, EVENTS.decode(key, payload)):
+            if logged.seq > after:
+                yield logged
+
+
+def back(txn: Txn, before: int | None = None) -> Iterator[Logged]:
+    """Events with a sequence number below `before`, newest first; all of them without it."""
+    for key, payload in txn.scan_back(EVENTS, None if before is None else pack_u64(before)):
+        for logged in reversed(_events(unpack_u64(key), EVENTS.decode(key, payload))):
+            if before is None or logged.seq < before:
+                yield logged
+
+
+def history(txn: Txn, job: Job) -> list[Logged]:
+    """What happened to a job, oldest first, as far back as the log goes."""
+    found: list[Logged] = []
+    seq = job.event_seq
+    entry: list[Logged] = []
+    while seq:
+        if not entry or not entry[0].seq <= seq <= entry[-1].seq:
+            stored = _entry_of(txn, seq)
+            entry = [] if stored is None else _events(unpack_u64(stored[0]), stored[1])
+            if not entry or not entry[0].seq <= seq <= entry[-1].seq:
+                break  # It was trimmed.
+        logged = entry[seq - entry[0].seq]
+        found.append(logged)
+        seq = logged.event.before
+    return found[::-1]
+
+
+def last_decision(txn: Txn, job_id: str) -> Logged | None:
+    """The last word of matching and admission about a job id, whether it was let in or not."""
+    for number, (key, payload) in enumerate(txn.scan_back(EVENTS)):
+        if number == LOOK_BACK_ENTRIES:
+            break
+        for logged in reversed(_events(unpack_u64(key), EVENTS.decode(key, payload))):
+            if logged.event.job_id == job_id and logged.event.event in _DECISIONS:
+                return logged
+    return None
+
+
+def trim(txn: Txn, before_ms: int, limit: int) -> int:
+    """Drop at most `limit` of the oldest entries, those from before an instant; how many."""
+    old = []
+    for key, payload in txn.collect(EVENTS, limit):
+        if EVENTS.decode(key, payload).at_ms >= before_ms:
+            break
+        old.append(key)
+    for key in old:
+        txn.delete(EVENTS, key)
+    return len(old)
+
+
+def document(logged: Logged) -> dict[str, Any]:
+    """The JSON form of an event."""
+    event, asked = logged.event, logged.asked
+    found: dict[str, Any] = {"seq": logged.seq, "at_ms": logged.at_ms, "event": event.event}
+    for name in ("job_id", "offer_id", "owner"):
+        if (value := getattr(event, name)) is not None:
+            found[name] = value
+    return found | {
+        "detail": event.detail,
+        "user": asked.user,
+        "host": asked.host,
+        "pid": asked.pid,
+        "command": asked.command,
+    }
+
+
+_DECISIONS: tuple[EventName, ...] = ("job_queued", "job_pending", "job_refused")
+
+
+def decision_document(txn: Txn, job_id: str) -> dict[str, Any] | None:
+    """What matching and admission last said about a job id, as far back as the log goes."""
+    last = last_decision(txn, job_id)
+    if last is None:
+        return None
+    verdict = {"job_queued": "admitted", "job_pending": "pending"}.get(last.event.event, "refused")
+    return {"verdict": verdict, "at": last.at_ms // 1000, **last.event.detail}
+
+
+def _events(first: int, entry: LogEntry) -> list[Logged]:
+    return [
+        Logged(seq, entry.at_ms, entry.asked, event)
+        for seq, event in enumerate(entry.events, first)
+    ]
+
+
+def _entry_of(txn: Txn, seq: int) -> tuple[bytes, LogEntry] | None:
+    """The last entry that begins at a sequence number or before it."""
+    for key, payload in txn.scan_back(EVENTS, pack_u64(seq + 1)):
+        return key, EVENTS.decode(key, payload)
+    return None

@@ -1,0 +1,80 @@
+"""Cancelling a job, by its buyer or by the provider that holds it."""
+
+from typing import Literal, NamedTuple
+
+from compute_market import metrics
+from compute_market.errors import RefusedError
+from compute_market.jobs import cancellations, jobs
+from compute_market.jobs.work import work
+from compute_market.offers.standing import record_outcome
+from compute_market.records import Job, Placement
+from compute_market.store.schema import PROVIDER_CANCELS, id_prefix, pack_u64
+from compute_market.store.txn import Txn
+
+By = Literal["client", "provider"]
+
+
+class Cancelled(NamedTuple):
+    """What became of a request to cancel one job."""
+
+    job: Job
+    outcome: Literal["cancelled", "already_cancelled", "already_done"]
+
+    @property
+    def text(self) -> str:
+        if self.outcome == "cancelled":
+            return f"cancelled job {self.job.job_id}"
+        return f"job already {self.job.state}"
+
+
+def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:
+    """Cancel a live job; what cannot be cancelled any more is an outcome, not an error.
+
+    Raises NotFoundError, and RefusedError when a provider cancels a job that has none.
+    """
+    job = jobs.get(txn, job_id)
+    if job.state == "cancelled":
+        return Cancelled(job, "already_cancelled")
+    if job.state in ("completed", "failed"):
+        return Cancelled(job, "already_done")
+    if by == "client":
+        job = jobs.close(txn, job, "cancelled", by, "cancelled_by_client")
+    else:
+        job = _by_provider(txn, job)
+    cancellations.add(txn, job_id, by)
+    metrics.count(txn, "scheduler_cancel_total", by)
+    work(txn)
+    return Cancelled(job, "cancelled")
+
+
+def _by_provider(txn: Txn, job: Job) -> Job:
+    if job.placement is None:
+        raise RefusedError(
+            f"job {job.job_id} is pending, no provider holds it", hint="cancel it as the client"
+        )
+    job = jobs.close(
+        txn,
+        job,
+        "cancelled",
+        "provider",
+        "cancelled_by_provider",
+        burn_ct=_penalty(txn, job.job_id, job.placement),
+        burn_event="cancel:slash",
+    )
+    record_outcome(txn, job.placed.provider, -1)
+    return job
+
+
+def _penalty(txn: Txn, job_id: str, placement: Placement) -> int:
+    """Note a cancel by a provider; the part of its bond that is burned for it, rounded up."""
+    prefix = id_prefix(placement.provider)
+    window_ms = txn.config.provider_cancel_window_secs * 1000
+    since = prefix + pack_u64(max(0, txn.now_ms - window_ms))
+    for key, _ in txn.collect(PROVIDER_CANCELS, 64, prefix):
+        if key < since:
+            txn.delete(PROVIDER_CANCELS, key)
+    txn.put(PROVIDER_CANCELS, prefix + pack_u64(txn.now_ms) + job_id.encode())
+    after = txn.config.provider_cancel_penalty_after
+    if not placement.funded or len(txn.collect(PROVIDER_CANCELS, after, prefix, since)) < after:
+        return 0
+    return -(-placement.provider_bond * txn.config.provider_cancel_slash_pct // 100)

@@ -1,0 +1,219 @@
+"""What the audit checks of jobs: slices, money, offers, indexes, the log, cancellations."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from compute_market.amounts import split, units_of
+from compute_market.jobs import cancellations, jobs
+from compute_market.laws import Law, same_size
+from compute_market.records import LIVE_STATES, Job, Token, Violation
+from compute_market.scheduler import queue
+from compute_market.settlement import escrow, ledger, receipts, settlement
+from compute_market.settlement.escrow import Held
+from compute_market.store.schema import (
+    ACCOUNTS,
+    ACTIVE,
+    ACTIVE_LOW,
+    BACKLOG,
+    CANCELLATIONS,
+    DEADLINES,
+    HOLDINGS,
+    JOBS,
+    OFFERS,
+    PENDING,
+    PLACEMENTS,
+    SETTLEMENTS,
+    SLICES,
+    Table,
+    id_prefix,
+)
+from compute_market.store.txn import Txn
+
+
+def _slices(txn: Txn) -> Iterator[Violation]:
+    total = placements = 0
+    for job in txn.records(JOBS):
+        placements += job.placements_before
+        total += job.slices
+        count = units = proven = units_proven = 0
+        for entry in jobs.slices(txn, job.job_id):
+            count += 1
+            units += units_of(entry.length)
+            if entry.proven_ms is not None:
+                proven += 1
+                units_proven += units_of(entry.length)
+        computed = (count, units, proven, units_proven)
+        stored = (job.slices, job.units, job.slices_proven, job.units_proven)
+        if computed != stored:
+            yield Violation(
+                "jobs",
+                job.job_id,
+                "slices, units, proven slices and proven units are those of its slices",
+                f"{stored}, slices say {computed}",
+            )
+        credited = sum(placement.units_proven for placement in jobs.placements(txn, job))
+        if credited != job.units_proven:
+            yield Violation(
+                "jobs",
+                job.job_id,
+                "proven units are those of its providers",
+                f"{job.units_proven}, providers have {credited}",
+            )
+        if (job.state == "completed") != (job.slices_proven == job.slices):
+            yield Violation(
+                "jobs",
+                job.job_id,
+                "completed means all slices proven",
+                f"{job.state} with {job.slices_proven} of {job.slices}",
+            )
+    yield from same_size(txn, SLICES, total, "every slice belongs to a job")
+    yield from same_size(txn, PLACEMENTS, placements, "every placement belongs to a job")
+
+
+def _money(txn: Txn) -> Iterator[Violation]:
+    """Escrow and bonds are what each job's state demands, and their sums what is held of whom."""
+    accounts: dict[tuple[str, str], int] = {}
+    for token in ledger.TOKENS:
+        for account, amount in ledger.balances(txn, token).items():
+            if not account.startswith("wallet/"):
+                accounts[account, token] = amount
+    held: Counter[bytes] = Counter()
+    for job in txn.records(JOBS):
+        for account, token, owner, what, expected in _demanded(txn, job):
+            held[id_prefix(owner) + what.encode()] += expected
+            found = accounts.pop((account, token), 0)
+            if found != expected:
+                yield Violation(
+                    "accounts",
+                    f"{account} {token}",
+                    "escrow and bonds are what the job's state demands",
+                    f"holds {found}, {job.state} demands {expected}",
+                )
+    for account, unit in accounts:
+        if account not in (ledger.SUPPLY, ledger.BURNED):
+            yield Violation(
+                "accounts", f"{account} {unit}", "escrow and bonds belong to a job", "no such job"
+            )
+    stored = txn.sums(HOLDINGS)
+    for key in sorted(stored.keys() | held.keys()):
+        is_, should = stored.get(key, 0), held[key]
+        if is_ != should:
+            yield Violation(
+                "holdings",
+                key.decode().replace("\0", " "),
+                "what is held of an owner is the sum over its jobs",
+                f"{is_}, jobs say {should}",
+            )
+
+
+def _demanded(txn: Txn, job: Job) -> Iterator[tuple[str, Token, str, Held, int]]:
+    """What a job's accounts must hold: account, token, owner, kind, amount."""
+    ct = it = buyer_bond = provider_bond = 0
+    placements = jobs.placements(txn, job)
+    if job.funded and job.state in ("queued", "active"):
+        *earlier, present = placements
+        done = sum(placement.units_proven for placement in earlier)
+        ct, it = split((job.units - done) * present.price_per_unit, present.fee_pct_ct)
+        for placement in earlier:
+            due_ct, due_it = settlement.due_to(placement)
+            ct, it = ct + due_ct, it + due_it
+        buyer_bond, provider_bond = job.consumer_bond, present.provider_bond
+    elif job.funded:
+        for placement in placements:
+            key = receipts.key_of_placement(job, placement)
+            settled = None if key is None else settlement.of(txn, key)
+            if settled is not None and settled.status == "pending":
+                ct, it = ct + settled.ct, it + settled.it
+    amounts = (ct, it, buyer_bond, provider_bond)
+    for held, amount in zip(escrow.held_accounts(job), amounts, strict=False):
+        yield (*held, amount)
+
+
+def _settlements(txn: Txn) -> Iterator[Violation]:
+    """Every provider of an ended job is due what it proved, at the price it was placed at."""
+    for job in txn.records(JOBS):
+        if job.state in LIVE_STATES:
+            continue
+        for placement in jobs.placements(txn, job):
+            key = receipts.key_of_placement(job, placement)
+            settled = None if key is None else settlement.of(txn, key)
+            due = settlement.due_to(placement)
+            if key is not None and (settled is None or (settled.ct, settled.it) != due):
+                yield Violation(
+                    "settlements", key.hex(), "the amounts are those of its job", f"{due} are due"
+                )
+
+
+def _offer_units(txn: Txn) -> Iterator[Violation]:
+    held: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    backlog = 0
+    for job in txn.records(JOBS):
+        for placement in jobs.placements(txn, job):
+            held[placement.offer_id][1] += placement.units_proven
+        if job.placement is not None and job.state in ("queued", "active"):
+            held[job.placement.offer_id][0] += job.units - job.units_proven
+            backlog += job.units - job.units_proven
+    for offer in txn.records(OFFERS):
+        stored = [offer.units_reserved, offer.units_proven]
+        if stored != held[offer.offer_id]:
+            yield Violation(
+                "offers",
+                offer.offer_id,
+                "reserved and proven units are those of its jobs",
+                f"{stored}, jobs have {held[offer.offer_id]}",
+            )
+    if jobs.backlog_units(txn) != backlog:
+        yield Violation(
+            "backlog",
+            "units",
+            "the backlog is what live jobs have left",
+            f"{jobs.backlog_units(txn)}, jobs have {backlog}",
+        )
+
+
+def _indexes(txn: Txn) -> Iterator[Violation]:
+    """Queue, active set, pending jobs and deadlines against the states of the jobs."""
+    expected: Counter[Table[bytes]] = Counter()
+    for job in txn.records(JOBS):
+        for table, key, value in jobs.index_entries(job):
+            expected[table] += 1
+            stored = txn.get(table, key)
+            named = stored is not None and (
+                table is not PENDING or stored[8:] == job.job_id.encode()
+            )
+            if not named or value not in (None, stored):
+                yield Violation(
+                    table.name, job.job_id, "every live job is where its state says", job.state
+                )
+    for table in (PENDING, *queue.TABLES.values(), ACTIVE, ACTIVE_LOW, DEADLINES):
+        yield from same_size(txn, table, expected[table], "nothing but live jobs is there")
+
+
+def _cancellations(txn: Txn) -> Iterator[Violation]:
+    offset = 0
+    listed: Counter[str] = Counter()
+    for entry in txn.records(CANCELLATIONS):
+        if entry.offset != offset:
+            yield Violation("cancellations", entry.job_id, "lines follow each other", str(offset))
+        offset += len(cancellations.line(entry))
+        listed[entry.job_id] += 1
+    if offset != cancellations.length(txn):
+        yield Violation("cancellations", "*", "the length is that of all lines", str(offset))
+    cancelled = Counter(job.job_id for job in txn.records(JOBS) if job.state == "cancelled")
+    for job_id in sorted((listed - cancelled).keys() | (cancelled - listed).keys()):
+        yield Violation(
+            "cancellations",
+            job_id,
+            "one line for each cancelled job",
+            f"{listed[job_id]} lines, {cancelled[job_id]} cancelled",
+        )
+
+
+LAWS = (
+    Law(_slices, (JOBS, SLICES, PLACEMENTS)),
+    Law(_money, (JOBS, PLACEMENTS, SETTLEMENTS, ACCOUNTS.table, HOLDINGS.table)),
+    Law(_settlements, (JOBS, PLACEMENTS, SETTLEMENTS)),
+    Law(_offer_units, (JOBS, PLACEMENTS, OFFERS, BACKLOG.table)),
+    Law(_indexes, (JOBS, PENDING, *queue.TABLES.values(), ACTIVE, ACTIVE_LOW, DEADLINES)),
+    Law(_cancellations, (JOBS, CANCELLATIONS)),
+)

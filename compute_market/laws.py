@@ -1,0 +1,24 @@
+"""What a law of the market is: a check, and the tables it cannot do without."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+from compute_market.records import Violation
+from compute_market.store.schema import Table
+from compute_market.store.txn import Txn
+
+
+class Law(NamedTuple):
+    """One check of the audit. It is left out when a record of a table it needs is damaged."""
+
+    check: Callable[[Txn], Iterator[Violation]]
+    needs: tuple[Table[Any], ...]
+
+
+def same_size(
+    txn: Txn, table: Table[Any], expected: int, law: str, what: str = "entries"
+) -> Iterator[Violation]:
+    """The law that a table has so many entries and no more."""
+    if txn.size(table) != expected:
+        detail = f"{txn.size(table)} {what}, {expected} expected"
+        yield Violation(table.name, "*", law, detail)

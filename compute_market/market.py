@@ -1,0 +1,383 @@
+"""The market: the only runner of transactions, and the front door for programs.
+
+`Market.update(fn)` does what is due, then `fn`, in one transaction; `Market.view(fn)` only looks.
+The command line, tests, benchmarks and programs all go through them. What a program does most has
+a method here that takes plain values, checks them like the files of an operator, and returns plain
+documents; `docs/library.md` shows a whole market in thirty lines. Such a method imports what it
+needs when it is called: a command pays for what it does alone.
+
+Errors are those of `errors`, all of them `MarketError`.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from compute_market import chain, events, home
+from compute_market.config.settings import DEFAULTS, Config
+from compute_market.jobs import cancellations, jobs
+from compute_market.jobs.expire import Expired, expire
+from compute_market.jobs.work import work
+from compute_market.offers.standing import follow_wallets
+from compute_market.records import Asked, Refused
+from compute_market.settlement import modes, receipts, settlement
+from compute_market.store.environment import Creation
+from compute_market.store.store import Store
+from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.execution import Proofs
+    from compute_market.jobs.cancel import By
+    from compute_market.records import Job, Violation
+
+T = TypeVar("T")
+
+# Overdue jobs that one command fails at most before its own effects.
+SWEEP_LIMIT = 256
+# What `tick` looks at at most beside what is due.
+TRIM_LIMIT = 10_000
+SCRUB_LIMIT = 1_000
+_PAGE = 1000
+
+
+class Due(NamedTuple):
+    """What was due and has been done."""
+
+    activated: bool = False  # an armed mode turned real
+    paid: int = 0  # receipts that had waited for it
+    expired: Expired = Expired([], 0)
+
+    @property
+    def lines(self) -> list[str]:
+        """What it moved, in words; nothing when nothing was due."""
+        found = []
+        if self.activated:
+            found.append("the settlement mode turned real")
+        if self.paid:
+            found.append(f"{_counted(self.paid, 'receipt')} that had waited paid")
+        if self.expired.job_ids:
+            failed = f"{_counted(len(self.expired.job_ids), 'overdue job')} failed"
+            burned = self.expired.burned_ct
+            found.append(f"{failed}, {burned} CT of bonds burned" if burned else failed)
+        return found
+
+
+class Market:
+    """One market, under the settings in force.
+
+    `clock` gives the present unix time in milliseconds; it is read once for each transaction.
+    `asked` is who the log says asked. `stopwatch` gives nanoseconds for the latency histograms.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config = DEFAULTS,
+        *,
+        clock: Callable[[], int],
+        asked: Asked = events.NOBODY,
+        stopwatch: Callable[[], int] | None = None,
+    ) -> None:
+        self.store = store
+        self.config = config
+        self.clock = clock
+        self.asked = asked
+        self.stopwatch = stopwatch
+        self.due = Due()  # what the last update did first
+
+    @classmethod
+    def open(
+        cls,
+        directory: str,
+        *,
+        clock: Callable[[], int],
+        sleep: Callable[[float], float | None],
+        market_id: bytes | None = None,
+        asked: Asked = events.NOBODY,
+    ) -> "Market":
+        """Open the market in a home directory, under the settings of its `config.toml`.
+
+        With a `market_id`, 16 random bytes, one is made where there is none yet. `sleep` waits for
+        the write lock, in seconds. Raises NotFoundError where there is no market and none is to be
+        made, UsageError for a bad configuration, and what `Store.open` raises.
+        """
+        from compute_market.config import files
+
+        path = os.path.join(directory, home.CONFIG)
+        content = None
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                content = file.read()
+        config, _ = files.load(content, path)
+        store = open_store(
+            directory,
+            config,
+            sleep=sleep,
+            creation=None if market_id is None else Creation(clock(), market_id),
+        )
+        return cls(store, config, clock=clock, asked=asked)
+
+    def __enter__(self) -> "Market":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.store.close()
+
+    # Transactions.
+
+    def update(
+        self,
+        fn: Callable[[Txn], T],
+        *,
+        dry_run: bool = False,
+        sweep_limit: int = SWEEP_LIMIT,
+        lock_timeout_ms: int | None = None,
+    ) -> T:
+        """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
+        self.due = Due()
+
+        def action(txn: Txn) -> T:
+            due = housekeeping(txn, sweep_limit)
+            result = fn(txn)
+            follow_wallets(txn)
+            events.flush(txn, self.asked)
+            self.due = due
+            return result
+
+        return self.store.update(
+            action,
+            now_ms=self.clock(),
+            config=self.config,
+            dry_run=dry_run,
+            stopwatch=self.stopwatch,
+            lock_timeout_ms=lock_timeout_ms,
+        )
+
+    def view(self, fn: Callable[[Txn], T]) -> T:
+        """Look at one snapshot. Changes nothing, not even what is due."""
+        return self.store.view(fn, now_ms=self.clock(), config=self.config)
+
+    def follow_log(self, path: str) -> None:
+        """Append to `cancellations.log` at `path` what the table has and the file lacks.
+
+        Runs after a commit and outside the write lock; writers of the file queue on its own lock.
+        Raises OSError when the file cannot be written: the next change makes it whole.
+        """
+        total = self.view(cancellations.length)
+        if total == _size(path):
+            return
+        with open(path, "ab", opener=_private) as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            while text := self.view(
+                lambda txn: cancellations.text_from(txn, os.fstat(log.fileno()).st_size)
+            ):
+                log.write(text)
+                log.flush()
+
+    # Verbs for programs.
+
+    def deposit(self, owner: str, *, ct: int = 0, it: int = 0, key: str | None = None) -> bool:
+        """Pay into a wallet. With a `key` the same call again changes nothing: False."""
+        from compute_market.records import check_id
+        from compute_market.settlement import ledger
+
+        check_id(owner, "owner")
+        if key is not None:
+            check_id(key, "key")
+        return self.update(lambda txn: ledger.tap(txn, "deposit", owner, {"CT": ct, "IT": it}, key))
+
+    def post_offer(self, **fields: Any) -> dict[str, Any]:
+        """Post an offer by the fields of an offer file; returns it, with `changed`, `matched`."""
+        from compute_market.jobs.submit import post_offer
+        from compute_market.offers import offers
+        from compute_market.requests import OfferRequest, build
+
+        request = build(fields, OfferRequest, "offer")
+        posted = self.update(lambda txn: post_offer(txn, request))
+        more = {"changed": posted.changed, "matched": posted.matched}
+        return offers.document(posted.offer) | more
+
+    def submit(self, *, wait: bool = False, **fields: Any) -> dict[str, Any]:
+        """Submit a job by the fields of a job file; returns it, with `changed`.
+
+        Slices without a reference are hashed first. Raises RefusedError with the reason when the
+        market says no, which the market remembers.
+        """
+        from compute_market.execution import measured
+        from compute_market.jobs import documents
+        from compute_market.jobs.submit import submit
+        from compute_market.requests import JobRequest, build
+        from compute_market.workloads.runner import Runner
+
+        request = build(fields, JobRequest, "job")
+        with Runner() as runner:
+            inputs = measured(request, "", runner, now_ms=self.clock())
+
+        def act(txn: Txn) -> dict[str, Any] | Refused:
+            verdict = submit(txn, request, inputs, wait=wait)
+            if isinstance(verdict, Refused):
+                return verdict
+            return documents.job_document(txn, verdict.job) | {"changed": verdict.changed}
+
+        found = self.update(act)
+        if isinstance(found, Refused):
+            raise found.error()
+        return found
+
+    def execute(self, job_id: str) -> dict[str, Any]:
+        """Run what an active job has left, and prove it; returns the job.
+
+        A job that has completed is left alone. Raises what `execution.run_left` raises.
+        """
+        from compute_market.execution import left_of, run_left
+        from compute_market.workloads.runner import Runner
+
+        left = self.view(lambda txn: left_of(txn, job_id))
+        if left.job.state != "completed":
+            with Runner() as runner:
+                run_left(left, runner, submit=self.prover(job_id), clock=self.clock)
+        return self.job(job_id)
+
+    def prover(self, job_id: str, *, dry_run: bool = False) -> "Callable[[Proofs], Job]":
+        """What submits proofs of a job, each time in a transaction of its own."""
+        from compute_market.jobs.prove import prove
+
+        def submit(proofs: "Proofs") -> "Job":
+            return self.update(lambda txn: prove(txn, job_id, proofs), dry_run=dry_run)[-1].job
+
+        return submit
+
+    def prove(self, job_id: str, index: int, digest: bytes) -> bool:
+        """Submit the proof of one slice; False for one that was proven before.
+
+        Raises IntegrityError (`invalid_proof`) for a wrong output, which costs the provider a
+        point.
+        """
+        from compute_market.jobs.prove import prove
+
+        verdict = self.update(lambda txn: prove(txn, job_id, [(index, digest)]))[0]
+        return verdict.accepted()
+
+    def cancel(self, job_id: str, by: "By" = "client") -> str:
+        """Cancel a job; returns `cancelled`, `already_cancelled` or `already_done`."""
+        from compute_market.jobs.cancel import cancel
+
+        return self.update(lambda txn: cancel(txn, job_id, by)).outcome
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """One job as a document. Raises NotFoundError."""
+        from compute_market.jobs import documents
+
+        return self.view(lambda txn: documents.job_document(txn, jobs.get(txn, job_id)))
+
+    def jobs(self) -> Iterator[dict[str, Any]]:
+        """All jobs as documents, by id, read in short transactions."""
+        from compute_market.jobs import documents
+
+        after: bytes | None = None
+        while True:
+            found, after = self.view(lambda txn: documents.job_page(txn, after, _PAGE))  # noqa: B023
+            yield from found
+            if after is None:
+                return
+
+    def offer(self, offer_id: str) -> dict[str, Any]:
+        """One offer as a document. Raises NotFoundError."""
+        from compute_market.offers import offers
+
+        return self.view(lambda txn: offers.document(offers.get(txn, offer_id)))
+
+    def balance(self, owner: str) -> dict[str, Any]:
+        """What a party has, and what its jobs hold of it."""
+        from compute_market.settlement import escrow
+
+        return self.view(lambda txn: escrow.balance_document(txn, owner))
+
+    def arm(self, delay_blocks: int) -> None:
+        """Let money move from some blocks on. Raises RefusedError unless the mode is dry_run."""
+        self.update(lambda txn: modes.arm(txn, delay_blocks))
+
+    def advance(self, blocks: int) -> int:
+        """Let blocks pass; returns the height."""
+        return self.update(lambda txn: chain.advance(txn, blocks)).height
+
+    def tick(self) -> Due:
+        """Do what is due and nothing else."""
+        self.update(tick)
+        return self.due
+
+    def audit(self) -> "list[Violation]":
+        """Every law of the market that is broken; none when all is well."""
+        from compute_market import audit
+
+        return self.view(lambda txn: list(audit.check(txn)))
+
+
+def open_store(
+    directory: str,
+    config: Config,
+    *,
+    sleep: Callable[[float], float | None],
+    creation: Creation | None = None,
+) -> Store:
+    """Open the store of a home directory; see `Store.open`."""
+    return Store.open(
+        os.path.join(directory, home.STORE),
+        sleep=sleep,
+        creation=creation,
+        lock_timeout_ms=round(config.lock_timeout_secs * 1000),
+        map_size=config.map_size_gib * 2**30,
+        upgrade=_bring_up_to_date,
+    )
+
+
+def housekeeping(txn: Txn, sweep_limit: int = SWEEP_LIMIT) -> Due:
+    """What is due: every change of the market does it before its own effects.
+
+    Keeps the height, lets an armed settlement turn real, pays receipts that waited for it, fails
+    at most `sweep_limit` overdue jobs and works the queue.
+    """
+    txn.set_number("last_run_ms", txn.now_ms)
+    chain.remember(txn)
+    activated = modes.activate(txn)
+    paid = 0
+    if modes.is_real(txn):
+        for waiting in settlement.waiting(txn):
+            receipts.quarantine_if_damaged(txn, waiting.key)
+            jobs.mark_paid(txn, settlement.apply(txn, waiting))
+            paid += 1
+    expired = expire(txn, sweep_limit)
+    work(txn)
+    return Due(activated, paid, expired)
+
+
+def tick(txn: Txn) -> None:
+    """What `tick` does beside what is due: old events go, and some receipts are looked at."""
+    before_ms = txn.now_ms - txn.config.log_retention_secs * 1000
+    events.trim(txn, before_ms, TRIM_LIMIT)
+    receipts.scrub(txn, SCRUB_LIMIT)
+
+
+def _bring_up_to_date(txn: Txn, schema: int) -> None:
+    from compute_market.upgrades import bring_up_to_date
+
+    bring_up_to_date(txn, schema)
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

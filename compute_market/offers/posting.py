@@ -1,0 +1,112 @@
+"""Posting: the terms the market takes, and what an offer is made of."""
+
+from decimal import Decimal
+from typing import Any
+
+from compute_market.amounts import format_ppm, parse_ppm
+from compute_market.errors import RefusedError, check_same
+from compute_market.offers import offers
+from compute_market.records import Offer, capability_document
+from compute_market.reputation import reputation
+from compute_market.requests import OfferRequest
+from compute_market.store.txn import Txn
+
+
+def post(txn: Txn, request: OfferRequest) -> tuple[Offer, bool]:
+    """Post an offer; the same request with the same id again changes nothing.
+
+    Returns the offer and whether it is new. Raises RefusedError for terms the market does not
+    take, in a fixed order, and ConflictError naming the field when the id stands for another offer.
+    """
+    existing = None if request.offer_id is None else offers.find(txn, request.offer_id)
+    if existing is not None:
+        asked = _asked(request)
+        stored = {name: getattr(existing, name) for name in asked}
+        stored["capability"] = capability_document(existing.capability)
+        check_same(f"offer {existing.offer_id}", stored, asked, hint="use another --offer-id")
+        return existing, False
+    multiplier_ppm = _check_terms(txn, request)
+    # After this point the posting must succeed.
+    offer = Offer(
+        offer_id=request.offer_id or _unused_id(txn),
+        seq=txn.next_number("offer_seq"),
+        provider=request.provider,
+        units=request.units,
+        price_per_unit=request.price_per_unit,
+        fee_pct_ct=request.fee_pct_ct,
+        provider_bond=request.provider_bond,
+        consumer_bond=request.consumer_bond,
+        capability=request.capability.capability(),
+        reputation=reputation.clamp(request.reputation),
+        multiplier_ppm=multiplier_ppm,
+        job_id=request.job_id,
+        state="open",
+        units_left=request.units,
+        units_reserved=0,
+        units_proven=0,
+        posted_at=txn.now,
+    )
+    reputation.seed(txn, offer.provider, offer.reputation)
+    return offers.add(txn, offer), True
+
+
+def _unused_id(txn: Txn) -> str:
+    while True:
+        offer_id = f"o-{txn.next_number('offer_id_seq')}"
+        if offers.find(txn, offer_id) is None:
+            return offer_id
+
+
+def _check_terms(txn: Txn, request: OfferRequest) -> int:
+    """The refusals of chapter 1.4, in its order and words. Returns the multiplier in ppm."""
+    if request.provider_bond < 1:
+        raise RefusedError("provider bond too low", reason="provider_bond_too_low")
+    if request.consumer_bond < 1:
+        raise RefusedError("consumer bond too low", reason="consumer_bond_too_low")
+    if request.units < 1:
+        raise RefusedError("no units offered", reason="no_units_offered")
+    if not 0 <= request.fee_pct_ct <= 100:
+        raise RefusedError(
+            "invalid fee_pct_ct",
+            hint=f"{request.fee_pct_ct} is outside 0…100",
+            reason="invalid_fee_pct_ct",
+        )
+    low, high = txn.config.multiplier_min_ppm, txn.config.multiplier_max_ppm
+    multiplier_ppm = _multiplier(request.reputation_multiplier)
+    if multiplier_ppm is None or not low <= multiplier_ppm <= high:
+        raise RefusedError(
+            "invalid reputation multiplier",
+            hint=f"a decimal with at most 6 places, {format_ppm(low)}…{format_ppm(high)}",
+            reason="invalid_reputation_multiplier",
+        )
+    if request.price_per_unit == 0:
+        raise RefusedError(
+            "no price data",
+            hint="a price of 0 means the market price, and nothing has been priced yet",
+            reason="no_price_data",
+        )
+    return multiplier_ppm
+
+
+def _multiplier(value: Any) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+        return None
+    plain = isinstance(value, Decimal) and abs(value.adjusted()) < 20  # 1e999999999 is too long.
+    text = format(value, "f") if plain else str(value)
+    return parse_ppm(text)
+
+
+def _asked(request: OfferRequest) -> dict[str, Any]:
+    """The fields that make a request what it is, as an offer has them."""
+    return {
+        "provider": request.provider,
+        "units": request.units,
+        "price_per_unit": request.price_per_unit,
+        "fee_pct_ct": request.fee_pct_ct,
+        "provider_bond": request.provider_bond,
+        "consumer_bond": request.consumer_bond,
+        "capability": capability_document(request.capability.capability()),
+        "reputation": reputation.clamp(request.reputation),
+        "multiplier_ppm": _multiplier(request.reputation_multiplier),
+        "job_id": request.job_id,
+    }

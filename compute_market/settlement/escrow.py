@@ -1,0 +1,197 @@
+"""Money that is held for a job: the buyer's escrow, and a bond of each side.
+
+Beside the accounts it keeps what is held of each owner, so that a wallet is shown without a walk
+over jobs. The only mover of escrows and bonds, and the only writer of `holdings`.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from compute_market import events, metrics
+from compute_market.amounts import split
+from compute_market.errors import RefusedError
+from compute_market.records import Job, Placement, Refused, Settlement, Token, replace
+from compute_market.settlement import ledger
+from compute_market.store.schema import HOLDINGS, id_prefix
+from compute_market.store.txn import Txn
+
+Held = Literal["escrow_ct", "escrow_it", "bonds_ct"]
+_ESCROWS: dict[Token, Held] = {"CT": "escrow_ct", "IT": "escrow_it"}
+Role = Literal["buyer", "provider"]
+
+
+def missing_funds(txn: Txn, job: Job, placement: Placement) -> Refused | None:
+    """Whether the buyer can pay escrow and bond; the matcher has seen to the provider's bond."""
+    ct, it = split(job.units * placement.price_per_unit, placement.fee_pct_ct)
+    try:
+        ledger.require(txn, ledger.wallet(job.buyer), "CT", ct + job.consumer_bond)
+        ledger.require(txn, ledger.wallet(job.buyer), "IT", it)
+    except RefusedError as error:
+        return Refused("insufficient_funds", error.message, error.hint)
+    return None
+
+
+def lock(txn: Txn, job: Job) -> None:
+    """Take the escrow and both bonds of a job that was just placed."""
+    placement = job.placed
+    ct, it = split(job.units * placement.price_per_unit, placement.fee_pct_ct)
+    _into_escrow(txn, job, "CT", ct)
+    _into_escrow(txn, job, "IT", it)
+    _lock_bond(txn, job, "buyer", job.buyer, job.consumer_bond)
+    _lock_bond(txn, job, "provider", placement.provider, placement.provider_bond)
+
+
+def hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, int]]) -> None:
+    """Change what a running job holds to what it will need with another provider.
+
+    `due` is what its providers are owed so far, (CT, IT) each. Raises RefusedError
+    (`insufficient_funds`) before anything moves: another split of the price may need more of one
+    token than is held.
+    """
+    left = job.units - job.units_proven
+    needed_ct, needed_it = split(left * to.price_per_unit, to.fee_pct_ct)
+    for ct, it in due:
+        needed_ct, needed_it = needed_ct + ct, needed_it + it
+    needed: dict[Token, int] = {"CT": needed_ct, "IT": needed_it}
+    held: dict[Token, int] = {
+        token: ledger.balance(txn, ledger.escrow(job.job_id), token) for token in ledger.TOKENS
+    }
+    for token in ledger.TOKENS:
+        ledger.require(txn, ledger.wallet(job.buyer), token, needed[token] - held[token])
+    ledger.require(txn, ledger.wallet(to.provider), "CT", to.provider_bond)
+    # After this point it must succeed.
+    for token in ledger.TOKENS:
+        _into_escrow(txn, job, token, max(0, needed[token] - held[token]))
+        _refund(txn, job, token, max(0, held[token] - needed[token]))
+    _release_bond(txn, job, "provider", job.placed.provider, job.placed.provider_bond)
+    _lock_bond(txn, job, "provider", to.provider, to.provider_bond)
+
+
+def pay(txn: Txn, due: Settlement) -> Settlement:
+    """Pay what a receipt is due, from the escrow of its job to its provider."""
+    ends = ledger.escrow(due.job_id), ledger.wallet(due.provider)
+    amounts: tuple[tuple[Token, int], ...] = (("CT", due.ct), ("IT", due.it))
+    for token, amount in amounts:
+        ledger.transfer(txn, token, amount, *ends, "settle", due.job_id)
+        _hold(txn, due.buyer, _ESCROWS[token], -amount)
+        metrics.count(txn, "compute_market_fee_split", token.lower(), "paid", by=amount)
+    metrics.count(txn, "settle_applied_total")
+    return replace(due, status="applied", applied_ms=txn.now_ms)
+
+
+def close(txn: Txn, job: Job, settled: Iterable[Settlement], burn_ct: int, burn_event: str) -> Job:
+    """Refund what is held for an ended job and owed to nobody; release both bonds.
+
+    `burn_ct` of the provider's bond is burned under `burn_event`. What receipts still wait for
+    stays. Returns the job with what was refunded.
+    """
+    waiting = [due for due in settled if due.status == "pending"]
+    kept: dict[Token, int] = {
+        "CT": sum(due.ct for due in waiting),
+        "IT": sum(due.it for due in waiting),
+    }
+    refunded = {}
+    for token in ledger.TOKENS:
+        held = ledger.balance(txn, ledger.escrow(job.job_id), token)
+        refunded[token] = held - kept[token]
+        _refund(txn, job, token, refunded[token])
+    placement = job.placed
+    _release_bond(txn, job, "buyer", job.buyer, job.consumer_bond)
+    _burn_bond(txn, job, placement.provider, burn_ct, burn_event)
+    _release_bond(txn, job, "provider", placement.provider, placement.provider_bond - burn_ct)
+    return replace(
+        job,
+        refunded_ct=job.refunded_ct + refunded["CT"],
+        refunded_it=job.refunded_it + refunded["IT"],
+    )
+
+
+def held_of(txn: Txn, owner: str, what: Held) -> int:
+    """What jobs hold of an owner. An ended job holds what its receipt is due until it is paid."""
+    return txn.sum(HOLDINGS, _holding_key(owner, what))
+
+
+def recount(txn: Txn, job: Job) -> None:
+    """Add what a stored job holds to sums that were never counted."""
+    for account, token, owner, what in held_accounts(job):
+        _hold(txn, owner, what, ledger.balance(txn, account, token))
+
+
+def held_accounts(job: Job) -> list[tuple[str, Token, str, Held]]:
+    """The accounts of a job with their token, whose money it is, and what it counts as."""
+    found: list[tuple[str, Token, str, Held]] = [
+        (ledger.escrow(job.job_id), "CT", job.buyer, "escrow_ct"),
+        (ledger.escrow(job.job_id), "IT", job.buyer, "escrow_it"),
+        (ledger.bond(job.job_id, "buyer"), "CT", job.buyer, "bonds_ct"),
+    ]
+    if job.placement is not None:
+        bond = ledger.bond(job.job_id, "provider")
+        found.append((bond, "CT", job.placement.provider, "bonds_ct"))
+    return found
+
+
+def balance_document(txn: Txn, owner: str) -> dict[str, Any]:
+    """`wallet balance`: what a party has, and what its jobs hold of it."""
+    wallet = ledger.wallet(owner)
+    return {
+        "owner": owner,
+        "ct": ledger.balance(txn, wallet, "CT"),
+        "it": ledger.balance(txn, wallet, "IT"),
+        "escrow": {
+            "ct": held_of(txn, owner, "escrow_ct"),
+            "it": held_of(txn, owner, "escrow_it"),
+        },
+        "bonds": {"ct": held_of(txn, owner, "bonds_ct")},
+    }
+
+
+def escrow_document(txn: Txn, job_id: str) -> dict[str, int]:
+    """What is still held of the buyer's money for a job."""
+    account = ledger.escrow(job_id)
+    return {"ct": ledger.balance(txn, account, "CT"), "it": ledger.balance(txn, account, "IT")}
+
+
+def _into_escrow(txn: Txn, job: Job, token: Token, amount: int) -> None:
+    ends = ledger.wallet(job.buyer), ledger.escrow(job.job_id)
+    ledger.transfer(txn, token, amount, *ends, "escrow:lock", job.job_id)
+    _hold(txn, job.buyer, _ESCROWS[token], amount)
+
+
+def _refund(txn: Txn, job: Job, token: Token, amount: int) -> None:
+    ends = ledger.escrow(job.job_id), ledger.wallet(job.buyer)
+    ledger.transfer(txn, token, amount, *ends, "escrow:refund", job.job_id)
+    _hold(txn, job.buyer, _ESCROWS[token], -amount)
+    metrics.count(txn, "compute_market_fee_split", token.lower(), "refunded", by=amount)
+
+
+def _lock_bond(txn: Txn, job: Job, role: Role, owner: str, amount: int) -> None:
+    ends = ledger.wallet(owner), ledger.bond(job.job_id, role)
+    ledger.transfer(txn, "CT", amount, *ends, "bond:lock", job.job_id)
+    _hold(txn, owner, "bonds_ct", amount)
+
+
+def _release_bond(txn: Txn, job: Job, role: Role, owner: str, amount: int) -> None:
+    ends = ledger.bond(job.job_id, role), ledger.wallet(owner)
+    ledger.transfer(txn, "CT", amount, *ends, "bond:release", job.job_id)
+    _hold(txn, owner, "bonds_ct", -amount)
+    metrics.count(txn, "compute_market_fee_split", "ct", "refunded", by=amount)
+
+
+def _burn_bond(txn: Txn, job: Job, owner: str, amount: int, event: str) -> None:
+    if amount == 0:
+        return
+    ends = ledger.bond(job.job_id, "provider"), ledger.BURNED
+    ledger.transfer(txn, "CT", amount, *ends, event, job.job_id)
+    _hold(txn, owner, "bonds_ct", -amount)
+    metrics.count(txn, "compute_market_fee_split", "ct", "burned", by=amount)
+    metrics.count(txn, "slashing_burn_ct_total", by=amount)
+    events.note(txn, "bond_burned", job_id=job.job_id, owner=owner, ct=amount, cause=event)
+
+
+def _hold(txn: Txn, owner: str, what: Held, by: int) -> None:
+    if by:
+        txn.add(HOLDINGS, _holding_key(owner, what), by)
+
+
+def _holding_key(owner: str, what: Held) -> bytes:
+    return id_prefix(owner) + what.encode()

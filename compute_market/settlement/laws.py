@@ -1,0 +1,127 @@
+"""What the audit checks of money: accounts, what is held, receipts and their settlements."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from compute_market.errors import IntegrityError
+from compute_market.laws import Law, same_size
+from compute_market.records import Violation
+from compute_market.settlement import ledger, receipts, settlement
+from compute_market.settlement.receipt_chain import GENESIS, link_digest
+from compute_market.store.schema import (
+    ACCOUNTS,
+    POSTINGS,
+    QUARANTINE,
+    RECEIPT_CHAIN,
+    RECEIPTS,
+    SETTLEMENTS,
+    UNSETTLED,
+    WALLET_POSTINGS,
+    pack_u64,
+    unpack_u64,
+)
+from compute_market.store.txn import Txn
+
+
+def _accounts(txn: Txn) -> Iterator[Violation]:
+    """Conservation, no negative account, and balances that equal postings."""
+    computed: Counter[tuple[str, str]] = Counter()
+    touched = 0
+    for seq, posting in enumerate(txn.records(POSTINGS), 1):
+        if posting.seq != seq:
+            yield Violation("postings", str(posting.seq), "no gaps", f"expected {seq}")
+            return
+        computed[posting.token, posting.debit] -= posting.amount
+        computed[posting.token, posting.credit] += posting.amount
+        touched += posting.debit.startswith("wallet/") + posting.credit.startswith("wallet/")
+    for token in ledger.TOKENS:
+        stored = ledger.balances(txn, token)
+        total = sum(stored.values())
+        if total:
+            yield Violation("accounts", token, "conservation", f"balances sum to {total}")
+        known = {account for of, account in computed if of == token}
+        for account in sorted(known | stored.keys()):
+            is_, should = stored.get(account, 0), computed[token, account]
+            if is_ != should:
+                yield Violation(
+                    "accounts",
+                    f"{account} {token}",
+                    "balance equals postings",
+                    f"balance {is_}, postings {should}",
+                )
+            if is_ < 0 and account != ledger.SUPPLY:
+                yield Violation("accounts", f"{account} {token}", "not negative", str(is_))
+    yield from same_size(
+        txn, WALLET_POSTINGS, touched, "every posting of a wallet is in its history"
+    )
+
+
+def _receipts(txn: Txn) -> Iterator[Violation]:
+    """Keys recomputed, chain unbroken, every receipt on it and settled."""
+    previous = GENESIS
+    count = 0
+    for seq_key, payload in txn.scan(RECEIPT_CHAIN):
+        count += 1
+        seq = unpack_u64(seq_key)
+        if seq != count:
+            yield Violation("receipt_chain", str(seq), "no gaps", f"expected {count}")
+            return
+        link = RECEIPT_CHAIN.decode(seq_key, payload)
+        if txn.get(QUARANTINE, link.key) is not None:
+            yield Violation("receipts", link.key.hex(), "receipts decode", "in quarantine")
+        else:
+            yield from _receipt(txn, seq, link.key, previous, link.digest)
+        previous = link.digest
+    waiting = sum(settled.status == "pending" for settled in txn.records(SETTLEMENTS))
+    yield from same_size(txn, UNSETTLED, waiting, "the status fits the receipt", "wait")
+    on_chain = count - txn.size(QUARANTINE)
+    yield from same_size(txn, RECEIPTS, on_chain, "every receipt is on the chain")
+
+
+def _receipt(txn: Txn, seq: int, key: bytes, previous: bytes, digest: bytes) -> Iterator[Violation]:
+    try:
+        receipt = receipts.find(txn, key)
+    except IntegrityError as error:
+        yield Violation("receipts", key.hex(), "receipts decode", error.message)
+        return
+    if receipt is None:
+        yield Violation("receipts", key.hex(), "no link without a receipt", "missing")
+        return
+    if link_digest(seq, previous, RECEIPTS.opened(key, txn.stored(RECEIPTS, key))) != digest:
+        yield Violation("receipt_chain", str(seq), "the chain is unbroken", "the link does not fit")
+    computed = receipts.key_of(
+        receipt.job_id,
+        receipt.buyer,
+        receipt.provider,
+        receipt.quote_price,
+        receipt.units,
+        receipt.version,
+    )
+    if computed != key or receipt.idempotency_key != key:
+        yield Violation("receipts", key.hex(), "the key is that of its fields", computed.hex())
+        return
+    settled = settlement.of(txn, key)
+    if settled is None:
+        yield Violation("settlements", key.hex(), "every receipt is settled", "missing")
+        return
+    waits = txn.get(UNSETTLED, pack_u64(seq)) == key
+    if waits != (settled.status == "pending") or receipt.dry_run != (settled.status == "recorded"):
+        yield Violation("settlements", key.hex(), "the status fits the receipt", settled.status)
+    of = (receipt.job_id, receipt.buyer, receipt.provider)
+    if (settled.job_id, settled.buyer, settled.provider) != of:
+        yield Violation(
+            "settlements", key.hex(), "the money is that of its receipt", settled.provider
+        )
+    if settled.ct + settled.it != receipt.quote_price * receipt.units:
+        yield Violation(
+            "settlements",
+            key.hex(),
+            "the amounts are those of its receipt",
+            f"{receipt.quote_price * receipt.units} are due",
+        )
+
+
+LAWS = (
+    Law(_accounts, (POSTINGS, ACCOUNTS.table, WALLET_POSTINGS)),
+    Law(_receipts, (RECEIPT_CHAIN, SETTLEMENTS, UNSETTLED, QUARANTINE)),
+)

@@ -1,0 +1,25 @@
+"""The hash chain of the receipts of one store: each link binds the one before it."""
+
+from typing import Final
+
+from blake3 import blake3
+
+from compute_market.records import Link, Receipt
+from compute_market.store.schema import RECEIPT_CHAIN, encode, pack_u64
+from compute_market.store.txn import Txn
+
+CONTEXT: Final = "compute_market 2026-11 receipt chain v1"
+GENESIS: Final = bytes(32)
+
+
+def link_digest(seq: int, previous: bytes, receipt: bytes) -> bytes:
+    """A link binds its sequence number, the link before it and the receipt's own bytes."""
+    return blake3(pack_u64(seq) + previous + receipt, derive_key_context=CONTEXT).digest()
+
+
+def link_to(txn: Txn, receipt: Receipt) -> Link:
+    """The next link, that of a receipt that is about to be stored."""
+    last = txn.read(RECEIPT_CHAIN, pack_u64(receipt.seq - 1))
+    previous = GENESIS if last is None else last.digest
+    digest = link_digest(receipt.seq, previous, encode(receipt))
+    return Link(receipt.idempotency_key, digest)

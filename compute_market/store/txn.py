@@ -1,0 +1,319 @@
+"""A transaction as the rooms of the library see it: records, bytes, numbers and sums by table."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from compute_market.config.settings import Config
+from compute_market.errors import IntegrityError
+from compute_market.records import Event
+from compute_market.store.schema import (
+    META,
+    Sums,
+    Table,
+    damaged,
+    encode,
+    pack_sum,
+    unpack_sum,
+    unpack_u64,
+)
+
+R = TypeVar("R")
+S = TypeVar("S", bound=Struct)
+
+# Table → its handle; None for one that an older release has not made.
+Handles = dict[Table[Any], Any]
+
+
+class Txn:
+    """One transaction at one instant, under the settings in force.
+
+    `now_ms` is the only time an action knows, `config` the only settings. `stopwatch` returns
+    nanoseconds of a monotonic clock for latency histograms, or is None when nothing is to be
+    measured. `writes` grows with every change, so that a caller can tell whether an action that
+    failed had already written.
+
+    What an action does beside its writes is kept aside and done once, at the end: numbers and sums
+    are written (`flush`), events become an entry of the log (`events`), and offers of the owners in
+    `touched` change their shelf where a wallet crossed their bond (`offers.standing`).
+    """
+
+    __slots__ = (
+        "_changed",
+        "_handles",
+        "_numbers",
+        "_sums",
+        "_txn",
+        "config",
+        "noted",
+        "noted_after",
+        "now_ms",
+        "stopwatch",
+        "touched",
+        "writes",
+    )
+
+    def __init__(
+        self,
+        txn: Any,  # The stubs of lmdb allow for its `buffers` mode, which is never used here.
+        handles: Handles,
+        now_ms: int,
+        config: Config,
+        stopwatch: Callable[[], int] | None,
+    ) -> None:
+        self._txn = txn
+        self._handles = handles
+        self._numbers: dict[str, int] = {}
+        self._sums: dict[tuple[Sums, bytes], int] = {}
+        self._changed: set[tuple[Sums, bytes]] = set()
+        self.now_ms = now_ms
+        self.config = config
+        self.stopwatch = stopwatch
+        self.writes = 0
+        self.noted: list[Event] = []
+        self.noted_after: int | None = None  # seq of the last event that is stored
+        self.touched: dict[str, int] = {}  # owner → CT in the wallet before
+
+    @property
+    def now(self) -> int:
+        """The instant in unix seconds."""
+        return self.now_ms // 1000
+
+    # Bytes.
+
+    def get(self, table: Table[bytes], key: bytes) -> bytes | None:
+        """The value under a key, or None. Raises IntegrityError when it is damaged."""
+        return self._payload(table, key)
+
+    def stored(self, table: Table[Any], key: bytes) -> bytes:
+        """The bytes under a key as they are stored, damaged or not; empty when there are none."""
+        return self._txn.get(key, default=b"", db=self._handles[table]) or b""
+
+    def put(self, table: Table[bytes], key: bytes, value: bytes = b"") -> None:
+        self.writes += 1
+        self._txn.put(key, table.sealed(key, value), db=self._handles[table])
+
+    def delete(self, table: Table[Any], key: bytes) -> bool:
+        self.writes += 1
+        deleted: bool = self._txn.delete(key, db=self._handles[table])
+        return deleted
+
+    def size(self, table: Table[Any]) -> int:
+        """Number of entries, read from the table's root: no walk."""
+        handle = self._handles[table]
+        return 0 if handle is None else int(self._txn.stat(handle)["entries"])
+
+    def scan(
+        self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Entries whose key begins with `prefix`, in key order, from `start` on.
+
+        The caller must not change the table while it holds the iterator; see `collect`.
+        """
+        for key, value in self._entries(table, prefix, start):
+            yield key, table.opened(key, value)
+
+    def scan_back(
+        self, table: Table[Any], before: bytes | None = None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """All entries, last key first; only those whose key is below `before`, if given."""
+        handle = self._handles[table]
+        if handle is None:
+            return
+        with self._txn.cursor(db=handle) as cursor:
+            if before is not None and cursor.set_range(before):
+                found = cursor.prev()
+            else:
+                found = cursor.last()
+            if found:
+                for key, value in cursor.iterprev():
+                    yield key, table.opened(key, value)
+
+    def first(
+        self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
+    ) -> tuple[bytes, bytes] | None:
+        """The first entry of `scan`, or None."""
+        handle = self._handles[table]
+        if handle is None:
+            return None
+        with self._txn.cursor(db=handle) as cursor:
+            if cursor.set_range(start or prefix):
+                key: bytes = cursor.key()
+                if key.startswith(prefix):
+                    return key, table.opened(key, cursor.value())
+        return None
+
+    def collect(
+        self, table: Table[Any], limit: int, prefix: bytes = b"", start: bytes | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """At most `limit` entries of `scan`, free to be changed by the caller."""
+        found: list[tuple[bytes, bytes]] = []
+        handle = self._handles[table]
+        if handle is None or not limit:
+            return found
+        length = len(prefix)
+        with self._txn.cursor(db=handle) as cursor:
+            if cursor.set_range(start or prefix):
+                for key, value in cursor.iternext():
+                    if key[:length] != prefix:
+                        break
+                    found.append((key, table.opened(key, value)))
+                    if len(found) == limit:
+                        break
+        return found
+
+    # Records.
+
+    def read(self, table: Table[R], key: bytes) -> R | None:
+        """The record under a key, or None. Raises IntegrityError when it is damaged."""
+        payload = self._payload(table, key)
+        return None if payload is None else table.decode(key, payload)
+
+    def must_read(self, table: Table[R], key: bytes) -> R:
+        """The record under a key that another record names. Raises IntegrityError without it."""
+        record = self.read(table, key)
+        if record is None:
+            raise damaged(table, key, "it is missing")
+        return record
+
+    def write(self, table: Table[S], key: bytes, record: S) -> None:
+        self.writes += 1
+        self._txn.put(key, table.sealed(key, encode(record)), db=self._handles[table])
+
+    def records(
+        self, table: Table[R], prefix: bytes = b"", start: bytes | None = None
+    ) -> Iterator[R]:
+        """Decoded values of `scan`."""
+        for key, payload in self.scan(table, prefix, start):
+            yield table.decode(key, payload)
+
+    def page(
+        self, table: Table[R], after: bytes | None, limit: int, prefix: bytes = b""
+    ) -> tuple[list[tuple[bytes, R]], bytes | None]:
+        """At most `limit` keys and records from behind the key `after` on, and the last key.
+
+        The key is None when the table ends: a listing of any length runs in short transactions.
+        """
+        start = prefix if after is None else after + b"\0"
+        entries = self.collect(table, limit, prefix, start)
+        found = [(key, table.decode(key, payload)) for key, payload in entries]
+        return found, entries[-1][0] if len(entries) == limit else None
+
+    # Numbers and sums. Both are kept aside and written once, at the end.
+
+    def number(self, name: str) -> int:
+        """A small named integer of the `meta` table, 0 when it was never set."""
+        number = self._numbers.get(name)
+        if number is None:
+            value = self._payload(META, name.encode())
+            number = 0 if value is None else unpack_u64(value)
+        return number
+
+    def set_number(self, name: str, number: int) -> None:
+        self.writes += 1
+        self._numbers[name] = number
+
+    def next_number(self, name: str) -> int:
+        """Increment a named sequence and return it: 1, 2, 3, …"""
+        number = self.number(name) + 1
+        self.set_number(name, number)
+        return number
+
+    def add(self, sums: Sums, key: bytes, by: int) -> int:
+        """Add to one sum and return it."""
+        self.writes += 1
+        total = self.sum(sums, key) + by
+        self._sums[sums, key] = total
+        self._changed.add((sums, key))
+        return total
+
+    def sum(self, sums: Sums, key: bytes) -> int:
+        total = self._sums.get((sums, key))
+        if total is None:
+            stored = self._payload(sums.table, key)
+            total = 0 if stored is None else unpack_sum(stored)
+            self._sums[sums, key] = total
+        return total
+
+    def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
+        """All sums that are not zero and whose key begins with `prefix`, by key."""
+        found = {key: unpack_sum(value) for key, value in self.scan(sums.table, prefix)}
+        for (of, key), total in self._sums.items():
+            if of is sums and key.startswith(prefix):
+                found[key] = total
+        return {key: found[key] for key in sorted(found) if found[key]}
+
+    def flush(self) -> None:
+        """Write what was kept aside. `Store.update` calls this last."""
+        for name, number in self._numbers.items():
+            packed = number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
+            self.put(META, name.encode(), packed)
+        for sums, key in self._changed:
+            total = self._sums[sums, key]
+            if total:
+                self.put(sums.table, key, pack_sum(total))
+            else:
+                self.delete(sums.table, key)
+        self._numbers.clear()
+        self._changed.clear()
+
+    def rewrite(self, table: Table[Any], convert: Callable[[bytes, bytes], bytes | None]) -> None:
+        """Replace every value of a table, however it is stored, for a new schema.
+
+        `convert` gets key and stored bytes and returns the payload, or None to remove the entry.
+        """
+        handle = self._handles[table]
+        with self._txn.cursor(db=handle) as cursor:
+            present = cursor.first()
+            while present:
+                key: bytes = cursor.key()
+                payload = convert(key, cursor.value())
+                if payload is None:
+                    present = cursor.delete()  # It is at the next entry then.
+                else:
+                    cursor.put(key, table.sealed(key, payload))
+                    present = cursor.next()
+
+    def stored_entries(self, table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and bytes of a table as they are stored, whatever their schema."""
+        return self._entries(table, b"", None)
+
+    def clear(self, table: Table[Any]) -> None:
+        """Remove every entry of a table."""
+        self._txn.drop(self._handles[table], delete=False)
+
+    def drop(self, table: Table[Any]) -> None:
+        """Remove a table that no release has any more."""
+        self._txn.drop(self._handles.pop(table, None) or self._handles[table])
+        self._handles.pop(table, None)
+
+    def broken(self, table: Table[R]) -> Iterator[tuple[bytes, IntegrityError]]:
+        """Keys of a table whose values are damaged, for those who look for damage."""
+        for key, value in self._entries(table, b"", None):
+            try:
+                payload = table.opened(key, value)
+                if table.kind is not bytes:
+                    table.decode(key, payload)
+            except IntegrityError as error:
+                yield key, error
+
+    def _payload(self, table: Table[Any], key: bytes) -> bytes | None:
+        handle = self._handles[table]
+        if handle is None:
+            return None
+        value = self._txn.get(key, db=handle)
+        return None if value is None else table.opened(key, value)
+
+    def _entries(
+        self, table: Table[Any], prefix: bytes, start: bytes | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        handle = self._handles[table]
+        if handle is None:
+            return
+        with self._txn.cursor(db=handle) as cursor:
+            if cursor.set_range(start or prefix):
+                for key, value in cursor.iternext():
+                    if not key.startswith(prefix):
+                        return
+                    yield key, value

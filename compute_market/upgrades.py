@@ -1,0 +1,266 @@
+"""Schema steps: what an older release stored, brought up to date by the first writer of this one.
+
+Each step takes the store from one schema to the next, in the one transaction in which the writer
+then acts: a home is of the old schema or of the new one, never in between.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.msgpack import Decoder
+
+from compute_market.jobs import jobs
+from compute_market.offers import offers
+from compute_market.records import (
+    Actor,
+    Asked,
+    Capability,
+    Cause,
+    Event,
+    EventName,
+    Job,
+    JobState,
+    Lane,
+    LogEntry,
+    Placement,
+    Priority,
+    Score,
+    Settlement,
+    replace,
+)
+from compute_market.reputation import reputation
+from compute_market.settlement import escrow, receipts
+from compute_market.store import schema
+from compute_market.store.schema import Table, encode, pack_sum, pack_u64, unpack_u64
+from compute_market.store.txn import Txn
+
+
+def bring_up_to_date(txn: Txn, stored: int) -> None:
+    """Take every step from the schema that a store was written with."""
+    for number, step in _STEPS.items():
+        if number > stored:
+            step(txn)
+
+
+# Schema 2: values have checksums; a job has placements; offers know their shelf; the log of events.
+
+
+class _Job1(Struct, array_like=True):
+    job_id: str
+    seq: int
+    state: JobState
+    buyer: str
+    workload: str
+    capability: Capability
+    slices: int
+    units: int
+    max_price_per_unit: int
+    consumer_bond: int
+    deadline: int
+    deadline_secs: int | None
+    priority: Priority
+    lane: Lane
+    submitted_at: int
+    offer_id: str | None
+    provider: str | None
+    price_per_unit: int
+    fee_pct_ct: int
+    provider_bond: int
+    funded: bool
+    queue_seq: int
+    queued_ms: int
+    started_at: int | None
+    slices_proven: int
+    units_proven: int
+    paid_ct: int
+    paid_it: int
+    refunded_ct: int
+    refunded_it: int
+    ended_at: int | None
+    ended_by: Actor | None
+    cause: str | None
+
+
+class _Settlement1(Struct, array_like=True):
+    status: Any
+    ct: int
+    it: int
+    applied_ms: int | None
+
+
+class _Decision1(Struct, array_like=True):
+    seq: int
+    at_ms: int
+    job_id: str
+    buyer: str
+    units: int
+    verdict: str
+    reason: str
+    detail: str
+
+
+_CAUSES1: dict[str, Cause] = {
+    "all slices proven": "all_proven",
+    "cancelled by the client": "cancelled_by_client",
+    "cancelled by the provider": "cancelled_by_provider",
+    "deadline missed": "deadline_missed",
+    "deadline passed before a start": "never_started",
+}
+_VERDICTS1: dict[str, EventName] = {
+    "admitted": "job_queued",
+    "pending": "job_pending",
+    "refused": "job_refused",
+}
+_STANDING1 = Table("standing", bytes, key="", writer="")
+_PROVIDER_PRICES1 = Table("provider_prices", bytes, key="", writer="")
+_DECISIONS1 = Table("decisions", bytes, key="", writer="")
+# Tables whose values only got a checksum.
+_UNCHANGED1 = (
+    schema.META,
+    schema.COUNTERS.table,
+    schema.POSTINGS,
+    schema.WALLET_POSTINGS,
+    schema.TAPS,
+    schema.USAGE,
+    schema.THROUGHPUT,
+    schema.SLICES,
+    schema.DEADLINES,
+    schema.PENDING,
+    schema.QUEUE_HIGH,
+    schema.QUEUE_NORMAL,
+    schema.QUEUE_LOW,
+    schema.ACTIVE,
+    schema.ACTIVE_LOW,
+    schema.PROVIDER_CANCELS,
+    schema.EFFECTIVE_PRICES,
+    schema.RECEIPT_CLAIMS,
+    schema.RECEIPTS,
+    schema.RECEIPT_CHAIN,
+    schema.SETTLE_STATE,
+    schema.QUARANTINE,
+    schema.CANCELLATIONS,
+    schema.REPUTATION,
+    schema.OFFERS,
+)
+
+
+def _to_2(txn: Txn) -> None:
+    for table in _UNCHANGED1:
+        txn.rewrite(table, lambda _, value: value)
+    txn.rewrite(
+        schema.ACCOUNTS.table,
+        lambda _, value: pack_sum(int.from_bytes(value, "big", signed=True)),
+    )
+    txn.rewrite(schema.UTILIZATION.table, lambda _, value: pack_sum(unpack_u64(value)))
+    txn.rewrite(schema.UNSETTLED, lambda _, value: value[:32])
+    txn.rewrite(schema.JOBS, _job_from_1)
+    _settlements_from_1(txn)
+    _scores_from_1(txn)
+    _offers_from_1(txn)
+    _recent_from_1(txn)
+    _sums_from_1(txn)
+    _log_from_1(txn)
+    for table in (_STANDING1, _PROVIDER_PRICES1, _DECISIONS1):
+        txn.drop(table)
+
+
+def _job_from_1(key: bytes, value: bytes) -> bytes:
+    old = _decoded1(schema.JOBS, _job1, key, value)
+    names = {*Job.__struct_fields__} & {*_Job1.__struct_fields__}
+    kept = {name: getattr(old, name) for name in names}
+    placement = None
+    if old.offer_id is not None and old.provider is not None:
+        placement = Placement(
+            old.offer_id,
+            old.provider,
+            old.price_per_unit,
+            old.fee_pct_ct,
+            old.provider_bond,
+            old.funded,
+            old.units_proven,
+        )
+    cause = None if old.cause is None else _CAUSES1[old.cause]
+    return encode(Job(**(kept | {"placement": placement, "cause": cause})))
+
+
+def _settlements_from_1(txn: Txn) -> None:
+    owed: dict[bytes, tuple[str, str, str]] = {}
+    for job in txn.records(schema.JOBS):
+        if job.placement is not None:
+            receipt_key = receipts.key_of_placement(job, job.placement)
+            if receipt_key is not None:
+                owed[receipt_key] = job.job_id, job.buyer, job.placement.provider
+
+    def convert(key: bytes, value: bytes) -> bytes:
+        old = _decoded1(schema.SETTLEMENTS, _settlement1, key, value)
+        if key not in owed:
+            raise schema.damaged(schema.SETTLEMENTS, key, "no job has this receipt")
+        return encode(Settlement(old.status, old.ct, old.it, old.applied_ms, *owed[key]))
+
+    txn.rewrite(schema.SETTLEMENTS, convert)
+
+
+def _scores_from_1(txn: Txn) -> None:
+    entries = txn.collect(schema.REPUTATION, txn.size(schema.REPUTATION))
+    for key, payload in entries:
+        old = schema.REPUTATION.decode(key, payload)
+        score: Score = replace(old, barred=old.score < 0)
+        txn.write(schema.REPUTATION, key, score)
+        txn.put(schema.SCORES_RECENT, reputation.recent_key(key.decode(), score))
+
+
+def _offers_from_1(txn: Txn) -> None:
+    for table in (schema.BOOK, schema.HEADS):
+        txn.clear(table)
+    for key, payload in txn.collect(schema.OFFERS, txn.size(schema.OFFERS)):
+        old = schema.OFFERS.decode(key, payload)
+        offer = replace(old, shelf=offers.shelf_of(txn, old))
+        offers.store_indexed(txn, offer)
+
+
+def _recent_from_1(txn: Txn) -> None:
+    # The market as a whole had no usage: its window begins empty.
+    for key, payload in txn.scan(schema.USAGE):
+        usage = schema.USAGE.decode(key, payload)
+        txn.put(schema.USAGE_RECENT, pack_u64(usage.at_ms) + key)
+    for key, value in txn.scan(schema.EFFECTIVE_PRICES):
+        txn.put(schema.EFFECTIVE_PRICES_RECENT, value[:8] + key)
+
+
+def _sums_from_1(txn: Txn) -> None:
+    for job in txn.records(schema.JOBS):
+        jobs.recount_backlog(txn, job)
+        escrow.recount(txn, job)
+
+
+def _log_from_1(txn: Txn) -> None:
+    """The decisions of the old log as events; who asked was not kept."""
+    seq = 0
+    for old in _decisions1(txn):
+        seq += 1
+        detail = {"reason": old.reason, "message": old.detail, "units": old.units}
+        event = Event(_VERDICTS1[old.verdict], old.job_id, None, old.buyer, detail)
+        entry = LogEntry(old.at_ms, Asked(), (event,))
+        txn.write(schema.EVENTS, pack_u64(seq), entry)
+    txn.set_number("event_seq", seq)
+
+
+def _decisions1(txn: Txn) -> Iterator[_Decision1]:
+    for key, value in txn.stored_entries(_DECISIONS1):
+        yield _decoded1(_DECISIONS1, _decision1, key, value)
+
+
+_job1: Final = Decoder(_Job1)
+_settlement1: Final = Decoder(_Settlement1)
+_decision1: Final = Decoder(_Decision1)
+
+
+def _decoded1(table: Table[Any], decoder: Any, key: bytes, value: bytes) -> Any:
+    try:
+        return decoder.decode(value)
+    except ValueError as error:
+        raise schema.damaged(table, key, str(error)) from error
+
+
+_STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2}
