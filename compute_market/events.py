@@ -29,6 +29,28 @@ class Logged(NamedTuple):
     event: Event
 
 
+class Selection(NamedTuple):
+    """Which events are asked for; what is None or empty asks for all."""
+
+    job_id: str | None = None
+    offer_id: str | None = None
+    owner: str | None = None  # also a provider that an event of somebody else's job names
+    names: tuple[str, ...] = ()
+    since_ms: int | None = None
+    until_ms: int | None = None  # not after it
+
+    def wants(self, logged: Logged) -> bool:
+        event = logged.event
+        return (
+            self.job_id in (None, event.job_id)
+            and self.offer_id in (None, event.offer_id)
+            and (self.owner in (None, event.owner) or self.owner == event.detail.get("provider"))
+            and (not self.names or event.event in self.names)
+            and (self.since_ms is None or logged.at_ms >= self.since_ms)
+            and (self.until_ms is None or logged.at_ms <= self.until_ms)
+        )
+
+
 def note(
     txn: Txn,
     event: EventName,
@@ -81,6 +103,47 @@ def back(txn: Txn, before: int | None = None) -> Iterator[Logged]:
         for logged in reversed(_events(unpack_u64(key), EVENTS.decode(key, payload))):
             if before is None or logged.seq < before:
                 yield logged
+
+
+def newest(txn: Txn, selection: Selection, limit: int) -> list[Logged]:
+    """The last `limit` events of a selection, newest last."""
+    found: list[Logged] = []
+    if limit:
+        for logged in back(txn):
+            if selection.since_ms is not None and logged.at_ms < selection.since_ms:
+                break
+            if selection.wants(logged):
+                found.append(logged)
+                if len(found) == limit:
+                    break
+    return found[::-1]
+
+
+def page(txn: Txn, selection: Selection, after: int, limit: int) -> tuple[list[Logged], int | None]:
+    """Those of the next `limit` events behind `after` that are in a selection, and the last seq.
+
+    That is None when the log ends. Oldest first.
+    """
+    found: list[Logged] = []
+    looked_at = 0
+    last = after
+    for logged in forward(txn, after):
+        looked_at += 1
+        last = logged.seq
+        if selection.wants(logged):
+            found.append(logged)
+        if looked_at == limit:
+            return found, last
+    return found, None
+
+
+def before_instant(txn: Txn, at_ms: int) -> int:
+    """The seq of the last event from before an instant, 0 when there is none."""
+    for key, payload in txn.scan_back(EVENTS):
+        entry = EVENTS.decode(key, payload)
+        if entry.at_ms < at_ms:
+            return unpack_u64(key) + len(entry.events) - 1
+    return 0
 
 
 def history(txn: Txn, job: Job) -> list[Logged]:
