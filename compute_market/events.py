@@ -125,15 +125,11 @@ def page(txn: Txn, selection: Selection, after: int, limit: int) -> tuple[list[L
     That is None when the log ends. Oldest first.
     """
     found: list[Logged] = []
-    looked_at = 0
-    last = after
-    for logged in forward(txn, after):
-        looked_at += 1
-        last = logged.seq
+    for number, logged in enumerate(forward(txn, after), 1):
         if selection.wants(logged):
             found.append(logged)
-        if looked_at == limit:
-            return found, last
+        if number == limit:
+            return found, logged.seq
     return found, None
 
 
