@@ -50,11 +50,13 @@ ORDER = (
 )
 # They know nothing of the store.
 APART = (
+    "hashing.files",
     "hashing.cpu",
     "hashing.short",
     "hashing.batch",
     "hashing.kernels.source",
     "hashing.plan",
+    "hashing.launch",
     "hashing.device",
     "hashing.checked",
     "hashing.lanes",
@@ -66,11 +68,15 @@ APART = (
     "hashing.hasher",
     "hashing.measure",
     "workloads.workloads",
+    "workloads.cache",
     "workloads.tasks",
-    "workloads.errands",
+    "workloads.remote_tasks",
+    "workloads.places",
+    "workloads.pools",
+    "workloads.here",
     "workloads.runner",
 )
-APART_MAY_IMPORT = ("text", "errors", "amounts")
+APART_MAY_IMPORT = ("text", "errors", "records")
 
 
 def room_of(module: str) -> str:

@@ -12,6 +12,7 @@ from compute_market.amounts import PPM, format_ppm, parse_ppm
 from compute_market.config import toml
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError
+from compute_market.records import BACKENDS, BackendName
 
 
 class Config(Struct, frozen=True, kw_only=True, gc=False):
@@ -35,7 +36,7 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
     epoch_blocks: int = 60
     lock_timeout_secs: float = 30  # whole in a file; an option may give fractions
     map_size_gib: int = 64
-    backend: Literal["auto", "cpu", "cuda", "opencl"] = "auto"
+    backend: BackendName = "auto"
 
 
 class Setting(NamedTuple):
@@ -149,7 +150,7 @@ SETTINGS = (
         "on disk before it is used.",
     ),
     Setting(
-        "backend", "backend", "choice", ("auto", "cpu", "cuda", "opencl"), "",
+        "backend", "backend", "choice", BACKENDS, "",
         "Where slices are hashed. With auto it is the GPU where `compute calibrate` found it\n"
         "faster, else the CPU.",
     ),

@@ -100,8 +100,11 @@ class Lanes:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Whatever breaks work on a device off, an interrupt too, is its end; errors about a slice
-        come before its work begins."""
+        """Stop all lanes if the work within fails, be it by an interrupt.
+
+        A MarketError is about a slice, is raised before the device is given any of it, and stops
+        nothing.
+        """
         self._require_usable()
         try:
             yield
@@ -148,7 +151,7 @@ class Lanes:
             if self._unopened[key] or (key is None and self.opened):
                 return None
             raise
-        lane.check = partial(self._check, device)
+        lane.compiled.check = partial(self._check, device)
         if key is None:
             self.opened.append(lane)
         return lane

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from compute_market.hashing.batch import checked_ranges
-from compute_market.hashing.cpu import Advance, changed, fill_from, unreadable
+from compute_market.hashing.cpu import DIGEST_BYTES, Advance
 from compute_market.hashing.device import SEGMENT_BYTES, Driver, Lane, Resident
+from compute_market.hashing.files import changed, fill_from, unreadable
 from compute_market.hashing.lanes import Lanes
 from compute_market.hashing.plan import (
     CHUNK_BYTES,
-    DIGEST_BYTES,
     Bytes,
     Integers,
     plan_fold,

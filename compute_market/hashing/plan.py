@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from compute_market.hashing.cpu import DIGEST_BYTES
+
 CHUNK_BYTES = 1024
-DIGEST_BYTES = 32
 TABLE_ALIGN = 16
 
 Bytes = NDArray[np.uint8]

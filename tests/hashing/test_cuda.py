@@ -557,7 +557,7 @@ def test_close_of_a_lost_device_frees_what_it_can(gpus: Gpus, small_segments: No
 
 FORK = """
 import os, sys
-from tests.kernels import fake_cupy
+from tests.support.gpu import fake_cupy
 gpus = fake_cupy.serve(sys.argv[1])
 from compute_market.hashing import cuda
 from compute_market.hashing.device import DeviceError

@@ -1,0 +1,102 @@
+"""Where a slice is worked, decided from its length and a few facts about the run.
+
+Nothing here opens a file, starts a thread or asks a device. Where a slice is worked changes how
+long it takes and never its proof.
+"""
+
+from typing import Literal, NamedTuple
+
+from compute_market.hashing.short import SHORT_BYTES
+from compute_market.workloads.remote_tasks import SENT_MAX_BYTES
+from compute_market.workloads.tasks import LONG_BYTES
+
+# short     the calling thread, in a single read, or a process forked for many such slices
+# here      the calling thread, with every core hashing, or all of the device
+# pool      a thread of the pool, with one core, in a task with the slices before and after it
+# device    the device, in one launch with the slices before and after it, if `Hasher.takes_file`
+#           says that it takes the slice; else the pool
+# executor  the executor of the caller's
+Place = Literal["short", "here", "pool", "device", "executor"]
+
+
+class Facts(NamedTuple):
+    """What is known of a run when a slice of it is placed."""
+
+    # Only of the built-in job is it known that the cost of a slice follows from its length.
+    built_in: bool
+    # auto: takes what it is faster at. forced: takes everything for as long as it works.
+    device: Literal["none", "auto", "forced"] = "none"
+    # blind: a worker of it was found not to see the files of this machine.
+    executor: Literal["none", "sighted", "blind"] = "none"
+
+
+class Limits(NamedTuple):
+    """How much a task takes, and how much is begun before its result is due."""
+
+    # The pool: slices until their lengths add up to this, or until there are so many.
+    pool_bytes: int = 1_048_576
+    pool_slices: int = 64
+    # The device has room for so much at once.
+    device_bytes: int = 16_777_216
+    device_slices: int = 256
+    # A task of an executor is worth a round trip of 10 ms through a network. With their bytes,
+    # slices go in smaller parts.
+    executor_bytes: int = 67_108_864
+    executor_sent_bytes: int = 16_777_216
+    executor_slices: int = 1024
+    # Bytes sent to an executor whose results were not taken yet: they lie in memory here and there.
+    under_way_bytes: int = 134_217_728
+    # Slices read ahead of the result that is due: they bound memory, however many there are.
+    ahead_slices: int = 1024
+    ahead_executor_tasks: int = 16
+
+
+USUAL = Limits()
+
+
+class Room(NamedTuple):
+    """What a task takes; `is_hard` if the bytes are all there is room for."""
+
+    bytes: int
+    slices: int
+    is_hard: bool = False
+
+
+def choose(length: int, facts: Facts, limits: Limits = USUAL) -> Place:
+    """The place for a slice of that length in bytes."""
+    if facts.executor != "none":
+        is_too_long = facts.executor == "blind" and length > SENT_MAX_BYTES
+        return "here" if is_too_long else "executor"
+    if not facts.built_in:
+        return "pool"
+    if length <= SHORT_BYTES and facts.device != "forced":
+        return "short"
+    if facts.device == "none":
+        return "here" if length > LONG_BYTES else "pool"
+    return "here" if length > limits.device_bytes else "device"
+
+
+def room(place: Place, facts: Facts, limits: Limits = USUAL) -> Room:
+    """How much of one place goes into a task together."""
+    if place == "device":
+        return Room(limits.device_bytes, limits.device_slices, is_hard=True)
+    is_remote = place == "executor"
+    # Of another workload a slice may take long, so that each is a task of its own.
+    slices = limits.executor_slices if is_remote else limits.pool_slices
+    if not is_remote:
+        most = limits.pool_bytes
+    else:
+        most = limits.executor_sent_bytes if facts.executor == "blind" else limits.executor_bytes
+    return Room(most, slices if facts.built_in else 1)
+
+
+def ahead_max(facts: Facts, limits: Limits = USUAL) -> int:
+    """How many slices may be begun before the result that is due was taken."""
+    if facts.executor == "none" or not facts.built_in:
+        return limits.ahead_slices
+    return max(limits.ahead_slices, limits.executor_slices * limits.ahead_executor_tasks)
+
+
+def files_together(length: int, limits: Limits = USUAL) -> int:
+    """How many files of that length in bytes a device takes in one launch."""
+    return min(limits.device_slices, max(1, limits.device_bytes // max(1, length)))
