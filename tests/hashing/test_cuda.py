@@ -21,20 +21,18 @@ import pytest
 from blake3 import blake3
 
 from compute_market.errors import IntegrityError, UsageError
-from compute_market.hashing import cuda, probe
-from compute_market.hashing.device import DeviceError, DeviceMissing
+from compute_market.hashing import cuda, launch, probe
+from compute_market.hashing.device import LANES_PER_DEVICE, DeviceError, DeviceMissing
 from compute_market.hashing.pipeline import DeviceBackend
-from tests.support.gpu import fake_cupy
-from tests.support.gpu.fake_cupy import (
+from tests.support.gpu import fake_cupy, fake_gpus
+from tests.support.gpu.fake_cupy import Driver, DynamicLibNotFoundError, loader
+from tests.support.gpu.fake_gpus import (
     LAUNCH_FAILED,
     LOST,
     NO_DEVICE,
     NO_DRIVER,
     OUT_OF_MEMORY,
-    Driver,
-    DynamicLibNotFoundError,
     Gpus,
-    loader,
 )
 
 pytest_plugins = ("tests.support.gpu.fake_cupy",)
@@ -250,7 +248,7 @@ def test_hash_array_waits_for_the_stream_that_writes_it(
     backend = cuda.open_backend()
     for device in (0, 1):
         # A stream of its own, and the default stream of its device, which is not the current one.
-        for stream in (fake_cupy.Stream(gpus, device), gpus.legacy_streams[device]):
+        for stream in (fake_gpus.Stream(gpus, device), gpus.legacy_streams[device]):
             array = gpus.array(DATA, device, stream)
             if stream is gpus.legacy_streams[device]:
                 array._stream = 1
@@ -337,7 +335,7 @@ def test_memory_is_bounded_and_given_back(
     # Every lane that there may be.
     with ExitStack() as all_at_once:
         lanes = [all_at_once.enter_context(backend._lanes.lane()) for _ in range(backend.width)]
-    assert len(backend._lanes.opened) == cuda.LANES_PER_DEVICE
+    assert len(backend._lanes.opened) == LANES_PER_DEVICE
     assert 100 * MIB < gpus.pinned_bytes_max <= 128 * MIB
     # Beside the memory for the data there is that for the values.
     values = 2 * cuda.VALUES_BYTES * (len(lanes) + 1)
@@ -487,7 +485,7 @@ def failure_of(run: Callable[[], object]) -> DeviceError | None:
 def test_open_refuses_a_device_that_computes_wrongly(
     gpus: Gpus, small_segments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "_ONE", np.uint32(3))
+    monkeypatch.setattr(launch, "_ONE", np.uint32(3))
     backend = cuda.Cuda(fake_cupy.TILES, True)
     with pytest.raises(DeviceError, match="wrong digests"):
         DeviceBackend(backend, 1).start()
@@ -669,7 +667,7 @@ def test_cupy_has_every_name_that_the_backend_takes_from_it() -> None:
     assert issubclass(errors[1], MemoryError)
     for status in (OUT_OF_MEMORY, NO_DRIVER, NO_DEVICE, LOST, LAUNCH_FAILED):
         assert errors[0](status).status == status
-        assert str(errors[0](status)) == str(fake_cupy.CUDARuntimeError(status))
+        assert str(errors[0](status)) == str(fake_gpus.CUDARuntimeError(status))
     # What a machine without a GPU shows.
     if cupy.cuda.runtime.driverGetVersion() == 0:
         with pytest.raises(DeviceMissing, match="cudaErrorInsufficientDriver"):

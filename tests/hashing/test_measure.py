@@ -13,7 +13,7 @@ from compute_market.hashing import measure as measure_module
 from compute_market.hashing.calibration import Calibration, decode, encode, machine
 from compute_market.hashing.device import DeviceError
 from compute_market.hashing.measure import Stopwatch, measure
-from tests.support.gpu.fake_cupy import LAUNCH_FAILED, LOST, OUT_OF_MEMORY, Gpus
+from tests.support.gpu.fake_gpus import LAUNCH_FAILED, LOST, OUT_OF_MEMORY, Gpus
 
 pytest_plugins = ("tests.support.gpu.fake_cupy",)
 

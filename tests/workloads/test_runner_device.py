@@ -17,7 +17,7 @@ from compute_market.hashing.calibration import Calibration, CpuRates, DeviceRate
 from compute_market.hashing.hasher import Hasher
 from compute_market.workloads.places import Limits
 from compute_market.workloads.runner import Result, Runner
-from tests.support.gpu.fake_cupy import LAUNCH_FAILED, LOST, Gpus
+from tests.support.gpu.fake_gpus import LAUNCH_FAILED, LOST, Gpus
 from tests.support.market import expected
 
 pytest_plugins = ("tests.support.gpu.fake_cupy",)
