@@ -8,6 +8,7 @@ A package is a noun, and a file in it is one thing the noun does. Imports run on
 bottom, and so they do inside each package:
 
     text  errors  amounts     text for one line; what can go wrong; integer arithmetic
+    backends                  the names of what hashes slices
     records                   the nouns, and how they are stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it

@@ -19,15 +19,11 @@ Lane = Literal["industrial", "consumer"]
 JobState = Literal["pending", "queued", "active", "completed", "cancelled", "failed"]
 OfferState = Literal["open", "exhausted", "withdrawn"]
 Mode = Literal["dry_run", "armed", "real"]
-DeviceBackendName = Literal["cuda", "opencl"]
-BackendName = Literal["auto", "cpu", DeviceBackendName]
 
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 LIVE_STATES: tuple[JobState, ...] = ("pending", "queued", "active")
 JOB_STATES: tuple[JobState, ...] = (*LIVE_STATES, "completed", "cancelled", "failed")
 OFFER_STATES: tuple[OfferState, ...] = ("open", "exhausted", "withdrawn")
-DEVICE_BACKENDS: tuple[DeviceBackendName, ...] = ("cuda", "opencl")
-BACKENDS: tuple[BackendName, ...] = ("auto", "cpu", *DEVICE_BACKENDS)
 
 ID_LENGTH_MAX = 128
 _ID_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")

@@ -21,6 +21,7 @@ ORDER = (
     "text",
     "errors",
     "amounts",
+    "backends",
     "records",
     "requests",
     "config.toml",
@@ -76,7 +77,7 @@ APART = (
     "workloads.here",
     "workloads.runner",
 )
-APART_MAY_IMPORT = ("text", "errors", "records")
+APART_MAY_IMPORT = ("text", "errors", "backends")
 
 
 def room_of(module: str) -> str:

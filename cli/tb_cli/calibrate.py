@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from compute_market.backends import DEVICE_BACKENDS
 from compute_market.errors import UsageError
-from compute_market.records import DEVICE_BACKENDS
 from compute_market.workloads.places import files_together
 from compute_market.workloads.workloads import calibrate_gpu
 from tb_cli.frame import files, options

@@ -9,10 +9,10 @@ from typing import Any, Literal, NamedTuple
 from msgspec import Struct
 
 from compute_market.amounts import PPM, format_ppm, parse_ppm
+from compute_market.backends import BACKENDS, BackendName
 from compute_market.config import toml
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError
-from compute_market.records import BACKENDS, BackendName
 
 
 class Config(Struct, frozen=True, kw_only=True, gc=False):

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 from blake3 import __version__ as blake3_version
 
+from compute_market.backends import DEVICE_BACKENDS
 from compute_market.errors import UsageError
 from compute_market.hashing.batch import SHARED_BYTES
 from compute_market.hashing.cpu import THREADED_BYTES, cores
 from compute_market.hashing.device import SEGMENT_BYTES
-from compute_market.records import DEVICE_BACKENDS
 
 VERSION = 1
 _NS = 1_000_000_000

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from threading import RLock
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from compute_market.backends import BACKENDS, DEVICE_BACKENDS, BackendName
 from compute_market.errors import IntegrityError, UsageError
 from compute_market.hashing import cpu, probe
 from compute_market.hashing.batch import hash_batch
 from compute_market.hashing.cpu import Advance
-from compute_market.records import BACKENDS, DEVICE_BACKENDS, BackendName
 
 if TYPE_CHECKING:
     from compute_market.hashing.calibration import Calibration
