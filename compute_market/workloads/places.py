@@ -16,7 +16,9 @@ from compute_market.workloads.tasks import LONG_BYTES
 # device    the device, in one launch with the slices before and after it, if `Hasher.takes_file`
 #           says that it takes the slice; else the pool
 # executor  the executor of the caller's
-Place = Literal["short", "here", "pool", "device", "executor"]
+OwnPlace = Literal["short", "here"]
+TaskPlace = Literal["pool", "device", "executor"]
+Place = Literal[OwnPlace, TaskPlace]
 
 
 class Facts(NamedTuple):
@@ -76,18 +78,16 @@ def choose(length: int, facts: Facts, limits: Limits = USUAL) -> Place:
     return "here" if length > limits.device_bytes else "device"
 
 
-def room(place: Place, facts: Facts, limits: Limits = USUAL) -> Room:
+def room(place: TaskPlace, facts: Facts, limits: Limits = USUAL) -> Room:
     """How much of one place goes into a task together."""
+    # Of another workload a slice may take long, so that each is a task of its own.
+    if place == "pool":
+        return Room(limits.pool_bytes, limits.pool_slices if facts.built_in else 1)
     if place == "device":
         return Room(limits.device_bytes, limits.device_slices, is_hard=True)
-    is_remote = place == "executor"
-    # Of another workload a slice may take long, so that each is a task of its own.
-    slices = limits.executor_slices if is_remote else limits.pool_slices
-    if not is_remote:
-        most = limits.pool_bytes
-    else:
-        most = limits.executor_sent_bytes if facts.executor == "blind" else limits.executor_bytes
-    return Room(most, slices if facts.built_in else 1)
+    is_blind = facts.executor == "blind"
+    most = limits.executor_sent_bytes if is_blind else limits.executor_bytes
+    return Room(most, limits.executor_slices if facts.built_in else 1)
 
 
 def ahead_max(facts: Facts, limits: Limits = USUAL) -> int:

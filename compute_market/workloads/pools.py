@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from compute_market.hashing.files import FileIdentity
-from compute_market.workloads.places import Place, Room
+from compute_market.workloads.places import Room, TaskPlace
 from compute_market.workloads.tasks import Outcome
 
 if TYPE_CHECKING:
@@ -27,14 +27,14 @@ class Answer(Protocol):
 class Task:
     """Slices in a row that are worked together in one place; without an answer until then."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: TaskPlace) -> None:
         self.place = place
         self.paths: list[str] = []
         self.identities: list[FileIdentity] = []
         self.answer: Answer | None = None
         self._length = 0
 
-    def takes(self, place: Place, length: int, room: Room) -> bool:
+    def takes(self, place: TaskPlace, length: int, room: Room) -> bool:
         """Whether one more slice for that place, of that length in bytes, may join the others."""
         if place != self.place or len(self.paths) >= room.slices:
             return False

@@ -16,7 +16,7 @@ from compute_market.hashing.files import FileIdentity, identity_of, open_slice
 from compute_market.workloads import places
 from compute_market.workloads.cache import ProofCache
 from compute_market.workloads.here import Here
-from compute_market.workloads.places import Facts, Limits, Place
+from compute_market.workloads.places import Facts, Limits, TaskPlace
 from compute_market.workloads.pools import Answer, Pools, Task
 from compute_market.workloads.remote_tasks import RemoteTasks
 from compute_market.workloads.tasks import Result, run_slices, run_slices_on_device
@@ -126,7 +126,7 @@ class _Placed(NamedTuple):
 
     path: str
     identity: FileIdentity
-    place: Place
+    place: TaskPlace
 
 
 class _Run:
@@ -147,7 +147,7 @@ class _Run:
         self._here = Here(workload, cache, settled_ns, progress, self._hasher)
         self._remote: RemoteTasks | None = None
         # How a task is handed over to its place.
-        self._hand_over: dict[Place, Callable[[Task], Answer]] = {
+        self._hand_over: dict[TaskPlace, Callable[[Task], Answer]] = {
             "pool": lambda task: resources.pools.workers().submit(run_slices, name, task.paths)
         }
         if resources.executor is not None:
@@ -157,6 +157,8 @@ class _Run:
             self._hand_over["executor"] = lambda task: remote.begin(task.paths, task.identities)
         if self._hasher is not None:
             self._hand_over["device"] = partial(_on_device, resources.pools, self._hasher)
+        # What does not change is not put together anew for every slice.
+        self._facts_of_cpu = Facts(self._built_in)
         self._here.expects_short = places.choose(0, self._facts(), resources.limits) == "short"
 
     def results(self, paths: Iterable[str]) -> Iterator[Result]:
@@ -203,6 +205,8 @@ class _Run:
 
     def _facts(self) -> Facts:
         hasher, remote = self._hasher, self._remote
+        if hasher is None and remote is None:
+            return self._facts_of_cpu
         return Facts(
             self._built_in,
             "none" if hasher is None else "forced" if hasher.is_forced else "auto",
@@ -222,7 +226,7 @@ class _Run:
             cached = self._here.cached(path, identity)
             if cached is not None:
                 return cached
-            if place in ("short", "here"):
+            if place == "short" or place == "here":
                 return self._here.proved(path, descriptor, identity)
             if place == "device" and not self._device_takes(status.st_size):
                 place = "pool"
