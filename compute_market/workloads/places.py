@@ -7,8 +7,10 @@ long it takes and never its proof.
 from typing import Literal, NamedTuple
 
 from compute_market.hashing.short import SHORT_BYTES
-from compute_market.workloads.remote_tasks import SENT_MAX_BYTES
 from compute_market.workloads.tasks import LONG_BYTES
+
+# Sending a longer slice would take longer than hashing it here.
+SENT_MAX_BYTES = 67_108_864
 
 # short     the calling thread, in a single read, or a process forked for many such slices
 # here      the calling thread, with every core hashing, or all of the device
@@ -56,14 +58,6 @@ class Limits(NamedTuple):
 USUAL = Limits()
 
 
-class Room(NamedTuple):
-    """What a task takes; `is_hard` if the bytes are all there is room for."""
-
-    bytes: int
-    slices: int
-    is_hard: bool = False
-
-
 def choose(length: int, facts: Facts, limits: Limits = USUAL) -> Place:
     """The place for a slice of that length in bytes."""
     if facts.executor != "none":
@@ -78,16 +72,16 @@ def choose(length: int, facts: Facts, limits: Limits = USUAL) -> Place:
     return "here" if length > limits.device_bytes else "device"
 
 
-def room(place: TaskPlace, facts: Facts, limits: Limits = USUAL) -> Room:
-    """How much of one place goes into a task together."""
+def room(place: TaskPlace, facts: Facts, limits: Limits = USUAL) -> tuple[int, int]:
+    """How many bytes, and how many slices, go to a place in one task."""
     # Of another workload a slice may take long, so that each is a task of its own.
     if place == "pool":
-        return Room(limits.pool_bytes, limits.pool_slices if facts.built_in else 1)
+        return limits.pool_bytes, limits.pool_slices if facts.built_in else 1
     if place == "device":
-        return Room(limits.device_bytes, limits.device_slices, is_hard=True)
+        return limits.device_bytes, limits.device_slices
     is_blind = facts.executor == "blind"
     most = limits.executor_sent_bytes if is_blind else limits.executor_bytes
-    return Room(most, limits.executor_slices if facts.built_in else 1)
+    return most, limits.executor_slices if facts.built_in else 1
 
 
 def ahead_max(facts: Facts, limits: Limits = USUAL) -> int:

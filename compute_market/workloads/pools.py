@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from compute_market.hashing.files import FileIdentity
-from compute_market.workloads.places import Room, TaskPlace
+from compute_market.workloads.places import TaskPlace
 from compute_market.workloads.tasks import Outcome
 
 if TYPE_CHECKING:
@@ -34,11 +34,14 @@ class Task:
         self.answer: Answer | None = None
         self._length = 0
 
-    def takes(self, place: TaskPlace, length: int, room: Room) -> bool:
-        """Whether one more slice for that place, of that length in bytes, may join the others."""
-        if place != self.place or len(self.paths) >= room.slices:
-            return False
-        return self._length + (length if room.is_hard else 1) <= room.bytes
+    def takes(self, length: int, bytes_max: int, slices_max: int) -> bool:
+        """Whether one more slice of that length in bytes may join the others.
+
+        Slices join until there are `bytes_max`; on a device, where there is no more room than that,
+        as long as they fit.
+        """
+        joined = self._length + (length if self.place == "device" else 1)
+        return joined <= bytes_max and len(self.paths) < slices_max
 
     def add(self, path: str, identity: FileIdentity) -> None:
         self.paths.append(path)

@@ -16,13 +16,11 @@ from compute_market.hashing.files import (
     open_slice,
     unreadable,
 )
+from compute_market.workloads.places import SENT_MAX_BYTES
 from compute_market.workloads.tasks import Outcome, Result, SharedSlice, run_sent, run_shared
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
-
-# Sending a longer slice would take longer than hashing it here.
-SENT_MAX_BYTES = 67_108_864
 
 
 class RemoteTasks:

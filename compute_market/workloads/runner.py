@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from compute_market.errors import MarketError, UsageError
 from compute_market.hashing.cpu import cores, hash_opened
@@ -18,7 +18,6 @@ from compute_market.workloads.cache import ProofCache
 from compute_market.workloads.here import Here
 from compute_market.workloads.places import Facts, Limits, TaskPlace
 from compute_market.workloads.pools import Answer, Pools, Task
-from compute_market.workloads.remote_tasks import RemoteTasks
 from compute_market.workloads.tasks import Result, run_slices, run_slices_on_device
 from compute_market.workloads.workloads import Workload, resolve
 
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from compute_market.hashing.hasher import Hasher
+    from compute_market.workloads.remote_tasks import RemoteTasks
 
 _HELPERS_MAX = 4  # processes forked for short slices
 # The coarsest time stamps in use, those of FAT, count in steps of two seconds.
@@ -68,7 +68,7 @@ class Runner:
             raise UsageError(f"workers {workers}: at least 1 is needed")
         workers = workers or cores()
         helpers = min(_HELPERS_MAX, workers) if may_fork and workers > 1 else 0
-        self._resources = _Resources(workers, helpers, executor, hasher, Pools(workers), limits)
+        self._resources = _Resources(workers, helpers, executor, hasher, limits)
         self._caches: dict[str, ProofCache] = {}
 
     def __enter__(self) -> "Runner":
@@ -110,23 +110,27 @@ class Runner:
         return _Run(self._resources, name, workload, cache, settled_ns, progress).results(paths)
 
 
-class _Resources(NamedTuple):
+class _Resources:
     """What a runner has to work slices with."""
 
-    workers: int
-    helpers: int  # processes that it may fork
-    executor: "Executor | None"
-    hasher: "Hasher | None"
-    pools: Pools
-    limits: Limits
+    def __init__(
+        self,
+        workers: int,
+        helpers: int,
+        executor: "Executor | None",
+        hasher: "Hasher | None",
+        limits: Limits,
+    ) -> None:
+        self.workers = workers
+        self.helpers = helpers  # processes that it may fork
+        self.executor = executor
+        self.hasher = hasher
+        self.limits = limits
+        self.pools = Pools(workers)
 
 
-class _Placed(NamedTuple):
-    """A slice that waits for its place in a task."""
-
-    path: str
-    identity: FileIdentity
-    place: TaskPlace
+# A slice that waits for its place in a task.
+_Placed = tuple[str, FileIdentity, TaskPlace]
 
 
 class _Run:
@@ -151,6 +155,8 @@ class _Run:
             "pool": lambda task: resources.pools.workers().submit(run_slices, name, task.paths)
         }
         if resources.executor is not None:
+            from compute_market.workloads.remote_tasks import RemoteTasks
+
             self._remote = remote = RemoteTasks(
                 resources.executor, name, under_way_bytes_max=resources.limits.under_way_bytes
             )
@@ -178,12 +184,15 @@ class _Run:
                         continue
                     pending.append(outcome)
                 else:
-                    if task is None or task is not pending[-1] or not self._joins(task, outcome):
+                    path, identity, place = outcome
+                    if task is None or not (
+                        task is pending[-1] and self._takes(task, place, identity[2])
+                    ):
                         if task is not None:
                             self._answer_to(task)
-                        task = Task(outcome.place)
+                        task = Task(place)
                         pending.append(task)
-                    task.add(outcome.path, outcome.identity)
+                    task.add(path, identity)
                 ahead += 1
                 while pending and (ahead >= ahead_max or _is_done(pending[0])):
                     entry = pending.popleft()
@@ -230,7 +239,7 @@ class _Run:
                 return self._here.proved(path, descriptor, identity)
             if place == "device" and not self._device_takes(status.st_size):
                 place = "pool"
-            return _Placed(path, identity, place)
+            return path, identity, place
         finally:
             os.close(descriptor)
 
@@ -241,9 +250,11 @@ class _Run:
         together = places.files_together(length, self._resources.limits)
         return self._hasher.takes_file(length, threads=self._resources.workers, together=together)
 
-    def _joins(self, task: Task, slice_: _Placed) -> bool:
-        room = places.room(slice_.place, self._facts(), self._resources.limits)
-        return task.takes(slice_.place, slice_.identity[2], room)
+    def _takes(self, task: Task, place: TaskPlace, length: int) -> bool:
+        """Whether a task takes one more slice, for that place and of that length."""
+        if place != task.place:
+            return False
+        return task.takes(length, *places.room(place, self._facts(), self._resources.limits))
 
     def _answer_to(self, task: Task) -> Answer:
         """What a task was handed over for, which is done now unless it was before."""

@@ -9,7 +9,6 @@ from compute_market.workloads.places import (
     Facts,
     Limits,
     Place,
-    Room,
     ahead_max,
     choose,
     files_together,
@@ -65,13 +64,13 @@ def test_choose_gives_every_slice_its_place(facts: Facts) -> None:
 
 def test_room_of_a_task_is_that_of_its_place() -> None:
     limits = Limits(1, 2, 3, 4, 5, 6, 7)
-    assert room("pool", Facts(True), limits) == Room(1, 2)
-    assert room("device", Facts(True, "auto"), limits) == Room(3, 4, is_hard=True)
-    assert room("executor", Facts(True, "none", "sighted"), limits) == Room(5, 7)
-    assert room("executor", Facts(True, "none", "blind"), limits) == Room(6, 7)
+    assert room("pool", Facts(True), limits) == (1, 2)
+    assert room("device", Facts(True, "auto"), limits) == (3, 4)
+    assert room("executor", Facts(True, "none", "sighted"), limits) == (5, 7)
+    assert room("executor", Facts(True, "none", "blind"), limits) == (6, 7)
     # Of another workload nothing is known: a slice may take minutes.
-    assert room("pool", Facts(False), limits) == Room(1, 1)
-    assert room("executor", Facts(False, "none", "sighted"), limits) == Room(5, 1)
+    assert room("pool", Facts(False), limits) == (1, 1)
+    assert room("executor", Facts(False, "none", "sighted"), limits) == (5, 1)
 
 
 def test_more_is_read_ahead_for_an_executor() -> None:

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from compute_market.errors import BusyError, IntegrityError, UsageError
-from compute_market.workloads.places import Limits
-from compute_market.workloads.remote_tasks import SENT_MAX_BYTES
+from compute_market.workloads.places import SENT_MAX_BYTES, Limits
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.tasks import Result, run_sent, run_shared
 from tests.support.market import expected
