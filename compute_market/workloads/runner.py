@@ -155,11 +155,7 @@ class _Run:
             "pool": lambda task: resources.pools.workers().submit(run_slices, name, task.paths)
         }
         if resources.executor is not None:
-            from compute_market.workloads.remote_tasks import RemoteTasks
-
-            self._remote = remote = RemoteTasks(
-                resources.executor, name, under_way_bytes_max=resources.limits.under_way_bytes
-            )
+            self._remote = remote = _remote_tasks(resources.executor, name, resources.limits)
             self._hand_over["executor"] = lambda task: remote.begin(task.paths, task.identities)
         if self._hasher is not None:
             self._hand_over["device"] = partial(_on_device, resources.pools, self._hasher)
@@ -282,6 +278,12 @@ class _Run:
             self._here.progress.advance(result.length)
             results.append(result)
         return results
+
+
+def _remote_tasks(executor: "Executor", name: str, limits: Limits) -> "RemoteTasks":
+    from compute_market.workloads.remote_tasks import RemoteTasks
+
+    return RemoteTasks(executor, name, under_way_bytes_max=limits.under_way_bytes)
 
 
 def _on_device(pools: Pools, hasher: "Hasher", task: Task) -> Answer:
