@@ -80,7 +80,7 @@ def hash_opened(
                 advance(length)
             return blake3(whole).digest()
     hasher = blake3()
-    # One buffer, and not bytes of each block, stays in the core's own cache.
+    # A buffer that is used again stays in the core's cache; new bytes for each block would not.
     buffer = memoryview(bytearray(_READ_BYTES))
     done = 0
     while done <= length and (count := fill_from(descriptor, buffer, done)):

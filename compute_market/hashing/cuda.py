@@ -128,9 +128,9 @@ class Cuda:
             if attributes.type not in _ON_DEVICE:
                 return None
             device = attributes.device
-            # Work that still writes it is waited for. The numbers of default streams mean those of
-            # the current device. Who names none may be writing on any: PyTorch never names one,
-            # Numba not the default one.
+            # Work that still writes the array is waited for. The numbers of default streams mean
+            # those of the current device. An array without a stream may be written on any of them:
+            # PyTorch never names one, and Numba does not name the default one.
             stream = interface.get("stream")
             with cupy.cuda.Device(device):
                 if stream is None:
@@ -164,8 +164,8 @@ class CudaLane:
         self._fma: Any = None
         try:
             with self._device:
-                # First what says that there is no room: a stream that cannot be made complains on
-                # stderr as well.
+                # Memory before the stream: running out of it is a plain error, while a stream that
+                # cannot be made complains on stderr as well.
                 self._memory = cupy.cuda.Memory(staging_bytes)
                 self._values = cupy.cuda.Memory(VALUES_BYTES)
                 self._out = cupy.cuda.Memory(VALUES_BYTES)
@@ -205,7 +205,7 @@ class CudaLane:
             end = len(plan.table)
             self.staging[:end] = plan.table
             self._upload(self._memory, 0, self.staging[:end])
-            # Through pinned memory: from any other the copy would not be one of the stream's own.
+            # By way of pinned memory: from any other the copy would not be queued in the stream.
             self._result[: len(values)] = values
             self._upload(self._values, 0, self._result[: len(values)])
             kernels = self.compiled.kernels(plan.tile, plan.align)
@@ -308,7 +308,7 @@ def _guarded() -> Iterator[None]:
         import cupy
         from cupy.cuda.compiler import CompileException
     except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
-        # The last two come of a NumPy that it was not built for.
+        # ValueError and AttributeError come of a NumPy that CuPy was not built for.
         hint = installing("gpu")
         if isinstance(error, OSError) and error.filename is not None:
             hint = "set CUPY_CACHE_DIR to a directory that can be written"

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from compute_market.errors import UsageError
 
 if TYPE_CHECKING:
-    # It needs NumPy, which comes with the extras. To hear that one is missing, none is needed.
+    # These need NumPy, which only the extras bring. This module has to be imported without them,
+    # to say that they are missing.
     from compute_market.hashing.launch import Compiled
     from compute_market.hashing.plan import Bytes, Plan
 
@@ -20,8 +21,8 @@ LANES_PER_DEVICE = 6
 # Chunks a tile, few and many. With 256, CUDA keeps two warps on each of a multiprocessor's four
 # schedulers.
 TILES = (32, 256)
-# How devices are rated: the size of a group, and the two constants of its multiply-adds. With these
-# no value settles, which a compiler or a processor could take advantage of.
+# For rating a device: how many work-items a group has, and the two constants of their
+# multiply-adds. With these the results change in every step, so that no step can be left out.
 FMA_GROUP = 256
 FMA_FACTOR = -1.0 + 2.0**-20
 FMA_TERM = 0.5
@@ -51,7 +52,7 @@ class Resident(NamedTuple):
 class Lane(Protocol):
     """One way to a device. Used by one thread at a time. What fails raises DeviceError."""
 
-    staging: Bytes  # as long as it was asked for
+    staging: Bytes  # of the length that `open_lane` was given
     processors: int  # that run groups of work-items side by side
     tiles: tuple[int, int]  # the two tile sizes to choose from, chunks
     compiled: Compiled

@@ -55,7 +55,7 @@ class Hasher:
         self._is_given_up = backend == "cpu"
         self._saved_ns = 0
         self._alone_min = _alone_min(calibration)
-        # Several threads may use the device, and open it; one of them does.
+        # Several threads may use the hasher; only one of them may open the device.
         self._lock = RLock()
         if self.is_forced:
             self._device = self._attempt(lambda: self._opened_by_name(backend), backend)
@@ -174,7 +174,7 @@ class Hasher:
         return self._device_if(is_faster=many and length < count * BATCH_SLICE_BYTES_MAX)
 
     def _device_for_resident(self, length: int) -> "DeviceBackend | None":
-        # An array is on a device although none was calibrated.
+        # Where no device was calibrated there is one all the same: the array is on it.
         if self._calibration is not None and self._calibration.device is not None:
             return self._device_gaining(self._calibration.resident_gain_ns(length))
         return self._device_if(is_faster=length >= RESIDENT_BYTES_MIN)
@@ -220,7 +220,7 @@ class Hasher:
         if probe.cuda_missing() is None:
             return self._attempt(lambda: open_device("cuda"), "cuda")
         if probe.opencl_missing(registered=True) is None:
-            # Only now is it known whether any device is a GPU, and nobody said that one is.
+            # Whether one of the devices is a GPU shows only now. If not, nothing is amiss.
             return self._attempt(lambda: open_device("opencl"), "opencl", missing_is_fine=True)
         return None
 

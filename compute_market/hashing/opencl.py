@@ -174,8 +174,8 @@ class OpenClLane:
                 data, at = source.memory, 0
             end = at + len(plan.table)
             self.staging[at:end] = plan.table
-            # Letting go of a copy's event waits for it and holds the interpreter lock meanwhile, so
-            # it is kept until the work is done.
+            # When the event of a copy is freed, pyopencl waits for the copy and holds the
+            # interpreter lock meanwhile, so it is kept until the work is done.
             copied = cl.enqueue_copy(
                 self._queue, self._memory, self.staging[:end], is_blocking=False
             )

@@ -74,7 +74,7 @@ def plan_slices(offsets: Integers, lengths: Integers, tile: int) -> Plan:
     return Plan(tile, align, tiles, folds, len(small), small_at, table.joined(), order)
 
 
-# Data on a device is mostly hashed again and again at the same size, faster than this takes.
+# Data on a device is mostly hashed again and again at one size. Making a plan takes longer.
 @lru_cache(maxsize=16)
 def plan_part(
     length: int, counter: int, tile: int, piece_bytes: int, *, whole: bool, begin: int = 0

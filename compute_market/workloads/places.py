@@ -48,7 +48,8 @@ class Limits(NamedTuple):
     executor_bytes: int = 67_108_864
     executor_sent_bytes: int = 16_777_216
     executor_slices: int = 1024
-    # Bytes sent to an executor whose results were not taken yet: they lie in memory here and there.
+    # Bytes sent to an executor whose results were not taken yet. They take up memory on this side
+    # and on that of the workers.
     under_way_bytes: int = 134_217_728
     # Slices read ahead of the result that is due: they bound memory, however many there are.
     ahead_slices: int = 1024

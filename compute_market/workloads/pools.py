@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Answer(Protocol):
-    """What a task was handed over for: a future, or a remote task."""
+    """The pending outcomes of a task: a future of a pool, or a remote task."""
 
     def done(self) -> bool:
         """Whether the outcomes are there."""
@@ -25,7 +25,10 @@ class Answer(Protocol):
 
 
 class Task:
-    """Slices in a row that are worked together in one place; without an answer until then."""
+    """Slices in a row that are worked together in one place.
+
+    `answer` is None until the task is handed over to its place.
+    """
 
     def __init__(self, place: TaskPlace) -> None:
         self.place = place

@@ -87,7 +87,7 @@ class RemoteTask:
         self._outcomes: list[Outcome | None] = [None] * len(paths)
         self._by_path: Future[list[Outcome | None]] | None = None
         self._by_bytes: Future[list[Result]] | None = None
-        # Where in the task the slices sent as bytes stand, and which state of which file each is.
+        # Of the slices sent as bytes: their number in the task, and their identity when read.
         self._sent: dict[int, FileIdentity] = {}
 
     def done(self) -> bool:

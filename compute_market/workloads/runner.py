@@ -159,7 +159,7 @@ class _Run:
             self._hand_over["executor"] = lambda task: remote.begin(task.paths, task.identities)
         if self._hasher is not None:
             self._hand_over["device"] = partial(_on_device, resources.pools, self._hasher)
-        # What does not change is not put together anew for every slice.
+        # Without a device and an executor they stay the same, and are not made for every slice.
         self._facts_of_cpu = Facts(self._built_in)
         self._here.expects_short = places.choose(0, self._facts(), resources.limits) == "short"
 
@@ -253,7 +253,7 @@ class _Run:
         return task.takes(length, *places.room(place, self._facts(), self._resources.limits))
 
     def _answer_to(self, task: Task) -> Answer:
-        """What a task was handed over for, which is done now unless it was before."""
+        """The pending outcomes of a task, which is handed over now unless it was before."""
         if task.answer is None:
             task.answer = self._hand_over[task.place](task)
         return task.answer

@@ -174,7 +174,7 @@ def _run_shared(workload: Workload, entry: SharedSlice) -> Outcome | None:
 def _run_sent(workload: Workload, path: str, content: bytes) -> Result:
     if workload is hash_opened:
         return Result(path, hash_bytes(content), len(content))
-    # Other workloads take a descriptor. This file has no name and ends with it.
+    # Other workloads take a descriptor: that of a file in memory, which ends with it.
     try:
         descriptor = os.memfd_create("slice")
         try:
