@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from compute_market.errors import AlreadyDoneError, IntegrityError, RefusedError
-from compute_market.hashing.cpu import open_slice
+from compute_market.hashing.files import open_slice
 from compute_market.jobs import jobs
 from compute_market.records import Job, Slice
 from compute_market.requests import JobRequest

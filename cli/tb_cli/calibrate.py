@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from compute_market.backends import DEVICE_BACKENDS
 from compute_market.errors import UsageError
-from compute_market.workloads.runner import files_in_a_task
+from compute_market.workloads.places import files_together
 from compute_market.workloads.workloads import calibrate_gpu
 from tb_cli.frame import files, options
 from tb_cli.frame.backend import path_of
@@ -39,7 +40,7 @@ def calibrate(
     """
     from compute_market.hashing import calibration
     from compute_market.hashing.device import DeviceError
-    from compute_market.hashing.measure import calibrate as measure
+    from compute_market.hashing.measure import measure
 
     session = Session.of(ctx)
     _check_kept(session)
@@ -129,7 +130,7 @@ def _choices(measured: "Calibration", device: "DeviceRates") -> Iterator[Row]:
         (
             "auto: each of many files",
             lambda length: measured.cpu_each_file_ns(length, threads),
-            lambda length: measured.device_each_file_ns(length, files_in_a_task(length)),
+            lambda length: measured.device_each_file_ns(length, files_together(length)),
         ),
         ("auto: data on the device", measured.cpu_resident_ns, measured.device_resident_ns),
         (
@@ -164,7 +165,7 @@ def _open_device(backend: str, lacking: list[str]) -> "DeviceBackend | None":
     from compute_market.hashing.device import DeviceError
     from compute_market.hashing.hasher import open_device
 
-    for name in ("cuda", "opencl") if backend == "auto" else (backend,):
+    for name in DEVICE_BACKENDS if backend == "auto" else (backend,):
         try:
             return open_device(name, any_device=backend != "auto")
         except DeviceError as error:

@@ -196,7 +196,7 @@ def _request(
 
 
 def _length(path: str) -> int:
-    from compute_market.hashing.cpu import open_slice
+    from compute_market.hashing.files import open_slice
 
     descriptor, status = open_slice(path)
     os.close(descriptor)

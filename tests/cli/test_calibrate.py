@@ -96,7 +96,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(*_: object, **__: object) -> None:
         raise AssertionError("measured")
 
-    monkeypatch.setattr("compute_market.hashing.measure.calibrate", measure)
+    monkeypatch.setattr("compute_market.hashing.measure.measure", measure)
 
 
 @pytest.mark.parametrize("dry", [(), ("-n",)])

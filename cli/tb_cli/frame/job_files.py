@@ -6,7 +6,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from compute_market.errors import MarketError, UsageError
-from compute_market.hashing.cpu import open_slice
+from compute_market.hashing.files import open_slice
 from compute_market.requests import SliceList, build, parse
 from tb_cli.frame import files
 
