@@ -317,6 +317,7 @@ def test_dry_run_of_many_builds_on_itself(cli: Cli) -> None:
 
 
 def test_a_thousand_and_one_ids_need_two_chunks(cli: Cli) -> None:
+    cli.ok("state", "init")
     ids = [f"n{number}" for number in range(1001)]
     done = cli("compute", "cancel", "-", "--jsonl", stdin="\n".join(ids))
     assert (done.code, len(done.jsonl)) == (3, 1001)
