@@ -1,11 +1,7 @@
-"""Verbs that run slices: execute, prove, run."""
+"""Verbs that do the work of jobs: execute, prove."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import Any
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import (
@@ -21,15 +17,14 @@ from compute_market.store.store import Txn
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.tasks import Result
 from compute_market.workloads.workloads import BUILT_IN
-from tb_cli import run as sums
 from tb_cli.frame import backend as hashing
-from tb_cli.frame import bulk, options
+from tb_cli.frame import bulk
+from tb_cli.frame.options import BACKEND, EXECUTOR, JOB_ID, JOB_IDS, JSONL
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session, now_ms
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
+from tb_cli.frame.verbs import argument, number, takes
+from tb_cli.network.executors import executor
 
 # Proofs are submitted after so many slices, so many bytes or so long, whichever comes first: what a
 # killed process has to do again.
@@ -37,45 +32,28 @@ _PROOFS_PER_COMMIT = 1000
 _BYTES_PER_COMMIT = 2**30
 _MS_PER_COMMIT = 10_000
 
-Workers = Annotated[
-    int | None, typer.Option(min=1, max=1024, help="Threads that run slices. [one per core]")
-]
-Where = Annotated[
-    str,
-    typer.Option(
-        "--executor", metavar="WHERE", help="Where slices run: threads, or dask://HOST:PORT."
-    ),
-]
-ClusterTimeout = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        max=86_400,
-        metavar="SECS",
-        help="How long to wait for a cluster to answer, or for a worker to come back.",
-    ),
-]
 
-
+@takes(JOB_IDS, BACKEND, EXECUTOR, JSONL)
 def execute(
-    ctx: typer.Context,
-    job_ids: options.JobIds,
-    backend: options.Backend = None,
-    workers: Workers = None,
-    where: Where = "threads",
-    cluster_timeout: ClusterTimeout = 30,
-    jsonl: options.Jsonl = False,
+    session: Session,
+    job_ids: list[str],
+    *,
+    backend: str | None,
+    workers: int | None,
+    where: str,
+    cluster_timeout: int,
+    jsonl: bool,
 ) -> int:
-    """Run the unproven slices of active jobs and submit their proofs.
+    """Runs the slices that are not proven yet, and submits their proofs.
 
     A run that was stopped is run again: it goes on at the first unproven slice. Ctrl-C and SIGTERM
     submit the proofs that are there; a kill loses the last ten seconds and what is under way.
     """
-    session = Session.of(ctx)
     ids = bulk.read_ids(job_ids, "job id")
     said = bulk.Report(session, len(ids), jsonl=jsonl)
+    session.open()  # What is wrong with the home is wrong with no job.
     with (
-        _executor(where, workers, cluster_timeout, backend) as pool,
+        executor(where, workers, cluster_timeout, backend) as pool,
         hashing.hasher(session, backend, here=pool is None) as hasher,
         Runner(workers, pool, hasher=hasher) as runner,
     ):
@@ -85,17 +63,13 @@ def execute(
     return said.end()
 
 
-def prove(
-    ctx: typer.Context,
-    job_id: options.JobId,
-    index: Annotated[
-        int,
-        typer.Argument(metavar="INDEX", min=0, max=AMOUNT_MAX, help="Slice number, from 0."),
-    ],
-    digest: Annotated[str, typer.Argument(metavar="HEX", help="The output, 64 hex digits.")],
-) -> None:
-    """Submit the proof of one slice that was run elsewhere."""
-    session = Session.of(ctx)
+@takes(
+    JOB_ID,
+    number("index", "INDEX", "Slice number, from 0.", least=0, most=AMOUNT_MAX),
+    argument("digest", "HEX", "The output, 64 hex digits."),
+)
+def prove(session: Session, job_id: str, index: int, digest: str) -> None:
+    """The slice was run elsewhere, and this is what came out."""
     check_id(job_id, "job id")
     proof = _digest(digest)
 
@@ -109,66 +83,6 @@ def prove(
     document["changed"] = verdict.changed
     text = f"proved slice {index} of job {job_id}" if verdict.changed else "proven before"
     emit(session, document, f"{text}: {_progress(verdict.job)}")
-
-
-def run(
-    ctx: typer.Context,
-    paths: Annotated[
-        list[str], typer.Argument(metavar="FILE…", help="Slices, job files, or - for stdin.")
-    ],
-    workload: Annotated[
-        str | None, typer.Option(help="What to run. [a job file's own, else transcode]")
-    ] = None,
-    backend: options.Backend = None,
-    workers: Workers = None,
-    where: Where = "threads",
-    cluster_timeout: ClusterTimeout = 30,
-    jsonl: options.Jsonl = False,
-) -> int:
-    """Run a workload over slice files, with no market: prints `<hex>  <path>` as b3sum does.
-
-    A FILE that ends in .json and holds a JSON object with `slices` stands for those slices, run
-    with the `workload` it names. Any other FILE is a slice itself.
-    """
-    session = Session.of(ctx)
-
-    def report(total: int) -> bulk.Report:
-        return bulk.Report(session, total, jsonl=jsonl, aside=True)
-
-    # An open store must not cross a fork; only a line of a batch has one here.
-    with (
-        _executor(where, workers, cluster_timeout, backend) as pool,
-        hashing.hasher(session, backend, here=pool is None) as hasher,
-        Runner(workers, pool, hasher=hasher, may_fork=not session.is_open) as runner,
-    ):
-        as_text = not (jsonl or session.json)
-        return sums.write(runner, workload, paths, report, as_text=as_text, color=session.color)
-
-
-@contextmanager
-def _executor(
-    where: str, workers: int | None, timeout_s: int, backend: str | None
-) -> "Iterator[Executor | None]":
-    """The executor asked for; None stands for the runner's own threads."""
-    if where == "threads":
-        yield None
-        return
-    from tb_cli.network import cluster
-
-    cluster.scheduler_address(where)
-    if workers is not None:
-        raise UsageError(
-            f"--workers {workers} is about threads, and --executor {where} runs none here",
-            hint="leave --workers out: a cluster has the workers that were started for it",
-        )
-    if backend not in (None, "auto", "cpu"):
-        raise UsageError(
-            f"--backend {backend} is about devices of this machine, and --executor {where} hashes "
-            f"on the CPUs of others",
-            hint="choose one of them",
-        )
-    with cluster.executor(where, timeout_s) as executor:
-        yield executor
 
 
 def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:

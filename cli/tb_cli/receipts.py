@@ -1,33 +1,22 @@
 """Verbs on receipts: list, show."""
 
 from itertools import chain, islice
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from compute_market.errors import NotFoundError
 from compute_market.jobs import jobs
 from compute_market.settlement import receipts, settlement
 from compute_market.store.store import Txn
-from tb_cli.frame import options
+from tb_cli.frame.options import JSONL, LIMIT
 from tb_cli.frame.render import Listing, emit, fields, note
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import argument, option, takes
 
-_PAGE = 1000
 _COLUMNS = ("seq", "job_id", "provider", "units", "quote_price", "status", "idempotency_key")
 
 
-def list_(
-    ctx: typer.Context,
-    job: Annotated[
-        str | None,
-        typer.Option(help="Only of this job.", autocompletion=options.complete_any_job),
-    ] = None,
-    limit: options.Limit = None,
-    jsonl: options.Jsonl = False,
-) -> None:
-    """List receipts in the order they were issued."""
-    session = Session.of(ctx)
+@takes(option("--job", "Only of this job.", complete="any job"), LIMIT, JSONL)
+def list_(session: Session, *, job: str | None, limit: int | None, jsonl: bool) -> None:
     listing = Listing(session, _COLUMNS, jsonl=jsonl)
     damaged = False
     found = chain.from_iterable(session.pages(_page, 0))
@@ -43,28 +32,25 @@ def list_(
         note(f"warning: damaged receipts are left out; {moved} moved to quarantine now")
 
 
-def show(
-    ctx: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="JOB|KEY", help="A job id or a key in hex.")],
-) -> None:
-    """Show the receipt of a job, or the one under an idempotency key."""
-    session = Session.of(ctx)
+@takes(argument("target", "JOB|KEY", "A job id or a key in hex."))
+def show(session: Session, target: str) -> None:
+    """The key is the receipt's idempotency key."""
     document = session.view(lambda txn: _find(txn, target))
     emit(session, document, fields(document))
 
 
-def _page(txn: Txn, after: int) -> tuple[list[dict[str, Any] | None], int | None]:
+def _page(txn: Txn, after: int, size: int) -> tuple[list[dict[str, Any] | None], int | None]:
     """A page of receipts, None for each that is damaged or in quarantine."""
     found: list[dict[str, Any] | None] = []
     last = after
-    for seq, key, receipt in receipts.page(txn, after, _PAGE):
+    for seq, key, receipt in receipts.page(txn, after, size):
         settled = settlement.of(txn, key)
         if receipt is None or settled is None:
             found.append(None)
         else:
             found.append(receipts.document(receipt, settled))
         last = seq
-    return found, last if len(found) == _PAGE else None
+    return found, last if len(found) == size else None
 
 
 def _find(txn: Txn, target: str) -> dict[str, Any]:

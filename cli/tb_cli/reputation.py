@@ -1,28 +1,19 @@
 """Verbs on scores: show."""
 
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from compute_market.errors import NotFoundError
 from compute_market.records import check_id
 from compute_market.reputation import reputation
 from compute_market.store.store import Txn
-from tb_cli.frame import options
+from tb_cli.frame.options import JSONL, LIMIT
 from tb_cli.frame.render import Listing
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import argument, takes
 
 
-def show(
-    ctx: typer.Context,
-    provider: Annotated[
-        str | None, typer.Argument(metavar="[PROVIDER]", help="Only this provider.")
-    ] = None,
-    limit: options.Limit = None,
-    jsonl: options.Jsonl = False,
-) -> None:
-    """Show the scores of providers, the best first."""
-    session = Session.of(ctx)
+@takes(argument("provider", "[PROVIDER]", "Only this provider.", required=False), LIMIT, JSONL)
+def show(session: Session, provider: str | None, *, limit: int | None, jsonl: bool) -> None:
     if provider is not None:
         check_id(provider, "provider")
 

@@ -16,14 +16,13 @@ from compute_market.errors import (
     NotFoundError,
     RefusedError,
     UsageError,
+    exit_code,
 )
 from compute_market.records import Refused, check_id
 from compute_market.store.store import Txn
 from tb_cli.frame import files
 from tb_cli.frame.render import emit, note, report, write_json, write_jsonl
 from tb_cli.frame.session import Session
-
-PARTIAL = 7
 
 Item = TypeVar("Item")
 
@@ -35,6 +34,7 @@ class Outcome(NamedTuple):
     text: str
     document: dict[str, Any]
     error: MarketError | None = None
+    is_named: bool = True  # the text says which item it is about
 
 
 class Report:
@@ -81,7 +81,7 @@ class Report:
             if outcome.error is not None and not self._single:
                 report(outcome.error, as_json)
         elif not as_json:
-            emit(self._session, None, outcome.text if self._single else _named(outcome))
+            emit(self._session, None, _line(outcome, alone=self._single))
         elif self._jsonl:
             write_jsonl(self._document(outcome))
         elif not (failed and self._single):  # The error object on stderr says it all.
@@ -102,7 +102,7 @@ class Report:
         counted = ", ".join(f"{count} {token}" for token, count in self._tokens.items())
         note(f"{len(self._names)} of {self._total} failed: {counted}")
         alike = len(self._codes) == 1 and len(self._names) == self._total
-        return self._codes.pop() if alike else PARTIAL
+        return self._codes.pop() if alike else exit_code("partial")
 
     def write_failed(self, path: str) -> None:
         """Write the names that failed, one per line, ready to be read by `-`."""
@@ -137,8 +137,8 @@ def run(
     items: list[Item],
     act: Callable[[Txn, Item], Outcome],
     *,
-    name: Callable[[Item], str] = str,
-    identity: str = "job_id",
+    id_of: Callable[[Item], str] = str,
+    id_field: str = "job_id",
     prepare: Callable[[list[Item]], None] | None = None,
     chunk: int = 1000,
     atomic: bool = False,
@@ -149,7 +149,7 @@ def run(
     """Act on every item, `chunk` of them per transaction, and print the outcomes.
 
     `act` decides before it writes, so an item that fails leaves the others alone; it is then known
-    by its `name`, in the field `identity` of its document. `prepare` does the slow work of a chunk
+    by its `id_of`, in the field `id_field` of its document. `prepare` does the slow work of a chunk
     before its transaction. With `atomic` all items share one transaction and one failure undoes
     them all; the ids that failed go to the file `failed_to`. Returns the exit code.
     """
@@ -163,10 +163,10 @@ def run(
             return act(txn, item)
         except MarketError as error:
             if txn.writes != writes:
-                message = f"{name(item)}: failed after it had written: {error}"
+                message = f"{id_of(item)}: failed after it had written: {error}"
                 raise InternalError(message) from error
             # Without its traceback, which would keep every frame of every failure alive.
-            return failed(name(item), error.with_traceback(None), identity=identity)
+            return failed(id_of(item), error.with_traceback(None), id_field=id_field)
 
     # A dry run is one transaction too: what is rolled back could not be built upon.
     size = max(1, len(items)) if atomic or session.dry_run else chunk
@@ -195,17 +195,19 @@ def failed(
     error: MarketError,
     text: str | None = None,
     *,
-    identity: str = "job_id",
+    id_field: str = "job_id",
     changed: bool = False,
 ) -> Outcome:
     """The outcome of an item that could not be acted on, or not to the end."""
-    return Outcome(name, text or error.message, {identity: name, "changed": changed}, error)
+    document = {id_field: name, "changed": changed}
+    # What is not there is named by the error that says so.
+    is_named = text is not None or isinstance(error, NotFoundError)
+    return Outcome(name, text or error.message, document, error, is_named)
 
 
-def _named(outcome: Outcome) -> str:
-    """The line of an outcome among others, where it must say which item it is about."""
-    words = (word.rstrip(":,") for word in outcome.text.split())
-    return outcome.text if outcome.name in words else f"{outcome.name}: {outcome.text}"
+def _line(outcome: Outcome, *, alone: bool) -> str:
+    """The line of an outcome. Among others it must say which item it is about."""
+    return outcome.text if alone or outcome.is_named else f"{outcome.name}: {outcome.text}"
 
 
 class _Abort(Exception):
@@ -238,11 +240,11 @@ def _undone(outcome: Outcome) -> Outcome:
     """An outcome of an atomic run that was rolled back."""
     if outcome.error is not None:
         return outcome
-    identity = next(iter(outcome.document))  # The first field of every record.
+    id_field = next(iter(outcome.document))  # The first field of every record.
     return Outcome(
         outcome.name,
         f"{outcome.name}: not changed, another item failed",
-        {identity: outcome.document[identity], "changed": False},
+        {id_field: outcome.document[id_field], "changed": False},
     )
 
 

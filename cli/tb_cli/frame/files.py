@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 
 from compute_market.errors import BusyError, UsageError
-from compute_market.text import legible
+from compute_market.text import cause_of, legible
 
 SIZE_MAX = 64 * 2**20
 # Opening a FIFO must not wait for a writer, and a terminal must not become the controlling one.
@@ -19,7 +19,7 @@ def read(path: str) -> bytes:
     try:
         data = sys.stdin.buffer.read(SIZE_MAX + 1) if path == "-" else _read_regular(path)
     except OSError as error:
-        raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        raise UsageError(f"{path}: {cause_of(error)}") from error
     if len(data) > SIZE_MAX:
         raise UsageError(f"{path}: more than {SIZE_MAX} bytes")
     return data
@@ -49,7 +49,7 @@ def replace(path: str, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             os.unlink(temporary)
-        message = f"{path}: {(error.strerror or str(error)).lower()}"
+        message = f"{path}: {cause_of(error)}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BusyError(message, hint="free some disk space and try again") from error
         raise UsageError(message) from error

@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import json
 
 from compute_market.errors import MarketError
+from compute_market.text import one_line
 from tb_cli.frame.session import Session
 
 
@@ -112,13 +113,7 @@ def report(error: MarketError, as_json: bool) -> int:
     if as_json:
         sys.stderr.write(json.encode(error.document()).decode() + "\n")
     else:
-        note(f"error[{error.token}]: {_one_line(error.message)}")
+        note(f"error[{error.token}]: {one_line(error.message)}")
         if error.hint:
-            note(f"hint: {_one_line(error.hint)}")
+            note(f"hint: {one_line(error.hint)}")
     return error.exit_code
-
-
-def _one_line(text: str) -> str:
-    """A message on one line of a terminal that it cannot command."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
