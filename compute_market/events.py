@@ -14,6 +14,8 @@ from compute_market.store.schema import EVENTS, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 
 ENTRY_EVENTS = 1000
+# What a listing shows of an event.
+COLUMNS = ("seq", "at_ms", "event", "job_id", "offer_id", "owner", "detail", "user", "command")
 # Entries looked at for the last word about a job that was never stored.
 LOOK_BACK_ENTRIES = 10_000
 
@@ -185,11 +187,13 @@ def trim(txn: Txn, before_ms: int, limit: int) -> int:
 def document(logged: Logged) -> dict[str, Any]:
     """The JSON form of an event."""
     event, asked = logged.event, logged.asked
-    found: dict[str, Any] = {"seq": logged.seq, "at_ms": logged.at_ms, "event": event.event}
-    for name in ("job_id", "offer_id", "owner"):
-        if (value := getattr(event, name)) is not None:
-            found[name] = value
-    return found | {
+    return {
+        "seq": logged.seq,
+        "at_ms": logged.at_ms,
+        "event": event.event,
+        "job_id": event.job_id,
+        "offer_id": event.offer_id,
+        "owner": event.owner,
         "detail": event.detail,
         "user": asked.user,
         "host": asked.host,

@@ -91,7 +91,8 @@ class VerbCommand(TyperCommand):
             for name, value in params.items()
             if value is not None and value is not False
         }
-        return perform(self.verb, self.function, values, settings, ctx.obj)
+        batch, arguments = ctx.obj
+        return perform(self.verb, self.function, values, settings, batch, arguments)
 
 
 def call(arguments: list[str], batch: Session | None = None) -> int:
@@ -100,7 +101,7 @@ def call(arguments: list[str], batch: Session | None = None) -> int:
     As a line of a `batch` it uses the store of that session.
     """
     try:
-        result = root().main(arguments, "tb-cli", standalone_mode=False, obj=batch)
+        result = root().main(arguments, "tb-cli", standalone_mode=False, obj=(batch, arguments))
     except typer.TyperException as error:
         ctx = getattr(error, "ctx", None)
         path = ctx.command_path if ctx is not None else "tb-cli"

@@ -8,12 +8,12 @@ from tb_cli.frame.verbs import number, takes
 
 
 def status(session: Session) -> None:
-    document = session.view(lambda txn: chain.status(txn, session.config))._asdict()
+    document = session.view(lambda txn: chain.status(txn))._asdict()
     emit(session, document, fields(document))
 
 
 @takes(number("blocks", "N", "How many blocks.", least=1, most=AMOUNT_MAX))
 def advance(session: Session, blocks: int) -> None:
     """Heights never go back."""
-    status = session.update(lambda txn: chain.advance(txn, session.config, blocks))
+    status = session.update(lambda txn: chain.advance(txn, blocks))
     emit(session, status._asdict(), f"height {status.height}, epoch {status.epoch}")

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, Literal
 
+from compute_market import events
 from compute_market.errors import (
     AlreadyDoneError,
     MarketError,
@@ -13,10 +14,12 @@ from compute_market.errors import (
     PendingError,
     RefusedError,
 )
-from compute_market.jobs import jobs, lifecycle
-from compute_market.offers import offers
-from compute_market.records import JOB_STATES, LIVE_STATES, Job, check_id
-from compute_market.store.store import Txn
+from compute_market.jobs import documents, jobs
+from compute_market.jobs.cancel import cancel as cancel_job
+from compute_market.records import JOB_STATES, LIVE_STATES, Job, capability_document, check_id
+from compute_market.store.schema import DEADLINES, JOBS
+from compute_market.store.txn import Txn
+from compute_market.text import sum_line
 from tb_cli.frame import bulk
 from tb_cli.frame.options import (
     ATOMIC,
@@ -81,7 +84,7 @@ def cancel(
 
     def act(txn: Txn, job_id: str) -> bulk.Outcome:
         try:
-            cancelled = lifecycle.cancel(txn, session.config, job_id, by)
+            cancelled = cancel_job(txn, job_id, by)
         except (NotFoundError, RefusedError) as error:
             document = {"job_id": job_id, "outcome": error.token, "changed": False}
             unknown = isinstance(error, NotFoundError)
@@ -90,7 +93,7 @@ def cancel(
         changed = cancelled.outcome == "cancelled"
         document = {"job_id": job_id, "outcome": cancelled.outcome, "changed": changed}
         if session.json and not jsonl:
-            document = jobs.document(txn, cancelled.job) | document
+            document = documents.job_document(txn, cancelled.job) | document
         done: MarketError | None = None
         if cancelled.outcome == "already_done":
             done = AlreadyDoneError(cancelled.text, hint=f"see `tb-cli compute status {job_id}`")
@@ -111,7 +114,7 @@ def cancel(
 @takes(JOB_ID)
 def status(session: Session, job_id: str) -> None:
     check_id(job_id, "job id")
-    document = session.view(lambda txn: jobs.document(txn, jobs.get(txn, job_id)))
+    document = session.view(lambda txn: documents.job_document(txn, jobs.get(txn, job_id)))
     emit(session, document, fields(document))
 
 
@@ -134,21 +137,25 @@ def list_(
     jsonl: bool,
 ) -> None:
     """Reads in short transactions, so memory stays flat with any number."""
-    asked: dict[str, Any] = {"buyer": buyer, "provider": provider, "priority": priority}
-    given = {name: value for name, value in asked.items() if value is not None}
     check_choices("--state", state, JOB_STATES)
 
     def wanted(job: Job) -> bool:
-        return (not state or job.state in state) and all(
-            getattr(job, name) == value for name, value in given.items()
+        holder = None if job.placement is None else job.placement.provider
+        return (
+            (not state or job.state in state)
+            and buyer in (None, job.buyer)
+            and provider in (None, holder)
+            and priority in (None, job.priority)
         )
 
-    def page(txn: Txn, after: bytes, size: int) -> tuple[list[dict[str, Any]], bytes | None]:
-        found, last = jobs.page(txn, after, size, wanted)
-        return [jobs.document(txn, job) for job in found], last
+    def page(
+        txn: Txn, after: bytes | None, size: int
+    ) -> tuple[list[dict[str, Any]], bytes | None]:
+        found, last = txn.page(JOBS, after, size)
+        return [documents.job_document(txn, job) for _, job in found if wanted(job)], last
 
     listing = Listing(session, _LIST_COLUMNS, jsonl=jsonl)
-    for document in islice(chain.from_iterable(session.pages(page, b"")), limit):
+    for document in islice(chain.from_iterable(session.pages(page, None)), limit):
         listing.add(document)
     listing.end()
 
@@ -159,7 +166,7 @@ def requirements(session: Session, job_id: str) -> None:
     check_id(job_id, "job id")
     job = session.view(lambda txn: jobs.find(txn, job_id))
     live = job is not None and job.state in LIVE_STATES
-    write_json(offers.capability_document(job.capability) if job is not None and live else {})
+    write_json(capability_document(job.capability) if job is not None and live else {})
 
 
 @takes(
@@ -168,7 +175,7 @@ def requirements(session: Session, job_id: str) -> None:
 )
 def wait(session: Session, job_ids: list[str], *, timeout: float | None) -> None:
     """Ends at once if they have. A time-out ends with code 10."""
-    left = bulk.read_ids(job_ids, "job id")
+    left = bulk.ids_at_once(job_ids, "job id")
     give_up = None if timeout is None else time.monotonic() + timeout
     ended: list[dict[str, Any]] = []
     while True:
@@ -189,15 +196,71 @@ def wait(session: Session, job_ids: list[str], *, timeout: float | None) -> None
         write_json(ended)
 
 
+@takes(
+    JOB_ID,
+    flag("--unproven", help="Only slices that are not proven yet."),
+    flag("--references", help="Also what each slice must give: the buyer's own view."),
+    flag("--b3sum", help="Print what `b3sum --check` takes."),
+    LIMIT,
+    JSONL,
+)
+def slices(
+    session: Session,
+    job_id: str,
+    *,
+    unproven: bool,
+    references: bool,
+    b3sum: bool,
+    limit: int | None,
+    jsonl: bool,
+) -> None:
+    """The digest of a slice is told once it is proven; before that it is what proves the work, so
+    only --references shows it.
+    """
+    check_id(job_id, "job id")
+    columns = ("index", "path", "bytes", "units", "proven_at", "digest")
+    listing = Listing(session, (*columns, "reference") if references else columns, jsonl=jsonl)
+    for document in session.view(lambda txn: _slices(txn, job_id, unproven, references, limit)):
+        if not b3sum:
+            listing.add(document)
+        elif (digest := document.get("reference") or document.get("digest")) is not None:
+            sys.stdout.write(sum_line(document["path"], digest))
+    if not b3sum:
+        listing.end()
+
+
+@takes(JOB_ID, JSONL)
+def history(session: Session, job_id: str, *, jsonl: bool) -> None:
+    """It is the log of one job, oldest first, as far back as the log goes."""
+    check_id(job_id, "job id")
+    listing = Listing(session, events.COLUMNS, jsonl=jsonl)
+    for logged in session.view(lambda txn: events.history(txn, jobs.get(txn, job_id))):
+        listing.add(events.document(logged))
+    listing.end()
+
+
+def _slices(
+    txn: Txn, job_id: str, unproven: bool, references: bool, limit: int | None
+) -> list[dict[str, Any]]:
+    job = jobs.get(txn, job_id)
+    chosen = (
+        documents.slice_document(index, entry, reference=references)
+        for index, entry in enumerate(jobs.slices(txn, job.job_id))
+        if not (unproven and entry.proven_ms is not None)
+    )
+    return list(islice(chosen, limit))
+
+
 def sweep(session: Session) -> None:
     """A job is overdue once its deadline has passed."""
     # What a dry run rolls back it would find again, so it does all at once.
-    limit = session.view(lambda txn: txn.size("deadlines")) if session.dry_run else _SWEEP_CHUNK
+    limit = session.view(lambda txn: txn.size(DEADLINES)) if session.dry_run else _SWEEP_CHUNK
     failed: list[str] = []
     while True:
         session.update(lambda txn: None, sweep_limit=limit)
-        failed += session.swept
-        if not session.swept or session.dry_run:
+        swept = session.market.due.expired.job_ids
+        failed += swept
+        if not swept or session.dry_run:
             break
     lines = [f"failed job {job_id}" for job_id in failed]
     emit(session, {"failed": failed}, [*lines, f"{len(failed)} jobs failed"])

@@ -14,7 +14,7 @@ def metrics(session: Session, textfile: str | None) -> None:
     # The client library costs more to import than most commands take.
     from compute_market import exposition
 
-    text = session.view(lambda txn: exposition.render(txn, session.config))
+    text = session.view(exposition.render)
     if textfile is None:
         sys.stdout.write(text)
         return

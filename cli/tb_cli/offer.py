@@ -1,14 +1,16 @@
 """Verbs on offers: post, list, show, withdraw."""
 
+from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any
 
 from compute_market.errors import UsageError
-from compute_market.jobs import lifecycle
+from compute_market.jobs.submit import post_offer
 from compute_market.offers import offers
 from compute_market.records import OFFER_STATES, Offer, check_id
-from compute_market.requests import OfferRequest, build, parse_many
-from compute_market.store.store import Txn
+from compute_market.requests import Document, OfferRequest, build, documents
+from compute_market.store.schema import OFFERS
+from compute_market.store.txn import Txn
 from tb_cli.frame import bulk, files
 from tb_cli.frame.options import (
     ATOMIC,
@@ -33,6 +35,7 @@ _COLUMNS = (
     "units_left",
     "units",
     "capability",
+    "shelf",
 )
 
 
@@ -72,17 +75,8 @@ def post(
     atomic: bool,
 ) -> int:
     """Options win over the fields of a file; the same offer again changes nothing."""
-    source = "options" if file is None else files.source_of(file)
-    documents = [(source, {})] if file is None else parse_many(files.read(file), source)
-    if len(documents) > 1 and "offer_id" in given:
-        raise UsageError(f"--offer-id names one offer, {source} holds {len(documents)}")
-    requests = [
-        build(with_options(document, given, capability), OfferRequest, name)
-        for name, document in documents
-    ]
-
     def act(txn: Txn, request: OfferRequest) -> bulk.Outcome:
-        posted = lifecycle.post_offer(txn, session.config, request)
+        posted = post_offer(txn, request)
         document = offers.document(posted.offer) | {
             "changed": posted.changed,
             "matched": posted.matched,
@@ -95,9 +89,8 @@ def post(
             text += f", taken by {' '.join(posted.matched)}"
         return bulk.Outcome(name, text, document)
 
-    return bulk.run(
-        session, requests, act, id_of=_id_of, id_field="offer_id", chunk=chunk, atomic=atomic
-    )
+    asked = _offers(file, given, capability)
+    return bulk.run(session, asked, act, id_field="offer_id", chunk=chunk, atomic=atomic)
 
 
 @takes(
@@ -111,16 +104,16 @@ def list_(
 ) -> None:
     check_choices("--state", state, OFFER_STATES)
 
-    def page(txn: Txn, after: bytes, size: int) -> tuple[list[Offer], bytes | None]:
-        found, last = offers.page(txn, after, size)
+    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Offer], bytes | None]:
+        found, last = txn.page(OFFERS, after, size)
         return [
             offer
-            for offer in found
+            for _, offer in found
             if (not state or offer.state in state) and provider in (None, offer.provider)
         ], last
 
     listing = Listing(session, _COLUMNS, jsonl=jsonl)
-    for offer in islice(chain.from_iterable(session.pages(page, b"")), limit):
+    for offer in islice(chain.from_iterable(session.pages(page, None)), limit):
         listing.add(offers.document(offer))
     listing.end()
 
@@ -154,5 +147,27 @@ def withdraw(
     return bulk.run(session, ids, act, id_field="offer_id", chunk=chunk, atomic=atomic, jsonl=jsonl)
 
 
-def _id_of(request: OfferRequest) -> str:
-    return request.offer_id or f"offer of {request.provider}"
+def _offers(
+    file: str | None, given: dict[str, Any], capability: dict[str, Any]
+) -> Iterator[bulk.Given[OfferRequest]]:
+    if file is None:
+        yield _offer(Document("options", {}), given, capability)
+        return
+    for number, document in enumerate(documents(files.lines(file), files.source_of(file))):
+        if number and "offer_id" in given:
+            raise UsageError("--offer-id names one offer, and more are given")
+        yield _offer(document, given, capability)
+
+
+def _offer(
+    document: Document, given: dict[str, Any], capability: dict[str, Any]
+) -> bulk.Given[OfferRequest]:
+    """One offer as it was asked for. What is wrong with it is its own outcome."""
+    try:
+        if document.error is not None:
+            raise document.error
+        fields = with_options(document.fields, given, capability)
+        request = build(fields, OfferRequest, document.source)
+    except UsageError as error:
+        return bulk.Given(document.source, None, error)
+    return bulk.Given(request.offer_id or f"offer of {request.provider}", request)

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from compute_market.errors import MarketError, UsageError
-from compute_market.text import legible
+from compute_market.text import legible, sum_line
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.tasks import Result
 from compute_market.workloads.workloads import BUILT_IN, resolve
@@ -60,7 +60,7 @@ def run(
     def report(total: int) -> "Report":
         from tb_cli.frame.bulk import Report
 
-        return Report(session, total, jsonl=jsonl, aside=True)
+        return Report(session, single=total == 1, total=total, jsonl=jsonl, aside=True)
 
     # An open store must not cross a fork; only a line of a batch has one here.
     with (
@@ -104,7 +104,7 @@ def write(
         try:
             for path, digest, length, error in _results(runner, parts, progress):
                 if error is None and as_text:
-                    lines.append(_line(path, digest.hex()))
+                    lines.append(sum_line(path, digest.hex()))
                     if len(lines) >= lines_max:
                         _print(lines)
                     continue
@@ -190,14 +190,6 @@ def _length(paths: list[str]) -> int | None:
         with suppress(OSError, ValueError):
             total += os.stat(path).st_size
     return total
-
-
-def _line(path: str, digest: str) -> str:
-    """What b3sum prints: a name with a line break or backslash is escaped and so marked."""
-    if "\\" in path or "\n" in path or "\r" in path:
-        path = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-        return f"\\{digest}  {path}\n"
-    return f"{digest}  {path}\n"
 
 
 def _now_ms() -> int:

@@ -1,16 +1,19 @@
 """Verbs on matching: queue, explain, stats, match."""
 
 import os
+from itertools import chain, islice
 from typing import Any
 
-from compute_market.admission import decisions
+from compute_market import events
 from compute_market.errors import NotFoundError
-from compute_market.jobs import jobs, lifecycle
+from compute_market.jobs import jobs
+from compute_market.jobs.submit import match_pending
 from compute_market.records import Job
-from compute_market.scheduler import matching as scheduler
+from compute_market.scheduler import outcomes
 from compute_market.scheduler import queue as run_queue
-from compute_market.settlement import settlement
-from compute_market.store.store import Txn
+from compute_market.scheduler.explain import explain as verdicts_on
+from compute_market.store.schema import PENDING
+from compute_market.store.txn import Txn
 from tb_cli.frame import files, job_files
 from tb_cli.frame.options import JSONL, LIMIT
 from tb_cli.frame.render import Listing, emit, fields, note, shown
@@ -23,23 +26,12 @@ def queue(session: Session, *, limit: int | None, jsonl: bool) -> None:
     """Those still without an offer come last."""
 
     def documents(txn: Txn) -> list[dict[str, Any]]:
-        held_back = run_queue.low_held_back(txn, session.config)
-        full = run_queue.active_jobs(txn) >= session.config.slots
         found = []
-        waiting = [*run_queue.in_order(txn, session.config), *jobs.pending_ids(txn)]
-        for place, job_id in enumerate(waiting[:limit], 1):
+        waiting = chain(run_queue.in_order(txn), jobs.pending_ids(txn))
+        for place, job_id in enumerate(islice(waiting, limit), 1):
             job = jobs.get(txn, job_id)
-            held = "slots" if full else "cap" if held_back and job.priority == "low" else None
-            found.append(
-                {
-                    "place": place,
-                    "job_id": job.job_id,
-                    "state": job.state,
-                    "priority": job.priority,
-                    "units": job.units,
-                    "held_by": "no offer" if job.state == "pending" else held,
-                }
-            )
+            held = "no offer" if job.state == "pending" else run_queue.held_by(txn, job)
+            found.append(run_queue.document(txn, job, place, held))
         return found
 
     listing = Listing(
@@ -64,15 +56,14 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
         job = jobs.find(txn, target) if draft is None else draft
         if job is None:
             raise _never_stored(txn, target)
-        real = settlement.is_real(txn, session.config)
-        verdicts = list(scheduler.explain(txn, job, real=real, offer_id=offer))
+        verdicts = list(verdicts_on(txn, job, offer_id=offer))
         totals: dict[str, int] = {}
         for verdict in verdicts:
             totals[verdict["result"]] = totals.get(verdict["result"], 0) + 1
         return {
             "job_id": job.job_id,
             "state": job.state,
-            "decision": _decision(txn, job.job_id),
+            "decision": events.decision_document(txn, job.job_id),
             "totals": totals,
             "offers": verdicts,
         }
@@ -91,7 +82,7 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
 @takes(flag("--effective", help="Only the last effective price."))
 def stats(session: Session, *, effective: bool) -> None:
     """They are the outcomes of the last 100 matches, what runs and what waits."""
-    document = session.view(scheduler.statistics)
+    document = session.view(outcomes.statistics)
     if not effective:
         emit(session, document, fields(document))
     elif document["effective_price"] is None:
@@ -104,7 +95,7 @@ def match(session: Session) -> None:
     """Pending jobs wait for an offer; they are tried in queue order."""
 
     def act(txn: Txn) -> tuple[list[str], int]:
-        return lifecycle.match_pending(txn, session.config), txn.size("pending")
+        return match_pending(txn), txn.size(PENDING)
 
     matched, pending = session.update(act)
     lines = [f"matched job {job_id}" for job_id in matched]
@@ -123,26 +114,12 @@ def _draft_from_file(target: str) -> Job | None:
     return job_files.draft_of(target)
 
 
-def _decision(txn: Txn, job_id: str) -> dict[str, Any] | None:
-    """What admission last said about a job, as far back as its log goes."""
-    last = decisions.last(txn, job_id)
-    if last is None:
-        return None
-    return {
-        "verdict": last.verdict,
-        "reason": last.reason,
-        "detail": last.detail,
-        "at": last.at_ms // 1000,
-        "units": last.units,
-        "mode": last.mode,
-    }
-
-
 def _never_stored(txn: Txn, job_id: str) -> NotFoundError:
-    last = decisions.last(txn, job_id)
+    last = events.decision_document(txn, job_id)
     if last is None:
         return NotFoundError(f"job {job_id} does not exist, and there is no such file")
     return NotFoundError(
-        f"job {job_id} does not exist: it was {last.verdict}, {last.reason}: {last.detail}",
+        f"job {job_id} does not exist: it was {last['verdict']}, {last['reason']}: "
+        f"{last.get('message', '')}",
         hint="explain takes a job file as well",
     )

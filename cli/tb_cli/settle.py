@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+from compute_market import market
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.settlement import settlement
-from compute_market.store.store import Txn
+from compute_market.settlement import modes
+from compute_market.store.txn import Txn
 from tb_cli.frame import files
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
@@ -14,7 +15,7 @@ from tb_cli.frame.verbs import option, takes
 
 def status(session: Session) -> None:
     """Receipts wait: it counts those pending, applied and failed."""
-    document = session.view(lambda txn: settlement.document(txn, session.config))
+    document = session.view(lambda txn: modes.document(txn))
     emit(session, document, fields(document))
 
 
@@ -30,38 +31,35 @@ def status(session: Session) -> None:
 )
 def arm(session: Session, *, delay_blocks: int) -> None:
     """Until then the mode behaves as dry_run."""
-    config = session.config
-    _change(session, lambda txn: bool(settlement.arm(txn, config, delay_blocks)))
+    _change(session, lambda txn: bool(modes.arm(txn, delay_blocks)))
 
 
 def cancel_arm(session: Session) -> None:
     """The mode goes from armed back to dry_run."""
-    config = session.config
-    _change(session, lambda txn: bool(settlement.cancel_arm(txn, config)))
+    _change(session, lambda txn: bool(modes.cancel_arm(txn)))
 
 
 @takes(option("--reason", "Why; kept and shown by status.", metavar="TEXT", required=True))
 def dry_run(session: Session, *, reason: str) -> None:
     """Receipts of funded jobs wait until the mode is real again."""
-    config = session.config
     files.check_text(reason, "the reason")
-    _change(session, lambda txn: settlement.to_dry_run(txn, config, reason)[1])
+    _change(session, lambda txn: modes.to_dry_run(txn, reason)[1])
 
 
 def tick(session: Session) -> None:
-    """That may be to turn real, to pay what waits, to sweep, to start jobs."""
-    before = session.snapshot(lambda txn: _money(txn, session))
-    _change(session, lambda txn: _money(txn, session) != before)
-
-
-def _money(txn: Txn, session: Session) -> tuple[str, int]:
-    return settlement.state(txn, session.config).mode, txn.size("unsettled")
+    """That may be to turn real, to pay what waits, to fail overdue jobs and to start others. Events
+    older than `log_retention_secs` leave the log, and some stored receipts are looked at.
+    """
+    session.update(market.tick)
+    due = session.market.due
+    document = session.view(modes.document) | {"changed": bool(due.text)}
+    emit(session, document, fields(document))
 
 
 def _change(session: Session, act: Callable[[Txn], bool]) -> None:
     def action(txn: Txn) -> dict[str, Any]:
         changed = act(txn)
-        return settlement.document(txn, session.config) | {"changed": changed}
+        return modes.document(txn) | {"changed": changed}
 
     document = session.update(action)
     emit(session, document, fields(document))

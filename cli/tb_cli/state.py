@@ -6,7 +6,7 @@ from typing import Any
 
 from compute_market.errors import UsageError
 from compute_market.store.schema import TABLES
-from compute_market.store.store import Txn
+from compute_market.store.txn import Txn
 from compute_market.text import cause_of
 from tb_cli.frame import files
 from tb_cli.frame.render import Listing, emit
@@ -35,7 +35,7 @@ def backup(session: Session, target: str) -> None:
     except OSError as error:
         raise UsageError(f"{target}: {cause_of(error)}") from error
     try:
-        session.store.backup(path)
+        session.market.store.backup(path)
         if os.path.exists(session.home.config):
             shutil.copyfile(session.home.config, os.path.join(target, "config.toml"))
     except BaseException:
@@ -47,7 +47,7 @@ def backup(session: Session, target: str) -> None:
 
 def stats(session: Session) -> None:
     def sizes(txn: Txn) -> list[dict[str, Any]]:
-        return [{"table": table, "entries": txn.size(table)} for table in TABLES]
+        return [{"table": table.name, "entries": txn.size(table)} for table in TABLES]
 
     listing = Listing(session, ("table", "entries"))
     for document in session.view(sizes):

@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from compute_market.errors import UsageError
-from compute_market.jobs import jobs, lifecycle
-from compute_market.records import Refused
-from compute_market.requests import DEADLINE_MAX, JobRequest, build, parse_many
-from compute_market.store.store import Txn
+from compute_market.execution import measured, paths_of
+from compute_market.jobs import documents
+from compute_market.jobs.submit import Submitted
+from compute_market.jobs.submit import submit as submit_job
+from compute_market.records import Refused, Slice
+from compute_market.requests import DEADLINE_MAX, Document, JobRequest, build
+from compute_market.requests import documents as read_documents
+from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
 from tb_cli.frame import bulk, files
-from tb_cli.frame.job_files import Prepared, measure
 from tb_cli.frame.options import (
     ATOMIC,
     CAPABILITY,
@@ -21,7 +24,7 @@ from tb_cli.frame.options import (
     amount,
     with_options,
 )
-from tb_cli.frame.session import Session
+from tb_cli.frame.session import Session, now_ms
 from tb_cli.frame.verbs import argument, flag, group, option, takes
 
 
@@ -70,30 +73,25 @@ def submit(
     """
     if "slices" in given:
         given = given | {"slices": [os.path.abspath(path) for path in given["slices"]]}
-    prepared = list(_requests(paths, given, capability))
-    if len(prepared) > 1 and "job_id" in given:
-        raise UsageError(f"--job-id names one job, {len(prepared)} are given")
 
-    def act(txn: Txn, item: Prepared) -> bulk.Outcome:
-        if item.error is not None:
-            raise item.error
-        verdict = lifecycle.submit(txn, session.config, item.request, item.inputs, wait=wait)
+    def act(txn: Txn, item: _Asked) -> bulk.Outcome:
+        job_id = item.request.job_id
+        verdict = submit_job(txn, item.request, item.inputs, wait=wait)
         if isinstance(verdict, Refused):
-            return bulk.failed(item.name, bulk.refusal(verdict), f"refused job {item.name}")
-        document = jobs.document(txn, verdict.job) | {"changed": verdict.changed}
-        return bulk.Outcome(item.name, _text(verdict), document)
+            return bulk.failed(job_id, verdict.error(), f"refused job {job_id}")
+        document = documents.job_document(txn, verdict.job) | {"changed": verdict.changed}
+        return bulk.Outcome(job_id, _text(verdict), document)
 
     with Runner() as runner:
 
-        def prepare(part: list[Prepared]) -> None:
-            for item in part:
-                measure(item, runner)
+        def prepare(item: _Asked) -> None:
+            """The slow part, outside any transaction."""
+            item.inputs[:] = measured(item.request, item.directory, runner, now_ms=now_ms())
 
         return bulk.run(
             session,
-            prepared,
+            _jobs(paths, given, capability),
             act,
-            id_of=lambda item: item.name,
             prepare=prepare,
             chunk=chunk,
             atomic=atomic,
@@ -101,42 +99,54 @@ def submit(
         )
 
 
-def _requests(
+class _Asked(NamedTuple):
+    """A job on its way in; its slices are measured later."""
+
+    request: JobRequest
+    directory: str  # what the paths of its slices are relative to
+    inputs: list[Slice]
+
+
+def _jobs(
     paths: list[str], given: dict[str, Any], capability: dict[str, Any]
-) -> Iterator[Prepared]:
+) -> Iterator[bulk.Given[_Asked]]:
     if not paths:
-        yield _request({}, given, capability, "options", "")
+        yield _job(Document("options", {}), given, capability, "")
+    count = 0
     for path in paths:
-        source = files.source_of(path)
         directory = "" if path == "-" else os.path.dirname(path)
-        for name, document in parse_many(files.read(path), source):
-            yield _request(document, given, capability, name, directory)
+        for document in read_documents(files.lines(path), files.source_of(path)):
+            count += 1
+            if count > 1 and "job_id" in given:
+                raise UsageError("--job-id names one job, and more are given")
+            yield _job(document, given, capability, directory)
 
 
-def _request(
-    document: dict[str, Any],
-    given: dict[str, Any],
-    capability: dict[str, Any],
-    source: str,
-    directory: str,
-) -> Prepared:
+def _job(
+    document: Document, given: dict[str, Any], capability: dict[str, Any], directory: str
+) -> bulk.Given[_Asked]:
+    """One job as it was asked for. What is wrong with it is its own outcome."""
+    fields = document.fields
     if "deadline_secs" in given:
-        document = {name: value for name, value in document.items() if name != "deadline"}
-    merged = with_options(document, given, capability)
-    prepared = Prepared(build(merged, JobRequest, source), directory)
-    for path in prepared.paths:
-        files.check_text(path, f"{source}: the slice")
-    return prepared
+        fields = {name: value for name, value in fields.items() if name != "deadline"}
+    try:
+        if document.error is not None:
+            raise document.error
+        request = build(with_options(fields, given, capability), JobRequest, document.source)
+        for path in paths_of(request, directory):
+            files.check_text(path, f"{document.source}: the slice")
+    except UsageError as error:
+        return bulk.Given(document.source, None, error)
+    return bulk.Given(request.job_id, _Asked(request, directory, []))
 
 
-def _text(submitted: lifecycle.Submitted) -> str:
+def _text(submitted: Submitted) -> str:
     job = submitted.job
     if not submitted.changed:
         return f"job {job.job_id} exists, unchanged: {job.state}"
     if job.state == "pending":
         return f"submitted job {job.job_id}: pending, no offer fits yet"
     units = "1 unit" if job.units == 1 else f"{job.units} units"
-    return (
-        f"submitted job {job.job_id}: {job.state}, {units} at {job.price_per_unit} "
-        f"from {job.provider}"
-    )
+    on = job.placed
+    text = f"submitted job {job.job_id}: {job.state}, {units} at {on.price_per_unit}"
+    return f"{text} from {on.provider}"

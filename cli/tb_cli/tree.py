@@ -44,6 +44,8 @@ TREE = Group(
                 "run": _apart("run:run", "Hash slice files, with no market."),
                 "status": _reads("jobs:status", "Show one job: state, progress, money."),
                 "list": _reads("jobs:list_", "List jobs by id."),
+                "slices": _reads("jobs:slices", "List the slices of a job and their proofs."),
+                "history": _reads("jobs:history", "Show what happened to a job."),
                 "queue": _reads("scheduler:queue", "List waiting jobs in starting order."),
                 "requirements": _reads(
                     "jobs:requirements", "Print the capability a live job asks for."
@@ -75,7 +77,10 @@ TREE = Group(
                 ),
                 "capacity": Group(
                     "The capacity estimate.",
-                    {"record": _creates("admission:record", "Record a capacity sample.")},
+                    {
+                        "record": _creates("admission:record", "Record a capacity sample."),
+                        "show": _reads("admission:show", "Show samples, headroom and usage."),
+                    },
                 ),
                 "sla": Group(
                     "Deadlines.",
@@ -119,6 +124,8 @@ TREE = Group(
                 ),
             },
         ),
+        "log": _reads("log:log", "Print what happened, and who asked for it."),
+        "tick": _writes("settle:tick", "Do what is due and nothing else."),
         "metrics": _reads("metrics:metrics", "Print the metrics for Prometheus."),
         "batch": _apart("batch:batch", "Run one command per line of standard input.", writes=True),
         "state": Group(

@@ -4,10 +4,9 @@ from itertools import chain, islice
 from typing import Any, Literal
 
 from compute_market.errors import UsageError
-from compute_market.jobs import jobs
 from compute_market.records import Posting, check_id
-from compute_market.settlement import ledger
-from compute_market.store.store import Txn
+from compute_market.settlement import escrow, ledger
+from compute_market.store.txn import Txn
 from tb_cli.frame.options import JSONL, LIMIT, amount
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
@@ -36,7 +35,7 @@ def withdraw(session: Session, owner: str, *, ct: int, it: int, key: str | None)
 def balance(session: Session, owner: str) -> None:
     """What is locked is in escrows and bonds of its jobs."""
     check_id(owner, "owner")
-    document = session.view(lambda txn: jobs.balance_document(txn, owner))
+    document = session.view(lambda txn: escrow.balance_document(txn, owner))
     emit(session, document, fields(document))
 
 
@@ -72,7 +71,7 @@ def _tap(
 
     def act(txn: Txn) -> dict[str, Any]:
         changed = ledger.tap(txn, event, owner, {"CT": ct, "IT": it}, key)
-        return jobs.balance_document(txn, owner) | {"changed": changed}
+        return escrow.balance_document(txn, owner) | {"changed": changed}
 
     document = session.update(act)
     verb = "deposited" if event == "deposit" else "withdrew"

@@ -6,10 +6,12 @@ Completion never fails and never prints.
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
+from typing import Any
 
 from compute_market.errors import MarketError
 from compute_market.jobs import jobs
-from compute_market.store.store import Txn
+from compute_market.store.schema import JOBS, OFFERS, Table
+from compute_market.store.txn import Txn
 from tb_cli.frame.session import Session
 
 COMPLETIONS_MAX = 200
@@ -24,7 +26,7 @@ def completions(kind: str, incomplete: str) -> list[str]:
         with Session.begin({}) as session:
             if not session.home.has_market():
                 return []
-            return sorted(session.snapshot(lambda txn: _first(find(txn, prefix))))
+            return sorted(session.view(lambda txn: _first(find(txn, prefix))))
     except MarketError:
         return []
 
@@ -35,17 +37,17 @@ def _first(found: Iterable[str]) -> list[str]:
 
 def _live_jobs(txn: Txn, prefix: bytes) -> Iterator[str]:
     """There may be millions of ended ones."""
-    for job in islice(jobs.live(txn), LIVE_JOBS_MAX):
-        if job.job_id.encode().startswith(prefix):
-            yield job.job_id
+    for job_id in islice(jobs.live_ids(txn), LIVE_JOBS_MAX):
+        if job_id.encode().startswith(prefix):
+            yield job_id
 
 
-def _keys(table: str, txn: Txn, prefix: bytes) -> Iterator[str]:
+def _keys(table: Table[Any], txn: Txn, prefix: bytes) -> Iterator[str]:
     return (key.decode() for key, _ in txn.scan(table, prefix))
 
 
 _FINDERS: dict[str, Callable[[Txn, bytes], Iterable[str]]] = {
     "job": _live_jobs,
-    "any job": partial(_keys, "jobs"),
-    "offer": partial(_keys, "offers"),
+    "any job": partial(_keys, JOBS),
+    "offer": partial(_keys, OFFERS),
 }

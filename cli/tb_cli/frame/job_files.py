@@ -4,16 +4,17 @@ import json
 import os
 from itertools import groupby
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
 from compute_market.hashing.files import open_slice
-from compute_market.records import Job, Slice
-from compute_market.requests import JobRequest, SliceList, build, parse, parse_many
-from compute_market.workloads.runner import Runner
-from compute_market.workloads.workloads import resolve
+from compute_market.requests import SliceList, build, documents, parse
 from tb_cli.frame import files
 from tb_cli.frame.session import now_ms
+
+if TYPE_CHECKING:
+    from compute_market.records import Job
 
 # A workload, and the files to run it over.
 Part = tuple[str, list[str]]
@@ -70,61 +71,21 @@ def _with_slices(path: str) -> bytes | None:
     return content if isinstance(document, dict) and "slices" in document else None
 
 
-class Prepared:
-    """A request on its way in: its slices measured and hashed, or why that failed."""
-
-    def __init__(self, request: JobRequest, directory: str) -> None:
-        self.request = request
-        entries = request.slice_requests()
-        # Slice paths are relative to the directory of the file.
-        self.paths = [os.path.abspath(os.path.join(directory, entry.path)) for entry in entries]
-        self.inputs: list[Slice] = []
-        self.error: MarketError | None = None
-
-    @property
-    def name(self) -> str:
-        return self.request.job_id
-
-
-def measure(item: Prepared, runner: Runner) -> None:
-    """Fill in path, length and reference of every slice; the slow part, outside any transaction."""
-    requests = item.request.slice_requests()
-    unknown = [
-        path for path, entry in zip(item.paths, requests, strict=True) if entry.reference is None
-    ]
-    try:
-        resolve(item.request.workload)
-        hashed = runner.run(item.request.workload, unknown, now_ms=now_ms())
-        for path, entry in zip(item.paths, requests, strict=True):
-            if entry.reference is not None:
-                item.inputs.append(Slice(path, _length(path), bytes.fromhex(entry.reference)))
-                continue
-            result = next(hashed)
-            if result.error is not None:
-                raise result.error
-            item.inputs.append(Slice(path, result.length, result.digest))
-    except MarketError as error:
-        item.error = error
-
-
-def draft_of(path: str) -> Job:
+def draft_of(path: str) -> "Job":
     """The job a file describes, for `explain`; what the file leaves out asks for nothing."""
+    from compute_market.execution import measured
     from compute_market.jobs import drafts
+    from compute_market.requests import JobRequest
+    from compute_market.workloads.runner import Runner
 
     given = {"job_id": "draft", "buyer": "draft", "max_price_per_unit": AMOUNT_MAX}
-    data = parse_many(files.read(path), path)[0][1]
-    slices = {"slices": ["-"]} if not data.get("slices") else {}
-    request = build(given | data | slices, JobRequest, path)
-    item = Prepared(request, os.path.dirname(path))
-    if not slices:
-        with Runner() as runner:
-            measure(item, runner)
-        if item.error is not None:
-            raise item.error
-    return drafts.sketch(request, item.inputs)
-
-
-def _length(path: str) -> int:
-    descriptor, status = open_slice(path)
-    os.close(descriptor)
-    return status.st_size
+    data = next(documents(files.lines(path), path))
+    if data.error is not None:
+        raise data.error
+    slices = {"slices": ["-"]} if not data.fields.get("slices") else {}
+    request = build(given | data.fields | slices, JobRequest, path)
+    if slices:
+        return drafts.sketch(request, [])
+    with Runner() as runner:
+        inputs = measured(request, os.path.dirname(path), runner, now_ms=now_ms())
+    return drafts.sketch(request, inputs)

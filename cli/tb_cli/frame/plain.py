@@ -30,7 +30,7 @@ def run(tree: Group, arguments: list[str], batch: Session | None = None) -> int 
     if os.environ.get("_TB_CLI_COMPLETE"):
         return None
     line = read(tree, arguments)
-    return None if line is None else perform(*line, batch)
+    return None if line is None else perform(*line, batch, arguments)
 
 
 def read(tree: Group, arguments: list[str]) -> Line | None:

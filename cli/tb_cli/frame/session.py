@@ -7,23 +7,27 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from compute_market.errors import BusyError, UsageError
+from compute_market.errors import UsageError
 from tb_cli.frame import home
 from tb_cli.frame.verbs import Verb, bound, parameters_of
 
 if TYPE_CHECKING:
     from compute_market.config.settings import Config
-    from compute_market.store.store import Store, Txn
+    from compute_market.market import Market
+    from compute_market.records import Asked
+    from compute_market.store.txn import Txn
 
 T = TypeVar("T")
 K = TypeVar("K")
 
+# Characters of a command line that the log keeps.
+_COMMAND_MAX = 1000
 PAGE = 1000  # records that a listing reads in one transaction
 # Pages of a listing after which the data file is mapped anew.
 _PAGES_MAPPED = 64
@@ -33,14 +37,14 @@ class _Opened:
     """What the lines of a batch have in common: each part is there once one of them needed it."""
 
     def __init__(self) -> None:
-        self.store: Store | None = None
+        self.market: Market | None = None
         self.config: Config | None = None
         self.throw_away: Any = None
 
     def close(self) -> None:
-        if self.store is not None:
-            self.store.close()
-            self.store = None
+        if self.market is not None:
+            self.market.close()
+            self.market = None
         if self.throw_away is not None:
             self.throw_away.cleanup()
 
@@ -53,12 +57,13 @@ class Session:
         settings: dict[str, Any],
         market: Literal["needed", "created", "unused"] = "needed",
         batch: "Session | None" = None,
+        command: Sequence[str] = (),
     ) -> None:
         self.json: bool = settings.get("json", False)
         self.dry_run: bool = settings.get("dry_run", False)
         self.color: bool = not settings.get("no_color") and "NO_COLOR" not in os.environ
         self.home = home.locate(settings.get("home"))
-        self.swept: list[str] = []  # overdue jobs that the last update failed first
+        self._command = command
         self._lock_timeout: float | None = settings.get("lock_timeout")
         if self._lock_timeout is not None and not 0 <= self._lock_timeout <= 86_400:
             raise UsageError(f"--lock-timeout {self._lock_timeout:g} is not 0…86400 seconds")
@@ -78,10 +83,11 @@ class Session:
         settings: dict[str, Any],
         market: Literal["needed", "created", "unused"] = "needed",
         batch: "Session | None" = None,
+        command: Sequence[str] = (),
     ) -> "Iterator[Session]":
         """A session for one command; a line of a batch uses the store and home of the batch."""
         _collect_garbage()
-        session = cls(settings, market, batch)
+        session = cls(settings, market, batch, command)
         try:
             yield session
         finally:
@@ -96,7 +102,7 @@ class Session:
 
     def configuration(self) -> "tuple[Config, dict[str, str]]":
         """The configuration and the origin of each setting."""
-        from compute_market.config import settings as config
+        from compute_market.config import files as config
         from compute_market.records import replace
         from tb_cli.frame import files
 
@@ -117,87 +123,60 @@ class Session:
     @property
     def is_open(self) -> bool:
         """Whether the store has been opened by this process."""
-        return self._opened.store is not None
+        return self._opened.market is not None
 
     @property
-    def store(self) -> "Store":
-        """The store of the home, made if there is none and the verb may; that is told.
+    def market(self) -> "Market":
+        """The market of the home, made if there is none and the verb may; that is told.
 
         Raises NotFoundError if there is none and it may not.
         """
-        if self._opened.store is None and self.open() and not self.dry_run:
+        if self._opened.market is None and self.open() and not self.dry_run:
             print(f"created a market in {self.home}", file=sys.stderr)
-        assert self._opened.store is not None
-        return self._opened.store
+        assert self._opened.market is not None
+        return self._opened.market
 
     def open(self) -> bool:
         """Open the store unless it is open, and return whether it had to be made.
 
         In a dry run one that had to be is thrown away afterwards.
         """
-        from compute_market.store.store import Store
+        from compute_market.market import Market, open_store
+        from compute_market.store.environment import Creation
 
-        if self._opened.store is not None:
+        if self._opened.market is not None:
             return False
         assert self._market != "unused", "the verb has declared that it needs no market"
         config = self.config
         is_new = not self.home.has_market()
-        self._opened.store = Store.open(
-            self._new_market() if is_new else self.home.market,
-            now_ms=now_ms(),
-            market_id=os.urandom(16),
-            sleep=_sleep,
-            lock_timeout_ms=round(config.lock_timeout_secs * 1000),
-            map_size=config.map_size_gib * 2**30,
+        home = self._new_home() if is_new else self.home.path
+        creation = Creation(now_ms(), os.urandom(16)) if is_new else None
+        store = open_store(home, config, sleep=_sleep, creation=creation)
+        self._opened.market = Market(
+            store, config, clock=now_ms, stopwatch=time.perf_counter_ns
         )
         return is_new
 
-    def update(
-        self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None, wait: bool = True
-    ) -> T:
+    def update(self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None) -> T:
         """Run one action in one transaction, after what is due; rolled back if dry.
 
-        Without `wait` the write lock is had at once or not at all.
+        What was due is told in one line. The log of cancellations follows.
         """
-        from compute_market.jobs import lifecycle
+        from compute_market.market import SWEEP_LIMIT
 
-        limit = lifecycle.SWEEP_LIMIT if sweep_limit is None else sweep_limit
-
-        def action(txn: "Txn") -> T:
-            self.swept = lifecycle.housekeeping(txn, self.config, limit)
-            return fn(txn)
-
-        result = self.store.update(
-            action,
-            now_ms=now_ms(),
-            dry_run=self.dry_run,
-            stopwatch=time.perf_counter_ns,
-            lock_timeout_ms=None if wait else 0,
-        )
+        market = self.market
+        market.asked = _asked(self._command)
+        limit = SWEEP_LIMIT if sweep_limit is None else sweep_limit
+        result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
+        if due := market.due.text:
+            print(due, file=sys.stderr)
         if not self.dry_run:
             self.follow_log()
         return result
 
     def view(self, fn: "Callable[[Txn], T]") -> T:
-        """Look at one snapshot, after what is due was done.
-
-        A reader does not wait for writers: if one is at work, what is due is left to it.
-        """
-        from compute_market.jobs import lifecycle
-
-        if not self.store.readonly and self.snapshot(
-            lambda txn: lifecycle.is_due(txn, self.config)
-        ):
-            with suppress(BusyError):
-                self.update(lambda txn: None, wait=False)
-        result = self.snapshot(fn)
-        if not self.dry_run:
-            self.follow_log()
-        return result
-
-    def snapshot(self, fn: "Callable[[Txn], T]") -> T:
-        """Look at the market as it lies, with what is due left undone."""
-        return self.store.view(fn, now_ms=now_ms())
+        """Look at one snapshot. It changes nothing, and leaves undone what is due."""
+        return self.market.view(fn)
 
     def pages(
         self, fetch: "Callable[[Txn, K, int], tuple[list[T], K | None]]", start: K
@@ -215,35 +194,31 @@ class Session:
                 return
             after = last
             if number % _PAGES_MAPPED == 0:
-                self.store.let_go()
+                self.market.store.remap()
 
     def follow_log(self) -> None:
         """Make `cancellations.log` whole; a failure is a warning, the table is the truth."""
-        from compute_market.jobs import cancellations
-
-        if self.store.readonly:
-            return
         path = self.home.cancellations
         try:
-            cancellations.follow(self.store, path, now_ms=now_ms())
+            self.market.follow_log(path)
         except OSError as error:
             print(
-                f"warning: {path}: {error.strerror}; the next command makes it whole",
+                f"warning: {path}: {error.strerror}; the next change makes it whole",
                 file=sys.stderr,
             )
 
-    def _new_market(self) -> str:
-        """Where the store is to be made."""
+    def _new_home(self) -> str:
+        """The home in which the store is to be made."""
         if self._market != "created":
             self.home.check_market()
         self.home.check()
         if not self.dry_run:
             self.home.make()
-            return self.home.market
+            return self.home.path
         import tempfile
 
         self._opened.throw_away = tempfile.TemporaryDirectory(prefix="tb-dry-run-")
-        return os.path.join(self._opened.throw_away.name, "market")
+        return str(self._opened.throw_away.name)
 
 
 def perform(
@@ -252,9 +227,13 @@ def perform(
     values: dict[str, Any],
     settings: dict[str, Any],
     batch: Session | None,
+    command: list[str],
 ) -> int:
-    """Run a verb to its exit code. Each of its parameters has a value."""
-    with Session.begin(settings, verb.market, batch) as session:
+    """Run a verb to its exit code. Each of its parameters has a value.
+
+    `command` is the line as it was given, for the log.
+    """
+    with Session.begin(settings, verb.market, batch, command) as session:
         return function(session, **bound(parameters_of(function), values)) or 0
 
 
@@ -262,6 +241,21 @@ def _from(
     fetch: "Callable[[Txn, K, int], tuple[list[T], K | None]]", after: K, page: int, txn: "Txn"
 ) -> tuple[list[T], K | None]:
     return fetch(txn, after, page)
+
+
+def _asked(command: Sequence[str]) -> "Asked":
+    """Who asks, for the log: user, host, process and command line."""
+    import pwd
+
+    from compute_market.records import Asked
+    from compute_market.text import clipped, printable
+
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    words = clipped(" ".join(map(printable, command)), _COMMAND_MAX)
+    return Asked(user, os.uname().nodename, os.getpid(), words)
 
 
 def _collect_garbage() -> None:
