@@ -38,7 +38,9 @@ def _audit(session: Session) -> int:
 
     document, violations = session.view(look)
     if (behind := session.view(cancellations.length) - len(log)) > 0:
-        note(f"warning: {session.home.cancellations} lacks {behind} bytes; the next change adds them")
+        note(
+            f"warning: {session.home.cancellations} lacks {behind} bytes; the next change adds them"
+        )
     totals = f"receipts {document['receipts']} invalid {document['invalid']}"
     emit(session, document, [*map(str, violations), totals])
     sys.stdout.flush()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from compute_market.config import settings as config
+from compute_market.config import files as config
 from tb_cli.frame.render import Listing
 from tb_cli.frame.session import Session
 

@@ -41,12 +41,12 @@ def execute(
     """
     ids = bulk.ids_at_once(job_ids, "job id")
     said = bulk.Report(session, single=len(ids) == 1, jsonl=jsonl)
-    session.open()  # What is wrong with the home is wrong with no job.
     with (
         executor(where, workers, cluster_timeout, backend) as pool,
         hashing.hasher(session, backend, here=pool is None) as hasher,
         Runner(workers, pool, hasher=hasher) as runner,
     ):
+        session.open()  # What is wrong with the home is wrong with no job.
         for job_id in ids:
             said.add(_execute_one(session, runner, job_id))
             sys.stdout.flush()

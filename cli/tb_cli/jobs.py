@@ -148,9 +148,7 @@ def list_(
             and priority in (None, job.priority)
         )
 
-    def page(
-        txn: Txn, after: bytes | None, size: int
-    ) -> tuple[list[dict[str, Any]], bytes | None]:
+    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[dict[str, Any]], bytes | None]:
         found, last = txn.page(JOBS, after, size)
         return [documents.job_document(txn, job) for _, job in found if wanted(job)], last
 

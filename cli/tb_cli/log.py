@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
@@ -42,8 +43,8 @@ def log(
     follow: bool,
     jsonl: bool,
 ) -> None:
-    """The newest comes last; --limit keeps the newest. Each event says who asked for it: user, host,
-    process and command line.
+    """The newest comes last; --limit keeps the newest. Each event says who asked for it: user,
+    host, process and command line.
     """
     check_choices("--event", event, EVENT_NAMES)
     for what, given in (("job id", job), ("offer id", offer), ("owner", owner)):
@@ -60,7 +61,7 @@ def log(
     listing = Listing(session, events.COLUMNS, jsonl=jsonl, at_once=follow)
     after = session.view(lambda txn: txn.number("event_seq")) if follow or limit is not None else 0
     if limit is None:
-        found = chain.from_iterable(_pages(session, selection))
+        found: Iterator[Logged] = chain.from_iterable(_pages(session, selection))
     else:
         found = iter(session.view(lambda txn: events.newest(txn, selection, limit)))
     for logged in found:

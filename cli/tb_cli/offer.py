@@ -75,6 +75,7 @@ def post(
     atomic: bool,
 ) -> int:
     """Options win over the fields of a file; the same offer again changes nothing."""
+
     def act(txn: Txn, request: OfferRequest) -> bulk.Outcome:
         posted = post_offer(txn, request)
         document = offers.document(posted.offer) | {

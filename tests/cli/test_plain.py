@@ -1,6 +1,7 @@
 """The plain way in: a line means there what it means to the parser, or it is left to the parser."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -32,8 +33,7 @@ VERBS = dict(verbs())
 EACH = pytest.mark.parametrize("path", VERBS, ids=" ".join)
 
 
-@pytest.fixture(scope="module")
-def parsed() -> Iterator[Callable[[Words], Line | None]]:
+def parsed(words: Words) -> Line | None:
     """What the parser makes of a line; None if that is nothing to call a verb with."""
     found: list[Line] = []
 
@@ -41,17 +41,10 @@ def parsed() -> Iterator[Callable[[Words], Line | None]]:
         found.append(Line(*line[:-1]))
         return 0
 
-    def parse(words: Words) -> Line | None:
-        found.clear()
-        try:
-            app.call(words)
-        except UsageError:
-            assert found == []
-        return found[0] if found else None
-
-    with pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, suppress(UsageError):
         patched.setattr(app, "perform", perform)
-        yield parse
+        app.call(words)
+    return found[0] if found else None
 
 
 def declared(path: Path_) -> tuple[Parameter, ...]:
@@ -116,7 +109,7 @@ def lines(path: Path_) -> st.SearchStrategy[Words]:
 @settings(max_examples=60)
 @given(data=st.data())
 def test_line_that_is_served_means_what_the_parser_takes_it_for(
-    path: Path_, parsed: Callable[[Words], Line | None], data: st.DataObject
+    path: Path_, data: st.DataObject
 ) -> None:
     words = data.draw(lines(path))
     line = plain.read(TREE, words)
@@ -139,9 +132,7 @@ def example(parameter: Parameter) -> Words:
 
 
 @EACH
-def test_line_that_gives_everything_is_served(
-    path: Path_, parsed: Callable[[Words], Line | None]
-) -> None:
+def test_line_that_gives_everything_is_served(path: Path_) -> None:
     words = [*path, *joined([example(each) for each in declared(path)])]
     line = plain.read(TREE, words)
     assert line is not None
@@ -154,9 +145,7 @@ def test_line_that_gives_everything_is_served(
 
 
 @EACH
-def test_line_with_nothing_but_what_must_be_is_served(
-    path: Path_, parsed: Callable[[Words], Line | None]
-) -> None:
+def test_line_with_nothing_but_what_must_be_is_served(path: Path_) -> None:
     must = [example(each) for each in declared(path) if each.required]
     words = [*path, *joined(must)]
     line = plain.read(TREE, words)

@@ -59,9 +59,10 @@ class Given(NamedTuple, Generic[Item]):
 class Report:
     """Prints outcomes as they come and works out the exit code.
 
-    `total` is the number of items where not every outcome is added. With `single` there is one, which ends
-    with its own code. With `aside`, failures are told on stderr as they come instead of by a line
-    among the results. Memory stays flat, but for the names that failed, kept if `keep_names`.
+    `total` is the number of items where not every outcome is added. With `single` there is one,
+    which ends with its own code. With `aside`, failures are told on stderr as they come instead of
+    by a line among the results. Memory stays flat, but for the names that failed, which are kept if
+    `keep_names`.
     """
 
     def __init__(
@@ -145,8 +146,8 @@ class Report:
 def read_ids(arguments: Iterable[str], what: str) -> Iterator[Given[str]]:
     """Ids from arguments, `-` standing for lines of stdin, which are read as they are taken.
 
-    Their order is kept, and an id that comes again within the next `SEEN_MAX` is left out; acting on
-    one twice changes nothing. A line that is no id is one that fails. Raises UsageError for an
+    Their order is kept, and an id that comes again within the next `SEEN_MAX` is left out; acting
+    on one twice changes nothing. A line that is no id is one that fails. Raises UsageError for an
     argument that is none, before anything is done.
     """
     given = list(arguments)
@@ -233,9 +234,7 @@ def run(
     return said.end()
 
 
-def _prepared(
-    given: Given[Item], prepare: Callable[[Item], None] | None
-) -> Given[Item]:
+def _prepared(given: Given[Item], prepare: Callable[[Item], None] | None) -> Given[Item]:
     if prepare is not None and given.item is not None:
         try:
             prepare(given.item)

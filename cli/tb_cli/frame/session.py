@@ -152,9 +152,7 @@ class Session:
         home = self._new_home() if is_new else self.home.path
         creation = Creation(now_ms(), os.urandom(16)) if is_new else None
         store = open_store(home, config, sleep=_sleep, creation=creation)
-        self._opened.market = Market(
-            store, config, clock=now_ms, stopwatch=time.perf_counter_ns
-        )
+        self._opened.market = Market(store, config, clock=now_ms, stopwatch=time.perf_counter_ns)
         return is_new
 
     def update(self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None) -> T:

@@ -10,7 +10,7 @@ _HINT = "a time ago (90s, 15m, 2h, 3d), a time of today (03:00), or 2026-11-27T0
 
 
 def seconds_of(text: str) -> int | None:
-    """The seconds of a duration: `90s`, `15m`, `2h`, `3d`, or digits alone. None for no duration."""
+    """Seconds of a duration: `90s`, `15m`, `2h`, `3d`, or bare digits; None for anything else."""
     unit = _SECONDS.get(text[-1:], 0)
     digits = text[:-1] if unit else text
     if not digits.isascii() or not digits.isdigit() or len(digits) > 12:
