@@ -106,7 +106,7 @@ def lines(path: Path_) -> st.SearchStrategy[Words]:
 
 
 @EACH
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_line_that_is_served_means_what_the_parser_takes_it_for(
     path: Path_, data: st.DataObject

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import BusyError, UsageError
 from tb_cli.frame import home
-from tb_cli.frame.verbs import Verb, bound, parameters_of
+from tb_cli.frame.verbs import Market, Verb, bound, parameters_of
 
 if TYPE_CHECKING:
     from compute_market.config.settings import Config
@@ -51,7 +51,7 @@ class Session:
     def __init__(
         self,
         settings: dict[str, Any],
-        market: Literal["needed", "created", "unused"] = "needed",
+        market: Market = "needed",
         batch: "Session | None" = None,
     ) -> None:
         self.json: bool = settings.get("json", False)
@@ -76,7 +76,7 @@ class Session:
     def begin(
         cls,
         settings: dict[str, Any],
-        market: Literal["needed", "created", "unused"] = "needed",
+        market: Market = "needed",
         batch: "Session | None" = None,
     ) -> "Iterator[Session]":
         """A session for one command; a line of a batch uses the store and home of the batch."""
