@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import pytest
@@ -92,6 +93,7 @@ def joined(pieces: list[Words]) -> Words:
     return [word for each in pieces for word in each]
 
 
+@cache
 def lines(path: Path_) -> st.SearchStrategy[Words]:
     """A line for a verb: what it must have, what it may have and odd ends, in any order."""
     must = [piece(each) for each in declared(path) if each.required]
