@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import UsageError
 from tb_cli.frame import home
-from tb_cli.frame.verbs import Verb, bound, parameters_of
+from tb_cli.frame.verbs import Market, Verb, bound, parameters_of
 
 if TYPE_CHECKING:
     from compute_market.config.settings import Config
@@ -55,7 +55,7 @@ class Session:
     def __init__(
         self,
         settings: dict[str, Any],
-        market: Literal["needed", "created", "unused"] = "needed",
+        market: Market = "needed",
         batch: "Session | None" = None,
         command: Sequence[str] = (),
     ) -> None:
@@ -81,7 +81,7 @@ class Session:
     def begin(
         cls,
         settings: dict[str, Any],
-        market: Literal["needed", "created", "unused"] = "needed",
+        market: Market = "needed",
         batch: "Session | None" = None,
         command: Sequence[str] = (),
     ) -> "Iterator[Session]":
