@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import UsageError
 from tb_cli.frame import home
-from tb_cli.frame.verbs import Market, Verb, bound, parameters_of
+from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 
 if TYPE_CHECKING:
     from compute_market.config.settings import Config
@@ -55,7 +55,7 @@ class Session:
     def __init__(
         self,
         settings: dict[str, Any],
-        market: Market = "needed",
+        market: NeedOfMarket = "needed",
         batch: "Session | None" = None,
         command: Sequence[str] = (),
     ) -> None:
@@ -81,7 +81,7 @@ class Session:
     def begin(
         cls,
         settings: dict[str, Any],
-        market: Market = "needed",
+        market: NeedOfMarket = "needed",
         batch: "Session | None" = None,
         command: Sequence[str] = (),
     ) -> "Iterator[Session]":

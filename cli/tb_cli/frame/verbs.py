@@ -12,7 +12,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 Kind = Literal["text", "integer", "number", "choice", "flag"]
 # Whether a home without a market is an error, is given one, or is none of the verb's business.
-Market = Literal["needed", "created", "unused"]
+NeedOfMarket = Literal["needed", "created", "unused"]
 
 
 class Parameter(NamedTuple):
@@ -40,7 +40,7 @@ class Verb(NamedTuple):
     target: str  # module:function
     help: str  # one line; the docstring of the function says what there is to say beyond it
     writes: bool = False  # has --dry-run
-    market: Market = "needed"
+    market: NeedOfMarket = "needed"
 
     def function(self) -> Callable[..., int | None]:
         module, _, name = self.target.partition(":")
