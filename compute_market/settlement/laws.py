@@ -72,6 +72,9 @@ def _receipts(txn: Txn) -> Iterator[Violation]:
         else:
             yield from _receipt(txn, seq, link.key, previous, link.digest)
         previous = link.digest
+    if count != txn.number("receipt_seq"):
+        last = txn.number("receipt_seq")
+        yield Violation("receipt_chain", "*", "no gaps", f"the last is {count}, {last} were issued")
     waiting = sum(settled.status == "pending" for settled in txn.records(SETTLEMENTS))
     yield from same_size(txn, UNSETTLED, waiting, "the status fits the receipt", "wait")
     on_chain = count - txn.size(QUARANTINE)
