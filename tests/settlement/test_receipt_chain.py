@@ -35,7 +35,7 @@ def test_chain_binds_seq_previous_link_and_bytes(market: Market) -> None:
 
 @pytest.mark.parametrize("table", [RECEIPTS, RECEIPT_CHAIN], ids=["receipts", "receipt_chain"])
 @pytest.mark.parametrize("bit", [0x01, 0x80])
-def test_audit_finds_any_flipped_byte_under_a_checksum_that_fits(
+def test_audit_finds_any_flipped_byte_under_a_fitting_checksum(
     market: Market, table: Table[Any], bit: int
 ) -> None:
     three_receipts(market)
