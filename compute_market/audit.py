@@ -23,6 +23,7 @@ from compute_market.store.schema import (
     COUNTERS,
     EVENTS,
     JOBS,
+    META,
     POSTINGS,
     QUARANTINE,
     RECEIPT_CHAIN,
@@ -164,5 +165,5 @@ LAWS: tuple[Law, ...] = (
     *admission.LAWS,
     *jobs.LAWS,
     Law(_counters, (POSTINGS, JOBS, SETTLEMENTS, QUARANTINE, COUNTERS.table)),
-    Law(_log, (EVENTS, JOBS)),
+    Law(_log, (EVENTS, JOBS, META)),
 )

@@ -10,6 +10,7 @@ from compute_market.settlement import ledger, receipts, settlement
 from compute_market.settlement.receipt_chain import GENESIS, link_digest
 from compute_market.store.schema import (
     ACCOUNTS,
+    META,
     POSTINGS,
     QUARANTINE,
     RECEIPT_CHAIN,
@@ -126,5 +127,5 @@ def _receipt(txn: Txn, seq: int, key: bytes, previous: bytes, digest: bytes) -> 
 
 LAWS = (
     Law(_accounts, (POSTINGS, ACCOUNTS.table, WALLET_POSTINGS)),
-    Law(_receipts, (RECEIPT_CHAIN, SETTLEMENTS, UNSETTLED, QUARANTINE)),
+    Law(_receipts, (RECEIPT_CHAIN, SETTLEMENTS, UNSETTLED, QUARANTINE, META)),
 )
