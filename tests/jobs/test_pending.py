@@ -12,7 +12,11 @@ def test_submit_with_wait_keeps_a_job_without_a_match(market: Market) -> None:
     found = market.submit(wait=True)
     assert (found.job.state, found.changed) == ("pending", True)
     (noted,) = market.events("job_pending")
-    assert noted.event.detail == {"reason": "capability_mismatch", "units": 1}
+    assert noted.event.detail == {
+        "reason": "capability_mismatch",
+        "units": 1,
+        "mode": "loose",
+    }
     assert market.counter("industrial_admitted_total") == 0
 
 
