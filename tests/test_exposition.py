@@ -82,6 +82,7 @@ def fill(market: Market, number: int) -> None:
         inputs = [slice_of(1)]
         for n in range(number):
             post_offer(txn, offer_request(f"prov-{n}", job_id=f"job-{n}"))
+        for n in range(number):
             needs = {"gpu": "none"} if n % 3 == 0 else {}
             request = job_request(f"job-{n}", inputs, buyer=f"buyer-{n}", capability=needs)
             submit(txn, request, inputs, wait=True)

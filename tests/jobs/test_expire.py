@@ -83,6 +83,17 @@ def test_expire_names_the_oldest_deadlines_up_to_a_limit(market: Market) -> None
     assert fail(2) == []
 
 
+def test_expire_tells_what_was_burned(real: Market) -> None:
+    real.configure(slots=2)
+    real.post(provider_bond=30, reputation=5)
+    for job_id in ("ran", "ran-too", "waited"):
+        real.submit(job_id, deadline_secs=10)
+    real.advance(11)
+    command(real)
+    assert real.opened.due.expired == (["ran", "ran-too", "waited"], 60)
+    assert real.opened.due.lines == ["3 overdue jobs failed, 60 CT of bonds burned"]
+
+
 def submit_many(market: Market, jobs: int, **fields: Any) -> None:
     """Jobs that all have the same deadline, more than one command sweeps."""
     market.configure(burst_quota_micro=10**12)
