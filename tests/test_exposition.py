@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from compute_market import exposition
 from compute_market.errors import InternalError
 from compute_market.exposition import GAUGES, check_gauges, render
+from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer, submit
 from compute_market.metrics import METRICS
 from compute_market.store.schema import Table
@@ -115,7 +116,7 @@ def test_scrape_reads_no_more_of_a_market_that_grew(
     assert few > 20
     market.advance(1)
     fill(market, 2_000)
-    assert market.view(lambda txn: exposition.jobs.backlog_units(txn)) > 1_300
+    assert market.view(jobs.backlog_units) > 1_300
     assert reads(market, monkeypatch) == few
 
 
