@@ -67,7 +67,7 @@ def run_in_shell(typed: list[str], directory: Path) -> list[str]:
     temporary.mkdir()
     shim = directory / "bin" / "tb-cli"
     shim.parent.mkdir()
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cli.entry "$@"\n')
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tb_cli.entry "$@"\n')
     shim.chmod(0o755)
     script = directory / "script.sh"
     # The status is put back so that a document may show `echo $?`.
