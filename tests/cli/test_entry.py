@@ -13,7 +13,7 @@ pytest_plugins = ("tests.support.cli",)
 # Each takes from a tenth of a start of Python to several.
 UNUSED = {
     *("typer", "rich", "prometheus_client", "pydantic", "numpy"),
-    *("typing_extensions", "inspect", "dataclasses", "platform", "threading"),
+    *("typing_extensions", "inspect", "dataclasses", "platform"),
     *("tempfile", "subprocess", "asyncio"),
 }
 
