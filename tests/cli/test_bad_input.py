@@ -666,7 +666,7 @@ def test_closed_descriptors(market: Cli, closed: str, command: str) -> None:
     """Not a pipe that nobody reads, but no stdout at all, as some supervisors start programs."""
     before = market.files()
     done = subprocess.run(
-        ["bash", "-c", f'"$0" -m cli.entry {command} {closed}', market.command()[0]],
+        ["bash", "-c", f'"$0" -m tb_cli.entry {command} {closed}', market.command()[0]],
         input="nope\n",
         capture_output=True,
         text=True,
