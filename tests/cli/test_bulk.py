@@ -23,7 +23,7 @@ def bash(cli: Cli, script: str) -> subprocess.CompletedProcess[str]:
     tools = cli.directory / "bin"
     tools.mkdir(exist_ok=True)
     program = tools / "tb-cli"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cli.entry "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tb_cli.entry "$@"\n')
     program.chmod(0o755)
     environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
     return subprocess.run(

@@ -365,7 +365,7 @@ import sys
 for name in ("numpy", "cupy", "pyopencl", "distributed", "dask"):
     sys.modules[name] = None
 sys.argv[0] = "tb-cli"
-from cli.entry import main
+from tb_cli.entry import main
 main()
 """
 

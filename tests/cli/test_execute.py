@@ -556,7 +556,7 @@ def test_run_of_stdin_that_is_closed_is_usage(cli: Cli, options: str) -> None:
     cli.slice()
 
     def run(words: str) -> tuple[int, str, str]:
-        line = f'"$0" -m cli.entry compute run{options} {words} <&-'
+        line = f'"$0" -m tb_cli.entry compute run{options} {words} <&-'
         shell = ["bash", "-c", line, cli.command()[0]]
         done = subprocess.run(shell, capture_output=True, text=True, timeout=60)
         return done.returncode, done.stdout, done.stderr
