@@ -159,8 +159,10 @@ class Store:
 
         With `dry_run` the same code runs and is always rolled back. Raises BusyError when the
         write lock is not had in time (`lock_timeout_ms`, else that of the store), or the disk or
-        the map is full; nothing is written then.
+        the map is full, and ConflictError when another market has taken the place of this one;
+        nothing is written then.
         """
+        check_identity(self.path, self._identity)
         if self.readonly:
             raise UsageError(
                 f"{self.path} is read-only", hint="give another --home, or mount it writable"

@@ -2,18 +2,22 @@
 
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from compute_market.errors import (
     BusyError,
+    ConflictError,
     IntegrityError,
+    NotFoundError,
     UsageError,
 )
 from compute_market.store.schema import (
@@ -23,7 +27,18 @@ from compute_market.store.schema import (
 )
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
-from tests.support.stores import PRELUDE, ROOT, Spawn, get, in_a_mount, open_store, put
+from tests.support.stores import (
+    PRELUDE,
+    ROOT,
+    Child,
+    Spawn,
+    contents,
+    get,
+    in_a_mount,
+    open_store,
+    open_to_look,
+    put,
+)
 
 # Every test here is over in a second or two; one that is not waits for a lock nobody gives back.
 pytestmark = pytest.mark.timeout(30)
@@ -127,6 +142,11 @@ def test_open_names_a_file_that_is_no_database(path: Path, content: bytes) -> No
     assert (path / "data.mdb").read_bytes() == content
 
 
+def _take_and_give_back(txn: Txn) -> None:
+    txn.put(HEADS, b"large", bytes(5_000))
+    txn.delete(HEADS, b"large")
+
+
 def test_open_accepts_a_file_that_lacks_pages_nobody_wrote(path: Path, store: Store) -> None:
     """Pages that a transaction takes at the end of the file and gives back are never written.
 
@@ -135,11 +155,7 @@ def test_open_accepts_a_file_that_lacks_pages_nobody_wrote(path: Path, store: St
     store.update(put(b"a", bytes(100)), now_ms=0)
     store.update(put(b"a", bytes(200)), now_ms=0)
 
-    def take_and_give_back(txn: Txn) -> None:
-        txn.put(HEADS, b"large", bytes(5_000))
-        txn.delete(HEADS, b"large")
-
-    store.update(take_and_give_back, now_ms=0)
+    store.update(_take_and_give_back, now_ms=0)
     store.close()
     reopened = open_store(path)
     assert reopened.view(get(b"a"), now_ms=0) == bytes(200)
@@ -360,3 +376,211 @@ def test_opening_a_restored_copy_on_a_full_disk_is_busy(tmp_path: Path) -> None:
     )
     assert re.match(r"busy .* \| .*free some disk space", said["full"])
     assert said["retry"] == "ok 1"
+
+
+# Who only looks.
+
+
+def test_open_to_look_where_no_market_is_makes_nothing(path: Path) -> None:
+    with pytest.raises(NotFoundError, match="no market in") as caught:
+        open_to_look(path)
+    assert "state init" in (caught.value.hint or "")
+    assert not path.exists()
+    path.mkdir()
+    with pytest.raises(NotFoundError):
+        open_to_look(path)
+    assert list(path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [0, 1, 2 * PAGE])
+def test_open_to_look_at_what_holds_nothing_leaves_it(path: Path, length: int) -> None:
+    path.mkdir()
+    (path / "data.mdb").write_bytes(bytes(length))
+    with pytest.raises(NotFoundError):
+        open_to_look(path)
+    assert contents(path) == {"data.mdb": bytes(length)}
+    (path / "write.lock").touch()
+    with pytest.raises(IntegrityError, match="there was a market"):
+        open_to_look(path)
+    assert contents(path) == {"data.mdb": bytes(length), "write.lock": b""}
+
+
+def of_a_backup(path: Path) -> None:
+    (path / "lock.mdb").unlink()
+    (path / "write.lock").unlink()
+
+
+def of_a_live_home(path: Path) -> None:
+    pass
+
+
+def shorter_than_its_header_says(path: Path) -> None:
+    store = open_store(path)
+    store.update(put(b"a", bytes(200)), now_ms=0)
+    store.update(
+        lambda txn: (txn.put(HEADS, b"l", bytes(5_000)), txn.delete(HEADS, b"l")), now_ms=0
+    )
+    store.close()
+    of_a_backup(path)
+
+
+@pytest.mark.parametrize("prepare", [of_a_live_home, of_a_backup, shorter_than_its_header_says])
+def test_looking_creates_no_file_and_changes_no_byte(
+    path: Path, store: Store, tmp_path: Path, prepare: Callable[[Path], None]
+) -> None:
+    store.update(put(b"a", bytes(100)), now_ms=0)
+    store.close()
+    prepare(path)
+    before = contents(path)
+    (tmp_path / "copy").mkdir()
+    store = open_to_look(path)
+    assert len(store.view(get(b"a"), now_ms=0) or b"") >= 100
+    assert store.verify() == []
+    store.backup(str(tmp_path / "copy"))
+    store.remap()
+    store.update(put(b"a"), now_ms=0, dry_run=True)
+    assert len(store.view(get(b"a"), now_ms=0) or b"") >= 100
+    # LMDB writes into its table of readers, of which nothing is left when they are gone.
+    assert contents(path).keys() == before.keys()
+    assert contents(path)["data.mdb"] == before["data.mdb"]
+    store.update(put(b"a"), now_ms=0)
+    assert store.view(get(b"a"), now_ms=0) == b"1"
+    assert contents(path).keys() == {"data.mdb", "lock.mdb", "write.lock"}
+    store.close()
+
+
+def test_a_writer_waits_for_who_reads_a_backup(path: Path, store: Store, spawn: Spawn) -> None:
+    """No table of readers shows them, so that a second writer would use their pages again."""
+    store.update(put(b"a", b"old" * 5_000), now_ms=0)
+    store.close()
+    of_a_backup(path)
+    reader = spawn("""
+        def look(txn):
+            say("looking"); hear()
+            return txn.get(HEADS, b"a")[:3].decode()
+        store = open_to_look()
+        say(store.view(look, now_ms=0)); hear()
+        say(store.view(look, now_ms=0))
+    """)
+    assert reader.hear() == "looking"
+    store = open_to_look(path, lock_timeout_ms=20)
+    with pytest.raises(BusyError, match="lock"):
+        store.update(put(b"a", b"new" * 5_000), now_ms=0)
+    waiter = spawn("""
+        def nap(seconds):
+            if not naps:
+                say("waiting")
+            naps.append(seconds)
+            time.sleep(seconds)
+        naps = []
+        open_store(sleep=nap).update(lambda txn: txn.put(HEADS, b"a", b"new" * 5_000), now_ms=0)
+        say("written")
+    """)
+    assert waiter.hear() == "waiting"
+    reader.tell()
+    assert reader.hear() == "old"
+    assert waiter.hear() == "written"
+    reader.tell()
+    assert reader.hear() == "looking"
+    reader.tell()
+    assert reader.hear() == "new"
+    store.close()
+
+
+def test_who_opened_a_backup_sees_whole_snapshots_of_a_market_that_came_alive(
+    path: Path, store: Store, spawn: Spawn
+) -> None:
+    def write(number: int) -> Callable[[Txn], None]:
+        def action(txn: Txn) -> None:
+            for key in range(40):
+                txn.put(HEADS, b"%d" % key, b"%d " % number * 200)
+
+        return action
+
+    store.update(write(0), now_ms=0)
+    store.close()
+    of_a_backup(path)
+    reader = spawn("""
+        store = open_to_look()
+        seen = set()
+        say("open")
+        while len(seen) < 30:
+            values = {value for _, value in store.view(lambda t: list(t.scan(HEADS)), now_ms=0)}
+            assert len(values) == 1, values
+            seen |= values
+        say("seen")
+    """)
+    assert reader.hear() == "open"
+    store = open_store(path)
+    number = 0
+    while reader.process.poll() is None:
+        number += 1
+        store.update(write(number), now_ms=0)
+    assert reader.hear() == "seen"
+    store.close()
+
+
+def test_a_backup_on_a_read_only_mount_can_be_read(tmp_path: Path) -> None:
+    said = in_a_mount(
+        tmp_path / "mount",
+        "size=1m",
+        """
+        import subprocess
+        store = open_store()
+        store.update(lambda txn: txn.put(HEADS, b"a", b"1"), now_ms=0)
+        store.close()
+        os.remove(sys.argv[1] + "/lock.mdb")
+        os.remove(sys.argv[1] + "/write.lock")
+        mount = os.path.dirname(sys.argv[1])
+        subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+        store = open_to_look()
+        attempt("view", lambda: store.view(lambda txn: txn.size(HEADS), now_ms=0))
+        attempt("verify", store.verify)
+        attempt("try", lambda: store.update(lambda txn: None, now_ms=0, dry_run=True))
+        say("files", *os.listdir(sys.argv[1]))
+        store.close()
+        attempt("create", lambda: open_store().view(lambda txn: txn.size(HEADS), now_ms=0))
+        """,
+    )
+    assert (said["view"], said["verify"], said["files"]) == ("ok 1", "ok []", "data.mdb")
+    assert said["try"].startswith("usage ")
+    assert said["create"] == "ok 1"
+
+
+# A home that is replaced by another one.
+
+
+def test_update_of_a_market_that_was_replaced_is_a_conflict(path: Path, store: Store) -> None:
+    """What it wrote would be gone with the file that it has open."""
+    store.update(put(b"a"), now_ms=0)
+    path.rename(path.with_name("before"))
+    for _ in range(2):
+        with pytest.raises(ConflictError, match="replaced"):
+            store.update(put(b"b"), now_ms=0)
+        if not path.exists():
+            shutil.copytree(path.with_name("before"), path)
+    assert store.view(get(b"b"), now_ms=0) is None
+    store.close()
+    store = open_to_look(path)
+    store.update(put(b"b"), now_ms=0)
+    store.close()
+
+
+def test_update_does_not_write_into_what_was_replaced_while_it_waited(
+    path: Path, holder: Child, spawn: Spawn
+) -> None:
+    waiter = spawn("""
+        def nap(seconds):
+            if not naps:
+                say("waiting")
+            naps.append(seconds)
+            time.sleep(seconds)
+        naps = []
+        store = open_store(sleep=nap)
+        attempt("update", lambda: store.update(lambda txn: txn.put(HEADS, b"a", b"1"), now_ms=0))
+    """)
+    assert waiter.hear() == "waiting"
+    path.rename(path.with_name("before"))
+    shutil.copytree(path.with_name("before"), path)
+    holder.tell()
+    assert waiter.hear().startswith("update conflict ")

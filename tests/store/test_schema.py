@@ -215,16 +215,20 @@ def test_audit_names_a_table_with_a_damaged_value(tmp_path: Path, table: Table[A
     market.post()
     market.submit()
     market.prove()
-    market.alone(lambda txn: txn.put(table, b"key", b"value"))
+    key, named = b"key", "b'key'"
+    if table is RECEIPTS:  # They are looked at one by one.
+        ((key, _),) = market.view(lambda txn: list(txn.scan(RECEIPTS)))
+        named = key.hex()
+    else:
+        market.alone(lambda txn: txn.put(table, key, b"value"))
     market.store.close()
-    flip(market.path, table, b"key")
+    flip(market.path, table, key)
     market.opened = market.open()
     found = market.violations()
     market.store.close()
-    (violation,) = [each for each in found if each.table == table.name and "key" in each.key]
-    if table is not RECEIPTS:
-        assert violation.law == "records decode"
-        assert "checksum" in violation.detail
+    (violation,) = [each for each in found if (each.table, each.key) == (table.name, named)]
+    assert violation.law.endswith("decode")
+    assert "checksum" in violation.detail
 
 
 def test_a_flipped_bit_stops_an_update_and_nothing_is_written(path: Path, store: Store) -> None:
