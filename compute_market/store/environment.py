@@ -23,7 +23,7 @@ from compute_market.errors import (
     NotFoundError,
     UsageError,
 )
-from compute_market.store.lock import LOCK_NAME, Turnstile, WriteLock
+from compute_market.store.lock import LOCK_NAME, Turnstile, WriteLock, nobody_writing
 from compute_market.store.schema import (
     META,
     SCHEMA_VERSION,
@@ -124,19 +124,6 @@ def write_alone(
         yield
 
 
-@contextmanager
-def nobody_writing(
-    path: str, lock_timeout_ms: int, sleep: Callable[[float], float | None]
-) -> Iterator[None]:
-    """For who reads page by page, to whom a writer at work looks like damage. Makes no file."""
-    if os.access(path, os.W_OK) and os.path.exists(_lock_of(path)):
-        with WriteLock(path, lock_timeout_ms, sleep):
-            yield
-    else:
-        with Turnstile(path, lock_timeout_ms, sleep, shared=True):
-            yield
-
-
 def open_table(env: Environment, txn: Any, name: str, *, create: bool) -> Any:
     """The handle of a table, valid within `txn`; None for one that is not there."""
     try:
@@ -214,8 +201,7 @@ def _open(path: str, map_size: int, purpose: Purpose) -> lmdb.Environment:
     return lmdb.open(
         path,
         create=purpose == "write",
-        # Opening with it would make the table of readers.
-        lock=purpose == "write" or os.access(_readers_of(path), os.W_OK),
+        lock=purpose == "write" or _has_table_of_readers(path),
         map_size=map_size,
         max_dbs=MAX_TABLES,
         max_readers=MAX_READERS,
@@ -265,6 +251,13 @@ def _is_unfinished(path: str) -> bool:
     except FileNotFoundError:
         return False
     return not header or (len(header) <= _EMPTY_BYTES and header[16:20] == _MAGIC)
+
+
+def _has_table_of_readers(path: str) -> bool:
+    """Whether there is one that can be used. Opening would make it otherwise, or lengthen one that
+    a full disk has cut short."""
+    name = _readers_of(path)
+    return os.access(name, os.W_OK) and os.stat(name).st_size >= _LOCK_FILE_BYTES
 
 
 def _allocate_lock_file(path: str) -> None:

@@ -118,6 +118,19 @@ def _holder(path: str) -> int | None:
     return None
 
 
+@contextmanager
+def nobody_writing(
+    path: str, lock_timeout_ms: int, sleep: Callable[[float], float | None]
+) -> Iterator[None]:
+    """For who reads page by page, to whom a writer at work looks like damage. Makes no file."""
+    if os.access(path, os.W_OK) and os.path.exists(os.path.join(path, LOCK_NAME)):
+        with WriteLock(path, lock_timeout_ms, sleep):
+            yield
+    else:
+        with Turnstile(path, lock_timeout_ms, sleep, shared=True):
+            yield
+
+
 class Threads:
     """A readers–writer lock: any number of threads at once, or one alone."""
 

@@ -26,7 +26,6 @@ from compute_market.store.environment import (
     copy_snapshot,
     identity_of,
     look_alone,
-    nobody_writing,
     open_environment,
     open_table,
     schema_of,
@@ -34,7 +33,7 @@ from compute_market.store.environment import (
     verify_file,
     write_alone,
 )
-from compute_market.store.lock import Threads
+from compute_market.store.lock import Threads, nobody_writing
 from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
 from compute_market.store.txn import Handles, Txn
 

@@ -378,6 +378,31 @@ def test_opening_a_restored_copy_on_a_full_disk_is_busy(tmp_path: Path) -> None:
     assert said["retry"] == "ok 1"
 
 
+def test_a_store_that_cannot_be_written_for_want_of_room_can_still_be_viewed(
+    tmp_path: Path,
+) -> None:
+    said = in_a_mount(
+        tmp_path / "mount",
+        "size=1m",
+        textwrap.dedent(FULL_DISK)
+        + textwrap.dedent("""
+        store = open_store()
+        store.update(lambda txn: txn.put(HEADS, b"kept", b"1"), now_ms=0)
+        store.close()
+        os.remove(sys.argv[1] + "/lock.mdb")
+        fill(0)
+        store = open_to_look()
+        attempt("full", lambda: store.update(grow, now_ms=0))
+        attempt("after", lambda: store.view(size, now_ms=0))
+        os.remove(mount + "/filler")
+        attempt("retry", lambda: store.update(grow, now_ms=0))
+        attempt("end", lambda: store.view(size, now_ms=0))
+        """),
+    )
+    assert re.match(r"busy .* \| .*free some disk space", said["full"])
+    assert (said["after"], said["retry"], said["end"]) == ("ok 1", "ok None", "ok 21")
+
+
 # Who only looks.
 
 

@@ -22,7 +22,7 @@ from compute_market.store.schema import (
 )
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
-from tests.support.stores import Child, Spawn, get, open_store, put
+from tests.support.stores import Child, Spawn, get, open_store, open_to_look, put
 
 # Every test here is over in a second or two; one that is not waits for a lock nobody gives back.
 pytestmark = pytest.mark.timeout(30)
@@ -297,6 +297,96 @@ def test_threads_take_turns_to_update(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert store.view(lambda txn: txn.number("updates"), now_ms=0) == 60
+
+
+def beside_a_view(store: Store, act: Callable[[], object]) -> list[object]:
+    """What a view reads before and after another thread does something that must not disturb it."""
+    seen: list[object] = []
+    begun = threading.Event()
+
+    def other() -> None:
+        begun.wait(5)
+        seen.append(act())
+
+    def look(txn: Txn) -> None:
+        seen.append(txn.get(HEADS, b"a"))
+        begun.set()
+        thread.join(0.3)  # It may have to wait for the end of this view.
+        seen.append([value for _, value in txn.scan(HEADS)])
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    store.view(look, now_ms=0)
+    thread.join()
+    return seen
+
+
+def test_first_update_leaves_the_view_of_another_thread_alone(path: Path, store: Store) -> None:
+    """It opens the environment anew, as a writer."""
+    store.update(put(b"a"), now_ms=0)
+    store.close()
+    store = open_to_look(path)
+    seen = beside_a_view(store, lambda: store.update(put(b"b", b"2"), now_ms=0))
+    assert seen == [b"1", [b"1"], None]
+    assert store.view(get(b"b"), now_ms=0) == b"2"
+    store.close()
+
+
+def test_remap_leaves_the_view_of_another_thread_alone(store: Store) -> None:
+    store.update(put(b"a"), now_ms=0)
+    assert beside_a_view(store, store.remap) == [b"1", [b"1"], None]
+    assert store.view(get(b"a"), now_ms=0) == b"1"
+
+
+def test_growth_is_adopted_when_no_other_thread_reads(path: Path, spawn: Spawn) -> None:
+    """Pages that are being read would be unmapped."""
+    store = open_store(path, map_size=2**20)
+    store.update(put(b"a"), now_ms=0)
+
+    def grow_and_view() -> int:
+        child = spawn("""
+            store = open_store(map_size=2**30)
+            store.update(
+                lambda txn: [txn.put(META, b"%d" % i, bytes(10_000)) for i in range(300)], now_ms=0
+            )
+        """)
+        assert child.process.wait() == 0
+        return store.view(lambda txn: txn.size(META), now_ms=0)
+
+    first, second, size = beside_a_view(store, grow_and_view)
+    assert (first, second) == (b"1", [b"1"])
+    assert isinstance(size, int)
+    assert size > 300
+    store.update(put(b"b"), now_ms=0)
+    store.close()
+
+
+def test_a_transaction_within_another_one_fails_instead_of_waiting_for_itself(path: Path) -> None:
+    store = open_store(path)
+    with pytest.raises(InternalError, match="within another"):
+        store.view(lambda _: store.view(get(b"a"), now_ms=0), now_ms=0)
+    with pytest.raises(InternalError, match="within another"):
+        store.view(lambda _: store.update(put(b"a"), now_ms=0), now_ms=0)
+    store.update(put(b"a"), now_ms=0)
+    assert store.view(get(b"a"), now_ms=0) == b"1"
+    store.close()
+
+
+@pytest.mark.parametrize("opening", [open_store, open_to_look])
+def test_a_first_update_in_a_dry_run_leaves_a_store_that_works(
+    path: Path, store: Store, opening: Callable[[Path], Store]
+) -> None:
+    store.close()
+    store = opening(path)
+    for _ in range(2):
+        store.update(
+            lambda txn: (txn.put(HEADS, b"a"), txn.put(BOOK, b"b")), now_ms=0, dry_run=True
+        )
+        assert store.view(lambda txn: (txn.size(BOOK), txn.size(HEADS)), now_ms=0) == (0, 0)
+    store.update(put(b"a", b"book", BOOK), now_ms=0)
+    found = store.view(lambda txn: (txn.get(HEADS, b"a"), txn.get(BOOK, b"a")), now_ms=0)
+    assert found == (None, b"book")
+    store.close()
 
 
 def test_backup_holds_one_snapshot_for_its_owner_only(
