@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from msgspec import Struct
 from msgspec.structs import replace as replace
 
+from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import RefusedError, UsageError
 
 Token = Literal["CT", "IT"]
@@ -70,6 +71,7 @@ MATCH_RESULTS = (
     "bond_unfunded",
 )
 
+OUTPUT_BYTES = 32
 ID_LENGTH_MAX = 128
 _ID_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _ID_REST = _ID_FIRST | frozenset(".:@+-")
@@ -92,6 +94,20 @@ def check_id(text: str, what: str) -> str:
         return text
     bad = text[0] if text[0] not in _ID_FIRST else next(c for c in text if c not in _ID_REST)
     raise UsageError(f"{what} {text!a} has the character {bad!a}", hint=_ID_HINT)
+
+
+def check_number(value: Any, what: str) -> int:
+    """Return `value`, or raise UsageError unless it is an integer from 0 to 2^63−1."""
+    if type(value) is int and 0 <= value <= AMOUNT_MAX:
+        return value
+    raise UsageError(f"{what} is not a whole number within 0…{AMOUNT_MAX}")
+
+
+def check_output(value: Any) -> bytes:
+    """Return `value`, or raise UsageError unless it can be what a slice was run to."""
+    if isinstance(value, bytes) and len(value) == OUTPUT_BYTES:
+        return value
+    raise UsageError(f"the output of a slice is {OUTPUT_BYTES} bytes")
 
 
 _ID_HINT = "ids are letters, digits and _ . : @ + - , and begin with a letter, a digit or _"
