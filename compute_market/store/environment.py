@@ -9,7 +9,7 @@ snapshot, since what it takes away in one transaction is only used again by the 
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final, Literal, NamedTuple
 
 import lmdb
@@ -96,32 +96,27 @@ def open_environment(
     return env
 
 
-@contextmanager
 def look_alone(
     path: str,
     env: Environment,
     lock_timeout_ms: int,
     sleep: Callable[[float], float | None],
-) -> Iterator[None]:
-    """Keep writers away for as long as a look takes that LMDB's table of readers does not show."""
+) -> AbstractContextManager[None]:
+    """Keeps writers away for as long as a look takes that LMDB's table of readers does not show."""
     if env.flags()["lock"]:
-        yield
-    else:
-        with Turnstile(path, lock_timeout_ms, sleep, shared=True):
-            yield
+        return nullcontext()
+    return Turnstile(path, lock_timeout_ms, sleep, shared=True)
 
 
-@contextmanager
 def write_alone(
     path: str,
     env: Environment,
     lock_timeout_ms: int,
     sleep: Callable[[float], float | None],
-) -> Iterator[None]:
-    """Hold the write lock; without a lock file, for a `try`, the turnstile before it."""
+) -> AbstractContextManager[None]:
+    """The write lock; without a lock file, for a `try`, the turnstile before it."""
     lock = WriteLock if env.flags()["lock"] else Turnstile
-    with lock(path, lock_timeout_ms, sleep):
-        yield
+    return lock(path, lock_timeout_ms, sleep)
 
 
 def open_table(env: Environment, txn: Any, name: str, *, create: bool) -> Any:
@@ -152,7 +147,7 @@ def copy_snapshot(env: Environment, path: str) -> None:
 def begin(env: Environment, *, write: bool) -> Any:
     """Begin a transaction; a writer holds the write lock.
 
-    None when a process with a larger map has outgrown the map of this one; see `begin_grown`.
+    None when a process with a larger map has outgrown the map of this one; see `begin_alone`.
     """
     try:
         return env.begin(write=write)
@@ -160,11 +155,13 @@ def begin(env: Environment, *, write: bool) -> Any:
         return None
 
 
-def begin_grown(env: Environment, *, write: bool) -> Any:
-    """Map as much as others do, then begin a transaction. There must be no other in this process:
-    what it has read would be unmapped."""
-    env.set_mapsize(0)
-    return env.begin(write=write)
+def begin_alone(env: Environment, *, write: bool) -> Any:
+    """Begin the only transaction of this process, with a map as large as that of others."""
+    txn = begin(env, write=write)
+    if txn is None:
+        env.set_mapsize(0)  # It adopts their size.
+        txn = env.begin(write=write)
+    return txn
 
 
 def identity_of(path: str) -> tuple[int, int] | None:
@@ -180,8 +177,8 @@ def check_identity(path: str, identity: tuple[int, int] | None) -> None:
     """Raises ConflictError when the data file is not the one that was opened."""
     if identity_of(path) != identity:
         raise ConflictError(
-            f"the market in {path} was replaced by another one meanwhile",
-            hint="run it again to have it done there",
+            f"the market in {path} was moved away or replaced meanwhile",
+            hint="run it again on what is there now",
         )
 
 

@@ -10,7 +10,7 @@ is only viewed gets no file, no byte and no lock of its own.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from compute_market.config.settings import DEFAULTS, Config
@@ -21,7 +21,7 @@ from compute_market.store.environment import (
     Environment,
     Purpose,
     begin,
-    begin_grown,
+    begin_alone,
     check_identity,
     copy_snapshot,
     identity_of,
@@ -161,8 +161,8 @@ class Store:
         the map is full, and ConflictError when another market has taken the place of this one;
         nothing is written then.
         """
-        check_identity(self.path, self._identity)
         if self.readonly:
+            check_identity(self.path, self._identity)
             raise UsageError(
                 f"{self.path} is read-only", hint="give another --home, or mount it writable"
             )
@@ -285,14 +285,14 @@ class Store:
         Handles are numbers: two transactions of one process that open tables at the same time can
         be given the same number for different tables.
         """
-        with ExitStack() as held:
-            held.enter_context(self._threads.shared())
-            if self._handles is None:
-                held.close()
-                held.enter_context(self._threads.alone())
-            txn = begin(self._env, write=write)
-            if txn is None:
-                held.close()
-                held.enter_context(self._threads.alone())
-                txn = begin_grown(self._env, write=write)
+        if self._handles is not None:
+            with self._threads.shared():
+                # None when another thread has let go of the handles, or another process has
+                # outgrown the map: what others are reading is not to be unmapped.
+                txn = begin(self._env, write=write) if self._handles is not None else None
+                if txn is not None:
+                    yield txn, self._handles
+                    return
+        with self._threads.alone():
+            txn = begin_alone(self._env, write=write)
             yield txn, self._handles or _Handles(self._env, txn, create=write)
