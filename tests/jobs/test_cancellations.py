@@ -212,13 +212,19 @@ def test_concurrent_followers_write_each_line_once(market: Market, log: Path) ->
 
 @pytest.mark.parametrize(
     "content",
-    [b"", TEXT[:-1], TEXT[14:], TEXT.replace(b"job-a", b"job-x"), TEXT + b"x\n"],
-    ids=["missing", "cut", "without its first line", "edited", "longer"],
+    [TEXT[14:], TEXT.replace(b"job-a", b"job-x"), TEXT + b"x\n", TEXT[:-1] + b" "],
+    ids=["without its first line", "edited", "longer", "edited at its end"],
 )
 def test_audit_finds_a_log_that_differs(cancelled: Market, content: bytes) -> None:
     (found,) = cancelled.view(lambda txn: list(audit.log_violations(txn, content)))
     assert (found.table, found.law) == ("cancellations.log", "the log is the text of the table")
 
 
-def test_audit_finds_nothing_wrong_with_a_complete_log(cancelled: Market) -> None:
+@pytest.mark.parametrize("length", range(0, len(TEXT) + 1, 7))
+def test_audit_finds_nothing_wrong_with_a_log_as_far_as_it_goes(
+    cancelled: Market, length: int
+) -> None:
+    """The next change makes it whole."""
+    log = TEXT[:length]
+    assert cancelled.view(lambda txn: list(audit.log_violations(txn, log))) == []
     assert cancelled.view(lambda txn: list(audit.log_violations(txn, TEXT))) == []
