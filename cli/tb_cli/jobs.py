@@ -254,14 +254,19 @@ def sweep(session: Session) -> None:
     # What a dry run rolls back it would find again, so it does all at once.
     limit = session.view(lambda txn: txn.size(DEADLINES)) if session.dry_run else _SWEEP_CHUNK
     failed: list[str] = []
+    burned_ct = 0
     while True:
         session.update(lambda txn: None, sweep_limit=limit)
-        swept = session.market.due.expired.job_ids
-        failed += swept
-        if not swept or session.dry_run:
+        swept = session.market.due.expired
+        failed += swept.job_ids
+        burned_ct += swept.burned_ct
+        if not swept.job_ids or session.dry_run:
             break
     lines = [f"failed job {job_id}" for job_id in failed]
-    emit(session, {"failed": failed}, [*lines, f"{len(failed)} jobs failed"])
+    total = "1 job failed" if len(failed) == 1 else f"{len(failed)} jobs failed"
+    if burned_ct:
+        total += f", {burned_ct} CT of bonds burned"
+    emit(session, {"failed": failed, "burned_ct": burned_ct}, [*lines, total])
 
 
 def _jobs(txn: Txn, job_ids: list[str]) -> list[Job]:

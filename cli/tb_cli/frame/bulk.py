@@ -253,8 +253,10 @@ def failed(
 ) -> Outcome:
     """The outcome of an item that could not be acted on, or not to the end."""
     document = {id_field: name, "changed": changed}
-    # What is not there is named by the error that says so.
-    is_named = text is not None or isinstance(error, NotFoundError)
+    # What is not there is named by the error that says so, and so is a line that is wrong.
+    is_named = (
+        text is not None or isinstance(error, NotFoundError) or error.message.startswith(name)
+    )
     return Outcome(name, text or error.message, document, error, is_named)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compute_market.amounts import AMOUNT_MAX
+from compute_market.backends import BACKENDS
 from compute_market.errors import UsageError
 from tb_cli.frame.verbs import Parameter, argument, flag, group, option
 
@@ -28,10 +29,9 @@ PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal
 CHUNK = option(
     "--chunk", "Items per transaction.", kind="integer", least=1, most=100_000, default=1000
 )
-BACKENDS = ("auto", "cpu", "cuda", "opencl")
 BACKEND = option(
     "--backend",
-    "Where to hash: auto, cpu, cuda or opencl. [the setting `backend`]",
+    f"Where to hash: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}. [the setting `backend`]",
     choices=BACKENDS,
 )
 EXECUTOR = (
