@@ -14,10 +14,10 @@ from compute_market.store.txn import Txn
 from tb_cli.frame import bulk, files
 from tb_cli.frame.options import (
     ATOMIC,
-    CAPABILITY,
     CHUNK,
     JSONL,
     LIMIT,
+    OFFERED,
     amount,
     check_choices,
     with_options,
@@ -51,7 +51,7 @@ _COLUMNS = (
         amount("--bond", "CT locked per job taken. [1]", name="provider_bond"),
         amount("--consumer-bond", "Least CT bond of the buyer. [1]"),
     ),
-    CAPABILITY,
+    OFFERED,
     group(
         "given",
         option("--reputation", "Advertised first score of a new provider. [0]", kind="integer"),
@@ -103,6 +103,9 @@ def post(
 def list_(
     session: Session, *, state: list[str], provider: str | None, limit: int | None, jsonl: bool
 ) -> None:
+    """The shelf says what keeps an open offer from being taken: `barred` is bad standing, and
+    `unfunded` a provider who cannot pay its bond, which matters once money moves.
+    """
     check_choices("--state", state, OFFER_STATES)
 
     def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Offer], bytes | None]:

@@ -82,7 +82,7 @@ class Report:
         self._codes: set[int] = set()
         self._session = session
         self._total = total
-        self._count = 0
+        self.count = 0
         self._failed = 0
         self._single = single
         self._jsonl = jsonl
@@ -95,7 +95,7 @@ class Report:
         return outcome.error is not None and not ignored
 
     def add(self, outcome: Outcome) -> None:
-        self._count += 1
+        self.count += 1
         failed = self.is_failure(outcome)
         if failed and outcome.error is not None:
             self._failed += 1
@@ -127,7 +127,7 @@ class Report:
         if self._single:
             return report(self._first, self._session.json or self._jsonl)
         counted = ", ".join(f"{count} {token}" for token, count in self._tokens.items())
-        total = self._count if self._total is None else self._total
+        total = self.count if self._total is None else self._total
         note(f"{self._failed} of {total} failed: {counted}")
         alike = len(self._codes) == 1 and self._failed == total
         return self._codes.pop() if alike else exit_code("partial")
@@ -222,7 +222,7 @@ def run(
         ignore_not_found=ignore_not_found,
         keep_names=failed_to is not None,
     )
-    rest = chain(ahead, source)
+    rest = _kept_up(chain(ahead, source), said)
     # A dry run is one transaction too: what is rolled back could not be built upon.
     size = None if atomic or session.dry_run else chunk
     while part := [_prepared(each, prepare) for each in islice(rest, size)]:
@@ -232,6 +232,16 @@ def run(
     if failed_to is not None and not session.dry_run:
         said.write_failed(failed_to)
     return said.end()
+
+
+def _kept_up(items: Iterable[Given[Item]], said: Report) -> Iterator[Given[Item]]:
+    """The items. What stops the reading of them is one more that fails, once any was acted on."""
+    try:
+        yield from items
+    except MarketError as error:
+        if not said.count:
+            raise
+        yield Given("input", None, error)
 
 
 def _prepared(given: Given[Item], prepare: Callable[[Item], None] | None) -> Given[Item]:

@@ -59,6 +59,8 @@ def shown(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, dict):
         return " ".join(f"{key}={shown(inner)}" for key, inner in value.items()) or "-"
+    if isinstance(value, (list, tuple)):
+        return "|".join(map(shown, value)) or "-"
     return str(value)
 
 
