@@ -11,7 +11,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from compute_market.store.store import TABLES
+from compute_market.store.schema import META, TABLES
 from tests.support.cli import HELLO, Cli, Done
 
 pytest_plugins = ("tests.support.cli",)
@@ -612,14 +612,16 @@ def test_store_of_a_newer_schema(market: Cli) -> None:
     market.audited = False
     env = lmdb.open(str(market.home / "market"), max_dbs=64, map_size=2**30)
     with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
-        txn.put(b"schema", bytes([99]))
+        txn.put(b"schema", META.sealed(b"schema", bytes([99])))
     env.close()
     before = market.files()
     for command in (("compute", "list"), ("compute", "cancel", "j1"), ("metrics",)):
         done = market(*command)
         assert (done.code, done.out) == (9, "")
         first, hint = done.err.splitlines()
-        assert first.startswith(f"error[integrity]: {market.home}/market was written with schema 99")
+        assert first.startswith(
+            f"error[integrity]: {market.home}/market was written with schema 99"
+        )
         assert hint.startswith("hint: ")
     assert market.files() == before
 
