@@ -212,8 +212,8 @@ def slices(
     limit: int | None,
     jsonl: bool,
 ) -> None:
-    """The digest of a slice is told once it is proven; before that it is what proves the work, so
-    only --references shows it.
+    """The digest of a slice is told once it is proven. Before that it is what proves the work: the
+    buyer, who knows it, asks for it with --references.
     """
     check_id(job_id, "job id")
     columns = ("index", "path", "bytes", "units", "proven_at", "digest")

@@ -169,7 +169,7 @@ class Session:
         result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
         due = market.due if sweep_limit is None else market.due._replace(expired=Due().expired)
         if due.text:
-            print(due.text, file=sys.stderr)
+            print(f"dry_run: {due.text}" if self.dry_run else due.text, file=sys.stderr)
         if not self.dry_run:
             self.follow_log()
         return result
