@@ -264,18 +264,10 @@ def test_admission_refusal_says_when_it_would_pass(cli: Cli) -> None:
     assert cli.submit("late", slices=big)["state"] == "active"
 
 
-def sparse(cli: Cli, units: int) -> dict[str, Any]:
-    """A slice of so many units that takes no time to hash and no room."""
-    path = cli.directory / f"{units}.slice"
-    with path.open("wb") as file:
-        file.truncate(units * MIB)
-    return {"path": str(path), "reference": HELLO}
-
-
 def test_demand_over_what_the_market_does_in_a_minute_is_a_capacity_refusal(cli: Cli) -> None:
     cli.ok("compute-market", "capacity", "record", "0")  # with the seed of 100: 50
     cli.post(units=9000)
-    done = cli("compute", "submit", job_file(cli, slices=[sparse(cli, 3001)]), "--json")
+    done = cli("compute", "submit", job_file(cli, slices=[cli.sparse(3001)]), "--json")
     assert (done.code, done.error["reason"]) == (5, "capacity")
     assert done.error["message"] == "the job needs 3001 units, the market does 3000 in 60 s"
     assert done.error["hint"].startswith("split it into jobs of at most 3000 units")
@@ -290,7 +282,7 @@ def test_demand_over_the_headroom_is_a_capacity_refusal_that_passes(
     cli.ok("compute-market", "capacity", "record", "0")
     cli.post(units=9000)
     first, second = (
-        job_file(cli, f"{job_id}.json", job_id=job_id, buyer=job_id, slices=[sparse(cli, units)])
+        job_file(cli, f"{job_id}.json", job_id=job_id, buyer=job_id, slices=[cli.sparse(units)])
         for job_id, units in (("j1", 2000), ("j2", 1001))
     )
     cli.ok("compute", "submit", first)
