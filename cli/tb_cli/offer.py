@@ -37,6 +37,7 @@ _COLUMNS = (
     "capability",
     "shelf",
 )
+_TABLE = (*_COLUMNS[:2], "shelf", *_COLUMNS[2:-1])
 
 
 @takes(
@@ -116,7 +117,7 @@ def list_(
             if (not state or offer.state in state) and provider in (None, offer.provider)
         ], last
 
-    listing = Listing(session, _COLUMNS, jsonl=jsonl)
+    listing = Listing(session, _COLUMNS, table=_TABLE, jsonl=jsonl)
     for offer in islice(chain.from_iterable(session.pages(page, None)), limit):
         listing.add(offers.document(offer))
     listing.end()

@@ -23,6 +23,7 @@ import pytest
 
 from compute_market import audit
 from compute_market.config.settings import SETTINGS
+from compute_market.market import Market
 from compute_market.records import Violation
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
@@ -227,6 +228,11 @@ class Cli:
             return store.view(fn, now_ms=self.now_ms)
         finally:
             store.close()
+
+    def update(self, fn: Callable[[Txn], T]) -> T:
+        """Do what no command does yet."""
+        with Market.open(str(self.home), clock=lambda: self.now_ms, sleep=time.sleep) as market:
+            return market.update(fn)
 
     def job(self, job_id: str = "j1") -> dict[str, Any]:
         found: dict[str, Any] = self.document("compute", "status", job_id)
