@@ -77,8 +77,8 @@ def transfer(
         raise InternalError(f"transfer of {amount} {token} from {debit} to {credit}")
     if debit != SUPPLY:
         require(txn, debit, token, amount)
-    left = balance(txn, debit, token) - amount
-    reached = balance(txn, credit, token) + amount
+    before = {account: balance(txn, account, token) for account in (debit, credit)}
+    left, reached = before[debit] - amount, before[credit] + amount
     if max(reached, -left) > AMOUNT_MAX:
         raise RefusedError(
             f"{credit} would hold {reached} {token}, more than {AMOUNT_MAX}", reason="overflow"
@@ -91,7 +91,7 @@ def transfer(
             owner = account[len(_WALLET) :]
             txn.put(WALLET_POSTINGS, id_prefix(owner) + pack_u64(seq))
             if token == "CT":
-                txn.touched.setdefault(owner, balance(txn, account, token))
+                txn.touched.setdefault(owner, before[account])
         txn.add(ACCOUNTS, _key(account, token), by)
 
 
