@@ -16,7 +16,7 @@ of the class → order, class.
 """
 
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush, merge
+from heapq import heappop, heappush, merge
 from operator import ge
 from typing import NamedTuple
 
@@ -37,7 +37,8 @@ _SHELVES: dict[Shelf, bytes] = {
 _ORDER = 12 + 8  # exact price, age
 _PRICE = 12
 _DEPTH = 7  # bytes of a class
-_MULTIPLIER = 5  # which of them is that of the multiplier
+_LEVELS = tuple(bytes((depth,)) for depth in range(_DEPTH + 1))  # as keys name them
+_MULTIPLIER = 4  # which of them is that of the multiplier
 _MULTIPLIER_STEPS = 10
 _BYTE_MAX = 255
 _FINE_BITS = 20
@@ -129,13 +130,13 @@ def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes
 
 def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
     """The floor of a job; without `terms` (price and bond) or `units` those do not count."""
-    least = (
-        *_sizes(job.capability),
-        _BYTE_MAX - _size(job.consumer_bond, _TERM_BITS) if terms else 0,
-        0,
-        _units_step(job.units) if units else 0,
+    least = _class(
+        job.capability,
+        units=_units_step(job.units) if units else 0,
+        bond=_BYTE_MAX - _size(job.consumer_bond, _TERM_BITS) if terms else 0,
+        multiplier=0,
     )
-    return Floor(bytes(least), job.max_price_per_unit if terms else None)
+    return Floor(least, job.max_price_per_unit if terms else None)
 
 
 def entries_of(offer: Offer, place: Place) -> Iterator[bytes]:
@@ -162,9 +163,8 @@ def least_below(txn: Txn, prefix: bytes, path: bytes) -> bytes | None:
 
 
 def _walk_family(txn: Txn, prefix: bytes, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
-    # What is to be looked at next: a node by its path, and what comes first below it.
-    open_ = _nodes_below(txn, prefix, b"", floor)
-    heapify(open_)
+    # What is to be looked at next: what comes first below a node, and the path to the node.
+    open_ = [(b"", b"")]
     last = b""
     while open_:
         least, path = heappop(open_)
@@ -172,21 +172,20 @@ def _walk_family(txn: Txn, prefix: bytes, floor: Floor) -> Iterator[tuple[bytes,
         if order != last and _reaches(group, order, floor):
             yield order, txn.get(BOOK, prefix + group + order) or b""
             last = order  # The nodes below it, down to its class, have it first too.
-        if len(path) < _DEPTH:
-            for below in _nodes_below(txn, prefix, path, floor):
-                heappush(open_, below)
+        while (depth := len(path)) < _DEPTH:
+            stem = prefix + _LEVELS[depth + 1] + path
+            start = stem + floor.least[depth : depth + 1]
+            below = txn.collect(HEADS, _BYTE_MAX + 1, stem, start)
+            if len(below) == 1 and below[0][1] == least:
+                path += below[0][0][-1:]  # There is nothing else to compare it with.
+                continue
+            for key, first in below:
+                heappush(open_, (first, path + key[-1:]))
+            break
         else:
             found = txn.first(BOOK, prefix + path, start=prefix + path + order + b"\0")
             if found is not None and not _is_dearer(path, found[0][-_ORDER:], floor.price_max):
                 heappush(open_, (found[0][-_ORDER:] + path, path))
-
-
-def _nodes_below(txn: Txn, prefix: bytes, path: bytes, floor: Floor) -> list[tuple[bytes, bytes]]:
-    """What comes first below each child of a node that the floor lets pass, and its path."""
-    below = _children(prefix, path)
-    from_ = below + floor.least[len(path) : len(path) + 1]
-    found = txn.collect(HEADS, _BYTE_MAX + 1, below, from_)
-    return [(least, path + key[-1:]) for key, least in found]
 
 
 def _reaches(group: bytes, order: bytes, floor: Floor) -> bool:
@@ -237,12 +236,12 @@ def _lower(txn: Txn, prefix: bytes, place: Place, above: int) -> None:
 
 
 def _node(prefix: bytes, path: bytes) -> bytes:
-    return prefix + bytes((len(path),)) + path
+    return prefix + _LEVELS[len(path)] + path
 
 
 def _children(prefix: bytes, path: bytes) -> bytes:
     """What the keys of a node's children begin with."""
-    return prefix + bytes((len(path) + 1,)) + path
+    return prefix + _LEVELS[len(path) + 1] + path
 
 
 def _families_of_offer(offer: Offer) -> set[bytes]:
@@ -274,28 +273,31 @@ def _directed(job_id: str) -> bytes:
 
 def _class_of(offer: Offer) -> bytes:
     step, rest = divmod(offer.multiplier_ppm * _MULTIPLIER_STEPS, PPM)
+    return _class(
+        offer.capability,
+        units=_units_step(offer.units_left),
+        bond=_BYTE_MAX - _size(offer.consumer_bond, _TERM_BITS),
+        multiplier=min(2 * step + (rest != 0), _BYTE_MAX),
+    )
+
+
+def _class(capability: Capability, *, units: int, bond: int, multiplier: int) -> bytes:
+    """A class: what rules out most comes first."""
     return bytes(
         (
-            *_sizes(offer.capability),
-            _BYTE_MAX - _size(offer.consumer_bond, _TERM_BITS),
-            min(2 * step + (rest != 0), _BYTE_MAX),
-            _units_step(offer.units_left),  # It changes most: it is last, so that little moves.
+            _size(capability.cpu_cores),
+            _size(capability.gpu_count),
+            _size(capability.gpu_memory_mb),
+            units,
+            multiplier,
+            bond,
+            _size(capability.accelerator_memory_mb),
         )
     )
 
 
 def _units_step(units: int) -> int:
     return _size(units, _TERM_BITS)
-
-
-def _sizes(capability: Capability) -> tuple[int, int, int, int]:
-    """What rules out most comes first."""
-    return (
-        _size(capability.gpu_count),
-        _size(capability.cpu_cores),
-        _size(capability.gpu_memory_mb),
-        _size(capability.accelerator_memory_mb),
-    )
 
 
 def _size(number: int, bits: int = 3) -> int:
