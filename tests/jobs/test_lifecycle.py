@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
-from compute_market.jobs.lifecycle import InvalidProof, Proven, Submitted
 from msgspec.structs import fields
 
 from compute_market import metrics
@@ -19,6 +18,7 @@ from compute_market.errors import (
     UsageError,
 )
 from compute_market.jobs import lifecycle
+from compute_market.jobs.lifecycle import InvalidProof, Proven, Submitted
 from compute_market.offers import offers
 from compute_market.records import Receipt, Refused, Slice, Usage, replace
 from compute_market.reputation import reputation

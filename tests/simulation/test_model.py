@@ -18,7 +18,6 @@ from types import SimpleNamespace as Record
 from typing import Any
 
 import pytest
-from compute_market.jobs.lifecycle import InvalidProof
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -27,6 +26,7 @@ from compute_market import chain
 from compute_market.admission import admission
 from compute_market.errors import MarketError
 from compute_market.jobs import cancellations, jobs, lifecycle
+from compute_market.jobs.lifecycle import InvalidProof
 from compute_market.offers import offers
 from compute_market.records import Refused
 from compute_market.scheduler import matching as scheduler
