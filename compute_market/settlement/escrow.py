@@ -97,7 +97,7 @@ def close(txn: Txn, job: Job, settled: Iterable[Settlement], burn_ct: int, burn_
         _refund(txn, job, token, refunded[token])
     placement = job.placed
     _release_bond(txn, job, "buyer", job.buyer, job.consumer_bond)
-    _burn_bond(txn, job, placement.provider, burn_ct, burn_event)
+    job = _burn_bond(txn, job, placement.provider, burn_ct, burn_event)
     _release_bond(txn, job, "provider", placement.provider, placement.provider_bond - burn_ct)
     return replace(
         job,
@@ -152,12 +152,16 @@ def escrow_document(txn: Txn, job_id: str) -> dict[str, int]:
 
 
 def _into_escrow(txn: Txn, job: Job, token: Token, amount: int) -> None:
+    if amount == 0:
+        return
     ends = ledger.wallet(job.buyer), ledger.escrow(job.job_id)
     ledger.transfer(txn, token, amount, *ends, "escrow:lock", job.job_id)
     _hold(txn, job.buyer, _ESCROWS[token], amount)
 
 
 def _refund(txn: Txn, job: Job, token: Token, amount: int) -> None:
+    if amount == 0:
+        return
     ends = ledger.escrow(job.job_id), ledger.wallet(job.buyer)
     ledger.transfer(txn, token, amount, *ends, "escrow:refund", job.job_id)
     _hold(txn, job.buyer, _ESCROWS[token], -amount)
@@ -171,26 +175,37 @@ def _lock_bond(txn: Txn, job: Job, role: Role, owner: str, amount: int) -> None:
 
 
 def _release_bond(txn: Txn, job: Job, role: Role, owner: str, amount: int) -> None:
+    if amount == 0:
+        return
     ends = ledger.bond(job.job_id, role), ledger.wallet(owner)
     ledger.transfer(txn, "CT", amount, *ends, "bond:release", job.job_id)
     _hold(txn, owner, "bonds_ct", -amount)
     metrics.count(txn, "compute_market_fee_split", "ct", "refunded", by=amount)
 
 
-def _burn_bond(txn: Txn, job: Job, owner: str, amount: int, event: str) -> None:
+def _burn_bond(txn: Txn, job: Job, owner: str, amount: int, event: str) -> Job:
+    """Burn some of a provider's bond; the job with the event that tells of it."""
     if amount == 0:
-        return
+        return job
     ends = ledger.bond(job.job_id, "provider"), ledger.BURNED
     ledger.transfer(txn, "CT", amount, *ends, event, job.job_id)
     _hold(txn, owner, "bonds_ct", -amount)
     metrics.count(txn, "compute_market_fee_split", "ct", "burned", by=amount)
     metrics.count(txn, "slashing_burn_ct_total", by=amount)
-    events.note(txn, "bond_burned", job_id=job.job_id, owner=owner, ct=amount, cause=event)
+    seq = events.note(
+        txn,
+        "bond_burned",
+        job_id=job.job_id,
+        owner=owner,
+        before=job.event_seq,
+        ct=amount,
+        cause=event,
+    )
+    return replace(job, event_seq=seq)
 
 
 def _hold(txn: Txn, owner: str, what: Held, by: int) -> None:
-    if by:
-        txn.add(HOLDINGS, _holding_key(owner, what), by)
+    txn.add(HOLDINGS, _holding_key(owner, what), by)
 
 
 def _holding_key(owner: str, what: Held) -> bytes:

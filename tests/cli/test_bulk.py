@@ -23,7 +23,7 @@ def bash(cli: Cli, script: str) -> subprocess.CompletedProcess[str]:
     tools = cli.directory / "bin"
     tools.mkdir(exist_ok=True)
     program = tools / "tb-cli"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cli.entry "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tb_cli.entry "$@"\n')
     program.chmod(0o755)
     environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
     return subprocess.run(
@@ -317,6 +317,7 @@ def test_dry_run_of_many_builds_on_itself(cli: Cli) -> None:
 
 
 def test_a_thousand_and_one_ids_need_two_chunks(cli: Cli) -> None:
+    cli.ok("state", "init")
     ids = [f"n{number}" for number in range(1001)]
     done = cli("compute", "cancel", "-", "--jsonl", stdin="\n".join(ids))
     assert (done.code, len(done.jsonl)) == (3, 1001)
@@ -335,6 +336,8 @@ def test_wait_for_the_lock_ends_with_8_and_the_holders_pid(cli: Cli) -> None:
             f"error[busy]: the write lock of {cli.home}/market is held by process {os.getpid()}\n"
             "hint: try again, or wait longer with --lock-timeout\n",
         )
+        done = cli("--lock-timeout", "9", "compute", "cancel", "j1", "--lock-timeout", "0")
+        assert done.code == 8
         done = cli("--lock-timeout", "0", "compute", "cancel", "j1", "--json")
         assert (done.code, done.out) == (8, "")
         assert (done.error["error"], done.error["retryable"]) == ("busy", True)

@@ -1,139 +1,159 @@
-"""What the audit finds in offers and their index: one row per way to damage them."""
-
-from collections.abc import Callable
-from typing import Any
+"""The laws of offers and their indexes: each one, broken by hand, is named by the audit."""
 
 import pytest
 
-from compute_market import audit
-from compute_market.offers import book
-from compute_market.records import Offer, replace
+from compute_market.offers import book, laws
 from compute_market.store.schema import BOOK, HEADS, OFFER_COUNTS, OFFERS, PROVIDER_OFFERS
 from compute_market.store.txn import Txn
+from tests.support.laws import Case, check_named, edit, key_of, laws_in
 from tests.support.market import Market
 
 
-def change(**fields: Any) -> Callable[[Txn], None]:
-    """Change fields of the first offer, behind the back of its index."""
-
-    def action(txn: Txn) -> None:
-        offer = txn.must_read(OFFERS, b"o-1")
-        txn.write(OFFERS, b"o-1", replace(offer, **fields))
-
-    return action
+def leaf_above(txn: Txn, offer_id: bytes) -> bytes:
+    """The lowest node of the index above an offer."""
+    *_, (leaf, _, _) = book.nodes_of(key_of(txn, BOOK, offer_id))
+    return leaf
 
 
-def first(txn: Txn, table: Any) -> tuple[bytes, bytes]:
-    found = txn.first(table)
-    assert found is not None
-    return found
+def with_provider(txn: Txn, offer_id: bytes) -> bytes:
+    return next(key for key, _ in txn.scan(PROVIDER_OFFERS) if key.endswith(offer_id))
 
 
-def lose(table: Any) -> Callable[[Txn], None]:
-    return lambda txn: void(txn.delete(table, first(txn, table)[0]))
+def class_changed(txn: Txn, node: bytes) -> None:
+    """A node names another class than that of what comes first below it."""
+    least = txn.get(HEADS, node) or b""
+    txn.put(HEADS, node, least[:-1] + bytes((least[-1] ^ 1,)))
 
 
-def add(table: Any, key: bytes, value: bytes = b"") -> Callable[[Txn], None]:
-    return lambda txn: txn.put(table, key, value)
-
-
-def void(_: object) -> None:
-    return None
-
-
-def another_offer(txn: Txn) -> None:
-    key, _ = first(txn, BOOK)
-    txn.put(BOOK, key, b"o-9")
-
-
-def another_least(txn: Txn) -> None:
-    """The head of a node names what comes second."""
-    key, value = first(txn, HEADS)
-    txn.put(HEADS, key, value[:11] + b"\xff" + value[12:])
-
-
-def another_class(txn: Txn) -> None:
-    key, value = first(txn, HEADS)
-    txn.put(HEADS, key, value[:-1] + bytes((value[-1] ^ 1,)))
-
-
-DAMAGES: dict[str, tuple[Callable[[Txn], None], set[tuple[str, str]]]] = {
-    "units": (change(units_left=999), {("offers", "units = reserved + proven + left")}),
-    "units below zero": (
-        change(units_left=1001, units_reserved=-1),
-        {("offers", "units = reserved + proven + left")},
+CASES = (
+    *(
+        Case(
+            "every offer is on its shelf",
+            "offers",
+            offer_id,
+            lambda txn, offer_id=offer_id, shelf=shelf: edit(
+                txn, OFFERS, offer_id.encode(), shelf=shelf
+            ),
+        )
+        for offer_id, shelf in (
+            ("main", "barred"),
+            ("unpaid", "open"),
+            ("small", "open"),
+            ("gone", "open"),
+        )
     ),
-    "exhausted with units": (
-        change(state="exhausted"),
-        {
-            ("offers", "exhausted means no units left"),
-            ("offer_counts", "counts are those of the offers"),
-        },
+    Case(
+        "every offer is in its place",
+        "book",
+        "main",
+        lambda txn: txn.delete(BOOK, key_of(txn, BOOK, b"main")),
     ),
-    "wrong shelf": (
-        change(shelf="open"),
-        {
-            ("offers", "every offer is on its shelf"),
-            ("book", "every offer is in its place"),
-            ("offer_counts", "counts are those of the offers"),
-        },
+    Case(
+        "every offer is in its place",
+        "book",
+        "main",
+        lambda txn: edit(txn, OFFERS, b"main", price_per_unit=4),
     ),
-    "wrong price": (change(price_per_unit=4), {("book", "every offer is in its place")}),
-    "wrong bond": (
-        change(provider_bond=2),
-        {("provider_offers", "every offer is with its provider")},
+    Case(
+        "every offer is in its place",
+        "book",
+        "main",
+        lambda txn: txn.put(BOOK, key_of(txn, BOOK, b"main"), b"other"),
     ),
-    "lost from the book": (
-        lose(BOOK),
-        {
-            ("book", "every offer is in its place"),
-            ("book", "nothing but offers is in the index"),
-            ("heads", "no node without offers below it"),
-        },
+    Case(
+        "every offer is with its provider",
+        "provider_offers",
+        "main",
+        lambda txn: edit(txn, OFFERS, b"main", provider_bond=19),
     ),
-    "another offer in the book": (another_offer, {("book", "every offer is in its place")}),
-    "lost from its provider": (
-        lose(PROVIDER_OFFERS),
-        {
-            ("provider_offers", "every offer is with its provider"),
-            ("provider_offers", "nothing but offers is in the index"),
-        },
+    Case(
+        "every offer is with its provider",
+        "provider_offers",
+        "main",
+        lambda txn: txn.delete(PROVIDER_OFFERS, with_provider(txn, b"main")),
     ),
-    "too much at a provider": (
-        add(PROVIDER_OFFERS, b"prov\0" + bytes(8) + b"o-9"),
-        {("provider_offers", "nothing but offers is in the index")},
+    Case(
+        "nothing but offers is in the index",
+        "book",
+        "*",
+        lambda txn: txn.put(BOOK, key_of(txn, BOOK, b"main") + b"x", b"main"),
     ),
-    "lost head": (
-        lose(HEADS),
-        {
-            ("heads", "each node knows the least below it"),
-            ("heads", "no node without offers below it"),
-        },
+    Case(
+        "nothing but offers is in the index",
+        "provider_offers",
+        "*",
+        lambda txn: txn.put(PROVIDER_OFFERS, b"nobody\0" + bytes(8) + b"main"),
     ),
-    "too many heads": (add(HEADS, b"x"), {("heads", "no node without offers below it")}),
-    "another least": (another_least, {("heads", "each node knows the least below it")}),
-    "another class": (another_class, {("heads", "each node knows the least below it")}),
-    "another count": (
-        lambda txn: void(txn.add(OFFER_COUNTS, b"state open", 1)),
-        {("offer_counts", "counts are those of the offers")},
+    Case(
+        "counts are those of the offers",
+        "offer_counts",
+        "*",
+        lambda txn: txn.add(OFFER_COUNTS, b"state open", 1),
     ),
-}
+    Case(
+        "counts are those of the offers",
+        "offer_counts",
+        "*",
+        lambda txn: txn.add(OFFER_COUNTS, b"shelf barred", 1),
+    ),
+    Case(
+        "units = reserved + proven + left",
+        "offers",
+        "main",
+        lambda txn: edit(txn, OFFERS, b"main", units=999),
+    ),
+    Case(
+        "units = reserved + proven + left",
+        "offers",
+        "small",
+        lambda txn: edit(txn, OFFERS, b"small", units_left=-1, units_reserved=1),
+    ),
+    Case(
+        "exhausted means no units left",
+        "offers",
+        "small",
+        lambda txn: edit(txn, OFFERS, b"small", state="open"),
+    ),
+    Case(
+        "exhausted means no units left",
+        "offers",
+        "main",
+        lambda txn: edit(txn, OFFERS, b"main", state="exhausted"),
+    ),
+    Case(
+        "each node knows the least below it",
+        "heads",
+        "main",
+        lambda txn: txn.put(HEADS, leaf_above(txn, b"main"), bytes(27)),
+    ),
+    Case(
+        "each node knows the least below it",
+        "heads",
+        "main",
+        lambda txn: class_changed(txn, leaf_above(txn, b"main")),
+    ),
+    Case(
+        "each node knows the least below it",
+        "heads",
+        "main",
+        lambda txn: txn.delete(HEADS, leaf_above(txn, b"main")),
+    ),
+    Case(
+        "no node without offers below it",
+        "heads",
+        "*",
+        lambda txn: txn.put(HEADS, b"x" * 40, b"main"),
+    ),
+)
 
 
-@pytest.mark.parametrize("name", DAMAGES)
-def test_audit_finds_the_damage(market: Market, name: str) -> None:
-    damage, laws = DAMAGES[name]
-    market.post("prov")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_audit_names_what_is_falsified(busy: Market, case: Case) -> None:
+    check_named(busy, case)
 
-    def action(txn: Txn) -> set[tuple[str, str]]:
-        damage(txn)
-        txn.flush()
-        return {(v.table, v.law) for v in audit.check(txn)}
 
-    found = market.update(action, dry_run=True)
-    assert laws <= found
-    # What follows from a damage is told too, but of these tables alone.
-    assert {table for table, _ in found} <= {table for table, _ in laws} | {"book", "heads"}
+def test_every_law_has_a_case() -> None:
+    assert {case.law for case in CASES} == laws_in(laws)
 
 
 def test_every_place_of_an_offer_is_in_the_book(market: Market) -> None:
@@ -141,9 +161,8 @@ def test_every_place_of_an_offer_is_in_the_book(market: Market) -> None:
     market.post("prov", capability={"gpu": "A100", "accelerator": "TPU"})
 
     def keys(txn: Txn) -> tuple[int, int]:
-        offer: Offer = txn.must_read(OFFERS, b"o-1")
-        place = book.place_of(offer)
+        place = book.place_of(txn.must_read(OFFERS, b"o-1"))
         assert place is not None
-        return len(set(book.entries_of(offer, place))), txn.size(BOOK)
+        return len(set(book.entries_of(txn.must_read(OFFERS, b"o-1"), place))), txn.size(BOOK)
 
     assert market.view(keys) == (4, 4)
