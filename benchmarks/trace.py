@@ -2,19 +2,20 @@
 
 The trace is the public data set alibaba/clusterdata, cluster-trace-gpu-v2023; give the folder of
 its files as an argument or in TB_TRACES. Nodes are offers: what they have, as many units as cores,
-and nodes of one kind cost the same, so that most matches are among equals. Tasks are jobs of one
-slice of a unit, in order of creation: cores rounded up, GPUs, any of the models named. The market
-rents whole GPUs and knows no main memory, so `gpu_milli` and `memory_mib` are left out. The class
-of service is the priority. All are asked at one instant, a thousand per transaction.
+and nodes with the same model of GPU cost the same whatever their size, so that every match is among
+many equals, of providers with scores of all kinds. Tasks are jobs of one slice of a unit, in order
+of creation: cores rounded up, GPUs, any of the models named. The market rents whole GPUs and knows
+no main memory, so `gpu_milli` and `memory_mib` are left out. The class of service is the priority.
+All are asked at one instant, a thousand per transaction.
 
 Floor: what was submitted leaves so many entries in the store; as many LMDB puts of the same keys
 and values, in the same run. Where each task has to go is what a plain search through all nodes
-finds, and the market must have sent every one there. Times are those of the processor.
+finds, and the market must have sent every one there. Times are those of the processor; the shortest
+round counts, since a neighbour only ever adds to it.
 """
 
 import csv
 import os
-import statistics
 import time
 from operator import ne
 from pathlib import Path
@@ -39,6 +40,7 @@ NODES = "openb_node_list_all_node.csv"
 TASKS = "openb_pod_list_default.csv"
 SLICE = [Slice("/slices/a", 10, bytes(32))]
 PRIORITIES: dict[str, Priority] = {"LS": "high", "Guaranteed": "high", "BE": "low"}
+CPU_PRICE = 10
 GPU_PRICES = {"P100": 20, "T4": 25, "V100M16": 50, "V100M32": 60, "A10": 40, "G2": 45, "G3": 90}
 PRICE_MAX = 10_000
 
@@ -81,14 +83,14 @@ def main() -> None:
         f"{len(tasks)} tasks, {len(placed)} of them go to {len(set(placed))} of {len(nodes)} nodes"
     )
     runs: dict[str, list[Run]] = {"dry_run": [], "real": []}
-    for _ in range(1 if chosen.quick else 3):
+    for _ in range(1 if chosen.quick else 5):
         for mode, done in runs.items():
             done.append(through_market(mode, nodes, tasks))
     for mode, done in runs.items():
         wrong = max(sum(map(ne, run.offer_ids, expected)) for run in done)
         measure.claim(f"{mode}: tasks that went elsewhere", wrong, 0, "tasks")
         times = [run.seconds for run in done]
-        per_task = 1000 * statistics.median(times) / len(tasks)
+        per_task = 1000 * min(times) / len(tasks)
         measure.claim(f"{mode}: submission of a task", per_task, TASK_BOUND_MS, "ms")
         factor = measure.ratio(times, [run.floor_seconds for run in done])
         measure.claim(f"{mode}: submission", factor, FLOOR_BOUND, "× the puts alone")
@@ -194,6 +196,7 @@ def offer_request(node: Node) -> OfferRequest:
         offer_id=node.name,
         units=node.cores,
         price_per_unit=node.price,
+        reputation=sum(node.name.encode()) % 100,
         capability=CapabilityRequest(cpu_cores=node.cores, gpu=gpu, gpu_count=node.gpus),
     )
 
@@ -211,7 +214,7 @@ def job_request(task: Task) -> JobRequest:
 
 def _node(row: dict[str, str]) -> Node:
     cores, gpus = int(row["cpu_milli"]) // 1000, int(row["gpu"])
-    price = cores + gpus * GPU_PRICES.get(row["model"], 0)
+    price = GPU_PRICES[row["model"]] if gpus else CPU_PRICE
     return Node(row["sn"], cores, gpus, row["model"], price)
 
 
