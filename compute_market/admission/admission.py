@@ -1,6 +1,8 @@
 """The gate that every job passes: capacity, then the fair shares and bursts of its parties."""
 
-from typing import Final, NamedTuple
+from typing import Final
+
+from msgspec import Struct
 
 from compute_market import metrics
 from compute_market.admission import capacity, shares
@@ -12,7 +14,7 @@ from compute_market.store.txn import Txn
 MODE: Final = "loose"
 
 
-class Admitted(NamedTuple):
+class Admitted(Struct, frozen=True, gc=False):
     """A verdict of "yes", and what there is to record for it."""
 
     market: Party

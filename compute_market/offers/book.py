@@ -17,9 +17,9 @@ withdrawn.
 
 from collections.abc import Iterator
 from heapq import heappop, heappush, merge
-from typing import NamedTuple
 
 from blake3 import blake3
+from msgspec import Struct
 
 from compute_market.amounts import PPM
 from compute_market.records import Capability, Job, Offer, Shelf
@@ -43,7 +43,7 @@ _FINE_BITS = 20
 _TERM_BITS = 2
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True, gc=False):
     """Where an offer stands in the index."""
 
     shelf: bytes
@@ -51,7 +51,7 @@ class Place(NamedTuple):
     order: bytes
 
 
-class Floor(NamedTuple):
+class Floor(Struct, frozen=True, gc=False):
     """The least class that can serve a job, and the quoted price it may cost at most."""
 
     least: bytes
@@ -79,7 +79,7 @@ def order_of(offer: Offer) -> bytes:
 
 
 def insert(txn: Txn, offer: Offer, place: Place) -> None:
-    shelf, group, order = place
+    shelf, group, order = place.shelf, place.group, place.order
     offer_id = offer.offer_id.encode()
     for family in _families_of_offer(offer):
         prefix = shelf + family
@@ -93,7 +93,7 @@ def insert(txn: Txn, offer: Offer, place: Place) -> None:
 
 
 def remove(txn: Txn, offer: Offer, place: Place) -> None:
-    shelf, group, order = place
+    shelf, group, order = place.shelf, place.group, place.order
     for family in _families_of_offer(offer):
         prefix = shelf + family
         txn.delete(BOOK, prefix + group + order)
@@ -132,7 +132,7 @@ def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
 
 def entries_of(offer: Offer, place: Place) -> Iterator[bytes]:
     """The keys in `book` that `insert` makes; for the laws."""
-    shelf, group, order = place
+    shelf, group, order = place.shelf, place.group, place.order
     for family in _families_of_offer(offer):
         yield shelf + family + group + order
 

@@ -10,9 +10,10 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import lmdb
+from msgspec import Struct
 
 from compute_market.errors import (
     BusyError,
@@ -54,7 +55,7 @@ _FULL_BYTES: Final = 2**20
 Purpose = Literal["look", "try", "write"]
 
 
-class Creation(NamedTuple):
+class Creation(Struct, frozen=True, gc=False):
     """The genesis of a new market."""
 
     now_ms: int

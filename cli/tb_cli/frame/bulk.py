@@ -9,7 +9,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from compute_market.errors import (
     InternalError,
@@ -38,7 +41,7 @@ Item = TypeVar("Item")
 SEEN_MAX = 100_000
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True):
     """What became of one item: its line, its document, and the error if it failed."""
 
     name: str
@@ -48,7 +51,7 @@ class Outcome(NamedTuple):
     is_named: bool = True  # the text says which item it is about
 
 
-class Given(NamedTuple, Generic[Item]):
+class Given(Struct, Generic[Item], frozen=True):
     """One item as it was asked for, or what is wrong with it."""
 
     name: str  # what its outcome is known by if it fails
@@ -239,7 +242,7 @@ def _prepared(given: Given[Item], prepare: Callable[[Item], None] | None) -> Giv
         try:
             prepare(given.item)
         except MarketError as error:
-            return given._replace(error=error.with_traceback(None))
+            return replace(given, error=error.with_traceback(None))
     return given
 
 

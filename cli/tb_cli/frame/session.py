@@ -97,8 +97,20 @@ class Session:
     @property
     def config(self) -> "Config":
         if self._opened.config is None:
-            self._opened.config, _ = self.configuration()
+            if self._lock_timeout is None and not self._has_settings():
+                from compute_market.config.settings import DEFAULTS
+
+                self._opened.config = DEFAULTS
+            else:
+                self._opened.config, _ = self.configuration()
         return self._opened.config
+
+    def _has_settings(self) -> bool:
+        """Whether a file or a variable may change a setting. Most often nothing does, and a command
+        need not know how they are read."""
+        return os.path.lexists(self.home.config) or any(
+            name.startswith("TB_") and name not in home.OTHER_VARIABLES for name in os.environ
+        )
 
     def configuration(self) -> "tuple[Config, dict[str, str]]":
         """The configuration and the origin of each setting."""
