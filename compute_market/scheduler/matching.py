@@ -122,8 +122,8 @@ def _on_shelves(
     txn: Txn, job: Job, shelves: tuple[Shelf, ...], floor: book.Floor
 ) -> Iterator[Offer]:
     """Offers of these shelves, cheapest first, then oldest, that the index cannot rule out."""
-    walks = [book.walk(txn, shelf, job, floor) for shelf in shelves]
-    for _, offer_id in walks[0] if len(walks) == 1 else merge(*walks):
+    filled = [shelf for shelf in shelves if offers.count_of(txn, f"shelf {shelf}")]
+    for _, offer_id in merge(*(book.walk(txn, shelf, job, floor) for shelf in filled)):
         yield offers.named(txn, offer_id)
 
 
