@@ -1,7 +1,5 @@
 """The gate that every job passes: capacity, then the fair shares and bursts of its parties."""
 
-from typing import Final
-
 from msgspec import Struct
 
 from compute_market import metrics
@@ -9,9 +7,6 @@ from compute_market.admission import capacity, shares
 from compute_market.admission.shares import Party
 from compute_market.records import Refused
 from compute_market.store.txn import Txn
-
-# What the log says of the comfort guard with each decision. A market without one is never tight.
-MODE: Final = "loose"
 
 
 class Admitted(Struct, frozen=True, gc=False):
