@@ -8,7 +8,7 @@ from typing import Any
 
 from compute_market import events, metrics
 from compute_market.amounts import units_of
-from compute_market.errors import NotFoundError, UsageError
+from compute_market.errors import NotFoundError, RefusedError, UsageError
 from compute_market.offers import offers
 from compute_market.records import (
     LIVE_STATES,
@@ -202,15 +202,20 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
 def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
     """Give what is left of an active job to another offer; what was proven stays its provider's.
 
-    Raises RefusedError (`insufficient_funds`) before anything is written. The caller has judged the
-    offer.
+    Raises RefusedError (`held_before`, `insufficient_funds`) before anything is written. The caller
+    has judged the offer.
     """
     left = job.units - job.units_proven
     placement = placement_on(offer, funded=job.funded)
+    held = placements(txn, job)
+    if offer.provider in {each.provider for each in held}:
+        # There is one receipt per job and provider.
+        raise RefusedError(
+            f"provider {offer.provider} has held job {job.job_id} before", reason="held_before"
+        )
     receipts.check_claim(txn, job, offer.provider, offer.price_per_unit)
     if job.funded:
-        due = [settlement.due_to(each) for each in placements(txn, job)]
-        escrow.hand_over(txn, job, placement, due)
+        job = escrow.hand_over(txn, job, placement, [settlement.due_to(each) for each in held])
     # After this point the handover must succeed.
     receipts.claim(txn, job, offer.provider, offer.price_per_unit)
     txn.write(PLACEMENTS, _placement_key(job.job_id, job.placements_before), job.placed)
