@@ -47,9 +47,7 @@ START_CONFIG = {
     "slots": 2,
     "low_priority_cap_pct": 50,
     "priority_aging_secs": 0,
-    "initial_capacity": 100,
     "min_capacity": 2,
-    "fair_share_cap_ppm": 10_000,
     "burst_quota_micro": 20 * MICRO,
     "provider_cancel_penalty_after": 2,
     "provider_cancel_window_secs": 30,
@@ -199,6 +197,26 @@ OFFERS = st.fixed_dictionaries(
         "directed": st.sampled_from((False, False, False, True)),
     }
 )
+
+
+def rivals(offer: Record, providers: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    """Offers that could take a job over from another."""
+    return st.fixed_dictionaries(
+        {
+            "provider": st.sampled_from(providers),
+            "capability": st.just(offer.capability),
+            "units": st.sampled_from((200, 30)),
+            "price": st.sampled_from((offer.price, 2, 5)),
+            "multiplier": st.just("1"),
+            "pct": st.sampled_from((0, 25, 37, 50, 100)),
+            "provider_bond": st.sampled_from((1, 5)),
+            "consumer_bond": st.just(1),
+            "reputation": st.just(9),
+            "directed": st.just(False),
+        }
+    )
+
+
 REQUESTS = st.fixed_dictionaries(
     {
         "buyer": st.sampled_from(BUYERS),
@@ -231,6 +249,7 @@ class MarketMachine(RuleBasedStateMachine):
 
     @initialize(
         mode=st.sampled_from(("real", "real", "dry_run")),
+        limits=st.sampled_from(((10, 100_000), (10, 100_000), (3, 1_000_000))),
         funds=st.sampled_from((2000, 500, 60)),
         first=st.lists(OFFERS, min_size=3, max_size=6),
         requests=st.lists(REQUESTS, max_size=5),
@@ -239,13 +258,19 @@ class MarketMachine(RuleBasedStateMachine):
     def begin(
         self,
         mode: str,
+        limits: tuple[int, int],
         funds: int,
         first: list[dict[str, Any]],
         requests: list[dict[str, Any]],
         data: st.DataObject,
     ) -> None:
-        self.model = Model(mode, dict(START_CONFIG))
-        self.market.configure(settle_mode=mode, **START_CONFIG)
+        initial_capacity, share_ppm = limits
+        config = START_CONFIG | {
+            "initial_capacity": initial_capacity,
+            "fair_share_cap_ppm": share_ppm,
+        }
+        self.model = Model(mode, config)
+        self.market.configure(settle_mode=mode, **config)
         for owner in OWNERS:
             self.move_money(owner, funds, funds)
         for offer in first:
@@ -473,12 +498,24 @@ class MarketMachine(RuleBasedStateMachine):
         self.act(lambda: self.model.match_pending(), match_pending)
 
     @precondition(lambda self: self.model.active())
-    @rule(data=st.data(), rehearse=st.booleans())
-    def hand_over(self, data: st.DataObject, rehearse: bool) -> None:
-        """Give what an active job has left to an offer that fits it."""
+    @rule(data=st.data(), begun=st.booleans(), again=st.booleans(), rehearse=st.booleans())
+    def hand_over(self, data: st.DataObject, begun: bool, again: bool, rehearse: bool) -> None:
+        """Give what an active job has left to an offer that fits it, mostly of somebody new."""
         name = data.draw(st.sampled_from(sorted(job.id for job in self.model.active())))
-        able = sorted(o.id for o in self.model.offers.values() if self.takes_over(name, o))
-        if not able:
+        job = self.model.jobs[name]
+        open_slices = sorted(set(range(len(job.slice_units))) - job.proven)
+        if begun and len(open_slices) > 1:
+            self.give(name, [(open_slices[0], True)], False)
+            job = self.model.jobs[name]  # Whoever was refused something has a model of its own.
+        held = set() if again else {part.provider for part in job.parts}
+        others = sorted({*PROVIDERS} - held - {job.buyer})
+        if not others:
+            return
+        self.post(data.draw(rivals(self.model.offers[job.parts[-1].offer], others)))
+        job = self.model.jobs[name]
+        left = [o for o in self.model.offers.values() if o.provider in others]
+        able = sorted(o.id for o in left if self.takes_over(job, o))
+        if job.state != "active" or not able:
             return
         offer_id = data.draw(st.sampled_from(able))
 
@@ -494,8 +531,7 @@ class MarketMachine(RuleBasedStateMachine):
             rehearse=rehearse,
         )
 
-    def takes_over(self, name: str, offer: Record) -> bool:
-        job = self.model.jobs[name]
+    def takes_over(self, job: Record, offer: Record) -> bool:
         return self.model.stage(job, offer, job.units - units_proven(job)) == 5
 
     # The operator.
@@ -536,8 +572,8 @@ class MarketMachine(RuleBasedStateMachine):
         slots=st.integers(1, 4),
         cap_pct=st.sampled_from((0, 34, 50, 100)),
         aging_secs=st.sampled_from((0, 2, 20)),
-        share_ppm=st.sampled_from((10_000, 10_000, 1_000_000)),
-        sample=st.sampled_from((None, 0, 3, 30, 100, 500)),
+        share_ppm=st.sampled_from((100_000, 100_000, 1_000_000)),
+        sample=st.sampled_from((None, 0, 3, 3, 10, 50)),
     )
     def configure(
         self, slots: int, cap_pct: int, aging_secs: int, share_ppm: int, sample: int | None
