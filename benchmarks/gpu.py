@@ -139,10 +139,12 @@ def facts(bench: Bench) -> Calibration:
     print(f"# {bench.name}: {bench.processors} processors")
     if bench.backend == "cuda" and shutil.which("nvidia-smi"):
         subprocess.run(["nvidia-smi", "-q", "-d", "CLOCK,POWER"], check=False)
-    from compute_market.hashing.measure import calibrate
+    from compute_market.hashing.measure import measure as measure_machine
 
     began = time.perf_counter()
-    measured = calibrate(time.perf_counter_ns, measured_at=int(time.time()), open_device=bench.open)
+    measured = measure_machine(
+        time.perf_counter_ns, measured_at=int(time.time()), open_device=bench.open
+    )
     taken = time.perf_counter() - began
     from tb_cli.calibrate import rows
 

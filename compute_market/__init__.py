@@ -9,6 +9,7 @@ bottom, and so they do inside each package:
 
     text  home                text for one line; names of the files of a home
     errors  amounts           what can go wrong; integer arithmetic
+    backends                  the names of what hashes slices
     records                   the nouns, and how they are stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it

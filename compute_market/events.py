@@ -14,6 +14,8 @@ from compute_market.store.schema import EVENTS, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 
 ENTRY_EVENTS = 1000
+# What a listing shows of an event.
+COLUMNS = ("seq", "at_ms", "event", "job_id", "offer_id", "owner", "detail", "user", "command")
 # Entries looked at for the last word about a job that was never stored.
 LOOK_BACK_ENTRIES = 10_000
 
@@ -27,6 +29,28 @@ class Logged(NamedTuple):
     at_ms: int
     asked: Asked
     event: Event
+
+
+class Selection(NamedTuple):
+    """Which events are asked for; what is None or empty asks for all."""
+
+    job_id: str | None = None
+    offer_id: str | None = None
+    owner: str | None = None  # also a provider that an event of somebody else's job names
+    names: tuple[str, ...] = ()
+    since_ms: int | None = None
+    until_ms: int | None = None  # not after it
+
+    def wants(self, logged: Logged) -> bool:
+        event = logged.event
+        return (
+            self.job_id in (None, event.job_id)
+            and self.offer_id in (None, event.offer_id)
+            and (self.owner in (None, event.owner) or self.owner == event.detail.get("provider"))
+            and (not self.names or event.event in self.names)
+            and (self.since_ms is None or logged.at_ms >= self.since_ms)
+            and (self.until_ms is None or logged.at_ms <= self.until_ms)
+        )
 
 
 def note(
@@ -83,6 +107,43 @@ def back(txn: Txn, before: int | None = None) -> Iterator[Logged]:
                 yield logged
 
 
+def newest(txn: Txn, selection: Selection, limit: int) -> list[Logged]:
+    """The last `limit` events of a selection, newest last."""
+    found: list[Logged] = []
+    if limit:
+        for logged in back(txn):
+            if selection.since_ms is not None and logged.at_ms < selection.since_ms:
+                break
+            if selection.wants(logged):
+                found.append(logged)
+                if len(found) == limit:
+                    break
+    return found[::-1]
+
+
+def page(txn: Txn, selection: Selection, after: int, limit: int) -> tuple[list[Logged], int | None]:
+    """Those of the next `limit` events behind `after` that are in a selection, and the last seq.
+
+    That is None when the log ends. Oldest first.
+    """
+    found: list[Logged] = []
+    for number, logged in enumerate(forward(txn, after), 1):
+        if selection.wants(logged):
+            found.append(logged)
+        if number == limit:
+            return found, logged.seq
+    return found, None
+
+
+def before_instant(txn: Txn, at_ms: int) -> int:
+    """The seq of the last event from before an instant, 0 when there is none."""
+    for key, payload in txn.scan_back(EVENTS):
+        entry = EVENTS.decode(key, payload)
+        if entry.at_ms < at_ms:
+            return unpack_u64(key) + len(entry.events) - 1
+    return 0
+
+
 def history(txn: Txn, job: Job) -> list[Logged]:
     """What happened to a job, oldest first, as far back as the log goes."""
     found: list[Logged] = []
@@ -126,11 +187,13 @@ def trim(txn: Txn, before_ms: int, limit: int) -> int:
 def document(logged: Logged) -> dict[str, Any]:
     """The JSON form of an event."""
     event, asked = logged.event, logged.asked
-    found: dict[str, Any] = {"seq": logged.seq, "at_ms": logged.at_ms, "event": event.event}
-    for name in ("job_id", "offer_id", "owner"):
-        if (value := getattr(event, name)) is not None:
-            found[name] = value
-    return found | {
+    return {
+        "seq": logged.seq,
+        "at_ms": logged.at_ms,
+        "event": event.event,
+        "job_id": event.job_id,
+        "offer_id": event.offer_id,
+        "owner": event.owner,
         "detail": event.detail,
         "user": asked.user,
         "host": asked.host,

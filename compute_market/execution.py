@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from compute_market.errors import AlreadyDoneError, IntegrityError, RefusedError
-from compute_market.hashing.cpu import open_slice
+from compute_market.hashing.files import open_slice
 from compute_market.jobs import jobs
 from compute_market.records import Job, Slice
 from compute_market.requests import JobRequest
@@ -31,7 +31,7 @@ class CommitAfter(NamedTuple):
     ms: int = 10_000
 
 
-_USUAL = CommitAfter()
+COMMIT_AFTER = CommitAfter()
 
 
 def paths_of(request: JobRequest, directory: str) -> list[str]:
@@ -88,7 +88,7 @@ def run_left(
     submit: Callable[[Proofs], Job],
     clock: Callable[[], int],
     advance: Advance | None = None,
-    commit_after: CommitAfter | None = _USUAL,
+    commit_after: CommitAfter | None = COMMIT_AFTER,
 ) -> Job:
     """Run the slices a job has left and hand their proofs to `submit`; the job as it is then.
 

@@ -49,18 +49,18 @@ class Due(NamedTuple):
     expired: Expired = Expired([], 0)
 
     @property
-    def lines(self) -> list[str]:
-        """What it moved, in words; nothing when nothing was due."""
+    def text(self) -> str:
+        """What it moved, in one line; empty when nothing was due."""
         found = []
         if self.activated:
             found.append("the settlement mode turned real")
         if self.paid:
             found.append(f"{_counted(self.paid, 'receipt')} that had waited paid")
         if self.expired.job_ids:
-            failed = f"{_counted(len(self.expired.job_ids), 'overdue job')} failed"
-            burned = self.expired.burned_ct
-            found.append(f"{failed}, {burned} CT of bonds burned" if burned else failed)
-        return found
+            found.append(f"{_counted(len(self.expired.job_ids), 'overdue job')} failed")
+            if self.expired.burned_ct:
+                found.append(f"{self.expired.burned_ct} CT of bonds burned")
+        return ", ".join(found)
 
 
 class Market:
@@ -167,8 +167,7 @@ class Market:
         Runs after a commit and outside the write lock; writers of the file queue on its own lock.
         Raises OSError when the file cannot be written: the next change makes it whole.
         """
-        total = self.view(cancellations.length)
-        if total == _size(path):
+        if self.store.readonly or self.view(cancellations.length) == _size(path):
             return
         with open(path, "ab", opener=_private) as log:
             fcntl.flock(log, fcntl.LOCK_EX)

@@ -6,6 +6,7 @@ state when they are read (`exposition`).
 """
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Literal, NamedTuple
 
 from compute_market.errors import InternalError
@@ -146,18 +147,24 @@ LATENCY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 
 def count(txn: Txn, name: str, *values: str, by: int = 1) -> None:
     """Increment a counter. `values` are its label values in the order of the table."""
-    labels = BY_NAME[name].labels
-    if len(values) != len(labels) or any(
-        allowed and value not in allowed for value, (_, allowed) in zip(values, labels, strict=True)
-    ):
-        raise InternalError(f"metric {name} has no series {values}")
     if by:
-        txn.add(COUNTERS, "\0".join((name, *values)).encode(), by)
+        txn.add(COUNTERS, _key(name, values), by)
 
 
 def value(txn: Txn, name: str, *values: str) -> int:
     """The present value of one series of a counter."""
-    return txn.sum(COUNTERS, "\0".join((name, *values)).encode())
+    return txn.sum(COUNTERS, _key(name, values))
+
+
+@cache
+def _key(name: str, values: tuple[str, ...]) -> bytes:
+    """The key of one series. All labels of counters are bounded, and so is the cache."""
+    labels = BY_NAME[name].labels
+    if len(values) != len(labels) or any(
+        value not in allowed for value, (_, allowed) in zip(values, labels, strict=True)
+    ):
+        raise InternalError(f"metric {name} has no series {values}")
+    return "\0".join((name, *values)).encode()
 
 
 def series(txn: Txn, name: str) -> Iterator[tuple[tuple[str, ...], int]]:

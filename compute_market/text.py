@@ -50,3 +50,11 @@ def quoted(path: str) -> str:
 def cause_of(error: OSError) -> str:
     """What the operating system said, as the end of a line."""
     return (error.strerror or str(error)).lower()
+
+
+def sum_line(path: str, digest: str) -> str:
+    """What b3sum prints: a name with a line break or backslash is escaped and so marked."""
+    if "\\" in path or "\n" in path or "\r" in path:
+        path = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+        return f"\\{digest}  {path}\n"
+    return f"{digest}  {path}\n"

@@ -44,64 +44,9 @@ def real(market: Market) -> Market:
 
 
 @pytest.fixture
-def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+def plugin(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The module of an installed package, as far as Python can tell, that registers workloads."""
-    root = tmp_path / "site"
-    (root / "plugin-1.0.dist-info").mkdir(parents=True)
-    (root / "plugin-1.0.dist-info" / "METADATA").write_text("Name: plugin\nVersion: 1.0\n")
-    (root / "plugin-1.0.dist-info" / "entry_points.txt").write_text(
-        "[compute_market.workloads]\n"
-        "count = workload_plugin:count\n"
-        "transcode = workload_plugin:count\n"
-        "short_proof = workload_plugin:short_proof\n"
-        "meddle = workload_plugin:meddle\n"
-        "zeros = workload_plugin:zeros\n"
-        "slow = workload_plugin:slow\n"
-        "meet = workload_plugin:meet\n"
-        "faulty = workload_plugin:faulty\n"
-        "leaving = workload_plugin:leaving\n"
-        "stopped = workload_plugin:stopped\n"
-        "wordy = workload_plugin:wordy\n"
-        "text = workload_plugin:__name__\n"
-        "absent = workload_plugin:absent\n"
-        "unimportable = workload_plugin_gone:count\n"
-    )
-    (root / "workload_plugin.py").write_text(
-        "import os, threading, time\n"
-        "from blake3 import blake3\n"
-        "two = threading.Barrier(2, timeout=10)\n"
-        "calls = []\n"
-        "def count(path, descriptor, length):\n"
-        "    calls.append(path)\n"
-        "    return os.read(descriptor, length).rjust(32)[-32:]\n"
-        "def short_proof(path, descriptor, length):\n"
-        "    return b'too short'\n"
-        "def zeros(path, descriptor, length):\n"
-        "    return bytes(32)\n"
-        "def slow(path, descriptor, length):\n"
-        "    time.sleep(1)\n"
-        "    return bytes(32)\n"
-        "def meet(path, descriptor, length):\n"
-        "    two.wait()\n"
-        "    return bytes(32)\n"
-        "def unless(words, error, descriptor, length):\n"
-        "    content = os.read(descriptor, length)\n"
-        "    if content == words:\n"
-        "        raise error\n"
-        "    return blake3(content).digest()\n"
-        "def faulty(path, descriptor, length):\n"
-        "    return unless(b'two', ValueError('not\\n  this'), descriptor, length)\n"
-        "def leaving(path, descriptor, length):\n"
-        "    return unless(b'two', SystemExit(3), descriptor, length)\n"
-        "def stopped(path, descriptor, length):\n"
-        "    return unless(b'two', KeyboardInterrupt(), descriptor, length)\n"
-        "def wordy(path, descriptor, length):\n"
-        "    return 'x' * 32\n"
-        "def meddle(path, descriptor, length):\n"
-        "    with open(path, 'ab') as file:\n"
-        "        file.write(b'more')\n"
-        "    return bytes(32)\n"
-    )
+    root = Path(__file__).parent / "support" / "workload_plugin"
     monkeypatch.syspath_prepend(str(root))
     import workload_plugin  # type: ignore[import-not-found]
 

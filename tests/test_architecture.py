@@ -25,6 +25,7 @@ ORDER = (
     "home",
     "errors",
     "amounts",
+    "backends",
     "records",
     "requests",
     "config.toml",
@@ -82,11 +83,13 @@ ORDER = (
 )
 # They know nothing of the store.
 APART = (
+    "hashing.files",
     "hashing.cpu",
     "hashing.short",
     "hashing.batch",
     "hashing.kernels.source",
     "hashing.plan",
+    "hashing.launch",
     "hashing.device",
     "hashing.checked",
     "hashing.lanes",
@@ -98,13 +101,17 @@ APART = (
     "hashing.hasher",
     "hashing.measure",
     "workloads.workloads",
+    "workloads.cache",
     "workloads.tasks",
-    "workloads.errands",
+    "workloads.places",
+    "workloads.remote_tasks",
+    "workloads.pools",
+    "workloads.here",
     "workloads.runner",
 )
 # They bring slices and the store together.
 RUNS_SLICES = {"execution", "market"}
-APART_MAY_IMPORT = ("text", "errors", "amounts")
+APART_MAY_IMPORT = ("text", "errors", "backends")
 
 
 def room_of(module: str) -> str:

@@ -3,7 +3,7 @@
 Every line that begins with `$ ` inside a ```console fence is run by bash, in order, in one shell
 per file that starts in an empty directory with `examples/` and an empty home. What follows it, up
 to the next such line, is what it must print, errors included. Numbers that no two runs share (ten
-digits and more, heights, process ids) are masked on both sides.
+digits and more, heights, process ids) and the places of homes are masked on both sides.
 """
 
 import os
@@ -30,7 +30,9 @@ _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
-_VOLATILE = re.compile(r"\b\d{10,}\b|(?<=height )\d+|(?<=height: )\d+|(?<=process )\d+")
+_VOLATILE = re.compile(
+    r"\b\d{10,}\b|(?<=height )\d+|(?<=height: )\d+|(?<=process )\d+|(?<=a market in )\S+"
+)
 _END = "\x1e"
 
 
@@ -67,7 +69,7 @@ def run_in_shell(typed: list[str], directory: Path) -> list[str]:
     temporary.mkdir()
     shim = directory / "bin" / "tb-cli"
     shim.parent.mkdir()
-    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cli.entry "$@"\n')
+    shim.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tb_cli.entry "$@"\n')
     shim.chmod(0o755)
     script = directory / "script.sh"
     # The status is put back so that a document may show `echo $?`.

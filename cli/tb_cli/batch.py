@@ -6,42 +6,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from io import BufferedReader, RawIOBase, TextIOWrapper
-from typing import Annotated
 
-import typer
-
-from compute_market.errors import UsageError
+from compute_market.errors import UsageError, exit_code
 from tb_cli.frame.guard import answered
 from tb_cli.frame.render import note
+from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import argument, flag, takes
 
 
-def batch(
-    ctx: typer.Context,
-    source: Annotated[str, typer.Argument(metavar="[-]", help="Only - : stdin.")] = "-",
-    keep_going: Annotated[
-        bool, typer.Option("--keep-going/--fail-fast", help="Go on after a line that failed.")
-    ] = True,
-) -> int:
-    """Run one command line per line of stdin, printing as it goes; saves the start of a process.
+@takes(
+    argument("source", "[-]", "Only - : stdin.", required=False, default="-"),
+    flag(
+        "--keep-going",
+        help="Go on after a line that failed.",
+        opposite="--fail-fast",
+        default=True,
+    ),
+)
+def batch(session: Session, source: str, *, keep_going: bool) -> int:
+    """Prints as it goes, and saves the start of a process for each.
 
     Lines are split as a shell splits words; blank lines and those that begin with # are skipped.
     `tb-cli` may stand before the command. Options given to `batch` hold for every line. A line
     cannot read stdin itself, where the commands come from. Ends with 0, the common code if all
     lines failed alike, else 7.
     """
-    from tb_cli.app import call
+    # A line is a command line: what runs those stands above every verb.
+    from tb_cli.entry import call
 
     if source != "-":
         raise UsageError(f"{source!a}: only - , stdin, can be read")
     codes = []
-    form = ["--json"] if ctx.obj.json else []
+    form = ["--json"] if session.json else []
     for number, line in enumerate(sys.stdin.buffer, 1):
         text = _decoded(line, number).strip()
         if not text or text.startswith("#"):
             continue
         words = _words(text, number)
         with _stdin_kept():
-            code = answered(partial(call, words, ctx.obj), [*words, *form])
+            code = answered(partial(call, words, session), [*words, *form])
         sys.stdout.flush()
         codes.append(code)
         if code:
@@ -51,7 +54,9 @@ def batch(
     failed = [code for code in codes if code]
     if not failed:
         return 0
-    return failed[0] if len(failed) == len(codes) and len(set(failed)) == 1 else 7
+    return (
+        failed[0] if len(failed) == len(codes) and len(set(failed)) == 1 else exit_code("partial")
+    )
 
 
 class _Taken(RawIOBase):

@@ -4,17 +4,17 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import typer
-
+from compute_market.backends import DEVICE_BACKENDS
 from compute_market.errors import UsageError
-from compute_market.workloads.runner import files_in_a_task
+from compute_market.workloads.places import files_together
 from compute_market.workloads.workloads import calibrate_gpu
-from tb_cli.frame import files, options
-from tb_cli.frame.backend import path_of
+from tb_cli.frame import files
+from tb_cli.frame.options import BACKENDS
 from tb_cli.frame.render import Listing, note, write_json
 from tb_cli.frame.session import Session, now_ms
+from tb_cli.frame.verbs import option, takes
 
 if TYPE_CHECKING:
     from compute_market.hashing.calibration import Calibration, DeviceRates
@@ -24,14 +24,16 @@ _KIB = 1024
 _SIZES = [2**power for power in range(10, 31)]
 
 
-def calibrate(
-    ctx: typer.Context,
-    backend: Annotated[
-        options.BackendName,
-        typer.Option(help="What to measure beside the CPU: auto is a GPU if there is one."),
-    ] = "auto",
-) -> None:
-    """Measure how fast this machine hashes, and keep it so that `auto` chooses by it.
+@takes(
+    option(
+        "--backend",
+        "What to measure beside the CPU: auto is a GPU if there is one.",
+        choices=BACKENDS,
+        default="auto",
+    )
+)
+def calibrate(session: Session, *, backend: str) -> None:
+    """The result is kept, and `auto` chooses by it.
 
     Measures the CPU and, if there is one, the GPU: data on the device, the way there, files and
     many short slices. Takes a few seconds; let nothing else run meanwhile. Run it again when
@@ -39,9 +41,8 @@ def calibrate(
     """
     from compute_market.hashing import calibration
     from compute_market.hashing.device import DeviceError
-    from compute_market.hashing.measure import calibrate as measure
+    from compute_market.hashing.measure import measure
 
-    session = Session.of(ctx)
     _check_kept(session)
     lacking: list[str] = []
     find = partial(_open_device, backend, lacking) if backend != "cpu" else lambda: None
@@ -54,8 +55,8 @@ def calibrate(
         lacking.append(f"the device failed: {error}")
         measured = measure(time.perf_counter_ns, measured_at=measured_at)
     if not session.dry_run:
-        session.make_home()
-        files.replace(path_of(session), calibration.encode(measured).decode())
+        session.home.make()
+        files.replace(session.home.calibration, calibration.encode(measured).decode())
     if session.json:
         from msgspec import to_builtins
 
@@ -77,8 +78,8 @@ def calibrate(
 
 def _check_kept(session: Session) -> None:
     """Find out before anything is measured whether it can be kept, in a dry run too."""
-    session.check_home()
-    path = path_of(session)
+    session.home.check()
+    path = session.home.calibration
     if os.path.isdir(path):
         raise UsageError(f"{path}: is a directory", hint="move it out of the way")
 
@@ -129,7 +130,7 @@ def _choices(measured: "Calibration", device: "DeviceRates") -> Iterator[Row]:
         (
             "auto: each of many files",
             lambda length: measured.cpu_each_file_ns(length, threads),
-            lambda length: measured.device_each_file_ns(length, files_in_a_task(length)),
+            lambda length: measured.device_each_file_ns(length, files_together(length)),
         ),
         ("auto: data on the device", measured.cpu_resident_ns, measured.device_resident_ns),
         (
@@ -164,7 +165,7 @@ def _open_device(backend: str, lacking: list[str]) -> "DeviceBackend | None":
     from compute_market.hashing.device import DeviceError
     from compute_market.hashing.hasher import open_device
 
-    for name in ("cuda", "opencl") if backend == "auto" else (backend,):
+    for name in DEVICE_BACKENDS if backend == "auto" else (backend,):
         try:
             return open_device(name, any_device=backend != "auto")
         except DeviceError as error:

@@ -2,16 +2,12 @@
 
 from typing import Any
 
-import typer
-
-from compute_market.config import settings as config
+from compute_market.config import files as config
 from tb_cli.frame.render import Listing
 from tb_cli.frame.session import Session
 
 
-def show(ctx: typer.Context) -> None:
-    """Show every setting, its value and where it comes from."""
-    session = Session.of(ctx)
+def show(session: Session) -> None:
     loaded, origins = session.configuration()
     listing = Listing(session, ("name", "value", "origin"))
     for name, value, origin in config.describe(loaded, origins):

@@ -3,9 +3,10 @@
 import gc
 import os
 import sys
+from typing import TYPE_CHECKING
 
-# Verbs that `tb_cli.frame.plain` may answer for.
-_HOT = (["compute", "cancel"], ["compute", "status"], ["compute-market", "params"])
+if TYPE_CHECKING:
+    from tb_cli.frame.session import Session
 
 
 def main() -> None:
@@ -15,7 +16,8 @@ def main() -> None:
     _open_what_is_closed()
     from tb_cli.frame.guard import guarded
 
-    code = guarded(_run, sys.argv[1:])
+    arguments = sys.argv[1:]
+    code = guarded(lambda: call(arguments), arguments)
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -38,23 +40,20 @@ def _open_what_is_closed() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
-def _run() -> int:
-    arguments = sys.argv[1:]
-    if arguments[:2] == ["compute", "run"]:
-        from tb_cli import run as sums
+def call(arguments: list[str], batch: "Session | None" = None) -> int:
+    """Run one command line. Returns its exit code or raises what went wrong.
 
-        code = sums.run(arguments)
-        if code is not None:
-            return code
-    if arguments[:2] in _HOT:
-        from tb_cli.frame import plain as hot
+    As a line of a `batch` it uses the store of that session.
+    """
+    from tb_cli.frame import plain
+    from tb_cli.tree import TREE
 
-        code = hot.run(arguments)
-        if code is not None:
-            return code
-    from tb_cli.app import call
+    code = plain.run(TREE, arguments, batch)
+    if code is None:
+        from tb_cli import app
 
-    return call(arguments)
+        code = app.call(arguments, batch)
+    return code
 
 
 if __name__ == "__main__":

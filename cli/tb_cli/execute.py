@@ -1,269 +1,118 @@
-"""Verbs that run slices: execute, prove, run."""
+"""Verbs that do the work of jobs: execute, prove."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import Any
 
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.errors import (
-    AlreadyDoneError,
-    IntegrityError,
-    MarketError,
-    RefusedError,
-    UsageError,
-)
-from compute_market.jobs import jobs, lifecycle
-from compute_market.records import Job, Slice, check_id
-from compute_market.store.store import Txn
+from compute_market.errors import MarketError, UsageError
+from compute_market.execution import COMMIT_AFTER, Left, Proofs, left_of, run_left
+from compute_market.jobs import documents, jobs
+from compute_market.jobs.prove import InvalidProof, Proven
+from compute_market.jobs.prove import prove as prove_slices
+from compute_market.records import Job, check_id
+from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
-from compute_market.workloads.tasks import Result
 from compute_market.workloads.workloads import BUILT_IN
-from tb_cli import run as sums
 from tb_cli.frame import backend as hashing
-from tb_cli.frame import bulk, options
+from tb_cli.frame import bulk
+from tb_cli.frame.options import BACKEND, EXECUTOR, JOB_ID, JOB_IDS, JSONL
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session, now_ms
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
-
-# Proofs are submitted after so many slices, so many bytes or so long, whichever comes first: what a
-# killed process has to do again.
-_PROOFS_PER_COMMIT = 1000
-_BYTES_PER_COMMIT = 2**30
-_MS_PER_COMMIT = 10_000
-
-Workers = Annotated[
-    int | None, typer.Option(min=1, max=1024, help="Threads that run slices. [one per core]")
-]
-Where = Annotated[
-    str,
-    typer.Option(
-        "--executor", metavar="WHERE", help="Where slices run: threads, or dask://HOST:PORT."
-    ),
-]
-ClusterTimeout = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        max=86_400,
-        metavar="SECS",
-        help="How long to wait for a cluster to answer, or for a worker to come back.",
-    ),
-]
+from tb_cli.frame.verbs import argument, number, takes
+from tb_cli.network.executors import executor
 
 
+@takes(JOB_IDS, BACKEND, EXECUTOR, JSONL)
 def execute(
-    ctx: typer.Context,
-    job_ids: options.JobIds,
-    backend: options.Backend = None,
-    workers: Workers = None,
-    where: Where = "threads",
-    cluster_timeout: ClusterTimeout = 30,
-    jsonl: options.Jsonl = False,
+    session: Session,
+    job_ids: list[str],
+    *,
+    backend: str | None,
+    workers: int | None,
+    where: str,
+    cluster_timeout: int,
+    jsonl: bool,
 ) -> int:
-    """Run the unproven slices of active jobs and submit their proofs.
+    """Runs the slices that are not proven yet, and submits their proofs.
 
     A run that was stopped is run again: it goes on at the first unproven slice. Ctrl-C and SIGTERM
     submit the proofs that are there; a kill loses the last ten seconds and what is under way.
     """
-    session = Session.of(ctx)
-    ids = bulk.read_ids(job_ids, "job id")
-    said = bulk.Report(session, len(ids), jsonl=jsonl)
+    ids = bulk.ids_at_once(job_ids, "job id")
+    said = bulk.Report(session, single=len(ids) == 1, jsonl=jsonl)
     with (
-        _executor(where, workers, cluster_timeout, backend) as pool,
+        executor(where, workers, cluster_timeout, backend) as pool,
         hashing.hasher(session, backend, here=pool is None) as hasher,
         Runner(workers, pool, hasher=hasher) as runner,
     ):
+        session.open()  # What is wrong with the home is wrong with no job.
         for job_id in ids:
             said.add(_execute_one(session, runner, job_id))
             sys.stdout.flush()
     return said.end()
 
 
-def prove(
-    ctx: typer.Context,
-    job_id: options.JobId,
-    index: Annotated[
-        int,
-        typer.Argument(metavar="INDEX", min=0, max=AMOUNT_MAX, help="Slice number, from 0."),
-    ],
-    digest: Annotated[str, typer.Argument(metavar="HEX", help="The output, 64 hex digits.")],
-) -> None:
-    """Submit the proof of one slice that was run elsewhere."""
-    session = Session.of(ctx)
+@takes(
+    JOB_ID,
+    number("index", "INDEX", "Slice number, from 0.", least=0, most=AMOUNT_MAX),
+    argument("digest", "HEX", "The output, 64 hex digits."),
+)
+def prove(session: Session, job_id: str, index: int, digest: str) -> None:
+    """The slice was run elsewhere, and this is what came out."""
     check_id(job_id, "job id")
     proof = _digest(digest)
 
-    def act(txn: Txn) -> tuple[lifecycle.Proven | lifecycle.InvalidProof, dict[str, Any]]:
-        verdict = lifecycle.prove(txn, session.config, job_id, [(index, proof)])[0]
-        return verdict, jobs.document(txn, jobs.get(txn, job_id))
+    def act(txn: Txn) -> tuple[Proven | InvalidProof, dict[str, Any]]:
+        verdict = prove_slices(txn, job_id, [(index, proof)])[0]
+        return verdict, documents.job_document(txn, jobs.get(txn, job_id))
 
     verdict, document = session.update(act)
-    if isinstance(verdict, lifecycle.InvalidProof):
-        raise IntegrityError(verdict.message, reason="invalid_proof")
-    document["changed"] = verdict.changed
-    text = f"proved slice {index} of job {job_id}" if verdict.changed else "proven before"
-    emit(session, document, f"{text}: {_progress(verdict.job)}")
-
-
-def run(
-    ctx: typer.Context,
-    paths: Annotated[
-        list[str], typer.Argument(metavar="FILE…", help="Slices, job files, or - for stdin.")
-    ],
-    workload: Annotated[
-        str | None, typer.Option(help="What to run. [a job file's own, else transcode]")
-    ] = None,
-    backend: options.Backend = None,
-    workers: Workers = None,
-    where: Where = "threads",
-    cluster_timeout: ClusterTimeout = 30,
-    jsonl: options.Jsonl = False,
-) -> int:
-    """Run a workload over slice files, with no market: prints `<hex>  <path>` as b3sum does.
-
-    A FILE that ends in .json and holds a JSON object with `slices` stands for those slices, run
-    with the `workload` it names. Any other FILE is a slice itself.
-    """
-    session = Session.of(ctx)
-
-    def report(total: int) -> bulk.Report:
-        return bulk.Report(session, total, jsonl=jsonl, aside=True)
-
-    # An open store must not cross a fork; only a line of a batch has one here.
-    with (
-        _executor(where, workers, cluster_timeout, backend) as pool,
-        hashing.hasher(session, backend, here=pool is None) as hasher,
-        Runner(workers, pool, hasher=hasher, may_fork=not session.is_open) as runner,
-    ):
-        as_text = not (jsonl or session.json)
-        return sums.write(runner, workload, paths, report, as_text=as_text, color=session.color)
-
-
-@contextmanager
-def _executor(
-    where: str, workers: int | None, timeout_s: int, backend: str | None
-) -> "Iterator[Executor | None]":
-    """The executor asked for; None stands for the runner's own threads."""
-    if where == "threads":
-        yield None
-        return
-    from tb_cli.network import cluster
-
-    cluster.scheduler_address(where)
-    if workers is not None:
-        raise UsageError(
-            f"--workers {workers} is about threads, and --executor {where} runs none here",
-            hint="leave --workers out: a cluster has the workers that were started for it",
-        )
-    if backend not in (None, "auto", "cpu"):
-        raise UsageError(
-            f"--backend {backend} is about devices of this machine, and --executor {where} hashes "
-            f"on the CPUs of others",
-            hint="choose one of them",
-        )
-    with cluster.executor(where, timeout_s) as executor:
-        yield executor
+    changed = verdict.accepted()
+    text = f"proved slice {index} of job {job_id}" if changed else "proven before"
+    emit(session, document | {"changed": changed}, f"{text}: {_progress(verdict.job)}")
 
 
 def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
     """Run what a job has left, commit by commit; the outcome tells how far it came."""
-    job = None
+    left: Left | None = None
     try:
-        job, left = session.view(lambda txn: _unproven(txn, job_id))
-        if job.state == "completed":
-            changed = False
-        else:
-            _check_runs(job)
-            job = _run_and_prove(session, runner, job, left)
-            changed = True
+        left = session.view(lambda txn: left_of(txn, job_id))
+        job, changed = left.job, left.job.state != "completed"
+        if changed:
+            job = _run(session, runner, left)
     except MarketError as error:
-        return bulk.failed(job_id, error, changed=_has_grown(session, job))
-    document = session.view(lambda txn: jobs.document(txn, job)) | {"changed": changed}
+        return bulk.failed(job_id, error, changed=_has_grown(session, left))
+    document = session.view(lambda txn: documents.job_document(txn, job)) | {"changed": changed}
     text = f"executed job {job_id}" if changed else f"job {job_id} exists, unchanged"
     return bulk.Outcome(job_id, f"{text}: {_progress(job)}", document)
 
 
-def _unproven(txn: Txn, job_id: str) -> tuple[Job, list[tuple[int, Slice]]]:
-    job = jobs.get(txn, job_id)
-    entries = enumerate(jobs.slices(txn, job_id))
-    return job, [(index, entry) for index, entry in entries if entry.proven_ms is None]
+def _run(session: Session, runner: Runner, left: Left) -> Job:
+    job_id = left.job.job_id
+    silent = left.job.workload not in BUILT_IN
 
+    def submit(proofs: Proofs) -> Job:
+        return session.update(lambda txn: prove_slices(txn, job_id, proofs))[-1].job
 
-def _run_and_prove(
-    session: Session, runner: Runner, job: Job, left: list[tuple[int, Slice]]
-) -> Job:
-    proofs: list[tuple[int, bytes]] = []
-    unsaved = 0
-    saved_ms = now_ms()
-
-    def commit() -> Job:
-        nonlocal proofs, unsaved, saved_ms
-        # If they cannot be saved, they are not tried again.
-        taken, proofs, unsaved = proofs, [], 0
-        verdicts = session.update(
-            lambda txn: lifecycle.prove(txn, session.config, job.job_id, taken)
+    with Progress(left.length, color=session.color, silent=silent) as progress:
+        return run_left(
+            left,
+            runner,
+            submit=submit,
+            clock=now_ms,
+            advance=progress,
+            # A dry run has one transaction: what it rolled back could not be built upon.
+            commit_after=None if session.dry_run else COMMIT_AFTER,
         )
-        saved_ms = now_ms()
-        return verdicts[-1].job
-
-    length = sum(entry.length for _, entry in left)
-    silent = job.workload not in BUILT_IN
-    with Progress(length, color=session.color, silent=silent) as progress:
-        paths = [entry.path for _, entry in left]
-        results = runner.run(job.workload, paths, now_ms=now_ms(), progress=progress)
-        try:
-            for (index, entry), result in zip(left, results, strict=True):
-                _check_unchanged(job, index, entry, result)
-                proofs.append((index, result.digest))
-                unsaved += result.length
-                # A dry run has one transaction: what it rolled back could not be built upon.
-                full = len(proofs) >= _PROOFS_PER_COMMIT or unsaved >= _BYTES_PER_COMMIT
-                is_due = full or now_ms() - saved_ms >= _MS_PER_COMMIT
-                if is_due and not session.dry_run:
-                    job = commit()
-        except BaseException:
-            # Whatever stopped the run, a signal too: what was proven before is worth keeping.
-            if proofs:
-                commit()
-            raise
-    return commit() if proofs else job
 
 
-def _has_grown(session: Session, before: Job | None) -> bool:
+def _has_grown(session: Session, before: Left | None) -> bool:
     """Whether a job that failed in the middle has more proofs than before."""
     if before is None or session.dry_run:
         return False
-    after = session.view(lambda txn: jobs.get(txn, before.job_id))
-    return after.slices_proven > before.slices_proven
-
-
-def _check_runs(job: Job) -> None:
-    if job.state in ("cancelled", "failed"):
-        raise AlreadyDoneError(f"job {job.job_id} is {job.state}")
-    if job.state != "active":
-        raise RefusedError(
-            f"job {job.job_id} is {job.state}, only an active job can be run",
-            hint="see `tb-cli compute queue`",
-            reason="not_active",
-        )
-
-
-def _check_unchanged(job: Job, index: int, entry: Slice, result: Result) -> None:
-    """A slice that is not what was submitted is the buyer's fault and costs nobody a point."""
-    if result.error is not None:
-        raise result.error
-    if (result.length, result.digest) != (entry.length, entry.reference):
-        raise IntegrityError(
-            f"slice {index} of job {job.job_id} has changed since submission: {entry.path}",
-            hint="restore the file, or cancel the job",
-            reason="slice_changed",
-        )
+    after = session.view(lambda txn: jobs.get(txn, before.job.job_id))
+    return after.slices_proven > before.job.slices_proven
 
 
 def _progress(job: Job) -> str:

@@ -1,32 +1,41 @@
-"""Verbs on jobs: cancel, status, list, queue, requirements, explain, stats, wait."""
+"""Verbs on jobs: cancel, status, list, requirements, wait, sla sweep."""
 
-import os
 import sys
 import time
 from functools import partial
 from itertools import chain, islice
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import typer
-
-from compute_market.admission import decisions
+from compute_market import events
 from compute_market.errors import (
+    AlreadyDoneError,
+    MarketError,
     NotFoundError,
     PendingError,
+    RefusedError,
 )
-from compute_market.jobs import jobs
-from compute_market.offers import offers
-from compute_market.records import JOB_STATES, LIVE_STATES, Job, check_id
-from compute_market.scheduler import matching as scheduler
-from compute_market.scheduler import queue as run_queue
-from compute_market.settlement import settlement
-from compute_market.store.store import Txn
-from tb_cli.frame import bulk, files, options
-from tb_cli.frame import plain as hot
-from tb_cli.frame.render import Listing, emit, fields, note, shown, write_json, write_line
+from compute_market.jobs import documents, jobs
+from compute_market.jobs.cancel import cancel as cancel_job
+from compute_market.records import JOB_STATES, LIVE_STATES, Job, capability_document, check_id
+from compute_market.store.schema import DEADLINES, JOBS
+from compute_market.store.txn import Txn
+from compute_market.text import sum_line
+from tb_cli.frame import bulk
+from tb_cli.frame.options import (
+    ATOMIC,
+    CHUNK,
+    JOB_ID,
+    JOB_IDS,
+    JSONL,
+    LIMIT,
+    PRIORITY,
+    check_choices,
+)
+from tb_cli.frame.render import Listing, emit, fields, write_json, write_line
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import flag, option, takes
 
-_PAGE = 1000
+_SWEEP_CHUNK = 1000
 _LIST_COLUMNS = (
     "job_id",
     "state",
@@ -41,192 +50,130 @@ _LIST_COLUMNS = (
 _WAIT_POLL_S = 0.2
 
 
+@takes(
+    JOB_IDS,
+    option(
+        "--by",
+        "Who cancels: client or provider.",
+        choices=("client", "provider"),
+        default="client",
+    ),
+    CHUNK,
+    ATOMIC,
+    flag("--ignore-not-found", help="Unknown ids are no failure."),
+    option("--failed-to", "Write the ids that failed to this file.", metavar="FILE"),
+    JSONL,
+)
 def cancel(
-    ctx: typer.Context,
-    job_ids: options.JobIds,
-    by: Annotated[
-        Literal["client", "provider"], typer.Option(help="Who cancels: client or provider.")
-    ] = "client",
-    chunk: options.Chunk = 1000,
-    atomic: options.Atomic = False,
-    ignore_not_found: Annotated[
-        bool, typer.Option("--ignore-not-found", help="Unknown ids are no failure.")
-    ] = False,
-    failed_to: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Write the ids that failed to this file.")
-    ] = None,
-    jsonl: options.Jsonl = False,
+    session: Session,
+    job_ids: list[str],
+    *,
+    by: Literal["client", "provider"],
+    chunk: int,
+    atomic: bool,
+    ignore_not_found: bool,
+    failed_to: str | None,
+    jsonl: bool,
 ) -> int:
-    """Cancel jobs that have not ended. Cancelling one again changes nothing.
+    """Cancelling one again changes nothing.
 
     Refunds what was escrowed and not earned, and releases both bonds. For many ids, `-` reads them
     from stdin in one process: `tb-cli compute list --state queued --jsonl | jq -r .job_id |
     tb-cli compute cancel -`.
     """
-    return hot.cancel(
-        Session.of(ctx),
-        job_ids,
-        by=by,
+
+    def act(txn: Txn, job_id: str) -> bulk.Outcome:
+        try:
+            cancelled = cancel_job(txn, job_id, by)
+        except (NotFoundError, RefusedError) as error:
+            document = {"job_id": job_id, "outcome": error.token, "changed": False}
+            unknown = isinstance(error, NotFoundError)
+            text = "job not found" if unknown else error.message
+            return bulk.Outcome(job_id, text, document, error, is_named=False)
+        changed = cancelled.outcome == "cancelled"
+        document = {"job_id": job_id, "outcome": cancelled.outcome, "changed": changed}
+        if session.json and not jsonl:
+            document = documents.job_document(txn, cancelled.job) | document
+        done: MarketError | None = None
+        if cancelled.outcome == "already_done":
+            done = AlreadyDoneError(cancelled.text, hint=f"see `tb-cli compute status {job_id}`")
+        return bulk.Outcome(job_id, cancelled.text, document, done, is_named=changed)
+
+    return bulk.run(
+        session,
+        bulk.read_ids(job_ids, "job id"),
+        act,
         chunk=chunk,
         atomic=atomic,
+        jsonl=jsonl,
         ignore_not_found=ignore_not_found,
         failed_to=failed_to,
-        jsonl=jsonl,
     )
 
 
-def status(ctx: typer.Context, job_id: options.JobId) -> int:
-    """Show one job: state, progress, money."""
-    return hot.status(Session.of(ctx), job_id)
+@takes(JOB_ID)
+def status(session: Session, job_id: str) -> None:
+    check_id(job_id, "job id")
+    document = session.view(lambda txn: documents.job_document(txn, jobs.get(txn, job_id)))
+    emit(session, document, fields(document))
 
 
+@takes(
+    option("--state", "Only jobs in this state; repeatable.", many=True),
+    option("--buyer", "Only jobs of this buyer."),
+    option("--provider", "Only jobs of this provider."),
+    PRIORITY,
+    LIMIT,
+    JSONL,
+)
 def list_(
-    ctx: typer.Context,
-    state: Annotated[
-        list[str] | None, typer.Option(help="Only jobs in this state; repeatable.")
-    ] = None,
-    buyer: Annotated[str | None, typer.Option(help="Only jobs of this buyer.")] = None,
-    provider: Annotated[str | None, typer.Option(help="Only jobs of this provider.")] = None,
-    priority: options.PriorityName = None,
-    limit: options.Limit = None,
-    jsonl: options.Jsonl = False,
+    session: Session,
+    *,
+    state: list[str],
+    buyer: str | None,
+    provider: str | None,
+    priority: str | None,
+    limit: int | None,
+    jsonl: bool,
 ) -> None:
-    """List jobs by id. Reads in short transactions, so memory stays flat with any number."""
-    session = Session.of(ctx)
-    asked: dict[str, Any] = {"buyer": buyer, "provider": provider, "priority": priority}
-    given = {name: value for name, value in asked.items() if value is not None}
-    options.check_choices("--state", state, JOB_STATES)
+    """Reads in short transactions, so memory stays flat with any number."""
+    check_choices("--state", state, JOB_STATES)
 
     def wanted(job: Job) -> bool:
-        return (not state or job.state in state) and all(
-            getattr(job, name) == value for name, value in given.items()
+        holder = None if job.placement is None else job.placement.provider
+        return (
+            (not state or job.state in state)
+            and buyer in (None, job.buyer)
+            and provider in (None, holder)
+            and priority in (None, job.priority)
         )
 
-    def page(txn: Txn, after: bytes) -> tuple[list[dict[str, Any]], bytes | None]:
-        found, last = jobs.page(txn, after, _PAGE, wanted)
-        return [jobs.document(txn, job) for job in found], last
+    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[dict[str, Any]], bytes | None]:
+        found, last = txn.page(JOBS, after, size)
+        return [documents.job_document(txn, job) for _, job in found if wanted(job)], last
 
     listing = Listing(session, _LIST_COLUMNS, jsonl=jsonl)
-    for document in islice(chain.from_iterable(session.pages(page, b"")), limit):
+    for document in islice(chain.from_iterable(session.pages(page, None)), limit):
         listing.add(document)
     listing.end()
 
 
-def queue(ctx: typer.Context, limit: options.Limit = None, jsonl: options.Jsonl = False) -> None:
-    """List waiting jobs in the order they would start, and those still without an offer."""
-    session = Session.of(ctx)
-
-    def documents(txn: Txn) -> list[dict[str, Any]]:
-        held_back = run_queue.low_held_back(txn, session.config)
-        full = run_queue.active_jobs(txn) >= session.config.slots
-        found = []
-        waiting = [*run_queue.in_order(txn, session.config), *jobs.pending_ids(txn)]
-        for place, job_id in enumerate(waiting[:limit], 1):
-            job = jobs.get(txn, job_id)
-            held = "slots" if full else "cap" if held_back and job.priority == "low" else None
-            found.append(
-                {
-                    "place": place,
-                    "job_id": job.job_id,
-                    "state": job.state,
-                    "priority": job.priority,
-                    "units": job.units,
-                    "held_by": "no offer" if job.state == "pending" else held,
-                }
-            )
-        return found
-
-    listing = Listing(
-        session, ("place", "job_id", "state", "priority", "units", "held_by"), jsonl=jsonl
-    )
-    for document in session.view(documents):
-        listing.add(document)
-    listing.end()
-
-
-def requirements(ctx: typer.Context, job_id: options.JobId) -> None:
-    """Print the capability a live job asks for, {} for a job that is unknown or has ended."""
+@takes(JOB_ID)
+def requirements(session: Session, job_id: str) -> None:
+    """It is {} for a job that is unknown or has ended."""
     check_id(job_id, "job id")
-    job = Session.of(ctx).view(lambda txn: jobs.find(txn, job_id))
+    job = session.view(lambda txn: jobs.find(txn, job_id))
     live = job is not None and job.state in LIVE_STATES
-    write_json(offers.capability_document(job.capability) if job is not None and live else {})
+    write_json(capability_document(job.capability) if job is not None and live else {})
 
 
-def explain(
-    ctx: typer.Context,
-    target: Annotated[
-        str,
-        typer.Argument(
-            metavar="JOB|FILE", help="A job id, or a job file.", autocompletion=options.complete_job
-        ),
-    ],
-    offer: Annotated[
-        str | None,
-        typer.Option(help="Only this offer.", autocompletion=options.complete_offer),
-    ] = None,
-) -> None:
-    """Say for every offer whether it fits a job and, if not, each condition it fails.
-
-    The job may be one of the market or a job file. These are the matcher's own verdicts.
-    """
-    session = Session.of(ctx)
-    draft = _draft_from_file(target)
-
-    def document(txn: Txn) -> dict[str, Any]:
-        job = jobs.find(txn, target) if draft is None else draft
-        if job is None:
-            raise _never_stored(txn, target)
-        real = settlement.is_real(txn, session.config)
-        verdicts = list(scheduler.explain(txn, job, real=real, offer_id=offer))
-        totals: dict[str, int] = {}
-        for verdict in verdicts:
-            totals[verdict["result"]] = totals.get(verdict["result"], 0) + 1
-        return {
-            "job_id": job.job_id,
-            "state": job.state,
-            "decision": _decision(txn, job.job_id),
-            "totals": totals,
-            "offers": verdicts,
-        }
-
-    found = session.view(document)
-    lines = [
-        f"{verdict['offer_id']}: "
-        + ("fits" if verdict["fits"] else "; ".join(s["text"] for s in verdict["shortfalls"]))
-        for verdict in found["offers"]
-    ]
-    if found["decision"] is not None:
-        lines.append(f"decision: {shown(found['decision'])}")
-    emit(session, found, [*lines, f"totals: {shown(found['totals'])}"])
-
-
-def stats(
-    ctx: typer.Context,
-    effective: Annotated[
-        bool, typer.Option("--effective", help="Only the last effective price.")
-    ] = False,
-) -> None:
-    """Print the outcomes of the last 100 matches, what runs and what waits."""
-    session = Session.of(ctx)
-    document = session.view(scheduler.statistics)
-    if not effective:
-        emit(session, document, fields(document))
-    elif document["effective_price"] is None:
-        note("missing effective_price")
-    else:
-        emit(session, document["effective_price"], str(document["effective_price"]))
-
-
-def wait(
-    ctx: typer.Context,
-    job_ids: options.JobIds,
-    timeout: Annotated[
-        float | None, typer.Option(min=0, help="Give up after this many seconds.")
-    ] = None,
-) -> None:
-    """Wait until every job has ended; at once if they have. A time-out ends with code 10."""
-    session = Session.of(ctx)
-    left = bulk.read_ids(job_ids, "job id")
+@takes(
+    JOB_IDS,
+    option("--timeout", "Give up after this many seconds.", kind="number", least=0),
+)
+def wait(session: Session, job_ids: list[str], *, timeout: float | None) -> None:
+    """Ends at once if they have. A time-out ends with code 10."""
+    left = bulk.ids_at_once(job_ids, "job id")
     give_up = None if timeout is None else time.monotonic() + timeout
     ended: list[dict[str, Any]] = []
     while True:
@@ -247,40 +194,75 @@ def wait(
         write_json(ended)
 
 
+@takes(
+    JOB_ID,
+    flag("--unproven", help="Only slices that are not proven yet."),
+    flag("--references", help="Also what each slice must give: the buyer's own view."),
+    flag("--b3sum", help="Print what `b3sum --check` takes."),
+    LIMIT,
+    JSONL,
+)
+def slices(
+    session: Session,
+    job_id: str,
+    *,
+    unproven: bool,
+    references: bool,
+    b3sum: bool,
+    limit: int | None,
+    jsonl: bool,
+) -> None:
+    """The digest of a slice is told once it is proven; before that it is what proves the work, so
+    only --references shows it.
+    """
+    check_id(job_id, "job id")
+    columns = ("index", "path", "bytes", "units", "proven_at", "digest")
+    listing = Listing(session, (*columns, "reference") if references else columns, jsonl=jsonl)
+    for document in session.view(lambda txn: _slices(txn, job_id, unproven, references, limit)):
+        if not b3sum:
+            listing.add(document)
+        elif (digest := document.get("reference") or document.get("digest")) is not None:
+            sys.stdout.write(sum_line(document["path"], digest))
+    if not b3sum:
+        listing.end()
+
+
+@takes(JOB_ID, JSONL)
+def history(session: Session, job_id: str, *, jsonl: bool) -> None:
+    """It is the log of one job, oldest first, as far back as the log goes."""
+    check_id(job_id, "job id")
+    listing = Listing(session, events.COLUMNS, jsonl=jsonl)
+    for logged in session.view(lambda txn: events.history(txn, jobs.get(txn, job_id))):
+        listing.add(events.document(logged))
+    listing.end()
+
+
+def _slices(
+    txn: Txn, job_id: str, unproven: bool, references: bool, limit: int | None
+) -> list[dict[str, Any]]:
+    job = jobs.get(txn, job_id)
+    chosen = (
+        documents.slice_document(index, entry, reference=references)
+        for index, entry in enumerate(jobs.slices(txn, job.job_id))
+        if not (unproven and entry.proven_ms is not None)
+    )
+    return list(islice(chosen, limit))
+
+
+def sweep(session: Session) -> None:
+    """A job is overdue once its deadline has passed."""
+    # What a dry run rolls back it would find again, so it does all at once.
+    limit = session.view(lambda txn: txn.size(DEADLINES)) if session.dry_run else _SWEEP_CHUNK
+    failed: list[str] = []
+    while True:
+        session.update(lambda txn: None, sweep_limit=limit)
+        swept = session.market.due.expired.job_ids
+        failed += swept
+        if not swept or session.dry_run:
+            break
+    lines = [f"failed job {job_id}" for job_id in failed]
+    emit(session, {"failed": failed}, [*lines, f"{len(failed)} jobs failed"])
+
+
 def _jobs(txn: Txn, job_ids: list[str]) -> list[Job]:
     return [jobs.get(txn, job_id) for job_id in job_ids]
-
-
-def _draft_from_file(target: str) -> Job | None:
-    """The job a file describes, or None when the text is no file."""
-    if not os.path.isfile(target):
-        files.check_text(target, "the job id")
-        return None
-    from tb_cli.submit import draft_of
-
-    return draft_of(target)
-
-
-def _decision(txn: Txn, job_id: str) -> dict[str, Any] | None:
-    """What admission last said about a job, as far back as its log goes."""
-    last = decisions.last(txn, job_id)
-    if last is None:
-        return None
-    return {
-        "verdict": last.verdict,
-        "reason": last.reason,
-        "detail": last.detail,
-        "at": last.at_ms // 1000,
-        "units": last.units,
-        "mode": last.mode,
-    }
-
-
-def _never_stored(txn: Txn, job_id: str) -> NotFoundError:
-    last = decisions.last(txn, job_id)
-    if last is None:
-        return NotFoundError(f"job {job_id} does not exist, and there is no such file")
-    return NotFoundError(
-        f"job {job_id} does not exist: it was {last.verdict}, {last.reason}: {last.detail}",
-        hint="explain takes a job file as well",
-    )

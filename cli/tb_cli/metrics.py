@@ -1,27 +1,20 @@
 """`metrics`: the Prometheus text exposition, on stdout or for the textfile collector."""
 
 import sys
-from typing import Annotated
-
-import typer
 
 from tb_cli.frame import files
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import option, takes
 
 
-def metrics(
-    ctx: typer.Context,
-    textfile: Annotated[
-        str | None,
-        typer.Option(metavar="PATH", help="Write to this file at once, for node_exporter."),
-    ] = None,
-) -> None:
-    """Print every metric in the Prometheus text format."""
+@takes(
+    option("--textfile", "Write to this file at once, for node_exporter.", metavar="PATH"),
+)
+def metrics(session: Session, textfile: str | None) -> None:
     # The client library costs more to import than most commands take.
     from compute_market import exposition
 
-    session = Session.of(ctx)
-    text = session.view(lambda txn: exposition.render(txn, session.config))
+    text = session.view(exposition.render)
     if textfile is None:
         sys.stdout.write(text)
         return

@@ -1,33 +1,22 @@
 """Verbs on receipts: list, show."""
 
 from itertools import chain, islice
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from compute_market.errors import NotFoundError
 from compute_market.jobs import jobs
 from compute_market.settlement import receipts, settlement
-from compute_market.store.store import Txn
-from tb_cli.frame import options
+from compute_market.store.txn import Txn
+from tb_cli.frame.options import JSONL, LIMIT
 from tb_cli.frame.render import Listing, emit, fields, note
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import argument, option, takes
 
-_PAGE = 1000
 _COLUMNS = ("seq", "job_id", "provider", "units", "quote_price", "status", "idempotency_key")
 
 
-def list_(
-    ctx: typer.Context,
-    job: Annotated[
-        str | None,
-        typer.Option(help="Only of this job.", autocompletion=options.complete_any_job),
-    ] = None,
-    limit: options.Limit = None,
-    jsonl: options.Jsonl = False,
-) -> None:
-    """List receipts in the order they were issued."""
-    session = Session.of(ctx)
+@takes(option("--job", "Only of this job.", complete="any job"), LIMIT, JSONL)
+def list_(session: Session, *, job: str | None, limit: int | None, jsonl: bool) -> None:
     listing = Listing(session, _COLUMNS, jsonl=jsonl)
     damaged = False
     found = chain.from_iterable(session.pages(_page, 0))
@@ -39,45 +28,50 @@ def list_(
             listing.add(document)
     listing.end()
     if damaged:
-        moved = 0 if session.store.readonly else session.update(_quarantine_damaged)
-        note(f"warning: damaged receipts are left out; {moved} moved to quarantine now")
+        note("warning: damaged receipts are left out; `tb-cli tick` moves them to quarantine")
 
 
-def show(
-    ctx: typer.Context,
-    target: Annotated[str, typer.Argument(metavar="JOB|KEY", help="A job id or a key in hex.")],
-) -> None:
-    """Show the receipt of a job, or the one under an idempotency key."""
-    session = Session.of(ctx)
-    document = session.view(lambda txn: _find(txn, target))
-    emit(session, document, fields(document))
+@takes(argument("target", "JOB|KEY", "A job id or a key in hex."))
+def show(session: Session, target: str) -> None:
+    """A job that was handed over has one for each provider. The key is the idempotency key."""
+    found = session.view(lambda txn: _find(txn, target))
+    lines = [line for document in found for line in fields(document)]
+    emit(session, found[0] if len(found) == 1 else found, lines)
 
 
-def _page(txn: Txn, after: int) -> tuple[list[dict[str, Any] | None], int | None]:
+def _page(txn: Txn, after: int, size: int) -> tuple[list[dict[str, Any] | None], int | None]:
     """A page of receipts, None for each that is damaged or in quarantine."""
     found: list[dict[str, Any] | None] = []
     last = after
-    for seq, key, receipt in receipts.page(txn, after, _PAGE):
+    for seq, key, receipt in receipts.page(txn, after, size):
         settled = settlement.of(txn, key)
         if receipt is None or settled is None:
             found.append(None)
         else:
             found.append(receipts.document(receipt, settled))
         last = seq
-    return found, last if len(found) == _PAGE else None
+    return found, last if len(found) == size else None
 
 
-def _find(txn: Txn, target: str) -> dict[str, Any]:
+def _find(txn: Txn, target: str) -> list[dict[str, Any]]:
     key = _key(target)
-    receipt = receipts.find(txn, key) if key else None
-    if receipt is None and (job := jobs.find(txn, target)) is not None:
-        receipt = receipts.of_job(txn, job)
-    settled = settlement.of(txn, receipt.idempotency_key) if receipt else None
-    if receipt is None or settled is None:
+    keys = [] if key is None or receipts.find(txn, key) is None else [key]
+    if not keys and (job := jobs.find(txn, target)) is not None:
+        keys = [
+            key
+            for placement in jobs.placements(txn, job)
+            if (key := receipts.key_of_placement(job, placement)) is not None
+        ]
+    found = []
+    for key in keys:
+        receipt, settled = receipts.find(txn, key), settlement.of(txn, key)
+        if receipt is not None and settled is not None:
+            found.append(receipts.document(receipt, settled))
+    if not found:
         raise NotFoundError(
             f"there is no receipt of {target}", hint="see `tb-cli compute-market receipts list`"
         )
-    return receipts.document(receipt, settled)
+    return found
 
 
 def _key(text: str) -> bytes | None:
@@ -85,10 +79,3 @@ def _key(text: str) -> bytes | None:
         return bytes.fromhex(text) if len(text) == 64 else None
     except ValueError:
         return None
-
-
-def _quarantine_damaged(txn: Txn) -> int:
-    keys = list(receipts.damaged(txn))
-    for key in keys:
-        receipts.quarantine(txn, key)
-    return len(keys)

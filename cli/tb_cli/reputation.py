@@ -1,49 +1,26 @@
 """Verbs on scores: show."""
 
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from compute_market.errors import NotFoundError
 from compute_market.records import check_id
 from compute_market.reputation import reputation
-from compute_market.store.store import Txn
-from tb_cli.frame import options
+from compute_market.store.txn import Txn
+from tb_cli.frame.options import JSONL, LIMIT
 from tb_cli.frame.render import Listing
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import argument, takes
 
 
-def show(
-    ctx: typer.Context,
-    provider: Annotated[
-        str | None, typer.Argument(metavar="[PROVIDER]", help="Only this provider.")
-    ] = None,
-    limit: options.Limit = None,
-    jsonl: options.Jsonl = False,
-) -> None:
-    """Show the scores of providers, the best first."""
-    session = Session.of(ctx)
+@takes(argument("provider", "[PROVIDER]", "Only this provider.", required=False), LIMIT, JSONL)
+def show(session: Session, provider: str | None, *, limit: int | None, jsonl: bool) -> None:
     if provider is not None:
         check_id(provider, "provider")
 
     def documents(txn: Txn) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for _, name in reputation.ranking(txn) if provider is None else [(0, provider)]:
-            if len(found) == limit:
-                break
-            entry = reputation.entry(txn, name)
-            if entry is None:
-                raise NotFoundError(f"provider {name} has no score")
-            found.append(
-                {
-                    "provider": name,
-                    "score": entry.score,
-                    "seed": entry.seed,
-                    "epoch": entry.epoch,
-                    "last_change": entry.changed_ms // 1000,
-                }
-            )
-        return found
+        if provider is not None:
+            return [reputation.document(txn, provider)]
+        best_first = sorted((-score.score, name) for name, score in reputation.entries(txn))
+        return [reputation.document(txn, name) for _, name in best_first[:limit]]
 
     columns = ("provider", "score", "seed", "epoch", "last_change")
     listing = Listing(session, columns, jsonl=jsonl)

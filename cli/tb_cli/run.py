@@ -1,4 +1,4 @@
-"""`compute run`: digests of slice files as b3sum prints them, with a short way in.
+"""`compute run`: digests of slice files as b3sum prints them.
 
 Scripts give it ten thousand files at a time. So nothing is imported before it is needed, and for
 a file that is right no more is made than its line.
@@ -8,20 +8,24 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from io import TextIOWrapper
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from compute_market.errors import MarketError, UsageError
-from compute_market.text import legible
+from compute_market.text import legible, sum_line
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.tasks import Result
 from compute_market.workloads.workloads import BUILT_IN, resolve
+from tb_cli.frame import backend as hashing
+from tb_cli.frame.options import BACKEND, EXECUTOR, JSONL
 from tb_cli.frame.progress import Progress
+from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import argument, option, takes
+from tb_cli.network.executors import executor
 
 if TYPE_CHECKING:
-    from compute_market.hashing.hasher import Hasher
     from tb_cli.frame.bulk import Report
     from tb_cli.frame.job_files import Part
 
@@ -29,47 +33,43 @@ _LINES_PER_WRITE = 128
 _USUAL_WORKLOAD = "transcode"
 
 
-def run(arguments: list[str]) -> int | None:
-    """Run a plainly spelled `compute run` to its exit code, or return None: not for here.
+@takes(
+    argument("paths", "FILE…", "Slices, job files, or - for stdin.", many=True),
+    option("--workload", "What to run. [a job file's own, else transcode]"),
+    BACKEND,
+    EXECUTOR,
+    JSONL,
+)
+def run(
+    session: Session,
+    paths: list[str],
+    *,
+    workload: str | None,
+    backend: str | None,
+    workers: int | None,
+    where: str,
+    cluster_timeout: int,
+    jsonl: bool,
+) -> int:
+    """Prints `<hex>  <path>` as b3sum does.
 
-    Plain are paths, `-`, `--json` and `--jsonl`.
+    A FILE that ends in .json and holds a JSON object with `slices` stands for those slices, run
+    with the `workload` it names. Any other FILE is a slice itself.
     """
-    if "_TB_CLI_COMPLETE" in os.environ:
-        return None
-    # One search through all words at once, as there may be ten thousand.
-    options: set[str] = set()
-    if "\0-" in "\0".join(arguments):
-        options = {word for word in arguments if word.startswith("-") and word != "-"}
-    if not options <= {"--json", "--jsonl"}:
-        return None
-    paths = [word for word in arguments[2:] if word not in options] if options else arguments[2:]
-    if not paths:
-        return None
 
     def report(total: int) -> "Report":
         from tb_cli.frame.bulk import Report
-        from tb_cli.frame.session import Session
 
-        with Session.begin({"json": "--json" in options}) as session:
-            return Report(session, total, jsonl="--jsonl" in options, aside=True)
+        return Report(session, single=total == 1, total=total, jsonl=jsonl, aside=True)
 
-    with _hasher() as hasher, Runner(hasher=hasher, may_fork=True) as runner:
-        color = "NO_COLOR" not in os.environ
-        return write(runner, None, paths, report, as_text=not options, color=color)
-
-
-def _hasher() -> "AbstractContextManager[Hasher | None]":
-    """What `hashing.hasher` gives, with nothing imported where there is nothing to look at."""
-    home = os.path.expanduser(os.environ.get("TB_HOME") or "~/.the_block")
-    settings = ("config.toml", "calibration.json")
-    # A name that does not print may be no text, which the session has a word to say about.
-    plain = home.isprintable() and "TB_BACKEND" not in os.environ
-    if plain and not any(os.path.exists(os.path.join(home, name)) for name in settings):
-        return nullcontext()
-    from tb_cli.frame import backend as hashing
-    from tb_cli.frame.session import Session
-
-    return hashing.hasher(Session({}))
+    # An open store must not cross a fork; only a line of a batch has one here.
+    with (
+        executor(where, workers, cluster_timeout, backend) as pool,
+        hashing.hasher(session, backend, here=pool is None) as hasher,
+        Runner(workers, pool, hasher=hasher, may_fork=not session.is_open) as runner,
+    ):
+        as_text = not (jsonl or session.json)
+        return write(runner, workload, paths, report, as_text=as_text, color=session.color)
 
 
 def write(
@@ -104,7 +104,7 @@ def write(
         try:
             for path, digest, length, error in _results(runner, parts, progress):
                 if error is None and as_text:
-                    lines.append(_line(path, digest.hex()))
+                    lines.append(sum_line(path, digest.hex()))
                     if len(lines) >= lines_max:
                         _print(lines)
                     continue
@@ -190,14 +190,6 @@ def _length(paths: list[str]) -> int | None:
         with suppress(OSError, ValueError):
             total += os.stat(path).st_size
     return total
-
-
-def _line(path: str, digest: str) -> str:
-    """What b3sum prints: a name with a line break or backslash is escaped and so marked."""
-    if "\\" in path or "\n" in path or "\r" in path:
-        path = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
-        return f"\\{digest}  {path}\n"
-    return f"{digest}  {path}\n"
 
 
 def _now_ms() -> int:

@@ -1,60 +1,54 @@
 """Verbs on wallets: deposit, withdraw, balance, history."""
 
 from itertools import chain, islice
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import typer
-
-from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
-from compute_market.jobs import jobs
 from compute_market.records import Posting, check_id
-from compute_market.settlement import ledger
-from compute_market.store.store import Txn
-from tb_cli.frame import options
+from compute_market.settlement import escrow, ledger
+from compute_market.store.txn import Txn
+from tb_cli.frame.options import JSONL, LIMIT, amount
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import argument, option, takes
 
-_PAGE = 1000
-
-Owner = Annotated[str, typer.Argument(metavar="OWNER", help="Whose wallet.")]
-Ct = Annotated[int, typer.Option(min=0, max=AMOUNT_MAX, help="Amount in CT.")]
-It = Annotated[int, typer.Option(min=0, max=AMOUNT_MAX, help="Amount in IT.")]
-Key = Annotated[
-    str | None, typer.Option(metavar="K", help="Idempotency key: the same call again does nothing.")
-]
-
-
-def deposit(ctx: typer.Context, owner: Owner, ct: Ct = 0, it: It = 0, key: Key = None) -> None:
-    """Pay into a wallet from the supply; the operator's tap on a devnet."""
-    _tap(ctx, "deposit", owner, ct, it, key)
+_OWNER = argument("owner", "OWNER", "Whose wallet.")
+_MOVED = (
+    amount("--ct", "Amount in CT.", default=0),
+    amount("--it", "Amount in IT.", default=0),
+    option("--key", "Idempotency key: the same call again does nothing.", metavar="K"),
+)
 
 
-def withdraw(ctx: typer.Context, owner: Owner, ct: Ct = 0, it: It = 0, key: Key = None) -> None:
-    """Pay out of a wallet into the supply."""
-    _tap(ctx, "withdraw", owner, ct, it, key)
+@takes(_OWNER, _MOVED)
+def deposit(session: Session, owner: str, *, ct: int, it: int, key: str | None) -> None:
+    """The operator's tap on a devnet."""
+    _tap(session, "deposit", owner, ct, it, key)
 
 
-def balance(ctx: typer.Context, owner: Owner) -> None:
-    """Show what a party has, and what is locked in escrows and bonds of its jobs."""
-    session = Session.of(ctx)
+@takes(_OWNER, _MOVED)
+def withdraw(session: Session, owner: str, *, ct: int, it: int, key: str | None) -> None:
+    _tap(session, "withdraw", owner, ct, it, key)
+
+
+@takes(_OWNER)
+def balance(session: Session, owner: str) -> None:
+    """What is locked is in escrows and bonds of its jobs."""
     check_id(owner, "owner")
-    document = session.view(lambda txn: jobs.balance_document(txn, owner))
+    document = session.view(lambda txn: escrow.balance_document(txn, owner))
     emit(session, document, fields(document))
 
 
-def history(
-    ctx: typer.Context, owner: Owner, limit: options.Limit = None, jsonl: options.Jsonl = False
-) -> None:
-    """List the movements of a wallet, the oldest first."""
-    session = Session.of(ctx)
+@takes(_OWNER, LIMIT, JSONL)
+def history(session: Session, owner: str, *, limit: int | None, jsonl: bool) -> None:
+    """The oldest comes first."""
     check_id(owner, "owner")
     columns = ("seq", "at_ms", "token", "amount", "debit", "credit", "event", "ref")
     listing = Listing(session, columns, jsonl=jsonl)
 
-    def page(txn: Txn, after: int) -> tuple[list[Posting], int | None]:
-        found = ledger.history(txn, owner, after, _PAGE)
-        return found, found[-1].seq if len(found) == _PAGE else None
+    def page(txn: Txn, after: int, size: int) -> tuple[list[Posting], int | None]:
+        found = ledger.history(txn, owner, after, size)
+        return found, found[-1].seq if len(found) == size else None
 
     for posting in islice(chain.from_iterable(session.pages(page, 0)), limit):
         listing.add(ledger.posting_document(posting))
@@ -62,14 +56,13 @@ def history(
 
 
 def _tap(
-    ctx: typer.Context,
+    session: Session,
     event: Literal["deposit", "withdraw"],
     owner: str,
     ct: int,
     it: int,
     key: str | None,
 ) -> None:
-    session = Session.of(ctx)
     check_id(owner, "owner")
     if key is not None:
         check_id(key, "key")
@@ -78,7 +71,7 @@ def _tap(
 
     def act(txn: Txn) -> dict[str, Any]:
         changed = ledger.tap(txn, event, owner, {"CT": ct, "IT": it}, key)
-        return jobs.balance_document(txn, owner) | {"changed": changed}
+        return escrow.balance_document(txn, owner) | {"changed": changed}
 
     document = session.update(act)
     verb = "deposited" if event == "deposit" else "withdrew"

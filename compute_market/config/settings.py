@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from msgspec import Struct
 
 from compute_market.amounts import PPM, format_ppm
+from compute_market.backends import BACKENDS, BackendName
 
 _DAY_SECS = 86_400
 _YEAR_SECS = 365 * _DAY_SECS
@@ -152,8 +153,8 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
             "on disk before it is used."),
     ] = 64
     backend: Annotated[
-        Literal["auto", "cpu", "cuda", "opencl"],
-        Setting("backend", "choice", ("auto", "cpu", "cuda", "opencl"), "",
+        BackendName,
+        Setting("backend", "choice", BACKENDS, "",
             "Where slices are hashed. With auto it is the GPU where `compute calibrate` found it\n"
             "faster, else the CPU."),
     ] = "auto"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Shorter ranges are hashed in the calling thread: others would mostly wait for the interpreter
 # lock, which is given up and taken back for each range.
-_SHARED_BYTES = 65_536
+SHARED_BYTES = 65_536
 # With less than this for each of its threads, the hasher makes worse use of them than ranges do.
 _BYTES_PER_THREAD = 4_194_304
 
@@ -88,7 +88,7 @@ def _hash_long(
 ) -> None:
     """Add the digests of the ranges for which threads pay."""
     lengths = [end - start for start, end in ranges]
-    numbers = [number for number, length in enumerate(lengths) if length >= _SHARED_BYTES]
+    numbers = [number for number, length in enumerate(lengths) if length >= SHARED_BYTES]
     # The longest first, so that no thread is left alone with one of them at the end.
     numbers.sort(key=lengths.__getitem__, reverse=True)
     left = sum(lengths[number] for number in numbers)

@@ -1,4 +1,4 @@
-"""What `calibrate` measured on a machine, and what it says about where bytes are hashed fastest.
+"""What was measured on a machine, and what it says about where bytes are hashed fastest.
 
 All rates are whole bytes per second and all times whole nanoseconds: where a slice is hashed is
 decided with integers.
@@ -9,14 +9,13 @@ from typing import Any
 import msgspec
 from blake3 import __version__ as blake3_version
 
+from compute_market.backends import DEVICE_BACKENDS
 from compute_market.errors import UsageError
-from compute_market.hashing.cpu import cores
+from compute_market.hashing.batch import SHARED_BYTES
+from compute_market.hashing.cpu import THREADED_BYTES, cores
 from compute_market.hashing.device import SEGMENT_BYTES
 
 VERSION = 1
-# As in `cpu`: up to this length one thread is fastest.
-_ONE_THREAD_BYTES = 1_048_576
-_LONG_SLICE_BYTES = 65_536
 _NS = 1_000_000_000
 
 
@@ -64,8 +63,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The time the CPU needs for `count` slices in memory of `length` bytes altogether."""
         cpu = self.cpu
         mean = length // max(1, count)
-        alone = count == 1 and length > _ONE_THREAD_BYTES
-        together = count > 1 and mean >= _LONG_SLICE_BYTES
+        alone = count == 1 and length > THREADED_BYTES
+        together = count > 1 and mean >= SHARED_BYTES
         rate = cpu.all_threads_bytes_per_s if alone or together else cpu.one_thread_bytes_per_s
         return count * cpu.slice_ns + length * _NS // rate
 
@@ -77,7 +76,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def cpu_file_ns(self, length: int) -> int:
         """The time the CPU needs for a warm file."""
-        if length <= _ONE_THREAD_BYTES:
+        if length <= THREADED_BYTES:
             return self.cpu.slice_ns + length * _NS // self.cpu.one_thread_bytes_per_s
         return self.cpu.slice_ns + length * _NS // self.cpu.file_bytes_per_s
 
@@ -110,6 +109,31 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The time the device needs for data it has."""
         device = self._device()
         return device.resident_ns + length * _NS // device.resident_bytes_per_s
+
+    def batch_gain_ns(self, count: int, length: int) -> int:
+        """By how much the device is faster at a batch; below 0 if it is slower, 0 without one."""
+        if self.device is None:
+            return 0
+        return self.cpu_batch_ns(count, length) - self.device_batch_ns(count, length)
+
+    def file_gain_ns(self, length: int) -> int:
+        """By how much the device is faster at one warm file; see `batch_gain_ns`."""
+        if self.device is None:
+            return 0
+        return self.cpu_file_ns(length) - self.device_file_ns(length)
+
+    def each_file_gain_ns(self, length: int, *, threads: int, together: int) -> int:
+        """By how much the device is faster at each of many warm files; see `batch_gain_ns`."""
+        if self.device is None:
+            return 0
+        cpu_ns = self.cpu_each_file_ns(length, threads)
+        return cpu_ns - self.device_each_file_ns(length, together)
+
+    def resident_gain_ns(self, length: int) -> int:
+        """By how much the device is faster at data it has; see `batch_gain_ns`."""
+        if self.device is None:
+            return 0
+        return self.cpu_resident_ns(length) - self.device_resident_ns(length)
 
     def _device(self) -> DeviceRates:
         assert self.device is not None, "no device was calibrated"
@@ -166,7 +190,7 @@ _HINT = "`tb-cli compute calibrate` measures this machine"
 
 
 def _check_rates(found: Calibration) -> None:
-    if found.device is not None and found.device.backend not in ("cuda", "opencl"):
+    if found.device is not None and found.device.backend not in DEVICE_BACKENDS:
         raise ValueError(f"backend is {found.device.backend!a}")
     rates: list[tuple[str, Any]] = []
     for part in (found.cpu, found.device):

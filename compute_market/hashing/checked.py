@@ -7,14 +7,9 @@ device, before it is first used.
 import numpy as np
 from blake3 import blake3
 
+from compute_market.hashing.cpu import DIGEST_BYTES
 from compute_market.hashing.device import DeviceError, Lane
-from compute_market.hashing.plan import (
-    CHUNK_BYTES,
-    DIGEST_BYTES,
-    plan_fold,
-    plan_part,
-    plan_slices,
-)
+from compute_market.hashing.plan import CHUNK_BYTES, plan_fold, plan_part, plan_slices
 
 # The staging memory that `check_kernels` needs for tiles of up to 256 chunks.
 CHECK_BYTES = 4_194_304

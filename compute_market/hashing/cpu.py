@@ -1,4 +1,4 @@
-"""BLAKE3-256 on the CPU: of bytes, of streams and of slice files.
+"""BLAKE3-256 on the CPU: of bytes, of streams and of open slice files.
 
 Files are read into buffers and never mapped: a mapped file that somebody truncates kills the
 reader with SIGBUS, which cannot be turned into an error. The copy that reading costs is made by
@@ -7,16 +7,14 @@ cache, so one large warm file takes no longer than with the official `b3sum`, wh
 (`benchmarks/hash_files.py`), and memory does not grow with the file.
 """
 
-import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from operator import attrgetter
 from typing import BinaryIO
 
 from blake3 import blake3
 
-from compute_market.errors import BusyError, IntegrityError, MarketError, UsageError
+from compute_market.hashing.files import changed, fill_from, unreadable
 
 DIGEST_BYTES = 32
 # Below about this length the hasher's own threads cost more than they bring.
@@ -25,26 +23,6 @@ THREADED_BYTES = 1_048_576
 _READ_BYTES = 1_048_576
 _BLOCK_BYTES = 4_194_304
 _READERS_MAX = 4
-
-# Without O_NONBLOCK, opening a FIFO waits for a writer that may never come; on a regular file the
-# flag changes nothing. A terminal opened by mistake must not become the controlling one.
-OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-_FILE_TYPE_MASK = 0o170000
-_REGULAR_FILE = 0o100000
-_OTHER_FILE_TYPES = {
-    0o010000: "a FIFO",
-    0o020000: "a character device",
-    0o040000: "a directory",
-    0o060000: "a block device",
-    0o140000: "a socket",
-}
-
-# One state of one file, as far as a file system tells states apart. It misses a change that leaves
-# the length alone and falls into the same tick of the file system's clock as the one before it.
-FileIdentity = tuple[int, int, int, int, int]
-identity_of: Callable[[os.stat_result], FileIdentity] = attrgetter(
-    "st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns"
-)
 
 # Called with the number of bytes hashed since the last call.
 Advance = Callable[[int], None]
@@ -77,54 +55,6 @@ def hash_stream(stream: BinaryIO, advance: Advance | None = None) -> tuple[bytes
     return hasher.digest(), length
 
 
-def hash_file(
-    path: str, threads: int | None = None, advance: Advance | None = None
-) -> tuple[bytes, int]:
-    """Hash a regular file; return its digest and its length in bytes.
-
-    `threads` is the most the hasher may use at once; None takes one for files of at most
-    `THREADED_BYTES` and every core for longer ones. Raises what `open_slice` and `hash_opened`
-    raise, and IntegrityError (`slice_changed`) when the file was touched while it was read.
-    """
-    descriptor, before = open_slice(path)
-    try:
-        digest = hash_opened(path, descriptor, before.st_size, threads, advance)
-        if identity_of(os.fstat(descriptor)) != identity_of(before):
-            raise changed(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    finally:
-        os.close(descriptor)
-    return digest, before.st_size
-
-
-def open_slice(path: str) -> tuple[int, os.stat_result]:
-    """Open a regular file for reading; return its descriptor, which the caller closes, and status.
-
-    Never waits for the other end of a FIFO. Raises UsageError for a path that does not lead to a
-    readable regular file, BusyError when there is no descriptor left or another process holds a
-    lease on the file.
-    """
-    try:
-        descriptor = os.open(path, OPEN_FLAGS)
-    except FileNotFoundError as error:
-        raise UsageError(f"{shown(path)}: no such file", reason="missing") from error
-    except OSError as error:
-        raise _not_opened(path, error) from error
-    except ValueError as error:
-        raise UsageError(f"{shown(path)}: not a path: {error}", reason="missing") from error
-    status = os.fstat(descriptor)
-    if is_regular(status.st_mode):
-        return descriptor, status
-    os.close(descriptor)
-    raise _not_regular(path, status.st_mode)
-
-
-def is_regular(mode: int) -> bool:
-    """Whether a file status's mode is that of a regular file."""
-    return mode & _FILE_TYPE_MASK == _REGULAR_FILE
-
-
 def hash_opened(
     path: str,
     descriptor: int,
@@ -150,7 +80,7 @@ def hash_opened(
                 advance(length)
             return blake3(whole).digest()
     hasher = blake3()
-    # One buffer, and not bytes of each block, stays in the core's own cache.
+    # A buffer that is used again stays in the core's cache; new bytes for each block would not.
     buffer = memoryview(bytearray(_READ_BYTES))
     done = 0
     while done <= length and (count := fill_from(descriptor, buffer, done)):
@@ -227,17 +157,6 @@ def _page_aligned(length: int) -> memoryview:
     return memoryview(buffer)
 
 
-def fill_from(descriptor: int, buffer: memoryview, offset: int) -> int:
-    """Read from `offset` on until the buffer is full or the file ends; return the bytes read."""
-    count = os.preadv(descriptor, [buffer], offset)
-    while 0 < count < len(buffer):
-        more = os.preadv(descriptor, [buffer[count:]], offset + count)
-        if not more:
-            break
-        count += more
-    return count
-
-
 def cores() -> int:
     """CPU cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):
@@ -245,35 +164,5 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def changed(path: str) -> IntegrityError:
-    return IntegrityError(
-        f"{shown(path)}: changed while it was read",
-        reason="slice_changed",
-        hint="let the program that writes it finish, then run this again",
-    )
-
-
-def unreadable(path: str, error: OSError) -> IntegrityError:
-    return IntegrityError(f"{shown(path)}: reading failed: {error.strerror}", reason="unreadable")
-
-
-def shown(path: str) -> str:
-    """The path as an error names it: quoted if a terminal would not show it as it is."""
-    return path if path and path.isprintable() else repr(path)
-
-
 def _threads_for(length: int) -> int:
     return 1 if length <= THREADED_BYTES else blake3.AUTO
-
-
-def _not_opened(path: str, error: OSError) -> MarketError:
-    if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN):
-        return BusyError(f"{shown(path)}: {error.strerror}")
-    if error.errno == errno.ENXIO:
-        return UsageError(f"{shown(path)}: not a regular file but a socket", reason="not_a_file")
-    return UsageError(f"{shown(path)}: cannot be opened: {error.strerror}", reason="unreadable")
-
-
-def _not_regular(path: str, mode: int) -> UsageError:
-    kind = _OTHER_FILE_TYPES.get(mode & _FILE_TYPE_MASK, "something else")
-    return UsageError(f"{shown(path)}: not a regular file but {kind}", reason="not_a_file")

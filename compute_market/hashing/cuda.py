@@ -5,17 +5,20 @@ and starting the driver longer. Whatever it raises becomes a DeviceError.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from compute_market.hashing.cpu import DIGEST_BYTES
 from compute_market.hashing.device import (
     FMA_FACTOR,
     FMA_GROUP,
     FMA_TERM,
+    LANES_PER_DEVICE,
+    TILES,
     VALUES_BYTES,
     DeviceError,
     DeviceMissing,
@@ -25,14 +28,18 @@ from compute_market.hashing.device import (
     not_contiguous,
 )
 from compute_market.hashing.kernels.source import source
+from compute_market.hashing.launch import (
+    KERNEL_NAMES,
+    Compiled,
+    Kernels,
+    Memory,
+    run_folds,
+    run_plan,
+)
 from compute_market.hashing.pipeline import DeviceBackend
-from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
+from compute_market.hashing.plan import Bytes, Plan, aligned
 from compute_market.hashing.probe import installing
 
-LANES_PER_DEVICE = 6
-# Chunks a tile. A tile of 256 keeps two warps on each of a multiprocessor's four schedulers.
-TILES = (32, 256)
-_ONE = np.uint32(1)
 # The attributes of a lane that hold something of its device.
 _HELD = ("_memory", "_values", "_out", "_stream", "_done", "staging", "_result")
 # As the CUDA runtime numbers them.
@@ -121,9 +128,9 @@ class Cuda:
             if attributes.type not in _ON_DEVICE:
                 return None
             device = attributes.device
-            # Work that still writes it is waited for. The numbers of default streams mean those of
-            # the current device. Who names none may be writing on any: PyTorch never names one,
-            # Numba not the default one.
+            # Work that still writes the array is waited for. The numbers of default streams mean
+            # those of the current device. An array without a stream may be written on any of them:
+            # PyTorch never names one, and Numba does not name the default one.
             stream = interface.get("stream")
             with cupy.cuda.Device(device):
                 if stream is None:
@@ -153,13 +160,12 @@ class CudaLane:
         self._multiply_add = int(multiply_add)
         self.processors: int = self._device.attributes["MultiProcessorCount"]
         self.tiles = tiles
-        self.check: Callable[[int, int], None] | None = None
-        self._kernels: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
+        self.compiled = Compiled(self._compile)
         self._fma: Any = None
         try:
             with self._device:
-                # First what says that there is no room: a stream that cannot be made complains on
-                # stderr as well.
+                # Memory before the stream: running out of it is a plain error, while a stream that
+                # cannot be made complains on stderr as well.
                 self._memory = cupy.cuda.Memory(staging_bytes)
                 self._values = cupy.cuda.Memory(VALUES_BYTES)
                 self._out = cupy.cuda.Memory(VALUES_BYTES)
@@ -168,7 +174,7 @@ class CudaLane:
                 self._done = cupy.cuda.Event(block=True, disable_timing=True)
                 self.staging = _pinned(cupy, staging_bytes)
                 self._result = _pinned(cupy, VALUES_BYTES)
-                self._compiled(self.tiles[0], 16)
+                self.compiled.kernels(self.tiles[0], 16)
         except BaseException:
             with suppress(DeviceError):
                 self.close()
@@ -188,34 +194,23 @@ class CudaLane:
                 if not isinstance(source, Resident):
                     self._upload(self._memory, 0, source)
                 self._upload(self._memory, at, self.staging[at:end])
-            tiles, _, small = self._compiled(plan.tile, plan.align)
-            pointers = (np.uint64(data), np.uint64(self._memory.ptr))
-            if plan.tiles:
-                arguments = (
-                    np.uint64(at),
-                    np.uint32(plan.tiles),
-                    np.uint64(self._values.ptr),
-                    _ONE,
-                )
-                tiles((plan.tiles,), (plan.tile,), (*pointers, *arguments))
-            result = self._folded(plan, at)
-            if plan.small:
-                counts = np.uint32(plan.small), np.uint64(result.ptr)
-                arguments_small = (np.uint64(at + plan.small_at), *counts)
-                skipped = np.uint32(plan.values - plan.small)
-                groups = -(-plan.small // plan.tile)
-                small((groups,), (plan.tile,), (*pointers, *arguments_small, skipped, _ONE))
-            return self._fetched(result, plan.values)
+            kernels = self.compiled.kernels(plan.tile, plan.align)
+            pointer = run_plan(
+                plan, kernels, _launch, self._pointers(), data=np.uint64(data), tables_at=at
+            )
+            return self._fetched(pointer, plan.values)
 
     def fold(self, plan: Plan, values: Bytes) -> Bytes:
         with _guarded(), self._device, self._stream:
             end = len(plan.table)
             self.staging[:end] = plan.table
             self._upload(self._memory, 0, self.staging[:end])
-            # Through pinned memory: from any other the copy would not be one of the stream's own.
+            # By way of pinned memory: from any other the copy would not be queued in the stream.
             self._result[: len(values)] = values
             self._upload(self._values, 0, self._result[: len(values)])
-            return self._fetched(self._folded(plan, 0), plan.values)
+            kernels = self.compiled.kernels(plan.tile, plan.align)
+            pointer = run_folds(plan, kernels, _launch, self._pointers(), tables_at=0)
+            return self._fetched(pointer, plan.values)
 
     def copy(self, length: int) -> None:
         with _guarded(), self._device, self._stream:
@@ -231,7 +226,7 @@ class CudaLane:
                 self._fma = module.get_function("fma_rate")
             factors = (np.float32(FMA_FACTOR), np.float32(FMA_TERM))
             arguments = (np.uint64(self._out.ptr), np.uint32(trips), *factors)
-            self._fma((groups,), (FMA_GROUP,), arguments)
+            _launch(self._fma, groups, FMA_GROUP, *arguments)
             self._wait()
 
     def close(self) -> None:
@@ -249,16 +244,9 @@ class CudaLane:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
             raise
 
-    def _folded(self, plan: Plan, at: int) -> Any:
-        """Run the folds one after another; return the memory with the values of the last."""
-        _, kernel, _ = self._compiled(plan.tile, plan.align)
-        values, out = self._values, self._out
-        for fold in plan.folds:
-            table = (np.uint64(self._memory.ptr), np.uint64(at + fold.at), np.uint32(fold.parts))
-            arguments = (np.uint64(values.ptr), *table, np.uint64(out.ptr), _ONE)
-            kernel((fold.parts,), (plan.tile,), arguments)
-            values, out = out, values
-        return values if plan.folds else out
+    def _pointers(self) -> Memory:
+        memories = (self._memory, self._values, self._out)
+        return Memory(*[np.uint64(memory.ptr) for memory in memories])
 
     def _upload(self, memory: Any, at: int, data: Bytes) -> None:
         if len(data):
@@ -266,10 +254,10 @@ class CudaLane:
                 memory.ptr + at, data.ctypes.data, len(data), _HOST_TO_DEVICE, self._stream.ptr
             )
 
-    def _fetched(self, memory: Any, values: int) -> Bytes:
+    def _fetched(self, pointer: np.uint64, values: int) -> Bytes:
         size = values * DIGEST_BYTES
         self._cuda.runtime.memcpyAsync(
-            self._result.ctypes.data, memory.ptr, size, _DEVICE_TO_HOST, self._stream.ptr
+            self._result.ctypes.data, int(pointer), size, _DEVICE_TO_HOST, self._stream.ptr
         )
         self._wait()
         return self._result[:size].copy()
@@ -278,19 +266,16 @@ class CudaLane:
         self._done.record(self._stream)
         self._done.synchronize()
 
-    def _compiled(self, tile: int, align: int) -> tuple[Any, Any, Any]:
-        """The kernels `b3_tiles`, `b3_fold` and `b3_small`."""
-        if (tile, align) not in self._kernels:
-            import cupy
+    def _compile(self, tile: int, align: int) -> Kernels:
+        import cupy
 
-            options = (f"-DTILE={tile}", f"-DALIGN={align}", f"-DMULTIPLY_ADD={self._multiply_add}")
-            module = cupy.RawModule(code=source("blake3"), options=options)
-            names = ("b3_tiles", "b3_fold", "b3_small")
-            tiles, fold, small = map(module.get_function, names)
-            self._kernels[tile, align] = (tiles, fold, small)
-        if self.check is not None:
-            self.check(tile, align)
-        return self._kernels[tile, align]
+        options = (f"-DTILE={tile}", f"-DALIGN={align}", f"-DMULTIPLY_ADD={self._multiply_add}")
+        module = cupy.RawModule(code=source("blake3"), options=options)
+        return Kernels(*map(module.get_function, KERNEL_NAMES))
+
+
+def _launch(kernel: Any, groups: int, tile: int, *arguments: Any) -> None:
+    kernel((groups,), (tile,), arguments)
 
 
 def _pinned(cupy: Any, size: int) -> Bytes:
@@ -323,7 +308,7 @@ def _guarded() -> Iterator[None]:
         import cupy
         from cupy.cuda.compiler import CompileException
     except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
-        # The last two come of a NumPy that it was not built for.
+        # ValueError and AttributeError come of a NumPy that CuPy was not built for.
         hint = installing("gpu")
         if isinstance(error, OSError) and error.filename is not None:
             hint = "set CUPY_CACHE_DIR to a directory that can be written"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from compute_market.errors import UsageError
 
 if TYPE_CHECKING:
-    # It needs NumPy, which comes with the extras. To hear that one is missing, none is needed.
+    # These need NumPy, which only the extras bring. This module has to be imported without them,
+    # to say that they are missing.
+    from compute_market.hashing.launch import Compiled
     from compute_market.hashing.plan import Bytes, Plan
 
 # Data goes to a device in segments of at most so many bytes: a power of two of chunks, so that each
@@ -16,7 +17,12 @@ if TYPE_CHECKING:
 SEGMENT_BYTES = 16_777_216
 # The room a lane has for the values of one launch.
 VALUES_BYTES = 2_097_152
-# How devices are rated: the size of a group, and factors that keep the values changing.
+LANES_PER_DEVICE = 6
+# Chunks a tile, few and many. With 256, CUDA keeps two warps on each of a multiprocessor's four
+# schedulers.
+TILES = (32, 256)
+# For rating a device: how many work-items a group has, and the two constants of their
+# multiply-adds. With these the results change in every step, so that no step can be left out.
 FMA_GROUP = 256
 FMA_FACTOR = -1.0 + 2.0**-20
 FMA_TERM = 0.5
@@ -46,11 +52,10 @@ class Resident(NamedTuple):
 class Lane(Protocol):
     """One way to a device. Used by one thread at a time. What fails raises DeviceError."""
 
-    staging: Bytes  # as long as it was asked for
+    staging: Bytes  # of the length that `open_lane` was given
     processors: int  # that run groups of work-items side by side
     tiles: tuple[int, int]  # the two tile sizes to choose from, chunks
-    # Called with a tile size and an alignment before that form of the kernels is used.
-    check: Callable[[int, int], None] | None
+    compiled: Compiled
 
     def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
         """Run the plan and return its values.

@@ -6,21 +6,19 @@ Nothing is imported or started for a device before there is work that it would d
 import sys
 from collections.abc import Callable, Sequence
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from compute_market.backends import BACKENDS, DEVICE_BACKENDS, BackendName
 from compute_market.errors import IntegrityError, UsageError
 from compute_market.hashing import cpu, probe
 from compute_market.hashing.batch import hash_batch
 from compute_market.hashing.cpu import Advance
 
 if TYPE_CHECKING:
-    from compute_market.hashing.calibration import Calibration, DeviceRates
+    from compute_market.hashing.calibration import Calibration
     from compute_market.hashing.pipeline import DeviceBackend
 
 T = TypeVar("T")
-
-BackendName = Literal["auto", "cpu", "cuda", "opencl"]
-BACKENDS: tuple[BackendName, ...] = ("auto", "cpu", "cuda", "opencl")
 
 # Without a calibration a device is used where it is certain to win by far: for data it has already,
 # and for many slices so short that the CPU is busy with calls rather than with bytes.
@@ -57,7 +55,7 @@ class Hasher:
         self._is_given_up = backend == "cpu"
         self._saved_ns = 0
         self._alone_min = _alone_min(calibration)
-        # Several threads may use the device, and open it; one of them does.
+        # Several threads may use the hasher; only one of them may open the device.
         self._lock = RLock()
         if self.is_forced:
             self._device = self._attempt(lambda: self._opened_by_name(backend), backend)
@@ -78,7 +76,7 @@ class Hasher:
     @property
     def is_forced(self) -> bool:
         """Whether everything goes to a device for as long as it works."""
-        return self._backend in ("cuda", "opencl") and not self._is_given_up
+        return self._backend in DEVICE_BACKENDS and not self._is_given_up
 
     @property
     def is_open(self) -> bool:
@@ -105,7 +103,7 @@ class Hasher:
             # For a short slice, even asking what would be faster takes too long.
             return hash_batch(buffer, offsets, lengths)
         length = int(lengths.sum()) if hasattr(lengths, "sum") else sum(lengths)
-        if device := self._device_if(self._batch_gain_ns(count, length)):
+        if device := self._device_for_batch(count, length):
             digests = self._attempt(
                 lambda: device.hash_batch(buffer, offsets, lengths), device.name
             )
@@ -124,7 +122,7 @@ class Hasher:
         array = _plain(array)
         on_device = hasattr(array, "__cuda_array_interface__") or hasattr(array, "base_data")
         if on_device:
-            if device := self._device_if(self._resident_gain_ns(int(array.nbytes))):
+            if device := self._device_for_resident(int(array.nbytes)):
                 digest = self._attempt(lambda: device.hash_array(array), device.name)
                 if digest is not None:
                     return digest
@@ -138,7 +136,7 @@ class Hasher:
         self, path: str, descriptor: int, length: int, advance: Advance | None = None
     ) -> bytes:
         """The digest of an open file; see `cpu.hash_opened` for what it raises."""
-        if device := self._device_if(self._file_gain_ns(length)):
+        if device := self._device_for_file(length):
             progress = _Progress(advance)
             digest = self._attempt(
                 lambda: device.hash_opened(path, descriptor, length, progress.advance), device.name
@@ -154,11 +152,11 @@ class Hasher:
         It is one of many, which so many threads would share, and of which the device would take so
         many `together` in one launch.
         """
-        gain_ns = 0
-        if self._rates is not None and self._calibration is not None:
-            cpu_ns = self._calibration.cpu_each_file_ns(length, threads)
-            gain_ns = cpu_ns - self._calibration.device_each_file_ns(length, together)
-        return self._device_if(gain_ns) is not None
+        calibration = self._calibration
+        if calibration is None:
+            return self._device_if(is_faster=False) is not None
+        gain_ns = calibration.each_file_gain_ns(length, threads=threads, together=together)
+        return self._device_gaining(gain_ns) is not None
 
     def hash_filled(
         self, lengths: Sequence[int], fill: Callable[[Any, list[int]], None]
@@ -169,49 +167,49 @@ class Hasher:
             return None
         return self._attempt(lambda: device.hash_filled(lengths, fill), device.name)
 
-    def _batch_gain_ns(self, count: int, length: int) -> int:
-        """By how much a device would be faster; without a calibration, 1 or 0 for yes or no."""
-        if self._calibration is None:
-            many = count >= BATCH_SLICES_MIN and length >= BATCH_BYTES_MIN
-            return int(many and length < count * BATCH_SLICE_BYTES_MAX)
-        if self._calibration.device is None:
-            return 0
-        cpu_ns = self._calibration.cpu_batch_ns(count, length)
-        return cpu_ns - self._calibration.device_batch_ns(count, length)
+    def _device_for_batch(self, count: int, length: int) -> "DeviceBackend | None":
+        if self._calibration is not None:
+            return self._device_gaining(self._calibration.batch_gain_ns(count, length))
+        many = count >= BATCH_SLICES_MIN and length >= BATCH_BYTES_MIN
+        return self._device_if(is_faster=many and length < count * BATCH_SLICE_BYTES_MAX)
 
-    def _file_gain_ns(self, length: int) -> int:
-        if self._calibration is None or self._calibration.device is None:
-            return 0
-        return self._calibration.cpu_file_ns(length) - self._calibration.device_file_ns(length)
+    def _device_for_resident(self, length: int) -> "DeviceBackend | None":
+        # Where no device was calibrated there is one all the same: the array is on it.
+        if self._calibration is not None and self._calibration.device is not None:
+            return self._device_gaining(self._calibration.resident_gain_ns(length))
+        return self._device_if(is_faster=length >= RESIDENT_BYTES_MIN)
 
-    def _resident_gain_ns(self, length: int) -> int:
-        if self._calibration is None or self._calibration.device is None:
-            return int(length >= RESIDENT_BYTES_MIN)
-        cpu_ns = self._calibration.cpu_resident_ns(length)
-        return cpu_ns - self._calibration.device_resident_ns(length)
+    def _device_for_file(self, length: int) -> "DeviceBackend | None":
+        if self._calibration is not None:
+            return self._device_gaining(self._calibration.file_gain_ns(length))
+        return self._device_if(is_faster=False)
 
-    def _device_if(self, gain_ns: int) -> "DeviceBackend | None":
-        """The device if it is to be used for work that it would do faster by so much."""
-        if self._is_given_up or (gain_ns <= 0 and not self.is_forced):
+    def _device_gaining(self, gain_ns: int) -> "DeviceBackend | None":
+        """The device if it is to be used for work at which it was measured to be so much faster."""
+        return self._device_if(is_faster=gain_ns > 0, gain_ns=gain_ns)
+
+    def _device_if(self, *, is_faster: bool, gain_ns: int = 0) -> "DeviceBackend | None":
+        """The device if it is to be used for work that it does faster, or in any case if forced.
+
+        Opens it if need be; a device that was calibrated once `gain_ns` of all such work, this time
+        included, comes to what opening it costs.
+        """
+        if self._is_given_up or not (is_faster or self.is_forced):
             return None
         if self._device is not None:
             return self._device
         with self._lock:
             if self._device is None and not self._is_given_up:
                 self._saved_ns += gain_ns
-                rates = self._rates
+                rates = self._calibration.device if self._calibration is not None else None
                 if rates is None or self._saved_ns >= rates.start_ns:
                     self._device = self._opened()
                     self._is_given_up = self._device is None
             return self._device
 
-    @property
-    def _rates(self) -> "DeviceRates | None":
-        return None if self._calibration is None else self._calibration.device
-
     def _opened(self) -> "DeviceBackend | None":
         """The devices that were calibrated, or else the GPUs that are there."""
-        rates = self._rates
+        rates = self._calibration.device if self._calibration is not None else None
         if rates is not None:
             opened = self._attempt(
                 lambda: open_device(rates.backend, any_device=True), rates.backend
@@ -222,7 +220,7 @@ class Hasher:
         if probe.cuda_missing() is None:
             return self._attempt(lambda: open_device("cuda"), "cuda")
         if probe.opencl_missing(registered=True) is None:
-            # Only now is it known whether any device is a GPU, and nobody said that one is.
+            # Whether one of the devices is a GPU shows only now. If not, nothing is amiss.
             return self._attempt(lambda: open_device("opencl"), "opencl", missing_is_fine=True)
         return None
 

@@ -100,8 +100,11 @@ class Lanes:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Whatever breaks work on a device off, an interrupt too, is its end; errors about a slice
-        come before its work begins."""
+        """Stop all lanes if the work within fails, be it by an interrupt.
+
+        A MarketError is about a slice, is raised before the device is given any of it, and stops
+        nothing.
+        """
         self._require_usable()
         try:
             yield
@@ -143,12 +146,12 @@ class Lanes:
         try:
             lane = self.driver.open_lane(device, self._bytes[key])
         except DeviceError:
-            # Somebody else may have its memory. With fewer lanes it takes longer.
+            # Another program may hold its memory. With fewer lanes the work takes longer.
             self._unopened[key] = deque(left for left in self._unopened[key] if left != device)
             if self._unopened[key] or (key is None and self.opened):
                 return None
             raise
-        lane.check = partial(self._check, device)
+        lane.compiled.check = partial(self._check, device)
         if key is None:
             self.opened.append(lane)
         return lane
@@ -157,7 +160,7 @@ class Lanes:
         with self._changed:
             if self._failure is None:
                 self._resting[key].append(lane)
-                # Who waits may wait for a lane of another kind.
+                # All are woken: the one that is woken first may need a lane of another device.
                 self._changed.notify_all()
                 return
         with suppress(DeviceError):
@@ -186,7 +189,7 @@ class Lanes:
                 try:
                     check_kernels(lane, tile, align)
                 finally:
-                    # A wrong digest says more than how that ended.
+                    # An error about a digest matters more than one about closing.
                     with suppress(DeviceError):
                         lane.close()
                 self._checked.add(form)

@@ -44,7 +44,7 @@ _FLOPS_PER_TRIP = 2 * 16 * 16
 _GROUPS_PER_PROCESSOR = 8
 
 
-def calibrate(
+def measure(
     stopwatch: Stopwatch,
     *,
     measured_at: int,

@@ -4,16 +4,19 @@ pyopencl is imported when a device is asked for, not with this module.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
+from compute_market.hashing.cpu import DIGEST_BYTES
 from compute_market.hashing.device import (
     FMA_FACTOR,
     FMA_GROUP,
     FMA_TERM,
+    LANES_PER_DEVICE,
+    TILES,
     VALUES_BYTES,
     DeviceError,
     DeviceMissing,
@@ -23,13 +26,18 @@ from compute_market.hashing.device import (
     not_contiguous,
 )
 from compute_market.hashing.kernels.source import source
+from compute_market.hashing.launch import (
+    KERNEL_NAMES,
+    Compiled,
+    Kernels,
+    Memory,
+    run_folds,
+    run_plan,
+)
 from compute_market.hashing.pipeline import DeviceBackend
-from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
+from compute_market.hashing.plan import Bytes, Plan, aligned
 from compute_market.hashing.probe import installing
 
-LANES_PER_DEVICE = 6
-TILES = (32, 256)
-_ONE = np.uint32(1)
 _HINT = "install the OpenCL driver of the GPU; `clinfo -l` lists the devices"
 
 
@@ -152,35 +160,26 @@ class OpenClLane:
             cl.Buffer(context, flags.READ_WRITE, size)
             for size in (staging_bytes, VALUES_BYTES, VALUES_BYTES)
         )
-        self.check: Callable[[int, int], None] | None = None
-        self._kernels: dict[tuple[int, int], tuple[Any, Any, Any]] = {}
+        self.compiled = Compiled(self._compile)
         self._fma: Any = None
-        self._compiled(self.tiles[0], 16)
+        self.compiled.kernels(self.tiles[0], 16)
 
     def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
         import pyopencl as cl
 
         with _guarded():
-            tiles, _, small = self._compiled(plan.tile, plan.align)
+            kernels = self.compiled.kernels(plan.tile, plan.align)
             data, at = self._memory, aligned(length)
             if isinstance(source, Resident):
                 data, at = source.memory, 0
             end = at + len(plan.table)
             self.staging[at:end] = plan.table
-            # Letting go of a copy's event waits for it and holds the interpreter lock meanwhile, so
-            # it is kept until the work is done.
+            # When the event of a copy is freed, pyopencl waits for the copy and holds the
+            # interpreter lock meanwhile, so it is kept until the work is done.
             copied = cl.enqueue_copy(
                 self._queue, self._memory, self.staging[:end], is_blocking=False
             )
-            if plan.tiles:
-                arguments = (np.uint64(at), np.uint32(plan.tiles), self._values, _ONE)
-                self._launch(tiles, plan.tiles, plan.tile, data, self._memory, *arguments)
-            result = self._folded(plan, at)
-            if plan.small:
-                skipped = np.uint32(plan.values - plan.small)
-                arguments = (np.uint64(at + plan.small_at), np.uint32(plan.small), result, skipped)
-                groups = -(-plan.small // plan.tile)
-                self._launch(small, groups, plan.tile, data, self._memory, *arguments, _ONE)
+            result = run_plan(plan, kernels, self._launch, self._buffers(), data=data, tables_at=at)
             fetched = self._fetched(result, plan.values)
             del copied
             return fetched
@@ -193,7 +192,9 @@ class OpenClLane:
             table = self.staging[: len(plan.table)]
             cl.enqueue_copy(self._queue, self._memory, table, is_blocking=True)
             cl.enqueue_copy(self._queue, self._values, values, is_blocking=True)
-            return self._fetched(self._folded(plan, 0), plan.values)
+            kernels = self.compiled.kernels(plan.tile, plan.align)
+            result = run_folds(plan, kernels, self._launch, self._buffers(), tables_at=0)
+            return self._fetched(result, plan.values)
 
     def copy(self, length: int) -> None:
         import pyopencl as cl
@@ -221,15 +222,8 @@ class OpenClLane:
             for buffer in (*self._host, self._memory, self._values, self._out):
                 buffer.release()
 
-    def _folded(self, plan: Plan, at: int) -> Any:
-        """Run the folds one after another; return the buffer with the values of the last."""
-        _, kernel, _ = self._compiled(plan.tile, plan.align)
-        values, out = self._values, self._out
-        for fold in plan.folds:
-            arguments = (np.uint64(at + fold.at), np.uint32(fold.parts), out, _ONE)
-            self._launch(kernel, fold.parts, plan.tile, values, self._memory, *arguments)
-            values, out = out, values
-        return values if plan.folds else out
+    def _buffers(self) -> Memory:
+        return Memory(self._memory, self._values, self._out)
 
     def _launch(self, kernel: Any, groups: int, tile: int, *arguments: Any) -> None:
         kernel(self._queue, (groups * tile,), (tile,), *arguments)
@@ -241,22 +235,13 @@ class OpenClLane:
         cl.enqueue_copy(self._queue, result, buffer, is_blocking=True)
         return result.copy()
 
-    def _compiled(self, tile: int, align: int) -> tuple[Any, Any, Any]:
-        """The kernels `b3_tiles`, `b3_fold` and `b3_small`; arguments are set on them, so each lane
-        has its own."""
-        if (tile, align) not in self._kernels:
-            import pyopencl as cl
+    def _compile(self, tile: int, align: int) -> Kernels:
+        """Kernels of this lane's own: their arguments are set on them before they are started."""
+        import pyopencl as cl
 
-            options = f"-DTILE={tile} -DALIGN={align} -DMULTIPLY_ADD=0"
-            program = self._driver.program(self._device, "blake3", options)
-            self._kernels[tile, align] = (
-                cl.Kernel(program, "b3_tiles"),
-                cl.Kernel(program, "b3_fold"),
-                cl.Kernel(program, "b3_small"),
-            )
-        if self.check is not None:
-            self.check(tile, align)
-        return self._kernels[tile, align]
+        options = f"-DTILE={tile} -DALIGN={align} -DMULTIPLY_ADD=0"
+        program = self._driver.program(self._device, "blake3", options)
+        return Kernels(*[cl.Kernel(program, name) for name in KERNEL_NAMES])
 
     def _mapped(self, buffer: Any) -> Bytes:
         import pyopencl as cl

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 
 from compute_market.hashing.batch import checked_ranges
-from compute_market.hashing.cpu import Advance, changed, fill_from, unreadable
+from compute_market.hashing.cpu import DIGEST_BYTES, Advance
 from compute_market.hashing.device import SEGMENT_BYTES, Driver, Lane, Resident
+from compute_market.hashing.files import changed, fill_from, unreadable
 from compute_market.hashing.lanes import Lanes
 from compute_market.hashing.plan import (
     CHUNK_BYTES,
-    DIGEST_BYTES,
     Bytes,
     Integers,
     plan_fold,
@@ -232,7 +232,7 @@ class DeviceBackend:
             done = int(sizes[start - 1]) if start else 0
             stop = int(np.searchsorted(sizes, done + SEGMENT_BYTES, "right"))
             if dense:
-                # The same remainder as in the buffer keeps what is aligned aligned.
+                # Beginning at a multiple of 16 keeps the alignment that offsets have in the buffer.
                 base = int(offsets[start]) // 16 * 16
                 stop = min(stop, int(np.searchsorted(ends, base + SEGMENT_BYTES, "right")))
             stop = min(max(stop, start + 1), start + SEGMENT_SLICES)
@@ -264,7 +264,7 @@ def _as_integers(
     except OverflowError:
         right = False
     if not right:
-        checked_ranges(available, offsets, lengths)  # It looks at one after the other and says.
+        checked_ranges(available, offsets, lengths)  # Raises, and names the first that is wrong.
     return starts, counts
 
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from compute_market.hashing.cpu import DIGEST_BYTES
+
 CHUNK_BYTES = 1024
-DIGEST_BYTES = 32
 TABLE_ALIGN = 16
 
 Bytes = NDArray[np.uint8]
@@ -73,7 +74,7 @@ def plan_slices(offsets: Integers, lengths: Integers, tile: int) -> Plan:
     return Plan(tile, align, tiles, folds, len(small), small_at, table.joined(), order)
 
 
-# Data on a device is mostly hashed again and again at the same size, faster than this takes.
+# Data on a device is mostly hashed again and again at one size. Making a plan takes longer.
 @lru_cache(maxsize=16)
 def plan_part(
     length: int, counter: int, tile: int, piece_bytes: int, *, whole: bool, begin: int = 0

@@ -13,7 +13,8 @@ from struct import pack, unpack_from
 
 from blake3 import blake3
 
-from compute_market.hashing.cpu import DIGEST_BYTES, OPEN_FLAGS, is_regular
+from compute_market.hashing.cpu import DIGEST_BYTES
+from compute_market.hashing.files import OPEN_FLAGS, is_regular
 
 SHORT_BYTES = 32_768
 
@@ -23,7 +24,7 @@ _LENGTH_BYTES = 8
 NO_LENGTH = -1
 _NO_PROOF = (bytes(DIGEST_BYTES), NO_LENGTH)
 
-# Digest and length in bytes; None where this module leaves the slice to the careful way.
+# Digest and length in bytes; None where the slice has to be opened and looked at by `open_slice`.
 ShortProof = tuple[bytes, int] | None
 # Paths, and the digest and length of each. Without a proof the length is NO_LENGTH.
 Group = tuple[list[str], Sequence[bytes], Sequence[int]]

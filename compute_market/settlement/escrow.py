@@ -151,12 +151,16 @@ def escrow_document(txn: Txn, job_id: str) -> dict[str, int]:
 
 
 def _into_escrow(txn: Txn, job: Job, token: Token, amount: int) -> None:
+    if amount == 0:
+        return
     ends = ledger.wallet(job.buyer), ledger.escrow(job.job_id)
     ledger.transfer(txn, token, amount, *ends, "escrow:lock", job.job_id)
     _hold(txn, job.buyer, _ESCROWS[token], amount)
 
 
 def _refund(txn: Txn, job: Job, token: Token, amount: int) -> None:
+    if amount == 0:
+        return
     ends = ledger.escrow(job.job_id), ledger.wallet(job.buyer)
     ledger.transfer(txn, token, amount, *ends, "escrow:refund", job.job_id)
     _hold(txn, job.buyer, _ESCROWS[token], -amount)
@@ -170,6 +174,8 @@ def _lock_bond(txn: Txn, job: Job, role: Role, owner: str, amount: int) -> None:
 
 
 def _release_bond(txn: Txn, job: Job, role: Role, owner: str, amount: int) -> None:
+    if amount == 0:
+        return
     ends = ledger.bond(job.job_id, role), ledger.wallet(owner)
     ledger.transfer(txn, "CT", amount, *ends, "bond:release", job.job_id)
     _hold(txn, owner, "bonds_ct", -amount)
@@ -206,8 +212,7 @@ def _with_refunds(job: Job, refunded: dict[Token, int]) -> Job:
 
 
 def _hold(txn: Txn, owner: str, what: Held, by: int) -> None:
-    if by:
-        txn.add(HOLDINGS, _holding_key(owner, what), by)
+    txn.add(HOLDINGS, _holding_key(owner, what), by)
 
 
 def _holding_key(owner: str, what: Held) -> bytes:

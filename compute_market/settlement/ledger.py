@@ -75,24 +75,26 @@ def transfer(
         return
     if amount < 0 or debit == credit:
         raise InternalError(f"transfer of {amount} {token} from {debit} to {credit}")
-    if debit != SUPPLY:
+    debit_key, credit_key = _key(debit, token), _key(credit, token)
+    available = txn.sum(ACCOUNTS, debit_key)
+    if available < amount and debit != SUPPLY:
         require(txn, debit, token, amount)
-    left = balance(txn, debit, token) - amount
-    reached = balance(txn, credit, token) + amount
-    if max(reached, -left) > AMOUNT_MAX:
+    reached = txn.sum(ACCOUNTS, credit_key) + amount
+    if max(reached, amount - available) > AMOUNT_MAX:
         raise RefusedError(
             f"{credit} would hold {reached} {token}, more than {AMOUNT_MAX}", reason="overflow"
         )
     seq = txn.next_number("posting_seq")
     posting = Posting(seq, txn.now_ms, token, amount, debit, credit, event, ref)
     txn.write(POSTINGS, pack_u64(seq), posting)
-    for account, by in ((debit, -amount), (credit, amount)):
+    for account, before in ((debit, available), (credit, reached - amount)):
         if account.startswith(_WALLET):
             owner = account[len(_WALLET) :]
             txn.put(WALLET_POSTINGS, id_prefix(owner) + pack_u64(seq))
             if token == "CT":
-                txn.touched.setdefault(owner, balance(txn, account, token))
-        txn.add(ACCOUNTS, _key(account, token), by)
+                txn.touched.setdefault(owner, before)
+    txn.add(ACCOUNTS, debit_key, -amount)
+    txn.add(ACCOUNTS, credit_key, amount)
 
 
 def tap(

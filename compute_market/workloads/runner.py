@@ -1,77 +1,35 @@
 """The runner: works many slices at once and yields one result for each, in order.
 
 Importing this module loads no pool and no plugin: a run imports what it turns out to need. What
-the runner yields depends on the files alone; where each slice is worked is a matter of speed.
+the runner yields depends on the files alone; `places` says where each slice is worked.
 """
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from operator import length_hint
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from compute_market.errors import MarketError, UsageError
-from compute_market.hashing.cpu import FileIdentity, cores, hash_opened, identity_of, open_slice
-from compute_market.hashing.short import NO_LENGTH, SHORT_BYTES, Helpers, can_fork, hash_short
-from compute_market.workloads.errands import SENT_MAX_BYTES, Errand, Errands
-from compute_market.workloads.tasks import (
-    LONG_BYTES,
-    Outcome,
-    ProofCache,
-    Result,
-    prove,
-    run_slices,
-    run_slices_on_device,
-)
-from compute_market.workloads.workloads import resolve
+from compute_market.hashing.cpu import cores, hash_opened
+from compute_market.hashing.files import FileIdentity, identity_of, open_slice
+from compute_market.workloads import places
+from compute_market.workloads.cache import ProofCache
+from compute_market.workloads.here import Here
+from compute_market.workloads.places import Facts, Limits, TaskPlace
+from compute_market.workloads.pools import Answer, Pools, Task
+from compute_market.workloads.tasks import Result, run_slices, run_slices_on_device
+from compute_market.workloads.workloads import Workload, resolve
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
     from compute_market.hashing.hasher import Hasher
+    from compute_market.workloads.remote_tasks import RemoteTasks
 
-# A task of the pool takes slices until their lengths add up to this, or until there are so many.
-_TASK_BYTES = 1_048_576
-_TASK_SLICES = 64
-# A task of a device, which has room for so much at once, takes no more than this.
-_DEVICE_TASK_BYTES = 16_777_216
-_DEVICE_TASK_SLICES = 256
-# A task for an executor of the caller's is worth a round trip of 10 ms through a network. With
-# their bytes, slices go in smaller parts.
-_ERRAND_BYTES = 67_108_864
-_ERRAND_SENT_BYTES = 16_777_216
-_ERRAND_SLICES = 1024
-# Slices read ahead of the result that is due; what bounds memory, however many slices there are.
-_AHEAD_MAX = 1024
-_AHEAD_ERRANDS = 16
-# Progress is reported in steps of at least this many bytes.
-_REPORT_BYTES = 1_048_576
-# So many short slices in a row promise enough more to fork helpers for, which takes a millisecond.
-_FORK_AFTER = 256
-# Of many paths it is known without counting them that there are enough.
-_MANY = 1024
-_FORK_AFTER_IF_MANY = 16
-_HELPERS_MAX = 4
-
+_HELPERS_MAX = 4  # processes forked for short slices
 # The coarsest time stamps in use, those of FAT, count in steps of two seconds.
 _TIMESTAMP_TICK_NS = 2_000_000_000
-
-
-class _Task:
-    """Slices in a row that go to a pool, or to the device, together."""
-
-    def __init__(self, *, on_device: bool) -> None:
-        self.on_device = on_device
-        self.paths: list[str] = []
-        self.identities: list[FileIdentity] = []
-        self.length = 0
-        self.future: Future[list[Outcome]] | Errand | None = None
-
-    def add(self, path: str, identity: FileIdentity) -> None:
-        self.paths.append(path)
-        self.identities.append(identity)
-        # In the memory of a device each begins at a multiple of 16.
-        self.length += -(-identity[2] // 16) * 16
 
 
 class Runner:
@@ -81,10 +39,10 @@ class Runner:
     long ones there too but with every core hashing, those between in a fixed pool of `workers`
     threads (default: one a core). Other workloads always use the pool, one task a slice. With an
     `executor`, which stays the caller's to shut down, every slice goes there, be it to another
-    machine: by its path if the worker sees the same file, else by its bytes (`remote`). A slice
-    above 64 MiB that no worker sees runs in the calling thread. A `hasher`, also the caller's to
-    close, may take slices of the built-in workloads to a device instead. Where a slice runs never
-    changes its proof.
+    machine: by its path if the worker sees the same file, else by its bytes. A slice above 64 MiB
+    that no worker sees runs in the calling thread. A `hasher`, also the caller's to close, may take
+    slices of the built-in workloads to a device instead. Where a slice runs never changes its
+    proof. `limits` bound the memory that all of this takes.
 
     With `may_fork`, batches of very short slices go to up to four forked processes, no more than
     `workers`, if this process has no second thread by then. The interpreter lock makes threads
@@ -104,15 +62,13 @@ class Runner:
         *,
         hasher: "Hasher | None" = None,
         may_fork: bool = False,
+        limits: Limits = places.USUAL,
     ) -> None:
         if workers is not None and workers < 1:
             raise UsageError(f"workers {workers}: at least 1 is needed")
-        self._workers = workers or cores()
-        self._helpers = min(_HELPERS_MAX, self._workers) if may_fork and self._workers > 1 else 0
-        self._executor = executor
-        self._hasher = hasher
-        self._own_pool: Executor | None = None
-        self._readers: Executor | None = None
+        workers = workers or cores()
+        helpers = min(_HELPERS_MAX, workers) if may_fork and workers > 1 else 0
+        self._resources = _Resources(workers, helpers, executor, hasher, limits)
         self._caches: dict[str, ProofCache] = {}
 
     def __enter__(self) -> "Runner":
@@ -123,10 +79,7 @@ class Runner:
 
     def close(self) -> None:
         """End the runner's own threads once they have finished the slices they are at."""
-        for pool in (self._own_pool, self._readers):
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
-        self._own_pool = self._readers = None
+        self._resources.pools.close()
 
     def run(
         self,
@@ -151,63 +104,72 @@ class Runner:
         Raises UsageError (`unknown_workload`, `broken_workload`) at once, before any path is read.
         Taking results raises what the futures of an executor raise.
         """
+        workload = resolve(name)
+        cache = self._caches.setdefault(name, ProofCache())
         settled_ns = now_ms * 1_000_000 - _TIMESTAMP_TICK_NS
-        return _Run(self, name, settled_ns, progress).results(paths)
-
-    def _cache_of(self, name: str) -> ProofCache:
-        return self._caches.setdefault(name, ProofCache())
-
-    def _pool(self) -> "Executor":
-        if self._own_pool is None:
-            from concurrent.futures import ThreadPoolExecutor
-
-            self._own_pool = ThreadPoolExecutor(self._workers)
-        return self._own_pool
-
-    def _device_pool(self, width: int) -> "Executor":
-        """Threads that read slices into the memory of a device, which takes so many at once."""
-        if self._readers is None:
-            from concurrent.futures import ThreadPoolExecutor
-
-            self._readers = ThreadPoolExecutor(width)
-        return self._readers
+        return _Run(self._resources, name, workload, cache, settled_ns, progress).results(paths)
 
 
-class _Run:
-    """One call of `Runner.run`: what holds for all of its slices, and its progress."""
+class _Resources:
+    """What a runner has to work slices with."""
 
     def __init__(
         self,
-        runner: Runner,
+        workers: int,
+        helpers: int,
+        executor: "Executor | None",
+        hasher: "Hasher | None",
+        limits: Limits,
+    ) -> None:
+        self.workers = workers
+        self.helpers = helpers  # processes that it may fork
+        self.executor = executor
+        self.hasher = hasher
+        self.limits = limits
+        self.pools = Pools(workers)
+
+
+# A slice that waits for its place in a task.
+_Placed = tuple[str, FileIdentity, TaskPlace]
+
+
+class _Run:
+    """One call of `Runner.run`: places slices, and brings their results into order."""
+
+    def __init__(
+        self,
+        resources: _Resources,
         name: str,
+        workload: Workload,
+        cache: ProofCache,
         settled_ns: int,
         progress: Callable[[int], None] | None,
     ) -> None:
-        self._runner = runner
-        self._name = name
-        self._workload = resolve(name)
-        self._cache = runner._cache_of(name)
-        self._settled_ns = settled_ns
-        self._progress = progress
-        self._bytes_done = 0
-        # Only of the built-in job is it known that the cost of a slice follows from its length.
-        built_in = self._workload is hash_opened
-        self._report_step = _REPORT_BYTES if built_in else 0
-        self._report_from = self._report_step
-        self._errands = Errands(runner._executor, name) if runner._executor is not None else None
-        self._places_by_length = built_in and self._errands is None
-        self._hasher = runner._hasher if self._places_by_length else None
-        self._task_slices = 1 if not built_in else _ERRAND_SLICES if self._errands else _TASK_SLICES
-        self._ahead_max = max(_AHEAD_MAX, self._task_slices * _AHEAD_ERRANDS)
-        # Slices of a batch are mostly alike: what the last one was decides how the next is tried.
-        self._expects_short = self._places_by_length and not self._is_forced()
+        self._resources = resources
+        self._built_in = workload is hash_opened
+        self._hasher = resources.hasher if self._built_in and resources.executor is None else None
+        self._here = Here(workload, cache, settled_ns, progress, self._hasher)
+        self._remote: RemoteTasks | None = None
+        # How a task is handed over to its place.
+        self._hand_over: dict[TaskPlace, Callable[[Task], Answer]] = {
+            "pool": lambda task: resources.pools.workers().submit(run_slices, name, task.paths)
+        }
+        if resources.executor is not None:
+            self._remote = remote = _remote_tasks(resources.executor, name, resources.limits)
+            self._hand_over["executor"] = lambda task: remote.begin(task.paths, task.identities)
+        if self._hasher is not None:
+            self._hand_over["device"] = partial(_on_device, resources.pools, self._hasher)
+        # Without a device and an executor they stay the same, and are not made for every slice.
+        self._facts_of_cpu = Facts(self._built_in)
+        self._here.expects_short = places.choose(0, self._facts(), resources.limits) == "short"
 
     def results(self, paths: Iterable[str]) -> Iterator[Result]:
-        tries = self._first_tries(paths)
-        pending: deque[Result | _Task] = deque()
+        tries = self._here.first_tries(paths, self._resources.helpers)
+        ahead_max = places.ahead_max(self._facts(), self._resources.limits)
+        pending: deque[Result | Task] = deque()
         # The youngest task. It is handed over when the next one begins: when none does, all there
         # is for the pool is this one, and starting threads for it would cost more than it does.
-        task: _Task | None = None
+        task: Task | None = None
         ahead = 0
         try:
             for tried in tries:
@@ -218,198 +180,116 @@ class _Run:
                         continue
                     pending.append(outcome)
                 else:
-                    length = outcome[2]
-                    on_device = self._is_for_device(length)
-                    if task is not None and not (
-                        task is pending[-1] and self._fits(task, length, on_device=on_device)
+                    path, identity, place = outcome
+                    if task is None or not (
+                        task is pending[-1] and self._takes(task, place, identity[2])
                     ):
-                        self._submit(task)
-                        task = None
-                    if task is None:
-                        task = _Task(on_device=on_device)
+                        if task is not None:
+                            self._answer_to(task)
+                        task = Task(place)
                         pending.append(task)
-                    assert isinstance(tried, str)
-                    task.add(tried, outcome)
+                    task.add(path, identity)
                 ahead += 1
-                while pending and (ahead >= self._ahead_max or _is_done(pending[0])):
+                while pending and (ahead >= ahead_max or _is_done(pending[0])):
                     entry = pending.popleft()
                     if entry is task:
                         task = None
-                    settled = self._settle(entry)
+                    settled = self._settled(entry)
                     ahead -= len(settled)
                     yield from settled
             if task is not None and task is not pending[0]:
-                self._submit(task)
+                self._answer_to(task)
             while pending:
-                yield from self._settle(pending.popleft())
-            self._report()
+                yield from self._settled(pending.popleft())
+            self._here.progress.report()
         finally:
             tries.close()
             for entry in pending:
-                if isinstance(entry, _Task) and entry.future is not None:
-                    entry.future.cancel()
+                if isinstance(entry, Task):
+                    entry.cancel()
 
-    def _first_tries(self, paths: Iterable[str]) -> Generator[str | Result]:
-        """The result of each path that leads to a short slice; the other paths themselves."""
-        helpers = self._runner._helpers
-        fork_after = _FORK_AFTER_IF_MANY if length_hint(paths) >= _MANY else _FORK_AFTER
-        remaining = iter(paths)
-        for count, path in enumerate(remaining, start=1):
-            proof = hash_short(path, self._settled_ns) if self._expects_short else None
-            if proof is None:
-                yield path
-            else:
-                self._advance(proof[1])
-                yield Result(path, *proof)
-            if count == fork_after and self._expects_short and helpers and self._may_fork():
-                break
-        else:
-            return
-        with Helpers(helpers, self._settled_ns) as forked:
-            for group in forked.hash(remaining):
-                yield from self._tried(*group)
+    def _facts(self) -> Facts:
+        hasher, remote = self._hasher, self._remote
+        if hasher is None and remote is None:
+            return self._facts_of_cpu
+        return Facts(
+            self._built_in,
+            "none" if hasher is None else "forced" if hasher.is_forced else "auto",
+            "none" if remote is None else "blind" if remote.blind else "sighted",
+        )
 
-    def _tried(
-        self, paths: list[str], digests: Sequence[bytes], lengths: Sequence[int]
-    ) -> Sequence[str | Result]:
-        """The result of each path of a group, or the path itself where there is no proof."""
-        results = list(map(Result, paths, digests, lengths))
-        if NO_LENGTH not in lengths:
-            self._advance(sum(lengths))
-            return results
-        self._advance(sum(length for length in lengths if length != NO_LENGTH))
-        return [result.path if result.length == NO_LENGTH else result for result in results]
-
-    def _attempt(self, path: str, *, here: bool = False) -> Result | FileIdentity:
-        """The result of a slice that is wrong, cached, or run `here`; else its file's identity."""
+    def _attempt(self, path: str) -> Result | _Placed:
+        """The result of a slice that is wrong, cached or worked here; else where it goes."""
         try:
             descriptor, status = open_slice(path)
         except MarketError as error:
             return Result(path, b"", 0, error)
         try:
             identity = identity_of(status)
-            length = status.st_size
-            self._expects_short = (
-                self._places_by_length and length <= SHORT_BYTES and not self._is_forced()
-            )
-            digest = self._cache.get(identity)
-            if digest is not None:
-                self._advance(length)
-                return Result(path, digest, length)
-            if not here and not self._belongs_here(length):
-                return identity
-            result = prove(self._run_here, path, descriptor, identity)
-            self._remember(result, identity)
-            return result
+            place = places.choose(status.st_size, self._facts(), self._resources.limits)
+            self._here.expects_short = place == "short"
+            cached = self._here.cached(path, identity)
+            if cached is not None:
+                return cached
+            if place == "short" or place == "here":
+                return self._here.proved(path, descriptor, identity)
+            if place == "device" and not self._device_takes(status.st_size):
+                place = "pool"
+            return path, identity, place
         finally:
             os.close(descriptor)
 
-    def _belongs_here(self, length: int) -> bool:
-        """Whether this thread works a slice itself, with all cores or all of the device."""
-        if self._errands is not None:
-            return self._errands.blind and length > SENT_MAX_BYTES
-        if not self._places_by_length:
-            return False
-        if length <= SHORT_BYTES:
-            return not self._is_forced()
-        return length > (LONG_BYTES if self._hasher is None else _DEVICE_TASK_BYTES)
-
-    def _run_here(self, path: str, descriptor: int, length: int) -> bytes:
-        if self._workload is hash_opened:
-            hash_here = hash_opened if self._hasher is None else self._hasher.hash_opened
-            return hash_here(path, descriptor, length, advance=self._advance)
-        digest = self._workload(path, descriptor, length)
-        self._advance(length)
-        return digest
-
-    def _may_fork(self) -> bool:
-        """Not once a device is open, whose driver does not survive it, threads or not."""
-        return can_fork() and (self._hasher is None or not self._hasher.is_open)
-
-    def _is_forced(self) -> bool:
-        return self._hasher is not None and self._hasher.is_forced
-
-    def _is_for_device(self, length: int) -> bool:
+    def _device_takes(self, length: int) -> bool:
+        """Whether the device takes a slice; opens it if that pays by now."""
         if self._hasher is None:
             return False
-        together, threads = files_in_a_task(length), self._runner._workers
-        return self._hasher.takes_file(length, threads=threads, together=together)
+        together = places.files_together(length, self._resources.limits)
+        return self._hasher.takes_file(length, threads=self._resources.workers, together=together)
 
-    def _fits(self, task: _Task, length: int, *, on_device: bool) -> bool:
-        """Whether one more slice, of that length, may join a task."""
-        if task.on_device != on_device:
+    def _takes(self, task: Task, place: TaskPlace, length: int) -> bool:
+        """Whether a task takes one more slice, for that place and of that length."""
+        if place != task.place:
             return False
-        if on_device:
-            room = task.length + length <= _DEVICE_TASK_BYTES
-            return room and len(task.paths) < _DEVICE_TASK_SLICES
-        full = _TASK_BYTES
-        if self._errands is not None:
-            full = _ERRAND_SENT_BYTES if self._errands.blind else _ERRAND_BYTES
-        return task.length < full and len(task.paths) < self._task_slices
+        return task.takes(length, *places.room(place, self._facts(), self._resources.limits))
 
-    def _submit(self, task: _Task) -> None:
-        if self._errands is not None:
-            task.future = self._errands.begin(task.paths, task.identities)
-        elif task.on_device:
-            assert self._hasher is not None
-            pool = self._runner._device_pool(self._hasher.width)
-            task.future = pool.submit(
-                run_slices_on_device, self._hasher, task.paths, task.identities
-            )
-        else:
-            task.future = self._runner._pool().submit(run_slices, self._name, task.paths)
+    def _answer_to(self, task: Task) -> Answer:
+        """The pending outcomes of a task, which is handed over now unless it was before."""
+        if task.answer is None:
+            task.answer = self._hand_over[task.place](task)
+        return task.answer
 
-    def _settle(self, entry: Result | _Task) -> list[Result]:
+    def _settled(self, entry: Result | Task) -> list[Result]:
         """The results of what comes next, after waiting for them if need be."""
         if isinstance(entry, Result):
             return [entry]
-        if entry.future is None and self._errands is None and not entry.on_device:
-            return [self._result_here(path) for path in entry.paths]
-        if entry.future is None:
-            self._submit(entry)
-        assert entry.future is not None
+        if entry.answer is None and entry.place == "pool":
+            return [self._here.result(path) for path in entry.paths]
         results = []
-        outcomes = entry.future.result()
+        outcomes = self._answer_to(entry).result()
         for path, outcome, expected in zip(entry.paths, outcomes, entry.identities, strict=True):
             if outcome is None:
-                results.append(self._result_here(path))
+                results.append(self._here.result(path))
                 continue
             result, identity = outcome
             # A worker on another machine may know the file by other numbers, which here might
             # belong to another file. Then its proof is not worth remembering.
             if identity is not None and identity == expected:
-                self._remember(result, identity)
-            self._advance(result.length)
+                self._here.remember(result, identity)
+            self._here.progress.advance(result.length)
             results.append(result)
         return results
 
-    def _result_here(self, path: str) -> Result:
-        result = self._attempt(path, here=True)
-        assert isinstance(result, Result)
-        return result
 
-    def _remember(self, result: Result, identity: FileIdentity) -> None:
-        modified_ns, changed_ns = identity[3:]
-        if result.error is None and max(modified_ns, changed_ns) <= self._settled_ns:
-            self._cache.put(identity, result.digest)
+def _remote_tasks(executor: "Executor", name: str, limits: Limits) -> "RemoteTasks":
+    from compute_market.workloads.remote_tasks import RemoteTasks
 
-    def _advance(self, count: int) -> None:
-        self._bytes_done += count
-        if self._bytes_done >= self._report_from:
-            self._report()
-
-    def _report(self) -> None:
-        if self._progress is not None:
-            self._progress(self._bytes_done)
-            self._report_from = self._bytes_done + self._report_step
+    return RemoteTasks(executor, name, under_way_bytes_max=limits.under_way_bytes)
 
 
-def files_in_a_task(length: int) -> int:
-    """How many files of that length, in bytes, a device takes together."""
-    return min(_DEVICE_TASK_SLICES, max(1, _DEVICE_TASK_BYTES // max(1, length)))
+def _on_device(pools: Pools, hasher: "Hasher", task: Task) -> Answer:
+    pool = pools.device(hasher.width)
+    return pool.submit(run_slices_on_device, hasher, task.paths, task.identities)
 
 
-def _is_done(entry: Result | _Task) -> bool:
-    if isinstance(entry, Result):
-        return True
-    return entry.future is not None and entry.future.done()
+def _is_done(entry: Result | Task) -> bool:
+    return isinstance(entry, Result) or entry.is_done()

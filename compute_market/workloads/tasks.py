@@ -8,13 +8,11 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compute_market.errors import MarketError, UsageError
-from compute_market.hashing.cpu import (
-    DIGEST_BYTES,
+from compute_market.hashing.cpu import DIGEST_BYTES, hash_bytes, hash_opened
+from compute_market.hashing.files import (
     FileIdentity,
     changed,
     fill_from,
-    hash_bytes,
-    hash_opened,
     identity_of,
     open_slice,
     unreadable,
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
 # A longer slice than this is worked by every core. Shorter ones in a row take less time with a core
 # for each, as starting on every one of them costs the cores a wait.
 LONG_BYTES = 33_554_432
-
-_CACHE_GENERATION = 8192
 
 
 class Result(NamedTuple):
@@ -178,7 +174,7 @@ def _run_shared(workload: Workload, entry: SharedSlice) -> Outcome | None:
 def _run_sent(workload: Workload, path: str, content: bytes) -> Result:
     if workload is hash_opened:
         return Result(path, hash_bytes(content), len(content))
-    # Other workloads take a descriptor. This file has no name and ends with it.
+    # Other workloads take a descriptor: that of a file in memory, which ends with it.
     try:
         descriptor = os.memfd_create("slice")
         try:
@@ -218,26 +214,3 @@ def _resolved_by_worker(name: str) -> Workload:
             hint="install the same packages on every worker",
             reason=error.reason,
         ) from None
-
-
-class ProofCache:
-    """Proofs of one workload by file identity, for the last 8 192 to 16 384 files.
-
-    Two generations: once the younger is full it replaces the older. This forgets what was not
-    asked for lately, and needs no record of the order in which it was.
-    """
-
-    def __init__(self) -> None:
-        self._younger: dict[FileIdentity, bytes] = {}
-        self._older: dict[FileIdentity, bytes] = {}
-
-    def get(self, identity: FileIdentity) -> bytes | None:
-        digest = self._younger.get(identity)
-        if digest is None and (digest := self._older.get(identity)) is not None:
-            self.put(identity, digest)
-        return digest
-
-    def put(self, identity: FileIdentity, digest: bytes) -> None:
-        if len(self._younger) >= _CACHE_GENERATION:
-            self._older, self._younger = self._younger, {}
-        self._younger[identity] = digest

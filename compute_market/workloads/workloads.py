@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 
 from compute_market.errors import IntegrityError, MarketError, UsageError
-from compute_market.hashing.cpu import DIGEST_BYTES, hash_opened, shown
+from compute_market.hashing.cpu import DIGEST_BYTES, hash_opened
+from compute_market.text import quoted
 
 ENTRY_POINT_GROUP = "compute_market.workloads"
 
@@ -71,14 +72,14 @@ def _run_registered(
         # The code of a package may raise anything, and ends one slice with it, not the command.
         said = " ".join(str(error).split())
         raise IntegrityError(
-            f"{shown(path)}: workload {name} failed: {type(error).__name__}: {said}",
+            f"{quoted(path)}: workload {name} failed: {type(error).__name__}: {said}",
             hint="look for the mistake in the package that registers it",
             reason="broken_workload",
         ) from error
     found = f"{len(proof)} bytes" if isinstance(proof, bytes) else f"a {type(proof).__name__}"
     if found != f"{DIGEST_BYTES} bytes":
         raise IntegrityError(
-            f"{shown(path)}: workload {name} returned {found}, not {DIGEST_BYTES} bytes",
+            f"{quoted(path)}: workload {name} returned {found}, not {DIGEST_BYTES} bytes",
             reason="broken_workload",
         )
     return proof

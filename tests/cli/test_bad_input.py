@@ -531,7 +531,7 @@ def test_home_that_is_a_file(cli: Cli) -> None:
 
 def test_home_below_a_file(cli: Cli) -> None:
     (cli.directory / "file").write_text("mine")
-    done = cli("compute", "list", "--home", cli.directory / "file" / "home")
+    done = cli("state", "init", "--home", cli.directory / "file" / "home")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error[usage]: ")
 
@@ -572,7 +572,7 @@ def test_home_that_is_read_only(market: Cli, tmp_path: Path) -> None:
             assert (done.code, done.out) == (2, "")
             assert done.err.startswith(f"error[usage]: {mount}/home/market is read-only\nhint: ")
         assert (mount / "home" / "market" / "data.mdb").read_bytes() == before
-        done = market("--home", mount / "new", "compute", "list")
+        done = market("--home", mount / "new", "state", "init")
         assert (done.code, done.out) == (2, "")
         assert done.err.startswith(f"error[usage]: {mount}/new: read-only file system\n")
         for home in ("home", "new"):
@@ -666,7 +666,7 @@ def test_closed_descriptors(market: Cli, closed: str, command: str) -> None:
     """Not a pipe that nobody reads, but no stdout at all, as some supervisors start programs."""
     before = market.files()
     done = subprocess.run(
-        ["bash", "-c", f'"$0" -m cli.entry {command} {closed}', market.command()[0]],
+        ["bash", "-c", f'"$0" -m tb_cli.entry {command} {closed}', market.command()[0]],
         input="nope\n",
         capture_output=True,
         text=True,

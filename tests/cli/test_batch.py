@@ -8,6 +8,7 @@ pytest_plugins = ("tests.support.cli",)
 
 
 def test_batch_runs_one_command_per_line(cli: Cli) -> None:
+    cli.ok("state", "init")
     script = (
         "# money first\n"
         "wallet deposit alice --ct 100 --key k\n"
@@ -74,6 +75,7 @@ def test_batch_ends_with_the_common_code(cli: Cli) -> None:
 
 
 def test_usage_errors_name_the_line(cli: Cli) -> None:
+    cli.ok("state", "init")
     done = cli("batch", stdin="compute list\ncompute status 'unclosed\n")
     assert (done.code, done.out) == (2, "")
     assert done.err == "error[usage]: stdin line 2: No closing quotation\n"
@@ -110,6 +112,7 @@ def test_line_may_name_a_home_of_its_own(cli: Cli) -> None:
 
 
 def test_input_that_is_no_text_is_usage(cli: Cli) -> None:
+    cli.ok("state", "init")
     done = cli("batch", stdin=b"compute list\n\xff\xfe\n")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error[usage]: ")
@@ -117,6 +120,7 @@ def test_input_that_is_no_text_is_usage(cli: Cli) -> None:
 
 
 def test_batch_prints_as_it_goes(cli: Cli) -> None:
+    cli.ok("state", "init")
     import subprocess
 
     process = cli.start("batch", "-", stdin=subprocess.PIPE)
@@ -171,6 +175,7 @@ def test_every_line_that_reads_stdin_fails_alike(cli: Cli) -> None:
 
 def test_line_keeps_a_file_of_the_name_of_stdin(cli: Cli) -> None:
     """Where - is no standard input to a command, it is none in a batch."""
+    cli.ok("state", "init")
     path = cli.slice("-")
     done = cli("batch", "-", stdin="compute run ./-\nwallet deposit a --ct 1\n")
     assert (done.code, done.err) == (0, "")

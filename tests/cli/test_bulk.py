@@ -23,7 +23,7 @@ def bash(cli: Cli, script: str) -> subprocess.CompletedProcess[str]:
     tools = cli.directory / "bin"
     tools.mkdir(exist_ok=True)
     program = tools / "tb-cli"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cli.entry "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tb_cli.entry "$@"\n')
     program.chmod(0o755)
     environment = os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"}
     return subprocess.run(
@@ -317,6 +317,7 @@ def test_dry_run_of_many_builds_on_itself(cli: Cli) -> None:
 
 
 def test_a_thousand_and_one_ids_need_two_chunks(cli: Cli) -> None:
+    cli.ok("state", "init")
     ids = [f"n{number}" for number in range(1001)]
     done = cli("compute", "cancel", "-", "--jsonl", stdin="\n".join(ids))
     assert (done.code, len(done.jsonl)) == (3, 1001)

@@ -11,7 +11,6 @@ import pytest
 from compute_market.hashing.calibration import Calibration, CpuRates, DeviceRates, encode, machine
 from compute_market.records import replace
 from tb_cli.calibrate import rows
-from tb_cli.frame import backend as hashing
 from tests.support.cli import HELLO, MIB, Cli, Done, without_opencl
 
 pytest_plugins = ("tests.support.cli",)
@@ -38,7 +37,7 @@ DEVICE = DeviceRates(
 
 def store(cli: Cli, calibration: Calibration) -> Path:
     cli.home.mkdir(mode=0o700, exist_ok=True)
-    path = cli.home / hashing.CALIBRATION_FILE
+    path = cli.home / "calibration.json"
     path.write_bytes(encode(calibration))
     return path
 
@@ -96,7 +95,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     def measure(*_: object, **__: object) -> None:
         raise AssertionError("measured")
 
-    monkeypatch.setattr("compute_market.hashing.measure.calibrate", measure)
+    monkeypatch.setattr("compute_market.hashing.measure.measure", measure)
 
 
 @pytest.mark.parametrize("dry", [(), ("-n",)])
@@ -365,7 +364,7 @@ import sys
 for name in ("numpy", "cupy", "pyopencl", "distributed", "dask"):
     sys.modules[name] = None
 sys.argv[0] = "tb-cli"
-from cli.entry import main
+from tb_cli.entry import main
 main()
 """
 

@@ -8,6 +8,7 @@ pytest_plugins = ("tests.support.cli",)
 
 
 def test_status_of_a_new_market(cli: Cli) -> None:
+    cli.ok("state", "init")
     document = cli.document("chain", "status")
     assert list(document) == ["height", "epoch", "market_id", "genesis_ms"]
     assert (document["height"], document["epoch"]) == (0, 0)
@@ -40,6 +41,7 @@ def test_height_never_goes_back(cli: Cli) -> None:
 def test_height_moves_only_by_hand_with_interval_zero(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    cli.ok("state", "init")
     monkeypatch.setenv("TB_BLOCK_INTERVAL_SECS", "0")
     cli.ok("chain", "advance", "3")
     cli.advance(1000)
@@ -47,6 +49,7 @@ def test_height_moves_only_by_hand_with_interval_zero(
 
 
 def test_height_has_a_limit(cli: Cli) -> None:
+    cli.ok("state", "init")
     cli.ok("chain", "advance", str(2**63 - 1))
     error = f"error[refused]: height would pass {2**63 - 1}\n"
     assert cli("chain", "advance", "1") == (5, "", error)

@@ -54,6 +54,7 @@ def test_values_of_the_file_are_in_force(cli: Cli) -> None:
 
 
 def test_fraction_of_a_second_for_the_lock_is_an_option_only(cli: Cli) -> None:
+    cli.ok("state", "init")
     assert cli.ok("compute", "list", "--lock-timeout", "0.5") == ""
     done = cli("compute", "list", "--lock-timeout", "-1")
     assert (done.code, done.err) == (2, "error[usage]: --lock-timeout -1 is not 0…86400 seconds\n")

@@ -1,22 +1,20 @@
 """What holds for every command alike: help, JSON, dry runs, exit codes, errors, start-up."""
 
+import inspect
 import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from compute_market import __version__
 from compute_market.errors import EXIT_CODES, MarketError
-from tb_cli import run as sums
-from tb_cli.app import TREE, Group, Verb
-from tb_cli.frame import plain as hot
-from tb_cli.frame.guard import guarded
-from tests.support.cli import HELLO, MIB, Cli
+from tb_cli.frame.verbs import Group, Verb, parameters_of
+from tb_cli.tree import TREE
+from tests.support.cli import HELLO, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -43,9 +41,9 @@ def groups(group: Group = TREE, path: Path_ = ()) -> Iterator[Path_]:
 VERBS = dict(verbs())
 EACH = pytest.mark.parametrize("path", VERBS, ids=" ".join)
 
-# What to give each verb so that it gets as far as its store; None for those that need none.
-ARGUMENTS: dict[str, Path_ | None] = {
-    "demo": None,
+# What to give each verb so that it gets as far as its store, or does what it does without one.
+ARGUMENTS: dict[str, Path_] = {
+    "demo": (),
     "compute offer post": ("--provider", "p", "--units", "1", "--price", "1"),
     "compute offer list": (),
     "compute offer show": ("o-1",),
@@ -57,16 +55,16 @@ ARGUMENTS: dict[str, Path_ | None] = {
     "compute execute": ("j1",),
     "compute prove": ("j1", "0", HELLO),
     "compute cancel": ("j1",),
-    "compute run": None,
+    "compute run": ("a.slice",),
     "compute status": ("j1",),
     "compute list": (),
     "compute queue": (),
     "compute requirements": ("j1",),
     "compute explain": ("j1",),
     "compute stats": (),
-    "compute calibrate": None,
+    "compute calibrate": ("--backend", "cpu"),
     "compute wait": ("j1",),
-    "compute-market params": None,
+    "compute-market params": (),
     "compute-market stats": (),
     "compute-market match": (),
     "compute-market audit": (),
@@ -93,20 +91,35 @@ ARGUMENTS: dict[str, Path_ | None] = {
     "state check": (),
     "state backup": ("copy",),
     "state stats": (),
-    "config show": None,
+    "config show": (),
 }
-OPENING = [path for path in VERBS if ARGUMENTS.get(" ".join(path)) is not None]
+CREATING = [path for path, verb in VERBS.items() if verb.market == "created"]
+NEEDING = [path for path, verb in VERBS.items() if verb.market == "needed"]
+APART = [path for path, verb in VERBS.items() if verb.market == "unused"]
 # It writes what it measures, which is not the same twice, and nothing of the market.
 MEASURING = ("compute", "calibrate")
 WRITING = [path for path, verb in VERBS.items() if verb.writes and path != MEASURING]
 
 
 def arguments_of(path: Path_) -> Path_:
-    return (*path, *(ARGUMENTS[" ".join(path)] or ()))
+    return (*path, *ARGUMENTS[" ".join(path)])
 
 
 def test_every_verb_is_listed_here() -> None:
     assert {" ".join(path) for path in VERBS} == ARGUMENTS.keys()
+
+
+@EACH
+def test_verb_takes_what_it_declares(path: Path_) -> None:
+    function = VERBS[path].function()
+    taken = inspect.signature(function).parameters
+    declared = parameters_of(function)
+    assert set(taken) == {"session", *(each.group or each.name for each in declared)}
+    assert len({each.name for each in declared}) == len(declared)
+    # Nothing has a default but what is declared, and no argument can come after one that takes all.
+    assert all(parameter.default is inspect.Parameter.empty for parameter in taken.values())
+    arguments = [each for each in declared if not each.spellings]
+    assert all(not each.many for each in arguments[:-1])
 
 
 @EACH
@@ -115,8 +128,6 @@ def test_verb_has_help(cli: Cli, path: Path_) -> None:
     assert verb.help
     assert verb.help[0].isupper()
     assert verb.help.endswith(".")
-    module, function = verb.target.split(":")
-    assert (getattr(import_module(module), function).__doc__ or "").strip()
     out = cli.ok(*path, "-h")
     assert out == cli.ok(*path, "--help")
     assert out.startswith(f"Usage: tb-cli {' '.join(path)} [OPTIONS]")
@@ -155,7 +166,7 @@ def test_group_lists_its_commands(cli: Cli, path: Path_) -> None:
     assert cli(*path) == (2, "", out)
 
 
-@pytest.mark.parametrize("path", OPENING, ids=" ".join)
+@pytest.mark.parametrize("path", [*CREATING, *NEEDING, ("batch",)], ids=" ".join)
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_verb_that_opens_the_store_fails_without_one(cli: Cli, path: Path_, form: Path_) -> None:
     cli.slice()
@@ -234,8 +245,56 @@ def test_dry_run_creates_no_home(cli: Cli, path: Path_) -> None:
     cli.slice()
     before = sorted(cli.directory.rglob("*"))
     done = cli(*arguments_of(path), "-n", stdin="wallet deposit alice --ct 1\n")
-    assert done.code in (0, 3, 5)
+    if VERBS[path].market == "needed":
+        assert (done.code, done.out, done.err.splitlines()[0]) == (3, "", no_market(cli))
+    else:
+        assert done.code in (0, 5)
+        assert "created" not in done.err
     assert sorted(cli.directory.rglob("*")) == before
+
+
+def no_market(cli: Cli) -> str:
+    return f"error[not_found]: no market in {cli.home}"
+
+
+def test_verbs_that_create_a_market_are_those_that_bring_something_new() -> None:
+    assert {" ".join(path) for path in CREATING} == {
+        *("compute offer post", "compute submit", "compute-market settle arm"),
+        *("compute-market capacity record", "wallet deposit", "state init"),
+    }
+
+
+@pytest.mark.parametrize("path", NEEDING, ids=" ".join)
+def test_verb_without_a_market_says_so_and_makes_nothing(cli: Cli, path: Path_) -> None:
+    before = sorted(cli.directory.rglob("*"))
+    done = cli(*arguments_of(path))
+    assert (done.code, done.out, done.err.splitlines()[0]) == (3, "", no_market(cli))
+    done = cli(*arguments_of(path), "--json")
+    assert (done.code, done.out, done.error["error"]) == (3, "", "not_found")
+    assert sorted(cli.directory.rglob("*")) == before
+
+
+@pytest.mark.parametrize("path", CREATING, ids=" ".join)
+def test_verb_that_brings_something_new_creates_a_market_and_says_so(cli: Cli, path: Path_) -> None:
+    cli.slice()
+    done = cli(*arguments_of(path))
+    told = f"created a market in {cli.home}\n"
+    if path == ("state", "init"):
+        assert (done.out, done.err) == (f"created {cli.home}\n", "")
+    else:
+        assert done.err.startswith(told)
+    assert cli.data.exists()
+    assert "created" not in cli(*arguments_of(path)).err
+
+
+@pytest.mark.parametrize("path", APART, ids=" ".join)
+def test_verb_that_needs_no_market_makes_none(cli: Cli, path: Path_) -> None:
+    cli.slice()
+    done = cli.process(*arguments_of(path))
+    assert done.code == 0
+    assert not cli.data.exists()
+    # What is measured is kept for the next time; nothing else is.
+    assert cli.home.exists() == (path == MEASURING)
 
 
 def test_dry_run_leaves_metrics_alone(cli: Cli) -> None:
@@ -319,6 +378,7 @@ def test_usage_error_names_the_option(cli: Cli, arguments: Path_, named: str, se
 def test_error_under_json_is_one_object_on_stderr(
     cli: Cli, arguments: Path_, code: int, token: str
 ) -> None:
+    cli.ok("state", "init")
     done = cli(*arguments)
     assert done.code == code
     error = done.error
@@ -393,18 +453,25 @@ def test_hot_verb_loads_nothing_heavy(cli: Cli, arguments: Path_) -> None:
     "arguments",
     [
         ("compute", "cancel", "j1"),
+        ("compute", "cancel", "--by", "client", "-n", "j1"),
         ("compute", "status", "j1"),
+        ("compute", "submit", "job.json", "--max-price", "9", "--atomic", "--jsonl"),
         ("compute-market", "params"),
         ("compute", "run", "a.slice", "-", "b.slice"),
+        ("wallet", "deposit", "alice", "--ct", "1"),
     ],
     ids=" ".join,
 )
-def test_plainest_spelling_leaves_the_option_parser_out(cli: Cli, arguments: Path_) -> None:
+def test_plain_spelling_leaves_the_option_parser_out(cli: Cli, arguments: Path_) -> None:
     cli.active()
     cli.slice("b.slice")
-    assert {"typer", "tb_cli.app", "tb_cli.jobs", "tb_cli.admission"} & loaded(
-        cli, *arguments
-    ) == set()
+    job = {"job_id": "j2", "buyer": "alice", "workload": "transcode", "slices": ["a.slice"]}
+    (cli.directory / "job.json").write_text(json.dumps(job))
+    modules = loaded(cli, *arguments)
+    assert {"typer", "tb_cli.app"} & modules == set()
+    # Of the verbs the one that is called.
+    nouns = {path.stem for path in (ROOT / "cli" / "tb_cli").glob("*.py")} - {"entry", "tree"}
+    assert len({f"tb_cli.{noun}" for noun in nouns} & modules) == 1
 
 
 def test_plain_run_loads_neither_store_nor_records(cli: Cli) -> None:
@@ -414,163 +481,15 @@ def test_plain_run_loads_neither_store_nor_records(cli: Cli) -> None:
     unused = {
         "lmdb",
         "msgspec",
+        "compute_market.store.store",
+        "compute_market.records",
         "tb_cli.frame.bulk",
-        "tb_cli.frame.session",
         "threading",
         "mmap",
         "inspect",
     }
     assert unused & modules == set()
     assert not cli.home.exists()
-
-
-HOT = [
-    ("compute", "cancel", "j1"),
-    ("compute", "cancel", "j1", "--json"),
-    ("compute", "cancel", "--json", "j1", "j0", "nope"),
-    ("compute", "cancel", "j1", "j0", "j0", "done"),
-    ("compute", "cancel", "done"),
-    ("compute", "cancel", "done", "--json"),
-    ("compute", "cancel", "nope"),
-    ("compute", "cancel", "nope", "--json"),
-    ("compute", "cancel", "no such"),
-    ("compute", "cancel", ""),
-    ("compute", "cancel", "-"),
-    ("compute", "cancel", "j1", "-", "--json"),
-    ("compute", "status", "j1"),
-    ("compute", "status", "--json", "j1"),
-    ("compute", "status", "nope"),
-    ("compute", "status", "nope", "--json"),
-    ("compute", "status", "no such"),
-    ("compute-market", "params"),
-    ("compute-market", "params", "--json"),
-]
-
-
-@pytest.mark.parametrize("arguments", HOT, ids=" ".join)
-def test_short_way_in_does_what_the_parser_does(
-    cli: Cli, arguments: Path_, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tb_cli import app
-
-    cli.active("j1", "done")
-    cli.submit("j0")
-    cli.ok("compute", "cancel", "j0")
-    cli.ok("compute", "execute", "done")
-    copy = tmp_path / "copy"
-    cli.ok("state", "backup", copy)
-    stdin = "j1\n# not this\nnope\n"
-    usual = cli(*arguments, stdin=stdin)
-    assert usual.out + usual.err != ""
-    states = cli.states()
-
-    def short(given: list[str]) -> int:
-        code = hot.run(given)
-        assert code is not None
-        return code
-
-    monkeypatch.setenv("TB_HOME", str(copy))
-    with monkeypatch.context() as patched:
-        patched.setattr(app, "run", lambda given: guarded(lambda: short(given), given))
-        found = cli(*arguments, stdin=stdin)
-    assert found == usual
-    assert cli.states() == states
-    cli.ok("compute-market", "audit")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("compute", "cancel"),
-        ("compute", "cancel", "j1", "-n"),
-        ("compute", "cancel", "j1", "--by", "provider"),
-        ("compute", "cancel", "--jsonl", "j1"),
-        ("compute", "cancel", "--", "j1"),
-        ("compute", "cancel", "j1", "--home=/nowhere"),
-        ("compute", "status"),
-        ("compute", "status", "j1", "j2"),
-        ("compute", "status", "-h"),
-        ("compute-market", "params", "extra"),
-        ("compute-market", "params", "--help"),
-    ],
-    ids=" ".join,
-)
-def test_short_way_in_leaves_the_rest_to_the_parser(cli: Cli, arguments: Path_) -> None:
-    assert hot.run(list(arguments)) is None
-    assert not cli.home.exists()
-
-
-RUN = [
-    ("a.slice",),
-    ("a.slice", "b.slice", "a.slice"),
-    ("-",),
-    ("-", "-"),
-    ("a.slice", "-", "nope", "b.slice"),
-    ("nope",),
-    ("nope", "nope"),
-    ("nope", "a.slice", "directory"),
-    ("",),
-    ("a\nb\\c",),
-    ("job.json",),
-    ("a.slice", "job.json", "-"),
-    ("empty.json",),
-    ("broken.json",),
-    ("nope.json",),
-    ("a.slice", "--json"),
-    ("--json", "a.slice", "b.slice", "nope"),
-    ("nope", "--json"),
-    ("job.json", "--jsonl"),
-    ("a.slice", "--jsonl", "nope", "-"),
-    ("nope", "--jsonl"),
-    ("a.slice", "b.slice", "--json", "--jsonl"),
-    ("long", "a.slice", "middling"),
-    tuple(f"s{number % 10}" for number in range(1500)),
-    (*(f"s{number % 10}" for number in range(1500)), "nope"),
-    (*("a.slice", "long") * 3, "-", *("middling", "nope") * 3),
-]
-
-
-@pytest.mark.parametrize("words", RUN, ids=lambda words: " ".join(words)[:60])
-def test_short_way_in_runs_what_the_parser_runs(cli: Cli, words: Path_) -> None:
-    cli.slice()
-    cli.slice("b.slice", b"")
-    cli.slice("a\nb\\c", b"escaped")
-    cli.slice("middling", bytes(100_000))
-    cli.slice("long", bytes(MIB + 1))
-    for number in range(10):
-        cli.slice(f"s{number}", str(number).encode())
-    (cli.directory / "directory").mkdir()
-    slices = ["a.slice", {"path": "b.slice"}]
-    (cli.directory / "job.json").write_text(json.dumps({"slices": slices}))
-    (cli.directory / "empty.json").write_text("{}")
-    (cli.directory / "broken.json").write_text("{")
-    stdin = b"from stdin"
-    short = cli.process("compute", "run", *words, stdin=stdin)
-    usual = cli("compute", "run", *words, stdin=stdin)
-    assert usual == short
-    # The same with the parser in a process of its own.
-    assert cli.process("compute", "run", "--workers=2", *words, stdin=stdin) == short
-    assert not cli.home.exists()
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        (),
-        ("--json",),
-        ("--", "a.slice"),
-        ("a.slice", "-h"),
-        ("a.slice", "--workers", "2"),
-        ("a.slice", "--workload=inference"),
-        ("a.slice", "--home=elsewhere"),
-        ("a.slice", "--jso"),
-        ("a.slice", "--debug"),
-        ("a.slice", "--"),
-    ],
-    ids=" ".join,
-)
-def test_short_way_in_runs_nothing_that_is_not_plain(cli: Cli, words: Path_) -> None:
-    assert sums.run(["compute", "run", *words]) is None
 
 
 def test_amounts_in_json_are_integers(cli: Cli) -> None:

@@ -1,6 +1,5 @@
-"""`compute cancel|status|list|queue|requirements|explain|stats|wait`."""
+"""`compute cancel|status|list|requirements|wait` and `compute-market sla sweep`."""
 
-import json
 import time
 
 import pytest
@@ -51,6 +50,7 @@ def test_cancel_of_a_failed_job_is_already_done(cli: Cli) -> None:
 
 
 def test_cancel_of_an_unknown_job_is_not_found(cli: Cli) -> None:
+    cli.ok("state", "init")
     error = "error[not_found]: job nope does not exist\nhint: see `tb-cli compute list`\n"
     assert cli("compute", "cancel", "nope") == (3, "job not found\n", error)
 
@@ -209,6 +209,7 @@ def test_status_of_a_pending_job_has_no_terms_yet(cli: Cli) -> None:
 
 
 def test_status_of_an_unknown_job_is_not_found(cli: Cli) -> None:
+    cli.ok("state", "init")
     error = "error[not_found]: job j1 does not exist\nhint: see `tb-cli compute list`\n"
     assert cli("compute", "status", "j1") == (3, "", error)
 
@@ -239,6 +240,7 @@ def test_list_prints_one_line_per_job(cli: Cli) -> None:
 
 
 def test_list_of_nothing_is_empty_in_every_form(cli: Cli) -> None:
+    cli.ok("state", "init")
     assert cli.ok("compute", "list") == ""
     assert cli.ok("compute", "list", "--jsonl") == ""
     assert cli.document("compute", "list") == []
@@ -277,11 +279,11 @@ def test_list_filters(cli: Cli) -> None:
 
 
 def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli import jobs as compute
+    from tb_cli.frame import session
 
     cli.active("a", "b", "c", "d", "e")
     for page in (1, 2, 5, 6):
-        monkeypatch.setattr(compute, "_PAGE", page)
+        monkeypatch.setattr(session, "PAGE", page)
         assert [row[0] for row in cli("compute", "list").rows] == ["a", "b", "c", "d", "e"]
         assert [row[0] for row in cli("compute", "list", "--limit", "3").rows] == ["a", "b", "c"]
 
@@ -294,49 +296,6 @@ def test_list_with_an_unknown_state_is_usage(cli: Cli) -> None:
     assert cli("compute", "list", "--state", "done") == (2, "", error)
 
 
-def test_queue_lists_waiting_jobs_in_starting_order(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
-    cli.active("runs")
-    cli.submit("low", "--priority", "low")
-    cli.submit("normal")
-    cli.submit("high", "--priority", "high")
-    cli.submit("lost", "--gpu", "H100", "--wait")
-    assert cli.ok("compute", "queue") == (
-        "1\thigh\tqueued\thigh\t1\tslots\n"
-        "2\tnormal\tqueued\tnormal\t1\tslots\n"
-        "3\tlow\tqueued\tlow\t1\tslots\n"
-        "4\tlost\tpending\tnormal\t1\tno offer\n"
-    )
-    first = cli.document("compute", "queue", "--limit", "1")
-    assert first == [
-        {
-            "place": 1,
-            "job_id": "high",
-            "state": "queued",
-            "priority": "high",
-            "units": 1,
-            "held_by": "slots",
-        }
-    ]
-    assert cli("compute", "queue", "--limit", "1", "--jsonl").jsonl == first
-    cli.ok("compute", "cancel", "runs")
-    assert cli.job("high")["state"] == "active"
-    assert [row[1] for row in cli("compute", "queue").rows] == ["normal", "low", "lost"]
-
-
-def test_queue_names_the_cap_on_low_priority(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "4")
-    monkeypatch.setenv("TB_LOW_PRIORITY_CAP_PCT", "25")
-    cli.post()
-    for name in ("low1", "low2", "low3"):
-        cli.submit(name, "--priority", "low")
-    held = cli("compute", "queue").rows
-    assert {row[5] for row in held} == {"cap"}
-    assert held[-1][1] == "low3"
-
-
 def test_requirements_prints_the_capability_of_a_live_job(cli: Cli) -> None:
     cli.post("--accelerator", "TPU", "--accelerator-memory-mb", "4096")
     cli.submit("j1", "--accelerator", "TPU", "--accelerator-memory-mb", "1024")
@@ -346,132 +305,6 @@ def test_requirements_prints_the_capability_of_a_live_job(cli: Cli) -> None:
     cli.ok("compute", "cancel", "j1")
     assert cli.ok("compute", "requirements", "j1") == "{}\n"
     assert cli.ok("compute", "requirements", "never") == "{}\n"
-
-
-def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
-    cli.post("--gpu", "A100", "--gpu-count", "1", "--gpu-memory-mb", "8192")
-    cli.post("--gpu", "H100", "--gpu-count", "4", "--gpu-memory-mb", "98304", price=101)
-    asked = ("--gpu", "H100", "--gpu-count", "2", "--gpu-memory-mb", "16384")
-    cli.submit("j1", *asked, "--wait")
-    assert cli.ok("compute", "explain", "j1") == (
-        "o-1: gpu H100 ≠ A100; gpu_count 2 > 1; gpu_memory_mb 16384 > 8192\n"
-        "o-2: max_price_per_unit 100 < 101\n"
-        "decision: verdict=pending reason=price_mismatch detail=every offer that fits asks a "
-        f"higher price or bond than the job allows at={cli.now} units=1 mode=loose\n"
-        "totals: capability_mismatch=1 price_mismatch=1\n"
-    )
-    only = cli.document("compute", "explain", "j1", "--offer", "o-2")
-    assert only == {
-        "job_id": "j1",
-        "state": "pending",
-        "decision": {
-            "verdict": "pending",
-            "reason": "price_mismatch",
-            "detail": "every offer that fits asks a higher price or bond than the job allows",
-            "at": cli.now,
-            "units": 1,
-            "mode": "loose",
-        },
-        "totals": {"price_mismatch": 1},
-        "offers": [
-            {
-                "offer_id": "o-2",
-                "provider": "prov",
-                "fits": False,
-                "result": "price_mismatch",
-                "shortfalls": [
-                    {
-                        "condition": "max_price_per_unit",
-                        "asked": 100,
-                        "offered": 101,
-                        "text": "max_price_per_unit 100 < 101",
-                    }
-                ],
-            }
-        ],
-    }
-
-
-def test_changing_what_explain_names_flips_the_verdict(cli: Cli) -> None:
-    cli.post("--gpu", "H100", "--gpu-memory-mb", "8192")
-    cli.submit("j1", "--gpu", "H100", "--gpu-memory-mb", "16384", "--wait")
-    assert cli.ok("compute", "explain", "j1").startswith("o-1: gpu_memory_mb 16384 > 8192\n")
-    cli.post("--gpu", "H100", "--gpu-memory-mb", "16384")
-    assert "o-2: fits\n" in cli.ok("compute", "explain", "j1")
-    assert cli.job()["offer_id"] == "o-2"
-
-
-def test_explain_takes_a_job_file(cli: Cli) -> None:
-    cli.post("--cpu-cores", "2")
-    path = cli.directory / "draft.json"
-    path.write_text(json.dumps({"workload": "transcode", "capability": {"cpu_cores": 4}}))
-    assert cli.ok("compute", "explain", path) == (
-        "o-1: cpu_cores 4 > 2\ntotals: capability_mismatch=1\n"
-    )
-    assert cli.states() == {}
-
-
-def test_explain_of_a_refused_job_tells_the_refusal(cli: Cli) -> None:
-    assert cli(*cli.job_arguments("j1")).code == 5
-    done = cli("compute", "explain", "j1")
-    assert (done.code, done.out) == (3, "")
-    assert done.err == (
-        "error[not_found]: job j1 does not exist: it was refused, capability_mismatch: no offer of "
-        "another provider has the capability asked for\nhint: explain takes a job file as well\n"
-    )
-
-
-def test_explain_of_unknown_ids_is_not_found(cli: Cli) -> None:
-    error = "error[not_found]: job j1 does not exist, and there is no such file\n"
-    assert cli("compute", "explain", "j1") == (3, "", error)
-    cli.active()
-    done = cli("compute", "explain", "j1", "--offer", "nope")
-    assert (done.code, done.out) == (3, "")
-    assert done.err.startswith("error[not_found]: offer nope does not exist\n")
-
-
-STATS_KEYS = [
-    *("success", "capability_mismatch", "reputation_failure", "active_jobs", "utilization"),
-    *("preemptions", "effective_price", "queued_high", "queued_normal", "queued_low"),
-    *("priority_miss", "price_mismatch", "no_capacity", "bond_unfunded", "pending"),
-]
-
-
-def test_stats_prints_the_keys_in_order(cli: Cli) -> None:
-    cli.post("--gpu", "A100")
-    cli.submit("j1", "--gpu", "A100")
-    cli.submit("j2", "--gpu", "H100", "--wait")
-    assert cli.ok("compute", "stats").splitlines() == [
-        "success: 1",
-        "capability_mismatch: 1",
-        "reputation_failure: 0",
-        "active_jobs: 1",
-        "utilization: A100=1",
-        "preemptions: 0",
-        "effective_price: 5",
-        "queued_high: 0",
-        "queued_normal: 0",
-        "queued_low: 0",
-        "priority_miss: 0",
-        "price_mismatch: 0",
-        "no_capacity: 0",
-        "bond_unfunded: 0",
-        "pending: 1",
-    ]
-    document = cli.document("compute", "stats")
-    assert list(document) == STATS_KEYS
-    assert cli.document("net", "compute", "stats") == document
-    assert cli.ok("net", "compute", "stats") == cli.ok("compute", "stats")
-
-
-def test_stats_effective_prints_only_the_last_price(cli: Cli) -> None:
-    missing = (0, "", "missing effective_price\n")
-    assert cli("compute", "stats", "--effective") == missing
-    assert cli("net", "compute", "stats", "--effective") == missing
-    cli.post("--accelerator", "TPU", "--multiplier", "0.9", price=10)
-    cli.submit("j1", "--accelerator", "TPU")
-    assert cli.ok("compute", "stats", "--effective") == "11\n"
-    assert cli.document("compute", "stats", "--effective") == 11
 
 
 def test_wait_returns_at_once_for_jobs_that_have_ended(cli: Cli) -> None:
@@ -505,3 +338,48 @@ def test_wait_ends_when_another_process_ends_the_job(cli: Cli) -> None:
     cli.ok("compute", "prove", "j1", "0", HELLO)
     out, err = waiting.communicate(timeout=20)
     assert (waiting.returncode, out, err) == (0, b"job j1 completed\n", b"")
+
+
+def test_sweep_fails_every_overdue_job(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tb_cli import jobs
+
+    monkeypatch.setattr(jobs, "_SWEEP_CHUNK", 2)
+    cli.post()
+    for number in range(5):
+        cli.submit(f"j{number}", "--deadline-secs", "5")
+    cli.submit("late", "--deadline-secs", "6")
+    cli.advance(6)
+    dry = cli.ok("compute-market", "sla", "sweep", "--dry-run")
+    said = cli.ok("compute-market", "sla", "sweep")
+    assert dry == "".join(f"dry_run: {line}\n" for line in said.splitlines())
+    assert said == "".join(f"failed job j{number}\n" for number in range(5)) + "5 jobs failed\n"
+    assert cli.states() == dict.fromkeys((f"j{n}" for n in range(5)), "failed") | {"late": "active"}
+    assert cli.ok("compute-market", "sla", "sweep") == "0 jobs failed\n"
+    cli.advance(1)
+    assert cli.document("compute-market", "sla", "sweep") == {"failed": ["late"]}
+
+
+def test_sweep_tells_of_overdue_jobs_that_were_queued(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tb_cli import jobs
+
+    monkeypatch.setattr(jobs, "_SWEEP_CHUNK", 2)
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    cli.post()
+    for number in range(6):
+        cli.submit(f"j{number}", "--deadline-secs", "5")
+    cli.advance(6)
+    said = cli.ok("compute-market", "sla", "sweep")
+    assert set(cli.states().values()) == {"failed"}
+    assert said == "".join(f"failed job j{number}\n" for number in range(6)) + "6 jobs failed\n"
+
+
+def test_sweep_burns_the_bond_of_the_provider_only(cli: Cli) -> None:
+    cli.real()
+    cli.post("--bond", "10")
+    cli.submit("j1", "--deadline-secs", "5")
+    cli.advance(6)
+    cli.ok("compute-market", "sla", "sweep")
+    assert (cli.wallet("alice"), cli.wallet("prov")) == ((1000, 1000), (90, 0))
+    assert cli.score() == -1

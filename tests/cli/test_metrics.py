@@ -42,6 +42,7 @@ def samples(text: str) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
 
 
 def test_every_metric_of_the_table_is_exposed(cli: Cli) -> None:
+    cli.ok("state", "init")
     families = {f.name: f for f in text_string_to_metric_families(cli.ok("metrics"))}
     names = {metric.name.removesuffix("_total"): metric for metric in METRICS}
     assert families.keys() == names.keys()
@@ -52,6 +53,7 @@ def test_every_metric_of_the_table_is_exposed(cli: Cli) -> None:
 
 
 def test_series_with_bounded_labels_begin_at_zero(cli: Cli) -> None:
+    cli.ok("state", "init")
     found = samples(cli.ok("metrics"))
     assert found["scheduler_cancel_total", (("reason", "client"),)] == 0
     assert found["compute_market_fee_split_total", (("kind", "burned"), ("token", "ct"))] == 0
@@ -131,6 +133,7 @@ def test_textfile_is_written_at_once(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_textfile_that_cannot_be_written_is_usage(cli: Cli, tmp_path: Path) -> None:
+    cli.ok("state", "init")
     target = tmp_path / "missing" / "tb.prom"
     error = f"error[usage]: {target}: no such file or directory\n"
     assert cli("metrics", "--textfile", target) == (2, "", error)

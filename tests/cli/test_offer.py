@@ -138,6 +138,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize("place", range(len(REFUSALS)))
 def test_post_refuses_in_order(cli: Cli, place: int) -> None:
+    cli.ok("state", "init")
     message = REFUSALS[place][0]
     wrong = [option for _, options in REFUSALS[place:] for option in options]
     terms = [option for option in ("--units", "--price") if option not in wrong]
@@ -210,11 +211,11 @@ def test_list_filters(cli: Cli) -> None:
 
 
 def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli import offer
+    from tb_cli.frame import session
 
     ids = [cli.post("--offer-id", name) for name in "abcde"]
     for page in (1, 2, 5, 6):
-        monkeypatch.setattr(offer, "_PAGE", page)
+        monkeypatch.setattr(session, "PAGE", page)
         assert [row[0] for row in cli("compute", "offer", "list").rows] == ids
 
 
@@ -251,6 +252,7 @@ def test_show_prints_every_field(cli: Cli) -> None:
 
 
 def test_show_of_an_unknown_offer_is_not_found(cli: Cli) -> None:
+    cli.ok("state", "init")
     error = "error[not_found]: offer o-1 does not exist\nhint: see `tb-cli compute offer list`\n"
     assert cli("compute", "offer", "show", "o-1") == (3, "", error)
 
@@ -289,6 +291,7 @@ def test_withdraw_of_many_tells_each(cli: Cli) -> None:
 
 def test_post_waits_for_what_a_shell_substitutes(cli: Cli) -> None:
     """`<(…)` is a FIFO whose writer may take a while."""
+    cli.ok("state", "init")
     reader, writer = os.pipe()
     arguments = ("compute", "offer", "post", f"/dev/fd/{reader}")
     process = cli.start(*arguments, pass_fds=[reader])

@@ -25,6 +25,7 @@ def test_list_prints_one_line_per_receipt(cli: Cli) -> None:
 
 
 def test_list_of_nothing_is_empty(cli: Cli) -> None:
+    cli.ok("state", "init")
     assert cli.ok(*RECEIPTS, "list") == ""
     assert cli.document(*RECEIPTS, "list") == []
 
@@ -41,12 +42,12 @@ def test_list_keeps_the_order_of_issue(cli: Cli) -> None:
 
 
 def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli import receipts
+    from tb_cli.frame import session
 
     cli.post()
     execute(cli, *"abcde")
     for page in (1, 2, 5, 6):
-        monkeypatch.setattr(receipts, "_PAGE", page)
+        monkeypatch.setattr(session, "PAGE", page)
         assert [row[1] for row in cli(*RECEIPTS, "list").rows] == list("abcde")
         assert [row[1] for row in cli(*RECEIPTS, "list", "--limit", "3").rows] == list("abc")
 

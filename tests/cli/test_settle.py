@@ -22,6 +22,7 @@ def changes(cli: Cli) -> dict[str, int]:
 
 
 def test_status_of_a_new_market(cli: Cli) -> None:
+    cli.ok("state", "init")
     text = "mode: dry_run\nheight: 0\npending: 0\napplied: 0\nfailed: 0\n"
     assert cli.ok(*SETTLE, "status") == text
     document = cli.document(*SETTLE, "status")
@@ -76,6 +77,7 @@ def test_activation_comes_before_the_commands_own_effects(cli: Cli) -> None:
 def test_changes_from_the_wrong_mode_are_refused(
     cli: Cli, before: str, verb: tuple[str, ...], message: str
 ) -> None:
+    cli.ok("state", "init")
     if before != "dry_run":
         cli.ok(*SETTLE, "arm", "--delay-blocks", "0" if before == "real" else "9")
     assert mode(cli) == before
@@ -134,6 +136,7 @@ def test_receipts_of_funded_jobs_wait_in_dry_run(cli: Cli) -> None:
 
 
 def test_tick_reports_whether_it_changed_the_mode(cli: Cli) -> None:
+    cli.ok("state", "init")
     assert cli.ok(*SETTLE, "tick").splitlines()[0] == "mode: dry_run"
     cli.ok(*SETTLE, "arm", "--delay-blocks", "0")
     assert cli.document(*SETTLE, "tick")["changed"] is True
@@ -142,6 +145,7 @@ def test_tick_reports_whether_it_changed_the_mode(cli: Cli) -> None:
 
 def test_configuration_seeds_only_an_empty_store(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TB_SETTLE_MODE", "real")
+    cli.ok("state", "init")
     assert mode(cli) == "real"
     cli.ok(*SETTLE, "dry-run", "--reason", "r")
     assert mode(cli) == "dry_run"

@@ -1,4 +1,4 @@
-"""`state init|check|backup|stats`."""
+"""`state init|backup|stats`, and where the home is."""
 
 import os
 from pathlib import Path
@@ -23,11 +23,38 @@ def test_init_json(cli: Cli) -> None:
     assert cli.document("state", "init") == {"home": str(cli.home), "changed": False}
 
 
-def test_any_command_creates_the_home(cli: Cli) -> None:
+def test_command_that_brings_something_new_creates_the_home_and_says_so(cli: Cli) -> None:
     assert not cli.home.exists()
-    assert cli.ok("compute", "list") == ""
+    deposit = ("wallet", "deposit", "alice", "--ct", "1")
+    done = cli(*deposit, "--json")
+    assert (done.code, done.err) == (0, f"created a market in {cli.home}\n")
+    assert done.json["ct"] == 1
     assert cli.home.stat().st_mode & 0o777 == 0o700
-    assert cli.data.exists()
+    assert cli(*deposit).err == ""
+
+
+def test_wrong_home_is_told_and_nothing_is_made(cli: Cli) -> None:
+    error = (
+        f"error[not_found]: no market in {cli.home}\n"
+        "hint: `tb-cli state init` makes one; --home or TB_HOME names another home\n"
+    )
+    assert cli("compute", "list") == (3, "", error)
+    assert not cli.home.exists()
+    cli.home.mkdir()
+    (cli.home / "config.toml").write_text("min_capacity = 5\n")
+    assert cli("compute", "cancel", "j1") == (3, "", error)
+    assert [path.name for path in cli.home.iterdir()] == ["config.toml"]
+
+
+def test_home_that_cannot_be_meant_is_usage(cli: Cli) -> None:
+    for home, says in (
+        ("", "--home is empty"),
+        ("~nobody-of-that-name", "~nobody-of-that-name: no such home directory of a user"),
+    ):
+        done = cli("--home", home, "state", "init")
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith(f"error[usage]: {says}\n")
+    assert list(cli.directory.iterdir()) == []
 
 
 def test_home_option_wins_over_the_variable(cli: Cli, tmp_path: Path) -> None:
@@ -47,26 +74,6 @@ def test_default_home_is_in_the_users(cli: Cli) -> None:
     del os.environ["TB_HOME"]
     cli.home = cli.directory / ".the_block"
     assert cli.ok("state", "init") == f"created {cli.home}\n"
-
-
-def test_check_is_the_audit_of_a_sound_file(cli: Cli) -> None:
-    cli.active()
-    cli.ok("compute", "execute", "j1")
-    assert cli.ok("state", "check") == "receipts 1 invalid 0\n"
-    assert cli.document("state", "check") == cli.document("compute-market", "audit")
-
-
-def test_check_names_broken_pages(cli: Cli) -> None:
-    cli.audited = False
-    cli.active(*(f"j{number}" for number in range(40)))
-    size = cli.data.stat().st_size
-    with open(cli.data, "r+b") as file:
-        for page in range(8, size // 4096):
-            file.seek(page * 4096 + 10)
-            file.write(b"\xff" * 6)
-    done = cli("state", "check")
-    assert (done.code, done.err.count("Traceback")) == (9, 0)
-    assert done.out + done.err != ""
 
 
 def test_backup_is_a_home_of_its_own(cli: Cli, tmp_path: Path) -> None:

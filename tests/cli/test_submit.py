@@ -358,6 +358,7 @@ def test_absolute_deadline_is_compared_as_given(cli: Cli) -> None:
 
 
 def test_unknown_workload_names_those_there_are(cli: Cli) -> None:
+    cli.ok("state", "init")
     done = cli("compute", "submit", job_file(cli, workload="mine"))
     text = "unknown workload 'mine': known are gpu_hash, inference, transcode"
     assert (done.code, done.err) == (2, f"error[usage]: {text}\n")
@@ -365,6 +366,7 @@ def test_unknown_workload_names_those_there_are(cli: Cli) -> None:
 
 def test_submit_waits_for_a_writer_that_takes_its_time(cli: Cli) -> None:
     """As in `compute submit <(…)`."""
+    cli.ok("state", "init")
     path = job_file(cli, slices=[str(cli.slice())])
     reading, writing = os.pipe()
 

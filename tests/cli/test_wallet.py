@@ -131,6 +131,7 @@ def test_balance_shows_what_jobs_hold(cli: Cli) -> None:
 
 
 def test_balance_of_a_stranger_is_zero(cli: Cli) -> None:
+    cli.ok("state", "init")
     assert cli.ok("wallet", "balance", "nobody") == (
         "owner: nobody\nct: 0\nit: 0\nescrow: ct=0 it=0\nbonds: ct=0\n"
     )
@@ -185,11 +186,11 @@ def test_history_of_a_job_adds_up(cli: Cli) -> None:
 
 
 def test_history_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli import wallet
+    from tb_cli.frame import session
 
     for amount in ("1", "2", "3", "4", "5"):
         cli.ok("wallet", "deposit", "alice", "--ct", amount)
     for page in (1, 2, 5, 6):
-        monkeypatch.setattr(wallet, "_PAGE", page)
+        monkeypatch.setattr(session, "PAGE", page)
         assert [row[3] for row in cli("wallet", "history", "alice").rows] == list("12345")
         assert len(cli("wallet", "history", "alice", "--limit", "3").rows) == 3

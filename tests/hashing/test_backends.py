@@ -7,7 +7,6 @@ PoCL, and CUDA where there is a GPU.
 import json
 import os
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from compute_market.hashing.device import DeviceError, DeviceMissing
 from compute_market.hashing.pipeline import DeviceBackend
 from compute_market.hashing.probe import cuda_missing
 from tests.support.cli import missing, without
-from tests.support.gpu.host import KERNELS, POISON, HostArray, HostDriver
+from tests.support.gpu.host import POISON, HostArray, HostDriver
 from tests.support.market import shared_directory
 
 VECTORS = Path(__file__).parents[1] / "support" / "gpu" / "vectors.json"
@@ -521,123 +520,7 @@ def test_hash_batch_serves_several_threads(
             assert found == b"".join(blake3(content).digest() for content in slices)
 
 
-@pytest.fixture
-def own(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[DeviceBackend]:
-    """A backend of this machine's that a test may spoil, with segments of one small tile."""
-    monkeypatch.setattr(pipeline, "SEGMENT_BYTES", 8 * 1024)
-    backend = _opened("host", tmp_path_factory)
-    backend.start()
-    yield backend
-    backend.close()
-
-
-def test_a_device_that_failed_is_not_asked_again(own: DeviceBackend) -> None:
-    assert isinstance(own.driver, HostDriver)
-    data = bytes(9 * 8 * 1024)
-    own.driver.failure = DeviceError("launch failed")
-    # As often as there are lanes and more: whoever asks gets an answer and need not wait. The lane
-    # that failed may still read its buffer, so the answer stays the same.
-    for _ in range(5):
-        with pytest.raises(DeviceError, match="launch failed"):
-            own.hash_batch(data, [0], [len(data)])
-        own.driver.failure = None
-
-
-def test_an_interrupt_in_the_middle_is_the_end_of_the_device(own: DeviceBackend) -> None:
-    """What the interrupted lane was told to do may still be under way."""
-    assert isinstance(own.driver, HostDriver)
-    own.driver.failure = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        own.hash_batch(b"abc", [0], [3])
-    own.driver.failure = None
-    with pytest.raises(DeviceError, match="broke off: KeyboardInterrupt"):
-        own.hash_batch(b"abc", [0], [3])
-
-
-def test_a_device_without_room_leaves_the_work_to_the_others(own: DeviceBackend) -> None:
-    driver = HostDriver(own.driver._directory, devices=3)  # type: ignore[attr-defined]
-    driver.full = {0, 2}
-    backend = DeviceBackend(driver, 4)
-    backend.start()
-    data = bytes(9 * 8 * 1024)
-    with ExitStack() as all_at_once:
-        for _ in range(4):
-            all_at_once.enter_context(backend._lanes.lane())
-    assert backend.width == 4
-    assert backend.hash_batch(data, [0], [len(data)]) == blake3(data).digest()
-    assert set(driver.lanes) == {1}
-    backend.close()
-    driver.full = {0, 1, 2}
-    with pytest.raises(DeviceError, match="no room on 2"):
-        DeviceBackend(driver, 4).start()
-
-
-def test_closing_waits_for_work_under_way(own: DeviceBackend) -> None:
-    """Whoever is at work comes through, and nobody else begins."""
-
-    def fill(memory: Any, offsets: list[int]) -> None:
-        memory[:] = 7
-        own.close()
-
-    assert own.hash_filled([1024], fill) == blake3(bytes([7]) * 1024).digest()
-    with pytest.raises(DeviceError, match="closed"):
-        own.hash_filled([1024], fill)
-
-
-@pytest.mark.parametrize("subject", ["host"], indirect=True)
-def test_a_forked_process_has_no_device(on_device: DeviceBackend) -> None:
-    child = os.fork()
-    if not child:
-        status = 1
-        try:
-            on_device.hash_batch(b"abc", [0], [3])
-        except DeviceError:
-            status = 0
-        finally:
-            os._exit(status)
-    assert os.waitpid(child, 0)[1] == 0
-
-
-@pytest.mark.parametrize("subject", ["host"], indirect=True)
-def test_lanes_are_opened_on_every_device(on_device: DeviceBackend) -> None:
-    assert isinstance(on_device.driver, HostDriver)
-    assert set(on_device.driver.lanes) == {0, 1}
-
-
 @devices
 def test_a_lane_rates_its_device(on_device: DeviceBackend) -> None:
     on_device.first_lane.multiply_add(2, 3)
     on_device.first_lane.copy(1000)
-
-
-# What breaks one form of the kernels and leaves the others right.
-MISCOMPILED = {
-    (8, 1): ("(u32)bytes[4 * i + 3] << 24", "(u32)bytes[4 * i + 3] << 23"),
-    (8, 4): ("for (u32 i = 0; i < 16; i++) m[i] = from[i];", "m[0] = from[1];"),
-    (16, 16): ("#define PARENT 4u", "#define PARENT (TILE == 16 ? 2u : 4u)"),
-}
-
-
-@pytest.mark.parametrize("form", MISCOMPILED)
-def test_kernels_that_compute_wrong_digests_are_not_used(
-    form: tuple[int, int], tmp_path: Path, rng: random.Random
-) -> None:
-    if reason := without("g++"):
-        pytest.skip(reason)
-    tile, align = form
-    sources = tmp_path / "sources"
-    shutil.copytree(KERNELS, sources)
-    right, wrong = MISCOMPILED[form]
-    text = (sources / "blake3.cu").read_text()
-    assert right in text
-    (sources / "blake3.cu").write_text(text.replace(right, wrong))
-    backend = DeviceBackend(HostDriver(tmp_path, sources=sources), 2)
-    backend.start()
-    data = rng.randbytes(300_000)
-    assert backend.hash_batch(data, [0, 16], [5, 9000]) == expected(data, [0, 16], [5, 9000])
-    length = 9000 if tile == 8 else len(data) - align
-    with pytest.raises(DeviceError, match=f"tiles of {tile} and alignment {align}$"):
-        backend.hash_batch(data, [align], [length])
-    backend.close()

@@ -2,8 +2,6 @@
 
 import io
 import os
-import resource
-import socket
 import subprocess
 import sys
 import threading
@@ -13,8 +11,9 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from compute_market.errors import BusyError, IntegrityError, UsageError
-from compute_market.hashing.cpu import hash_bytes, hash_file, hash_opened, hash_stream, open_slice
+from compute_market.errors import IntegrityError
+from compute_market.hashing.cpu import Advance, hash_bytes, hash_opened, hash_stream
+from compute_market.hashing.files import open_slice
 
 FIXED_POINTS = [
     (b"", "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
@@ -52,6 +51,16 @@ def _no_descriptor_left_open() -> Iterator[None]:
     before = len(os.listdir("/proc/self/fd"))
     yield
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def hash_file(
+    path: str, threads: int | None = None, advance: Advance | None = None
+) -> tuple[bytes, int]:
+    descriptor, status = open_slice(path)
+    try:
+        return hash_opened(path, descriptor, status.st_size, threads, advance), status.st_size
+    finally:
+        os.close(descriptor)
 
 
 def pattern(length: int) -> bytes:
@@ -97,10 +106,13 @@ def test_hash_stream_joins_the_short_reads_of_a_pipe() -> None:
         assert hash_stream(process.stdout) == (blake3(bytes(997 * 3009)).digest(), 997 * 3009)
 
 
-def test_hash_file_needs_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
+def test_hash_opened_needs_no_more_memory_for_a_longer_file(tmp_path: Path) -> None:
     script = (
-        "import resource, sys; from compute_market.hashing.cpu import hash_file;"
-        "hash_file(sys.argv[1]); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        "import resource, sys; from compute_market.hashing.cpu import hash_opened;"
+        "from compute_market.hashing.files import open_slice;"
+        "descriptor, status = open_slice(sys.argv[1]);"
+        "hash_opened(sys.argv[1], descriptor, status.st_size);"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     peaks_kib = []
     for length in (16 * MIB, 128 * MIB):
@@ -114,68 +126,6 @@ def test_hash_file_needs_no_more_memory_for_a_longer_file(tmp_path: Path) -> Non
     assert peaks_kib[1] - peaks_kib[0] < 8 * 1024
 
 
-def test_hash_file_refuses_what_is_not_there(tmp_path: Path) -> None:
-    for path in (str(tmp_path / "missing"), "", "with\0zero"):
-        with pytest.raises(UsageError) as error:
-            hash_file(path)
-        assert error.value.reason == "missing"
-    with pytest.raises(UsageError, match="missing/below: no such file"):
-        hash_file(str(tmp_path / "missing" / "below"))
-    (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="file/below: cannot be opened: Not a directory"):
-        hash_file(str(tmp_path / "file" / "below"))
-
-
-def test_hash_file_refuses_what_is_not_a_regular_file(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "fifo")
-    (tmp_path / "link").symlink_to("fifo")
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "socket"))
-        for path, kind in (
-            (tmp_path, "a directory"),
-            (tmp_path / "fifo", "a FIFO"),
-            (tmp_path / "link", "a FIFO"),
-            (tmp_path / "socket", "a socket"),
-            (Path("/dev/zero"), "a character device"),
-        ):
-            with pytest.raises(UsageError) as error:
-                hash_file(str(path))
-            assert error.value.message == f"{path}: not a regular file but {kind}"
-            assert error.value.reason == "not_a_file"
-
-
-def test_hash_file_names_a_path_that_would_garble_a_terminal_in_quotes(tmp_path: Path) -> None:
-    with pytest.raises(UsageError) as error:
-        hash_file(f"{tmp_path}/a\x1b[2J\nb")
-    assert error.value.message == f"'{tmp_path}/a\\x1b[2J\\nb': no such file"
-
-
-def test_hash_file_refuses_what_may_not_be_read(tmp_path: Path) -> None:
-    path = tmp_path / "secret.slice"
-    path.write_bytes(b"x")
-    path.chmod(0)
-    tmp_path.chmod(0o755)
-    was_root = os.geteuid() == 0
-    if was_root:
-        # Root may read anything, so this asks as nobody.
-        os.seteuid(65534)
-    try:
-        with pytest.raises(UsageError, match="cannot be opened: Permission denied") as error:
-            hash_file(str(path))
-        assert error.value.message.startswith(str(path))
-    finally:
-        if was_root:
-            os.seteuid(0)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that opens and fails to read")
-def test_hash_file_reports_a_read_that_fails() -> None:
-    with pytest.raises(IntegrityError) as error:
-        hash_file("/proc/self/mem")
-    assert error.value.message == "/proc/self/mem: reading failed: Input/output error"
-    assert error.value.reason == "unreadable"
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a file that opens and fails to read")
 def test_hash_stream_reports_a_read_that_fails() -> None:
     with (
@@ -185,65 +135,7 @@ def test_hash_stream_reports_a_read_that_fails() -> None:
         hash_stream(stream)
 
 
-def test_open_slice_says_busy_when_descriptors_run_out(write: Callable[[bytes], str]) -> None:
-    path = write(b"x")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # The lowest free number: the next file would get a higher one.
-    descriptor, _ = open_slice(path)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptor + 1, hard))
-    try:
-        with pytest.raises(BusyError) as error:
-            hash_file(path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        os.close(descriptor)
-    assert error.value.message == f"{path}: Too many open files"
-    assert error.value.retryable
-
-
-def truncate(path: str) -> None:
-    os.truncate(path, 10)
-
-
-def truncate_to_nothing(path: str) -> None:
-    os.truncate(path, 0)
-
-
-def append(path: str) -> None:
-    with open(path, "ab") as file:
-        file.write(b"more")
-
-
-def rewrite_in_place(path: str) -> None:
-    """Other bytes, the same length, and the old time of modification forged back."""
-    status = os.stat(path)
-    with open(path, "r+b") as file:
-        file.seek(-1, os.SEEK_END)
-        file.write(b"\xff")
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-@pytest.mark.parametrize("change", [truncate, truncate_to_nothing, append, rewrite_in_place])
-@pytest.mark.parametrize(
-    ("length", "threads"), [(100, None), (3 * MIB, 1), (13 * MIB, None), (16 * MIB, None)]
-)
-def test_hash_file_gives_no_digest_of_a_file_that_changes_meanwhile(
-    length: int, threads: int | None, change: Callable[[str], None], write: Callable[[bytes], str]
-) -> None:
-    path = write(pattern(length))
-    changes = iter([change])
-
-    def advance(count: int) -> None:
-        for change_once in changes:
-            change_once(path)
-
-    with pytest.raises(IntegrityError) as error:
-        hash_file(path, threads, advance)
-    assert error.value.message == f"{path}: changed while it was read"
-    assert error.value.reason == "slice_changed"
-
-
-def test_hash_file_gives_no_digest_of_a_file_that_announces_another_length() -> None:
+def test_hash_opened_gives_no_digest_of_a_file_that_announces_another_length() -> None:
     with pytest.raises(IntegrityError, match="changed while it was read"):
         hash_file("/proc/self/status")
 
@@ -265,7 +157,9 @@ def test_hash_opened_gives_no_digest_of_a_file_of_another_length(
         os.close(descriptor)
 
 
-def test_hash_file_leaves_no_reader_behind_when_interrupted(write: Callable[[bytes], str]) -> None:
+def test_hash_opened_leaves_no_reader_behind_when_interrupted(
+    write: Callable[[bytes], str],
+) -> None:
     path = write(bytes(20 * MIB))
     before = threading.active_count()
 

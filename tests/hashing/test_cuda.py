@@ -21,20 +21,18 @@ import pytest
 from blake3 import blake3
 
 from compute_market.errors import IntegrityError, UsageError
-from compute_market.hashing import cuda, probe
-from compute_market.hashing.device import DeviceError, DeviceMissing
+from compute_market.hashing import cuda, launch, probe
+from compute_market.hashing.device import LANES_PER_DEVICE, DeviceError, DeviceMissing
 from compute_market.hashing.pipeline import DeviceBackend
-from tests.support.gpu import fake_cupy
-from tests.support.gpu.fake_cupy import (
+from tests.support.gpu import fake_cupy, fake_gpus
+from tests.support.gpu.fake_cupy import DynamicLibNotFoundError
+from tests.support.gpu.fake_gpus import (
     LAUNCH_FAILED,
     LOST,
     NO_DEVICE,
     NO_DRIVER,
     OUT_OF_MEMORY,
-    Driver,
-    DynamicLibNotFoundError,
     Gpus,
-    loader,
 )
 
 pytest_plugins = ("tests.support.gpu.fake_cupy",)
@@ -250,7 +248,7 @@ def test_hash_array_waits_for_the_stream_that_writes_it(
     backend = cuda.open_backend()
     for device in (0, 1):
         # A stream of its own, and the default stream of its device, which is not the current one.
-        for stream in (fake_cupy.Stream(gpus, device), gpus.legacy_streams[device]):
+        for stream in (fake_gpus.Stream(gpus, device), gpus.legacy_streams[device]):
             array = gpus.array(DATA, device, stream)
             if stream is gpus.legacy_streams[device]:
                 array._stream = 1
@@ -337,7 +335,7 @@ def test_memory_is_bounded_and_given_back(
     # Every lane that there may be.
     with ExitStack() as all_at_once:
         lanes = [all_at_once.enter_context(backend._lanes.lane()) for _ in range(backend.width)]
-    assert len(backend._lanes.opened) == cuda.LANES_PER_DEVICE
+    assert len(backend._lanes.opened) == LANES_PER_DEVICE
     assert 100 * MIB < gpus.pinned_bytes_max <= 128 * MIB
     # Beside the memory for the data there is that for the values.
     values = 2 * cuda.VALUES_BYTES * (len(lanes) + 1)
@@ -348,34 +346,6 @@ def test_memory_is_bounded_and_given_back(
 
 
 # What is missing.
-
-
-@pytest.mark.parametrize(
-    ("driver", "what", "hint"),
-    [
-        (None, "no NVIDIA driver: libcuda.so.1 cannot be loaded", "install the driver"),
-        (Driver(999), "does not start: cuInit returns 999", "nvidia-smi"),
-        (Driver(100), "does not start: cuInit returns 100", "CUDA_VISIBLE_DEVICES"),
-        (Driver(count=0), "the NVIDIA driver sees no GPU", "CUDA_VISIBLE_DEVICES"),
-    ],
-)
-def test_probe_says_what_is_missing(
-    driver: Driver | None, what: str, hint: str, gpus: Gpus
-) -> None:
-    missing = probe.cuda_missing(loader(driver))
-    assert missing is not None
-    assert what in missing.what
-    assert hint in missing.hint
-    assert gpus.calls.total() == 0
-
-
-def test_probe_finds_what_is_there(gpus: Gpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert probe.cuda_missing(loader(Driver())) is None
-    assert probe.cuda_missing() is None
-    # How an import is forbidden.
-    monkeypatch.setitem(sys.modules, "cupy", None)
-    missing = probe.cuda_missing()
-    assert missing == ("CuPy is not installed", probe.installing("gpu"))
 
 
 @pytest.mark.parametrize(
@@ -487,7 +457,7 @@ def failure_of(run: Callable[[], object]) -> DeviceError | None:
 def test_open_refuses_a_device_that_computes_wrongly(
     gpus: Gpus, small_segments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cuda, "_ONE", np.uint32(3))
+    monkeypatch.setattr(launch, "_ONE", np.uint32(3))
     backend = cuda.Cuda(fake_cupy.TILES, True)
     with pytest.raises(DeviceError, match="wrong digests"):
         DeviceBackend(backend, 1).start()
@@ -557,7 +527,7 @@ def test_close_of_a_lost_device_frees_what_it_can(gpus: Gpus, small_segments: No
 
 FORK = """
 import os, sys
-from tests.kernels import fake_cupy
+from tests.support.gpu import fake_cupy
 gpus = fake_cupy.serve(sys.argv[1])
 from compute_market.hashing import cuda
 from compute_market.hashing.device import DeviceError
@@ -669,7 +639,7 @@ def test_cupy_has_every_name_that_the_backend_takes_from_it() -> None:
     assert issubclass(errors[1], MemoryError)
     for status in (OUT_OF_MEMORY, NO_DRIVER, NO_DEVICE, LOST, LAUNCH_FAILED):
         assert errors[0](status).status == status
-        assert str(errors[0](status)) == str(fake_cupy.CUDARuntimeError(status))
+        assert str(errors[0](status)) == str(fake_gpus.CUDARuntimeError(status))
     # What a machine without a GPU shows.
     if cupy.cuda.runtime.driverGetVersion() == 0:
         with pytest.raises(DeviceMissing, match="cudaErrorInsufficientDriver"):

@@ -18,18 +18,9 @@ from compute_market.hashing import hasher as hasher_module
 from compute_market.hashing.calibration import Calibration, CpuRates, DeviceRates
 from compute_market.hashing.hasher import Hasher
 from tests.support.gpu import fake_cupy
-from tests.support.gpu.fake_cupy import (
-    LAUNCH_FAILED,
-    LOST,
-    NO_DEVICE,
-    OUT_OF_MEMORY,
-    Driver,
-    DynamicLibNotFoundError,
-    Gpus,
-    NumbaArray,
-    TorchArray,
-    loader,
-)
+from tests.support.gpu.fake_arrays import NumbaArray, TorchArray
+from tests.support.gpu.fake_cupy import Driver, DynamicLibNotFoundError, loader
+from tests.support.gpu.fake_gpus import LAUNCH_FAILED, LOST, NO_DEVICE, OUT_OF_MEMORY, Gpus
 
 pytest_plugins = ("tests.support.gpu.fake_cupy",)
 
@@ -186,7 +177,7 @@ def test_auto_without_a_calibration_leaves_files_to_the_cpu(
 
 def takes(hasher: Hasher, size: int) -> bool:
     """Whether a single file goes to the device."""
-    return hasher._device_if(hasher._file_gain_ns(size)) is not None
+    return hasher._device_for_file(size) is not None
 
 
 @pytest.mark.parametrize("name", sorted(MACHINES.keys() - {"no GPU"}))
@@ -238,8 +229,8 @@ def test_auto_gives_each_machine_what_it_is_good_at(opened: list[Opened]) -> Non
         hasher._device = hasher_module.open_device("cuda")
         return [
             device_sizes(lambda size: takes(hasher, size)),
-            device_sizes(lambda size: hasher._batch_gain_ns(size // 1000 or 1, size) > 0),
-            device_sizes(lambda size: hasher._resident_gain_ns(size) > 0),
+            device_sizes(lambda size: bool(hasher._device_for_batch(size // 1000 or 1, size))),
+            device_sizes(lambda size: bool(hasher._device_for_resident(size))),
         ]
 
     files, batches, arrays = choices(SERVER)

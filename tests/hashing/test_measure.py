@@ -8,14 +8,12 @@ from typing import Any
 
 import pytest
 
-from compute_market.errors import UsageError
 from compute_market.hashing import cuda
-from compute_market.hashing import measure as calibrate_module
+from compute_market.hashing import measure as measure_module
 from compute_market.hashing.calibration import Calibration, decode, encode, machine
 from compute_market.hashing.device import DeviceError
-from compute_market.hashing.measure import Stopwatch, calibrate
-from compute_market.workloads.workloads import calibrate_gpu
-from tests.support.gpu.fake_cupy import LAUNCH_FAILED, LOST, OUT_OF_MEMORY, Gpus
+from compute_market.hashing.measure import Stopwatch, measure
+from tests.support.gpu.fake_gpus import LAUNCH_FAILED, LOST, OUT_OF_MEMORY, Gpus
 
 pytest_plugins = ("tests.support.gpu.fake_cupy",)
 
@@ -53,7 +51,7 @@ def little(monkeypatch: pytest.MonkeyPatch) -> None:
         "_FMA_TRIPS_MAX": 8,
         "_GROUPS_PER_PROCESSOR": 1,
     }.items():
-        monkeypatch.setattr(calibrate_module, name, value)
+        monkeypatch.setattr(measure_module, name, value)
 
 
 def check(found: Calibration) -> None:
@@ -79,18 +77,18 @@ STOPWATCHES: list[Callable[[], Stopwatch]] = [
 
 
 @pytest.mark.parametrize("stopwatch", STOPWATCHES)
-def test_calibrate_without_a_device_measures_the_cpu(stopwatch: Callable[[], Stopwatch]) -> None:
+def test_measure_without_a_device_measures_the_cpu(stopwatch: Callable[[], Stopwatch]) -> None:
     for arguments in ({}, {"open_device": lambda: None}):
-        found = calibrate(stopwatch(), measured_at=NOW, **arguments)  # type: ignore[arg-type]
+        found = measure(stopwatch(), measured_at=NOW, **arguments)  # type: ignore[arg-type]
         check(found)
         assert found.device is None
 
 
 @pytest.mark.parametrize("stopwatch", [lambda: steady(0), lambda: steady(10**10), erratic])
-def test_calibrate_measures_and_closes_the_device(
+def test_measure_measures_and_closes_the_device(
     stopwatch: Callable[[], Stopwatch], gpus: Gpus, small_segments: None
 ) -> None:
-    found = calibrate(stopwatch(), measured_at=NOW, open_device=cuda.open_backend)
+    found = measure(stopwatch(), measured_at=NOW, open_device=cuda.open_backend)
     check(found)
     assert found.device is not None
     assert (found.device.backend, found.device.devices) == ("cuda", ["Fake GPU 0"])
@@ -99,8 +97,8 @@ def test_calibrate_measures_and_closes_the_device(
     # The fixture sees to it that no memory is left.
 
 
-def test_calibrate_with_a_real_stopwatch_is_plausible(gpus: Gpus, small_segments: None) -> None:
-    found = calibrate(time.perf_counter_ns, measured_at=NOW, open_device=cuda.open_backend)
+def test_measure_with_a_real_stopwatch_is_plausible(gpus: Gpus, small_segments: None) -> None:
+    found = measure(time.perf_counter_ns, measured_at=NOW, open_device=cuda.open_backend)
     assert found.device is not None
     assert 10**7 < found.cpu.one_thread_bytes_per_s < 10**12
     assert 10**4 < found.device.staged_bytes_per_s < found.cpu.one_thread_bytes_per_s
@@ -117,24 +115,24 @@ def test_calibrate_with_a_real_stopwatch_is_plausible(gpus: Gpus, small_segments
         ("PinnedMemory", OUT_OF_MEMORY),
     ],
 )
-def test_calibrate_of_a_device_that_fails_is_an_error_and_keeps_nothing(
+def test_measure_of_a_device_that_fails_is_an_error_and_keeps_nothing(
     point: str, status: int, gpus: Gpus, small_segments: None
 ) -> None:
     gpus.fail(point, status, 2 if point == "PinnedMemory" else 0)
     with pytest.raises(DeviceError, match="cudaError"):
-        calibrate(steady(1000), measured_at=NOW, open_device=cuda.open_backend)
+        measure(steady(1000), measured_at=NOW, open_device=cuda.open_backend)
 
 
-def test_calibrate_closes_the_device_when_it_is_interrupted(
+def test_measure_closes_the_device_when_it_is_interrupted(
     gpus: Gpus, small_segments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(calibrate_module, "_cpu_rates", interrupt)
+    monkeypatch.setattr(measure_module, "_cpu_rates", interrupt)
     opened = cuda.open_backend()
     with pytest.raises(KeyboardInterrupt):
-        calibrate(steady(1000), measured_at=NOW, open_device=lambda: opened)
+        measure(steady(1000), measured_at=NOW, open_device=lambda: opened)
     assert gpus.pinned_bytes == 0
 
 
@@ -142,7 +140,7 @@ def test_calibrate_closes_the_device_when_it_is_interrupted(
 def test_each_figure_takes_no_longer_than_its_budget_and_one_run(
     run_ns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(calibrate_module, "_RUNS_MAX", 7)
+    monkeypatch.setattr(measure_module, "_RUNS_MAX", 7)
     runs = 0
     now_ns = 0
 
@@ -151,14 +149,14 @@ def test_each_figure_takes_no_longer_than_its_budget_and_one_run(
         runs += 1
         now_ns += run_ns
 
-    assert calibrate_module._median_ns(run, lambda: now_ns) == run_ns
+    assert measure_module._median_ns(run, lambda: now_ns) == run_ns
     # The first run warms up and does not count.
-    assert (runs - 2) * run_ns <= calibrate_module._BUDGET_NS
+    assert (runs - 2) * run_ns <= measure_module._BUDGET_NS
     assert 2 <= runs <= 8
 
 
 def test_median_is_that_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calibrate_module, "_RUNS_MAX", 7)
+    monkeypatch.setattr(measure_module, "_RUNS_MAX", 7)
     times = iter([100, 5, 1, 9, 3, 7, 2, 8])
     now_ns = 0
 
@@ -166,11 +164,4 @@ def test_median_is_that_of_the_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         nonlocal now_ns
         now_ns += next(times)
 
-    assert calibrate_module._median_ns(run, lambda: now_ns) == 5
-
-
-def test_a_gflops_is_a_unit_per_second() -> None:
-    assert [calibrate_gpu(gflops) for gflops in (1, 2, 67_000, 10**12)] == [1, 2, 67_000, 10**12]
-    for wrong in (0, -1):
-        with pytest.raises(UsageError, match=f"a rating of {wrong} GFLOPS: at least 1"):
-            calibrate_gpu(wrong)
+    assert measure_module._median_ns(run, lambda: now_ns) == 5

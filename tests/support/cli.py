@@ -24,7 +24,8 @@ import pytest
 from compute_market import audit
 from compute_market.config.settings import DEFAULTS, SETTINGS
 from compute_market.store.store import Store, Txn
-from tb_cli import app
+from tb_cli.entry import call
+from tb_cli.frame.guard import guarded
 
 T = TypeVar("T")
 
@@ -113,7 +114,8 @@ class Cli:
         sys.stderr = io.TextIOWrapper(err, encoding="utf-8", write_through=True)
         handler = signal.getsignal(signal.SIGTERM)
         try:
-            code = app.run([str(argument) for argument in arguments])
+            words = [str(argument) for argument in arguments]
+            code = guarded(lambda: call(words), words)
             sys.stdout.flush()
             return Done(code, out.getvalue().decode(), err.getvalue().decode())
         finally:
@@ -121,16 +123,29 @@ class Cli:
             signal.signal(signal.SIGTERM, handler)
 
     def ok(self, *arguments: str | Path, stdin: str | bytes = b"") -> str:
-        """The output of a command that has nothing to complain about."""
+        """The output of a command that has nothing to say but that it made the market."""
+        markets = self.markets()
         done = self(*arguments, stdin=stdin)
-        assert (done.code, done.err) == (0, ""), done
+        assert (done.code, done.err) == (0, self.told(markets, arguments)), done
         return done.out
 
     def document(self, *arguments: str | Path, stdin: str | bytes = b"") -> Any:
         """The JSON document of a command that succeeds."""
+        markets = self.markets()
         done = self(*arguments, "--json", stdin=stdin)
-        assert (done.code, done.err) == (0, ""), done
+        assert (done.code, done.err) == (0, self.told(markets, arguments)), done
         return done.json
+
+    def markets(self) -> set[Path]:
+        """The homes that have a market."""
+        return {path.parents[1] for path in self.directory.rglob("data.mdb")}
+
+    def told(self, before: set[Path], arguments: tuple[str | Path, ...]) -> str:
+        """What a command must have said on stderr of the markets that it made."""
+        new = sorted(self.markets() - before)
+        if arguments[:2] in (("state", "init"), ("state", "backup")):  # It is their result.
+            return ""
+        return "".join(f"created a market in {home}\n" for home in new)
 
     def command(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, "-m", "tb_cli.entry", *map(str, arguments)]

@@ -280,22 +280,6 @@ def test_run_caches_no_file_that_may_change_again_without_a_new_time_stamp(
     assert len(plugin.calls) == (1 if cached else 2)
 
 
-def test_run_keeps_no_more_than_the_latest_proofs(plugin: ModuleType, tmp_path: Path) -> None:
-    path = tmp_path / "a.slice"
-    path.write_bytes(b"x")
-    others = [str(tmp_path / f"{index}") for index in range(3)]
-    for other in others:
-        Path(other).write_bytes(other.encode())
-    with Runner() as runner:
-        cache = runner._cache_of("count")
-        list(runner.run("count", [str(path)], now_ms=LATER_MS))
-        for number in range(20_000):
-            cache.put((number, 0, 0, 0, 0), b"")
-        list(runner.run("count", [str(path)], now_ms=LATER_MS))
-        assert len(plugin.calls) == 2
-        assert len(cache._younger) + len(cache._older) <= 16_384
-
-
 # In processes of their own, which begin with one thread and nothing imported.
 
 
@@ -313,7 +297,7 @@ def python(script: str, *arguments: str) -> str:
 
 def test_importing_the_runner_stays_cheap() -> None:
     heavy = "concurrent.futures importlib.metadata pathlib msgspec logging threading lmdb mmap"
-    script = "import sys; import compute_market.runner; print(*sys.modules, sep='\\n')"
+    script = "import sys; import compute_market.workloads.runner; print(*sys.modules, sep='\\n')"
     loaded = python(script).split()
     assert "blake3" in loaded
     assert set(heavy.split()).isdisjoint(loaded)
@@ -323,7 +307,7 @@ def test_run_starts_no_threads_for_a_single_slice_of_middling_length(tmp_path: P
     path = tmp_path / "a.slice"
     path.write_bytes(bytes(100 * KIB))
     script = (
-        "import sys; from compute_market.runner import Runner;"
+        "import sys; from compute_market.workloads.runner import Runner;"
         "print(*[r.length for r in Runner().run('transcode', sys.argv[1:], now_ms=0)]);"
         "print('concurrent.futures' in sys.modules)"
     )
@@ -333,7 +317,7 @@ def test_run_starts_no_threads_for_a_single_slice_of_middling_length(tmp_path: P
 
 COUNT_FORKS = """
 import os, sys
-from compute_market.runner import Runner
+from compute_market.workloads.runner import Runner
 directory = sys.argv[1]
 paths = [f"{directory}/{i}" for i in range(1001)]
 forks = 0

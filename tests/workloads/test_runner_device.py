@@ -15,9 +15,9 @@ from blake3 import blake3
 
 from compute_market.hashing.calibration import Calibration, CpuRates, DeviceRates
 from compute_market.hashing.hasher import Hasher
-from compute_market.workloads import runner as runner_module
+from compute_market.workloads.places import Limits
 from compute_market.workloads.runner import Result, Runner
-from tests.support.gpu.fake_cupy import LAUNCH_FAILED, LOST, Gpus
+from tests.support.gpu.fake_gpus import LAUNCH_FAILED, LOST, Gpus
 from tests.support.market import expected
 
 pytest_plugins = ("tests.support.gpu.fake_cupy",)
@@ -26,6 +26,8 @@ KIB = 1024
 LATER_MS = 4_000_000_000_000
 # With segments of 64 KiB: together in one, each alone, and in many.
 LENGTHS = [0, 1, 1024, 1025, 5000, 20_000, 33_000, 65_536, 65_537, 200_000, 3, 500_000, 0]
+# Tasks of the device that are as small as its segments.
+SMALL = Limits(device_bytes=65_536, device_slices=64)
 CPU = CpuRates(2, 10**9, 10**9, 10**9, 10_000)
 
 
@@ -39,10 +41,8 @@ def eager(launch_ns: int) -> Calibration:
 
 
 @pytest.fixture
-def small(gpus: Gpus, small_segments: None, monkeypatch: pytest.MonkeyPatch) -> Gpus:
-    """A GPU whose tasks are as small as its segments."""
-    monkeypatch.setattr(runner_module, "_DEVICE_TASK_BYTES", 65_536)
-    monkeypatch.setattr(runner_module, "_DEVICE_TASK_SLICES", 64)
+def small(gpus: Gpus, small_segments: None) -> Gpus:
+    """A GPU with small segments; see `SMALL`."""
     return gpus
 
 
@@ -74,7 +74,7 @@ def hasher(request: pytest.FixtureRequest, small: Gpus, warned: list[str]) -> It
 
 
 def run(hasher: Hasher, paths: list[str], **arguments: Any) -> list[Result]:
-    with Runner(2, hasher=hasher) as runner:
+    with Runner(2, hasher=hasher, limits=SMALL) as runner:
         return list(runner.run("transcode", paths, now_ms=LATER_MS, **arguments))
 
 
@@ -116,12 +116,12 @@ def test_run_works_many_short_slices_in_few_launches(
     with Hasher("cuda", warn=warned.append) as hasher:
         small.launches.clear()
         assert run(hasher, paths) == expected(paths)
-    assert sum(small.kernels.values()) == -(-400 // runner_module._DEVICE_TASK_SLICES)
+    assert sum(small.kernels.values()) == -(-400 // SMALL.device_slices)
 
 
 def test_run_takes_results_from_the_cache(hasher: Hasher, slices: list[str], gpus: Gpus) -> None:
     long = [path for path in slices if os.path.getsize(path) > 32 * KIB]
-    with Runner(2, hasher=hasher) as runner:
+    with Runner(2, hasher=hasher, limits=SMALL) as runner:
         for _ in range(2):
             assert list(runner.run("transcode", long, now_ms=LATER_MS)) == expected(long)
             launches = len(gpus.launches)
@@ -164,7 +164,7 @@ def test_run_works_what_a_path_leads_to_by_now(
 ) -> None:
     path = slices[6]
     assert os.path.getsize(path) == 33_000
-    with Runner(2, hasher=hasher) as runner:
+    with Runner(2, hasher=hasher, limits=SMALL) as runner:
         found = runner.run(
             "transcode", changing(path, lambda: replace(path, content)), now_ms=LATER_MS
         )
@@ -175,7 +175,7 @@ def test_run_works_what_a_path_leads_to_by_now(
 
 def test_run_tells_of_a_file_that_is_gone_by_now(hasher: Hasher, slices: list[str]) -> None:
     path = slices[6]
-    with Runner(2, hasher=hasher) as runner:
+    with Runner(2, hasher=hasher, limits=SMALL) as runner:
         (result,) = runner.run(
             "transcode", changing(path, lambda: os.unlink(path)), now_ms=LATER_MS
         )
@@ -245,10 +245,9 @@ def test_run_reports_every_byte(hasher: Hasher, slices: list[str]) -> None:
 
 
 def test_run_reads_no_further_ahead_than_without_a_device(
-    hasher: Hasher, slices: list[str], monkeypatch: pytest.MonkeyPatch
+    hasher: Hasher, slices: list[str]
 ) -> None:
-    monkeypatch.setattr(runner_module, "_AHEAD_MAX", 64)
-    monkeypatch.setattr(runner_module, "_TASK_SLICES", 4)
+    limits = SMALL._replace(ahead_slices=64, pool_slices=4)
     taken = 0
 
     def paths() -> Iterator[str]:
@@ -257,7 +256,7 @@ def test_run_reads_no_further_ahead_than_without_a_device(
             taken += 1
             yield slices[6]
 
-    with Runner(2, hasher=hasher) as runner:
+    with Runner(2, hasher=hasher, limits=limits) as runner:
         results = runner.run("transcode", paths(), now_ms=0)
         for count, _ in enumerate(itertools.islice(results, 150), start=1):
             assert taken - count < 130
@@ -268,7 +267,7 @@ def test_run_leaves_workloads_of_packages_to_the_cpu(
     hasher: Hasher, slices: list[str], gpus: Gpus, plugin: Any
 ) -> None:
     gpus.launches.clear()
-    with Runner(2, hasher=hasher) as runner:
+    with Runner(2, hasher=hasher, limits=SMALL) as runner:
         results = list(runner.run("count", slices, now_ms=LATER_MS))
     assert [result.path for result in results] == slices
     assert gpus.launches == []
@@ -276,11 +275,11 @@ def test_run_leaves_workloads_of_packages_to_the_cpu(
 
 FORKS = """
 import os, sys, time
-from tests.kernels import fake_cupy
+from tests.support.gpu import fake_cupy
 fake_cupy.serve(sys.argv[1])
 from compute_market.hashing.hasher import Hasher
-from compute_market.runner import Runner
-from tests.test_runner_device import eager
+from compute_market.workloads.runner import Runner
+from tests.workloads.test_runner_device import eager
 directory = sys.argv[2]
 short = [f"{directory}/{i}" for i in range(2000)]
 forks = 0

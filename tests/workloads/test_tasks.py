@@ -1,6 +1,8 @@
 """Tasks that prove slices: what a worker does with what it is given."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -8,8 +10,12 @@ import pytest
 from blake3 import blake3
 
 from compute_market.errors import IntegrityError, MarketError, UsageError
-from compute_market.hashing.cpu import FileIdentity, identity_of
-from compute_market.workloads.tasks import Result, SharedSlice, run_sent, run_shared
+from compute_market.hashing.cpu import hash_opened
+from compute_market.hashing.files import FileIdentity, identity_of, open_slice
+from compute_market.workloads.tasks import Result, SharedSlice, prove, run_sent, run_shared
+from compute_market.workloads.workloads import Workload
+
+MIB = 1_048_576
 
 
 def digest(content: bytes) -> bytes:
@@ -25,6 +31,69 @@ def path(tmp_path: Path) -> Path:
 
 def identity(path: Path) -> FileIdentity:
     return identity_of(path.stat())
+
+
+def proved(workload: Workload, path: str) -> Result:
+    descriptor, status = open_slice(path)
+    try:
+        return prove(workload, path, descriptor, identity_of(status))
+    finally:
+        os.close(descriptor)
+
+
+def truncate(path: str) -> None:
+    os.truncate(path, 10)
+
+
+def truncate_to_nothing(path: str) -> None:
+    os.truncate(path, 0)
+
+
+def append(path: str) -> None:
+    with open(path, "ab") as file:
+        file.write(b"more")
+
+
+def rewrite_in_place(path: str) -> None:
+    """Other bytes, the same length, and the old time of modification forged back."""
+    status = os.stat(path)
+    with open(path, "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\xff")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", [truncate, truncate_to_nothing, append, rewrite_in_place])
+@pytest.mark.parametrize(
+    ("length", "threads"), [(100, None), (3 * MIB, 1), (13 * MIB, None), (16 * MIB, None)]
+)
+def test_prove_gives_no_proof_of_a_file_that_changes_meanwhile(
+    length: int, threads: int | None, change: Callable[[str], None], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "x.slice")
+    Path(path).write_bytes(b"pattern" * (length // 7 + 1))
+    changes = iter([change])
+
+    def advance(count: int) -> None:
+        for change_once in changes:
+            change_once(path)
+
+    def workload(path: str, descriptor: int, length: int) -> bytes:
+        return hash_opened(path, descriptor, length, threads, advance)
+
+    result = proved(workload, path)
+    assert (result.digest, result.length) == (b"", 0)
+    assert isinstance(result.error, IntegrityError)
+    assert result.error.message == f"{path}: changed while it was read"
+    assert result.error.reason == "slice_changed"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a file that opens and fails to read")
+def test_prove_reports_a_read_that_fails() -> None:
+    result = proved(hash_opened, "/proc/self/mem")
+    assert isinstance(result.error, IntegrityError)
+    assert result.error.message == "/proc/self/mem: reading failed: Input/output error"
+    assert result.error.reason == "unreadable"
 
 
 def test_run_shared_proves_the_file_it_was_told_of(path: Path) -> None:

@@ -5,7 +5,7 @@ from types import ModuleType
 import pytest
 
 from compute_market.errors import UsageError
-from compute_market.workloads.workloads import BUILT_IN, resolve
+from compute_market.workloads.workloads import BUILT_IN, calibrate_gpu, resolve
 
 
 def test_resolve_knows_the_built_in_workloads_and_no_package_can_take_their_names(
@@ -37,3 +37,10 @@ def test_resolve_refuses_a_workload_that_cannot_be_loaded(name: str, plugin: Mod
     with pytest.raises(UsageError, match=f"workload '{name}' cannot be loaded from") as error:
         resolve(name)
     assert error.value.reason == "broken_workload"
+
+
+def test_a_gflops_is_a_unit_per_second() -> None:
+    assert [calibrate_gpu(gflops) for gflops in (1, 2, 67_000, 10**12)] == [1, 2, 67_000, 10**12]
+    for wrong in (0, -1):
+        with pytest.raises(UsageError, match=f"a rating of {wrong} GFLOPS: at least 1"):
+            calibrate_gpu(wrong)

@@ -6,14 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from compute_market.errors import UsageError
+from compute_market.text import cause_of
 from tb_cli.frame import files
 from tb_cli.frame.session import Session
 
 if TYPE_CHECKING:
     from compute_market.hashing.calibration import Calibration
     from compute_market.hashing.hasher import Hasher
-
-CALIBRATION_FILE = "calibration.json"
 
 
 @contextmanager
@@ -26,7 +25,7 @@ def hasher(
     `backend` is the command's own option, which wins over the configuration. Raises UsageError when
     a device was asked for by name and cannot be had.
     """
-    name: Any = (backend or session.config.backend) if here else "cpu"
+    name: Any = _name(session, backend) if here else "cpu"
     calibration = _stored(session) if name == "auto" else None
     # Files go to a device only where it was measured to be faster.
     if name == "cpu" or (name == "auto" and (calibration is None or calibration.device is None)):
@@ -38,20 +37,28 @@ def hasher(
         yield opened
 
 
-def path_of(session: Session) -> str:
-    """The file that `compute calibrate` writes."""
-    return os.path.join(session.home, CALIBRATION_FILE)
+def _name(session: Session, backend: str | None) -> str:
+    """The backend asked for, by the command or else by the configuration.
+
+    Where neither a setting nor a calibration can have been made, no time is spent on reading them:
+    `compute run` is called with thousands of files at a time.
+    """
+    if backend is not None:
+        return backend
+    if "TB_BACKEND" not in os.environ and not session.home.has_settings():
+        return "cpu"
+    return session.config.backend
 
 
 def _stored(session: Session) -> "Calibration | None":
     """The calibration of this machine. One that cannot be used is ignored, with one line."""
-    path = path_of(session)
+    path = session.home.calibration
     try:
         content = files.read_kept(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        _warn(f"{path}: {(error.strerror or str(error)).lower()}: ignored")
+        _warn(f"{path}: {cause_of(error)}: ignored")
         return None
     from compute_market.hashing import calibration
 

@@ -4,25 +4,38 @@ import errno
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
+from typing import BinaryIO
 
 from compute_market.errors import BusyError, UsageError
-from compute_market.text import legible
+from compute_market.text import cause_of, legible
 
 SIZE_MAX = 64 * 2**20
 # Opening a FIFO must not wait for a writer, and a terminal must not become the controlling one.
 _AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY
 
 
-def read(path: str) -> bytes:
-    """The bytes of a file or of stdin. Raises UsageError naming it, also for one over 64 MiB."""
+def lines(path: str) -> Iterator[bytes]:
+    """The lines of a file or of stdin, as they are taken; any number of them.
+
+    Raises UsageError naming the file, also for a line over 64 MiB.
+    """
     try:
-        data = sys.stdin.buffer.read(SIZE_MAX + 1) if path == "-" else _read_regular(path)
+        if path == "-":
+            yield from _lines_of(sys.stdin.buffer, path)
+        else:
+            with _opened(path) as file:
+                yield from _lines_of(file, path)
     except OSError as error:
-        raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    if len(data) > SIZE_MAX:
-        raise UsageError(f"{path}: more than {SIZE_MAX} bytes")
-    return data
+        raise UsageError(f"{path}: {cause_of(error)}") from error
+
+
+def _lines_of(file: BinaryIO, path: str) -> Iterator[bytes]:
+    while line := file.readline(SIZE_MAX + 1):
+        if len(line) > SIZE_MAX:
+            raise UsageError(f"{path}: a line of more than {SIZE_MAX} bytes")
+        yield line
 
 
 def read_kept(path: str) -> bytes:
@@ -49,7 +62,7 @@ def replace(path: str, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             os.unlink(temporary)
-        message = f"{path}: {(error.strerror or str(error)).lower()}"
+        message = f"{path}: {cause_of(error)}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BusyError(message, hint="free some disk space and try again") from error
         raise UsageError(message) from error
@@ -66,11 +79,12 @@ def source_of(path: str) -> str:
     return "stdin" if path == "-" else path
 
 
-def _read_regular(path: str) -> bytes:
+def _opened(path: str) -> BinaryIO:
     # O_NONBLOCK: opening a FIFO must not wait for a writer. Reading waits for one that is there.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as file:
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise UsageError(f"{path}: is a directory")
-        os.set_blocking(descriptor, True)
-        return file.read(SIZE_MAX + 1)
+    file = open(descriptor, "rb")  # noqa: SIM115 - its caller closes it
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        file.close()
+        raise UsageError(f"{path}: is a directory")
+    os.set_blocking(descriptor, True)
+    return file

@@ -1,14 +1,20 @@
-"""Job files among the files that `compute run` is given: each stands for the slices it lists."""
+"""Job files: the slices they list, and the jobs they ask for with those slices measured."""
 
 import json
 import os
 from itertools import groupby
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
+from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
-from compute_market.hashing.cpu import open_slice
-from compute_market.requests import SliceList, build, parse
+from compute_market.hashing.files import open_slice
+from compute_market.requests import SliceList, build, documents, parse
 from tb_cli.frame import files
+from tb_cli.frame.session import now_ms
+
+if TYPE_CHECKING:
+    from compute_market.records import Job
 
 # A workload, and the files to run it over.
 Part = tuple[str, list[str]]
@@ -63,3 +69,23 @@ def _with_slices(path: str) -> bytes | None:
     except (MarketError, OSError, ValueError, RecursionError):
         return None
     return content if isinstance(document, dict) and "slices" in document else None
+
+
+def draft_of(path: str) -> "Job":
+    """The job a file describes, for `explain`; what the file leaves out asks for nothing."""
+    from compute_market.execution import measured
+    from compute_market.jobs import drafts
+    from compute_market.requests import JobRequest
+    from compute_market.workloads.runner import Runner
+
+    given = {"job_id": "draft", "buyer": "draft", "max_price_per_unit": AMOUNT_MAX}
+    data = next(documents(files.lines(path), path))
+    if data.error is not None:
+        raise data.error
+    slices = {"slices": ["-"]} if not data.fields.get("slices") else {}
+    request = build(given | data.fields | slices, JobRequest, path)
+    if slices:
+        return drafts.sketch(request, [])
+    with Runner() as runner:
+        inputs = measured(request, os.path.dirname(path), runner, now_ms=now_ms())
+    return drafts.sketch(request, inputs)

@@ -1,113 +1,98 @@
-"""Options and arguments that several commands share, with completion of live ids."""
+"""Arguments and options that several commands share."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import islice
-from typing import Annotated, Any, Literal
-
-import typer
+from collections.abc import Sequence
+from typing import Any
 
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.errors import MarketError, UsageError
-from compute_market.records import Priority
-from compute_market.store.store import Txn
+from compute_market.errors import UsageError
+from tb_cli.frame.verbs import Parameter, argument, flag, group, option
 
-COMPLETIONS_MAX = 200
-LIVE_JOBS_MAX = 10_000  # looked at for a completion
+# They may stand before the command as well, and do not reach the function of a verb.
+GLOBAL = (
+    option("--home", "Home directory.", metavar="DIR"),
+    option("--lock-timeout", "Seconds to wait for the write lock.", kind="number", metavar="SECS"),
+    flag("--no-color", help="Plain text even on a terminal."),
+    flag("--debug", help="Show where an error comes from."),
+)
+JSON = flag("--json", help="Print one JSON document.")
+DRY_RUN = flag("--dry-run", "-n", help="Run it and roll it back.")
 
-
-def _completed(find: Callable[[Txn, bytes], Iterable[str]], incomplete: str) -> list[str]:
-    """Ids that begin with a text, from a short read. Completion never fails and never prints."""
-    from tb_cli.frame.session import Session
-
-    prefix = incomplete.encode(errors="surrogateescape")
-    try:
-        with Session.begin({"home": os.environ.get("TB_HOME")}) as session:
-            if not os.path.exists(os.path.join(session.store_path, "data.mdb")):
-                return []
-            found = session.store.view(
-                lambda txn: list(islice(find(txn, prefix), COMPLETIONS_MAX)), now_ms=0
-            )
-            return sorted(found)
-    except MarketError:
-        return []
-
-
-def _live_jobs(txn: Txn, prefix: bytes) -> Iterator[str]:
-    from compute_market.jobs import jobs
-
-    for job in islice(jobs.live(txn), LIVE_JOBS_MAX):
-        if job.job_id.encode().startswith(prefix):
-            yield job.job_id
-
-
-def _keys(table: str, txn: Txn, prefix: bytes) -> Iterator[str]:
-    return (key.decode() for key, _ in txn.scan(table, prefix))
-
-
-def complete_job(incomplete: str) -> list[str]:
-    """Live jobs: there may be millions of ended ones."""
-    return _completed(_live_jobs, incomplete)
-
-
-def complete_any_job(incomplete: str) -> list[str]:
-    return _completed(partial(_keys, "jobs"), incomplete)
-
-
-def complete_offer(incomplete: str) -> list[str]:
-    return _completed(partial(_keys, "offers"), incomplete)
-
-
-JobIds = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="JOB…", help="Job ids; - reads them from stdin.", autocompletion=complete_job
+JOB_IDS = argument(
+    "job_ids", "JOB…", "Job ids; - reads them from stdin.", many=True, complete="job"
+)
+JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
+JSONL = flag("--jsonl", help="Print one JSON document per line.")
+ATOMIC = flag("--atomic", help="All items or none, in one transaction.")
+LIMIT = option("--limit", "At most this many.", kind="integer", least=0)
+PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal", "low"))
+CHUNK = option(
+    "--chunk", "Items per transaction.", kind="integer", least=1, most=100_000, default=1000
+)
+BACKENDS = ("auto", "cpu", "cuda", "opencl")
+BACKEND = option(
+    "--backend",
+    "Where to hash: auto, cpu, cuda or opencl. [the setting `backend`]",
+    choices=BACKENDS,
+)
+EXECUTOR = (
+    option(
+        "--workers",
+        "Threads that run slices. [one per core]",
+        kind="integer",
+        least=1,
+        most=1024,
     ),
-]
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job id.", autocompletion=complete_job)]
-OfferId = Annotated[
-    str, typer.Argument(metavar="OFFER", help="An offer id.", autocompletion=complete_offer)
-]
-OfferIds = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="OFFER…", help="Offer ids; - reads them from stdin.", autocompletion=complete_offer
+    option(
+        "--executor",
+        "Where slices run: threads, or dask://HOST:PORT.",
+        name="where",
+        metavar="WHERE",
+        default="threads",
     ),
-]
-Jsonl = Annotated[bool, typer.Option("--jsonl", help="Print one JSON document per line.")]
-Chunk = Annotated[int, typer.Option(min=1, max=100_000, help="Items per transaction.")]
-Atomic = Annotated[bool, typer.Option("--atomic", help="All items or none, in one transaction.")]
-Limit = Annotated[int | None, typer.Option(min=0, help="At most this many.", show_default=False)]
-BackendName = Literal["auto", "cpu", "cuda", "opencl"]
-Backend = Annotated[
-    BackendName | None,
-    typer.Option(help="Where to hash: auto, cpu, cuda or opencl. [the setting `backend`]"),
-]
-PriorityName = Annotated[Priority | None, typer.Option(help="low, normal or high.")]
-
-CpuCores = Annotated[int | None, typer.Option(min=0, max=AMOUNT_MAX, help="CPU cores.")]
-Gpu = Annotated[str | None, typer.Option(help="GPU model, exact.")]
-GpuCount = Annotated[int | None, typer.Option(min=0, max=AMOUNT_MAX, help="Number of GPUs.")]
-GpuMemory = Annotated[
-    int | None, typer.Option(min=0, max=AMOUNT_MAX, help="Memory of all GPUs in MB.")
-]
-Accelerator = Annotated[str | None, typer.Option(help="Accelerator model, exact.")]
-AcceleratorMemory = Annotated[
-    int | None, typer.Option(min=0, max=AMOUNT_MAX, help="Memory of the accelerator in MB.")
-]
+    option(
+        "--cluster-timeout",
+        "How long to wait for a cluster to answer, or for a worker to come back.",
+        kind="integer",
+        least=1,
+        most=86_400,
+        metavar="SECS",
+        default=30,
+    ),
+)
 
 
-def check_choices(option: str, given: list[str] | None, allowed: Sequence[str]) -> None:
-    """Raise UsageError for a value that is none of the allowed ones."""
-    for value in given or ():
-        if value not in allowed:
-            raise UsageError(f"{option}: {value!a} is none of {', '.join(allowed)}")
+def amount(spelling: str, help: str, *, name: str | None = None, default: Any = None) -> Parameter:
+    """An option whose value is anything the market can count."""
+    return option(
+        spelling, help, name=name, kind="integer", least=0, most=AMOUNT_MAX, default=default
+    )
 
 
-def merge_capability(document: dict[str, Any], given: dict[str, Any]) -> None:
-    """Let capability options win over the capability of a file, field by field."""
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if chosen:
+# What a job asks for and an offer has; it reaches the function as `capability`.
+CAPABILITY = group(
+    "capability",
+    amount("--cpu-cores", "CPU cores."),
+    option("--gpu", "GPU model, exact."),
+    amount("--gpu-count", "Number of GPUs."),
+    amount("--gpu-memory-mb", "Memory of all GPUs in MB."),
+    option("--accelerator", "Accelerator model, exact."),
+    amount("--accelerator-memory-mb", "Memory of the accelerator in MB."),
+)
+
+
+def with_options(
+    document: dict[str, Any], given: dict[str, Any], capability: dict[str, Any]
+) -> dict[str, Any]:
+    """A document in which options win, field by field, those of the capability too."""
+    merged = document | given
+    if capability:
         base = document.get("capability")
-        document["capability"] = (base if isinstance(base, dict) else {}) | chosen
+        merged["capability"] = (base if isinstance(base, dict) else {}) | capability
+    return merged
+
+
+def check_choices(spelling: str, given: Sequence[str], allowed: Sequence[str]) -> None:
+    """Raise UsageError for a value that is none of the allowed ones."""
+    for value in given:
+        if value not in allowed:
+            raise UsageError(f"{spelling}: {value!a} is none of {', '.join(allowed)}")

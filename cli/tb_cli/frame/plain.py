@@ -1,101 +1,138 @@
-"""The verbs that shell loops call most, and a short way in that leaves the option parser out.
+"""The plain way in: it reads a line that holds only what a verb declares, without the parser.
 
-Importing the parser takes longer than all the rest of such a command. `run` understands only the
-plainest spelling, ids and `--json`; whatever else is on the line goes the usual way, to the same
-functions.
+Importing the parser takes longer than all the rest of most commands. What is read here means what
+the parser would make of it. Whatever else a line holds, help, a value that is wrong or an option
+that is not spelled out among it, is the parser's to answer.
 """
 
 import os
-from typing import Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
-from compute_market.admission.admission import MICRO
-from compute_market.amounts import PPM
-from compute_market.errors import AlreadyDoneError, MarketError, NotFoundError, RefusedError
-from compute_market.jobs import jobs, lifecycle
-from compute_market.records import check_id
-from compute_market.store.store import Txn
-from tb_cli.frame import bulk
-from tb_cli.frame.render import emit, fields, write_json
-from tb_cli.frame.session import Session
+from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
+from tb_cli.frame.session import Session, perform
+from tb_cli.frame.verbs import Group, Parameter, Verb, default_of, parameters_of
+
+_DIGITS_MAX = 19  # of a number: more would be out of every range
 
 
-def cancel(
-    session: Session,
-    job_ids: list[str],
-    *,
-    by: Literal["client", "provider"] = "client",
-    chunk: int = 1000,
-    atomic: bool = False,
-    ignore_not_found: bool = False,
-    failed_to: str | None = None,
-    jsonl: bool = False,
-) -> int:
-    """`compute cancel`; see there."""
+class Line(NamedTuple):
+    """A line that has been read: the verb, what it takes, and what holds for every verb."""
 
-    def act(txn: Txn, job_id: str) -> bulk.Outcome:
-        try:
-            cancelled = lifecycle.cancel(txn, session.config, job_id, by)
-        except (NotFoundError, RefusedError) as error:
-            document = {"job_id": job_id, "outcome": error.token, "changed": False}
-            unknown = isinstance(error, NotFoundError)
-            text = "job not found" if unknown else error.message
-            return bulk.Outcome(job_id, text, document, error)
-        changed = cancelled.outcome == "cancelled"
-        document = {"job_id": job_id, "outcome": cancelled.outcome, "changed": changed}
-        if session.json and not jsonl:
-            document = jobs.document(txn, cancelled.job) | document
-        done: MarketError | None = None
-        if cancelled.outcome == "already_done":
-            done = AlreadyDoneError(cancelled.text, hint=f"see `tb-cli compute status {job_id}`")
-        return bulk.Outcome(job_id, cancelled.text, document, done)
-
-    return bulk.run(
-        session,
-        bulk.read_ids(job_ids, "job id"),
-        act,
-        chunk=chunk,
-        atomic=atomic,
-        jsonl=jsonl,
-        ignore_not_found=ignore_not_found,
-        failed_to=failed_to,
-    )
+    verb: Verb
+    function: Callable[..., int | None]
+    values: dict[str, Any]
+    settings: dict[str, Any]
 
 
-def status(session: Session, job_id: str) -> int:
-    """`compute status`."""
-    check_id(job_id, "job id")
-    document = session.view(lambda txn: jobs.document(txn, jobs.get(txn, job_id)))
-    emit(session, document, fields(document))
-    return 0
-
-
-def params(session: Session) -> int:
-    """`compute-market params`: units per second, a ratio, units, units per second."""
-    config = session.config
-    write_json(
-        {
-            "min_capacity": config.min_capacity,
-            "fair_share_cap": config.fair_share_cap_ppm / PPM,
-            "burst_quota": config.burst_quota_micro / MICRO,
-            "burst_refill_rate": config.burst_refill_rate_micro / MICRO,
-        }
-    )
-    return 0
-
-
-def run(arguments: list[str]) -> int | None:
-    """Run a plainly spelled hot verb to its exit code, or return None: not for here."""
-    if "_TB_CLI_COMPLETE" in os.environ:
+def run(tree: Group, arguments: list[str], batch: Session | None = None) -> int | None:
+    """Run a plainly spelled line to its exit code, or return None: not for here."""
+    if os.environ.get("_TB_CLI_COMPLETE"):
         return None
-    verb, words = arguments[:2], arguments[2:]
-    names = [word for word in words if word != "--json"]
-    if any(name.startswith("-") and name != "-" for name in names):
+    line = read(tree, arguments)
+    return None if line is None else perform(*line, batch, arguments)
+
+
+def read(tree: Group, arguments: list[str]) -> Line | None:
+    """What a line asks for, or None if it is not plain."""
+    words = iter(arguments)
+    node: Verb | Group | None = tree
+    settings: dict[str, Any] = {}
+    while isinstance(node, Group):
+        word = next(words, "")
+        if node is tree and word[:1] == "-":
+            if not _take(_spelled(GLOBAL), word, words, settings):
+                return None
+        else:
+            node = node.commands.get(word)
+    if node is None:
         return None
-    with Session.begin({"json": len(names) < len(words)}) as session:
-        if verb == ["compute", "cancel"] and names:
-            return cancel(session, names)
-        if verb == ["compute", "status"] and len(names) == 1:
-            return status(session, names[0])
-        if verb == ["compute-market", "params"] and not names:
-            return params(session)
-    return None
+    function = node.function()
+    own = parameters_of(function)
+    shared = (JSON, DRY_RUN, *GLOBAL) if node.writes else (JSON, *GLOBAL)
+    given = _given((*own, *shared), list(words))
+    if given is None:
+        return None
+    for parameter in shared:
+        if parameter.name in given:
+            settings[parameter.name] = given[parameter.name]
+    values = {each.name: given.get(each.name, default_of(each)) for each in own}
+    return Line(node, function, values, settings)
+
+
+def _given(parameters: Iterable[Parameter], words: list[str]) -> dict[str, Any] | None:
+    """The values of what was given, or None if the words are not plain or something is missing."""
+    found: dict[str, Any] = {}
+    # One search through all words at once, as there may be ten thousand of them.
+    if "\0-" in "\0".join(["", *words]):
+        spelled = _spelled(parameters)
+        rest = iter(words)
+        words = []
+        for word in rest:
+            if word[:1] != "-" or word == "-":
+                words.append(word)
+            elif not _take(spelled, word, rest, found):
+                return None
+    for parameter in parameters:
+        if parameter.spellings or not words:
+            pass
+        elif parameter.many:
+            found[parameter.name], words = words, []
+        else:
+            value = _value(parameter, words.pop(0))
+            if value is None:
+                return None
+            found[parameter.name] = value
+        if parameter.required and parameter.name not in found:
+            return None
+    return None if words else found
+
+
+def _take(
+    spelled: dict[str, Parameter], word: str, rest: Iterator[str], found: dict[str, Any]
+) -> bool:
+    """Put the value of an option into `found`, and return whether it is plain."""
+    parameter = spelled.get(word)
+    if parameter is None:
+        return False
+    if parameter.kind == "flag":
+        found[parameter.name] = word != parameter.opposite
+        return True
+    text = next(rest, "-")
+    value = None if text[:1] == "-" else _value(parameter, text)
+    if parameter.many:
+        found.setdefault(parameter.name, []).append(value)
+    else:
+        found[parameter.name] = value
+    return value is not None
+
+
+def _spelled(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
+    spelled = {text: each for each in parameters for text in each.spellings}
+    return spelled | {each.opposite: each for each in parameters if each.opposite is not None}
+
+
+def _value(parameter: Parameter, text: str) -> Any:
+    """What a text stands for, or None if it is for the parser to judge."""
+    if parameter.kind == "text":
+        return text
+    if parameter.kind == "choice":
+        return text if text in parameter.choices else None
+    whole, dot, fraction = text.partition(".")
+    if not _is_digits(whole) or (dot and not _is_digits(fraction)):
+        return None
+    if parameter.kind == "number":
+        value: float = float(text)
+    elif dot:
+        return None
+    else:
+        value = int(text)
+    if (parameter.least is not None and value < parameter.least) or (
+        parameter.most is not None and value > parameter.most
+    ):
+        return None
+    return value
+
+
+def _is_digits(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX

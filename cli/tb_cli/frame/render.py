@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import json
 
 from compute_market.errors import MarketError
+from compute_market.text import one_line
 from tb_cli.frame.session import Session
 
 
@@ -36,6 +37,15 @@ def write_jsonl(document: Any) -> None:
     sys.stdout.write(json.encode(document).decode() + "\n")
 
 
+def write_element(document: Any, *, first: bool) -> None:
+    """One document of a list that is printed as it comes."""
+    sys.stdout.write(("[\n" if first else ",\n") + json.encode(document).decode())
+
+
+def end_elements(*, empty: bool) -> None:
+    sys.stdout.write("[]\n" if empty else "\n]\n")
+
+
 def fields(document: dict[str, Any]) -> list[str]:
     """A record as text: one `name: value` line per field."""
     return [f"{name}: {shown(value)}" for name, value in document.items()]
@@ -58,13 +68,20 @@ class Listing:
     Without a terminal every row is written as it comes, so memory does not grow with the list.
     """
 
-    def __init__(self, session: Session, columns: Sequence[str], *, jsonl: bool = False) -> None:
+    def __init__(
+        self,
+        session: Session,
+        columns: Sequence[str],
+        *,
+        jsonl: bool = False,
+        at_once: bool = False,
+    ) -> None:
         self._columns = columns
         self._json = session.json and not jsonl
         self._jsonl = jsonl
         self._first = True
         self._rows: list[list[str]] | None = None
-        if not self._json and not jsonl and sys.stdout.isatty():
+        if not self._json and not jsonl and not at_once and sys.stdout.isatty():
             self._rows = []
         self._color = session.color
 
@@ -72,10 +89,9 @@ class Listing:
         if self._jsonl:
             write_jsonl(document)
         elif self._json:
-            sys.stdout.write("[\n" if self._first else ",\n")
-            sys.stdout.write(json.encode(document).decode())
+            write_element(document, first=self._first)
         else:
-            row = [shown(document[column]) for column in self._columns]
+            row = [shown(document.get(column)) for column in self._columns]
             if self._rows is None:
                 write_line("\t".join(row))
             else:
@@ -84,7 +100,7 @@ class Listing:
 
     def end(self) -> None:
         if self._json:
-            sys.stdout.write("[]\n" if self._first else "\n]\n")
+            end_elements(empty=self._first)
         elif self._rows:
             self._table(self._rows)
 
@@ -112,13 +128,7 @@ def report(error: MarketError, as_json: bool) -> int:
     if as_json:
         sys.stderr.write(json.encode(error.document()).decode() + "\n")
     else:
-        note(f"error[{error.token}]: {_one_line(error.message)}")
+        note(f"error[{error.token}]: {one_line(error.message)}")
         if error.hint:
-            note(f"hint: {_one_line(error.hint)}")
+            note(f"hint: {one_line(error.hint)}")
     return error.exit_code
-
-
-def _one_line(text: str) -> str:
-    """A message on one line of a terminal that it cannot command."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)

@@ -2,7 +2,8 @@
 
 As a program it does the work once, in a process of its own for such a tool to watch:
 
-    python -m tests.kernels.cover '{"backend": "host", "directory": "…", "tile": 8, "align": 16}'
+    python -m tests.support.gpu.cover \\
+        '{"backend": "host", "directory": "…", "tile": 8, "align": 16}'
 """
 
 import json

@@ -1,11 +1,8 @@
-"""CuPy over GPUs that are not there: all that `compute_market.hashing.cuda` uses of it.
+"""CuPy over `fake_gpus`: all that `compute_market.hashing.cuda` uses of it.
 
-A device's memory is memory of this process that is nobody else's, poisoned when it is allocated.
-The kernels are the real ones, compiled by g++. Copies and kernels wait in their stream until
-somebody waits for them, so results that are read too early and buffers that are filled too soon
-give wrong digests. What a real device would not survive or would do slowly is an AssertionError:
-memory or a stream of another device than the current one, copies from memory that is not pinned,
-arguments of the wrong type.
+What a real device would not survive or would do slowly is an AssertionError: memory or a stream of
+another device than the current one, copies from memory that is not pinned, arguments of the wrong
+type.
 
 A test module asks for the fixtures with `pytest_plugins = ("tests.support.gpu.fake_cupy",)`.
 """
@@ -13,10 +10,7 @@ A test module asks for the fixtures with `pytest_plugins = ("tests.support.gpu.f
 import ctypes
 import gc
 import sys
-import threading
-from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
-from math import prod
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple
@@ -27,28 +21,11 @@ from numpy.typing import NDArray
 
 from compute_market.hashing.kernels.source import source
 from tests.support.cli import without
-from tests.support.gpu import host
+from tests.support.gpu import fake_arrays
+from tests.support.gpu.fake_gpus import Array, CUDARuntimeError, Gpus, Launch, Stream
 from tests.support.market import shared_directory
 
 TILES = (8, 16)
-POISON = 0xA5
-_GUARD_BYTES = 65_536
-
-_ERRORS = {
-    2: "cudaErrorMemoryAllocation: out of memory",
-    3: "cudaErrorInitializationError: initialization error",
-    35: "cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version",
-    100: "cudaErrorNoDevice: no CUDA-capable device is detected",
-    214: "cudaErrorECCUncorrectable: uncorrectable ECC error encountered",
-    719: "cudaErrorLaunchFailure: unspecified launch failure",
-}
-OUT_OF_MEMORY, NO_DRIVER, NO_DEVICE, LOST, LAUNCH_FAILED = 2, 35, 100, 214, 719
-
-
-class CUDARuntimeError(RuntimeError):
-    def __init__(self, status: int) -> None:
-        self.status = status
-        super().__init__(_ERRORS[status])
 
 
 class CompileException(Exception):
@@ -63,352 +40,25 @@ class DynamicLibNotFoundError(RuntimeError):
     """Of `cuda.pathfinder`, which CuPy asks for NVRTC."""
 
 
-class Launch(NamedTuple):
-    kernel: str
-    device: int
-    groups: int
-    options: tuple[str, ...]
-
-
-class Region(NamedTuple):
-    """An allocation; `device` is None for pinned memory, `guard` is what nobody may write."""
-
-    memory: NDArray[np.uint8]
-    device: int | None
-    guard: NDArray[np.uint8]
-
-    @property
-    def begin(self) -> int:
-        return self.memory.ctypes.data
-
-
-class Gpus:
-    """The devices of one machine, what was done with them, and what they are to fail at."""
-
-    def __init__(self, directory: Path, count: int = 1, capability: str = "61") -> None:
-        self.names = [f"Fake GPU {number}" for number in range(count)]
-        self.capability = capability
-        self.processors = 4
-        self.pinned_bytes, self.pinned_bytes_max = 0, 0
-        self.device_bytes, self.device_bytes_max = [0] * count, [0] * count
-        self.is_damaged = False  # something was written behind the end of an allocation
-        self.is_lost = False  # it does not even say when it is done
-        self.complaints = 0  # of what cannot be freed, which CuPy prints
-        self.launches: list[Launch] = []
-        self.uploads: list[tuple[int, int]] = []  # host address, bytes
-        self.calls: Counter[str] = Counter()
-        self.streams: dict[int, Stream] = {}
-        self.legacy_streams = [Stream(self, device) for device in range(count)]
-        self.regions: dict[int, Region] = {}
-        self.lock = threading.RLock()
-        self.directory = directory
-        self._libraries: dict[tuple[str, ...], dict[str, Any]] = {}
-        self._failures: dict[str, tuple[int, Callable[[], BaseException]]] = {}
-        self._local = threading.local()
-
-    def fail(self, point: str, error: Callable[[], BaseException] | int, after: int = 0) -> None:
-        """Fail whenever `point` (`*`: anything) is reached, after that many times from now on."""
-        make = (lambda: CUDARuntimeError(error)) if isinstance(error, int) else error
-        self._failures[point] = (self._count(point) + after, make)
-
-    def reach(self, point: str) -> None:
-        with self.lock:
-            error = self.error_at(point)
-            if error is not None:
-                raise error
-            self.calls[point] += 1
-
-    def error_at(self, point: str) -> BaseException | None:
-        """What reaching `point` now would raise."""
-        for failing in {point, "*"} & self._failures.keys():
-            begin, make = self._failures[failing]
-            if self._count(failing) >= begin:
-                return make()
-        return None
-
-    def _count(self, point: str) -> int:
-        return self.calls.total() if point == "*" else self.calls[point]
-
-    @property
-    def kernels(self) -> Counter[str]:
-        """How often each kernel was launched."""
-        return Counter(launch.kernel for launch in self.launches)
-
-    # What is current in this thread.
-
-    @property
-    def devices(self) -> list[int]:
-        if not hasattr(self._local, "devices"):
-            self._local.devices = [0]
-        found: list[int] = self._local.devices
-        return found
-
-    @property
-    def device(self) -> int:
-        return self.devices[-1]
-
-    @property
-    def current_streams(self) -> dict[int, list["Stream"]]:
-        if not hasattr(self._local, "streams"):
-            self._local.streams = defaultdict(list)
-        found: dict[int, list[Stream]] = self._local.streams
-        return found
-
-    @property
-    def stream(self) -> "Stream":
-        entered = self.current_streams[self.device]
-        return entered[-1] if entered else self.legacy_streams[self.device]
-
-    def stream_of(self, handle: int) -> "Stream":
-        return self.legacy_streams[self.device] if handle < 3 else self.streams[handle]
-
-    # Memory.
-
-    def allocate(self, size: int, device: int | None, *, is_array: bool = False) -> Region:
-        """Memory of a device, or pinned. Arrays are their makers' and count for nothing."""
-        with self.lock:
-            whole = np.full(256 + size + _GUARD_BYTES, POISON, np.uint8)
-            begin = -whole.ctypes.data % 256
-            guard = whole[begin + size :]
-            region = Region(whole[begin : begin + size], device, guard)
-            self.regions[region.begin] = region
-            if is_array:
-                return region
-            if device is None:
-                self.pinned_bytes += size
-                self.pinned_bytes_max = max(self.pinned_bytes_max, self.pinned_bytes)
-            else:
-                self.device_bytes[device] += size
-                most = max(self.device_bytes_max[device], self.device_bytes[device])
-                self.device_bytes_max[device] = most
-            return region
-
-    def free(self, region: Region) -> None:
-        with self.lock:
-            if self.error_at("free") is not None:
-                self.complaints += 1
-                return
-            del self.regions[region.begin]
-            self.is_damaged |= bool((region.guard != POISON).any())
-            if region.device is None:
-                self.pinned_bytes -= len(region.memory)
-            else:
-                self.device_bytes[region.device] -= len(region.memory)
-
-    def region(self, address: int, size: int = 1) -> Region | None:
-        """The allocation that holds all of these bytes."""
-        with self.lock:
-            for begin, region in self.regions.items():
-                if begin <= address and address + size <= begin + len(region.memory):
-                    return region
-        return None
-
-    def bytes_at(self, address: int, size: int, device: int | None) -> NDArray[np.uint8]:
-        region = self.region(address, size)
-        assert region is not None, f"{size} bytes at {address:#x} are not in one allocation"
-        assert region.device == device, f"memory of {region.device} where {device} is current"
-        begin = address - region.begin
-        return region.memory[begin : begin + size]
-
-    # Kernels.
-
-    def library(self, options: tuple[str, ...]) -> dict[str, Any]:
-        with self.lock:
-            if options not in self._libraries:
-                values = dict(option.removeprefix("-D").split("=") for option in options)
-                library = host.build(
-                    self.directory,
-                    tile=int(values["TILE"]),
-                    align=int(values.get("ALIGN", "16")),
-                    multiply_add=values.get("MULTIPLY_ADD") == "1",
-                    flags=("-O1", "-DFIBERS"),
-                )
-                self._libraries[options] = host.load(library)
-            return self._libraries[options]
-
-    # Arrays.
-
-    def array(
-        self, data: bytes | NDArray[Any], device: int = 0, stream: "Stream | None" = None
-    ) -> "Array":
-        """An array with this content; with a stream, once that has been waited for."""
-        content = np.frombuffer(data, np.uint8) if isinstance(data, bytes) else data
-        flat = np.ascontiguousarray(content).view(np.uint8).reshape(-1)
-        region = self.allocate(max(1, len(flat)), device, is_array=True)
-
-        def write() -> None:
-            region.memory[: len(flat)] = flat
-
-        if stream is None:
-            write()
-        else:
-            stream.enqueue(write)
-        strides = tuple(content.strides)
-        handle = None if stream is None else stream.ptr
-        return Array(region, content.shape, content.dtype.str, strides, 0, handle)
-
-
-class Array:
-    """An array on a device, with the attributes of CuPy's."""
-
-    def __init__(
-        self,
-        region: Region,
-        shape: tuple[int, ...],
-        typestr: str,
-        strides: tuple[int, ...],
-        begin: int,
-        stream: int | None,
-    ) -> None:
-        self._gpus = _installed()
-        self._region = region
-        self._begin = begin
-        self.shape, self.strides, self.dtype = shape, strides, np.dtype(typestr)
-        self._stream = stream
-
-    def __getitem__(self, key: slice) -> "Array":
-        """A view of a one-dimensional array."""
-        (count,), (stride,) = self.shape, self.strides
-        taken = range(count)[key]
-        shape, strides = (len(taken),), (stride * taken.step,)
-        begin = self._begin + taken.start * stride
-        return Array(self._region, shape, self.dtype.str, strides, begin, self._stream)
-
-    @property
-    def nbytes(self) -> int:
-        return prod(self.shape) * self.dtype.itemsize
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        address = self._region.begin + self._begin if self.nbytes else 0
-        return {
-            "shape": self.shape,
-            "typestr": self.dtype.str,
-            "data": (address, False),
-            "version": 3,
-            "strides": self.strides,
-            "stream": self._stream,
-        }
-
-    def get(self) -> NDArray[Any]:
-        self._gpus.reach("get")
-        if self._stream is not None:
-            self._gpus.stream_of(self._stream).run()
-        memory = self._region.memory[self._begin :]
-        strided = np.lib.stride_tricks.as_strided(
-            memory[: memory.size // self.dtype.itemsize * self.dtype.itemsize].view(self.dtype),
-            self.shape,
-            self.strides,
-        )
-        return np.array(strided, order="C")
-
-
-class NumbaArray:
-    """An array on a device, with the attributes of Numba's."""
-
-    def __init__(self, array: Array) -> None:
-        self._array = array
-        self.nbytes = array.nbytes
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        return self._array.__cuda_array_interface__
-
-    def copy_to_host(self) -> NDArray[Any]:
-        try:
-            return self._array.get()
-        except CUDARuntimeError as error:
-            raise CudaAPIError(str(error)) from error
-
-
-class CudaAPIError(Exception):
-    """Numba's."""
-
-
-class TorchArray:
-    """An array on a device, with the attributes of PyTorch's.
-
-    With gradients, and of a type that NumPy has not, it does not say where it lies.
-    """
-
-    is_cuda = True
-
-    def __init__(self, array: Array, *, is_plain: bool = False) -> None:
-        self._array = array
-        self._is_plain = is_plain
-        self.nbytes = array.nbytes
-
-    def is_contiguous(self) -> bool:
-        (stride,) = self._array.strides
-        return stride == self._array.dtype.itemsize
-
-    def detach(self) -> "TorchArray":
-        return TorchArray(self._array)
-
-    def reshape(self, *shape: int) -> "TorchArray":
-        assert shape == (-1,)
-        return self
-
-    def view(self, kind: str) -> "TorchArray":
-        assert kind == "uint8"
-        return TorchArray(self._array, is_plain=True)
-
-    @property
-    def __cuda_array_interface__(self) -> dict[str, Any]:
-        if not self._is_plain:
-            raise RuntimeError("Can't get __cuda_array_interface__ on Variable that requires grad")
-        return self._array.__cuda_array_interface__ | {"version": 2}
-
-    def cpu(self) -> "TorchArray":
-        return self
-
-    def numpy(self) -> NDArray[Any]:
-        assert self._is_plain, "Got unsupported ScalarType BFloat16"
-        return self._array.get()
-
-
-class Stream:
-    """Work that waits for somebody to wait for it."""
-
-    def __init__(self, gpus: Gpus, device: int) -> None:
-        self._gpus = gpus
-        self.device = device
-        self.ptr = id(self)
-        self.enqueued, self.done = 0, 0
-        self._work: deque[Callable[[], None]] = deque()
-        self._lock = threading.RLock()
-        gpus.streams[self.ptr] = self
-
-    def __enter__(self) -> "Stream":
-        assert self.device == self._gpus.device, "a stream of another device"
-        self._gpus.current_streams[self.device].append(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._gpus.current_streams[self.device].pop() is self
-
-    def enqueue(self, work: Callable[[], None]) -> None:
-        with self._lock:
-            self._work.append(work)
-            self.enqueued += 1
-
-    def run(self, until: int | None = None) -> None:
-        with self._lock:
-            while self.done < (self.enqueued if until is None else until):
-                self._work.popleft()()
-                self.done += 1
-
-
 def install(gpus: Gpus, modules: dict[str, Any]) -> None:
     """Make `import cupy` give these devices, and libcuda.so.1 see them."""
-    cupy, cuda = ModuleType("cupy"), ModuleType("cupy.cuda")
-    compiler, runtime = ModuleType("cupy.cuda.compiler"), ModuleType("cupy.cuda.runtime")
-    parts: Any = (cupy, cuda, compiler, runtime)
-    cupy_, cuda_, compiler_, runtime_ = parts
-    cupy_.cuda, cuda_.compiler, cuda_.runtime = cuda, compiler, runtime
-    cupy_.fake_gpus = gpus
-    compiler_.CompileException = CompileException
-    runtime_.CUDARuntimeError = CUDARuntimeError
+    parts: Any = (ModuleType("cupy"), ModuleType("cupy.cuda"), ModuleType("cupy.cuda.compiler"))
+    cupy, cuda, compiler = parts
+    cupy.fake_gpus, cupy.cuda = gpus, cuda
+    cupy.RawModule, cupy.asarray = _raw_module(gpus), _asarray(gpus)
+    cuda.compiler, cuda.runtime = compiler, _runtime(gpus)
+    cuda.Device, cuda.Stream, cuda.Event = _device(gpus), _new_stream(gpus), _event(gpus)
+    cuda.Memory, cuda.PinnedMemory = _memory(gpus), _pinned_memory(gpus)
+    cuda.PinnedMemoryPointer = _pinned_memory_pointer
+    compiler.CompileException = CompileException
+    modules |= {module.__name__: module for module in (cupy, cuda, compiler)}
+    modules |= fake_arrays.modules()
+
+
+def _runtime(gpus: Gpus) -> ModuleType:
+    """`cupy.cuda.runtime`: counting devices, copying and waiting."""
+    runtime = ModuleType("cupy.cuda.runtime")
+    runtime.__dict__.update(CUDARuntimeError=CUDARuntimeError)
 
     def runtime_function(function: Callable[..., Any]) -> Callable[..., Any]:
         setattr(runtime, function.__name__, function)
@@ -464,6 +114,10 @@ def install(gpus: Gpus, modules: dict[str, Any]) -> None:
         gpus.reach("streamSynchronize")
         gpus.stream_of(stream).run()
 
+    return runtime
+
+
+def _device(gpus: Gpus) -> type:
     class Device:
         def __init__(self, device: int) -> None:
             assert 0 <= device < len(gpus.names)
@@ -489,12 +143,20 @@ def install(gpus: Gpus, modules: dict[str, Any]) -> None:
         def attributes(self) -> dict[str, int]:
             return {"MultiProcessorCount": gpus.processors}
 
+    return Device
+
+
+def _new_stream(gpus: Gpus) -> Callable[..., Stream]:
     def new_stream(null: bool = False, non_blocking: bool = False) -> Stream:
         gpus.reach("Stream")
         assert not null
         assert non_blocking, "it would wait for the default stream"
         return Stream(gpus, gpus.device)
 
+    return new_stream
+
+
+def _event(gpus: Gpus) -> type:
     class Event:
         def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
             gpus.reach("Event")
@@ -514,6 +176,10 @@ def install(gpus: Gpus, modules: dict[str, Any]) -> None:
                 stream, until = self._recorded
                 stream.run(until)
 
+    return Event
+
+
+def _memory(gpus: Gpus) -> type:
     class Memory:
         def __init__(self, size: int) -> None:
             gpus.reach("Memory")
@@ -524,6 +190,10 @@ def install(gpus: Gpus, modules: dict[str, Any]) -> None:
             if hasattr(self, "_region"):
                 gpus.free(self._region)
 
+    return Memory
+
+
+def _pinned_memory(gpus: Gpus) -> type:
     class PinnedMemory:
         def __init__(self, size: int, flags: int = 0) -> None:
             gpus.reach("PinnedMemory")
@@ -533,18 +203,19 @@ def install(gpus: Gpus, modules: dict[str, Any]) -> None:
             if hasattr(self, "region"):
                 gpus.free(self.region)
 
-    def pinned_memory_pointer(memory: PinnedMemory, offset: int) -> Any:
-        region = memory.region
-        # NumPy takes its buffer, and keeps it while there are arrays over it.
-        kind = type("PinnedMemoryPointer", (ctypes.c_uint8 * (len(region.memory) - offset),), {})
-        pointer: Any = kind.from_address(region.begin + offset)
-        pointer.memory = memory
-        return pointer
+    return PinnedMemory
 
-    cuda_.Device, cuda_.Stream, cuda_.Event = Device, new_stream, Event
-    cuda_.Memory, cuda_.PinnedMemory = Memory, PinnedMemory
-    cuda_.PinnedMemoryPointer = pinned_memory_pointer
 
+def _pinned_memory_pointer(memory: Any, offset: int) -> Any:
+    region = memory.region
+    # NumPy takes its buffer, and keeps it while there are arrays over it.
+    kind = type("PinnedMemoryPointer", (ctypes.c_uint8 * (len(region.memory) - offset),), {})
+    pointer: Any = kind.from_address(region.begin + offset)
+    pointer.memory = memory
+    return pointer
+
+
+def _raw_module(gpus: Gpus) -> type:
     class RawModule:
         def __init__(self, *, code: str, options: tuple[str, ...]) -> None:
             assert code in (source("blake3"), source("fma"))
@@ -573,16 +244,15 @@ def install(gpus: Gpus, modules: dict[str, Any]) -> None:
 
             return launch
 
+    return RawModule
+
+
+def _asarray(gpus: Gpus) -> Callable[[NDArray[Any]], Array]:
     def asarray(data: NDArray[Any]) -> Array:
         gpus.reach("asarray")
         return gpus.array(data, gpus.device)
 
-    cupy_.RawModule, cupy_.asarray = RawModule, asarray
-    modules |= {module.__name__: module for module in (cupy, cuda, compiler)}
-    torch, numba = ModuleType("torch"), ModuleType("numba.cuda.cudadrv.driver")
-    torch.__dict__.update(Tensor=TorchArray, uint8="uint8")
-    numba.__dict__.update(CudaAPIError=CudaAPIError)
-    modules |= {module.__name__: module for module in (torch, numba)}
+    return asarray
 
 
 _SIGNATURES = {
@@ -605,11 +275,6 @@ def _check_arguments(gpus: Gpus, name: str, arguments: tuple[Any, ...]) -> None:
             region = gpus.region(data) or gpus.region(data + 15)
             assert region is not None
             assert region.device == gpus.device
-
-
-def _installed() -> Gpus:
-    gpus: Gpus = sys.modules["cupy"].fake_gpus  # type: ignore[attr-defined]
-    return gpus
 
 
 class Driver:
@@ -648,7 +313,7 @@ def serve(directory: str) -> Gpus:
     ctypes.CDLL = loader(Driver())  # type: ignore
     from compute_market.hashing import cuda
 
-    cuda.TILES = TILES
+    cuda.TILES = TILES  # type: ignore[attr-defined]
     return gpus
 
 

@@ -8,12 +8,13 @@ import ctypes
 import subprocess
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from compute_market.hashing.cpu import DIGEST_BYTES
 from compute_market.hashing.device import (
     FMA_FACTOR,
     FMA_GROUP,
@@ -23,7 +24,8 @@ from compute_market.hashing.device import (
     Lane,
     Resident,
 )
-from compute_market.hashing.plan import DIGEST_BYTES, Bytes, Plan, aligned
+from compute_market.hashing.launch import KERNEL_NAMES, Compiled, Kernels
+from compute_market.hashing.plan import Bytes, Plan, aligned
 
 HOST = Path(__file__).with_name("host.cpp")
 KERNELS = Path(__file__).parents[3] / "compute_market" / "hashing" / "kernels"
@@ -171,7 +173,7 @@ class HostLane:
         self._device = device
         self.tiles = driver.tiles
         self.staging = poisoned(staging_bytes)
-        self.check: Callable[[int, int], None] | None = None
+        self.compiled = Compiled(self._compile)
 
     def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
         kernels = self._kernels(plan)
@@ -189,13 +191,13 @@ class HostLane:
         values = poisoned(plan.tiles * DIGEST_BYTES)
         if plan.tiles:
             values_at = values.ctypes.data
-            kernels["b3_tiles"](plan.tiles, *inputs, _TABLE_AT, plan.tiles, values_at, 1)
+            kernels.tiles(plan.tiles, *inputs, _TABLE_AT, plan.tiles, values_at, 1)
         result = _folded(kernels, plan, table, values)
         if plan.small:
             groups = -(-plan.small // plan.tile)
             at = _TABLE_AT + plan.small_at
             skipped = plan.values - plan.small
-            kernels["b3_small"](groups, *inputs, at, plan.small, result.ctypes.data, skipped, 1)
+            kernels.small(groups, *inputs, at, plan.small, result.ctypes.data, skipped, 1)
         return result
 
     def fold(self, plan: Plan, values: Bytes) -> Bytes:
@@ -213,12 +215,14 @@ class HostLane:
     def close(self) -> None:
         del self.staging
 
-    def _kernels(self, plan: Plan) -> dict[str, Any]:
+    def _kernels(self, plan: Plan) -> Kernels:
         if self._driver.failure is not None:
             raise self._driver.failure
-        if self.check is not None:
-            self.check(plan.tile, plan.align)
-        return self._driver.kernels(plan.tile, plan.align)
+        return self.compiled.kernels(plan.tile, plan.align)
+
+    def _compile(self, tile: int, align: int) -> Kernels:
+        kernels = self._driver.kernels(tile, align)
+        return Kernels(*[kernels[name] for name in KERNEL_NAMES])
 
 
 def poisoned(size: int) -> Bytes:
@@ -240,13 +244,13 @@ def _table(plan: Plan) -> Bytes:
     return table
 
 
-def _folded(kernels: dict[str, Any], plan: Plan, table: Bytes, values: Bytes) -> Bytes:
+def _folded(kernels: Kernels, plan: Plan, table: Bytes, values: Bytes) -> Bytes:
     """Run the folds one after another; return memory for all values of the plan, which begins with
     those of the last fold."""
     for number, fold in enumerate(plan.folds):
         is_last = number == len(plan.folds) - 1
         out = poisoned((plan.values if is_last else fold.parts) * DIGEST_BYTES)
         inputs = (values.ctypes.data, table.ctypes.data, _TABLE_AT + fold.at)
-        kernels["b3_fold"](fold.parts, *inputs, fold.parts, out.ctypes.data, 1)
+        kernels.fold(fold.parts, *inputs, fold.parts, out.ctypes.data, 1)
         values = out
     return values if plan.folds else poisoned(plan.values * DIGEST_BYTES)

@@ -1,7 +1,7 @@
 """Slices that are worked elsewhere: by path where a worker sees the same file, else by their bytes.
 
-Where that is does not matter here: errands go to any `concurrent.futures.Executor`. A task may run
-more than once there; its outcome is taken once.
+Where that is does not matter here: tasks go to any `concurrent.futures.Executor`. One may run more
+than once there; its outcome is taken once.
 """
 
 import os
@@ -9,79 +9,85 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from compute_market.errors import MarketError
-from compute_market.hashing.cpu import FileIdentity, changed, identity_of, open_slice, unreadable
+from compute_market.hashing.files import (
+    FileIdentity,
+    changed,
+    identity_of,
+    open_slice,
+    unreadable,
+)
+from compute_market.workloads.places import SENT_MAX_BYTES
 from compute_market.workloads.tasks import Outcome, Result, SharedSlice, run_sent, run_shared
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-# Sending a longer slice would take longer than hashing it here.
-SENT_MAX_BYTES = 67_108_864
-# Bytes sent whose results were not taken yet: what bounds memory here and on the way.
-_UNDER_WAY_MAX_BYTES = 134_217_728
 
-
-class Errands:
-    """The errands of one run, oldest first.
+class RemoteTasks:
+    """The remote tasks of one run of the workload `name`, oldest first.
 
     Paths are tried as long as workers see the files behind them. Once a worker was found not to,
-    which makes the run `blind`, what is left is sent as bytes straight away.
+    which makes the run `blind`, what is left is sent as bytes straight away: no more at a time than
+    `under_way_bytes_max` whose results were not taken yet, and those that are asked for.
     """
 
-    def __init__(self, executor: "Executor", name: str) -> None:
+    def __init__(self, executor: "Executor", name: str, *, under_way_bytes_max: int) -> None:
         self.executor = executor
         self.name = name
         self.blind = False
-        self._waiting: deque[Errand] = deque()  # Their bytes may have to be sent.
+        self._under_way_bytes_max = under_way_bytes_max
+        self._waiting: deque[RemoteTask] = deque()  # Their bytes may have to be sent.
         self._bytes_under_way = 0
 
-    def begin(self, paths: list[str], identities: list[FileIdentity]) -> "Errand":
+    def begin(self, paths: list[str], identities: list[FileIdentity]) -> "RemoteTask":
         """Have slices in a row worked; `identities` are those of the files as found here."""
-        errand = Errand(self, paths, identities)
+        task = RemoteTask(self, paths, identities)
         if not self.blind:
-            errand.send_paths()
-        self._waiting.append(errand)
+            task.send_paths()
+        self._waiting.append(task)
         self.forward()
-        return errand
+        return task
 
     def forward(self) -> None:
         """Send the bytes that must be sent, in the order in which results will be asked for."""
         if not self.blind:
             return
-        unanswered: deque[Errand] = deque()
-        while self._waiting and self._bytes_under_way < _UNDER_WAY_MAX_BYTES:
-            errand = self._waiting.popleft()
-            if not errand.has_answer():
-                unanswered.append(errand)
-            elif errand.is_unseen():
-                self._bytes_under_way += errand.send_bytes()
+        unanswered: deque[RemoteTask] = deque()
+        while self._waiting and self._bytes_under_way < self._under_way_bytes_max:
+            task = self._waiting.popleft()
+            if not task.has_answer():
+                unanswered.append(task)
+            elif task.is_unseen():
+                self._bytes_under_way += task.send_bytes()
         unanswered.extend(self._waiting)
         self._waiting = unanswered
 
-    def send_next(self, errand: "Errand") -> None:
-        """Send the bytes of the errand whose result is asked for, however much is under way."""
-        if errand in self._waiting:
-            self._waiting.remove(errand)
-            if errand.is_unseen():
-                self._bytes_under_way += errand.send_bytes()
+    def send_next(self, task: "RemoteTask") -> None:
+        """Send the bytes of the task whose result is asked for, however much is under way."""
+        if task in self._waiting:
+            self._waiting.remove(task)
+            if task.is_unseen():
+                self._bytes_under_way += task.send_bytes()
         self.forward()
 
-    def end(self, errand: "Errand") -> None:
-        self._bytes_under_way -= errand.bytes_sent
+    def end(self, task: "RemoteTask") -> None:
+        self._bytes_under_way -= task.bytes_sent
 
 
-class Errand:
+class RemoteTask:
     """Slices in a row that are worked elsewhere; to be used like a future."""
 
-    def __init__(self, errands: Errands, paths: list[str], identities: list[FileIdentity]) -> None:
+    def __init__(
+        self, tasks: RemoteTasks, paths: list[str], identities: list[FileIdentity]
+    ) -> None:
         self.bytes_sent = 0
-        self._errands = errands
+        self._tasks = tasks
         self._paths = paths
         self._identities = identities
         self._outcomes: list[Outcome | None] = [None] * len(paths)
         self._by_path: Future[list[Outcome | None]] | None = None
         self._by_bytes: Future[list[Result]] | None = None
-        # Where in the errand the slices sent as bytes stand, and which state of which file each is.
+        # Of the slices sent as bytes: their number in the task, and their identity when read.
         self._sent: dict[int, FileIdentity] = {}
 
     def done(self) -> bool:
@@ -102,12 +108,12 @@ class Errand:
         """
         if self._by_path is not None:
             self._by_path.result()
-        self._errands.send_next(self)
+        self._tasks.send_next(self)
         if self._by_bytes is not None:
             results = self._by_bytes.result()
             for (index, identity), result in zip(self._sent.items(), results, strict=True):
                 self._outcomes[index] = result, identity
-        self._errands.end(self)
+        self._tasks.end(self)
         return self._outcomes
 
     def send_paths(self) -> None:
@@ -116,7 +122,7 @@ class Errand:
             SharedSlice(path, _absolute(path), identity)
             for path, identity in zip(self._paths, self._identities, strict=True)
         ]
-        self._by_path = self._errands.executor.submit(run_shared, self._errands.name, slices)
+        self._by_path = self._tasks.executor.submit(run_shared, self._tasks.name, slices)
 
     def has_answer(self) -> bool:
         """Whether it is known which slices no worker sees."""
@@ -144,13 +150,13 @@ class Errand:
                 continue
             # A file that was replaced meanwhile says nothing about what workers see.
             if identity == self._identities[index]:
-                self._errands.blind = True
+                self._tasks.blind = True
             if content is not None:
                 contents.append((path, content))
                 self._sent[index] = identity
         if contents:
             self.bytes_sent = sum(len(content) for _, content in contents)
-            self._by_bytes = self._errands.executor.submit(run_sent, self._errands.name, contents)
+            self._by_bytes = self._tasks.executor.submit(run_sent, self._tasks.name, contents)
         return self.bytes_sent
 
 

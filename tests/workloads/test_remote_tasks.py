@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from compute_market.errors import BusyError, IntegrityError, UsageError
-from compute_market.workloads import errands as remote
-from compute_market.workloads import runner
-from compute_market.workloads.errands import SENT_MAX_BYTES
+from compute_market.workloads.places import SENT_MAX_BYTES, Limits
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.tasks import Result, run_sent, run_shared
 from tests.support.market import expected
@@ -72,8 +70,8 @@ def slices_of(directory: Path, *lengths: int) -> list[str]:
     return paths
 
 
-def run(pool: Any, paths: Any, name: str = "transcode") -> list[Result]:
-    with Runner(executor=pool) as running:
+def run(pool: Any, paths: Any, name: str = "transcode", **arguments: Any) -> list[Result]:
+    with Runner(executor=pool, **arguments) as running:
         return list(running.run(name, paths, now_ms=LATER_MS))
 
 
@@ -110,13 +108,10 @@ def test_a_few_files_that_workers_do_not_see_are_sent_from_among_the_others(tmp_
     assert (pool.by_path, pool.by_bytes) == ([paths], [hidden])
 
 
-def test_paths_are_not_tried_any_more_once_a_worker_did_not_see_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runner, "_ERRAND_SLICES", 64)
+def test_paths_are_not_tried_any_more_once_a_worker_did_not_see_one(tmp_path: Path) -> None:
     paths = slices_of(tmp_path, *[100] * 4000)
     with Elsewhere() as pool:
-        assert run(pool, paths) == expected(paths)
+        assert run(pool, paths, limits=Limits(executor_slices=64)) == expected(paths)
     assert len(pool.by_path) < 20
     assert [path for task in pool.by_bytes for path in task] == paths
 
@@ -129,12 +124,10 @@ def test_long_slices_that_no_worker_sees_run_here_without_asking_again(tmp_path:
     assert pool.by_bytes == []
 
 
-def test_no_more_bytes_are_under_way_than_memory_is_to_be_had(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remote, "_UNDER_WAY_MAX_BYTES", 64 * MIB)
+def test_no_more_bytes_are_under_way_than_memory_is_to_be_had(tmp_path: Path) -> None:
     paths = slices_of(tmp_path, *[4 * MIB] * 100)
-    with Elsewhere() as pool, Runner(executor=pool) as running:
+    limits = Limits(under_way_bytes=64 * MIB)
+    with Elsewhere() as pool, Runner(executor=pool, limits=limits) as running:
         for result in running.run("transcode", paths, now_ms=0):
             assert result.error is None
             pool.bytes_under_way -= result.length

@@ -1,0 +1,5 @@
+"""`python -m tb_cli` is `tb-cli`."""
+
+from tb_cli.entry import main
+
+main()

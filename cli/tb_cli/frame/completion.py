@@ -1,0 +1,53 @@
+"""What a shell completes ids with: those of the market, from a short read.
+
+Completion never fails and never prints.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from compute_market.errors import MarketError
+from compute_market.jobs import jobs
+from compute_market.store.schema import JOBS, OFFERS, Table
+from compute_market.store.txn import Txn
+from tb_cli.frame.session import Session
+
+COMPLETIONS_MAX = 200
+LIVE_JOBS_MAX = 10_000  # looked at for a completion
+
+
+def completions(kind: str, incomplete: str) -> list[str]:
+    """Ids of a kind that begin with a text."""
+    prefix = incomplete.encode(errors="surrogateescape")
+    find = _FINDERS[kind]
+    try:
+        with Session.begin({}) as session:
+            if not session.home.has_market():
+                return []
+            return sorted(session.view(lambda txn: _first(find(txn, prefix))))
+    except MarketError:
+        return []
+
+
+def _first(found: Iterable[str]) -> list[str]:
+    return list(islice(found, COMPLETIONS_MAX))
+
+
+def _live_jobs(txn: Txn, prefix: bytes) -> Iterator[str]:
+    """There may be millions of ended ones."""
+    for job_id in islice(jobs.live_ids(txn), LIVE_JOBS_MAX):
+        if job_id.encode().startswith(prefix):
+            yield job_id
+
+
+def _keys(table: Table[Any], txn: Txn, prefix: bytes) -> Iterator[str]:
+    return (key.decode() for key, _ in txn.scan(table, prefix))
+
+
+_FINDERS: dict[str, Callable[[Txn, bytes], Iterable[str]]] = {
+    "job": _live_jobs,
+    "any job": partial(_keys, JOBS),
+    "offer": partial(_keys, OFFERS),
+}

@@ -1,0 +1,113 @@
+"""The home: the directory of one market, where it is, and what the files in it are called."""
+
+import os
+from typing import NamedTuple
+
+from compute_market.errors import NotFoundError, UsageError
+from compute_market.text import cause_of, legible
+
+VARIABLE = "TB_HOME"
+DEFAULT = "~/.the_block"
+_HINT = f"choose another directory with --home or {VARIABLE}"
+
+
+class Home(NamedTuple):
+    """The directory of one market; it need not exist. It prints as its path."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def market(self) -> str:
+        """The directory of the store."""
+        return os.path.join(self.path, "market")
+
+    @property
+    def data(self) -> str:
+        """The file of the store."""
+        return os.path.join(self.path, "market", "data.mdb")
+
+    @property
+    def config(self) -> str:
+        return os.path.join(self.path, "config.toml")
+
+    @property
+    def calibration(self) -> str:
+        """What `compute calibrate` writes."""
+        return os.path.join(self.path, "calibration.json")
+
+    @property
+    def cancellations(self) -> str:
+        """The text log of cancellations."""
+        return os.path.join(self.path, "cancellations.log")
+
+    def has_market(self) -> bool:
+        return os.path.exists(self.data)
+
+    def has_settings(self) -> bool:
+        """Whether anything in it bears on a command that needs no market."""
+        return os.path.exists(self.config) or os.path.exists(self.calibration)
+
+    def check(self) -> None:
+        """Find out, and make nothing, whether files can be put into it, there or not yet.
+
+        Raises UsageError. Slow work whose result is kept there asks this first.
+        """
+        self._check_directory()
+        found = self.path
+        while not os.path.lexists(found):
+            found = os.path.dirname(found)
+        problem = None
+        if not os.path.isdir(found):
+            problem = "not a directory"
+        elif os.statvfs(found).f_flag & os.ST_RDONLY:
+            problem = "read-only file system"
+        elif not os.access(found, os.W_OK | os.X_OK):
+            problem = "permission denied"
+        if problem is not None:
+            raise UsageError(f"{self.path}: {problem}", hint=_HINT)
+
+    def check_market(self) -> None:
+        """Raise NotFoundError if there is no market in it, UsageError if there cannot be one."""
+        if self.has_market():
+            return
+        self._check_directory()
+        try:
+            os.stat(self.data)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError(
+                f"no market in {self.path}",
+                hint=f"`tb-cli state init` makes one; --home or {VARIABLE} names another home",
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{self.path}: {cause_of(error)}", hint=_HINT) from error
+
+    def make(self) -> None:
+        """Create the directory unless it is there."""
+        try:
+            os.makedirs(self.path, mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{self.path}: {cause_of(error)}") from error
+
+    def _check_directory(self) -> None:
+        if os.path.exists(self.path) and not os.path.isdir(self.path):
+            raise UsageError(f"{self.path} is not a directory", hint="give another --home")
+
+
+def locate(option: str | None) -> Home:
+    """The home an operator means: the option, else the variable, else `~/.the_block`.
+
+    Raises UsageError for an empty option, a `~` that stands for nobody, or a name that is no text.
+    """
+    if option == "":
+        raise UsageError("--home is empty", hint="give a directory, or leave it out")
+    given = option or os.environ.get(VARIABLE) or DEFAULT
+    path = os.path.expanduser(given)
+    if path.startswith("~"):
+        raise UsageError(f"{given}: no such home directory of a user", hint=_HINT)
+    path = os.path.abspath(path)
+    if legible(path) != path:
+        raise UsageError(f"the home directory {path} is not UTF-8")
+    return Home(path)

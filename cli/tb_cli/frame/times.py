@@ -1,0 +1,39 @@
+"""Times as people write them."""
+
+import time
+
+from compute_market.errors import UsageError
+from compute_market.text import clipped, printable
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_HINT = "a time ago (90s, 15m, 2h, 3d), a time of today (03:00), or 2026-11-27T03:00"
+
+
+def seconds_of(text: str) -> int | None:
+    """Seconds of a duration: `90s`, `15m`, `2h`, `3d`, or bare digits; None for anything else."""
+    unit = _SECONDS.get(text[-1:], 0)
+    digits = text[:-1] if unit else text
+    if not digits.isascii() or not digits.isdigit() or len(digits) > 12:
+        return None
+    return int(digits) * (unit or 1)
+
+
+def instant(text: str, option: str, now_ms: int) -> int:
+    """The unix milliseconds an operator means, in the time zone of the machine unless it says one.
+
+    A duration is so long ago. Raises UsageError naming the option.
+    """
+    ago = seconds_of(text)
+    if ago is not None:
+        return max(0, now_ms - ago * 1000)
+    # The parser of dates costs more to import than a command takes.
+    from datetime import datetime
+
+    today = time.strftime("%Y-%m-%d", time.localtime(now_ms / 1000))
+    of_day = len(text) <= len("03:00:00") and ":" in text
+    try:
+        found = datetime.fromisoformat(f"{today}T{text}" if of_day else text)
+        return int(found.timestamp() * 1000)
+    except (ValueError, OverflowError, OSError):
+        shown = clipped(printable(text), 60)
+        raise UsageError(f"{option}: {shown!a} is no time", hint=_HINT) from None

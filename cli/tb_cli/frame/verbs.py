@@ -1,0 +1,179 @@
+"""What a verb declares of itself, once and as plain data.
+
+The parser (`tb_cli.app`) makes its options of these declarations, and the plain way (`plain`) reads
+the same. Importing them costs next to nothing, which every command pays for.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal, NamedTuple, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+Kind = Literal["text", "integer", "number", "choice", "flag"]
+
+
+class Parameter(NamedTuple):
+    """An argument or an option of a verb."""
+
+    name: str  # what the function calls it
+    help: str
+    spellings: tuple[str, ...] = ()  # --by; an argument, which goes by its place, has none
+    opposite: str | None = None  # what turns a flag off, where something does
+    kind: Kind = "text"
+    metavar: str | None = None
+    default: Any = None
+    required: bool = False
+    many: bool = False  # a list: of what is left of the line, or an option that may be repeated
+    least: int | None = None
+    most: int | None = None
+    choices: tuple[str, ...] = ()
+    complete: str | None = None  # what a shell completes it with: a name in `completion`
+    group: str | None = None  # the mapping that it reaches the function in, if it was given
+
+
+class Verb(NamedTuple):
+    """A command of the tree. Its function is imported when the command is called."""
+
+    target: str  # module:function
+    help: str  # one line; the docstring of the function says what there is to say beyond it
+    writes: bool = False  # has --dry-run
+    # Whether a home without a market is an error, is given one, or is none of its business.
+    market: Literal["needed", "created", "unused"] = "needed"
+
+    def function(self) -> Callable[..., int | None]:
+        module, _, name = self.target.partition(":")
+        __import__(module)
+        found: Callable[..., int | None] = getattr(sys.modules[module], name)
+        return found
+
+
+class Group(NamedTuple):
+    """A word with commands below it."""
+
+    help: str
+    commands: "dict[str, Verb | Group]"
+
+
+def takes(*parameters: Parameter | tuple[Parameter, ...]) -> Callable[[F], F]:
+    """Declare what a verb takes, in the order in which its help lists it.
+
+    Parameters that several verbs share may come together. The function gets the session first,
+    arguments by name or place, and options by name.
+    """
+
+    def declare(function: F) -> F:
+        function.__dict__["takes"] = tuple(_each(parameters))
+        return function
+
+    return declare
+
+
+def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    found: tuple[Parameter, ...] = function.__dict__.get("takes", ())
+    return found
+
+
+def argument(
+    name: str,
+    metavar: str,
+    help: str,
+    *,
+    required: bool = True,
+    many: bool = False,
+    complete: str | None = None,
+    default: str | None = None,
+) -> Parameter:
+    """A text that goes by its place."""
+    return Parameter(
+        name,
+        help,
+        metavar=metavar,
+        required=required,
+        many=many,
+        complete=complete,
+        default=default,
+    )
+
+
+def number(name: str, metavar: str, help: str, *, least: int, most: int) -> Parameter:
+    """A whole number that goes by its place and must be given."""
+    return Parameter(
+        name, help, metavar=metavar, kind="integer", required=True, least=least, most=most
+    )
+
+
+def option(
+    spelling: str,
+    help: str,
+    *,
+    name: str | None = None,
+    kind: Kind = "text",
+    metavar: str | None = None,
+    default: Any = None,
+    required: bool = False,
+    many: bool = False,
+    least: int | None = None,
+    most: int | None = None,
+    choices: tuple[str, ...] = (),
+    complete: str | None = None,
+) -> Parameter:
+    """An option with a value; its name is that of its spelling unless given."""
+    return Parameter(
+        name or _name_of(spelling),
+        help,
+        (spelling,),
+        kind="choice" if choices else kind,
+        metavar=metavar,
+        default=default,
+        required=required,
+        many=many,
+        least=least,
+        most=most,
+        choices=choices,
+        complete=complete,
+    )
+
+
+def flag(
+    *spellings: str, help: str, opposite: str | None = None, default: bool = False
+) -> Parameter:
+    """An option without a value."""
+    return Parameter(
+        _name_of(spellings[0]), help, spellings, opposite, kind="flag", default=default
+    )
+
+
+def group(name: str, *options: Parameter) -> tuple[Parameter, ...]:
+    """Options that reach the function as one mapping of those that were given."""
+    return tuple(each._replace(group=name) for each in options)
+
+
+def bound(parameters: Iterable[Parameter], values: dict[str, Any]) -> dict[str, Any]:
+    """What the function is called with. Each parameter has a value, its default if not given."""
+    found: dict[str, Any] = {}
+    for parameter in parameters:
+        value = values[parameter.name]
+        if parameter.group is None:
+            found[parameter.name] = value
+        else:
+            given = found.setdefault(parameter.group, {})
+            if value not in (None, []):
+                given[parameter.name] = value
+    return found
+
+
+def default_of(parameter: Parameter) -> Any:
+    return [] if parameter.many else parameter.default
+
+
+def _each(parameters: Iterable[Parameter | tuple[Parameter, ...]]) -> Iterator[Parameter]:
+    for each in parameters:
+        if isinstance(each, Parameter):
+            yield each
+        else:
+            yield from each
+
+
+def _name_of(spelling: str) -> str:
+    return spelling.lstrip("-").replace("-", "_")

@@ -1,0 +1,145 @@
+"""The tree of commands: where the function of each is, one line of help, and what it may do."""
+
+from tb_cli.frame.verbs import Group, Verb
+
+
+def _reads(target: str, help: str) -> Verb:
+    return Verb(f"tb_cli.{target}", help)
+
+
+def _writes(target: str, help: str) -> Verb:
+    return Verb(f"tb_cli.{target}", help, writes=True)
+
+
+def _creates(target: str, help: str) -> Verb:
+    """It brings something new, and with it a market where there is none."""
+    return Verb(f"tb_cli.{target}", help, writes=True, market="created")
+
+
+def _apart(target: str, help: str, *, writes: bool = False) -> Verb:
+    """It needs no market, nor looks for one."""
+    return Verb(f"tb_cli.{target}", help, writes=writes, market="unused")
+
+
+TREE = Group(
+    "Operate a compute market on one machine.",
+    {
+        "demo": _apart("demo:demo", "Show the whole market on the example workloads."),
+        "compute": Group(
+            "Offers and jobs.",
+            {
+                "offer": Group(
+                    "Offers of capacity.",
+                    {
+                        "post": _creates("offer:post", "Post offers from options or a file."),
+                        "list": _reads("offer:list_", "List offers by id."),
+                        "show": _reads("offer:show", "Show one offer."),
+                        "withdraw": _writes("offer:withdraw", "Take offers off the market."),
+                    },
+                ),
+                "submit": _creates("submit:submit", "Submit jobs from files or options."),
+                "execute": _writes("execute:execute", "Run and prove active jobs."),
+                "prove": _writes("execute:prove", "Submit one proof computed elsewhere."),
+                "cancel": _writes("jobs:cancel", "Cancel jobs that have not ended."),
+                "run": _apart("run:run", "Hash slice files, with no market."),
+                "status": _reads("jobs:status", "Show one job: state, progress, money."),
+                "list": _reads("jobs:list_", "List jobs by id."),
+                "slices": _reads("jobs:slices", "List the slices of a job and their proofs."),
+                "history": _reads("jobs:history", "Show what happened to a job."),
+                "queue": _reads("scheduler:queue", "List waiting jobs in starting order."),
+                "requirements": _reads(
+                    "jobs:requirements", "Print the capability a live job asks for."
+                ),
+                "explain": _reads("scheduler:explain", "Say why offers do or do not fit a job."),
+                "stats": _reads("scheduler:stats", "Print the scheduler's statistics."),
+                "calibrate": _apart(
+                    "calibrate:calibrate", "Measure how fast this machine hashes.", writes=True
+                ),
+                "wait": _reads("jobs:wait", "Wait until jobs have ended."),
+            },
+        ),
+        "compute-market": Group(
+            "The market's rules, settlement and audit.",
+            {
+                "params": _apart("admission:params", "Print the admission parameters."),
+                "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
+                "match": _writes("scheduler:match", "Try the pending jobs again."),
+                "audit": _reads("audit:audit", "Check every law of the market."),
+                "settle": Group(
+                    "The settlement mode.",
+                    {
+                        "status": _reads("settle:status", "Show the mode and what waits."),
+                        "arm": _creates("settle:arm", "Turn real after some blocks."),
+                        "cancel-arm": _writes("settle:cancel_arm", "Take arming back."),
+                        "dry-run": _writes("settle:dry_run", "Stop moving money."),
+                        "tick": _writes("settle:tick", "Do only what is due."),
+                    },
+                ),
+                "capacity": Group(
+                    "The capacity estimate.",
+                    {
+                        "record": _creates("admission:record", "Record a capacity sample."),
+                        "show": _reads("admission:show", "Show samples, headroom and usage."),
+                    },
+                ),
+                "sla": Group(
+                    "Deadlines.",
+                    {"sweep": _writes("jobs:sweep", "Fail every overdue job.")},
+                ),
+                "receipts": Group(
+                    "Receipts of proven work.",
+                    {
+                        "list": _reads("receipts:list_", "List receipts in order of issue."),
+                        "show": _reads("receipts:show", "Show the receipt of a job or key."),
+                    },
+                ),
+            },
+        ),
+        "wallet": Group(
+            "Wallets in CT and IT.",
+            {
+                "deposit": _creates("wallet:deposit", "Pay into a wallet from the supply."),
+                "withdraw": _writes("wallet:withdraw", "Pay out of a wallet into the supply."),
+                "balance": _reads("wallet:balance", "Show what a party has and has locked."),
+                "history": _reads("wallet:history", "List the movements of a wallet."),
+            },
+        ),
+        "chain": Group(
+            "Block heights.",
+            {
+                "status": _reads("chain:status", "Show height, epoch, market id and genesis."),
+                "advance": _writes("chain:advance", "Let blocks pass at once."),
+            },
+        ),
+        "net": Group(
+            "Views other nodes ask for.",
+            {
+                "compute": Group(
+                    "The scheduler.",
+                    {"stats": _reads("scheduler:stats", "Print the scheduler's statistics.")},
+                ),
+                "reputation": Group(
+                    "Scores of providers.",
+                    {"show": _reads("reputation:show", "Show providers, the best score first.")},
+                ),
+            },
+        ),
+        "log": _reads("log:log", "Print what happened, and who asked for it."),
+        "tick": _writes("settle:tick", "Do what is due and nothing else."),
+        "metrics": _reads("metrics:metrics", "Print the metrics for Prometheus."),
+        "batch": _apart("batch:batch", "Run one command per line of standard input.", writes=True),
+        "state": Group(
+            "The files of the market.",
+            {
+                "init": _creates("state:init", "Create a home and an empty market now."),
+                "check": _reads("audit:check", "Check the data file and every law."),
+                "backup": _reads("state:backup", "Write a consistent copy."),
+                "stats": _reads("state:stats", "Show how many entries each table has."),
+            },
+        ),
+        "config": Group(
+            "The configuration.",
+            {"show": _apart("config:show", "Show every setting and where it comes from.")},
+        ),
+    },
+)
