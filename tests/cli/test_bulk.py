@@ -336,6 +336,8 @@ def test_wait_for_the_lock_ends_with_8_and_the_holders_pid(cli: Cli) -> None:
             f"error[busy]: the write lock of {cli.home}/market is held by process {os.getpid()}\n"
             "hint: try again, or wait longer with --lock-timeout\n",
         )
+        done = cli("--lock-timeout", "9", "compute", "cancel", "j1", "--lock-timeout", "0")
+        assert done.code == 8
         done = cli("--lock-timeout", "0", "compute", "cancel", "j1", "--json")
         assert (done.code, done.out) == (8, "")
         assert (done.error["error"], done.error["retryable"]) == ("busy", True)

@@ -1,5 +1,6 @@
 """What holds for every command alike: help, JSON, dry runs, exit codes, errors, start-up."""
 
+import ast
 import inspect
 import json
 import re
@@ -120,6 +121,26 @@ def test_verb_takes_what_it_declares(path: Path_) -> None:
     assert all(parameter.default is inspect.Parameter.empty for parameter in taken.values())
     arguments = [each for each in declared if not each.spellings]
     assert all(not each.many for each in arguments[:-1])
+
+
+def test_verbs_know_neither_each_other_nor_the_parser() -> None:
+    package = ROOT / "cli" / "tb_cli"
+    for path in package.rglob("*.py"):
+        imported = {
+            name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Import | ast.ImportFrom)
+            for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+            + [alias.name for alias in node.names if isinstance(node, ast.Import)]
+        }
+        if path.name != "app.py":
+            assert not any(name.split(".")[0] == "typer" for name in imported), path
+        if path.parent == package and path.stem not in ("app", "entry", "tree", "__main__"):
+            own = {name for name in imported if name.startswith("tb_cli.")}
+            # A line of a batch, or of the demo, is a whole command line.
+            above = {"tb_cli.entry"} if path.stem in ("batch", "demo") else set()
+            below = ("tb_cli.frame", "tb_cli.network")
+            assert {name for name in own if not name.startswith(below)} == above, path
 
 
 @EACH

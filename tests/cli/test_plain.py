@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import pytest
@@ -92,6 +93,7 @@ def joined(pieces: list[Words]) -> Words:
     return [word for each in pieces for word in each]
 
 
+@cache
 def lines(path: Path_) -> st.SearchStrategy[Words]:
     """A line for a verb: what it must have, what it may have and odd ends, in any order."""
     must = [piece(each) for each in declared(path) if each.required]
@@ -106,7 +108,7 @@ def lines(path: Path_) -> st.SearchStrategy[Words]:
 
 
 @EACH
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_line_that_is_served_means_what_the_parser_takes_it_for(
     path: Path_, data: st.DataObject

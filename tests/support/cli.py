@@ -22,8 +22,10 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 
 from compute_market import audit
-from compute_market.config.settings import DEFAULTS, SETTINGS
-from compute_market.store.store import Store, Txn
+from compute_market.config.settings import SETTINGS
+from compute_market.records import Violation
+from compute_market.store.store import Store
+from compute_market.store.txn import Txn
 from tb_cli.entry import call
 from tb_cli.frame.guard import guarded
 
@@ -209,9 +211,7 @@ class Cli:
     # What is stored afterwards.
 
     def view(self, fn: Callable[[Txn], T]) -> T:
-        store = Store.open(
-            str(self.home / "market"), now_ms=self.now_ms, market_id=bytes(16), sleep=time.sleep
-        )
+        store = Store.open(str(self.home / "market"), sleep=time.sleep)
         try:
             return store.view(fn, now_ms=self.now_ms)
         finally:
@@ -249,10 +249,10 @@ class Cli:
             if path.is_file() and path.name != "lock.mdb"
         }
 
-    def violations(self) -> list[audit.Violation]:
+    def violations(self) -> list[Violation]:
         """What the audit finds in the store and in `cancellations.log` as it lies there."""
         log = self.log().encode()
-        return self.view(lambda txn: [*audit.check(txn, DEFAULTS), *audit.log_violations(txn, log)])
+        return self.view(lambda txn: [*audit.check(txn), *audit.log_violations(txn, log)])
 
 
 @pytest.fixture

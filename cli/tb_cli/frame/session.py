@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import UsageError
 from tb_cli.frame import home
-from tb_cli.frame.verbs import Verb, bound, parameters_of
+from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 
 if TYPE_CHECKING:
     from compute_market.config.settings import Config
@@ -55,7 +55,7 @@ class Session:
     def __init__(
         self,
         settings: dict[str, Any],
-        market: Literal["needed", "created", "unused"] = "needed",
+        market: NeedOfMarket = "needed",
         batch: "Session | None" = None,
         command: Sequence[str] = (),
     ) -> None:
@@ -81,7 +81,7 @@ class Session:
     def begin(
         cls,
         settings: dict[str, Any],
-        market: Literal["needed", "created", "unused"] = "needed",
+        market: NeedOfMarket = "needed",
         batch: "Session | None" = None,
         command: Sequence[str] = (),
     ) -> "Iterator[Session]":
@@ -150,7 +150,9 @@ class Session:
         config = self.config
         is_new = not self.home.has_market()
         home = self._new_home() if is_new else self.home.path
-        creation = Creation(now_ms(), os.urandom(16)) if is_new else None
+        # One that is there may be unfinished: whoever made it was killed, or is still at it.
+        finishes = self._market == "created" and not self.dry_run
+        creation = Creation(now_ms(), os.urandom(16)) if is_new or finishes else None
         store = open_store(home, config, sleep=_sleep, creation=creation)
         self._opened.market = Market(store, config, clock=now_ms, stopwatch=time.perf_counter_ns)
         return is_new

@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 F = TypeVar("F", bound=Callable[..., Any])
 
 Kind = Literal["text", "integer", "number", "choice", "flag"]
+# Whether a home without a market is an error, is given one, or is none of the verb's business.
+NeedOfMarket = Literal["needed", "created", "unused"]
 
 
 class Parameter(NamedTuple):
@@ -38,8 +40,7 @@ class Verb(NamedTuple):
     target: str  # module:function
     help: str  # one line; the docstring of the function says what there is to say beyond it
     writes: bool = False  # has --dry-run
-    # Whether a home without a market is an error, is given one, or is none of its business.
-    market: Literal["needed", "created", "unused"] = "needed"
+    market: NeedOfMarket = "needed"
 
     def function(self) -> Callable[..., int | None]:
         module, _, name = self.target.partition(":")
