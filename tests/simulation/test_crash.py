@@ -497,7 +497,7 @@ def check(
 
 @needs_proc
 @pytest.mark.parametrize("name", ["market", *CREATED])
-def test_killed_creation_is_finished_by_the_next_command_that_writes(name: str, tmp_path: Path) -> None:
+def test_killed_creation_is_finished_by_the_next_writer(name: str, tmp_path: Path) -> None:
     """`name` is the file whose appearance the kill follows, at once or a moment later."""
     rng = random(name)
     kills = 0
