@@ -194,7 +194,11 @@ class Session:
                 return
             after = last
             if number % _PAGES_MAPPED == 0:
-                self.market.store.remap()
+                self.let_go()
+
+    def let_go(self) -> None:
+        """Give back what this process has read of the store: memory stays flat in a long run."""
+        self.market.store.remap()
 
     def follow_log(self) -> None:
         """Make `cancellations.log` whole; a failure is a warning, the table is the truth."""
