@@ -611,6 +611,22 @@ class Model:
 
     # What it looks like from outside.
 
+    def told_since(self, seq: int) -> tuple[list[tuple[Any, ...]], dict[str, list[str]]]:
+        """What happened from behind an event on, and the histories of the jobs it happened to.
+
+        A job that is refused has no history.
+        """
+        found = self.events[seq:]
+        about = {job_id for _, job_id, *_ in found if job_id in self.jobs}
+        return found, {
+            name: [
+                event
+                for event, job_id, *_ in self.events
+                if job_id == name and event != "job_refused"
+            ]
+            for name in about
+        }
+
     def picture(self) -> dict[str, Any]:
         running = [j for j in self.jobs.values() if j.state in ("queued", "active")]
         owners = sorted({owner for owner, _ in self.wallets})
@@ -646,13 +662,6 @@ class Model:
                 (r.job, r.provider, r.price, r.units, r.status, r.due) for r in self.receipts
             ],
             "log": self.log,
-            "events": self.events,
-            "histories": {
-                j.id: [
-                    event for event, job_id, *_ in self.events if job_id == j.id and of_a_job(event)
-                ]
-                for j in self.jobs.values()
-            },
             "counts": {key: number for key, number in self.counts.items() if number},
             "outcomes": {key: n for key, n in Counter(self.outcomes[-100:]).items() if n},
             "utilization": dict(self.matches_on),
@@ -666,8 +675,3 @@ class Model:
 def units_proven(job: Record) -> int:
     """Units of a job that are proven, by whomever."""
     return sum(part.units for part in job.parts)
-
-
-def of_a_job(event: str) -> bool:
-    """Whether an event stands in the history of its job. A job that is refused has none."""
-    return event != "job_refused"

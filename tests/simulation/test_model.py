@@ -111,11 +111,6 @@ def picture(market: Market) -> dict[str, Any]:
                 if s is not None
             ],
             "log": cancellations.text_from(txn, 0).decode(),
-            "events": [told(logged) for logged in events.forward(txn)],
-            "histories": {
-                j.job_id: [logged.event.event for logged in events.history(txn, j)]
-                for j in all_jobs
-            },
             "counts": {
                 tuple(key.decode().split("\0")): number
                 for key, number in txn.sums(COUNTERS).items()
@@ -129,6 +124,21 @@ def picture(market: Market) -> dict[str, Any]:
                 (each.role, each.identity): (each.used_micro, each.burst_micro)
                 for each in shares.recent(txn)
             },
+        }
+
+    return market.view(read)
+
+
+def told_since(market: Market, seq: int) -> tuple[list[Any], dict[str, list[str]]]:
+    """What the log tells from behind an event on, and the histories of the jobs it tells of."""
+
+    def read(txn: Txn) -> tuple[list[Any], dict[str, list[str]]]:
+        found = [told(logged) for logged in events.forward(txn, seq)]
+        about = [jobs.find(txn, job_id) for _, job_id, *_ in found if job_id is not None]
+        return found, {
+            job.job_id: [logged.event.event for logged in events.history(txn, job)]
+            for job in about
+            if job is not None
         }
 
     return market.view(read)
@@ -242,6 +252,7 @@ class MarketMachine(RuleBasedStateMachine):
         shared_memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(dir=shared_memory if shared_memory.is_dir() else None))
         self.market = Market(self.folder / "market")
+        self.told = 0  # events that have been compared
 
     def teardown(self) -> None:
         self.market.store.close()
@@ -599,11 +610,13 @@ class MarketMachine(RuleBasedStateMachine):
             found, wanted = picture(self.market), self.model.picture()
             for part in wanted:
                 assert found[part] == wanted[part], part
+            assert told_since(self.market, self.told) == self.model.told_since(self.told)
+            self.told = len(self.model.events)
             assert self.market.violations() == []
 
 
 MarketMachine.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=100,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
