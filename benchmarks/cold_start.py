@@ -1,70 +1,93 @@
-"""Claim: a command in a shell loop costs at most 6.5 starts of Python, its durable commit included.
+"""Claim: a command costs at most 3.5 starts of Python where loops call it most, else at most 4.5.
 
 Peer: `python -c pass` of the same virtual environment. The repository is installed into a fresh
-one as users do it, with `pip install`; each round runs every command once.
+one as users do it, with `pip install`; each round runs every command once, and whatever writes
+does new work each time: its durable commit is included.
 """
 
+import json
 import statistics
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import measure
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-CANCEL_BOUND = 6.5
-READ_BOUND = 6.0
+FLOOR = "python -c pass"
+HOT_BOUND = 3.5
+BOUND = 4.5
+# Whatever is asked for is let in.
+SETTINGS = {
+    "TB_SCHEDULER_SLOTS": "1000000",
+    "TB_INITIAL_CAPACITY": "1000000",
+    "TB_FAIR_SHARE_CAP": "1.0",
+}
+OFFER = ("--provider", "prov", "--units", "10", "--price", "5")
 
 
 def main() -> None:
     parser = measure.arguments(__doc__)
     quick = parser.parse_args().quick
     rounds = 11 if quick else 41
+    calls = rounds + 1  # The first round is not counted.
     with measure.scratch(on_disk=True) as directory:
         bin_ = install(directory / "venv")
         home = directory / "home"
-        job_ids = iter(measure.funded_jobs(home, 3 * (rounds + 1) + 1))
-        kept = next(job_ids)
-        env = measure.environment(home)
+        env = measure.environment(home) | SETTINGS
         tool = bin_ / "tb-cli"
+        kept, *cancelled = measure.funded_jobs(home, 2 * calls + 1)
+        executed = job_files(directory, "executed", calls)
+        measure.command([tool, "compute", "submit", *executed], env)
+        submitted = job_files(directory, "submitted", calls)
 
-        def call(*words: str | Path) -> measure.Action:
-            return lambda: measure.command(words, env)
+        def run(*words: str | Path) -> measure.Action:
+            return lambda: measure.command([tool, *words], env)
 
-        def cancel(*options: str) -> measure.Action:
-            return lambda: measure.command(
-                [tool, "compute", "cancel", next(job_ids), *options], env
-            )
+        def run_each(before: str, each: Sequence[str | Path], after: str = "") -> measure.Action:
+            """The words, with another one of `each` in their middle every time."""
+            left = iter(each)
+            return lambda: measure.command([tool, *before.split(), next(left), *after.split()], env)
 
         times = measure.interleave(
             {
-                "python -c pass": call(bin_ / "python", "-c", "pass"),
-                "compute cancel ID": cancel(),
-                "compute-market params": call(tool, "compute-market", "params"),
-                "--version": call(tool, "--version"),
-                # What other spellings of the same cost.
-                "compute status ID": call(tool, "compute", "status", kept),
-                "compute cancel ID --json": cancel("--json"),
-                "compute cancel ID --by client": cancel("--by", "client"),
-                "compute-market params --no-color": call(
-                    tool, "compute-market", "params", "--no-color"
+                FLOOR: lambda: measure.command([bin_ / "python", "-c", "pass"], env),
+                "compute cancel ID": run_each("compute cancel", cancelled[:calls]),
+                "compute status ID": run("compute", "status", kept),
+                "compute-market params": run("compute-market", "params"),
+                "compute submit FILE": run_each("compute submit", submitted),
+                "compute offer post": run("compute", "offer", "post", *OFFER),
+                "compute execute ID": run_each("compute execute", [path.stem for path in executed]),
+                "compute list --limit 20": run("compute", "list", "--limit", "20"),
+                "wallet deposit": run_each(
+                    "wallet deposit buyer --ct 5 --it 5 --key",
+                    [f"deposit-{number}" for number in range(calls)],
                 ),
-                "--help": call(tool, "--help"),
+                # What others cost, and another spelling.
+                "compute queue": run("compute", "queue"),
+                "wallet balance": run("wallet", "balance", "buyer"),
+                "compute cancel ID --by client": run_each(
+                    "compute cancel", cancelled[calls:], "--by client"
+                ),
+                "--version": run("--version"),
+                "--help": run("--help"),
             },
             rounds,
         )
-    floor = times["python -c pass"]
-    print(f"{'command':34} {'median ms':>9} {'ratio':>6}")
+        check_states(tool, env, calls)
+    print(f"{'command':30} {'median ms':>9} {'ratio':>6}")
     for name, taken in times.items():
         median_ms = 1000 * statistics.median(taken)
-        print(f"{name:34} {median_ms:9.1f} {measure.ratio(taken, floor):6.2f}")
-    for name, bound in (
-        ("compute cancel ID", CANCEL_BOUND),
-        ("compute-market params", READ_BOUND),
-        ("--version", READ_BOUND),
+        print(f"{name:30} {median_ms:9.1f} {measure.ratio(taken, times[FLOOR]):6.2f}")
+    for bound, names in (
+        (HOT_BOUND, ("compute cancel ID", "compute status ID", "compute-market params")),
+        (BOUND, ("compute submit FILE", "compute offer post", "compute execute ID")),
+        (BOUND, ("compute list --limit 20", "wallet deposit")),
     ):
-        measure.claim(name, measure.ratio(times[name], floor), bound, "× python -c pass")
+        for name in names:
+            measure.claim(name, measure.ratio(times[name], times[FLOOR]), bound, f"× {FLOOR}")
     measure.finish()
 
 
@@ -81,6 +104,27 @@ def install(path: Path) -> Path:
 
 def run(words: Sequence[str | Path], env: dict[str, str], *, check: bool = True) -> None:
     subprocess.run(words, env=env, check=check, stdout=subprocess.DEVNULL)
+
+
+def job_files(directory: Path, name: str, count: int) -> list[Path]:
+    """Job descriptors of one short slice each, called after their jobs."""
+    slice_ = directory / f"{name}.slice"
+    slice_.write_bytes(b"hello\n")
+    paths = [directory / f"{name}-{number}.json" for number in range(count)]
+    for path in paths:
+        job = {"job_id": path.stem, "buyer": "buyer", "workload": "transcode"}
+        path.write_text(json.dumps(job | {"slices": [str(slice_)], "max_price_per_unit": 100}))
+    return paths
+
+
+def check_states(tool: Path, env: dict[str, str], calls: int) -> None:
+    """Make sure that every job became what was measured."""
+    listed = subprocess.run([tool, "compute", "list", "--json"], env=env, capture_output=True)
+    states = Counter(job["state"] for job in json.loads(listed.stdout))
+    # Those to submit, and the one to look at.
+    expected = {"cancelled": 2 * calls, "completed": calls, "active": calls + 1}
+    if states != expected:
+        raise SystemExit(f"the jobs are {dict(states)}, not {expected}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from compute_market import events, metrics
+from compute_market import metrics
 from compute_market.admission import laws as admission
 from compute_market.jobs import cancellations
 from compute_market.jobs import laws as jobs
@@ -23,6 +23,7 @@ from compute_market.store.schema import (
     COUNTERS,
     EVENTS,
     JOBS,
+    META,
     POSTINGS,
     QUARANTINE,
     RECEIPT_CHAIN,
@@ -140,6 +141,11 @@ def _counters(txn: Txn) -> Iterator[Violation]:
 
 def _log(txn: Txn) -> Iterator[Violation]:
     """The log has no gaps, and knows the last event of every job unless it was trimmed."""
+    law = "every job has its last event"
+    last_of: dict[int, str] = {}
+    for job in txn.records(JOBS):
+        if job.event_seq and last_of.setdefault(job.event_seq, job.job_id) != job.job_id:
+            yield Violation("events", job.job_id, law, f"{job.event_seq} is that of another")
     expected = 0
     first = 0
     for key, payload in txn.scan(EVENTS):
@@ -148,16 +154,16 @@ def _log(txn: Txn) -> Iterator[Violation]:
         if expected and seq != expected:
             yield Violation("events", str(seq), "no gaps", f"expected {expected}")
             return
-        expected = seq + len(EVENTS.decode(key, payload).events)
-    if txn.size(EVENTS) and expected != txn.number("event_seq") + 1:
+        for expected, event in enumerate(EVENTS.decode(key, payload).events, seq):
+            job_id = last_of.pop(expected, None)
+            if job_id is not None and job_id != event.job_id:
+                yield Violation("events", job_id, law, f"{expected} is that of another")
+        expected += 1
+    if first and expected != txn.number("event_seq") + 1:
         yield Violation("events", "*", "no gaps", f"the next would be {expected}")
-    for job in txn.records(JOBS):
-        if job.event_seq >= first > 0:
-            last = next(events.forward(txn, job.event_seq - 1), None)
-            if last is None or last.event.job_id != job.job_id:
-                yield Violation(
-                    "events", job.job_id, "every job has its last event", str(job.event_seq)
-                )
+    for seq, job_id in last_of.items():
+        if seq >= first > 0:
+            yield Violation("events", job_id, law, f"{seq} is missing")
 
 
 LAWS: tuple[Law, ...] = (
@@ -168,5 +174,5 @@ LAWS: tuple[Law, ...] = (
     *admission.LAWS,
     *jobs.LAWS,
     Law(_counters, (POSTINGS, JOBS, SETTLEMENTS, QUARANTINE, COUNTERS.table)),
-    Law(_log, (EVENTS, JOBS)),
+    Law(_log, (EVENTS, JOBS, META)),
 )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
+from tests.support.laws import busy_market
 from tests.support.market import Market, shared_directory
 
 # A busy machine makes no property false.
@@ -41,6 +42,14 @@ def real(market: Market) -> Market:
     market.deposit("buyer", ct=10_000, it=10_000)
     market.deposit("prov", ct=1_000)
     return market
+
+
+@pytest.fixture(scope="session")
+def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    """A market in which everything has happened, for tests that roll back what they do."""
+    found = busy_market(tmp_path_factory.mktemp("busy") / "market")
+    yield found
+    found.store.close()
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from tests.support.market import MARKET_ID, START_MS, Market
 
 
 def height(market: Market) -> int:
-    return market.view(lambda txn: chain.height(txn, market.config))
+    return market.view(chain.height)
 
 
 def advance(market: Market, blocks: int) -> chain.ChainStatus:
-    return market.update(lambda txn: chain.advance(txn, market.config, blocks))
+    return market.update(lambda txn: chain.advance(txn, blocks))
 
 
 def command(market: Market) -> None:
@@ -118,13 +118,13 @@ def test_advance_beyond_the_largest_height_is_refused(market: Market) -> None:
 def test_status_shows_height_epoch_market_and_genesis(market: Market) -> None:
     market.configure(epoch_blocks=60)
     market.advance(119)
-    found = market.view(lambda txn: chain.status(txn, market.config))
+    found = market.view(chain.status)
     assert found == chain.ChainStatus(119, 1, MARKET_ID.hex(), START_MS)
     market.advance(1)
-    assert market.view(lambda txn: chain.status(txn, market.config)).epoch == 2
+    assert market.view(chain.status).epoch == 2
 
 
 def test_status_of_a_reopened_store_keeps_its_genesis(market: Market) -> None:
     market.advance(1000)
     market.reopen()
-    assert market.view(lambda txn: chain.status(txn, market.config)).genesis_ms == START_MS
+    assert market.view(chain.status).genesis_ms == START_MS

@@ -1,12 +1,15 @@
 """The gate that every job passes: capacity, then the fair shares and bursts of its parties."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from compute_market import metrics
 from compute_market.admission import capacity, shares
 from compute_market.admission.shares import Party
 from compute_market.records import Refused
 from compute_market.store.txn import Txn
+
+# What the log says of the comfort guard with each decision. A market without one is never tight.
+MODE: Final = "loose"
 
 
 class Admitted(NamedTuple):

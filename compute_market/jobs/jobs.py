@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from compute_market import events, metrics
+from compute_market.admission import admission
 from compute_market.amounts import units_of
-from compute_market.errors import NotFoundError, RefusedError, UsageError
+from compute_market.errors import ConflictError, NotFoundError, UsageError
 from compute_market.offers import offers
 from compute_market.records import (
     LIVE_STATES,
@@ -128,7 +129,8 @@ def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str) -> Job:
     """Store a job that has no match yet."""
     job = _store_new(txn, job, inputs)
     txn.put(*pending_entry(job, txn.now_ms))
-    return _moved(txn, job, "job_pending", {"reason": reason, "units": job.units})
+    detail = {"reason": reason, "units": job.units, "mode": admission.MODE}
+    return _moved(txn, job, "job_pending", detail)
 
 
 def enqueue(
@@ -164,6 +166,7 @@ def enqueue(
             "units": job.units,
             "price_per_unit": offer.price_per_unit,
             "funded": placement.funded,
+            "mode": admission.MODE,
         },
     )
 
@@ -202,20 +205,27 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
 def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
     """Give what is left of an active job to another offer; what was proven stays its provider's.
 
-    Raises RefusedError (`held_before`, `insufficient_funds`) before anything is written. The caller
-    has judged the offer.
+    Raises RefusedError (`insufficient_funds`), and ConflictError (`key_collision`) for a provider
+    that has proven some of the job at the same price before, all before anything is written. The
+    caller has judged the offer.
     """
+    earlier = placements(txn, job)
+    if any(
+        each.units_proven
+        and (each.provider, each.price_per_unit) == (offer.provider, offer.price_per_unit)
+        for each in earlier
+    ):
+        raise ConflictError(
+            f"provider {offer.provider} has proven some of job {job.job_id} at "
+            f"{offer.price_per_unit} a unit: both its receipts could have the same key",
+            reason="key_collision",
+        )
     left = job.units - job.units_proven
     placement = placement_on(offer, funded=job.funded)
-    held = placements(txn, job)
-    if offer.provider in {each.provider for each in held}:
-        # There is one receipt per job and provider.
-        raise RefusedError(
-            f"provider {offer.provider} has held job {job.job_id} before", reason="held_before"
-        )
     receipts.check_claim(txn, job, offer.provider, offer.price_per_unit)
     if job.funded:
-        job = escrow.hand_over(txn, job, placement, [settlement.due_to(each) for each in held])
+        due = [settlement.due_to(each) for each in earlier]
+        job = escrow.hand_over(txn, job, placement, due)
     # After this point the handover must succeed.
     receipts.claim(txn, job, offer.provider, offer.price_per_unit)
     txn.write(PLACEMENTS, _placement_key(job.job_id, job.placements_before), job.placed)

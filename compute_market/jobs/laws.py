@@ -19,6 +19,7 @@ from compute_market.store.schema import (
     DEADLINES,
     HOLDINGS,
     JOBS,
+    META,
     OFFERS,
     PENDING,
     PLACEMENTS,
@@ -215,5 +216,5 @@ LAWS = (
     Law(_settlements, (JOBS, PLACEMENTS, SETTLEMENTS)),
     Law(_offer_units, (JOBS, PLACEMENTS, OFFERS, BACKLOG.table)),
     Law(_indexes, (JOBS, PENDING, *queue.TABLES.values(), ACTIVE, ACTIVE_LOW, DEADLINES)),
-    Law(_cancellations, (JOBS, CANCELLATIONS)),
+    Law(_cancellations, (JOBS, CANCELLATIONS, META)),
 )

@@ -158,5 +158,6 @@ def _refuse(txn: Txn, job: Job, refused: Refused) -> Refused:
         message=refused.message,
         units=job.units,
         retry_after_ms=refused.retry_after_ms,
+        mode=admission.MODE,
     )
     return refused

@@ -183,7 +183,7 @@ def _release_bond(txn: Txn, job: Job, role: Role, owner: str, amount: int) -> No
 
 
 def _burn_bond(txn: Txn, job: Job, owner: str, amount: int, event: str) -> Job:
-    """Burn a part of the provider's bond. Returns the job with the event as its last one."""
+    """Burn some of a provider's bond; the job with the event that tells of it."""
     if amount == 0:
         return job
     ends = ledger.bond(job.job_id, "provider"), ledger.BURNED

@@ -10,6 +10,7 @@ from compute_market.settlement import ledger, receipts, settlement
 from compute_market.settlement.receipt_chain import GENESIS, link_digest
 from compute_market.store.schema import (
     ACCOUNTS,
+    META,
     POSTINGS,
     QUARANTINE,
     RECEIPT_CHAIN,
@@ -72,6 +73,9 @@ def _receipts(txn: Txn) -> Iterator[Violation]:
         else:
             yield from _receipt(txn, seq, link.key, previous, link.digest)
         previous = link.digest
+    if count != txn.number("receipt_seq"):
+        last = txn.number("receipt_seq")
+        yield Violation("receipt_chain", "*", "no gaps", f"the last is {count}, {last} were issued")
     waiting = sum(settled.status == "pending" for settled in txn.records(SETTLEMENTS))
     yield from same_size(txn, UNSETTLED, waiting, "the status fits the receipt", "wait")
     on_chain = count - txn.size(QUARANTINE)
@@ -123,5 +127,5 @@ def _receipt(txn: Txn, seq: int, key: bytes, previous: bytes, digest: bytes) -> 
 
 LAWS = (
     Law(_accounts, (POSTINGS, ACCOUNTS.table, WALLET_POSTINGS)),
-    Law(_receipts, (RECEIPT_CHAIN, SETTLEMENTS, UNSETTLED, QUARANTINE)),
+    Law(_receipts, (RECEIPT_CHAIN, SETTLEMENTS, UNSETTLED, QUARANTINE, META)),
 )

@@ -39,7 +39,7 @@ def parsed(words: Words) -> Line | None:
     found: list[Line] = []
 
     def perform(*line: Any) -> int:
-        found.append(Line(*line[:-1]))
+        found.append(Line(*line[:-2]))
         return 0
 
     with pytest.MonkeyPatch.context() as patched, suppress(UsageError):

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from compute_market import audit
-from compute_market.jobs import cancellations, lifecycle
-from compute_market.store.store import Txn
+from compute_market.jobs import cancellations
+from compute_market.jobs.cancel import cancel
+from compute_market.store.txn import Txn
 from tests.support.market import Market
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +24,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def follow(market: Market, log: Path) -> None:
-    cancellations.follow(market.store, str(log), now_ms=market.now_ms)
+    market.opened.follow_log(str(log))
 
 
 def add(market: Market, *lines: tuple[str, str]) -> None:
@@ -143,7 +144,7 @@ def test_rolled_back_cancel_leaves_no_line(cancelled: Market, log: Path) -> None
     cancelled.submit("kept")
 
     def action(txn: Txn) -> None:
-        lifecycle.cancel(txn, cancelled.config, "kept", "client")
+        cancel(txn, "kept", "client")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -155,7 +156,8 @@ def test_rolled_back_cancel_leaves_no_line(cancelled: Market, log: Path) -> None
 def test_follow_writes_more_lines_than_one_read_takes(
     market: Market, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancellations, "_CHUNK_LINES", 3)
+    text_from = cancellations.text_from
+    monkeypatch.setattr(cancellations, "text_from", lambda txn, offset: text_from(txn, offset, 3))
     add(market, *[(f"job-{n}", "client") for n in range(10)])
     follow(market, log)
     assert log.read_text() == "".join(f"job-{n} client\n" for n in range(10))
@@ -167,14 +169,14 @@ def test_follow_writes_more_lines_than_one_read_takes(
 FOLLOWER = """
 import sys, time
 from pathlib import Path
-from compute_market import cancellations
-from compute_market.store import Store
+from compute_market.market import Market
+from compute_market.store.store import Store
 
 path, log, now_ms = sys.argv[1], sys.argv[2], int(sys.argv[3])
-store = Store.open(path, now_ms=now_ms, market_id=bytes(16), sleep=time.sleep)
+market = Market(Store.open(path, sleep=time.sleep), clock=lambda: now_ms)
 print("ready", flush=True)
 while not Path(path, "done").exists():
-    cancellations.follow(store, log, now_ms=now_ms)
+    market.follow_log(log)
 """
 
 

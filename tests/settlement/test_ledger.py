@@ -12,7 +12,8 @@ from compute_market.errors import ConflictError, InternalError, RefusedError
 from compute_market.records import Posting, Token
 from compute_market.settlement import ledger
 from compute_market.settlement.ledger import BURNED, SUPPLY, bond, escrow, wallet
-from compute_market.store.store import Txn
+from compute_market.store.schema import ACCOUNTS, POSTINGS
+from compute_market.store.txn import Txn
 from tests.support.market import START_MS, Market
 
 
@@ -25,7 +26,7 @@ def accounts(txn: Txn) -> dict[tuple[str, str], int]:
     return {
         (account, token): amount
         for token in ledger.TOKENS
-        for account, amount in ledger.balances(txn, token)
+        for account, amount in ledger.balances(txn, token).items()
     }
 
 
@@ -40,7 +41,7 @@ def test_transfer_is_one_posting(market: Market) -> None:
     )
     assert market.balance(wallet("ann")) == 6
     assert market.balance(wallet("bob")) == 4
-    assert market.view(lambda txn: list(txn.records("postings"))) == [
+    assert market.view(lambda txn: list(txn.records(POSTINGS))) == [
         Posting(1, START_MS, "CT", 10, SUPPLY, wallet("ann"), "deposit", ""),
         Posting(2, START_MS + 7_500, "CT", 4, wallet("ann"), wallet("bob"), "gift", "why"),
     ]
@@ -48,7 +49,7 @@ def test_transfer_is_one_posting(market: Market) -> None:
 
 def test_transfer_of_nothing_is_no_posting(market: Market) -> None:
     market.update(lambda txn: ledger.transfer(txn, "CT", 0, wallet("a"), wallet("b"), "gift", ""))
-    assert market.view(lambda txn: txn.size("postings")) == 0
+    assert market.view(lambda txn: txn.size(POSTINGS)) == 0
 
 
 @pytest.mark.parametrize(("amount", "credit"), [(-1, "bob"), (1, "ann")])
@@ -120,16 +121,16 @@ def test_balances_leave_out_empty_accounts(market: Market) -> None:
         (wallet("bob"), "IT"): 5,
         (SUPPLY, "IT"): -5,
     }
-    assert market.view(lambda txn: txn.size("accounts")) == 4
+    assert market.view(lambda txn: txn.size(ACCOUNTS.table)) == 4
 
 
 OWNERS = ("a", "ab", "b")
-ACCOUNTS = (*map(wallet, OWNERS), escrow("a"), bond("a", "provider"), BURNED, SUPPLY)
+NAMES = (*map(wallet, OWNERS), escrow("a"), bond("a", "provider"), BURNED, SUPPLY)
 MOVES = st.tuples(
     st.sampled_from(ledger.TOKENS),
     st.integers(0, 9) | st.sampled_from([AMOUNT_MAX - 1, AMOUNT_MAX]),
-    st.sampled_from((SUPPLY, *ACCOUNTS)),
-    st.sampled_from(ACCOUNTS),
+    st.sampled_from((SUPPLY, *NAMES)),
+    st.sampled_from(NAMES),
 )
 
 
@@ -163,10 +164,10 @@ def test_balances_equal_the_postings_whatever_is_tried(
                 model[credit, token] += amount
         assert accounts(txn) == {key: amount for key, amount in model.items() if amount}
         assert all(amount >= 0 for (name, _), amount in model.items() if name != SUPPLY)
-        postings = list(txn.records("postings"))
+        postings = list(txn.records(POSTINGS))
         assert [posting.seq for posting in postings] == list(range(1, made + 1))
         for token in ledger.TOKENS:
-            assert sum(amount for _, amount in ledger.balances(txn, token)) == 0
+            assert sum(ledger.balances(txn, token).values()) == 0
         for owner in OWNERS:
             touching = [p for p in postings if wallet(owner) in (p.debit, p.credit)]
             assert ledger.history(txn, owner, 0, 1000) == touching
@@ -196,7 +197,7 @@ def test_tap_moves_between_supply_and_wallet(market: Market) -> None:
     assert market.update(lambda txn: tap(txn, ct=10, it=20))
     assert market.update(lambda txn: tap(txn, "withdraw", ct=4, it=20))
     assert market.view(accounts) == {(wallet("ann"), "CT"): 6, (SUPPLY, "CT"): -6}
-    events = market.view(lambda txn: [p.event for p in txn.records("postings")])
+    events = market.view(lambda txn: [p.event for p in txn.records(POSTINGS)])
     assert events == ["deposit", "deposit", "withdraw", "withdraw"]
 
 
@@ -209,7 +210,7 @@ def test_tap_with_the_same_key_moves_once(market: Market) -> None:
     results = [market.update(lambda txn: tap(txn, ct=5, it=1, key="k")) for _ in range(2)]
     assert results == [True, False]
     assert market.balance(wallet("ann")) == 5
-    refs = market.view(lambda txn: [p.ref for p in txn.records("postings")])
+    refs = market.view(lambda txn: [p.ref for p in txn.records(POSTINGS)])
     assert refs == ["k", "k"]
 
 
@@ -236,9 +237,9 @@ def test_tap_with_a_used_key_and_other_content_is_a_conflict(
     market.update(lambda txn: tap(txn, **asked))
     with pytest.raises(ConflictError) as caught:
         market.update(lambda txn: tap(txn, **(asked | change)))
-    assert caught.value.message == f"key k was used before with {words}"
+    assert caught.value.message == f"a movement with key k exists with {words}"
     assert caught.value.details == {"field": field}
-    assert market.view(lambda txn: txn.size("postings")) == 2
+    assert market.view(lambda txn: txn.size(POSTINGS)) == 2
 
 
 @pytest.mark.parametrize(

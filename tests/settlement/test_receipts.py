@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from compute_market import audit
 from compute_market.errors import ConflictError, IntegrityError
-from compute_market.jobs import lifecycle
+from compute_market.jobs.submit import match_pending
 from compute_market.records import Receipt, Settlement, replace
-from compute_market.settlement import receipts, settlement
-from compute_market.store.schema import pack_u64
-from compute_market.store.store import Txn
+from compute_market.settlement import modes, receipts, settlement
+from compute_market.store.schema import JOBS, QUARANTINE, RECEIPT_CHAIN, RECEIPTS
+from compute_market.store.txn import Txn
 from tests.support.market import Market
+from tests.support.state import put_payload, three_receipts
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def damaged(tmp_path: Path) -> Iterator[Market]:
 
 
 def all_receipts(market: Market) -> list[Receipt]:
-    return market.view(lambda txn: list(txn.records("receipts")))
+    return market.view(lambda txn: list(txn.records(RECEIPTS)))
 
 
 def only_receipt(market: Market) -> Receipt:
@@ -40,7 +40,7 @@ def only_receipt(market: Market) -> Receipt:
 
 
 def damage(market: Market, key: bytes) -> None:
-    market.store.update(lambda txn: txn.put("receipts", key, b"\xc1"), now_ms=market.now_ms)
+    market.alone(lambda txn: put_payload(txn, RECEIPTS, key, b"\xc1"))
 
 
 def reissue(market: Market, job_id: str = "job") -> tuple[Receipt, bool, Settlement]:
@@ -48,8 +48,8 @@ def reissue(market: Market, job_id: str = "job") -> tuple[Receipt, bool, Settlem
     job = market.job(job_id)
 
     def action(txn: Txn) -> tuple[Receipt, bool, Settlement]:
-        receipt, is_new = receipts.issue(txn, job, job.provider or "", job.units_proven)
-        return receipt, is_new, settlement.settle(txn, market.config, job, receipt)
+        receipt, is_new = receipts.issue(txn, job, job.placed)
+        return receipt, is_new, settlement.settle(txn, job, job.placed, receipt)
 
     return market.update(action)
 
@@ -145,7 +145,7 @@ def test_issue_of_the_same_receipt_changes_nothing(real: Market) -> None:
     receipt, is_new, settled = reissue(real)
     assert (receipt, is_new) == (before, False)
     assert settled.status == "applied"
-    assert real.view(lambda txn: txn.size("receipt_chain")) == 1
+    assert real.view(lambda txn: txn.size(RECEIPT_CHAIN)) == 1
     assert real.counter("matches_total", "false") == 1
     assert real.counter("settle_applied_total") == 1
     assert real.balance("wallet/prov") == 1005
@@ -157,7 +157,7 @@ def test_issue_of_another_receipt_with_the_key_is_a_collision(market: Market) ->
     market.prove("ab")
     other = replace(market.job("ab"), job_id="a", buyer="bc")
     with pytest.raises(ConflictError) as caught:
-        market.update(lambda txn: receipts.issue(txn, other, "prov", 1))
+        market.update(lambda txn: receipts.issue(txn, other, other.placed))
     assert caught.value.reason == "key_collision"
     assert only_receipt(market).job_id == "ab"
 
@@ -175,7 +175,7 @@ def test_submit_of_a_job_whose_keys_are_taken_is_refused(market: Market, ended: 
         market.submit("a", buyer="bc")
     assert caught.value.reason == "key_collision"
     assert "job ab" in caught.value.message
-    assert market.view(lambda txn: txn.size("jobs")) == 1
+    assert market.view(lambda txn: txn.size(JOBS)) == 1
     assert market.offer("o-1").units_left == 999
 
 
@@ -210,81 +210,13 @@ def test_match_leaves_a_job_pending_whose_keys_are_taken(market: Market) -> None
     market.submit("b", wait=True)
     market.post(units=1, job_id="ab", price_per_unit=5)
     market.submit("ab", buyer="c")
-    assert market.update(lambda txn: lifecycle.match_pending(txn, market.config)) == []
+    assert market.update(match_pending) == []
     market.post(price_per_unit=5)
     assert market.job("a").state == "pending"
     assert market.job("b").state == "active"
 
 
-# The chain.
-
-
-def three_receipts(market: Market) -> None:
-    market.post()
-    for n in range(3):
-        market.submit(f"job-{n}")
-        market.prove(f"job-{n}")
-        market.advance(1)
-
-
-def test_chain_binds_seq_previous_link_and_bytes(market: Market) -> None:
-    three_receipts(market)
-
-    def recomputed(txn: Txn) -> list[bytes]:
-        digest, found = bytes(32), []
-        for seq, (_, value) in enumerate(txn.scan("receipt_chain"), 1):
-            key = receipts.key_of(f"job-{seq - 1}", "buyer", "prov", 5, 1)
-            assert key in value
-            message = pack_u64(seq) + digest + (txn.get("receipts", key) or b"")
-            digest = blake3(message, derive_key_context=receipts.CHAIN_CONTEXT).digest()
-            found.append(digest)
-        return found
-
-    stored = market.view(lambda txn: [link.digest for link in txn.records("receipt_chain")])
-    assert market.view(recomputed) == stored
-    assert len(set(stored)) == 3
-
-
-@pytest.mark.parametrize("table", ["receipts", "receipt_chain"])
-@pytest.mark.parametrize("bit", [0x01, 0x80])
-def test_audit_finds_any_flipped_byte(market: Market, table: str, bit: int) -> None:
-    three_receipts(market)
-
-    def found(entry_key: bytes, key: bytes, value: bytes) -> bool:
-        def action(txn: Txn) -> bool:
-            txn.delete(table, entry_key)
-            txn.put(table, key, value)
-            return bool(list(audit.check(txn, market.config)))
-
-        return market.store.update(action, now_ms=market.now_ms, dry_run=True)
-
-    def flipped(data: bytes) -> Iterator[bytes]:
-        for i in range(len(data)):
-            yield data[:i] + bytes([data[i] ^ bit]) + data[i + 1 :]
-
-    for key, value in market.view(lambda txn: list(txn.scan(table))):
-        assert not found(key, key, value)
-        for n, changed in enumerate(flipped(value)):
-            assert found(key, key, changed), f"byte {n} of the value of {key.hex()}"
-        for n, changed in enumerate(flipped(key)):
-            assert found(key, changed, value), f"byte {n} of the key {key.hex()}"
-
-
-def test_audit_finds_a_receipt_that_was_dropped(market: Market) -> None:
-    three_receipts(market)
-
-    def dropped(seq: int, links: bool) -> list[audit.Violation]:
-        def action(txn: Txn) -> list[audit.Violation]:
-            txn.delete("receipts", receipts.key_of(f"job-{seq - 1}", "buyer", "prov", 5, 1))
-            if links:
-                txn.delete("receipt_chain", pack_u64(seq))
-            return list(audit.check(txn, market.config))
-
-        return market.store.update(action, now_ms=market.now_ms, dry_run=True)
-
-    for seq in (1, 2, 3):
-        for links in (False, True):
-            assert dropped(seq, links), f"receipt {seq}"
+# Pages.
 
 
 def test_page_lists_receipts_in_order_of_issue(market: Market) -> None:
@@ -308,21 +240,19 @@ def test_find_of_a_damaged_receipt_names_table_and_key(damaged: Market) -> None:
     damage(damaged, key)
     with pytest.raises(IntegrityError, match=r"table receipts, key .* is damaged"):
         damaged.view(lambda txn: receipts.find(txn, key))
-    assert damaged.view(lambda txn: list(receipts.damaged(txn))) == [key]
 
 
-def test_quarantine_moves_a_damaged_receipt_and_counts_it_once(damaged: Market) -> None:
+def test_scrub_quarantines_a_damaged_receipt_and_counts_it_once(damaged: Market) -> None:
     key = only_receipt(damaged).idempotency_key
     damage(damaged, key)
-
-    def quarantine_all(txn: Txn) -> None:
-        for each in list(receipts.damaged(txn)):
-            receipts.quarantine(txn, each)
-
-    damaged.update(quarantine_all)
-    damaged.update(quarantine_all)
-    assert damaged.view(lambda txn: list(txn.scan("quarantine"))) == [(key, b"\xc1")]
-    assert damaged.view(lambda txn: txn.size("receipts")) == 0
+    stored = damaged.view(lambda txn: txn.stored(RECEIPTS, key))
+    assert damaged.update(lambda txn: receipts.scrub(txn, 10)) == 1
+    assert damaged.update(lambda txn: receipts.scrub(txn, 10)) == 0
+    assert damaged.view(lambda txn: list(receipts.in_quarantine(txn))) == [key]
+    assert damaged.view(lambda txn: txn.get(QUARANTINE, key)) == stored
+    (noted,) = damaged.events("receipt_quarantined")
+    assert noted.event.detail == {"key": key.hex()}
+    assert damaged.view(lambda txn: txn.size(RECEIPTS)) == 0
     assert damaged.counter("receipt_corrupt_total") == 1
     assert damaged.view(lambda txn: receipts.page(txn, 0, 10)) == [(1, key, None)]
     assert [(v.table, v.law, v.detail) for v in damaged.violations()] == [
@@ -346,6 +276,29 @@ def test_reissue_of_a_damaged_receipt_quarantines_it_and_pays_nothing(damaged: M
     assert [damaged.balance(f"wallet/{owner}") for owner in ("buyer", "prov")] == wallets
 
 
+def test_scrub_goes_on_where_it_stopped_and_begins_anew_at_the_end(market: Market) -> None:
+    three_receipts(market)
+    looked_at: list[int] = []
+
+    def scrub(txn: Txn) -> None:
+        receipts.scrub(txn, 2)
+        looked_at.append(txn.number("receipts_scrubbed"))
+
+    for _ in range(3):
+        market.update(scrub)
+    # Two, then the third and the end, then two again.
+    assert looked_at == [2, 0, 2]
+
+
+def test_tick_finds_a_damaged_receipt_among_whole_ones(damaged: Market) -> None:
+    damaged.submit("other")
+    damaged.prove("other")
+    key = receipts.key_of("other", "buyer", "prov", 5, 1)
+    damage(damaged, key)
+    damaged.opened.tick()
+    assert damaged.view(lambda txn: list(receipts.in_quarantine(txn))) == [key]
+
+
 def test_page_shows_none_for_a_damaged_receipt(damaged: Market) -> None:
     key = only_receipt(damaged).idempotency_key
     damage(damaged, key)
@@ -354,11 +307,11 @@ def test_page_shows_none_for_a_damaged_receipt(damaged: Market) -> None:
 
 def test_command_sets_a_damaged_receipt_that_waits_aside_and_pays_it_once(damaged: Market) -> None:
     damaged.submit("other", lengths=(1, 1))
-    damaged.update(lambda txn: settlement.to_dry_run(txn, damaged.config, "test"))
+    damaged.update(lambda txn: modes.to_dry_run(txn, "test"))
     damaged.prove("other", 0, 1)
     damage(damaged, receipts.key_of("other", "buyer", "prov", 5, 2))
     before = damaged.balance("wallet/prov")
-    damaged.update(lambda txn: settlement.arm(txn, damaged.config, 0))
+    damaged.update(lambda txn: modes.arm(txn, 0))
     for _ in range(2):
         damaged.update(lambda txn: None)
         assert damaged.counter("receipt_corrupt_total") == 1
@@ -401,6 +354,6 @@ def test_document_of_an_unpaid_receipt_shows_nothing_paid(market: Market) -> Non
     market.prove()
     receipt = only_receipt(market)
     settled = market.view(lambda txn: settlement.of(txn, receipt.idempotency_key))
-    assert settled == Settlement("recorded", 5, 0)
+    assert settled == Settlement("recorded", 5, 0, None, "job", "buyer", "prov")
     document = receipts.document(receipt, settled)
     assert (document["status"], document["paid"]) == ("recorded", {"ct": 0, "it": 0})

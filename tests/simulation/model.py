@@ -407,9 +407,13 @@ class Model:
             self.wallets[offer.provider, "CT"] -= offer.provider_bond
 
     def hand_over(self, job: Record, offer: Record) -> str:
-        """What was proven stays the old provider's, and it gets its bond back."""
-        if any(part.provider == offer.provider for part in job.parts):
-            raise Denied("held_before")
+        """What was proven stays the old provider's, and it gets its bond back.
+
+        Nobody may come to have two receipts at one price.
+        """
+        proven = [(part.provider, part.price) for part in job.parts if part.units]
+        if (offer.provider, offer.price) in proven:
+            raise Denied("key_collision")
         left = job.units - units_proven(job)
         present = job.parts[-1]
         if job.funded:

@@ -1,0 +1,264 @@
+"""The laws of jobs: each one, broken by hand, is named by the audit."""
+
+from collections.abc import Callable
+
+import pytest
+
+from compute_market.jobs import cancellations, jobs, laws
+from compute_market.store.schema import (
+    ACCOUNTS,
+    ACTIVE,
+    ACTIVE_LOW,
+    BACKLOG,
+    CANCELLATIONS,
+    DEADLINES,
+    HOLDINGS,
+    JOBS,
+    OFFERS,
+    PENDING,
+    PLACEMENTS,
+    QUEUE_HIGH,
+    QUEUE_LOW,
+    QUEUE_NORMAL,
+    SETTLEMENTS,
+    SLICES,
+    Table,
+    pack_u64,
+)
+from compute_market.store.txn import Txn
+from tests.support.laws import (
+    Case,
+    check_named,
+    edit,
+    found,
+    key_of,
+    laws_in,
+    receipt_hex,
+    receipt_key,
+)
+from tests.support.market import Market
+
+
+def credit_another(txn: Txn) -> None:
+    """Take a proven unit from the earlier provider of a job."""
+    edit(txn, PLACEMENTS, b"handed\0" + pack_u64(0), units_proven=0)
+
+
+MONEY = (
+    *(
+        Case(
+            "escrow and bonds are what the job's state demands",
+            "accounts",
+            f"{account} CT",
+            lambda txn, account=account: txn.add(ACCOUNTS, f"CT\0{account}".encode(), 1),
+        )
+        for account in (
+            "escrow/run",
+            "bond/run/buyer",
+            "bond/run/provider",
+            "escrow/handed",
+            "bond/handed/provider",
+            "escrow/wait-low",
+            "escrow/owed",
+            "bond/owed/buyer",
+            "escrow/done",
+            "escrow/moved",
+            "bond/late/provider",
+            "escrow/free",
+            "escrow/pend",
+        )
+    ),
+    Case(
+        "escrow and bonds belong to a job",
+        "accounts",
+        "escrow/nobody CT",
+        lambda txn: txn.add(ACCOUNTS, b"CT\0escrow/nobody", 1),
+    ),
+    *(
+        Case(
+            "what is held of an owner is the sum over its jobs",
+            "holdings",
+            f"{owner} {what}",
+            lambda txn, owner=owner, what=what: txn.add(HOLDINGS, f"{owner}\0{what}".encode(), 1),
+        )
+        for owner, what in (
+            ("buyer", "escrow_ct"),
+            ("buyer", "escrow_it"),
+            ("buyer", "bonds_ct"),
+            ("prov", "bonds_ct"),
+            ("nobody", "escrow_ct"),
+        )
+    ),
+    Case(
+        "the amounts are those of its job",
+        "settlements",
+        receipt_hex("done"),
+        lambda txn: edit(txn, SETTLEMENTS, receipt_key(txn, "done"), ct=5, it=5),
+    ),
+    Case(
+        "the amounts are those of its job",
+        "settlements",
+        receipt_hex("done"),
+        lambda txn: txn.delete(SETTLEMENTS, receipt_key(txn, "done")),
+    ),
+)
+
+UNITS = (
+    *(
+        Case(
+            "slices, units, proven slices and proven units are those of its slices",
+            "jobs",
+            "run",
+            damage,
+        )
+        for damage in (
+            lambda txn: edit(txn, JOBS, b"run", slices=2),
+            lambda txn: edit(txn, JOBS, b"run", units=5),
+            lambda txn: edit(txn, JOBS, b"run", slices_proven=0),
+            lambda txn: edit(txn, JOBS, b"run", units_proven=2),
+            lambda txn: txn.delete(SLICES, b"run\0" + pack_u64(0)),
+            lambda txn: edit(txn, SLICES, b"run\0" + pack_u64(0), proven_ms=1),
+        )
+    ),
+    Case(
+        "every slice belongs to a job",
+        "slices",
+        "*",
+        lambda txn: txn.write(
+            SLICES, b"x\0" + pack_u64(0), txn.must_read(SLICES, b"run\0" + pack_u64(0))
+        ),
+    ),
+    Case("proven units are those of its providers", "jobs", "handed", credit_another),
+    Case(
+        "every placement belongs to a job",
+        "placements",
+        "*",
+        lambda txn: txn.write(
+            PLACEMENTS,
+            b"run\0" + pack_u64(0),
+            txn.must_read(PLACEMENTS, b"handed\0" + pack_u64(0)),
+        ),
+    ),
+    Case(
+        "completed means all slices proven",
+        "jobs",
+        "run",
+        lambda txn: edit(txn, JOBS, b"run", state="completed"),
+    ),
+    Case(
+        "completed means all slices proven",
+        "jobs",
+        "done",
+        lambda txn: edit(txn, JOBS, b"done", state="active"),
+    ),
+    *(
+        Case(
+            "reserved and proven units are those of its jobs",
+            "offers",
+            "gone",
+            lambda txn, field=field: edit(txn, OFFERS, b"gone", units_left=999, **{field: 1}),
+        )
+        for field in ("units_reserved", "units_proven")
+    ),
+    Case("reserved and proven units are those of its jobs", "offers", "main", credit_another),
+    Case(
+        "the backlog is what live jobs have left",
+        "backlog",
+        "units",
+        lambda txn: txn.add(BACKLOG, b"units", 1),
+    ),
+)
+
+# Where live jobs stand: table → a job in it and its key there.
+PLACES: dict[Table[bytes], tuple[str, Callable[[Txn], bytes]]] = {
+    DEADLINES: ("run", lambda txn: _deadline_key(txn, "run")),
+    PENDING: ("pend", lambda txn: key_of(txn, PENDING, b"pend")),
+    QUEUE_HIGH: ("wait-high", lambda txn: key_of(txn, QUEUE_HIGH, b"wait-high")),
+    QUEUE_NORMAL: ("wait-normal", lambda txn: key_of(txn, QUEUE_NORMAL, b"wait-normal")),
+    QUEUE_LOW: ("wait-low", lambda txn: key_of(txn, QUEUE_LOW, b"wait-low")),
+    ACTIVE: ("run", lambda txn: b"run"),
+    ACTIVE_LOW: ("run-low", lambda txn: b"run-low"),
+}
+
+
+def _deadline_key(txn: Txn, job_id: str) -> bytes:
+    return pack_u64(jobs.get(txn, job_id).deadline) + job_id.encode()
+
+
+INDEXES = (
+    *(
+        Case(
+            "every live job is where its state says",
+            table.name,
+            job_id,
+            lambda txn, table=table, key=key: txn.delete(table, key(txn)),
+        )
+        for table, (job_id, key) in PLACES.items()
+    ),
+    *(
+        Case(
+            "nothing but live jobs is there",
+            table.name,
+            "*",
+            lambda txn, table=table: txn.put(table, b"\xff" * 9, b"\0" * 8 + b"done"),
+        )
+        for table in PLACES
+    ),
+)
+
+
+def add_line(job_id: str) -> Callable[[Txn], None]:
+    return lambda txn: cancellations.add(txn, job_id, "client")
+
+
+LOG = (
+    Case(
+        "lines follow each other",
+        "cancellations",
+        "dropped",
+        lambda txn: edit(txn, CANCELLATIONS, pack_u64(2), offset=1),
+    ),
+    Case(
+        "the length is that of all lines",
+        "cancellations",
+        "*",
+        lambda txn: txn.set_number("cancellations_length", 1),
+    ),
+    Case(
+        "one line for each cancelled job",
+        "cancellations",
+        "dropped",
+        lambda txn: txn.delete(CANCELLATIONS, pack_u64(2)),
+    ),
+    Case("one line for each cancelled job", "cancellations", "done", add_line("done")),
+    Case("one line for each cancelled job", "cancellations", "dropped", add_line("dropped")),
+)
+
+CASES = (*MONEY, *UNITS, *INDEXES, *LOG)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_audit_names_what_is_falsified(busy: Market, case: Case) -> None:
+    check_named(busy, case)
+
+
+def test_every_law_has_a_case() -> None:
+    assert {case.law for case in CASES} == laws_in(laws)
+
+
+def test_every_index_of_live_jobs_has_a_case(busy: Market) -> None:
+    tables = busy.view(
+        lambda txn: {table for job in txn.records(JOBS) for table, _, _ in jobs.index_entries(job)}
+    )
+    assert tables == set(PLACES)
+
+
+@pytest.mark.parametrize(
+    "table", [PENDING, QUEUE_HIGH, QUEUE_NORMAL, QUEUE_LOW], ids=lambda t: t.name
+)
+def test_audit_finds_an_entry_that_names_another_job(busy: Market, table: Table[bytes]) -> None:
+    def damage(txn: Txn) -> None:
+        key, value = txn.first(table) or (b"", b"")
+        txn.put(table, key, value[:8] + b"done")
+
+    assert {v.table for v in found(busy, damage)} == {table.name}

@@ -1,0 +1,111 @@
+"""Jobs without a match: they are kept, and tried again."""
+
+from compute_market.amounts import UNIT_BYTES
+from compute_market.jobs.submit import match_pending, post_offer
+from compute_market.offers import offers
+from compute_market.store.schema import JOBS
+from tests.support.market import Market, offer_request
+from tests.support.state import improve_standing, record_capacity, states
+
+
+def test_submit_with_wait_keeps_a_job_without_a_match(market: Market) -> None:
+    found = market.submit(wait=True)
+    assert (found.job.state, found.changed) == ("pending", True)
+    (noted,) = market.events("job_pending")
+    assert noted.event.detail == {
+        "reason": "capability_mismatch",
+        "units": 1,
+        "mode": "loose",
+    }
+    assert market.counter("industrial_admitted_total") == 0
+
+
+def test_submit_with_wait_does_not_keep_a_job_that_admission_refuses(market: Market) -> None:
+    market.post(units=7000)
+    refused = market.submit(lengths=(6001 * UNIT_BYTES,), wait=True)
+    assert refused.reason == "capacity"
+    assert market.view(lambda txn: txn.size(JOBS)) == 0
+
+
+def test_post_matches_a_pending_job(market: Market) -> None:
+    market.submit(wait=True)
+    posted = market.update(lambda txn: post_offer(txn, offer_request(units=10)))
+    assert posted.matched == ["job"]
+    assert (posted.offer.units_left, posted.offer.units_reserved) == (9, 1)
+    assert market.job().state == "active"
+    assert market.counter("industrial_admitted_total") == 1
+
+
+def test_post_leaves_pending_what_it_does_not_fit(market: Market) -> None:
+    market.submit("gpu", wait=True, capability={"gpu": "a"})
+    market.submit("any", wait=True)
+    market.post()
+    assert states(market, "gpu", "any") == ["pending", "active"]
+
+
+def test_post_again_tries_nothing(market: Market) -> None:
+    market.post(offer_id="o")
+    market.submit("first", wait=True)
+    market.update(lambda txn: offers.withdraw(txn, "o"))
+    market.submit("second", wait=True)
+    posted = market.update(lambda txn: post_offer(txn, offer_request(offer_id="o")))
+    assert (posted.changed, posted.matched) == (False, [])
+    assert market.job("second").state == "pending"
+
+
+def test_post_serves_pending_jobs_in_queue_order(market: Market) -> None:
+    for job_id, priority in (
+        ("low", "low"),
+        ("normal-1", "normal"),
+        ("normal-2", "normal"),
+        ("high", "high"),
+    ):
+        market.submit(job_id, priority=priority, wait=True)
+    posted = market.update(lambda txn: post_offer(txn, offer_request(units=3)))
+    assert posted.matched == ["high", "normal-1", "normal-2"]
+    assert posted.offer.state == "exhausted"
+    assert market.job("low").state == "pending"
+
+
+def test_post_serves_a_smaller_job_behind_one_that_does_not_fit(market: Market) -> None:
+    market.submit("large", lengths=(1,) * 5, wait=True)
+    market.submit("small", wait=True)
+    market.post(units=4)
+    assert states(market, "large", "small") == ["pending", "active"]
+
+
+def test_match_tries_every_pending_job_again(market: Market) -> None:
+    market.post(reputation=-1)
+    market.submit("b", wait=True)
+    market.submit("a", wait=True)
+    improve_standing(market)
+    assert states(market, "a", "b") == ["pending", "pending"]
+    matched = market.update(lambda txn: match_pending(txn))
+    assert matched == ["b", "a"]
+    assert states(market, "a", "b") == ["active", "active"]
+    assert market.update(lambda txn: match_pending(txn)) == []
+
+
+def test_match_leaves_pending_what_admission_refuses(market: Market) -> None:
+    market.configure(fair_share_cap_ppm=1_000_000)
+    market.submit("large", lengths=(6001 * UNIT_BYTES,), wait=True)
+    market.post(units=7000)
+    assert market.job("large").state == "pending"
+    record_capacity(market, 101)
+    assert market.update(lambda txn: match_pending(txn)) == ["large"]
+
+
+def test_match_in_real_leaves_pending_what_nobody_can_pay(real: Market) -> None:
+    real.submit(buyer="poor", wait=True)
+    real.post(price_per_unit=5)
+    assert real.job().state == "pending"
+    real.deposit("poor", ct=6)
+    assert real.update(lambda txn: match_pending(txn)) == ["job"]
+    assert real.balance("escrow/job") == 5
+
+
+def test_match_takes_a_directed_offer_for_its_job_only(market: Market) -> None:
+    market.submit("other", wait=True)
+    market.submit("mine", wait=True)
+    market.post(job_id="mine")
+    assert states(market, "other", "mine") == ["pending", "active"]

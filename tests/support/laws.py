@@ -1,0 +1,156 @@
+"""Falsifications: each breaks one law of a busy market by hand, and the audit must name it."""
+
+import ast
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from compute_market import audit
+from compute_market.jobs import jobs
+from compute_market.offers import offers
+from compute_market.records import Violation, replace
+from compute_market.settlement import ledger, modes
+from compute_market.store.schema import RECEIPTS, Sums, Table
+from compute_market.store.txn import Txn
+from tests.support.market import Market
+
+DAMAGED = b"\xc1"  # the one byte that no MessagePack value begins with
+
+
+class Case(NamedTuple):
+    """One way to break one law, and what the violation must name."""
+
+    law: str
+    table: str
+    key: str | Callable[[Txn], str]
+    damage: Callable[[Txn], Any]
+
+    def __str__(self) -> str:
+        return f"{self.table}: {self.law}"
+
+
+def busy_market(path: Path) -> Market:
+    """A market with jobs in every state and receipts of every status."""
+    market = Market(path)
+    market.configure(slots=4)
+    market.update(lambda txn: ledger.tap(txn, "deposit", "buyer", {"CT": 9000, "IT": 9000}, "k"))
+    market.deposit("prov", ct=900)
+    market.deposit("other", ct=900)
+    market.post(offer_id="main", fee_pct_ct=40, provider_bond=20, reputation=5)
+    market.post("other", offer_id="small", units=1, price_per_unit=1)
+    market.post("other", offer_id="gone", price_per_unit=9)
+    market.post("other", offer_id="spare", price_per_unit=8, fee_pct_ct=70)
+    market.post("poor", offer_id="unpaid", price_per_unit=7, provider_bond=5)
+    market.update(lambda txn: offers.withdraw(txn, "gone"))
+    # Paid nothing: admitted before the mode was real.
+    market.submit("free", max_price_per_unit=1)
+    market.prove("free")
+    market.update(lambda txn: modes.arm(txn, 0))
+    # Ended: completed, cancelled, failed, handed over; paid at once.
+    market.submit("done", lengths=(1, 1), consumer_bond=3)
+    market.prove("done", 0, 1)
+    market.submit("stopped", lengths=(1, 1))
+    market.prove("stopped", 1)
+    market.cancel("stopped")
+    market.submit("dropped")
+    market.cancel("dropped", by="provider")
+    market.submit("late", deadline_secs=1)
+    market.advance(2)
+    market.submit("moved", lengths=(1, 1))
+    market.prove("moved", 0)
+    hand_over(market, "moved", "spare")
+    market.prove("moved", 1)
+    # Live: active, queued in every line, pending.
+    market.submit("handed", lengths=(1, 1, 1))
+    market.prove("handed", 0)
+    hand_over(market, "handed", "spare")
+    market.submit("run", lengths=(1, 1, 2_000_000))
+    market.prove("run", 1)
+    market.submit("run-low", priority="low")
+    market.submit("owed", lengths=(1, 1))
+    market.submit("next", priority="high")
+    for priority in ("high", "normal", "low"):
+        market.submit(f"wait-{priority}", priority=priority)
+    market.submit("pend", wait=True, capability={"gpu": "none has it"})
+    # Owed: the mode fell before the receipt could be paid.
+    market.update(lambda txn: modes.to_dry_run(txn, "test"))
+    market.prove("owed", 0, 1)
+    market.submit("refused", buyer="prov", lengths=(1,) * 2000)
+    assert market.job("run").state == "active"
+    assert market.violations() == []
+    return market
+
+
+def hand_over(market: Market, job_id: str, offer_id: str) -> None:
+    market.update(lambda txn: jobs.hand_over(txn, jobs.get(txn, job_id), offers.get(txn, offer_id)))
+
+
+def found(market: Market, damage: Callable[[Txn], Any]) -> list[Violation]:
+    """What the audit says of a market after damage, which is rolled back."""
+
+    def action(txn: Txn) -> list[Violation]:
+        damage(txn)
+        return list(audit.check(txn))
+
+    return rolled_back(market, action)
+
+
+def rolled_back(market: Market, action: Callable[[Txn], Any]) -> Any:
+    return market.store.update(action, now_ms=market.now_ms, config=market.config, dry_run=True)
+
+
+def check_named(market: Market, case: Case) -> None:
+    """Break a law and see that the audit names it, in one line."""
+    key = case.key if isinstance(case.key, str) else market.view(case.key)
+    violations = found(market, case.damage)
+    assert (case.table, key, case.law) in {(v.table, v.key, v.law) for v in violations}
+    for violation in violations:
+        line = str(violation)
+        assert "\n" not in line
+        assert line.startswith(f"{violation.table} {violation.key}: {violation.law}: ")
+
+
+def laws_in(module: ModuleType) -> set[str]:
+    """The laws that the source of a module names in a violation."""
+    assert module.__file__ is not None
+    tree = ast.parse(Path(module.__file__).read_text())
+    texts: dict[str, str] = {}
+    named: list[ast.expr] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+            texts |= {ast.unparse(target): node.value.value for target in node.targets}
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Violation":
+            named.append(node.args[2])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "same_size":
+            named.append(node.args[3])
+    return {
+        texts[each.id] if isinstance(each, ast.Name) else ast.literal_eval(each) for each in named
+    }
+
+
+# What falsifies.
+
+
+def edit(txn: Txn, table: Table[Any], key: bytes, **changes: Any) -> None:
+    record: Struct = txn.must_read(table, key)
+    txn.write(table, key, replace(record, **changes))
+
+
+def set_sum(txn: Txn, sums: Sums, key: bytes, to: int) -> None:
+    txn.add(sums, key, to - txn.sum(sums, key))
+
+
+def key_of(txn: Txn, table: Table[Any], value: bytes) -> bytes:
+    """The first key of a table with a value that ends so."""
+    return next(key for key, payload in txn.scan(table) if payload.endswith(value))
+
+
+def receipt_key(txn: Txn, job_id: str) -> bytes:
+    return next(r.idempotency_key for r in txn.records(RECEIPTS) if r.job_id == job_id)
+
+
+def receipt_hex(job_id: str) -> Callable[[Txn], str]:
+    return lambda txn: receipt_key(txn, job_id).hex()

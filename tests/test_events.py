@@ -1,0 +1,407 @@
+"""The log: what happened, when, who asked; nothing of it twice, and nothing missing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from compute_market import chain, events, metrics
+from compute_market.admission import capacity
+from compute_market.errors import RefusedError
+from compute_market.events import ENTRY_EVENTS, Logged
+from compute_market.jobs import jobs
+from compute_market.jobs.submit import submit
+from compute_market.offers import offers
+from compute_market.records import EVENT_NAMES, Asked, Event
+from compute_market.settlement import ledger, modes, receipts
+from compute_market.store.schema import EVENTS, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
+from compute_market.store.txn import Txn
+from tests.support.laws import hand_over
+from tests.support.market import Market, job_request, slice_of
+from tests.support.state import command, contents, put_payload
+
+OPERATOR = Asked("ann", "node-1", 4711, "tb-cli compute submit job.json")
+
+
+def seqs(market: Market) -> list[int]:
+    return [logged.seq for logged in market.events()]
+
+
+def names(found: list[Logged]) -> list[str]:
+    return [logged.event.event for logged in found]
+
+
+def history(market: Market, job_id: str = "job") -> list[Logged]:
+    return market.view(lambda txn: events.history(txn, jobs.get(txn, job_id)))
+
+
+def bulk(market: Market, number: int) -> None:
+    """So many jobs in one transaction, each of which is kept as pending."""
+    inputs = [slice_of(1)]
+
+    def action(txn: Txn) -> None:
+        for n in range(number):
+            submit(txn, job_request(f"bulk-{n:05}", inputs), inputs, wait=True)
+
+    market.update(action)
+
+
+# What is noted.
+
+
+def cancel_for_a_burned_bond(market: Market) -> None:
+    market.configure(provider_cancel_penalty_after=1)
+    market.cancel(by="provider")
+
+
+def damage_and_scrub(market: Market) -> None:
+    market.prove("job", 1)
+    (key,) = market.view(lambda txn: [key for key, _ in txn.scan(RECEIPTS)])
+    market.alone(lambda txn: put_payload(txn, RECEIPTS, key, b"\xc1"))
+    market.update(lambda txn: receipts.scrub(txn, 10))
+
+
+def owe_and_pay(market: Market) -> None:
+    market.update(lambda txn: modes.to_dry_run(txn, "test"))
+    market.prove("job", 1)
+    market.update(lambda txn: modes.arm(txn, 0))
+    command(market)
+
+
+def wrong(market: Market) -> None:
+    market.prove("job", 1, digest=bytes(32))
+
+
+# Every event: what brings it about in a market where `job` has one of two slices proven, and what
+# it must say.
+HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
+    "job_queued": (
+        lambda market: market.submit("new"),
+        {"provider": "prov", "units": 1, "price_per_unit": 5, "funded": True, "mode": "loose"},
+    ),
+    "job_pending": (
+        lambda market: market.submit("new", wait=True, lengths=(1, 1), max_price_per_unit=1),
+        {"reason": "price_mismatch", "units": 2, "mode": "loose"},
+    ),
+    "job_refused": (
+        lambda market: market.submit("new", lengths=(10**10,)),
+        {"reason": "no_capacity", "units": 9537, "mode": "loose"},
+    ),
+    "job_started": (lambda market: market.submit("new"), {"waited_ms": 0}),
+    "job_proved": (
+        lambda market: market.prove("job", 1),
+        {"slices": 1, "units": 1, "provider": "prov"},
+    ),
+    "proof_refused": (wrong, {"slice": 1}),
+    "job_completed": (
+        lambda market: market.prove("job", 1),
+        {
+            "by": "provider",
+            "cause": "all_proven",
+            "units_proven": 2,
+            "paid_ct": 10,
+            "paid_it": 0,
+            "refunded_ct": 0,
+            "refunded_it": 0,
+        },
+    ),
+    "job_cancelled": (
+        lambda market: market.cancel(),
+        {"by": "client", "cause": "cancelled_by_client", "paid_ct": 5, "refunded_ct": 5},
+    ),
+    "job_failed": (
+        lambda market: (market.advance(86_401), command(market)),
+        {"by": "deadline", "cause": "deadline_missed", "paid_ct": 5, "refunded_ct": 5},
+    ),
+    "job_handed_over": (
+        lambda market: hand_over(market, "job", "spare"),
+        {"from": "prov", "to": "other", "units": 1},
+    ),
+    "job_paid": (owe_and_pay, {"provider": "prov", "ct": 10, "it": 0}),
+    "offer_posted": (
+        lambda market: market.post("new", offer_id="new"),
+        {"units": 1000, "price_per_unit": 5},
+    ),
+    "offer_withdrawn": (
+        lambda market: market.update(lambda txn: offers.withdraw(txn, "spare")),
+        {},
+    ),
+    "score_changed": (wrong, {"delta": -1, "score": 4}),
+    "bond_burned": (cancel_for_a_burned_bond, {"ct": 1, "cause": "cancel:slash"}),
+    "mode_changed": (
+        lambda market: market.update(lambda txn: modes.to_dry_run(txn, "repair")),
+        {"to": "dry_run", "reason": "repair"},
+    ),
+    "capacity_recorded": (
+        lambda market: market.update(lambda txn: capacity.record(txn, 300)),
+        {"units_per_second": 300, "estimate": 200},
+    ),
+    "deposit": (lambda market: market.deposit("ann", ct=3, it=4), {"ct": 3, "it": 4}),
+    "withdraw": (
+        lambda market: market.update(
+            lambda txn: ledger.tap(txn, "withdraw", "prov", {"CT": 1, "IT": 0}, "k")
+        ),
+        {"ct": 1, "it": 0, "key": "k"},
+    ),
+    "blocks_advanced": (
+        lambda market: market.update(lambda txn: chain.advance(txn, 7)),
+        {"blocks": 7, "height": 7},
+    ),
+    "receipt_quarantined": (damage_and_scrub, {}),
+}
+
+
+@pytest.fixture
+def started(real: Market) -> Market:
+    """A market in real mode with a job of which one of two slices is proven."""
+    real.deposit("other", ct=100)
+    real.post(reputation=5)
+    real.post("other", offer_id="spare", price_per_unit=9)
+    real.submit(lengths=(1, 1))
+    real.prove("job", 0)
+    return real
+
+
+@pytest.mark.parametrize("name", HAPPENINGS)
+def test_action_notes_its_event_with_who_asked(started: Market, name: str) -> None:
+    started.opened.asked = OPERATOR
+    before = len(started.events())
+    act, detail = HAPPENINGS[name]
+    act(started)
+    (noted,) = [each for each in started.events()[before:] if each.event.event == name]
+    assert noted.asked == OPERATOR
+    assert noted.at_ms == started.now_ms
+    assert detail.items() <= noted.event.detail.items()
+    shown = events.document(noted)
+    assert (shown["user"], shown["host"], shown["pid"]) == ("ann", "node-1", 4711)
+    assert shown["command"] == OPERATOR.command
+    if name == "receipt_quarantined":
+        repair(started)
+
+
+def repair(market: Market) -> None:
+    """Put the receipt back, for the check at the end."""
+
+    def action(txn: Txn) -> None:
+        job = jobs.get(txn, "job")
+        link = txn.must_read(RECEIPT_CHAIN, pack_u64(1))
+        txn.delete(QUARANTINE, link.key)
+        metrics.count(txn, "receipt_corrupt_total", by=-1)
+        txn.delete(RECEIPT_CHAIN, pack_u64(1))
+        metrics.count(txn, "matches_total", "false", by=-1)
+        txn.set_number("receipt_seq", 0)
+        receipts.issue(txn, job, job.placed)
+
+    market.alone(action)
+
+
+def test_every_event_has_its_happening() -> None:
+    assert set(HAPPENINGS) == set(EVENT_NAMES)
+
+
+def test_event_names_what_it_is_about(started: Market) -> None:
+    (posted,) = [each.event for each in started.events("offer_posted")][:1]
+    assert (posted.offer_id, posted.owner, posted.job_id) == ("o-1", "prov", None)
+    (queued,) = [each.event for each in started.events("job_queued")]
+    assert (queued.job_id, queued.offer_id, queued.owner) == ("job", "o-1", "buyer")
+    document = events.document(started.events("offer_posted")[0])
+    assert list(document)[:5] == ["seq", "at_ms", "event", "offer_id", "owner"]
+    assert "job_id" not in document
+
+
+def test_refused_submission_is_there_with_its_reason_and_numbers(market: Market) -> None:
+    market.post(units=3)
+    refused = market.submit(lengths=(1,) * 4)
+    (noted,) = market.events("job_refused")
+    assert noted.event == Event(
+        "job_refused",
+        "job",
+        None,
+        "buyer",
+        {"reason": "no_capacity", "message": refused.message, "units": 4, "mode": "loose"},
+    )
+
+
+def test_look_and_no_op_note_nothing(started: Market) -> None:
+    before = seqs(started)
+    started.submit(lengths=(1, 1))
+    started.prove("job", 0)
+    started.opened.job("job")
+    started.violations()
+    command(started)
+    assert seqs(started) == before
+
+
+# Entries and numbers.
+
+
+def test_transaction_is_one_entry(started: Market) -> None:
+    before = started.view(lambda txn: txn.size(EVENTS))
+    started.prove("job", 1)  # proved, completed, score
+    assert started.view(lambda txn: txn.size(EVENTS)) == before + 1
+    assert names(started.events())[-3:] == ["job_proved", "job_completed", "score_changed"]
+
+
+def test_rolled_back_action_leaves_no_event(started: Market) -> None:
+    before = contents(started)
+
+    def fail(txn: Txn) -> None:
+        inputs = [slice_of(1)]
+        submit(txn, job_request("new", inputs), inputs)
+        raise RefusedError("no")
+
+    with pytest.raises(RefusedError):
+        started.update(fail)
+    started.update(lambda txn: capacity.record(txn, 9), dry_run=True)
+    assert contents(started) == before
+    started.deposit("ann", ct=1)
+    assert seqs(started) == list(range(1, len(seqs(started)) + 1))
+    assert names(started.events())[-1] == "deposit"
+
+
+def test_numbers_go_on_without_a_gap_over_a_reopen(started: Market) -> None:
+    before = seqs(started)
+    started.reopen()
+    started.deposit("ann", ct=1)
+    assert seqs(started) == [*before, before[-1] + 1]
+
+
+@pytest.mark.parametrize("number", [ENTRY_EVENTS, ENTRY_EVENTS + 1])
+def test_bulk_is_stored_in_entries_without_a_gap(market: Market, number: int) -> None:
+    market.deposit("ann", ct=1)
+    bulk(market, number)
+    market.deposit("ann", ct=1)
+    assert seqs(market) == list(range(1, number + 3))
+    entries = -(-number // ENTRY_EVENTS)
+    assert market.view(lambda txn: txn.size(EVENTS)) == 2 + entries
+    first, last = "bulk-00000", f"bulk-{number - 1:05}"
+    assert [history(market, job)[0].seq for job in (first, last)] == [2, number + 1]
+
+
+# Reading.
+
+
+def test_forward_begins_behind_and_back_ends_before_any_number(market: Market) -> None:
+    for n in range(3):
+        market.deposit("ann", ct=n)
+    bulk(market, 2500)  # the events 4 to 2503, in three entries
+    for n in range(2):
+        market.deposit("ann", ct=n)
+
+    def forward(after: int) -> list[int]:
+        return market.view(lambda txn: [logged.seq for logged in events.forward(txn, after)])
+
+    def back(before: int | None) -> list[int]:
+        return market.view(lambda txn: [logged.seq for logged in events.back(txn, before)])
+
+    for seq in (0, 1, 2, 3, 4, 1002, 1003, 1004, 1005, 2503, 2504, 2505, 2506, 9999):
+        assert forward(seq) == list(range(seq + 1, 2506)), f"after {seq}"
+        assert back(seq) == list(range(min(2505, seq - 1), 0, -1)), f"before {seq}"
+    assert back(None) == list(range(2505, 0, -1))
+
+
+def test_forward_and_back_of_an_empty_log_are_empty(market: Market) -> None:
+    assert market.view(lambda txn: list(events.forward(txn))) == []
+    assert market.view(lambda txn: list(events.back(txn))) == []
+
+
+# History.
+
+
+def test_history_is_all_that_happened_to_a_job_in_order(real: Market) -> None:
+    real.configure(slots=1, provider_cancel_penalty_after=1)
+    real.deposit("other", ct=100)
+    real.submit("job", lengths=(1, 1, 1), wait=True)
+    real.submit("first", wait=True)
+    real.submit("second", wait=True)
+    real.post(reputation=9)
+    real.post("other", offer_id="spare", price_per_unit=9)
+    real.prove("job", 0)
+    real.prove("job", 1, digest=bytes(32))
+    real.prove("job", 1, 2, digest=bytes(32))
+    hand_over(real, "job", "spare")
+    real.prove("job", 1)
+    real.update(lambda txn: modes.to_dry_run(txn, "test"))
+    real.cancel(by="provider")
+    real.update(lambda txn: modes.arm(txn, 0))
+    command(real)
+    for job_id in ("job", "first", "second"):
+        logged = [each for each in real.events() if each.event.job_id == job_id]
+        assert history(real, job_id) == logged
+    assert names(history(real)) == [
+        "job_pending",
+        "job_queued",
+        "job_started",
+        "job_proved",
+        "proof_refused",
+        "proof_refused",
+        "proof_refused",
+        "job_handed_over",
+        "job_proved",
+        "bond_burned",
+        "job_cancelled",
+        "job_paid",
+        "job_paid",
+    ]
+
+
+def test_history_is_what_is_left_after_any_trim(started: Market) -> None:
+    for index in range(3):
+        started.advance(10)
+        started.submit(f"job-{index}")
+        started.advance(10)
+        started.prove(f"job-{index}")
+    whole = {job_id: history(started, job_id) for job_id in ("job", "job-0", "job-1", "job-2")}
+    while started.events():
+        assert started.update(lambda txn: events.trim(txn, started.now_ms + 1, 1)) == 1
+        first = started.events()[0].seq if started.events() else 10**9
+        for job_id, logged in whole.items():
+            assert history(started, job_id) == [each for each in logged if each.seq >= first]
+        assert started.violations() == []
+
+
+def test_decision_of_a_job_that_was_trimmed_is_forgotten(started: Market) -> None:
+    started.update(lambda txn: events.trim(txn, started.now_ms + 1, 10**6))
+    assert started.view(lambda txn: events.decision_document(txn, "job")) is None
+
+
+# Trimming.
+
+
+def test_trim_drops_what_is_older_and_no_more_than_the_limit(market: Market) -> None:
+    for n in range(5):
+        market.deposit("ann", ct=n)
+        market.advance(10)
+    instant = market.now_ms - 20_000  # the fourth entry's own instant
+
+    def trim(limit: int) -> int:
+        return market.update(lambda txn: events.trim(txn, instant, limit))
+
+    assert [trim(2), trim(2), trim(2)] == [2, 1, 0]
+    assert seqs(market) == [4, 5]
+    market.deposit("ann", ct=9)
+    assert seqs(market) == [4, 5, 6]
+
+
+def test_numbers_go_on_after_everything_was_trimmed(market: Market) -> None:
+    market.deposit("ann", ct=1)
+    market.update(lambda txn: events.trim(txn, market.now_ms + 1, 10))
+    assert seqs(market) == []
+    market.reopen()
+    market.deposit("ann", ct=1)
+    assert seqs(market) == [2]
+
+
+def test_tick_trims_what_is_older_than_the_retention(market: Market) -> None:
+    market.configure(log_retention_secs=100)
+    market.deposit("ann", ct=1)
+    market.advance(50)
+    market.deposit("ann", ct=2)
+    market.advance(50)
+    market.opened.tick()
+    assert seqs(market) == [1, 2]
+    market.advance(0.001)
+    command(market)
+    assert seqs(market) == [1, 2]  # Only `tick` trims.
+    market.opened.tick()
+    assert seqs(market) == [2]

@@ -1,0 +1,136 @@
+"""The exposition: every gauge has its function, and a scrape walks no table."""
+
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from compute_market import exposition
+from compute_market.errors import InternalError
+from compute_market.exposition import GAUGES, check_gauges, render
+from compute_market.jobs import jobs
+from compute_market.jobs.submit import post_offer, submit
+from compute_market.metrics import METRICS
+from compute_market.store.schema import Table
+from compute_market.store.txn import Txn
+from tests.support.market import Market, job_request, offer_request, slice_of
+
+
+def samples(market: Market) -> dict[str, dict[tuple[str, ...], float]]:
+    """Metric → values of its labels by name → value."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(market.view(render)):
+        for sample in family.samples:
+            labels = tuple(value for _, value in sorted(sample.labels.items()))
+            found.setdefault(sample.name, {})[labels] = sample.value
+    return found
+
+
+def test_every_metric_of_the_table_is_exposed(market: Market) -> None:
+    families = {f.name: f for f in text_string_to_metric_families(market.view(render))}
+    assert families.keys() == {metric.name.removesuffix("_total") for metric in METRICS}
+
+
+@pytest.mark.parametrize("name", GAUGES)
+def test_gauge_without_a_function_is_an_error_at_import(name: str) -> None:
+    with pytest.raises(InternalError, match=rf"differ in {name}$"):
+        check_gauges(GAUGES.keys() - {name})
+
+
+def test_function_without_a_gauge_is_an_error_at_import() -> None:
+    with pytest.raises(InternalError, match=r"differ in unheard_of$"):
+        check_gauges({*GAUGES, "unheard_of"})
+
+
+def test_gauges_tell_the_state(real: Market) -> None:
+    real.configure(slots=2, initial_capacity=10)
+    real.post(units=5, price_per_unit=4, reputation=3)
+    real.post("other", units=9, price_per_unit=50)
+    real.post("bad", reputation=-1)
+    for n in range(3):
+        real.submit(f"job-{n}", lengths=(1,))
+    real.submit("pends", wait=True, capability={"gpu": "none"})
+    real.prove("job-0")
+    found = samples(real)
+    expected: dict[str, dict[tuple[str, ...], float]] = {
+        "industrial_backlog": {(): 2},
+        "industrial_utilization": {(): 0.0},
+        "industrial_price_per_unit": {(): 4},
+        "capacity_units_per_second": {(): 10},
+        "capacity_headroom_units": {(): 597},
+        "scheduler_effective_price": {("prov",): 4},
+        "scheduler_active_jobs": {(): 2},
+        "scheduler_slots": {("used",): 2, ("free",): 0},
+        "scheduler_queue_depth": {("high",): 0, ("normal",): 0, ("low",): 0},
+        "scheduler_pending_jobs": {(): 1},
+        "offers": {("open",): 3, ("exhausted",): 0, ("withdrawn",): 0},
+        "offers_barred": {(): 1},
+        "settle_pending_receipts": {(): 0},
+        "tokens_in_circulation": {("ct",): 11_000, ("it",): 10_000},
+        "provider_reputation_score": {("prov",): 4, ("other",): 0, ("bad",): -1},
+        "active_burst_quota": {("buyer", "buyer"): 30, ("prov", "provider"): 30},
+        "tb_last_run_timestamp_seconds": {(): real.now_ms / 1000},
+    }
+    assert {name: found[name] for name in expected} == expected
+    assert expected.keys() | {"tb_build_info"} == GAUGES.keys()
+
+
+def fill(market: Market, number: int) -> None:
+    """So many providers, offers, buyers and jobs; every third job is done, every third pending."""
+    market.configure(slots=number, initial_capacity=10**6)
+
+    def action(txn: Txn) -> None:
+        inputs = [slice_of(1)]
+        for n in range(number):
+            post_offer(txn, offer_request(f"prov-{n}", job_id=f"job-{n}"))
+        for n in range(number):
+            needs = {"gpu": "none"} if n % 3 == 0 else {}
+            request = job_request(f"job-{n}", inputs, buyer=f"buyer-{n}", capability=needs)
+            submit(txn, request, inputs, wait=True)
+
+    market.update(action)
+
+
+def reads(market: Market, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Stored values that a scrape opens."""
+    opened = Table.opened
+    count = 0
+
+    def counting(table: Table[Any], key: bytes, value: bytes) -> bytes:
+        nonlocal count
+        count += 1
+        return opened(table, key, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Table, "opened", counting)
+        market.view(render)
+    return count
+
+
+def test_scrape_reads_no_more_of_a_market_that_grew(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposition, "SERIES_MAX", 5)
+    fill(market, 10)
+    few = reads(market, monkeypatch)
+    assert few > 20
+    market.advance(1)
+    fill(market, 2_000)
+    assert market.view(jobs.backlog_units) > 1_300
+    assert reads(market, monkeypatch) == few
+
+
+def test_series_without_bound_are_the_most_recent_ones(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exposition, "SERIES_MAX", 2)
+    for n in range(4):
+        market.post(f"prov-{n}", job_id=f"job-{n}", reputation=n)
+        market.submit(f"job-{n}", buyer=f"buyer-{n}")
+        market.advance(1)
+    found = samples(market)
+    assert found["provider_reputation_score"] == {("prov-3",): 3, ("prov-2",): 2}
+    assert set(found["scheduler_effective_price"]) == {("prov-3",), ("prov-2",)}
+    assert set(found["active_burst_quota"]) == {("buyer-3", "buyer"), ("prov-3", "provider")}
+    market.prove("job-0")  # Its score changes last.
+    assert set(samples(market)["provider_reputation_score"]) == {("prov-0",), ("prov-3",)}
