@@ -223,7 +223,7 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
     receipts.check_claim(txn, job, offer.provider, offer.price_per_unit)
     if job.funded:
         due = [settlement.due_to(each) for each in earlier]
-        escrow.hand_over(txn, job, placement, due)
+        job = escrow.hand_over(txn, job, placement, due)
     # After this point the handover must succeed.
     receipts.claim(txn, job, offer.provider, offer.price_per_unit)
     txn.write(PLACEMENTS, _placement_key(job.job_id, job.placements_before), job.placed)

@@ -90,6 +90,8 @@ def open_environment(
         try:
             if env.flags()["lock"]:
                 env.reader_check()
+            if env.stat()["entries"] == 0:
+                raise _missing(path)  # It has pages, but whoever began to make it did not finish.
             _check_length(path, env, write, lock_timeout_ms, sleep)
         except BaseException:
             env.close()
@@ -271,14 +273,17 @@ def _allocate_lock_file(path: str) -> None:
 
 def _check_is_there(path: str) -> None:
     """Tell apart a place where no market ever was, and one whose data file is gone or empty."""
-    if os.path.exists(data_file(path)) and os.stat(data_file(path)).st_size > _EMPTY_BYTES:
-        return
+    if not os.path.exists(data_file(path)) or os.stat(data_file(path)).st_size <= _EMPTY_BYTES:
+        raise _missing(path)
+
+
+def _missing(path: str) -> MarketError:
     if os.path.exists(_lock_of(path)):
-        raise IntegrityError(
+        return IntegrityError(
             f"{data_file(path)} is gone or empty, and there was a market in it",
             hint="restore the directory from a backup, or remove all of it to begin anew",
         )
-    raise NotFoundError(f"no market in {path}", hint="`tb-cli state init` makes one")
+    return NotFoundError(f"no market in {path}", hint="`tb-cli state init` makes one")
 
 
 def _check_length(

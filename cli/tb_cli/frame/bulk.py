@@ -35,6 +35,9 @@ from tb_cli.frame.render import (
 )
 from tb_cli.frame.session import Session
 
+# Items after which what was read of the store is given back.
+_ITEMS_MAPPED = 1000
+
 Item = TypeVar("Item")
 
 # Ids among which one that comes again is noticed.
@@ -228,10 +231,15 @@ def run(
     rest = chain(ahead, source)
     # A dry run is one transaction too: what is rolled back could not be built upon.
     size = None if atomic or session.dry_run else chunk
+    mapped = 0
     while part := [_prepared(each, prepare) for each in islice(rest, size)]:
         for outcome in _commit(session, part, act, id_field, said if atomic else None):
             said.add(outcome)
         sys.stdout.flush()
+        mapped += len(part)
+        if mapped >= _ITEMS_MAPPED:
+            session.let_go()
+            mapped = 0
     if failed_to is not None and not session.dry_run:
         said.write_failed(failed_to)
     return said.end()
