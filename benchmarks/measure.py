@@ -126,12 +126,15 @@ class Peak(NamedTuple):
     lines: int
 
 
-def peak_memory(words: Sequence[str | Path], env: dict[str, str]) -> Peak:
+def peak_memory(
+    words: Sequence[str | Path], env: dict[str, str], stdin: Path | None = None
+) -> Peak:
     """Run a command, read what it prints and return the peak of its memory.
 
     The kernel lets a command inherit the peak of the process that starts it, so that must be small.
     """
-    child = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    with open(stdin or os.devnull, "rb") as source:
+        child = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stdin=source)
     assert child.stdout is not None
     lines, allocated = 0, 0.0
     while block := child.stdout.read1(1 << 20):

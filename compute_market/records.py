@@ -6,11 +6,12 @@ appended too. Times named `*_at` and `deadline` are unix seconds, times named `*
 milliseconds.
 """
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 from msgspec.structs import replace as replace
 
+from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import RefusedError, UsageError
 
 Token = Literal["CT", "IT"]
@@ -70,6 +71,7 @@ MATCH_RESULTS = (
     "bond_unfunded",
 )
 
+OUTPUT_BYTES = 32
 ID_LENGTH_MAX = 128
 _ID_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _ID_REST = _ID_FIRST | frozenset(".:@+-")
@@ -92,6 +94,20 @@ def check_id(text: str, what: str) -> str:
         return text
     bad = text[0] if text[0] not in _ID_FIRST else next(c for c in text if c not in _ID_REST)
     raise UsageError(f"{what} {text!a} has the character {bad!a}", hint=_ID_HINT)
+
+
+def check_number(value: Any, what: str) -> int:
+    """Return `value`, or raise UsageError unless it is an integer from 0 to 2^63−1."""
+    if type(value) is int and 0 <= value <= AMOUNT_MAX:
+        return value
+    raise UsageError(f"{what} is not a whole number within 0…{AMOUNT_MAX}")
+
+
+def check_output(value: Any) -> bytes:
+    """Return `value`, or raise UsageError unless it can be what a slice was run to."""
+    if isinstance(value, bytes) and len(value) == OUTPUT_BYTES:
+        return value
+    raise UsageError(f"the output of a slice is {OUTPUT_BYTES} bytes")
 
 
 _ID_HINT = "ids are letters, digits and _ . : @ + - , and begin with a letter, a digit or _"
@@ -317,7 +333,30 @@ class SettleState(Struct, frozen=True, array_like=True, gc=False):
     reason: str | None = None  # of the last fall to dry_run
 
 
-class Refused(NamedTuple):
+class Due(Struct, frozen=True, gc=False):
+    """What was due and has been done."""
+
+    activated: bool = False  # an armed mode turned real
+    paid: int = 0  # receipts that had waited for it
+    failed: tuple[str, ...] = ()  # ids of overdue jobs, the oldest deadline first
+    burned_ct: int = 0  # of their providers' bonds
+
+    @property
+    def text(self) -> str:
+        """What it moved, in one line; empty when nothing was due."""
+        found = []
+        if self.activated:
+            found.append("the settlement mode turned real")
+        if self.paid:
+            found.append(f"{_counted(self.paid, 'receipt')} that had waited paid")
+        if self.failed:
+            found.append(f"{_counted(len(self.failed), 'overdue job')} failed")
+            if self.burned_ct:
+                found.append(f"{self.burned_ct} CT of bonds burned")
+        return ", ".join(found)
+
+
+class Refused(Struct, frozen=True, gc=False):
     """A verdict of "no" that is remembered: it commits, and the caller turns it into exit 5."""
 
     reason: str
@@ -333,7 +372,7 @@ class Refused(NamedTuple):
         return error
 
 
-class Violation(NamedTuple):
+class Violation(Struct, frozen=True, gc=False):
     """One law of the market that is broken, and where."""
 
     table: str
@@ -350,3 +389,7 @@ def capability_document(capability: Capability) -> dict[str, Any]:
     return {
         name: value for name in Capability.__struct_fields__ if (value := getattr(capability, name))
     }
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -5,7 +5,7 @@ then acts: a home is of the old schema or of the new one, never in between.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 from msgspec.msgpack import Decoder
@@ -46,6 +46,16 @@ def bring_up_to_date(txn: Txn, stored: int) -> None:
 # Schema 2: values have checksums; a job has placements; offers know their shelf; the log of events.
 
 
+_Cause1 = Literal[
+    "all slices proven",
+    "cancelled by the client",
+    "cancelled by the provider",
+    "deadline missed",
+    "deadline passed before a start",
+]
+_Verdict1 = Literal["admitted", "pending", "refused"]
+
+
 class _Job1(Struct, array_like=True):
     job_id: str
     seq: int
@@ -79,7 +89,7 @@ class _Job1(Struct, array_like=True):
     refunded_it: int
     ended_at: int | None
     ended_by: Actor | None
-    cause: str | None
+    cause: _Cause1 | None
 
 
 class _Settlement1(Struct, array_like=True):
@@ -95,19 +105,19 @@ class _Decision1(Struct, array_like=True):
     job_id: str
     buyer: str
     units: int
-    verdict: str
+    verdict: _Verdict1
     reason: str
     detail: str
 
 
-_CAUSES1: dict[str, Cause] = {
+_CAUSES1: dict[_Cause1, Cause] = {
     "all slices proven": "all_proven",
     "cancelled by the client": "cancelled_by_client",
     "cancelled by the provider": "cancelled_by_provider",
     "deadline missed": "deadline_missed",
     "deadline passed before a start": "never_started",
 }
-_VERDICTS1: dict[str, EventName] = {
+_VERDICTS1: dict[_Verdict1, EventName] = {
     "admitted": "job_queued",
     "pending": "job_pending",
     "refused": "job_refused",

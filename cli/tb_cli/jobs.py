@@ -256,7 +256,7 @@ def sweep(session: Session) -> None:
     failed: list[str] = []
     while True:
         session.update(lambda txn: None, sweep_limit=limit)
-        swept = session.market.due.expired.job_ids
+        swept = session.market.due.failed
         failed += swept
         if not swept or session.dry_run:
             break

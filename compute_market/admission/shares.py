@@ -7,7 +7,9 @@ records what an admitted job uses. A refused attempt touches nobody's clock. The
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+from msgspec import Struct
 
 from compute_market.amounts import format_ppm
 from compute_market.records import Refused, Usage
@@ -24,7 +26,7 @@ WINDOW_MS = WINDOW_SECS * 1000
 SHOWN_MAX = 1000
 
 
-class Party(NamedTuple):
+class Party(Struct, frozen=True, gc=False):
     """One identity in one role, as of now."""
 
     role: Role

@@ -18,9 +18,9 @@ of the class → order, class.
 from collections.abc import Iterator
 from heapq import heappop, heappush, merge
 from operator import ge
-from typing import NamedTuple
 
 from blake3 import blake3
+from msgspec import Struct
 
 from compute_market.amounts import PPM
 from compute_market.records import Capability, Job, Offer, Shelf
@@ -46,7 +46,7 @@ _FINE_BITS = 20
 _TERM_BITS = 2
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True, gc=False):
     """Where an offer stands in the index."""
 
     shelf: bytes
@@ -54,7 +54,7 @@ class Place(NamedTuple):
     order: bytes
 
 
-class Floor(NamedTuple):
+class Floor(Struct, frozen=True, gc=False):
     """The least class that can serve a job, and the quoted price it may cost at most."""
 
     least: bytes
@@ -141,7 +141,7 @@ def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
 
 def entries_of(offer: Offer, place: Place) -> Iterator[bytes]:
     """The keys in `book` that `insert` makes; for the laws."""
-    shelf, group, order = place
+    shelf, group, order = place.shelf, place.group, place.order
     for family in _families_of_offer(offer):
         yield shelf + family + group + order
 

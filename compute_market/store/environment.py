@@ -1,31 +1,36 @@
 """The LMDB environment on disk: created, opened, checked. The only importer of `lmdb`.
 
 Whoever only looks makes no file. LMDB needs its table of readers, `lock.mdb`, to keep a writer from
-using pages that somebody reads; where it is missing, as in a backup, nobody writes, and a look
-shares the writers' turnstile instead, so that nobody begins to.
+using pages that somebody reads. Where it cannot be used, as in a backup, a look shares the writers'
+turnstile instead, so that nobody begins to write: one writer who was there already harms no
+snapshot, since what it takes away in one transaction is only used again by the next.
 """
 
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any, Final, NamedTuple
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Final, Literal
 
 import lmdb
+from msgspec import Struct
 
 from compute_market.errors import (
     BusyError,
+    ConflictError,
     IntegrityError,
     InternalError,
     MarketError,
     NotFoundError,
     UsageError,
 )
-from compute_market.store.lock import LOCK_NAME, Turnstile, WriteLock
+from compute_market.store.lock import LOCK_NAME, Turnstile, WriteLock, nobody_writing
 from compute_market.store.schema import (
     META,
     SCHEMA_VERSION,
     TABLES,
+    UNSEALED_SCHEMA,
+    damaged,
     pack_u64,
     unpack_u64,
 )
@@ -45,7 +50,12 @@ _LOCK_FILE_BYTES: Final = 64 * (MAX_READERS + 2)
 _FULL_BYTES: Final = 2**20
 
 
-class Creation(NamedTuple):
+# What a store is opened for: a `try` runs a writer's transaction that is rolled back, and like a
+# `look` it makes no file and changes no byte.
+Purpose = Literal["look", "try", "write"]
+
+
+class Creation(Struct, frozen=True, gc=False):
     """The genesis of a new market."""
 
     now_ms: int
@@ -56,48 +66,60 @@ def open_environment(
     path: str,
     *,
     creation: Creation | None,
-    write: bool,
+    purpose: Purpose,
     map_size: int,
     lock_timeout_ms: int,
     sleep: Callable[[float], float | None],
 ) -> Environment:
-    """Open the environment in the directory `path`: to `write`, or only to look. See `Store.open`.
+    """Open the environment in the directory `path`. See `Store.open`.
 
-    It is created on first use if there is a `creation`.
+    To `write`, it is created on first use if there is a `creation`.
     """
     with translated(path):
-        readonly = not write or (os.path.exists(data_file(path)) and not os.access(path, os.W_OK))
-        if creation is not None and not readonly and not os.path.exists(_lock_of(path)):
+        if os.path.exists(data_file(path)) and not os.access(path, os.W_OK):
+            purpose = "look"
+        write = purpose == "write"
+        if creation is not None and write and not os.path.exists(_lock_of(path)):
             os.makedirs(path, mode=0o700, exist_ok=True)
             with Turnstile(path, lock_timeout_ms, sleep):
                 _create(path, creation, map_size)
         _check_is_there(path)
-        if not readonly:
+        if write:
             _allocate_lock_file(path)
-        env = _open(path, map_size, readonly=readonly)
+        env = _open(path, map_size, purpose)
         try:
-            if os.path.exists(_readers_of(path)):
+            if env.flags()["lock"]:
                 env.reader_check()
-            _check_length(path, env, readonly, lock_timeout_ms, sleep)
+            if env.stat()["entries"] == 0:
+                raise _missing(path)  # It has pages, but whoever began to make it did not finish.
+            _check_length(path, env, write, lock_timeout_ms, sleep)
         except BaseException:
             env.close()
             raise
     return env
 
 
-@contextmanager
 def look_alone(
     path: str,
     env: Environment,
     lock_timeout_ms: int,
     sleep: Callable[[float], float | None],
-) -> Iterator[None]:
-    """Keep writers away for as long as a look takes that LMDB's table of readers does not show."""
+) -> AbstractContextManager[None]:
+    """Keeps writers away for as long as a look takes that LMDB's table of readers does not show."""
     if env.flags()["lock"]:
-        yield
-    else:
-        with Turnstile(path, lock_timeout_ms, sleep, shared=True):
-            yield
+        return nullcontext()
+    return Turnstile(path, lock_timeout_ms, sleep, shared=True)
+
+
+def write_alone(
+    path: str,
+    env: Environment,
+    lock_timeout_ms: int,
+    sleep: Callable[[float], float | None],
+) -> AbstractContextManager[None]:
+    """The write lock; without a lock file, for a `try`, the turnstile before it."""
+    lock = WriteLock if env.flags()["lock"] else Turnstile
+    return lock(path, lock_timeout_ms, sleep)
 
 
 def open_table(env: Environment, txn: Any, name: str, *, create: bool) -> Any:
@@ -108,15 +130,15 @@ def open_table(env: Environment, txn: Any, name: str, *, create: bool) -> Any:
         return None
 
 
-def schema_of(env: Environment, txn: Any = None) -> int:
-    """The number of the schema that a store was written with."""
-    if txn is None:
-        with begin(env, write=False) as reading:
-            return schema_of(env, reading)
-    handle = env.open_db(META.name.encode(), txn=txn, create=False)
-    value = txn.get(b"schema", db=handle) or b""
-    # The first schemas had no checksums, and one byte.
-    return unpack_u64(value if len(value) <= 1 else META.opened(b"schema", value))
+def schema_of(env: Environment, txn: Any) -> int:
+    """The number of the schema that a store was written with. Raises IntegrityError without one."""
+    handle = open_table(env, txn, META.name, create=False)
+    value = None if handle is None else txn.get(b"schema", db=handle)
+    if value == bytes((UNSEALED_SCHEMA,)):
+        return UNSEALED_SCHEMA
+    if value is None:
+        raise damaged(META, b"schema", "it is missing")
+    return unpack_u64(META.opened(b"schema", value))
 
 
 def copy_snapshot(env: Environment, path: str) -> None:
@@ -126,13 +148,41 @@ def copy_snapshot(env: Environment, path: str) -> None:
 
 
 def begin(env: Environment, *, write: bool) -> Any:
-    """Begin a transaction; a writer holds the write lock."""
+    """Begin a transaction; a writer holds the write lock.
+
+    None when a process with a larger map has outgrown the map of this one; see `begin_alone`.
+    """
     try:
         return env.begin(write=write)
     except lmdb.MapResizedError:
-        # A process with a larger map has outgrown ours; zero adopts its size.
-        env.set_mapsize(0)
-        return env.begin(write=write)
+        return None
+
+
+def begin_alone(env: Environment, *, write: bool) -> Any:
+    """Begin the only transaction of this process, with a map as large as that of others."""
+    txn = begin(env, write=write)
+    if txn is None:
+        env.set_mapsize(0)  # It adopts their size.
+        txn = env.begin(write=write)
+    return txn
+
+
+def identity_of(path: str) -> tuple[int, int] | None:
+    """What tells the data file at `path` from one that takes its place; None without one."""
+    try:
+        found = os.stat(data_file(path))
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def check_identity(path: str, identity: tuple[int, int] | None) -> None:
+    """Raises ConflictError when the data file is not the one that was opened."""
+    if identity_of(path) != identity:
+        raise ConflictError(
+            f"the market in {path} was moved away or replaced meanwhile",
+            hint="run it again on what is there now",
+        )
 
 
 def data_file(path: str) -> str:
@@ -147,17 +197,16 @@ def _readers_of(path: str) -> str:
     return os.path.join(path, "lock.mdb")
 
 
-def _open(path: str, map_size: int, *, readonly: bool = False) -> lmdb.Environment:
+def _open(path: str, map_size: int, purpose: Purpose) -> lmdb.Environment:
     return lmdb.open(
         path,
-        create=not readonly,
-        # Opening would make the table of readers.
-        lock=not readonly or os.path.exists(_readers_of(path)),
+        create=purpose == "write",
+        lock=purpose == "write" or _has_table_of_readers(path),
         map_size=map_size,
         max_dbs=MAX_TABLES,
         max_readers=MAX_READERS,
         mode=0o700,
-        readonly=readonly,
+        readonly=purpose == "look",
         lib_version=0,
         metasync=True,
         sync=True,
@@ -175,7 +224,7 @@ def _create(path: str, creation: Creation, map_size: int) -> None:
     if _is_unfinished(path):
         os.remove(data_file(path))
     _allocate_lock_file(path)
-    env = _open(path, map_size)
+    env = _open(path, map_size, "write")
     try:
         with env.begin(write=True) as txn:
             if env.stat()["entries"] == 0:
@@ -204,9 +253,16 @@ def _is_unfinished(path: str) -> bool:
     return not header or (len(header) <= _EMPTY_BYTES and header[16:20] == _MAGIC)
 
 
+def _has_table_of_readers(path: str) -> bool:
+    """Whether there is one that can be used. Opening would make it otherwise, or lengthen one that
+    a full disk has cut short."""
+    name = _readers_of(path)
+    return os.access(name, os.W_OK) and os.stat(name).st_size >= _LOCK_FILE_BYTES
+
+
 def _allocate_lock_file(path: str) -> None:
     """Give LMDB's lock file its blocks: on a full disk, mapping it without them is fatal."""
-    name = os.path.join(path, "lock.mdb")
+    name = _readers_of(path)
     if not os.path.exists(name) or os.stat(name).st_blocks * 512 < _LOCK_FILE_BYTES:
         descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -217,34 +273,36 @@ def _allocate_lock_file(path: str) -> None:
 
 def _check_is_there(path: str) -> None:
     """Tell apart a place where no market ever was, and one whose data file is gone or empty."""
-    if os.path.exists(data_file(path)) and os.stat(data_file(path)).st_size > _EMPTY_BYTES:
-        return
+    if not os.path.exists(data_file(path)) or os.stat(data_file(path)).st_size <= _EMPTY_BYTES:
+        raise _missing(path)
+
+
+def _missing(path: str) -> MarketError:
     if os.path.exists(_lock_of(path)):
-        raise IntegrityError(
+        return IntegrityError(
             f"{data_file(path)} is gone or empty, and there was a market in it",
             hint="restore the directory from a backup, or remove all of it to begin anew",
         )
-    raise NotFoundError(f"no market in {path}", hint="`tb-cli state init` makes one")
+    return NotFoundError(f"no market in {path}", hint="`tb-cli state init` makes one")
 
 
 def _check_length(
     path: str,
     env: lmdb.Environment,
-    readonly: bool,
+    write: bool,
     lock_timeout_ms: int,
     sleep: Callable[[float], float | None],
 ) -> None:
     """Refuse a truncated data file: reading past its end would kill the process.
 
     A sound file may be shorter than its header says too, when the last pages it took were given
-    back unwritten. So only a full check tells, and a sound file is then filled up, so that the
-    next command need not check again.
+    back unwritten. So only a full check tells, and a writer then fills a sound file up, so that
+    the next command need not check again.
     """
     if os.stat(data_file(path)).st_size >= _needed(env):
         return
-    # A writer at work looks like damage; where there is no lock file, there is none.
-    alone = os.access(path, os.W_OK) and os.path.exists(_lock_of(path))
-    with WriteLock(path, lock_timeout_ms, sleep) if alone else nullcontext():
+    alone = WriteLock if write else nobody_writing
+    with alone(path, lock_timeout_ms, sleep):
         problems = verify_file(path)
         if problems:
             length = os.stat(data_file(path)).st_size
@@ -253,7 +311,7 @@ def _check_length(
                 f"{problems[0]}",
                 hint="restore the directory from a backup",
             )
-        if not readonly and os.stat(data_file(path)).st_size < _needed(env):
+        if write and os.stat(data_file(path)).st_size < _needed(env):
             os.truncate(data_file(path), _needed(env))
 
 

@@ -5,14 +5,18 @@ say who it waits for, so writers queue here first. There are two kernel locks. T
 directory, is a turnstile: whoever waits for the second holds it, so a process that commits many
 small transactions cannot have the write lock again before the one that was already waiting. The
 second, on the file `write.lock`, is the write lock. LMDB locks neither.
+
+`Threads` is for those of one process, whose transactions share an environment.
 """
 
 import fcntl
 import os
-from collections.abc import Callable
+from _thread import allocate_lock, get_ident
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
-from compute_market.errors import BusyError
+from compute_market.errors import BusyError, InternalError
 
 LOCK_NAME: Final = "write.lock"
 _POLL_MS: Final = 1
@@ -112,3 +116,55 @@ def _holder(path: str) -> int | None:
     except OSError:
         return None
     return None
+
+
+@contextmanager
+def nobody_writing(
+    path: str, lock_timeout_ms: int, sleep: Callable[[float], float | None]
+) -> Iterator[None]:
+    """For who reads page by page, to whom a writer at work looks like damage. Makes no file."""
+    if os.access(path, os.W_OK) and os.path.exists(os.path.join(path, LOCK_NAME)):
+        with WriteLock(path, lock_timeout_ms, sleep):
+            yield
+    else:
+        with Turnstile(path, lock_timeout_ms, sleep, shared=True):
+            yield
+
+
+class Threads:
+    """A readers–writer lock: any number of threads at once, or one alone."""
+
+    def __init__(self) -> None:
+        self._counting = allocate_lock()
+        self._room = allocate_lock()  # held by who is alone, or by the others together
+        self._inside = 0
+        self._alone: int | None = None
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        self._refuse_nesting()
+        with self._counting:
+            if not self._inside:
+                self._room.acquire()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._counting:
+                self._inside -= 1
+                if not self._inside:
+                    self._room.release()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        self._refuse_nesting()
+        with self._room:
+            self._alone = get_ident()
+            try:
+                yield
+            finally:
+                self._alone = None
+
+    def _refuse_nesting(self) -> None:
+        if self._alone == get_ident():
+            raise InternalError("a transaction within another one")

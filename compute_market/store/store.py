@@ -9,27 +9,31 @@ is only viewed gets no file, no byte and no lock of its own.
 """
 
 import os
-from _thread import allocate_lock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from compute_market.config.settings import DEFAULTS, Config
-from compute_market.errors import IntegrityError, UsageError
+from compute_market.errors import IntegrityError, MarketError, UsageError
 from compute_market.store.environment import (
     MAP_SIZE,
     Creation,
     Environment,
+    Purpose,
     begin,
+    begin_alone,
+    check_identity,
     copy_snapshot,
+    identity_of,
     look_alone,
     open_environment,
     open_table,
     schema_of,
     translated,
     verify_file,
+    write_alone,
 )
-from compute_market.store.lock import WriteLock
+from compute_market.store.lock import Threads, nobody_writing
 from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
 from compute_market.store.txn import Handles, Txn
 
@@ -81,17 +85,16 @@ class Store:
         self._lock_timeout_ms = lock_timeout_ms
         self._map_size = map_size
         self._upgrade = upgrade
-        self._may_write = False
         self._handles: Handles | None = None  # handles that a commit has kept
-        self._opening = allocate_lock()
-        self._env = self._opened(write=creation is not None)
-        with translated(path):
-            try:
-                self._schema = schema_of(self._env)
-                self._check_schema()
-            except BaseException:
-                self._env.close()
-                raise
+        self._threads = Threads()
+        self._env = self._opened("look" if creation is None else "write")
+        try:
+            with self._look() as (txn, _):
+                self._schema = schema_of(self._env, txn)
+            self._check_schema(self._schema)
+        except BaseException:
+            self._env.close()
+            raise
 
     @classmethod
     def open(
@@ -138,13 +141,7 @@ class Store:
         """
         if self._schema < SCHEMA_VERSION:
             return self.update(fn, now_ms=now_ms, config=config, dry_run=True)
-        with (
-            translated(self.path),
-            look_alone(self.path, self._env, self._lock_timeout_ms, self._sleep),
-            self._alone_at_first(),
-            begin(self._env, write=False) as txn,
-        ):
-            handles = self._handles or _Handles(self._env, txn, create=False)
+        with self._look() as (txn, handles):
             return fn(Txn(txn, handles, now_ms, config, None))
 
     def update(
@@ -161,25 +158,27 @@ class Store:
 
         With `dry_run` the same code runs and is always rolled back. Raises BusyError when the
         write lock is not had in time (`lock_timeout_ms`, else that of the store), or the disk or
-        the map is full; nothing is written then.
+        the map is full, and ConflictError when another market has taken the place of this one;
+        nothing is written then.
         """
         if self.readonly:
+            check_identity(self.path, self._identity)
             raise UsageError(
                 f"{self.path} is read-only", hint="give another --home, or mount it writable"
             )
         timeout_ms = self._lock_timeout_ms if lock_timeout_ms is None else lock_timeout_ms
-        self._prepare_to_write()
+        self._open_for("try" if dry_run else "write")
         with (
             translated(self.path),
-            WriteLock(self.path, timeout_ms, self._sleep),
-            self._alone_at_first(),
+            write_alone(self.path, self._env, timeout_ms, self._sleep),
+            self._begun(write=True) as (txn, handles),
         ):
-            txn = begin(self._env, write=True)
             try:
-                handles = self._handles or _Handles(self._env, txn, create=True)
+                check_identity(self.path, self._identity)
                 bound = Txn(txn, handles, now_ms, config, stopwatch)
                 # Somebody else may have done it while this process waited for the lock.
                 schema = schema_of(self._env, txn)
+                self._check_schema(schema)
                 if schema < SCHEMA_VERSION:
                     self._bring_up_to_date(bound, schema)
                 result = fn(bound)
@@ -191,6 +190,7 @@ class Store:
                 raise
             if dry_run:
                 txn.abort()
+                self._schema = schema
             else:
                 txn.commit()
                 self._handles = handles
@@ -199,54 +199,65 @@ class Store:
 
     def remap(self) -> None:
         """Unmap the file and map it anew: pages read so far no longer count as this process's."""
-        with translated(self.path):
-            self._env.close()
-            self._handles = None
-            self._env = self._opened(write=self._may_write)
+        with self._threads.alone():
+            self._reopen(self._purpose)
 
     def verify(self) -> list[str]:
         """Check the structure of the data file page by page; one line per problem."""
         with translated(self.path):
             problems = verify_file(self.path)
-            if problems and not self.readonly:
-                # A writer at work looks like damage to somebody who reads page by page.
-                with WriteLock(self.path, self._lock_timeout_ms, self._sleep):
+            if problems:
+                # Unless that was a writer at work.
+                with nobody_writing(self.path, self._lock_timeout_ms, self._sleep):
                     problems = verify_file(self.path)
             return problems
 
     def backup(self, path: str) -> None:
         """Copy a consistent, compacted snapshot into the empty directory `path`."""
-        with translated(path):
+        with self._look(), translated(path):
             copy_snapshot(self._env, path)
 
-    def _opened(self, *, write: bool) -> Environment:
-        self._may_write = write
-        return open_environment(
+    def _opened(self, purpose: Purpose) -> Environment:
+        self._purpose = purpose
+        self._identity = identity_of(self.path)
+        env = open_environment(
             self.path,
             creation=self._creation,
-            write=write,
+            purpose=purpose,
             map_size=self._map_size,
             lock_timeout_ms=self._lock_timeout_ms,
             sleep=self._sleep,
         )
+        if self._identity is None:
+            self._identity = identity_of(self.path)  # It was made just now.
+        return env
 
-    def _prepare_to_write(self) -> None:
-        """Make what writers need beside the data file, if this store was only looked at so far."""
-        if not self._may_write:
-            self._env.close()
-            self._handles = None
-            self._env = self._opened(write=True)
+    def _open_for(self, purpose: Purpose) -> None:
+        """Open what was only looked at so far for what comes now; a writer needs more files."""
+        if self._purpose not in (purpose, "write"):
+            with self._threads.alone():
+                self._reopen(purpose)
 
-    def _check_schema(self) -> None:
-        if self._schema > SCHEMA_VERSION:
+    def _reopen(self, purpose: Purpose) -> None:
+        before = self._purpose
+        self._env.close()
+        self._handles = None
+        try:
+            self._env = self._opened(purpose)
+        except MarketError:
+            self._env = self._opened(before)
+            raise
+
+    def _check_schema(self, schema: int) -> None:
+        if schema > SCHEMA_VERSION:
             raise IntegrityError(
-                f"{self.path} was written with schema {self._schema}, this release reads schemas "
+                f"{self.path} was written with schema {schema}, this release reads schemas "
                 f"up to {SCHEMA_VERSION}",
                 hint="use the tb-cli that wrote it, or a newer one",
             )
-        if self._schema < SCHEMA_VERSION and self.readonly:
+        if schema < SCHEMA_VERSION and self.readonly:
             raise UsageError(
-                f"{self.path} was written with schema {self._schema}, and is read-only",
+                f"{self.path} was written with schema {schema}, and is read-only",
                 hint="copy it to a place that can be written, where it is read as schema "
                 f"{SCHEMA_VERSION}",
             )
@@ -257,14 +268,31 @@ class Store:
         txn.put(META, b"schema", bytes((SCHEMA_VERSION,)))
 
     @contextmanager
-    def _alone_at_first(self) -> Iterator[None]:
-        """One transaction at a time until the handles of the tables are kept, then any number.
+    def _look(self) -> Iterator[tuple[Any, Handles]]:
+        """A transaction that only reads, and the handles of its tables."""
+        with (
+            translated(self.path),
+            look_alone(self.path, self._env, self._lock_timeout_ms, self._sleep),
+            self._begun(write=False) as (txn, handles),
+            txn,
+        ):
+            yield txn, handles
+
+    @contextmanager
+    def _begun(self, *, write: bool) -> Iterator[tuple[Any, Handles]]:
+        """A transaction, and the handles of its tables: one at a time until those are kept.
 
         Handles are numbers: two transactions of one process that open tables at the same time can
         be given the same number for different tables.
         """
         if self._handles is not None:
-            yield
-        else:
-            with self._opening:
-                yield
+            with self._threads.shared():
+                # None when another thread has let go of the handles, or another process has
+                # outgrown the map: what others are reading is not to be unmapped.
+                txn = begin(self._env, write=write) if self._handles is not None else None
+                if txn is not None:
+                    yield txn, self._handles
+                    return
+        with self._threads.alone():
+            txn = begin_alone(self._env, write=write)
+            yield txn, self._handles or _Handles(self._env, txn, create=write)

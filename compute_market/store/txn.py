@@ -90,7 +90,8 @@ class Txn:
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
-        return self._txn.get(key, default=b"", db=self._handles[table]) or b""
+        handle = self._handles[table]
+        return b"" if handle is None else self._txn.get(key, default=b"", db=handle)
 
     def put(self, table: Table[bytes], key: bytes, value: bytes = b"") -> None:
         self.writes += 1

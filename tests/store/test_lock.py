@@ -1,0 +1,144 @@
+"""The write lock between real processes that hold it, wait for it and die."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from compute_market.errors import (
+    BusyError,
+)
+from compute_market.store.schema import (
+    HEADS,
+)
+from tests.support.stores import Child, Spawn, get, open_store, put
+
+# Every test here is over in a second or two; one that is not waits for a lock nobody gives back.
+pytestmark = pytest.mark.timeout(30)
+
+
+def test_update_without_the_lock_in_time_names_the_holder(path: Path, holder: Child) -> None:
+    naps: list[float] = []
+    store = open_store(path, lock_timeout_ms=50, sleep=naps.append)
+    with pytest.raises(BusyError, match=f"held by process {holder.pid}$") as caught:
+        store.update(put(b"a"), now_ms=0)
+    assert caught.value.details == {"holder_pid": holder.pid}
+    assert caught.value.retryable
+    assert 0.045 <= sum(naps) <= 0.055
+    holder.tell()
+    assert holder.hear() == "released"
+    store.update(put(b"a"), now_ms=0)
+    assert store.view(get(b"uncommitted"), now_ms=0) == b"1"
+    store.close()
+
+
+def test_update_with_no_time_to_wait_fails_at_once(path: Path, holder: Child) -> None:
+    naps: list[float] = []
+    store = open_store(path, lock_timeout_ms=0, sleep=naps.append)
+    with pytest.raises(BusyError):
+        store.update(put(b"a"), now_ms=0)
+    assert naps == []
+    store.close()
+
+
+def test_update_behind_another_waiter_names_the_holder_of_the_lock(
+    path: Path, holder: Child, spawn: Spawn
+) -> None:
+    """The one who waits at the turnstile is not the one who keeps everybody waiting."""
+    waiter = spawn("""
+        def nap(seconds):
+            if not naps:
+                say("waiting")
+            naps.append(seconds)
+            time.sleep(seconds)
+        naps = []
+        open_store(sleep=nap).update(
+            lambda txn: None, now_ms=0
+        )
+    """)
+    assert waiter.hear() == "waiting"
+    store = open_store(path, lock_timeout_ms=20)
+    with pytest.raises(BusyError, match=f"held by process {holder.pid}$"):
+        store.update(put(b"a"), now_ms=0)
+    store.close()
+
+
+def test_update_inside_an_update_fails_instead_of_waiting_for_itself(path: Path) -> None:
+    store = open_store(path, lock_timeout_ms=20)
+    with pytest.raises(BusyError, match=f"held by process {os.getpid()}$"):
+        store.update(lambda _: store.update(put(b"a"), now_ms=0), now_ms=0)
+    store.update(put(b"b"), now_ms=0)
+    assert store.view(lambda txn: txn.size(HEADS), now_ms=0) == 1
+    store.close()
+
+
+def test_killing_the_holder_frees_the_lock_and_shows_nothing(path: Path, holder: Child) -> None:
+    store = open_store(path, lock_timeout_ms=0)
+    holder.kill()
+    store.update(put(b"a"), now_ms=0)
+    assert store.view(get(b"uncommitted"), now_ms=0) is None
+    assert store.view(get(b"a"), now_ms=0) == b"1"
+    store.close()
+
+
+def test_interrupting_a_waiter_ends_it_while_the_lock_is_held(holder: Child, spawn: Spawn) -> None:
+    waiter = spawn("""
+        def nap(seconds):
+            if not naps:
+                say("waiting")
+            naps.append(seconds)
+            time.sleep(seconds)
+        naps = []
+        store = open_store(sleep=nap)
+        try:
+            store.update(lambda txn: None, now_ms=0)
+        except KeyboardInterrupt:
+            say("interrupted")
+    """)
+    assert waiter.hear() == "waiting"
+    waiter.process.send_signal(signal.SIGINT)
+    assert waiter.hear() == "interrupted"
+    assert waiter.process.wait(5) == 0
+    assert holder.process.poll() is None
+
+
+def test_a_bulk_writer_does_not_starve_a_waiter(path: Path, spawn: Spawn) -> None:
+    """It holds the lock nearly always, so without the turnstile chance decides who comes next."""
+    bulk = spawn("""
+        def step(txn):
+            txn.next_number("steps")
+            time.sleep(0.004)
+        store = open_store()
+        say("begun")
+        while True:
+            store.update(step, now_ms=0)
+    """)
+    assert bulk.hear() == "begun"
+    store = open_store(path)
+
+    def steps() -> int:
+        return store.view(lambda txn: txn.number("steps"), now_ms=0)
+
+    passed = []
+    after = 0
+    for _ in range(15):
+        while (before := steps()) == after:
+            time.sleep(0.001)
+        after = store.update(lambda txn: txn.number("steps"), now_ms=0)
+        passed.append(after - before)
+    store.close()
+    assert sum(passed) <= 3 * len(passed), passed
+
+
+def test_errors_have_a_json_form(path: Path, holder: Child) -> None:
+    store = open_store(path, lock_timeout_ms=0)
+    with pytest.raises(BusyError) as caught:
+        store.update(put(b"a"), now_ms=0)
+    document = json.loads(json.dumps(caught.value.document()))
+    assert document["error"] == "busy"
+    assert document["retryable"] is True
+    assert document["holder_pid"] == holder.pid
+    store.close()
