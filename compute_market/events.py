@@ -189,13 +189,12 @@ def trim(txn: Txn, before_ms: int, limit: int) -> int:
 def document(logged: Logged) -> dict[str, Any]:
     """The JSON form of an event."""
     event, asked = logged.event, logged.asked
+    about = {"job_id": event.job_id, "offer_id": event.offer_id, "owner": event.owner}
     return {
         "seq": logged.seq,
         "at_ms": logged.at_ms,
         "event": event.event,
-        "job_id": event.job_id,
-        "offer_id": event.offer_id,
-        "owner": event.owner,
+        **{name: value for name, value in about.items() if value is not None},
         "detail": event.detail,
         "user": asked.user,
         "host": asked.host,

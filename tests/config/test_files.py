@@ -36,7 +36,8 @@ def test_default_file_has_every_setting_with_its_default_and_a_comment() -> None
     lines = render_default().splitlines()
     found = parse(render_default(), "config.toml")
     assert list(found) == list(FIELDS)
-    for name, (value, origin) in found.items():
+    for name, each in found.items():
+        value, origin = each.value, each.origin
         assert value == getattr(DEFAULTS, FIELDS[name])
         number = int(origin.removeprefix("config.toml:"))
         assert lines[number - 1].startswith(name.split(".")[-1] + " = ")
