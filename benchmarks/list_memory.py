@@ -14,7 +14,8 @@ import measure
 
 from compute_market.jobs import drafts
 from compute_market.records import Slice, replace
-from compute_market.store.store import Txn
+from compute_market.store.schema import JOBS
+from compute_market.store.txn import Txn
 
 BOUND_MB = 30.0
 FEW = 1_000
@@ -31,7 +32,7 @@ def main() -> None:
         with measure.scratch(on_disk=False, gib=2) as home:
             began = time.perf_counter()
             # In a process of its own: a command inherits the peak of the process that starts it.
-            filler = Process(target=fill, args=(home / "market", count))
+            filler = Process(target=fill, args=(home, count))
             filler.start()
             filler.join()
             assert filler.exitcode == 0
@@ -59,23 +60,20 @@ def main() -> None:
     measure.finish()
 
 
-def fill(path: Path, count: int) -> None:
+def fill(home: Path, count: int) -> None:
     """Store finished jobs as plain records: only what a listing reads."""
-    store = measure.open_store(path)
-    for start in range(0, count, CHUNK):
-        numbers = range(start, min(start + CHUNK, count))
-        store.update(lambda txn, numbers=numbers: write(txn, numbers), now_ms=measure.now_ms())
-    store.close()
+    with measure.open_market(home) as market:
+        for start in range(0, count, CHUNK):
+            numbers = range(start, min(start + CHUNK, count))
+            market.update(lambda txn, numbers=numbers: write(txn, numbers))
 
 
 def write(txn: Txn, numbers: range) -> None:
     job = drafts.sketch(measure.job_request("job"), [Slice("/slices/a", 10, bytes(32))], txn.now)
-    job = replace(
-        job, state="failed", ended_at=txn.now, ended_by="deadline", cause="deadline missed"
-    )
+    job = replace(job, state="failed", ended_at=txn.now, ended_by="deadline", cause="never_started")
     for number in numbers:
         job_id = f"job-{number:07d}"
-        txn.write("jobs", job_id.encode(), replace(job, job_id=job_id, seq=number + 1))
+        txn.write(JOBS, job_id.encode(), replace(job, job_id=job_id, seq=number + 1))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ And at most 0.3 ms. Peer: the same market with a thousand offers, asked for the 
 same moment. The variants are what someone might post to slow the matcher down; in those where the
 many are of no use, the useful thousand are the same in both markets.
 
-With `--limits` it measures what the index does not bound, instead: equals in price that lie in
-different classes, decoys short of an uncommon size by less than a step, equals among providers who
-all rank below others that have no offer at that price, and hardly two offers of one size.
+With `--limits` it measures what the index does not bound, instead: decoys short of an uncommon size
+by less than a step, and hardly two offers of one size.
 """
 
 import random
@@ -14,6 +13,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,12 +21,22 @@ import measure
 
 from compute_market.config.settings import DEFAULTS
 from compute_market.jobs import drafts
-from compute_market.offers import offers
+from compute_market.market import Market
+from compute_market.offers import posting
+from compute_market.offers.standing import follow_wallets, record_outcome
 from compute_market.records import Job, Slice, replace
 from compute_market.reputation import reputation
 from compute_market.requests import CapabilityRequest, OfferRequest
-from compute_market.scheduler import matching as scheduler
-from compute_market.store.store import Store, Txn
+from compute_market.scheduler.matching import Match, match
+from compute_market.settlement import ledger
+from compute_market.store.schema import (
+    BOOK,
+    HEADS,
+    OFFERS,
+    PROVIDER_OFFERS,
+    Table,
+)
+from compute_market.store.txn import Txn
 
 RATIO_BOUND = 2.0
 MATCH_BOUND_MS = 0.3
@@ -34,6 +44,7 @@ FEW = 1_000
 PROVIDERS = 1_000
 CHUNK = 20_000
 UNIT_BYTES = 2**20
+MONEY = 100  # CT in every wallet
 GPUS = ("A100", "H100", "L4", "RTX4090")
 MEMORY_MB = (8_192, 16_384, 24_576, 40_960, 81_920)
 
@@ -48,6 +59,7 @@ class Variant(NamedTuple):
     useful: Post
     want: Want
     useless: Post | None = None  # None: there are a million useful ones
+    real: bool = False  # bonds count
 
 
 def ordinary(number: int, rng: random.Random) -> OfferRequest:
@@ -117,6 +129,17 @@ def shunned(number: int, rng: random.Random) -> OfferRequest:
         price_per_unit=rng.randint(1, 50),
         reputation=-rng.randint(1, 1_000),
         capability=request.capability,
+    )
+
+
+def broke(number: int, rng: random.Random) -> OfferRequest:
+    """Cheap, of providers who have money, but less than the bond they promise."""
+    return measure.offer_request(
+        f"broke-{rng.randrange(PROVIDERS)}",
+        units=10_000,
+        price_per_unit=rng.randint(1, 50),
+        provider_bond=rng.randint(MONEY + 1, 10 * MONEY),
+        capability=solid(number, rng).capability,
     )
 
 
@@ -219,11 +242,12 @@ VARIANTS = {
     "bad-standing": Variant("cheap offers in bad standing", solid, demanding, shunned),
     "narrow": Variant("cheap offers that lack a little memory", solid, close_call, narrowly_short),
     "dear": Variant("offers a little above the cap", solid, modest, dear),
+    "unfunded": Variant("cheap offers whose bond nobody can pay", solid, demanding, broke, True),
     "famous": Variant("equals, and providers of repute who are no rivals", solid, plain, famous),
     "scattered": Variant("cheap offers of all sizes", solid, demanding, scattered),
 }
 
-LIMITS = {"coarse", "narrow", "famous", "scattered"}
+LIMITS = {"narrow", "scattered"}
 BOUNDED = [name for name in VARIANTS if name not in LIMITS]
 
 
@@ -242,39 +266,39 @@ def main() -> None:
 
 
 def compare(name: str, variant: Variant, directory: Path, many: int, rounds: int) -> None:
-    small = measure.open_store(directory / "small")
-    large = measure.open_store(directory / "large")
-    fill(small, variant, FEW)
-    took = fill(large, variant, many)
-    entries = large.view(lambda txn: txn.size("heads"), now_ms=0)
-    print(f"== {name}: {variant.text}")
-    print(f"{many} offers posted in {took:.0f} s; {entries} entries in the index of heads")
-    now_ms = measure.now_ms()
-    # Both markets are asked inside their write transactions, in turn, about the same job.
-    few, lots = small.update(
-        lambda small_txn: large.update(
-            lambda large_txn: ask(small_txn, large_txn, variant, rounds),
-            now_ms=now_ms,
+    config = replace(DEFAULTS, map_size_gib=8)
+    with (
+        measure.open_market(directory / "small", config) as small,
+        measure.open_market(directory / "large", config) as large,
+    ):
+        fill(small, variant, FEW)
+        took = fill(large, variant, many)
+        entries = large.view(lambda txn: txn.size(HEADS))
+        print(f"== {name}: {variant.text}")
+        print(f"{many} offers posted in {took:.0f} s; {entries} entries in the index of heads")
+        # Both markets are asked inside their write transactions, in turn, about the same job.
+        few, lots = small.update(
+            lambda small_txn: large.update(
+                lambda large_txn: ask(small_txn, large_txn, variant, rounds), dry_run=True
+            ),
             dry_run=True,
-        ),
-        now_ms=now_ms,
-        dry_run=True,
-    )
-    show(FEW, few)
-    show(many, lots)
-    median_ms = 1000 * statistics.median(lots.times)
-    measure.claim(
-        f"{name}: match",
-        median_ms / (1000 * statistics.median(few.times)),
-        RATIO_BOUND,
-        f"× match among {FEW}",
-    )
-    measure.claim(f"{name}: match", median_ms, MATCH_BOUND_MS, "ms")
-    posting(small, large, variant)
-    rewritten = large.update(rewritten_by_a_score, now_ms=now_ms, dry_run=True)
-    measure.claim(f"{name}: a score change rewrites", rewritten, 0, "index entries")
-    small.close()
-    large.close()
+        )
+        show(FEW, few)
+        show(many, lots)
+        median_ms = 1000 * statistics.median(lots.times)
+        measure.claim(
+            f"{name}: match",
+            median_ms / (1000 * statistics.median(few.times)),
+            RATIO_BOUND,
+            f"× match among {FEW}",
+        )
+        measure.claim(f"{name}: match", median_ms, MATCH_BOUND_MS, "ms")
+        post_more(small, large, variant)
+        for what, act in (("score", change_scores), ("wallet", change_wallets)):
+            rewritten = large.update(lambda txn, act=act: count_rewritten(txn, act), dry_run=True)
+            measure.claim(
+                f"{name}: a {what} that crosses nothing rewrites", rewritten, 0, "entries"
+            )
 
 
 class Asked(NamedTuple):
@@ -290,9 +314,9 @@ def ask(small: Txn, large: Txn, variant: Variant, rounds: int) -> tuple[Asked, A
     for number, one in enumerate(wanted):
         for txn, asked in ((small, few), (large, lots)):
             began = time.perf_counter()
-            found = scheduler.match(txn, one, real=False)
+            found = match(txn, one, real=variant.real)
             asked.times.append(time.perf_counter() - began)
-            asked.results["success" if isinstance(found, scheduler.Match) else found.result] += 1
+            asked.results["success" if isinstance(found, Match) else found.result] += 1
         if number >= 3 and time.perf_counter() > deadline:
             break
     return few, lots
@@ -308,15 +332,12 @@ def show(count: int, asked: Asked) -> None:
     )
 
 
-def fill(store: Store, variant: Variant, count: int) -> float:
+def fill(market: Market, variant: Variant, count: int) -> float:
     """Post the offers of a market and return the seconds it took."""
     requests = made(variant, count)
     began = time.perf_counter()
     for start in range(0, count, CHUNK):
-        store.update(
-            lambda txn, start=start: post(txn, requests, min(CHUNK, count - start)),
-            now_ms=measure.now_ms(),
-        )
+        market.update(lambda txn, start=start: post(txn, requests, min(CHUNK, count - start)))
     return time.perf_counter() - began
 
 
@@ -334,22 +355,23 @@ def made(variant: Variant, count: int) -> Iterator[OfferRequest]:
 
 
 def post(txn: Txn, requests: Iterator[OfferRequest], count: int) -> None:
-    for _ in range(count):
-        offers.post(txn, next(requests), DEFAULTS)
+    """Post some offers of providers who have the same money each."""
+    for request in islice(requests, count):
+        if not ledger.balance(txn, ledger.wallet(request.provider), "CT"):
+            ledger.tap(txn, "deposit", request.provider, {"CT": MONEY, "IT": 0}, None)
+        posting.post(txn, request)
 
 
-def posting(small: Store, large: Store, variant: Variant) -> None:
+def post_more(small: Market, large: Market, variant: Variant) -> None:
     """Compare what posting costs; both transactions are rolled back."""
     rng = random.Random(3)
     batch = [(variant.useless or variant.useful)(number, rng) for number in range(1_000)]
     times = measure.interleave(
         {
-            name: lambda store=store: store.update(
-                lambda txn: post(txn, iter(batch), len(batch)),
-                now_ms=measure.now_ms(),
-                dry_run=True,
+            name: lambda market=market: market.update(
+                lambda txn: post(txn, iter(batch), len(batch)), dry_run=True
             )
-            for name, store in (("small", small), ("large", large))
+            for name, market in (("small", small), ("large", large))
         },
         5,
     )
@@ -361,33 +383,45 @@ def posting(small: Store, large: Store, variant: Variant) -> None:
     )
 
 
-def rewritten_by_a_score(txn: Txn) -> int:
-    """Entries of the offers and their index that change when scores move without crossing zero."""
-    watched = Counter[str]()
+def change_scores(txn: Txn) -> None:
+    """Raise the scores of a hundred providers, none of them over zero."""
+    rising = [provider for provider, score in reputation.recent(txn) if 0 <= score < 1_000]
+    for provider in rising[:100]:
+        record_outcome(txn, provider, +1)
 
-    class Watching:
+
+def change_wallets(txn: Txn) -> None:
+    """Pay a hundred providers an amount that no bond lies in."""
+    for provider, _ in islice(reputation.recent(txn), 100):
+        ledger.tap(txn, "withdraw", provider, {"CT": MONEY // 2, "IT": 0}, None)
+        ledger.tap(txn, "deposit", provider, {"CT": MONEY // 4, "IT": 0}, None)
+    follow_wallets(txn)
+
+
+def count_rewritten(txn: Txn, act: Callable[[Txn], None]) -> int:
+    """Entries of the offers and their index that an action changes."""
+    watched = Counter[Table[Any]]()
+
+    class Watching(Txn):
         """The transaction, with its writes counted by table."""
 
-        def __getattr__(self, name: str) -> Any:
-            return getattr(txn, name)
+        __slots__ = ()
 
-        def put(self, table: str, *rest: Any) -> None:
+        def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
             watched[table] += 1
-            txn.put(table, *rest)
+            super().put(table, key, value)
 
-        def write(self, table: str, *rest: Any) -> None:
+        def write(self, table: Table[Any], key: bytes, record: Any) -> None:
             watched[table] += 1
-            txn.write(table, *rest)
+            super().write(table, key, record)
 
-        def delete(self, table: str, *rest: Any) -> bool:
+        def delete(self, table: Table[Any], key: bytes) -> bool:
             watched[table] += 1
-            return txn.delete(table, *rest)
+            return super().delete(table, key)
 
-    rising = [provider for score, provider in reputation.ranking(txn) if 0 <= score < 1_000]
-    for provider in rising[:100]:
-        offers.record_outcome(Watching(), provider, +1)  # type: ignore[arg-type]
-    assert watched["reputation"] == len(rising[:100])
-    return sum(watched[table] for table in ("offers", "book", "heads", "provider_prices"))
+    act(Watching(txn._txn, txn._handles, txn.now_ms, txn.config, None))
+    assert watched, "the action wrote nothing at all"
+    return sum(watched[table] for table in (OFFERS, BOOK, HEADS, PROVIDER_OFFERS))
 
 
 if __name__ == "__main__":

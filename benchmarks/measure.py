@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compute_market.config.settings import DEFAULTS, Config
-from compute_market.jobs import lifecycle
+from compute_market.jobs.submit import post_offer, submit
+from compute_market.market import Market, open_store
 from compute_market.records import Refused, Slice, replace
 from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
 from compute_market.settlement import ledger
-from compute_market.store.store import Store, Txn
+from compute_market.store.environment import Creation
+from compute_market.store.txn import Txn
 
 Action = Callable[[], object]
 
@@ -124,12 +126,15 @@ class Peak(NamedTuple):
     lines: int
 
 
-def peak_memory(words: Sequence[str | Path], env: dict[str, str]) -> Peak:
+def peak_memory(
+    words: Sequence[str | Path], env: dict[str, str], stdin: Path | None = None
+) -> Peak:
     """Run a command, read what it prints and return the peak of its memory.
 
     The kernel lets a command inherit the peak of the process that starts it, so that must be small.
     """
-    child = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    with open(stdin or os.devnull, "rb") as source:
+        child = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stdin=source)
     assert child.stdout is not None
     lines, allocated = 0, 0.0
     while block := child.stdout.read1(1 << 20):
@@ -159,8 +164,12 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def open_store(path: Path) -> Store:
-    return Store.open(str(path), now_ms=now_ms(), market_id=bytes(16), sleep=time.sleep)
+def open_market(home: Path, config: Config = DEFAULTS) -> Market:
+    """A market in the directory `home`, made there if need be. `config` is not stored with it."""
+    home.mkdir(mode=0o700, exist_ok=True)
+    creation = Creation(now_ms(), bytes(16))
+    store = open_store(str(home), config, sleep=time.sleep, creation=creation)
+    return Market(store, config, clock=now_ms)
 
 
 def offer_request(provider: str = "prov", **fields: object) -> OfferRequest:
@@ -181,23 +190,20 @@ def job_request(job_id: str, **fields: object) -> JobRequest:
 
 def funded_jobs(home: Path, count: int, config: Config = OPEN_HANDED) -> list[str]:
     """Fill a home with jobs that are active and paid for, and return their ids."""
-    home.mkdir(mode=0o700)
     inputs = [Slice("/slices/a", 10, bytes(32))]
     job_ids = [f"job-{number:06d}" for number in range(count)]
 
     def fill(txn: Txn) -> None:
-        lifecycle.housekeeping(txn, config)
         for owner in ("buyer", "prov"):
             ledger.tap(txn, "deposit", owner, {"CT": 100 * count, "IT": 100 * count}, None)
-        lifecycle.post_offer(txn, config, offer_request(units=2 * count))
+        post_offer(txn, offer_request(units=2 * count))
         for job_id in job_ids:
-            submitted = lifecycle.submit(txn, config, job_request(job_id), inputs)
+            submitted = submit(txn, job_request(job_id), inputs)
             if isinstance(submitted, Refused):
                 raise SystemExit(f"{job_id}: {submitted.message}")
             assert submitted.job.state == "active"
             assert submitted.job.funded
 
-    store = open_store(home / "market")
-    store.update(fill, now_ms=now_ms())
-    store.close()
+    with open_market(home, config) as market:
+        market.update(fill)
     return job_ids

@@ -28,6 +28,7 @@ bottom, and so they do inside each package:
     exposition                the metrics as Prometheus reads them
     upgrades                  what an older release stored, brought up to date
     execution                 running slices for the market
+    housekeeping              what is due, and what every change ends with
     market                    the only runner of transactions; the front door for programs
 
 `hashing` and `workloads` know nothing of the store.

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from msgspec.structs import asdict
+
 from compute_market import metrics
 from compute_market.admission import laws as admission
 from compute_market.jobs import cancellations
@@ -64,7 +66,7 @@ def summary(txn: Txn, violations: list[Violation]) -> dict[str, Any]:
     return {
         "receipts": txn.size(RECEIPT_CHAIN),
         "invalid": len(violations),
-        "violations": [violation._asdict() for violation in violations],
+        "violations": [asdict(violation) for violation in violations],
     }
 
 

@@ -1,6 +1,6 @@
 """Heights: blocks pass with time since genesis, and by hand."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from compute_market import events
 from compute_market.amounts import AMOUNT_MAX
@@ -9,7 +9,7 @@ from compute_market.store.schema import META, unpack_u64
 from compute_market.store.txn import Txn
 
 
-class ChainStatus(NamedTuple):
+class ChainStatus(Struct, frozen=True, gc=False):
     height: int
     epoch: int
     market_id: str  # 32 hex digits

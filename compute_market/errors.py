@@ -5,15 +5,20 @@ answer is "no" is not an error but a returned `Refused` verdict (see `records`).
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from compute_market.text import legible
 
 
-class ExitCode(NamedTuple):
-    code: int
-    token: str
-    meaning: str
+class ExitCode:
+    """One row of the table."""
+
+    __slots__ = ("code", "meaning", "token")
+
+    def __init__(self, code: int, token: str, meaning: str) -> None:
+        self.code = code
+        self.token = token
+        self.meaning = meaning
 
 
 EXIT_CODES = (

@@ -7,7 +7,9 @@ one, so that the history of one job needs no walk through the log. The only writ
 """
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from compute_market.records import Asked, Event, EventName, Job, LogEntry
 from compute_market.store.schema import EVENTS, pack_u64, unpack_u64
@@ -22,7 +24,7 @@ LOOK_BACK_ENTRIES = 10_000
 NOBODY = Asked()
 
 
-class Logged(NamedTuple):
+class Logged(Struct, frozen=True, gc=False):
     """One event as the log has it."""
 
     seq: int
@@ -31,7 +33,7 @@ class Logged(NamedTuple):
     event: Event
 
 
-class Selection(NamedTuple):
+class Selection(Struct, frozen=True, gc=False):
     """Which events are asked for; what is None or empty asks for all."""
 
     job_id: str | None = None
@@ -187,13 +189,12 @@ def trim(txn: Txn, before_ms: int, limit: int) -> int:
 def document(logged: Logged) -> dict[str, Any]:
     """The JSON form of an event."""
     event, asked = logged.event, logged.asked
+    about = {"job_id": event.job_id, "offer_id": event.offer_id, "owner": event.owner}
     return {
         "seq": logged.seq,
         "at_ms": logged.at_ms,
         "event": event.event,
-        "job_id": event.job_id,
-        "offer_id": event.offer_id,
-        "owner": event.owner,
+        **{name: value for name, value in about.items() if value is not None},
         "detail": event.detail,
         "user": asked.user,
         "host": asked.host,

@@ -5,7 +5,8 @@ All of it is slow work outside any transaction; proofs are submitted commit by c
 
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from compute_market.errors import AlreadyDoneError, IntegrityError, RefusedError
 from compute_market.hashing.files import open_slice
@@ -22,7 +23,7 @@ Advance = Callable[[int], None]
 Proofs = list[tuple[int, bytes]]  # slice index, digest
 
 
-class CommitAfter(NamedTuple):
+class CommitAfter(Struct, frozen=True, gc=False):
     """Proofs are submitted after so many slices, so many bytes or so long, whichever comes first:
     what a killed process has to do again."""
 
@@ -62,7 +63,7 @@ def measured(request: JobRequest, directory: str, runner: Runner, *, now_ms: int
     return found
 
 
-class Left(NamedTuple):
+class Left(Struct, frozen=True, gc=False):
     """A job, and the slices of it that are not proven yet, by index."""
 
     job: Job

@@ -1,14 +1,16 @@
 """What a law of the market is: a check, and the tables it cannot do without."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from compute_market.records import Violation
 from compute_market.store.schema import Table
 from compute_market.store.txn import Txn
 
 
-class Law(NamedTuple):
+class Law(Struct, frozen=True, gc=False):
     """One check of the audit. It is left out when a record of a table it needs is damaged."""
 
     check: Callable[[Txn], Iterator[Violation]]

@@ -12,17 +12,12 @@ Errors are those of `errors`, all of them `MarketError`.
 import fcntl
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from compute_market import chain, events, home
+from compute_market import home
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.errors import UsageError
-from compute_market.jobs import cancellations, jobs
-from compute_market.jobs.expire import Expired, expire
-from compute_market.jobs.work import work
-from compute_market.offers.standing import follow_wallets
-from compute_market.records import Asked, Refused, check_id, check_number, check_output
-from compute_market.settlement import modes, receipts, settlement
+from compute_market.records import Asked, Due, Refused, check_id, check_number, check_output
 from compute_market.store.environment import Creation
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
@@ -35,35 +30,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Overdue jobs that one command fails at most before its own effects.
+NOBODY = Asked()
+
+# Overdue jobs that one change fails at most before its own effects.
 SWEEP_LIMIT = 256
-# What `tick` looks at at most beside what is due.
-TRIM_LIMIT = 10_000
-SCRUB_LIMIT = 1_000
 MARKET_ID_BYTES = 16
 _PAGE = 1000
-
-
-class Due(NamedTuple):
-    """What was due and has been done."""
-
-    activated: bool = False  # an armed mode turned real
-    paid: int = 0  # receipts that had waited for it
-    expired: Expired = Expired([], 0)
-
-    @property
-    def text(self) -> str:
-        """What it moved, in one line; empty when nothing was due."""
-        found = []
-        if self.activated:
-            found.append("the settlement mode turned real")
-        if self.paid:
-            found.append(f"{_counted(self.paid, 'receipt')} that had waited paid")
-        if self.expired.job_ids:
-            found.append(f"{_counted(len(self.expired.job_ids), 'overdue job')} failed")
-            if self.expired.burned_ct:
-                found.append(f"{self.expired.burned_ct} CT of bonds burned")
-        return ", ".join(found)
 
 
 class Market:
@@ -79,7 +51,7 @@ class Market:
         config: Config = DEFAULTS,
         *,
         clock: Callable[[], int],
-        asked: Asked = events.NOBODY,
+        asked: Asked = NOBODY,
         stopwatch: Callable[[], int] | None = None,
     ) -> None:
         self.store = store
@@ -97,7 +69,7 @@ class Market:
         clock: Callable[[], int],
         sleep: Callable[[float], float | None],
         market_id: bytes | None = None,
-        asked: Asked = events.NOBODY,
+        asked: Asked = NOBODY,
     ) -> "Market":
         """Open the market in a home directory, under the settings of its `config.toml`.
 
@@ -139,13 +111,14 @@ class Market:
         lock_timeout_ms: int | None = None,
     ) -> T:
         """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
+        from compute_market.housekeeping import conclude, housekeeping
+
         self.due = Due()
 
         def action(txn: Txn) -> T:
             due = housekeeping(txn, sweep_limit)
             result = fn(txn)
-            follow_wallets(txn)
-            events.flush(txn, self.asked)
+            conclude(txn, self.asked)
             self.due = due
             return result
 
@@ -168,6 +141,8 @@ class Market:
         Runs after a commit and outside the write lock; writers of the file queue on its own lock.
         Raises OSError when the file cannot be written: the next change makes it whole.
         """
+        from compute_market.jobs import cancellations
+
         written = os.path.getsize(path) if os.path.exists(path) else 0
         if self.store.readonly or self.view(cancellations.length) == written:
             return
@@ -277,7 +252,7 @@ class Market:
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One job as a document. Raises NotFoundError."""
-        from compute_market.jobs import documents
+        from compute_market.jobs import documents, jobs
 
         check_id(job_id, "job")
         return self.view(lambda txn: documents.job_document(txn, jobs.get(txn, job_id)))
@@ -309,16 +284,22 @@ class Market:
 
     def arm(self, delay_blocks: int) -> None:
         """Let money move from some blocks on. Raises RefusedError unless the mode is dry_run."""
+        from compute_market.settlement import modes
+
         check_number(delay_blocks, "delay_blocks")
         self.update(lambda txn: modes.arm(txn, delay_blocks))
 
     def advance(self, blocks: int) -> int:
         """Let blocks pass; returns the height."""
+        from compute_market import chain
+
         check_number(blocks, "blocks")
         return self.update(lambda txn: chain.advance(txn, blocks)).height
 
     def tick(self) -> Due:
         """Do what is due and nothing else."""
+        from compute_market.housekeeping import tick
+
         self.update(tick)
         return self.due
 
@@ -347,41 +328,10 @@ def open_store(
     )
 
 
-def housekeeping(txn: Txn, sweep_limit: int = SWEEP_LIMIT) -> Due:
-    """What is due: every change of the market does it before its own effects.
-
-    Keeps the height, lets an armed settlement turn real, pays receipts that waited for it, fails
-    at most `sweep_limit` overdue jobs and works the queue.
-    """
-    txn.set_number("last_run_ms", txn.now_ms)
-    chain.remember(txn)
-    activated = modes.activate(txn)
-    paid = 0
-    if modes.is_real(txn):
-        for waiting in settlement.waiting(txn):
-            receipts.quarantine_if_damaged(txn, waiting.key)
-            jobs.mark_paid(txn, settlement.apply(txn, waiting))
-            paid += 1
-    expired = expire(txn, sweep_limit)
-    work(txn)
-    return Due(activated, paid, expired)
-
-
-def tick(txn: Txn) -> None:
-    """What `tick` does beside what is due: old events go, and some receipts are looked at."""
-    before_ms = txn.now_ms - txn.config.log_retention_secs * 1000
-    events.trim(txn, before_ms, TRIM_LIMIT)
-    receipts.scrub(txn, SCRUB_LIMIT)
-
-
 def _bring_up_to_date(txn: Txn, schema: int) -> None:
     from compute_market.upgrades import bring_up_to_date
 
     bring_up_to_date(txn, schema)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _content(path: str) -> bytes | None:

@@ -7,7 +7,9 @@ state when they are read (`exposition`).
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from compute_market.errors import InternalError
 from compute_market.records import MATCH_RESULTS, OFFER_STATES
@@ -15,7 +17,7 @@ from compute_market.store.schema import COUNTERS
 from compute_market.store.txn import Txn
 
 
-class Metric(NamedTuple):
+class Metric(Struct, frozen=True, gc=False):
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str

@@ -6,7 +6,7 @@ appended too. Times named `*_at` and `deadline` are unix seconds, times named `*
 milliseconds.
 """
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from msgspec import Struct
 from msgspec.structs import replace as replace
@@ -333,7 +333,30 @@ class SettleState(Struct, frozen=True, array_like=True, gc=False):
     reason: str | None = None  # of the last fall to dry_run
 
 
-class Refused(NamedTuple):
+class Due(Struct, frozen=True, gc=False):
+    """What was due and has been done."""
+
+    activated: bool = False  # an armed mode turned real
+    paid: int = 0  # receipts that had waited for it
+    failed: tuple[str, ...] = ()  # ids of overdue jobs, the oldest deadline first
+    burned_ct: int = 0  # of their providers' bonds
+
+    @property
+    def text(self) -> str:
+        """What it moved, in one line; empty when nothing was due."""
+        found = []
+        if self.activated:
+            found.append("the settlement mode turned real")
+        if self.paid:
+            found.append(f"{_counted(self.paid, 'receipt')} that had waited paid")
+        if self.failed:
+            found.append(f"{_counted(len(self.failed), 'overdue job')} failed")
+            if self.burned_ct:
+                found.append(f"{self.burned_ct} CT of bonds burned")
+        return ", ".join(found)
+
+
+class Refused(Struct, frozen=True, gc=False):
     """A verdict of "no" that is remembered: it commits, and the caller turns it into exit 5."""
 
     reason: str
@@ -349,7 +372,7 @@ class Refused(NamedTuple):
         return error
 
 
-class Violation(NamedTuple):
+class Violation(Struct, frozen=True, gc=False):
     """One law of the market that is broken, and where."""
 
     table: str
@@ -366,3 +389,7 @@ def capability_document(capability: Capability) -> dict[str, Any]:
     return {
         name: value for name in Capability.__struct_fields__ if (value := getattr(capability, name))
     }
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

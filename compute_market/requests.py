@@ -8,7 +8,7 @@ comments.
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from itertools import chain
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -155,7 +155,7 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     return request
 
 
-class Document(NamedTuple):
+class Document(Struct, frozen=True, gc=False):
     """One JSON object as it was handed in, or what is wrong with it."""
 
     source: str  # as errors name it: the file, and the line of one that holds many

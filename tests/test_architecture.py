@@ -79,6 +79,7 @@ ORDER = (
     "exposition",
     "upgrades",
     "execution",
+    "housekeeping",
     "market",
 )
 # They know nothing of the store.

@@ -27,6 +27,7 @@ DOCUMENTS = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 PAGES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 
 _CONSOLE = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_PYTHON = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
@@ -34,6 +35,8 @@ _VOLATILE = re.compile(
     r"\b\d{10,}\b|(?<=height )\d+|(?<=height: )\d+|(?<=process )\d+|(?<=a market in )\S+"
 )
 _END = "\x1e"
+# What `docs/library.md` promises, blank lines aside.
+LINES_OF_A_MARKET = 30
 
 
 class Command(NamedTuple):
@@ -157,6 +160,24 @@ def test_workload_of_the_documents_runs(tmp_path: Path) -> None:
     digest = blake3(b"a\nb").hexdigest()
     assert (done.returncode, done.stdout) == (7, f"{digest}  text\n")
     assert done.stderr.startswith("error[usage]: bytes: not UTF-8\n")
+
+
+def test_program_of_the_documents_prints_what_is_written(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "library.md").read_text(encoding="utf-8")
+    found = _PYTHON.findall(page)
+    assert len(found) == page.count("```python")
+    first = [line for line in found[0][0].splitlines() if line.strip()]
+    assert len(first) <= LINES_OF_A_MARKET
+    program = "".join(f"{source}print({_END!r}, end='')\n" for source, _ in found)
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    assert done.stdout.split(_END)[:-1] == [printed for _, printed in found]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "docs/commands.md"])

@@ -77,15 +77,15 @@ def wrong(market: Market) -> None:
 HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     "job_queued": (
         lambda market: market.submit("new"),
-        {"provider": "prov", "units": 1, "price_per_unit": 5, "funded": True, "mode": "loose"},
+        {"provider": "prov", "units": 1, "price_per_unit": 5, "funded": True},
     ),
     "job_pending": (
         lambda market: market.submit("new", wait=True, lengths=(1, 1), max_price_per_unit=1),
-        {"reason": "price_mismatch", "units": 2, "mode": "loose"},
+        {"reason": "price_mismatch", "units": 2},
     ),
     "job_refused": (
         lambda market: market.submit("new", lengths=(10**10,)),
-        {"reason": "no_capacity", "units": 9537, "mode": "loose"},
+        {"reason": "no_capacity", "units": 9537},
     ),
     "job_started": (lambda market: market.submit("new"), {"waited_ms": 0}),
     "job_proved": (
@@ -218,7 +218,7 @@ def test_refused_submission_is_there_with_its_reason_and_numbers(market: Market)
         "job",
         None,
         "buyer",
-        {"reason": "no_capacity", "message": refused.message, "units": 4, "mode": "loose"},
+        {"reason": "no_capacity", "message": refused.message, "units": 4},
     )
 
 

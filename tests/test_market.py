@@ -180,7 +180,7 @@ def test_update_does_what_is_due_first(market: Market) -> None:
     assert market.update(action) == (True, "failed", market.now_ms)
     assert market.opened.due.activated
     assert market.opened.due.paid == 1
-    assert market.opened.due.expired.job_ids == ["late"]
+    assert market.opened.due.failed == ("late",)
     assert market.opened.due.text == (
         "the settlement mode turned real, 1 receipt that had waited paid, 1 overdue job failed"
     )
@@ -219,7 +219,7 @@ def test_update_that_fails_undoes_what_was_due_and_tells_of_nothing(market: Mark
 def test_update_in_a_dry_run_tells_what_would_be_due(market: Market) -> None:
     due_in(market)
     assert market.update(market_jobs, dry_run=True)["late"] == "failed"
-    assert market.opened.due.expired.job_ids == ["late"]
+    assert market.opened.due.failed == ("late",)
     assert market.view(market_jobs)["late"] == "active"
 
 
@@ -230,15 +230,15 @@ def test_update_fails_no_more_overdue_jobs_than_it_may(market: Market) -> None:
         market.submit(f"job-{number}", deadline_secs=1)
     market.advance(2)
     market.opened.update(lambda _: None, sweep_limit=2)
-    assert market.opened.due.expired.job_ids == ["job-0", "job-1"]
+    assert market.opened.due.failed == ("job-0", "job-1")
     market.update(lambda _: None)
-    assert len(market.opened.due.expired.job_ids) == 3
+    assert len(market.opened.due.failed) == 3
 
 
 def test_tick_does_what_is_due_and_nothing_else(market: Market) -> None:
     due_in(market)
     due = market.opened.tick()
-    assert (due.activated, due.paid, due.expired.job_ids) == (True, 1, ["late"])
+    assert (due.activated, due.paid, due.failed) == (True, 1, ("late",))
     assert market.opened.tick() == Due()
 
 

@@ -1,6 +1,7 @@
 """Job and offer files: what they may hold, and what is said about one that is wrong."""
 
 import json
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -10,11 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.config.settings import DEFAULTS
-from compute_market.errors import RefusedError, UsageError
+from compute_market.errors import ConflictError, RefusedError, UsageError
 from compute_market.jobs import drafts
-from compute_market.offers import offers
-from compute_market.records import Capability
+from compute_market.offers import posting
+from compute_market.records import Capability, capability_document
 from compute_market.requests import (
     DEADLINE_MAX,
     CapabilityRequest,
@@ -22,8 +22,8 @@ from compute_market.requests import (
     OfferRequest,
     SliceRequest,
     build,
+    documents,
     parse,
-    parse_many,
 )
 from tests.support.market import Market, slice_of
 
@@ -384,7 +384,7 @@ def test_build_can_print_any_wrong_choice(value: str) -> None:
 )
 def test_multiplier_stays_exact_up_to_the_offer(market: Market, literal: str, ppm: int) -> None:
     request = raw_offer("reputation_multiplier", literal)
-    found = market.update(lambda txn: offers.post(txn, request, DEFAULTS)[0])
+    found = market.update(lambda txn: posting.post(txn, request)[0])
     assert found.multiplier_ppm == ppm
 
 
@@ -409,7 +409,7 @@ def test_multiplier_stays_exact_up_to_the_offer(market: Market, literal: str, pp
 def test_multiplier_out_of_bounds_is_refused_by_the_market(market: Market, literal: str) -> None:
     request = raw_offer("reputation_multiplier", literal)
     with pytest.raises(RefusedError, match="invalid reputation multiplier"):
-        market.update(lambda txn: offers.post(txn, request, DEFAULTS))
+        market.update(lambda txn: posting.post(txn, request))
 
 
 def test_parse_keeps_decimals_as_they_are_written() -> None:
@@ -432,12 +432,85 @@ def test_draft_refuses_what_no_market_could_take(market: Market) -> None:
     assert draft([slice_of(2**82), slice_of(2**83)]) == "overflow"
 
 
+# Several GPU models.
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        (["A100"], Capability(gpu="A100", gpu_count=1)),
+        (["A100", "H100"], Capability(gpu=("A100", "H100"), gpu_count=1)),
+        (["H100", "A100"], Capability(gpu=("H100", "A100"), gpu_count=1)),
+        (["A100", "A100"], Capability(gpu="A100", gpu_count=1)),
+        (["B", "A", "B", "C", "A"], Capability(gpu=("B", "A", "C"), gpu_count=1)),
+        (
+            [f"m{n}" for n in range(32)],
+            Capability(gpu=tuple(f"m{n}" for n in range(32)), gpu_count=1),
+        ),
+    ],
+)
+def test_job_names_several_models_each_once(asked: list[str], stored: Capability) -> None:
+    found = job(capability={"gpu": asked}).capability.capability()
+    assert found == stored
+    assert found.gpu_models == tuple(dict.fromkeys(asked))
+
+
+@pytest.mark.parametrize("models", ["A100", ["A100", "H100"], ["A100", "H100", "L4"]])
+def test_models_pass_through_store_and_document_unchanged(market: Market, models: Any) -> None:
+    request = job(capability={"gpu": models, "gpu_count": 2})
+    market.post(units=5, capability={"gpu": "A100", "gpu_count": 2})
+    taken = market.submit("job", capability={"gpu": models, "gpu_count": 2})
+    assert taken.changed
+    document = json.loads(json.dumps(capability_document(market.job().capability)))
+    assert document == {"gpu": models, "gpu_count": 2}
+    assert job(capability=document) == request
+    again = market.submit("job", capability=document)
+    assert not again.changed
+
+
+def test_job_that_names_other_models_is_another_job(market: Market) -> None:
+    market.post(capability={"gpu": "A100"})
+    market.submit("job", capability={"gpu": ["A100", "H100"]})
+    for models in (["A100", "L4"], "A100"):
+        with pytest.raises(ConflictError, match="capability"):
+            market.submit("job", capability={"gpu": models})
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ([], "at `$.capability.gpu`"),
+        ([f"m{n}" for n in range(33)], "at `$.capability.gpu`"),
+        (["A100", ""], "at `$.capability.gpu[1]`"),
+        (["A100", None], "at `$.capability.gpu[1]`"),
+        ([["A100"]], "at `$.capability.gpu[0]`"),
+        ({"model": "A100"}, "at `$.capability.gpu`"),
+    ],
+)
+def test_build_names_what_is_wrong_with_a_list_of_models(models: Any, words: str) -> None:
+    assert words in refusal(job, capability={"gpu": models})
+
+
+@pytest.mark.parametrize("models", [["A100"], ["A100", "H100"]])
+def test_offer_with_a_list_of_models_is_refused(models: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        offer(capability={"gpu": models})
+    assert caught.value.message == "offer.json: capability.gpu: an offer has one GPU model"
+    assert caught.value.hint == "post an offer for each model; a job may name several"
+
+
 # Many in one file.
 
 
-def test_parse_many_reads_one_object_per_line() -> None:
+def read(content: bytes) -> list[tuple[str, dict[str, Any] | str]]:
+    """Source and fields of each document, or what is wrong with it."""
+    found = documents(content.splitlines(keepends=True), "file.json")
+    return [(d.source, d.fields if d.error is None else d.error.message) for d in found]
+
+
+def test_documents_are_one_object_per_line() -> None:
     content = b'{"a": 1}\n\n  {"a": 2} \r\n{"a": {"b": 3}}\n'
-    assert parse_many(content, "file.json") == [
+    assert read(content) == [
         ("file.json line 1", {"a": 1}),
         ("file.json line 3", {"a": 2}),
         ("file.json line 4", {"a": {"b": 3}}),
@@ -447,12 +520,43 @@ def test_parse_many_reads_one_object_per_line() -> None:
 @pytest.mark.parametrize(
     "content", [b'{"a": 1}', b'{\n"a": 1\n}', b'\n{"a": 1}\n', b'{"a":\n1}', b'{\n"a": 1}\n']
 )
-def test_parse_many_reads_one_object_over_several_lines(content: bytes) -> None:
-    assert parse_many(content, "file.json") == [("file.json", {"a": 1})]
+def test_documents_take_one_object_over_several_lines(content: bytes) -> None:
+    assert read(content) == [("file.json", {"a": 1})]
 
 
-def test_parse_many_names_the_line_that_is_wrong() -> None:
-    content = b'{"a": 1}\n{"a": 2, "a": 3}\n'
-    assert refusal(parse_many, content, "file.json") == (
-        "file.json line 2: the key 'a' is given twice"
-    )
+def test_document_that_is_wrong_stands_among_the_others() -> None:
+    content = b'{"a": 1}\n{"a": 2, "a": 3}\nno\n{"a": 4}\n'
+    assert read(content) == [
+        ("file.json line 1", {"a": 1}),
+        ("file.json line 2", "file.json line 2: the key 'a' is given twice"),
+        ("file.json line 3", "file.json line 3: line 1, column 1: Expecting value"),
+        ("file.json line 4", {"a": 4}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "file.json: empty"),
+        (b" \n\n", "file.json: empty"),
+        (b"no", "file.json: line 1, column 1: Expecting value"),
+        (b'{\n\n"a": }', "file.json: line 3, column 6: Expecting value"),
+        (b'\n{\n\n"a": }', "file.json: line 4, column 6: Expecting value"),
+    ],
+)
+def test_single_object_that_is_wrong_is_an_error(content: bytes, words: str) -> None:
+    assert refusal(read, content) == words
+
+
+def test_documents_are_read_as_they_are_taken() -> None:
+    taken = []
+
+    def lines() -> Iterator[bytes]:
+        for number in range(1_000_000):
+            taken.append(number)
+            yield b'{"a": 1}\n'
+
+    found = documents(lines(), "file.json")
+    for _ in range(10):
+        next(found)
+    assert len(taken) <= 11

@@ -1,5 +1,7 @@
 """Verbs on heights: status, advance."""
 
+from msgspec.structs import asdict
+
 from compute_market import chain
 from compute_market.amounts import AMOUNT_MAX
 from tb_cli.frame.render import emit, fields
@@ -8,7 +10,7 @@ from tb_cli.frame.verbs import number, takes
 
 
 def status(session: Session) -> None:
-    document = session.view(lambda txn: chain.status(txn))._asdict()
+    document = asdict(session.view(chain.status))
     emit(session, document, fields(document))
 
 
@@ -16,4 +18,4 @@ def status(session: Session) -> None:
 def advance(session: Session, blocks: int) -> None:
     """Heights never go back."""
     status = session.update(lambda txn: chain.advance(txn, blocks))
-    emit(session, status._asdict(), f"height {status.height}, epoch {status.epoch}")
+    emit(session, asdict(status), f"height {status.height}, epoch {status.epoch}")

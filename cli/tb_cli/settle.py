@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from compute_market import market
+from compute_market import housekeeping
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.settlement import modes
 from compute_market.store.txn import Txn
@@ -50,6 +50,7 @@ def tick(session: Session) -> None:
     """That may be to turn real, to pay what waits, to fail overdue jobs and to start others. Events
     older than `log_retention_secs` leave the log, and some stored receipts are looked at.
     """
+<<<<<<< HEAD
 
     def act(txn: Txn) -> dict[str, Any]:
         market.tick(txn)
@@ -57,6 +58,11 @@ def tick(session: Session) -> None:
 
     document = session.update(act)
     document["changed"] = bool(session.market.due.text)
+=======
+    session.update(housekeeping.tick)
+    due = session.market.due
+    document = session.view(modes.document) | {"changed": bool(due.text)}
+>>>>>>> rooms
     emit(session, document, fields(document))
 
 

@@ -1,6 +1,6 @@
 """The gate that every job passes: capacity, then the fair shares and bursts of its parties."""
 
-from typing import Final, NamedTuple
+from msgspec import Struct
 
 from compute_market import metrics
 from compute_market.admission import capacity, shares
@@ -8,11 +8,8 @@ from compute_market.admission.shares import Party
 from compute_market.records import Refused
 from compute_market.store.txn import Txn
 
-# What the log says of the comfort guard with each decision. A market without one is never tight.
-MODE: Final = "loose"
 
-
-class Admitted(NamedTuple):
+class Admitted(Struct, frozen=True, gc=False):
     """A verdict of "yes", and what there is to record for it."""
 
     market: Party

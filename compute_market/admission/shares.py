@@ -7,7 +7,9 @@ records what an admitted job uses. A refused attempt touches nobody's clock. The
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+from msgspec import Struct
 
 from compute_market.amounts import format_ppm
 from compute_market.records import Refused, Usage
@@ -24,13 +26,14 @@ WINDOW_MS = WINDOW_SECS * 1000
 SHOWN_MAX = 1000
 
 
-class Party(NamedTuple):
+class Party(Struct, frozen=True, gc=False):
     """One identity in one role, as of now."""
 
     role: Role
     identity: str
-    charged_micro: int  # usage at the last charge
-    bucket_micro: int  # burst bucket at the last charge
+    charged_ms: int | None  # when it was charged last
+    charged_micro: int  # usage then
+    bucket_micro: int  # burst bucket then
     since_ms: int  # time since then; below zero when the clock was set back
     used_micro: int  # now
     burst_micro: int  # now
@@ -41,14 +44,21 @@ def party(txn: Txn, role: Role, identity: str) -> Party:
     quota_micro = txn.config.burst_quota_micro
     usage = txn.read(USAGE, _key(role, identity))
     if usage is None:
-        return Party(role, identity, 0, quota_micro, 0, 0, quota_micro)
+        return Party(role, identity, None, 0, quota_micro, 0, 0, quota_micro)
     since_ms = txn.now_ms - usage.at_ms
     elapsed_ms = max(0, since_ms)
     used_micro = usage.used_micro * max(WINDOW_MS - elapsed_ms, 0) // WINDOW_MS
     refilled = usage.burst_micro + txn.config.burst_refill_rate_micro * elapsed_ms // 1000
     burst_micro = min(refilled, quota_micro)
     return Party(
-        role, identity, usage.used_micro, usage.burst_micro, since_ms, used_micro, burst_micro
+        role,
+        identity,
+        usage.at_ms,
+        usage.used_micro,
+        usage.burst_micro,
+        since_ms,
+        used_micro,
+        burst_micro,
     )
 
 
@@ -68,14 +78,16 @@ def decide(txn: Txn, parties: tuple[Party, ...], demand: int, capacity: int) -> 
 
 
 def charge(txn: Txn, charged: Party, demand: int, burst_micro: int) -> None:
-    """Record what an admitted job uses, in the transaction that admits it."""
+    """Record what an admitted job uses, in the transaction that admits it.
+
+    Nothing else was charged to the party since it was looked at.
+    """
     key = _key(charged.role, charged.identity)
-    before = txn.read(USAGE, key)
     used_micro = charged.used_micro + demand * MICRO
     txn.write(USAGE, key, Usage(used_micro, charged.burst_micro - burst_micro, txn.now_ms))
-    if is_party(key) and (before is None or before.at_ms != txn.now_ms):
-        if before is not None:
-            txn.delete(USAGE_RECENT, pack_u64(before.at_ms) + key)
+    if charged.role != "market" and charged.charged_ms != txn.now_ms:
+        if charged.charged_ms is not None:
+            txn.delete(USAGE_RECENT, pack_u64(charged.charged_ms) + key)
         txn.put(USAGE_RECENT, pack_u64(txn.now_ms) + key)
 
 

@@ -4,23 +4,26 @@ Nothing here opens a file or looks at the environment: both are arguments of `lo
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from compute_market.amounts import format_ppm, parse_ppm
 from compute_market.config import toml
-from compute_market.config.settings import DEFAULTS, SETTINGS, Config, Setting, file_form
+from compute_market.config.settings import DEFAULTS, Config, Setting, file_form, rows
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError
 from compute_market.text import clipped
 
 
-class Found(NamedTuple):
+class Found(Struct, frozen=True, gc=False):
     """A value as `Config` holds it, and where from: `config.toml:12`, `TB_EPOCH_BLOCKS`."""
 
     value: int | str
     origin: str
 
 
+SETTINGS = rows()
 _MAIN_SECTION = "compute_market"  # Its keys may stand at the top level as well.
 _SECTIONS = (_MAIN_SECTION, "scheduler")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

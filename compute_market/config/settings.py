@@ -1,11 +1,15 @@
 """Every setting: its default, its bounds, what it means, and its name in a file.
 
-Files and variables are read in `config.files`.
+Files and variables are read in `config.files`. What a setting means is looked at only where one is
+read or shown, so the annotations below are evaluated no earlier.
 """
 
-from typing import Annotated, Any, Literal, NamedTuple
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_type_hints
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from compute_market.amounts import PPM, format_ppm
 from compute_market.backends import BACKENDS, BackendName
@@ -15,7 +19,7 @@ _YEAR_SECS = 365 * _DAY_SECS
 _BILLION = 1_000_000_000
 
 
-class Setting(NamedTuple):
+class Setting(Struct, frozen=True, gc=False):
     """What a configuration file may say about one field of `Config`."""
 
     # The key, with its section before a dot: `min_capacity`, `scheduler.slots`.
@@ -166,13 +170,10 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
 # fmt: on
 
 
-def _rows() -> tuple[Setting, ...]:
-    annotations: dict[str, Any] = Config.__annotations__
-    return tuple(
-        annotation.__metadata__[0]._replace(field=field)
-        for field, annotation in annotations.items()
-    )
+def rows() -> tuple[Setting, ...]:
+    """What a file may say, in the order of the fields of `Config`."""
+    hints = get_type_hints(Config, include_extras=True)
+    return tuple(replace(hint.__metadata__[0], field=field) for field, hint in hints.items())
 
 
-SETTINGS = _rows()
 DEFAULTS = Config()

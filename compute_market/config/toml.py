@@ -4,13 +4,15 @@
 module.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from compute_market.errors import UsageError
 from compute_market.text import clipped
 
 
-class DecimalText(NamedTuple):
+class DecimalText(Struct, frozen=True, gc=False):
     """The text of a TOML float: a binary float would already have lost the operator's digits."""
 
     text: str

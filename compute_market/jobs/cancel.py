@@ -1,6 +1,8 @@
 """Cancelling a job, by its buyer or by the provider that holds it."""
 
-from typing import Literal, NamedTuple
+from typing import Literal
+
+from msgspec import Struct
 
 from compute_market import metrics
 from compute_market.errors import RefusedError
@@ -14,7 +16,7 @@ from compute_market.store.txn import Txn
 By = Literal["client", "provider"]
 
 
-class Cancelled(NamedTuple):
+class Cancelled(Struct, frozen=True, gc=False):
     """What became of a request to cancel one job."""
 
     job: Job

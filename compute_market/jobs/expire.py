@@ -1,6 +1,6 @@
 """Deadlines: what becomes of jobs that missed them."""
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from compute_market import metrics
 from compute_market.jobs import jobs
@@ -10,7 +10,7 @@ from compute_market.records import Job
 from compute_market.store.txn import Txn
 
 
-class Expired(NamedTuple):
+class Expired(Struct, frozen=True, gc=False):
     """Jobs that were failed, oldest deadline first, and what was burned for it."""
 
     job_ids: list[str]

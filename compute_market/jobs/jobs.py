@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from compute_market import events, metrics
-from compute_market.admission import admission
 from compute_market.amounts import units_of
 from compute_market.errors import ConflictError, NotFoundError, UsageError
 from compute_market.offers import offers
@@ -129,7 +128,7 @@ def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str) -> Job:
     """Store a job that has no match yet."""
     job = _store_new(txn, job, inputs)
     txn.put(*pending_entry(job, txn.now_ms))
-    detail = {"reason": reason, "units": job.units, "mode": admission.MODE}
+    detail = {"reason": reason, "units": job.units}
     return _moved(txn, job, "job_pending", detail)
 
 
@@ -166,7 +165,6 @@ def enqueue(
             "units": job.units,
             "price_per_unit": offer.price_per_unit,
             "funded": placement.funded,
-            "mode": admission.MODE,
         },
     )
 
@@ -225,7 +223,7 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
     receipts.check_claim(txn, job, offer.provider, offer.price_per_unit)
     if job.funded:
         due = [settlement.due_to(each) for each in earlier]
-        escrow.hand_over(txn, job, placement, due)
+        job = escrow.hand_over(txn, job, placement, due)
     # After this point the handover must succeed.
     receipts.claim(txn, job, offer.provider, offer.price_per_unit)
     txn.write(PLACEMENTS, _placement_key(job.job_id, job.placements_before), job.placed)

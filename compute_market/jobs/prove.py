@@ -1,7 +1,8 @@
 """Proofs: an output that equals the reference of its slice is credited to the provider."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from compute_market import events
 from compute_market.errors import AlreadyDoneError, ConflictError, IntegrityError, RefusedError
@@ -12,7 +13,7 @@ from compute_market.records import Job, Slice
 from compute_market.store.txn import Txn
 
 
-class Proven(NamedTuple):
+class Proven(Struct, frozen=True, gc=False):
     job: Job
     slice_index: int
     changed: bool
@@ -22,7 +23,7 @@ class Proven(NamedTuple):
         return self.changed
 
 
-class InvalidProof(NamedTuple):
+class InvalidProof(Struct, frozen=True, gc=False):
     """A verdict: the output is wrong. It cost the provider a point and left the slice open.
 
     What would be right is not told: whoever proves could hand it in without having done the work.

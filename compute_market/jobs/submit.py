@@ -3,7 +3,7 @@
 An action decides first and writes then; one that raises has written nothing.
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from compute_market import events, metrics
 from compute_market.admission import admission
@@ -25,18 +25,18 @@ _WAIT_HINT = (
 )
 
 
-class Submitted(NamedTuple):
+class Submitted(Struct, frozen=True, gc=False):
     job: Job
     changed: bool
 
 
-class Posted(NamedTuple):
+class Posted(Struct, frozen=True, gc=False):
     offer: Offer
     changed: bool
     matched: list[str]  # pending jobs that found a match because of it
 
 
-class _Decided(NamedTuple):
+class _Decided(Struct, frozen=True, gc=False):
     """Everything decided about a job that gets in."""
 
     match: Match
@@ -44,7 +44,7 @@ class _Decided(NamedTuple):
     admitted: admission.Admitted
 
 
-class _Unplaced(NamedTuple):
+class _Unplaced(Struct, frozen=True, gc=False):
     """A match was found, but admission or the funds say no."""
 
     match: Match
@@ -164,6 +164,5 @@ def _refuse(txn: Txn, job: Job, refused: Refused) -> Refused:
         message=refused.message,
         units=job.units,
         retry_after_ms=refused.retry_after_ms,
-        mode=admission.MODE,
     )
     return refused

@@ -5,21 +5,22 @@ them) and, inside a family, by *class*: one byte per requirement. A class can ho
 only if each byte reaches that of the job's *floor*.
 
 `book` orders the offers of each class by exact effective price, then age. Above it, `heads` is a
-tree over the bytes of the classes in which each node knows the least order below it, as in a
-knock-out tournament. A walk descends best first and leaves out what the floor rules out, so
+tree over the bytes of the classes in which each node knows what comes first below it, as in a
+knock-out tournament: its order, and its class. A walk descends best first, leaves out what the
+floor rules out, and goes no deeper than to where what comes first is of an adequate class. So
 offers that lack memory, cores, units or acceptable terms are not looked at however cheap and many
 they are. What a byte cannot tell, an offer short by less than its step, the caller judges.
 
 Keys: `book` = shelf, family, class, order → offer id; `heads` = shelf, family, depth, first bytes
-of the class → order. `provider_prices` = provider, order → offer id, for all a provider has not
-withdrawn.
+of the class → order, class.
 """
 
 from collections.abc import Iterator
 from heapq import heappop, heappush, merge
-from typing import NamedTuple
+from operator import ge
 
 from blake3 import blake3
+from msgspec import Struct
 
 from compute_market.amounts import PPM
 from compute_market.records import Capability, Job, Offer, Shelf
@@ -36,6 +37,8 @@ _SHELVES: dict[Shelf, bytes] = {
 _ORDER = 12 + 8  # exact price, age
 _PRICE = 12
 _DEPTH = 7  # bytes of a class
+_LEVELS = tuple(bytes((depth,)) for depth in range(_DEPTH + 1))  # as keys name them
+_MULTIPLIER = 4  # which of them is that of the multiplier
 _MULTIPLIER_STEPS = 10
 _BYTE_MAX = 255
 _FINE_BITS = 20
@@ -43,7 +46,7 @@ _FINE_BITS = 20
 _TERM_BITS = 2
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True, gc=False):
     """Where an offer stands in the index."""
 
     shelf: bytes
@@ -51,7 +54,7 @@ class Place(NamedTuple):
     order: bytes
 
 
-class Floor(NamedTuple):
+class Floor(Struct, frozen=True, gc=False):
     """The least class that can serve a job, and the quoted price it may cost at most."""
 
     least: bytes
@@ -79,33 +82,39 @@ def order_of(offer: Offer) -> bytes:
 
 
 def insert(txn: Txn, offer: Offer, place: Place) -> None:
-    shelf, group, order = place
-    offer_id = offer.offer_id.encode()
     for family in _families_of_offer(offer):
-        prefix = shelf + family
-        txn.put(BOOK, prefix + group + order, offer_id)
-        for depth in range(_DEPTH, 0, -1):
-            node = _node(prefix, group[:depth])
-            least = txn.get(HEADS, node)
-            if least is not None and least <= order:
-                break  # And so it is for the nodes above.
-            txn.put(HEADS, node, order)
+        prefix = place.shelf + family
+        _enter(txn, prefix, offer, place)
+        _raise(txn, prefix, place, 0)
 
 
 def remove(txn: Txn, offer: Offer, place: Place) -> None:
-    shelf, group, order = place
     for family in _families_of_offer(offer):
-        prefix = shelf + family
-        txn.delete(BOOK, prefix + group + order)
-        for depth in range(_DEPTH, 0, -1):
-            node = _node(prefix, group[:depth])
-            if txn.get(HEADS, node) != order:
-                break  # It was not the least here, nor above.
-            least = least_below(txn, prefix, group[:depth])
-            if least is None:
-                txn.delete(HEADS, node)
-            else:
-                txn.put(HEADS, node, least)
+        prefix = place.shelf + family
+        txn.delete(BOOK, prefix + place.group + place.order)
+        _lower(txn, prefix, place, 0)
+
+
+def move(txn: Txn, offer: Offer, old: Place, new: Place) -> None:
+    """Take an offer from one place to another, neither of which it has to stand in alone."""
+    if (old.shelf, old.order) != (new.shelf, new.order):
+        remove(txn, offer, old)
+        insert(txn, offer, new)
+        return
+    # In the nodes above both places it comes first now if it did before.
+    shared = next(i for i in range(_DEPTH) if old.group[i] != new.group[i])
+    before, after = old.order + old.group, new.order + new.group
+    for family in _families_of_offer(offer):
+        prefix = old.shelf + family
+        txn.delete(BOOK, prefix + old.group + old.order)
+        _enter(txn, prefix, offer, new)
+        _lower(txn, prefix, old, shared)
+        _raise(txn, prefix, new, shared)
+        for depth in range(shared, 0, -1):
+            node = _node(prefix, new.group[:depth])
+            if txn.get(HEADS, node) != before:
+                break
+            txn.put(HEADS, node, after)
 
 
 def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
@@ -121,18 +130,18 @@ def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes
 
 def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
     """The floor of a job; without `terms` (price and bond) or `units` those do not count."""
-    least = (
-        *_sizes(job.capability),
-        _units_step(job.units) if units else 0,
-        _BYTE_MAX - _size(job.consumer_bond, _TERM_BITS) if terms else 0,
-        0,
+    least = _class(
+        job.capability,
+        units=_units_step(job.units) if units else 0,
+        bond=_BYTE_MAX - _size(job.consumer_bond, _TERM_BITS) if terms else 0,
+        multiplier=0,
     )
-    return Floor(bytes(least), job.max_price_per_unit if terms else None)
+    return Floor(least, job.max_price_per_unit if terms else None)
 
 
 def entries_of(offer: Offer, place: Place) -> Iterator[bytes]:
     """The keys in `book` that `insert` makes; for the laws."""
-    shelf, group, order = place
+    shelf, group, order = place.shelf, place.group, place.order
     for family in _families_of_offer(offer):
         yield shelf + family + group + order
 
@@ -145,32 +154,43 @@ def nodes_of(book_key: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
 
 
 def least_below(txn: Txn, prefix: bytes, path: bytes) -> bytes | None:
-    """The least order below a node, from the level beneath it; None when that is empty."""
+    """What a node knows: order and class of what comes first below it. None when that is empty."""
     if len(path) == _DEPTH:
         head = txn.first(BOOK, prefix + path)
-        return None if head is None else head[0][-_ORDER:]
-    return min((least for _, least in txn.scan(HEADS, _children(prefix, path))), default=None)
+        return None if head is None else head[0][-_ORDER:] + path
+    children = txn.collect(HEADS, _BYTE_MAX + 1, _children(prefix, path))
+    return min((least for _, least in children), default=None)
 
 
 def _walk_family(txn: Txn, prefix: bytes, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
-    # What is to be looked at next: an offer, or a node with the least order below it.
-    open_: list[tuple[bytes, bytes, bytes]] = [(b"", b"", b"")]  # order, path, offer id
+    # What is to be looked at next: what comes first below a node, and the path to the node.
+    open_ = [(b"", b"")]
+    last = b""
     while open_:
-        order, path, offer_id = heappop(open_)
-        if offer_id:
-            yield order, offer_id
-            start = prefix + path + order + b"\0"
-        elif len(path) == _DEPTH:
-            start = prefix + path
+        least, path = heappop(open_)
+        order, group = least[:_ORDER], least[_ORDER:]
+        if order != last and _reaches(group, order, floor):
+            yield order, txn.get(BOOK, prefix + group + order) or b""
+            last = order  # The nodes below it, down to its class, have it first too.
+        while (depth := len(path)) < _DEPTH:
+            stem = prefix + _LEVELS[depth + 1] + path
+            start = stem + floor.least[depth : depth + 1]
+            below = txn.collect(HEADS, _BYTE_MAX + 1, stem, start)
+            if len(below) == 1 and below[0][1] == least:
+                path += below[0][0][-1:]  # There is nothing else to compare it with.
+                continue
+            for key, first in below:
+                heappush(open_, (first, path + key[-1:]))
+            break
         else:
-            below = _children(prefix, path)
-            from_ = below + floor.least[len(path) : len(path) + 1]
-            for key, least in txn.collect(HEADS, _BYTE_MAX + 1, below, from_):
-                heappush(open_, (least, path + key[-1:], b""))
-            continue
-        found = txn.first(BOOK, prefix + path, start=start)
-        if found is not None and not _is_dearer(path, found[0][-_ORDER:], floor.price_max):
-            heappush(open_, (found[0][-_ORDER:], path, found[1]))
+            found = txn.first(BOOK, prefix + path, start=prefix + path + order + b"\0")
+            if found is not None and not _is_dearer(path, found[0][-_ORDER:], floor.price_max):
+                heappush(open_, (found[0][-_ORDER:] + path, path))
+
+
+def _reaches(group: bytes, order: bytes, floor: Floor) -> bool:
+    """Whether the floor lets what stands in a class pass."""
+    return all(map(ge, group, floor.least)) and not _is_dearer(group, order, floor.price_max)
 
 
 def _is_dearer(group: bytes, order: bytes, price_max: int | None) -> bool:
@@ -179,19 +199,49 @@ def _is_dearer(group: bytes, order: bytes, price_max: int | None) -> bool:
     The multiplier is known up to its step. Effective prices rise along a class, so from here on
     the whole class is too dear.
     """
-    if price_max is None or group[-1] == _BYTE_MAX:
+    if price_max is None or group[_MULTIPLIER] == _BYTE_MAX:
         return False
-    multiplier_max_ppm = -(-group[-1] // 2) * PPM // _MULTIPLIER_STEPS
+    multiplier_max_ppm = -(-group[_MULTIPLIER] // 2) * PPM // _MULTIPLIER_STEPS
     return int.from_bytes(order[:_PRICE], "big") > price_max * multiplier_max_ppm
 
 
+def _enter(txn: Txn, prefix: bytes, offer: Offer, place: Place) -> None:
+    txn.put(BOOK, prefix + place.group + place.order, offer.offer_id.encode())
+
+
+def _raise(txn: Txn, prefix: bytes, place: Place, above: int) -> None:
+    """Tell the nodes above an entry, those deeper than `above`, that it is there now."""
+    entry = place.order + place.group
+    for depth in range(_DEPTH, above, -1):
+        node = _node(prefix, place.group[:depth])
+        least = txn.get(HEADS, node)
+        if least is not None and least <= entry:
+            break  # And so it is for the nodes above.
+        txn.put(HEADS, node, entry)
+
+
+def _lower(txn: Txn, prefix: bytes, place: Place, above: int) -> None:
+    """Tell the nodes above an entry, those deeper than `above`, that it is gone."""
+    entry = place.order + place.group
+    for depth in range(_DEPTH, above, -1):
+        path = place.group[:depth]
+        node = _node(prefix, path)
+        if txn.get(HEADS, node) != entry:
+            break  # It was not the least here, nor above.
+        least = least_below(txn, prefix, path)
+        if least is None:
+            txn.delete(HEADS, node)
+        else:
+            txn.put(HEADS, node, least)
+
+
 def _node(prefix: bytes, path: bytes) -> bytes:
-    return prefix + bytes((len(path),)) + path
+    return prefix + _LEVELS[len(path)] + path
 
 
 def _children(prefix: bytes, path: bytes) -> bytes:
     """What the keys of a node's children begin with."""
-    return prefix + bytes((len(path) + 1,)) + path
+    return prefix + _LEVELS[len(path) + 1] + path
 
 
 def _families_of_offer(offer: Offer) -> set[bytes]:
@@ -223,27 +273,31 @@ def _directed(job_id: str) -> bytes:
 
 def _class_of(offer: Offer) -> bytes:
     step, rest = divmod(offer.multiplier_ppm * _MULTIPLIER_STEPS, PPM)
+    return _class(
+        offer.capability,
+        units=_units_step(offer.units_left),
+        bond=_BYTE_MAX - _size(offer.consumer_bond, _TERM_BITS),
+        multiplier=min(2 * step + (rest != 0), _BYTE_MAX),
+    )
+
+
+def _class(capability: Capability, *, units: int, bond: int, multiplier: int) -> bytes:
+    """A class: what rules out most comes first."""
     return bytes(
         (
-            *_sizes(offer.capability),
-            _units_step(offer.units_left),
-            _BYTE_MAX - _size(offer.consumer_bond, _TERM_BITS),
-            min(2 * step + (rest != 0), _BYTE_MAX),
+            _size(capability.cpu_cores),
+            _size(capability.gpu_count),
+            _size(capability.gpu_memory_mb),
+            units,
+            multiplier,
+            bond,
+            _size(capability.accelerator_memory_mb),
         )
     )
 
 
 def _units_step(units: int) -> int:
     return _size(units, _TERM_BITS)
-
-
-def _sizes(capability: Capability) -> tuple[int, int, int, int]:
-    return (
-        _size(capability.cpu_cores),
-        _size(capability.gpu_count),
-        _size(capability.gpu_memory_mb),
-        _size(capability.accelerator_memory_mb),
-    )
 
 
 def _size(number: int, bits: int = 3) -> int:
@@ -253,12 +307,14 @@ def _size(number: int, bits: int = 3) -> int:
     hardware comes in: an offer of exactly a step is told from one that has a little more. From 2^20
     on only powers of two are steps.
     """
-    length = max(0, number).bit_length()
+    if number <= 0:
+        return 0
+    length = number.bit_length()
     if length > _FINE_BITS:
         coarse = 2 * (length - _FINE_BITS - 1) + _between(number, length - 1)
         return _size(2**_FINE_BITS - 1, bits) + 1 + coarse
     shift = max(0, length - bits)
-    return 2 * ((shift << bits - 1) + (max(0, number) >> shift)) + _between(number, shift)
+    return 2 * ((shift << bits - 1) + (number >> shift)) + _between(number, shift)
 
 
 def _between(number: int, shift: int) -> bool:

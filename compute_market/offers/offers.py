@@ -209,10 +209,10 @@ def _move(txn: Txn, offer: Offer, *, units_left: int, units_reserved: int) -> No
 
 def _shelve(txn: Txn, before: Offer, after: Offer) -> None:
     old, new = book.place_of(before), book.place_of(after)
-    if old is not None:
+    if old is not None and new is not None:
+        book.move(txn, after, old, new)
+    elif old is not None:
         book.remove(txn, before, old)
-    if new is not None:
-        book.insert(txn, after, new)
     if (before.state, before.shelf) != (after.state, after.shelf):
         _count(txn, before, -1)
         _count(txn, after, +1)

@@ -6,7 +6,8 @@ index puts first, `explain` about all of them, so the two cannot disagree.
 
 from collections.abc import Iterator
 from heapq import merge
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from compute_market.offers import book, offers
 from compute_market.offers.prices import effective_price
@@ -27,7 +28,7 @@ _BONDS_ASIDE: tuple[Shelf, ...] = ("open", "unfunded")
 _UNITS_ASIDE: tuple[Shelf, ...] = (*_BONDS_ASIDE, "exhausted")
 
 
-class Shortfall(NamedTuple):
+class Shortfall(Struct, frozen=True, gc=False):
     """One condition an offer fails, as asked and as offered."""
 
     stage: int  # index into STAGES
@@ -41,14 +42,14 @@ class Shortfall(NamedTuple):
         return f"{self.condition} {self.asked} {self.relation} {offered}"
 
 
-class Match(NamedTuple):
+class Match(Struct, frozen=True, gc=False):
     """The offer a job goes to."""
 
     offer: Offer
     effective_price: int  # rounded half up, premium included; what is paid is the quoted price
 
 
-class NoMatch(NamedTuple):
+class NoMatch(Struct, frozen=True, gc=False):
     """Nothing fits; `result` is the furthest stage any offer reached."""
 
     result: str
@@ -121,8 +122,8 @@ def _on_shelves(
     txn: Txn, job: Job, shelves: tuple[Shelf, ...], floor: book.Floor
 ) -> Iterator[Offer]:
     """Offers of these shelves, cheapest first, then oldest, that the index cannot rule out."""
-    walks = [book.walk(txn, shelf, job, floor) for shelf in shelves]
-    for _, offer_id in walks[0] if len(walks) == 1 else merge(*walks):
+    filled = [shelf for shelf in shelves if offers.count_of(txn, f"shelf {shelf}")]
+    for _, offer_id in merge(*(book.walk(txn, shelf, job, floor) for shelf in filled)):
         yield offers.named(txn, offer_id)
 
 

@@ -23,7 +23,7 @@ from compute_market.store.txn import Txn
 
 OUTCOMES_KEPT = 100
 _OUTCOMES = b"outcomes"
-_LAST_PRICE = b"effective_price"
+_LAST_PRICE = "effective_price"
 
 
 def record(txn: Txn, job: Job, outcome: Match | NoMatch) -> None:
@@ -33,7 +33,7 @@ def record(txn: Txn, job: Job, outcome: Match | NoMatch) -> None:
     kept = (txn.get(META, _OUTCOMES) or b"") + bytes([MATCH_RESULTS.index(result)])
     txn.put(META, _OUTCOMES, kept[-OUTCOMES_KEPT:])
     if isinstance(outcome, Match):
-        txn.put(META, _LAST_PRICE, outcome.effective_price.to_bytes(16, "big"))
+        txn.set_number(_LAST_PRICE, outcome.effective_price)
         _note_price(txn, outcome.offer.provider, outcome.effective_price)
         txn.add(UTILIZATION, _hardware(outcome.offer.capability).encode(), 1)
     elif result == "capability_mismatch" and job.capability.accelerator is not None:
@@ -42,8 +42,8 @@ def record(txn: Txn, job: Job, outcome: Match | NoMatch) -> None:
 
 def last_effective_price(txn: Txn) -> int | None:
     """The effective price of the last match, None before the first."""
-    stored = txn.get(META, _LAST_PRICE)
-    return None if stored is None else unpack_u64(stored)
+    matches = metrics.value(txn, "scheduler_match_total", "success")
+    return txn.number(_LAST_PRICE) if matches else None
 
 
 def last_outcomes(txn: Txn) -> dict[str, int]:
@@ -88,8 +88,11 @@ def statistics(txn: Txn) -> dict[str, Any]:
 
 def _note_price(txn: Txn, provider: str, price: int) -> None:
     key, now = provider.encode(), pack_u64(txn.now_ms)
+    after = now + price.to_bytes(16, "big")
     before = txn.get(EFFECTIVE_PRICES, key)
-    txn.put(EFFECTIVE_PRICES, key, now + price.to_bytes(16, "big"))
+    if before == after:
+        return
+    txn.put(EFFECTIVE_PRICES, key, after)
     if before is None or before[:8] != now:
         if before is not None:
             txn.delete(EFFECTIVE_PRICES_RECENT, before[:8] + key)

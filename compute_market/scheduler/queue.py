@@ -69,15 +69,19 @@ def next_to_start(txn: Txn) -> str | None:
     """
     if is_full(txn):
         return None
-    may_start = [p for p in PRIORITIES if depth(txn, p) and (p != "low" or not low_held_back(txn))]
-    for _, _, job_id in _in_order(txn, may_start):
-        return job_id
-    return None
+    # In each table those who came first come first, whatever aging makes of them.
+    heads = ((priority, txn.first(table)) for priority, table in TABLES.items())
+    may_start = [
+        _place(txn, priority, *head)
+        for priority, head in heads
+        if head is not None and (priority != "low" or not low_held_back(txn))
+    ]
+    return min(may_start)[-1] if may_start else None
 
 
 def in_order(txn: Txn) -> Iterator[str]:
     """Ids of all waiting jobs in the order they would start, caps aside."""
-    for _, _, job_id in _in_order(txn, PRIORITIES):
+    for _, _, job_id in merge(*(_of_priority(txn, priority) for priority in PRIORITIES)):
         yield job_id
 
 
@@ -121,17 +125,17 @@ def rank_byte(priority: Priority) -> bytes:
     return bytes([PRIORITIES.index(priority)])
 
 
-def _in_order(
-    txn: Txn, priorities: tuple[Priority, ...] | list[Priority]
-) -> Iterator[tuple[int, bytes, str]]:
-    return merge(*(_of_priority(txn, priority) for priority in priorities))
-
-
 def _of_priority(txn: Txn, priority: Priority) -> Iterator[tuple[int, bytes, str]]:
-    """(rank after aging, arrival, job id), sorted: who came first waited longest."""
+    """The places of those of one priority, sorted: who came first waited longest."""
+    for key, value in txn.scan(TABLES[priority]):
+        yield _place(txn, priority, key, value)
+
+
+def _place(txn: Txn, priority: Priority, key: bytes, value: bytes) -> tuple[int, bytes, str]:
+    """(rank after aging, arrival, job id) of an entry of a queue."""
     rank = PRIORITIES.index(priority)
     aging_ms = txn.config.priority_aging_secs * 1000
-    for key, value in txn.scan(TABLES[priority]):
+    if aging_ms:
         waited_ms = max(0, txn.now_ms - unpack_u64(value[:8]))
-        risen = waited_ms // aging_ms if aging_ms else 0
-        yield max(0, rank - risen), key, value[8:].decode()
+        rank = max(0, rank - waited_ms // aging_ms)
+    return rank, key, value[8:].decode()

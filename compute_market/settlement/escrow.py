@@ -41,12 +41,12 @@ def lock(txn: Txn, job: Job) -> None:
     _lock_bond(txn, job, "provider", placement.provider, placement.provider_bond)
 
 
-def hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, int]]) -> None:
+def hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, int]]) -> Job:
     """Change what a running job holds to what it will need with another provider.
 
-    `due` is what its providers are owed so far, (CT, IT) each. Raises RefusedError
-    (`insufficient_funds`) before anything moves: another split of the price may need more of one
-    token than is held.
+    `due` is what its providers are owed so far, (CT, IT) each. Returns the job with what was
+    refunded. Raises RefusedError (`insufficient_funds`) before anything moves: another split of
+    the price may need more of one token than is held.
     """
     left = job.units - job.units_proven
     needed_ct, needed_it = split(left * to.price_per_unit, to.fee_pct_ct)
@@ -60,11 +60,14 @@ def hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, int]])
         ledger.require(txn, ledger.wallet(job.buyer), token, needed[token] - held[token])
     ledger.require(txn, ledger.wallet(to.provider), "CT", to.provider_bond)
     # After this point it must succeed.
+    refunded: dict[Token, int] = {}
     for token in ledger.TOKENS:
+        refunded[token] = max(0, held[token] - needed[token])
         _into_escrow(txn, job, token, max(0, needed[token] - held[token]))
-        _refund(txn, job, token, max(0, held[token] - needed[token]))
+        _refund(txn, job, token, refunded[token])
     _release_bond(txn, job, "provider", job.placed.provider, job.placed.provider_bond)
     _lock_bond(txn, job, "provider", to.provider, to.provider_bond)
+    return _with_refunds(job, refunded)
 
 
 def pay(txn: Txn, due: Settlement) -> Settlement:
@@ -90,7 +93,7 @@ def close(txn: Txn, job: Job, settled: Iterable[Settlement], burn_ct: int, burn_
         "CT": sum(due.ct for due in waiting),
         "IT": sum(due.it for due in waiting),
     }
-    refunded = {}
+    refunded: dict[Token, int] = {}
     for token in ledger.TOKENS:
         held = ledger.balance(txn, ledger.escrow(job.job_id), token)
         refunded[token] = held - kept[token]
@@ -99,11 +102,7 @@ def close(txn: Txn, job: Job, settled: Iterable[Settlement], burn_ct: int, burn_
     _release_bond(txn, job, "buyer", job.buyer, job.consumer_bond)
     job = _burn_bond(txn, job, placement.provider, burn_ct, burn_event)
     _release_bond(txn, job, "provider", placement.provider, placement.provider_bond - burn_ct)
-    return replace(
-        job,
-        refunded_ct=job.refunded_ct + refunded["CT"],
-        refunded_it=job.refunded_it + refunded["IT"],
-    )
+    return _with_refunds(job, refunded)
 
 
 def held_of(txn: Txn, owner: str, what: Held) -> int:
@@ -202,6 +201,14 @@ def _burn_bond(txn: Txn, job: Job, owner: str, amount: int, event: str) -> Job:
         cause=event,
     )
     return replace(job, event_seq=seq)
+
+
+def _with_refunds(job: Job, refunded: dict[Token, int]) -> Job:
+    return replace(
+        job,
+        refunded_ct=job.refunded_ct + refunded["CT"],
+        refunded_it=job.refunded_it + refunded["IT"],
+    )
 
 
 def _hold(txn: Txn, owner: str, what: Held, by: int) -> None:

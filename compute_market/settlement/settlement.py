@@ -3,7 +3,7 @@
 The only writer of `settlements` and `unsettled`.
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from compute_market.amounts import payment
 from compute_market.records import Job, Placement, Receipt, Settlement
@@ -12,7 +12,7 @@ from compute_market.store.schema import SETTLEMENTS, UNSETTLED, pack_u64, unpack
 from compute_market.store.txn import Txn
 
 
-class Waiting(NamedTuple):
+class Waiting(Struct, frozen=True, gc=False):
     """A receipt that waits to be paid."""
 
     seq: int

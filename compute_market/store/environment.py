@@ -10,9 +10,10 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import lmdb
+from msgspec import Struct
 
 from compute_market.errors import (
     BusyError,
@@ -54,7 +55,7 @@ _FULL_BYTES: Final = 2**20
 Purpose = Literal["look", "try", "write"]
 
 
-class Creation(NamedTuple):
+class Creation(Struct, frozen=True, gc=False):
     """The genesis of a new market."""
 
     now_ms: int
@@ -89,6 +90,8 @@ def open_environment(
         try:
             if env.flags()["lock"]:
                 env.reader_check()
+            if env.stat()["entries"] == 0:
+                raise _missing(path)  # It has pages, but whoever began to make it did not finish.
             _check_length(path, env, write, lock_timeout_ms, sleep)
         except BaseException:
             env.close()
@@ -270,14 +273,17 @@ def _allocate_lock_file(path: str) -> None:
 
 def _check_is_there(path: str) -> None:
     """Tell apart a place where no market ever was, and one whose data file is gone or empty."""
-    if os.path.exists(data_file(path)) and os.stat(data_file(path)).st_size > _EMPTY_BYTES:
-        return
+    if not os.path.exists(data_file(path)) or os.stat(data_file(path)).st_size <= _EMPTY_BYTES:
+        raise _missing(path)
+
+
+def _missing(path: str) -> MarketError:
     if os.path.exists(_lock_of(path)):
-        raise IntegrityError(
+        return IntegrityError(
             f"{data_file(path)} is gone or empty, and there was a market in it",
             hint="restore the directory from a backup, or remove all of it to begin anew",
         )
-    raise NotFoundError(f"no market in {path}", hint="`tb-cli state init` makes one")
+    return NotFoundError(f"no market in {path}", hint="`tb-cli state init` makes one")
 
 
 def _check_length(

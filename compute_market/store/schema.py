@@ -26,6 +26,8 @@ R = TypeVar("R")
 encode = Encoder().encode
 
 CHECKSUM_BYTES: Final = 4
+# The CRC-32 of anything that is followed by its own CRC-32, the least byte first.
+_INTACT: Final = 0x2144DF1C
 _SUM_BYTES: Final = 16
 
 
@@ -58,15 +60,13 @@ class Table(Generic[R]):
 
     def sealed(self, key: bytes, payload: bytes) -> bytes:
         """The payload with its checksum, as it is stored."""
-        return payload + crc32(payload, crc32(key, self.seed)).to_bytes(CHECKSUM_BYTES, "big")
+        return payload + crc32(payload, crc32(key, self.seed)).to_bytes(CHECKSUM_BYTES, "little")
 
     def opened(self, key: bytes, value: bytes) -> bytes:
         """The payload of a stored value. Raises IntegrityError when the checksum is not its own."""
-        payload = value[:-CHECKSUM_BYTES]
-        checksum = crc32(payload, crc32(key, self.seed)).to_bytes(CHECKSUM_BYTES, "big")
-        if value[-CHECKSUM_BYTES:] != checksum:
+        if crc32(value, crc32(key, self.seed)) != _INTACT:
             raise damaged(self, key, "the checksum is another")
-        return payload
+        return value[:-CHECKSUM_BYTES]
 
 
 class Sums:

@@ -41,6 +41,7 @@ class Txn:
 
     __slots__ = (
         "_changed",
+        "_cursors",
         "_handles",
         "_numbers",
         "_sums",
@@ -64,6 +65,7 @@ class Txn:
     ) -> None:
         self._txn = txn
         self._handles = handles
+        self._cursors: dict[Table[Any], Any] = {}  # for what is read at once, by table
         self._numbers: dict[str, int] = {}
         self._sums: dict[tuple[Sums, bytes], int] = {}
         self._changed: set[tuple[Sums, bytes]] = set()
@@ -135,14 +137,11 @@ class Txn:
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
         """The first entry of `scan`, or None."""
-        handle = self._handles[table]
-        if handle is None:
-            return None
-        with self._txn.cursor(db=handle) as cursor:
-            if cursor.set_range(start or prefix):
-                key: bytes = cursor.key()
-                if key.startswith(prefix):
-                    return key, table.opened(key, cursor.value())
+        cursor = self._cursor(table)
+        if cursor is not None and cursor.set_range(start or prefix):
+            key: bytes = cursor.key()
+            if key.startswith(prefix):
+                return key, table.opened(key, cursor.value())
         return None
 
     def collect(
@@ -150,18 +149,17 @@ class Txn:
     ) -> list[tuple[bytes, bytes]]:
         """At most `limit` entries of `scan`, free to be changed by the caller."""
         found: list[tuple[bytes, bytes]] = []
-        handle = self._handles[table]
-        if handle is None or not limit:
+        cursor = self._cursor(table)
+        if cursor is None or not limit:
             return found
-        length = len(prefix)
-        with self._txn.cursor(db=handle) as cursor:
-            if cursor.set_range(start or prefix):
-                for key, value in cursor.iternext():
-                    if key[:length] != prefix:
-                        break
-                    found.append((key, table.opened(key, value)))
-                    if len(found) == limit:
-                        break
+        length, opened = len(prefix), table.opened
+        if cursor.set_range(start or prefix):
+            for key, value in cursor.iternext():
+                if key[:length] != prefix:
+                    break
+                found.append((key, opened(key, value)))
+                if len(found) == limit:
+                    break
         return found
 
     # Records.
@@ -282,10 +280,12 @@ class Txn:
 
     def clear(self, table: Table[Any]) -> None:
         """Remove every entry of a table."""
+        self._cursors.pop(table, None)
         self._txn.drop(self._handles[table], delete=False)
 
     def drop(self, table: Table[Any]) -> None:
         """Remove a table that no release has any more."""
+        self._cursors.pop(table, None)
         self._txn.drop(self._handles.pop(table, None) or self._handles[table])
         self._handles.pop(table, None)
 
@@ -305,6 +305,16 @@ class Txn:
             return None
         value = self._txn.get(key, db=handle)
         return None if value is None else table.opened(key, value)
+
+    def _cursor(self, table: Table[Any]) -> Any:
+        """A cursor that stands anywhere: making one takes longer than what it is made for."""
+        cursor = self._cursors.get(table)
+        if cursor is None:
+            handle = self._handles[table]
+            if handle is None:
+                return None
+            cursor = self._cursors[table] = self._txn.cursor(db=handle)
+        return cursor
 
     def _entries(
         self, table: Table[Any], prefix: bytes, start: bytes | None

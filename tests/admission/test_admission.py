@@ -1,4 +1,4 @@
-"""Admission: capacity, fair share, burst buckets, and how long a refused job would have to wait."""
+"""Admission: the order of its checks, what each verdict charges and counts, how long "no" lasts."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,10 +13,11 @@ from compute_market.admission.admission import Admitted
 from compute_market.amounts import UNIT_BYTES
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.records import Refused, Usage, replace
-from compute_market.store.store import Txn
+from compute_market.store.schema import META, USAGE, USAGE_RECENT
+from compute_market.store.txn import Txn
+from tests.admission.support import MICRO, burst_left, enter, key_of, reason, usage
 from tests.support.market import Market
 
-MICRO = 1_000_000
 MINUTE_MS = 60_000
 AGES_MS = 10**12  # longer than any decay or refill takes
 
@@ -29,42 +30,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
     found.store.close()
 
 
-def enter(
-    market: Market, demand: int, buyer: str = "buyer", provider: str = "prov"
-) -> Admitted | Refused:
-    """Ask, and charge what was admitted: what a submission does."""
-
-    def action(txn: Txn) -> Admitted | Refused:
-        verdict = admission.admit(txn, market.config, buyer, provider, demand)
-        if isinstance(verdict, Admitted):
-            admission.charge(txn, buyer, provider, verdict)
-        return verdict
-
-    return market.update(action)
-
-
-def reason(verdict: Admitted | Refused) -> str:
-    return verdict.reason if isinstance(verdict, Refused) else "admitted"
-
-
-def record_capacity(market: Market, *samples: int) -> int:
-    for sample in samples:
-        found = market.update(
-            lambda txn, n=sample: admission.record_capacity(txn, market.config, n)
-        )
-    return found
-
-
-def usage(market: Market, role: str, identity: str) -> Usage:
-    return market.view(lambda txn: txn.read("usage", f"{role}\0{identity}".encode()))
-
-
-def usage_table(market: Market) -> list[tuple[bytes, bytes]]:
-    return market.view(lambda txn: list(txn.scan("usage")))
-
-
-def burst_left(market: Market, role: admission.Role, identity: str) -> int:
-    return market.view(lambda txn: admission.burst_left(txn, market.config, role, identity))
+def usage_tables(market: Market) -> list[tuple[bytes, bytes]]:
+    return market.view(lambda txn: [*txn.scan(USAGE), *txn.scan(USAGE_RECENT)])
 
 
 # The fixed points: estimate 100, a clock that stands still.
@@ -104,7 +71,8 @@ def test_admit_after_a_minute_sees_no_usage(market: Market) -> None:
     assert usage(market, "buyer", "buyer").used_micro == 1 * MICRO
 
 
-# One row per reason and per bound. At an estimate of 100 a share is 1500 units a minute.
+# One row per reason and per bound. At an estimate of 100 a share is 1500 units a minute, and the
+# market does 6000.
 
 
 class Row(NamedTuple):
@@ -114,13 +82,19 @@ class Row(NamedTuple):
     capacity: int = 100
     used_micro: int = 0
     burst_micro: int = 30 * MICRO
+    market_micro: int = 0
 
 
 ROWS = (
     Row("estimate at the minimum", "admitted", 1, capacity=10),
     Row("estimate below the minimum", "capacity", 1, capacity=9),
-    Row("demand equal to the estimate", "admitted", 10, capacity=10),
-    Row("demand above the estimate", "capacity", 11, capacity=10),
+    Row("demand above the estimate", "admitted", 101),
+    Row("demand equal to the headroom", "admitted", 100, market_micro=5900 * MICRO),
+    Row("demand above the headroom", "capacity", 100, market_micro=5900 * MICRO + 1),
+    Row("no headroom", "capacity", 1, market_micro=6000 * MICRO),
+    Row("less than no headroom", "capacity", 1, market_micro=9000 * MICRO),
+    Row("demand above what the market does", "capacity", 6001),
+    Row("demand equal to what the market does", "fair_share", 6000),
     Row("share exactly the cap", "admitted", 100, used_micro=1400 * MICRO, burst_micro=0),
     Row("share above the cap", "fair_share", 100, used_micro=1400 * MICRO + 1),
     Row("bucket exactly the demand", "admitted", 30, used_micro=1500 * MICRO),
@@ -132,7 +106,20 @@ ROWS = (
         used_micro=1500 * MICRO,
         burst_micro=30 * MICRO - 1,
     ),
-    Row("demand above the estimate and the share", "capacity", 101, used_micro=1500 * MICRO),
+    Row(
+        "demand above the headroom and the share",
+        "capacity",
+        101,
+        used_micro=1500 * MICRO,
+        market_micro=5900 * MICRO,
+    ),
+    Row(
+        "demand above the headroom that a bucket could pay",
+        "capacity",
+        2,
+        used_micro=1500 * MICRO,
+        market_micro=5999 * MICRO,
+    ),
 )
 
 
@@ -140,10 +127,11 @@ def judged(market: Market, row: Row, role: str) -> str:
     """The verdict when one party has the row's usage and the other one none."""
 
     def action(txn: Txn) -> Admitted | Refused:
-        txn.put("meta", b"capacity_samples", row.capacity.to_bytes(8, "big"))
-        key = {"buyer": b"buyer\0b", "provider": b"provider\0p"}[role]
-        txn.write("usage", key, Usage(row.used_micro, row.burst_micro, txn.now_ms))
-        return admission.admit(txn, DEFAULTS, "b", "p", row.demand)
+        txn.put(META, b"capacity_samples", row.capacity.to_bytes(8, "big"))
+        identity = {"buyer": "b", "provider": "p"}[role]
+        txn.write(USAGE, key_of(role, identity), Usage(row.used_micro, row.burst_micro, txn.now_ms))
+        txn.write(USAGE, key_of("market", ""), Usage(row.market_micro, 0, txn.now_ms))
+        return admission.admit(txn, "b", "p", row.demand)
 
     return reason(market.store.update(action, now_ms=market.now_ms, dry_run=True))
 
@@ -165,11 +153,11 @@ def test_table_has_a_row_for_every_reason() -> None:
 def test_refuse_touches_nobodys_clock(market: Market) -> None:
     for _ in range(15):
         enter(market, 100)
-    before = usage_table(market)
+    before = usage_tables(market)
     market.advance(1)
     assert reason(enter(market, 100)) == "fair_share"
-    assert reason(enter(market, 101)) == "capacity"
-    assert usage_table(market) == before
+    assert reason(enter(market, 4526)) == "capacity"  # 4525 are left.
+    assert usage_tables(market) == before
 
 
 def test_refuse_does_not_postpone_the_time_it_would_pass(market: Market) -> None:
@@ -182,8 +170,8 @@ def test_refuse_does_not_postpone_the_time_it_would_pass(market: Market) -> None
 
 
 def test_refuse_by_capacity_counts_as_rejected_and_deferred(market: Market) -> None:
-    market.post()
-    market.submit(lengths=(101 * UNIT_BYTES,))
+    market.post(units=10_000)
+    market.submit(lengths=(6001 * UNIT_BYTES,))
     assert market.counter("industrial_rejected_total", "capacity") == 1
     assert market.counter("industrial_deferred_total") == 1
     assert market.counter("industrial_admitted_total") == 0
@@ -197,69 +185,22 @@ def test_refuse_by_fair_share_counts_as_rejected_only(market: Market) -> None:
     assert market.counter("industrial_deferred_total") == 0
 
 
-def test_admit_keeps_the_roles_of_one_identity_apart(market: Market) -> None:
-    for _ in range(15):
-        enter(market, 100, buyer="anna", provider="prov")
-    assert reason(enter(market, 100, buyer="anna", provider="other")) == "fair_share"
-    assert reason(enter(market, 100, buyer="buyer", provider="anna")) == "admitted"
-    assert usage(market, "buyer", "anna").used_micro == 1500 * MICRO
-    assert usage(market, "provider", "anna").used_micro == 100 * MICRO
+def test_admit_charges_both_parties_and_the_market(market: Market) -> None:
+    enter(market, 100, buyer="anna", provider="prov")
+    enter(market, 10, buyer="ben", provider="prov")
+    assert usage(market, "buyer", "anna").used_micro == 100 * MICRO
+    assert usage(market, "buyer", "ben").used_micro == 10 * MICRO
+    assert usage(market, "provider", "prov").used_micro == 110 * MICRO
+    assert usage(market, "market", "").used_micro == 110 * MICRO
 
 
-def test_admit_within_the_share_leaves_the_buckets_full(market: Market) -> None:
-    enter(market, 100)
-    assert burst_left(market, "buyer", "buyer") == 30 * MICRO
-    assert burst_left(market, "provider", "prov") == 30 * MICRO
-
-
-def test_admit_by_burst_charges_both_buckets_and_both_usages(market: Market) -> None:
-    for _ in range(15):
-        enter(market, 100, provider="busy")
-    assert reason(enter(market, 10, buyer="fresh", provider="busy")) == "admitted"
-    assert usage(market, "buyer", "fresh") == Usage(10 * MICRO, 20 * MICRO, market.now_ms)
-    assert usage(market, "provider", "busy") == Usage(1510 * MICRO, 20 * MICRO, market.now_ms)
-
-
-def test_admit_by_burst_needs_both_buckets(market: Market) -> None:
-    for _ in range(15):
-        enter(market, 100, provider="busy")
-    enter(market, 30, buyer="buyer", provider="busy")
-    verdict = enter(market, 1, buyer="fresh", provider="busy")
-    assert reason(verdict) == "burst_exhausted"
-    assert "burst bucket of provider busy holds 0" in verdict.message
-
-
-def test_bucket_refills_half_a_unit_a_second_up_to_the_quota(market: Market) -> None:
-    for demand in [100] * 15 + [30]:
-        enter(market, demand)
-    assert burst_left(market, "buyer", "buyer") == 0
-    market.advance(0.001)
-    assert burst_left(market, "buyer", "buyer") == 500
-    market.advance(59.998)
-    assert burst_left(market, "buyer", "buyer") == 30 * MICRO - 500
-    market.advance(3600)
-    assert burst_left(market, "buyer", "buyer") == 30 * MICRO
-
-
-def test_clock_set_back_counts_as_no_time(market: Market) -> None:
-    for demand in [100] * 15 + [30]:
-        enter(market, demand)
-    market.advance(-3600)
-    assert burst_left(market, "buyer", "buyer") == 0
-    assert reason(enter(market, 100)) == "fair_share"
-    assert reason(enter(market, 1)) == "burst_exhausted"
-
-
-def test_known_parties_lists_every_charged_identity(market: Market) -> None:
-    enter(market, 1, buyer="anna", provider="prov")
-    market.advance(1)
-    enter(market, 1, buyer="ben", provider="prov")
-    first, second = market.now_ms - 1000, market.now_ms
-    assert market.view(admission.known_parties) == [
-        (first, "buyer", "anna"),
-        (second, "buyer", "ben"),
-        (second, "provider", "prov"),
-    ]
+def test_submit_that_fails_after_admission_charges_nothing(real: Market) -> None:
+    real.post(price_per_unit=1000, units=10_000)
+    before = usage_tables(real)
+    refused = real.submit(lengths=(20 * UNIT_BYTES,), max_price_per_unit=1000)
+    assert reason(refused) == "insufficient_funds"
+    assert usage_tables(real) == before == []
+    assert real.counter("industrial_admitted_total") == 0
 
 
 # How long a refused job would have to wait.
@@ -273,17 +214,23 @@ class Standing(NamedTuple):
     buyer: tuple[int, int, int]  # used, burst, milliseconds since
     provider: tuple[int, int, int]
     demand: int
+    market: tuple[int, int, int] = (0, 0, 0)
 
 
 def verdict_at(market: Market, standing: Standing, later_ms: int) -> Admitted | Refused:
     def action(txn: Txn) -> Admitted | Refused:
-        txn.put("meta", b"capacity_samples", standing.capacity.to_bytes(8, "big"))
-        for key, party in ((b"buyer\0b", standing.buyer), (b"provider\0p", standing.provider)):
+        txn.put(META, b"capacity_samples", standing.capacity.to_bytes(8, "big"))
+        for key, party in (
+            (key_of("buyer", "b"), standing.buyer),
+            (key_of("provider", "p"), standing.provider),
+            (key_of("market", ""), standing.market),
+        ):
             used, burst, since_ms = party
-            txn.write("usage", key, Usage(used, burst, market.now_ms - since_ms))
-        return admission.admit(txn, standing.config, "b", "p", standing.demand)
+            txn.write(USAGE, key, Usage(used, burst, market.now_ms - since_ms))
+        return admission.admit(txn, "b", "p", standing.demand)
 
-    return market.store.update(action, now_ms=market.now_ms + later_ms, dry_run=True)
+    now_ms = market.now_ms + later_ms
+    return market.store.update(action, now_ms=now_ms, config=standing.config, dry_run=True)
 
 
 @st.composite
@@ -302,20 +249,32 @@ def standings(draw: st.DrawFn) -> Standing:
         burst = draw(st.integers(0, config.burst_quota_micro) | st.just(0))
         return used, burst, draw(st.integers(-5000, MINUTE_MS + 2000) | st.just(0))
 
-    demand = draw(st.integers(1, capacity) | st.integers(1, 10))
-    return Standing(config, capacity, party(), party(), demand)
+    window = capacity * 60
+    demand = draw(st.integers(1, window + 1) | st.integers(1, 10))
+    whole = draw(st.integers(0, 2 * window * MICRO) | st.just(0))
+    since_ms = draw(st.integers(-5000, MINUTE_MS + 2000) | st.just(0))
+    return Standing(config, capacity, party(), party(), demand, (whole, 0, since_ms))
 
 
 def check_the_wait_is_exact(market: Market, standing: Standing) -> None:
+    """After it the reason that was named holds no more, a millisecond before it does.
+
+    A lack of capacity says nothing of the shares that come after it.
+    """
     refused = verdict_at(market, standing, 0)
     assert isinstance(refused, Refused)
     wait_ms = refused.retry_after_ms
     if wait_ms is None:
-        assert isinstance(verdict_at(market, standing, AGES_MS), Refused)
+        assert reason(verdict_at(market, standing, AGES_MS)) == refused.reason
+        return
+    assert wait_ms > 0
+    assert isinstance(verdict_at(market, standing, wait_ms - 1), Refused)
+    passed = verdict_at(market, standing, wait_ms)
+    if refused.reason == "capacity":
+        assert reason(verdict_at(market, standing, wait_ms - 1)) == "capacity"
+        assert reason(passed) != "capacity"
     else:
-        assert isinstance(verdict_at(market, standing, wait_ms), Admitted)
-        assert wait_ms > 0
-        assert isinstance(verdict_at(market, standing, wait_ms - 1), Refused)
+        assert isinstance(passed, Admitted)
 
 
 @settings(max_examples=400, deadline=None)
@@ -360,36 +319,6 @@ def test_refuse_by_a_bucket_that_does_not_refill_waits_for_the_share(shared: Mar
     assert (reason(verdict), verdict.retry_after_ms) == ("burst_exhausted", 40)
 
 
-def test_refuse_by_capacity_names_no_wait(shared: Market) -> None:
+def test_refuse_below_the_least_capacity_names_no_wait(shared: Market) -> None:
     verdict = verdict_at(shared, Standing(DEFAULTS, 9, (0, 0, 0), (0, 0, 0), 1), 0)
     assert (reason(verdict), verdict.retry_after_ms) == ("capacity", None)
-
-
-# Capacity samples.
-
-
-def test_estimate_without_samples_is_the_initial_capacity(market: Market) -> None:
-    market.configure(initial_capacity=77)
-    assert market.view(lambda txn: admission.estimate(txn, market.config)) == 77
-
-
-def test_record_capacity_seeds_the_history_once(market: Market) -> None:
-    assert record_capacity(market, 201) == 150  # floor((100 + 201) / 2)
-    market.configure(initial_capacity=1)
-    assert record_capacity(market, 2) == 101  # (100 + 201 + 2) / 3
-    assert market.view(lambda txn: admission.estimate(txn, market.config)) == 101
-
-
-def test_record_capacity_keeps_the_last_eight_samples(market: Market) -> None:
-    assert record_capacity(market, *[20] * 7) == 30  # (100 + 7 · 20) / 8
-    assert record_capacity(market, 20) == 20
-    assert record_capacity(market, 27) == 20  # floor(20.875)
-    assert record_capacity(market, 28) == 21  # floor(21.875)
-
-
-def test_record_capacity_decides_the_next_submission(market: Market) -> None:
-    market.post()
-    record_capacity(market, *[9] * 8)
-    assert reason(market.submit()) == "capacity"
-    record_capacity(market, *[10] * 8)
-    assert reason(market.submit()) == "admitted"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_market.config.files import describe, load, parse, render_default
-from compute_market.config.settings import DEFAULTS, SETTINGS, Config, file_form
+from compute_market.config.files import SETTINGS, describe, load, parse, render_default
+from compute_market.config.settings import DEFAULTS, Config, file_form
 from compute_market.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,8 @@ def test_default_file_has_every_setting_with_its_default_and_a_comment() -> None
     lines = render_default().splitlines()
     found = parse(render_default(), "config.toml")
     assert list(found) == list(FIELDS)
-    for name, (value, origin) in found.items():
+    for name, each in found.items():
+        value, origin = each.value, each.origin
         assert value == getattr(DEFAULTS, FIELDS[name])
         number = int(origin.removeprefix("config.toml:"))
         assert lines[number - 1].startswith(name.split(".")[-1] + " = ")

@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from compute_market.config.settings import DEFAULTS, SETTINGS, Config
+from compute_market.config.files import SETTINGS
+from compute_market.config.settings import DEFAULTS, Config
 
 
 def test_defaults_are_those_of_the_documents() -> None:

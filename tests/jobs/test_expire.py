@@ -90,8 +90,9 @@ def test_expire_tells_what_was_burned(real: Market) -> None:
         real.submit(job_id, deadline_secs=10)
     real.advance(11)
     command(real)
-    assert real.opened.due.expired == (["ran", "ran-too", "waited"], 60)
-    assert real.opened.due.lines == ["3 overdue jobs failed, 60 CT of bonds burned"]
+    due = real.opened.due
+    assert (due.failed, due.burned_ct) == (("ran", "ran-too", "waited"), 60)
+    assert real.opened.due.text == "3 overdue jobs failed, 60 CT of bonds burned"
 
 
 def submit_many(market: Market, jobs: int, **fields: Any) -> None:

@@ -196,7 +196,7 @@ def test_submit_again_returns_the_job_and_changes_nothing(real: Market) -> None:
     real.advance(10)
     command(real)
     before = contents(real)
-    assert real.submit(**request) == (first.job, False)
+    assert real.submit(**request) == Submitted(first.job, False)
     assert contents(real) == before
 
 
@@ -210,7 +210,8 @@ def test_submit_again_returns_a_job_that_ended(market: Market, end: str) -> None
     elif end == "cancelled":
         market.cancel()
     market.advance(3600)
-    job, changed = market.submit(**request)
+    again = market.submit(**request)
+    job, changed = again.job, again.changed
     assert (job.state, changed) == (end, False)
 
 

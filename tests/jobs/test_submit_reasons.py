@@ -160,7 +160,6 @@ def test_refuse_by_a_verdict_is_logged_and_counted(market: Market, step: int) ->
     assert names == (["job_queued", "job_started"] if reason == "admitted" else ["job_refused"])
     event = market.events()[logged].event
     assert (event.job_id, event.owner) == (request["job_id"], "buyer")
-    assert event.detail["mode"] == "loose"
     assert event.detail["units"] == request["lengths"][0] // UNIT_BYTES
     assert event.detail.get("reason") == (None if reason == "admitted" else reason)
 
@@ -179,7 +178,6 @@ def test_refuse_tells_the_decision_with_its_reason_and_numbers(market: Market) -
         "message": refused.message,
         "units": 25,
         "retry_after_ms": refused.retry_after_ms,
-        "mode": "loose",
     }
     assert refused.retry_after_ms > 0
 
@@ -197,7 +195,6 @@ def test_decision_of_an_id_is_the_last_one(market: Market) -> None:
         "units": 1,
         "price_per_unit": 5,
         "funded": False,
-        "mode": "loose",
     }
     assert market.view(lambda txn: events.decision_document(txn, "nobody")) is None
 

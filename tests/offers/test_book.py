@@ -1,7 +1,7 @@
 """The index of offers: order, classes and families; it forgets nothing and keeps nothing."""
 
 from operator import ge
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.jobs import drafts
 from compute_market.offers import book
-from compute_market.records import Capability, Job, Offer, replace
-from compute_market.store.store import Txn
+from compute_market.records import Capability, Job, Offer, Shelf, replace
+from compute_market.store.schema import BOOK, HEADS
+from compute_market.store.txn import Txn
 from tests.support.market import Market, job_request, slice_of
 
-TABLES = ("book", "heads", "provider_prices")
+TABLES = (BOOK, HEADS)
 
 OFFER = Offer(
     offer_id="o",
@@ -34,6 +35,7 @@ OFFER = Offer(
     units_reserved=0,
     units_proven=0,
     posted_at=0,
+    shelf="open",
 )
 JOB = drafts.sketch(job_request("job", [slice_of(1)]), [slice_of(1)])
 
@@ -55,28 +57,35 @@ def is_adequate(offer: Offer, job: Job) -> bool:
 
 
 def reaches(offer: Offer, floor: book.Floor) -> bool:
-    _, group, order = book.place_of(offer, book.OPEN)
+    found = place(offer)
+    group, order = found.group, found.order
     assert len(group) == len(floor.least)
     dear = book._is_dearer(group, order, floor.price_max)
     return all(map(ge, group, floor.least)) and not dear
 
 
+def place(offer: Offer) -> book.Place:
+    found = book.place_of(offer)
+    assert found is not None
+    return found
+
+
 def insert(txn: Txn, *offers: Offer) -> None:
     for offer in offers:
-        book.insert(txn, offer, book.place_of(offer, book.OPEN))
+        book.insert(txn, offer, place(offer))
 
 
 def remove(txn: Txn, *offers: Offer) -> None:
     for offer in offers:
-        book.remove(txn, offer, book.place_of(offer, book.OPEN))
+        book.remove(txn, offer, place(offer))
 
 
-def walk(txn: Txn, job: Job, shelf: bytes = book.OPEN) -> list[str]:
+def walk(txn: Txn, job: Job, shelf: Shelf = "open") -> list[str]:
     return [i.decode() for _, i in book.walk(txn, shelf, job, book.floor_of(job))]
 
 
 def contents(txn: Txn) -> dict[str, list[tuple[bytes, bytes]]]:
-    return {table: list(txn.scan(table)) for table in TABLES}
+    return {table.name: list(txn.scan(table)) for table in TABLES}
 
 
 # Order.
@@ -213,10 +222,14 @@ def test_floor_leaves_out_what_it_is_told_to() -> None:
         ({"gpu": "A100", "accelerator": "TPU"}, ["both"]),
         ({"gpu": "H100", "accelerator": "TPU"}, []),
         ({"gpu": "TPU"}, []),
+        ({"gpu": ("A100", "H100")}, ["gpu", "other", "both"]),
+        ({"gpu": ("H100", "L4")}, ["other"]),
+        ({"gpu": ("L4", "T4")}, []),
+        ({"gpu": ("H100", "A100"), "accelerator": "TPU"}, ["both"]),
     ],
 )
 def test_walk_sees_offers_with_the_models_named(
-    market: Market, asked: dict[str, str], seen: list[str]
+    market: Market, asked: dict[str, Any], seen: list[str]
 ) -> None:
     offers = [
         has(offer_id="bare", seq=1),
@@ -264,37 +277,18 @@ def test_walk_goes_from_class_to_class_as_the_prices_do(market: Market) -> None:
 
 
 def test_walk_stays_on_its_shelf(market: Market) -> None:
+    shelves = get_args(Shelf)
+
     def action(txn: Txn) -> list[list[str]]:
-        for number, shelf in enumerate((book.OPEN, book.EXHAUSTED, book.BAD_STANDING)):
-            offer = has(offer_id=shelf.decode(), seq=number)
-            book.insert(txn, offer, book.place_of(offer, shelf))
-        return [
-            walk(txn, asks(), shelf) for shelf in (book.OPEN, book.EXHAUSTED, book.BAD_STANDING)
-        ]
+        for number, shelf in enumerate(shelves):
+            insert(txn, has(offer_id=shelf, seq=number, shelf=shelf))
+        return [walk(txn, asks(), shelf) for shelf in shelves]
 
-    assert market.update(action, dry_run=True) == [["o"], ["e"], ["b"]]
+    assert market.update(action, dry_run=True) == [[shelf] for shelf in shelves]
 
 
-def test_offers_of_a_provider_come_cheapest_first(market: Market) -> None:
-    offers = [
-        has(offer_id="dear", seq=1, price_per_unit=9),
-        has(offer_id="old", seq=2, price_per_unit=5),
-        has(offer_id="new", seq=3, price_per_unit=10, multiplier_ppm=500_000),
-        has(offer_id="far", seq=4, provider="prov2"),
-        has(offer_id="near", seq=5, provider="pro"),
-    ]
-
-    def action(txn: Txn) -> tuple[list[bytes], list[bytes]]:
-        insert(txn, *offers)
-        price = book.price_of(book.order_of(offers[1]))
-        return (
-            [offer_id for _, offer_id in book.of_provider(txn, "prov")],
-            [offer_id for _, offer_id in book.of_provider(txn, "prov", price)],
-        )
-
-    found, equal = market.update(action, dry_run=True)
-    assert found == [b"old", b"new", b"dear"]
-    assert equal == [b"old", b"new"]
+def test_place_of_a_withdrawn_offer_is_none() -> None:
+    assert book.place_of(has(state="withdrawn", shelf=None)) is None
 
 
 # Contents.
@@ -309,7 +303,7 @@ OFFERS = st.lists(
         consumer_bond=st.integers(1, 3),
         job_id=st.sampled_from([None, None, None, "job"]),
         cpu_cores=st.integers(0, 9),
-        gpu=st.sampled_from([None, "A100"]),
+        gpu=st.sampled_from([None, "A100", "L4"]),
         accelerator=st.sampled_from([None, "TPU"]),
     ),
     max_size=12,
@@ -343,7 +337,59 @@ def test_contents_depend_only_on_the_offers_that_are_left(
 
     expected = market.update(build, dry_run=True)
     assert market.update(build_and_take_away, dry_run=True) == expected
-    assert kept or expected == {table: [] for table in TABLES}
+    assert kept or expected == {table.name: [] for table in TABLES}
+
+
+MOVES = st.lists(
+    st.tuples(st.integers(0, 11), st.integers(1, 9), st.sampled_from(["open", "exhausted"])),
+    max_size=12,
+)
+
+
+@FIXTURE
+@given(OFFERS.filter(bool), MOVES)
+def test_moving_leaves_what_building_anew_gives(
+    market: Market, offers: list[Offer], moves: list[tuple[int, int, Shelf]]
+) -> None:
+    """Units that were reserved and returned, and shelves that were changed."""
+
+    def move(txn: Txn) -> dict[str, list[tuple[bytes, bytes]]]:
+        now = list(offers)
+        insert(txn, *now)
+        for index, units, shelf in moves:
+            before = now[index % len(now)]
+            after = replace(before, units_left=units, shelf=shelf)
+            if book.moves(before, after):
+                book.move(txn, after, place(before), place(after))
+            now[index % len(now)] = after
+        found = contents(txn)
+        remove(txn, *now)
+        assert not any(contents(txn).values())
+        insert(txn, *now)
+        assert found == contents(txn)
+        return found
+
+    market.update(move, dry_run=True)
+
+
+def test_moving_an_offer_rewrites_only_what_changes(market: Market) -> None:
+    """Units that cross no step move nothing; those that cross one leave the cheaper alone."""
+    cheap, dear = has(offer_id="cheap", price_per_unit=1), has(offer_id="dear", seq=2)
+    less = replace(dear, units_left=500)
+
+    def action(txn: Txn) -> tuple[set[bytes], set[bytes]]:
+        insert(txn, cheap, dear)
+        before = contents(txn)
+        book.move(txn, less, place(dear), place(less))
+        after = contents(txn)
+        book_changed, heads_changed = (set(before[n]) ^ set(after[n]) for n in ("book", "heads"))
+        return {value for _, value in book_changed}, {value[-7:] for _, value in heads_changed}
+
+    assert not book.moves(dear, replace(dear, units_left=999))
+    assert book.moves(dear, less)
+    values, classes = market.update(action, dry_run=True)
+    assert values == {b"dear"}
+    assert classes == {place(less).group}
 
 
 @FIXTURE
@@ -352,7 +398,7 @@ def test_contents_depend_only_on_the_offers_that_are_left(
     st.builds(
         asks,
         cpu_cores=st.integers(0, 9),
-        gpu=st.sampled_from([None, "A100"]),
+        gpu=st.sampled_from([None, "A100", ("A100", "L4"), ("L4", "T4"), ("T4", "A100", "L4")]),
         accelerator=st.sampled_from([None, "TPU"]),
         units=st.integers(1, 9),
         consumer_bond=st.integers(1, 3),
@@ -371,7 +417,7 @@ def test_walk_gives_every_offer_of_the_adequate_classes_once_and_in_order(
             offer.job_id == job.job_id
             or (
                 offer.job_id is None
-                and need.gpu in (None, offer.capability.gpu)
+                and (not need.gpu_models or offer.capability.gpu in need.gpu_models)
                 and need.accelerator in (None, offer.capability.accelerator)
             )
         )

@@ -19,6 +19,12 @@ def with_provider(txn: Txn, offer_id: bytes) -> bytes:
     return next(key for key, _ in txn.scan(PROVIDER_OFFERS) if key.endswith(offer_id))
 
 
+def class_changed(txn: Txn, node: bytes) -> None:
+    """A node names another class than that of what comes first below it."""
+    least = txn.get(HEADS, node) or b""
+    txn.put(HEADS, node, least[:-1] + bytes((least[-1] ^ 1,)))
+
+
 CASES = (
     *(
         Case(
@@ -41,6 +47,24 @@ CASES = (
         "book",
         "main",
         lambda txn: txn.delete(BOOK, key_of(txn, BOOK, b"main")),
+    ),
+    Case(
+        "every offer is in its place",
+        "book",
+        "main",
+        lambda txn: edit(txn, OFFERS, b"main", price_per_unit=4),
+    ),
+    Case(
+        "every offer is in its place",
+        "book",
+        "main",
+        lambda txn: txn.put(BOOK, key_of(txn, BOOK, b"main"), b"other"),
+    ),
+    Case(
+        "every offer is with its provider",
+        "provider_offers",
+        "main",
+        lambda txn: edit(txn, OFFERS, b"main", provider_bond=19),
     ),
     Case(
         "every offer is with its provider",
@@ -100,7 +124,19 @@ CASES = (
         "each node knows the least below it",
         "heads",
         "main",
-        lambda txn: txn.put(HEADS, leaf_above(txn, b"main"), bytes(20)),
+        lambda txn: txn.put(HEADS, leaf_above(txn, b"main"), bytes(27)),
+    ),
+    Case(
+        "each node knows the least below it",
+        "heads",
+        "main",
+        lambda txn: class_changed(txn, leaf_above(txn, b"main")),
+    ),
+    Case(
+        "each node knows the least below it",
+        "heads",
+        "main",
+        lambda txn: txn.delete(HEADS, leaf_above(txn, b"main")),
     ),
     Case(
         "no node without offers below it",
@@ -118,3 +154,15 @@ def test_audit_names_what_is_falsified(busy: Market, case: Case) -> None:
 
 def test_every_law_has_a_case() -> None:
     assert {case.law for case in CASES} == laws_in(laws)
+
+
+def test_every_place_of_an_offer_is_in_the_book(market: Market) -> None:
+    """By its model, by its accelerator, by both, and by none."""
+    market.post("prov", capability={"gpu": "A100", "accelerator": "TPU"})
+
+    def keys(txn: Txn) -> tuple[int, int]:
+        place = book.place_of(txn.must_read(OFFERS, b"o-1"))
+        assert place is not None
+        return len(set(book.entries_of(txn.must_read(OFFERS, b"o-1"), place))), txn.size(BOOK)
+
+    assert market.view(keys) == (4, 4)

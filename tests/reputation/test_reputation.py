@@ -1,4 +1,4 @@
-"""Scores of providers: where they start, how they move, who is first."""
+"""Scores of providers: where they start, how they move, who is in bad standing."""
 
 from collections.abc import Callable
 
@@ -6,11 +6,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compute_market.offers import offers
-from compute_market.records import Score
+from compute_market.errors import NotFoundError
+from compute_market.offers import standing
+from compute_market.records import Score, replace
 from compute_market.reputation import reputation
+from compute_market.reputation.laws import LAWS
 from compute_market.reputation.reputation import SCORE_MAX
-from compute_market.store.store import Txn
+from compute_market.store.schema import REPUTATION, SCORES_RECENT
+from compute_market.store.txn import Txn
 from tests.support.market import START_MS, Market
 
 START = START_MS // 1000
@@ -21,11 +24,11 @@ def entry(market: Market, provider: str = "prov") -> Score | None:
 
 
 def adjust(delta: int, provider: str = "prov") -> Callable[[Txn], None]:
-    return lambda txn: offers.record_outcome(txn, provider, delta)
+    return lambda txn: standing.record_outcome(txn, provider, delta)
 
 
-def ranking(market: Market) -> list[tuple[int, str]]:
-    return market.view(lambda txn: list(reputation.ranking(txn)))
+def recent(market: Market) -> list[tuple[str, int]]:
+    return market.view(lambda txn: list(reputation.recent(txn)))
 
 
 def test_score_of_an_unknown_provider_is_zero(market: Market) -> None:
@@ -39,8 +42,8 @@ def test_score_of_an_unknown_provider_is_zero(market: Market) -> None:
 )
 def test_first_offer_seeds_the_score(market: Market, advertised: int, score: int) -> None:
     market.post(reputation=advertised)
-    assert entry(market) == Score(score, score, START, START_MS)
-    assert ranking(market) == [(score, "prov")]
+    assert entry(market) == Score(score, score, START, START_MS, score < 0)
+    assert recent(market) == [("prov", score)]
 
 
 def test_later_offers_change_no_score(market: Market) -> None:
@@ -76,7 +79,8 @@ def test_adjusting_moves_by_one_and_keeps_the_seed(market: Market) -> None:
 
 def test_adjusting_returns_the_scores_before_and_after(market: Market) -> None:
     def action(txn: Txn) -> list[tuple[int, int]]:
-        return [reputation.adjust(txn, "prov", delta) for delta in (1, 1, -1)]
+        changes = [reputation.adjust(txn, "prov", delta) for delta in (1, 1, -1)]
+        return [(before.score, after.score) for before, after in changes]
 
     assert market.update(action) == [(0, 1), (1, 2), (2, 1)]
 
@@ -86,7 +90,7 @@ def test_adjusting_stops_at_the_bounds(market: Market, advertised: int, delta: i
     market.post(reputation=advertised)
     market.update(adjust(delta))
     assert market.view(lambda txn: reputation.score(txn, "prov")) == advertised
-    assert ranking(market) == [(advertised, "prov")]
+    assert recent(market) == [("prov", advertised)]
     market.update(adjust(-delta))
     assert market.view(lambda txn: reputation.score(txn, "prov")) == advertised - delta
 
@@ -112,10 +116,27 @@ def test_epoch_is_the_time_and_always_grows(market: Market) -> None:
     assert epochs == [0, 1, 2, 3, 101, 102]
 
 
-def test_ranking_puts_the_highest_score_first(market: Market) -> None:
-    for provider, advertised in [("a", 0), ("b", 1000), ("c", -1000), ("d", -1), ("aa", 0)]:
-        market.post(provider, reputation=advertised)
-    assert ranking(market) == [(1000, "b"), (0, "a"), (0, "aa"), (-1, "d"), (-1000, "c")]
+@pytest.mark.parametrize("advertised", [-2, -1, 0, 1])
+def test_score_below_zero_is_bad_standing_and_zero_is_not(market: Market, advertised: int) -> None:
+    market.post(reputation=advertised)
+    found = []
+    for delta in (1, 1, -1, -1, -1):
+        market.update(adjust(delta))
+        found.append(market.view(lambda txn: reputation.is_barred(txn, "prov")))
+    scores = [advertised + change for change in (1, 2, 1, 0, -1)]
+    assert found == [score < 0 for score in scores]
+
+
+def test_unknown_provider_is_in_good_standing(market: Market) -> None:
+    assert not market.view(lambda txn: reputation.is_barred(txn, "nobody"))
+
+
+def test_recent_puts_the_last_change_first(market: Market) -> None:
+    for provider in ("a", "b", "c"):
+        market.post(provider, reputation=3)
+        market.advance(1)
+    market.update(adjust(-1, "a"))
+    assert recent(market) == [("a", 2), ("c", 3), ("b", 3)]
 
 
 PROVIDERS = ("a", "ab", "b")
@@ -126,21 +147,83 @@ PROVIDERS = ("a", "ab", "b")
 )
 @given(
     st.dictionaries(st.sampled_from(PROVIDERS), st.integers(-3, 3)),
-    st.lists(st.tuples(st.sampled_from(PROVIDERS), st.sampled_from([-1, 1])), max_size=20),
+    st.lists(
+        st.tuples(
+            st.sampled_from(PROVIDERS), st.sampled_from([-1, 1]), st.sampled_from([0, 1, -1])
+        ),
+        max_size=20,
+    ),
 )
-def test_ranking_holds_every_score_once(
-    market: Market, seeds: dict[str, int], changes: list[tuple[str, int]]
+def test_recent_holds_every_score_once(
+    market: Market, seeds: dict[str, int], changes: list[tuple[str, int, int]]
 ) -> None:
     def action(txn: Txn) -> None:
         model = dict(seeds)
         for provider, advertised in seeds.items():
             reputation.seed(txn, provider, advertised)
-        for provider, delta in changes:
+        for provider, delta, later_ms in changes:
+            txn.now_ms += later_ms
             reputation.adjust(txn, provider, delta)
             model[provider] = model.get(provider, 0) + delta
-        ranked = list(reputation.ranking(txn))
-        assert ranked == sorted(ranked, key=lambda rank: (-rank[0], rank[1]))
-        assert {provider: score for score, provider in ranked} == model
-        assert len(ranked) == len(model)
+        found = list(reputation.recent(txn))
+        assert dict(found) == model
+        assert len(found) == len(model)
+        assert [violation for law in LAWS for violation in law.check(txn)] == []
 
     market.update(action, dry_run=True)
+
+
+def test_document_shows_score_seed_and_last_change(market: Market) -> None:
+    market.post(reputation=5)
+    market.advance(2.5)
+    market.update(adjust(-1))
+    assert market.view(lambda txn: reputation.document(txn, "prov")) == {
+        "provider": "prov",
+        "score": 4,
+        "seed": 5,
+        "epoch": START + 2,
+        "last_change": START + 2,
+    }
+
+
+def test_document_of_an_unknown_provider_is_not_found(market: Market) -> None:
+    with pytest.raises(NotFoundError, match="provider nobody has no score"):
+        market.view(lambda txn: reputation.document(txn, "nobody"))
+
+
+def test_adjusting_is_an_event(market: Market) -> None:
+    market.update(adjust(-1))
+    (logged,) = market.events("score_changed")
+    assert (logged.event.owner, logged.event.detail) == ("prov", {"delta": -1, "score": -1})
+
+
+# What the audit finds.
+
+
+@pytest.mark.parametrize(
+    ("table", "damage", "law"),
+    [
+        ("reputation", {"barred": True}, "below zero is bad standing"),
+        ("reputation", {"score": -4}, "below zero is bad standing"),
+        ("scores_recent", {"changed_ms": 1}, "every score is found by its last change"),
+    ],
+)
+def test_audit_finds_a_score_that_was_tampered_with(
+    market: Market, table: str, damage: dict[str, int], law: str
+) -> None:
+    market.post(reputation=3)
+
+    def action(txn: Txn) -> list[tuple[str, str]]:
+        score = txn.must_read(REPUTATION, b"prov")
+        txn.write(REPUTATION, b"prov", replace(score, **damage))
+        return [(v.table, v.law) for each in LAWS for v in each.check(txn)]
+
+    assert market.update(action, dry_run=True) == [(table, law)]
+
+
+def test_audit_finds_a_change_of_no_score(market: Market) -> None:
+    def action(txn: Txn) -> list[str]:
+        txn.put(SCORES_RECENT, bytes(8) + b"nobody")
+        return [v.table for each in LAWS for v in each.check(txn)]
+
+    assert market.update(action, dry_run=True) == ["scores_recent"]

@@ -2,18 +2,19 @@
 
 import pytest
 
-from compute_market.jobs import lifecycle
+from compute_market.jobs import jobs
 from compute_market.scheduler import queue
-from compute_market.store.store import Txn
+from compute_market.store.schema import ACTIVE, ACTIVE_LOW
+from compute_market.store.txn import Txn
 from tests.support.market import Market
 
 
 def active(market: Market) -> set[str]:
-    return {key.decode() for key, _ in market.view(lambda txn: list(txn.scan("active")))}
+    return {key.decode() for key, _ in market.view(lambda txn: list(txn.scan(ACTIVE)))}
 
 
 def waiting(market: Market) -> list[str]:
-    return market.view(lambda txn: list(queue.in_order(txn, market.config)))
+    return market.view(lambda txn: list(queue.in_order(txn)))
 
 
 def command(market: Market) -> None:
@@ -91,9 +92,7 @@ def test_submit_starts_as_many_jobs_as_there_are_slots(market: Market) -> None:
 
 def test_raising_the_slots_starts_jobs_at_the_next_command(one_slot: Market) -> None:
     fill(one_slot, ("b", "normal"), ("c", "normal"), ("d", "normal"))
-    assert not one_slot.view(lambda txn: lifecycle.is_due(txn, one_slot.config))
     one_slot.configure(slots=3)
-    assert one_slot.view(lambda txn: lifecycle.is_due(txn, one_slot.config))
     command(one_slot)
     assert active(one_slot) == {"first", "b", "c"}
 
@@ -135,43 +134,45 @@ def test_missing_a_deadline_gives_the_slot_to_the_next(market: Market) -> None:
     assert active(market) == {"b"}
 
 
-# The cap on low jobs: held back iff something is active and
-# (active_low + 1) · 100 > cap · (active + 1).
+# The cap on low jobs, a share of the slots: held back iff something is active and
+# (active_low + 1) · 100 > cap · slots.
 
 
 @pytest.mark.parametrize(
-    ("cap_pct", "active_jobs", "active_low", "held_back"),
+    ("cap_pct", "slots", "active_jobs", "active_low", "held_back"),
     [
-        (50, 0, 0, False),
-        (50, 1, 0, False),  # 100 = 50 · 2
-        (50, 1, 1, True),
-        (50, 2, 1, True),  # 200 > 50 · 3
-        (50, 3, 1, False),  # 200 = 50 · 4
-        (50, 4, 2, True),
-        (50, 5, 2, False),
-        (0, 0, 0, False),
-        (0, 1, 0, True),
-        (0, 63, 0, True),
-        (1, 98, 0, True),
-        (1, 99, 0, False),
-        (33, 2, 0, True),  # 100 > 99
-        (34, 2, 0, False),  # 100 < 102
-        (99, 1, 1, True),
-        (100, 1, 1, False),
-        (100, 7, 7, False),
+        (50, 64, 0, 0, False),
+        (50, 64, 1, 0, False),
+        (50, 64, 31, 31, False),  # 3200 = 50 · 64
+        (50, 64, 32, 32, True),
+        (50, 64, 63, 31, False),
+        (50, 64, 63, 32, True),
+        (50, 3, 1, 0, False),  # 100 < 50 · 3
+        (50, 3, 1, 1, True),
+        (50, 1, 0, 0, False),
+        (0, 64, 0, 0, False),
+        (0, 64, 1, 0, True),
+        (0, 64, 63, 0, True),
+        (1, 99, 1, 0, True),  # 100 > 99
+        (1, 100, 1, 0, False),
+        (33, 3, 2, 0, True),
+        (34, 3, 2, 0, False),
+        (99, 2, 1, 1, True),
+        (100, 2, 1, 1, False),
+        (100, 8, 7, 7, False),
     ],
 )
 def test_low_job_is_held_back_by_the_formula(
-    market: Market, cap_pct: int, active_jobs: int, active_low: int, held_back: bool
+    market: Market, cap_pct: int, slots: int, active_jobs: int, active_low: int, held_back: bool
 ) -> None:
-    market.configure(low_priority_cap_pct=cap_pct)
+    market.configure(low_priority_cap_pct=cap_pct, slots=slots)
 
     def action(txn: Txn) -> bool:
         for n in range(active_jobs):
-            txn.put("active", b"job-%d" % n)
+            txn.put(ACTIVE, b"job-%d" % n)
         for n in range(active_low):
-            txn.put("active_low", b"job-%d" % n)
-        return queue.low_held_back(txn, market.config)
+            txn.put(ACTIVE_LOW, b"job-%d" % n)
+        return queue.low_held_back(txn)
 
     assert market.update(action, dry_run=True) is held_back
 
@@ -186,13 +187,39 @@ def test_low_job_starts_at_cap_zero_when_nothing_is_active(market: Market) -> No
 
 
 def test_held_back_low_job_blocks_nobody_and_starts_when_the_cap_allows(market: Market) -> None:
+    market.configure(slots=4)
     market.post()
     fill(market, ("n-1", "normal"), ("l-1", "low"), ("l-2", "low"), ("l-3", "low"))
-    assert active(market) == {"n-1", "l-1"}
-    fill(market, ("n-2", "normal"))  # With it, two of four may be low.
-    assert active(market) == {"n-1", "l-1", "n-2", "l-2"}
-    fill(market, ("n-3", "normal"))  # And three of six.
-    assert active(market) == {"n-1", "l-1", "n-2", "l-2", "n-3", "l-3"}
+    assert active(market) == {"n-1", "l-1", "l-2"}  # Two of four slots.
+    fill(market, ("n-2", "normal"))
+    assert active(market) == {"n-1", "l-1", "l-2", "n-2"}
+    assert waiting(market) == ["l-3"]
+    market.prove("n-1")  # A free slot is none for a low job.
+    assert waiting(market) == ["l-3"]
+    market.prove("l-1")
+    assert active(market) == {"n-2", "l-2", "l-3"}
+
+
+@pytest.mark.parametrize(
+    ("submitted", "held"),
+    [
+        ([("a", "low"), ("b", "low"), ("c", "low")], {"c": "cap"}),
+        ([("a", "high"), ("b", "low"), ("c", "normal")], {"c": "slots"}),
+        ([("a", "low"), ("b", "high"), ("c", "low"), ("d", "high")], {"c": "slots", "d": "slots"}),
+    ],
+)
+def test_held_by_says_what_keeps_a_job_waiting(
+    market: Market, submitted: list[tuple[str, str]], held: dict[str, str]
+) -> None:
+    slots = 2 if "slots" in held.values() else 4
+    market.configure(slots=slots)
+    market.post()
+    fill(market, *submitted)
+
+    def ask(txn: Txn) -> dict[str, str | None]:
+        return {i: queue.held_by(txn, jobs.get(txn, i)) for i in queue.in_order(txn)}
+
+    assert market.view(ask) == held
 
 
 def test_held_back_low_job_that_aged_blocks_nobody(market: Market) -> None:
@@ -206,10 +233,12 @@ def test_held_back_low_job_that_aged_blocks_nobody(market: Market) -> None:
 
 
 def test_ending_low_job_makes_room_under_the_cap(market: Market) -> None:
+    market.configure(slots=2)
     market.post()
-    fill(market, ("n", "normal"), ("l-1", "low"), ("l-2", "low"))
+    fill(market, ("l-1", "low"), ("l-2", "low"))
+    assert active(market) == {"l-1"}
     market.prove("l-1")
-    assert active(market) == {"n", "l-2"}
+    assert active(market) == {"l-2"}
 
 
 # Aging.
@@ -276,6 +305,17 @@ def test_start_counts_a_priority_miss_after_more_than_five_seconds(
     assert one_slot.counter("scheduler_priority_miss_total") == misses
     command(one_slot)
     assert one_slot.counter("scheduler_priority_miss_total") == misses
+
+
+def test_next_to_start_is_the_first_in_order(one_slot: Market) -> None:
+    """With and without aging, whatever waits; a full market starts nobody."""
+    for number, priority in enumerate(("low", "normal", "high", "low", "normal", "high")):
+        fill(one_slot, (f"{priority}-{number}", priority))
+        one_slot.advance(7)
+    assert one_slot.view(queue.next_to_start) is None
+    for slots, aging in ((2, 0), (2, 10), (2, 20), (2, 1)):
+        one_slot.configure(slots=slots, priority_aging_secs=aging, low_priority_cap_pct=100)
+        assert one_slot.view(queue.next_to_start) == waiting(one_slot)[0]
 
 
 def test_start_of_an_aged_low_job_counts_no_priority_miss(one_slot: Market) -> None:

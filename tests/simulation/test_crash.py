@@ -25,10 +25,12 @@ from msgspec import json as fast_json
 from compute_market import metrics
 from compute_market.amounts import split
 from compute_market.jobs import cancellations, jobs
+from compute_market.jobs.documents import job_document
 from compute_market.offers import offers
 from compute_market.requests import DEADLINE_MAX
 from compute_market.settlement import ledger, receipts, settlement
-from compute_market.store.store import Txn
+from compute_market.store.schema import CANCELLATIONS, RECEIPT_CHAIN, TAPS
+from compute_market.store.txn import Txn
 from tests.support.market import slice_of
 from tests.support.processes import (
     DEADLINE,
@@ -46,7 +48,7 @@ from tests.support.processes import (
     random,
     slice_files,
     snapshot,
-    submit,
+    submit_jobs,
     until,
 )
 
@@ -104,7 +106,7 @@ def true_submission(said: Said) -> str | None:
     told = json.loads(said.line)
     changed = told.pop("changed")
     job = jobs.get(said.txn, told["job_id"])
-    assert told == fast_json.decode(fast_json.encode(jobs.document(said.txn, job)))
+    assert told == fast_json.decode(fast_json.encode(job_document(said.txn, job)))
     return f"submit {job.job_id}" if changed else None
 
 
@@ -124,9 +126,9 @@ def true_execution(said: Said) -> str | None:
     assert found, said.line
     job = jobs.get(said.txn, found[2])
     assert (job.state, job.slices_proven) == ("completed", job.slices)
-    receipt = receipts.of_job(said.txn, job)
-    assert receipt is not None
-    settled = settlement.of(said.txn, receipt.idempotency_key)
+    key = receipts.key_of_placement(job, job.placed)
+    assert key is not None
+    settled = settlement.of(said.txn, key)
     due = split(job.units * PRICE, FEE_PCT_CT)
     assert settled is not None
     assert (settled.status, settled.ct, settled.it) == ("applied", *due)
@@ -142,7 +144,7 @@ def true_batch_line(said: Said) -> str | None:
     words = command.split()
     txn, line = said.txn, said.line
     if words[0] == "wallet":
-        assert txn.get("taps", words[words.index("--key") + 1].encode()) is not None
+        assert txn.read(TAPS, words[words.index("--key") + 1].encode()) is not None
     elif words[1] == "offer":
         offers.get(txn, words[words.index("--offer-id") + 1])
     elif words[1] == "cancel":
@@ -180,7 +182,7 @@ def job_lines(home: Home, prefix: str, count: int) -> str:
 def with_jobs_to_cancel(home: Home) -> None:
     """Few slots, so that most jobs are queued; some of the running ones are partly proven."""
     fund(home)
-    submit(home, {job_id: [slice_of(10)] * 4 for job_id in ids("job", 80)}, prove=2)
+    submit_jobs(home, {job_id: [slice_of(10)] * 4 for job_id in ids("job", 80)}, proven=2)
 
 
 def to_cancel(home: Home) -> list[Command]:
@@ -195,7 +197,7 @@ SIZES = (1, 3, 1010, 2, 4, 1, 2010, 2, 1, 5, 3, 1, 2)
 def with_jobs_to_execute(home: Home, sizes: tuple[int, ...] = SIZES) -> None:
     fund(home)
     files = slice_files(home.path.parent / "slices")
-    submit(
+    submit_jobs(
         home,
         {
             f"job{number:03}": [files[index % 3] for index in range(size)]
@@ -226,8 +228,8 @@ BATCH = list(batch_lines(slice_of(10).reference.hex()))
 def with_jobs_for_a_batch(home: Home) -> None:
     fund(home)
     slice_files(home.path.parent / "slices")
-    submit(home, {job_id: [slice_of(10)] * 2 for job_id in ids("job", 10)}, prove=1)
-    submit(home, {"many": [slice_of(10)] * 10})
+    submit_jobs(home, {job_id: [slice_of(10)] * 2 for job_id in ids("job", 10)}, proven=1)
+    submit_jobs(home, {"many": [slice_of(10)] * 10})
 
 
 def to_batch(home: Home) -> list[Command]:
@@ -237,7 +239,7 @@ def to_batch(home: Home) -> list[Command]:
 
 def with_jobs_for_a_crowd(home: Home) -> None:
     with_jobs_to_execute(home, SIZES[:6])
-    submit(home, {job_id: [slice_of(10)] * 2 for job_id in ids("old", 40)}, prove=1)
+    submit_jobs(home, {job_id: [slice_of(10)] * 2 for job_id in ids("old", 40)}, proven=1)
 
 
 def crowd(home: Home) -> list[Command]:
@@ -483,7 +485,7 @@ def check(
     is_behind = log != text
     # The next command makes the log whole. Mostly that is the next run, which may be killed too.
     if rng is not None and rng.random() < 0.1:
-        receipts_count = home.view(lambda txn: txn.size("receipt_chain"))
+        receipts_count = home.view(lambda txn: txn.size(RECEIPT_CHAIN))
         audited = home.run("compute-market", "audit")
         assert audited == [f"receipts {receipts_count} invalid 0"]
         assert home.log() == text
@@ -495,7 +497,7 @@ def check(
 
 @needs_proc
 @pytest.mark.parametrize("name", ["market", *CREATED])
-def test_killed_creation_is_finished_by_the_next_command(name: str, tmp_path: Path) -> None:
+def test_killed_creation_is_finished_by_the_next_writer(name: str, tmp_path: Path) -> None:
     """`name` is the file whose appearance the kill follows, at once or a moment later."""
     rng = random(name)
     kills = 0
@@ -511,9 +513,11 @@ def test_killed_creation_is_finished_by_the_next_command(name: str, tmp_path: Pa
         # Nothing of the market may be told before all of it is there.
         told = running.lines()
         assert told in ([], ["deposited 7 CT 0 IT; owner has 7 CT 0 IT"])
+        # A look finds a market or none, never half of one, and makes none.
+        assert home.start("chain", "status").end() in ((0,) if told else (0, 3))
+        home.run("wallet", "deposit", "owner", "--ct", "7", "--key", "key")
         first, second = (home.run("chain", "status", "--json") for _ in range(2))
         assert json.loads("".join(first))["market_id"] == json.loads("".join(second))["market_id"]
-        home.run("wallet", "deposit", "owner", "--ct", "7", "--key", "key")
         assert home.view(lambda txn: ledger.balance(txn, ledger.wallet("owner"), "CT")) == 7
         assert home.violations() == []
         if kills == CREATION_KILLS:
@@ -534,7 +538,7 @@ class Held(NamedTuple):
 def left_to_cancel(home: Home) -> Command:
     """The bulk cancel without the ids it is through with, so that each run is like the first."""
     arguments, stdin = to_cancel(home)[0]
-    done = home.view(lambda txn: txn.size("cancellations"))
+    done = home.view(lambda txn: txn.size(CANCELLATIONS))
     return Command(arguments, "\n".join(stdin.splitlines()[1 + done :]))
 
 

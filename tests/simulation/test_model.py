@@ -1,18 +1,16 @@
-"""Random histories against a plain model of the market.
+"""Random histories against a plain model of the market (`model`).
 
-The model is written from the documents, with sorted lists, dicts and fractions where the library
-has indexes and integers, and predicts the outcome of every action and the state after it: which
-offer wins, which job starts, who is paid what, what is counted. After each step the store must
+The model predicts the outcome of every action and the state after it: which offer wins, which job
+starts, who is paid what, what is counted, and what the log tells. After each step the store must
 look exactly like the model, and the audit must find nothing.
 """
 
 import pickle
 import shutil
 import tempfile
-from collections import Counter
 from collections.abc import Callable
 from fractions import Fraction
-from math import ceil, floor
+from math import ceil
 from pathlib import Path
 from types import SimpleNamespace as Record
 from typing import Any
@@ -22,531 +20,57 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from compute_market import chain
-from compute_market.admission import admission
+from compute_market import chain, events
+from compute_market.admission import capacity, shares
 from compute_market.errors import MarketError
-from compute_market.jobs import cancellations, jobs, lifecycle
-from compute_market.jobs.lifecycle import InvalidProof
+from compute_market.events import Logged
+from compute_market.jobs import cancellations, jobs
+from compute_market.jobs.cancel import cancel
+from compute_market.jobs.prove import InvalidProof, prove
+from compute_market.jobs.submit import match_pending, post_offer, submit
 from compute_market.offers import offers
-from compute_market.records import Refused
-from compute_market.scheduler import matching as scheduler
-from compute_market.scheduler import queue
-from compute_market.settlement import ledger, settlement
-from compute_market.store.store import Txn
-from tests.support.market import DIGEST, START_MS, Market, job_request, offer_request, slice_of
+from compute_market.records import Refused, replace
+from compute_market.reputation import reputation
+from compute_market.scheduler import outcomes, queue
+from compute_market.scheduler.matching import judge
+from compute_market.settlement import escrow, ledger, modes, settlement
+from compute_market.store.schema import ACTIVE, COUNTERS, JOBS, RECEIPTS
+from compute_market.store.txn import Txn
+from tests.simulation.model import CLASSES, MICRO, Denied, Model, units_proven
+from tests.support.market import DIGEST, Market, job_request, offer_request, slice_of
 
 MIB = 1_048_576
-MICRO = 1_000_000
-CLASSES = ("high", "normal", "low")
-STAGES = (
-    "capability_mismatch",
-    "reputation_failure",
-    "price_mismatch",
-    "no_capacity",
-    "bond_unfunded",
-)
 WRONG = bytes(32)
 
 # What the machine sets at the start, so that shares, buckets and penalties come into play soon.
 START_CONFIG = {
     "slots": 2,
-    "fair_share_cap_ppm": 10_000,
+    "low_priority_cap_pct": 50,
+    "priority_aging_secs": 0,
+    "min_capacity": 2,
     "burst_quota_micro": 20 * MICRO,
     "provider_cancel_penalty_after": 2,
     "provider_cancel_window_secs": 30,
 }
 
 
-class Denied(Exception):
-    """The action is refused and leaves nothing behind."""
-
-
-def split(amount: int, pct: int) -> tuple[int, int]:
-    ct = ceil(Fraction(amount * pct, 100))
-    return ct, amount - ct
-
-
-class Model:
-    """The market as a person would keep it on paper."""
-
-    def __init__(self, mode: str) -> None:
-        self.now_ms = START_MS
-        self.config: dict[str, int] = {
-            "low_priority_cap_pct": 50,
-            "priority_aging_secs": 0,
-            **START_CONFIG,
-        }
-        self.mode = mode
-        self.activate_at = 0
-        self.height_by_hand = 0
-        self.height_seen = 0
-        self.wallets: dict[tuple[str, str], int] = Counter()
-        self.issued: dict[str, int] = Counter()  # by the tap, per token
-        self.burned = 0
-        self.scores: dict[str, int] = {}
-        self.offers: dict[str, Record] = {}
-        self.jobs: dict[str, Record] = {}
-        self.arrivals = 0
-        self.samples: list[int] = []
-        self.usage: dict[tuple[str, str], tuple[int, int, int]] = {}  # used, burst, at_ms
-        self.cancels: list[tuple[str, int]] = []
-        self.log = ""
-        self.receipts: list[Record] = []
-        self.decisions: list[tuple[str, str, str]] = []
-        self.counts: dict[tuple[str, ...], int] = Counter()
-        self.effective_price: int | None = None
-
-    def count(self, *series: str, by: int = 1) -> None:
-        if by:
-            self.counts[series] += by
-
-    # Heights and the settlement mode.
-
-    def elapsed_secs(self) -> int:
-        return max(0, self.now_ms - START_MS) // 1000
-
-    def height(self) -> int:
-        """It never goes back, not even when the clock does."""
-        return max(self.height_seen, self.elapsed_secs() + self.height_by_hand)
-
-    def advance_height(self, blocks: int) -> int:
-        """Always by that many blocks from where it is."""
-        self.height_seen = self.height() + blocks
-        self.height_by_hand = self.height_seen - self.elapsed_secs()
-        return self.height_seen
-
-    def turn(self, mode: str) -> None:
-        self.mode = mode
-        self.count("settle_mode_change_total", mode)
-
-    def housekeeping(self) -> None:
-        self.height_seen = self.height()
-        if self.mode == "armed" and self.height() >= self.activate_at:
-            self.turn("real")
-        if self.mode == "real":
-            for receipt in self.receipts:
-                if receipt.status == "pending":
-                    self.pay(receipt)
-        late = [j for j in self.live() if self.now_ms // 1000 > j.deadline]
-        for job in sorted(late, key=lambda j: (j.deadline, j.id)):
-            self.miss(job)
-        self.work()
-
-    def arm(self, delay: int) -> None:
-        if self.mode != "dry_run":
-            raise Denied("mode")
-        self.turn("armed")
-        self.activate_at = self.height() + delay
-
-    def cancel_arm(self) -> None:
-        if self.mode != "armed":
-            raise Denied("mode")
-        self.turn("dry_run")
-
-    def to_dry_run(self) -> bool:
-        changed = self.mode != "dry_run"
-        if changed:
-            self.turn("dry_run")
-        return changed
-
-    # Money.
-
-    def tap(self, owner: str, ct: int, it: int) -> None:
-        """Negative amounts are taken out."""
-        if self.wallets[owner, "CT"] + ct < 0 or self.wallets[owner, "IT"] + it < 0:
-            raise Denied("insufficient_funds")
-        for token, amount in (("CT", ct), ("IT", it)):
-            self.wallets[owner, token] += amount
-            self.issued[token] += amount
-
-    def pay(self, receipt: Record) -> None:
-        job = self.jobs[receipt.job]
-        for token in ("CT", "IT"):
-            amount = receipt.due[token]
-            job.escrow[token] -= amount
-            job.paid[token] += amount
-            self.wallets[receipt.provider, token] += amount
-            self.count("compute_market_fee_split", token.lower(), "paid", by=amount)
-        receipt.status = "applied"
-        self.count("settle_applied_total")
-
-    def balances(self) -> dict[str, int]:
-        found: dict[str, int] = {
-            f"wallet/{who} {token}": n for (who, token), n in self.wallets.items()
-        }
-        for job in self.jobs.values():
-            for token, amount in job.escrow.items():
-                found[f"escrow/{job.id} {token}"] = amount
-            for role, amount in job.bonds.items():
-                found[f"bond/{job.id}/{role} CT"] = amount
-        found["burned CT"] = self.burned
-        for token, amount in self.issued.items():
-            found[f"supply {token}"] = -amount
-        return {account: amount for account, amount in found.items() if amount}
-
-    # Scores and offers.
-
-    def change_score(self, provider: str, by: int) -> None:
-        self.scores[provider] = max(-1000, min(1000, self.scores[provider] + by))
-        self.count("reputation_adjust_total", "success" if by > 0 else "failure")
-
-    def post(self, offer: Record) -> list[str]:
-        """Returns the pending jobs that found a match."""
-        self.offers[offer.id] = offer
-        self.scores.setdefault(offer.provider, offer.reputation)
-        return self.match_pending(offer)
-
-    def sells(self, offer: Record) -> bool:
-        standing = self.scores[offer.provider] >= 0
-        return standing and not offer.withdrawn and not offer.directed and offer.left > 0
-
-    # Matching.
-
-    def stage(self, job: Record, offer: Record) -> int:
-        """How far an offer comes: the index into STAGES it fails at, or their number."""
-        need, has = job.capability, offer.capability
-        capable = (
-            not offer.withdrawn
-            and offer.directed in (None, job.id)
-            and offer.provider != job.buyer
-            and all(not need.get(m) or need[m] == has.get(m) for m in ("gpu", "accelerator"))
-            and all(
-                need.get(n, 0) <= has.get(n, 0) for n in need if n not in ("gpu", "accelerator")
-            )
-        )
-        if not capable:
-            return 0
-        if self.scores[offer.provider] < 0:
-            return 1
-        if offer.price > job.max_price or offer.consumer_bond > job.consumer_bond:
-            return 2
-        if offer.left < job.units:
-            return 3
-        if self.mode == "real" and self.wallets[offer.provider, "CT"] < offer.provider_bond:
-            return 4
-        return 5
-
-    def choose(self, job: Record) -> Record | str:
-        """The winning offer, or why there is none."""
-        reached = {offer.id: self.stage(job, offer) for offer in self.offers.values()}
-        fitting = [self.offers[name] for name, stage in reached.items() if stage == 5]
-        if not fitting:
-            return STAGES[max(reached.values(), default=0)]
-        return min(
-            fitting,
-            key=lambda o: (o.price * o.multiplier, -self.scores[o.provider], o.seq),
-        )
-
-    def record_match(self, job: Record, offer: Record | str) -> None:
-        if isinstance(offer, str):
-            self.count("scheduler_match_total", offer)
-            if offer == "capability_mismatch" and job.capability.get("accelerator"):
-                self.count("scheduler_accelerator_miss_total")
-        else:
-            self.count("scheduler_match_total", "success")
-            premium = Fraction(6, 5) if job.capability.get("accelerator") else 1
-            self.effective_price = floor(offer.price * offer.multiplier * premium + Fraction(1, 2))
-
-    # Admission.
-
-    def estimate(self) -> int:
-        samples = self.samples[-8:] or [100]
-        return sum(samples) // len(samples)
-
-    def record_capacity(self, sample: int) -> int:
-        self.samples = [*(self.samples or [100]), sample]
-        return self.estimate()
-
-    def party(self, role: str, who: str) -> tuple[int, int]:
-        """What it has used and what its bucket holds, as of now."""
-        quota = self.config["burst_quota_micro"]
-        used, burst, at_ms = self.usage.get((role, who), (0, quota, self.now_ms))
-        elapsed_ms = max(0, self.now_ms - at_ms)
-        left = used * max(60_000 - elapsed_ms, 0) // 60_000
-        return left, min(quota, burst + elapsed_ms * 500)
-
-    def refusal(self, job: Record, offer: Record) -> str | None:
-        """Why admission says no; on a yes both parties are charged."""
-        estimate, demand = self.estimate(), job.units * MICRO
-        if estimate < 10 or job.units > estimate:
-            return "capacity"
-        parties = {
-            key: self.party(*key) for key in (("buyer", job.buyer), ("provider", offer.provider))
-        }
-        cap = Fraction(self.config["fair_share_cap_ppm"], MICRO) * estimate * 60 * MICRO
-        within = all(used + demand <= cap for used, _ in parties.values())
-        if not within and any(burst < demand for _, burst in parties.values()):
-            hopeless = demand > self.config["burst_quota_micro"]
-            return "fair_share" if hopeless else "burst_exhausted"
-        if self.mode == "real":
-            ct, it = split(job.units * offer.price, offer.pct)
-            if self.wallets[job.buyer, "CT"] < ct + job.consumer_bond:
-                return "insufficient_funds"
-            if self.wallets[job.buyer, "IT"] < it:
-                return "insufficient_funds"
-        for key, (used, burst) in parties.items():
-            self.usage[key] = used + demand, burst - (0 if within else demand), self.now_ms
-        self.count("industrial_admitted_total")
-        return None
-
-    # Jobs.
-
-    def live(self) -> list[Record]:
-        return [j for j in self.jobs.values() if j.state in ("pending", "queued", "active")]
-
-    def submit(self, job: Record, wait: bool) -> str:
-        """The state of the job, or the reason why there is none."""
-        if job.id in self.jobs:
-            return self.jobs[job.id].state
-        job.seq = len(self.jobs) + 1
-        job.deadline = self.now_ms // 1000 + job.deadline_secs
-        offer = self.choose(job)
-        self.record_match(job, offer)
-        if isinstance(offer, str):
-            if wait:
-                job.state = "pending"
-                self.jobs[job.id] = job
-            self.decisions.append((job.id, "pending" if wait else "refused", offer))
-            return job.state if wait else offer
-        reason = self.refusal(job, offer)
-        if reason is not None:
-            self.decisions.append((job.id, "refused", reason))
-            if reason != "insufficient_funds":
-                self.count("industrial_rejected_total", reason)
-            if reason == "capacity":
-                self.count("industrial_deferred_total")
-            return reason
-        self.jobs[job.id] = job
-        self.place(job, offer)
-        self.work()
-        return job.state
-
-    def place(self, job: Record, offer: Record) -> None:
-        self.decisions.append((job.id, "admitted", "admitted"))
-        self.arrivals += 1
-        job.state, job.arrival, job.queued_ms = "queued", self.arrivals, self.now_ms
-        job.offer, job.provider = offer.id, offer.provider
-        job.price, job.pct = offer.price, offer.pct
-        offer.left -= job.units
-        offer.reserved += job.units
-        job.funded = self.mode == "real"
-        if job.funded:
-            ct, it = split(job.units * offer.price, offer.pct)
-            job.escrow = {"CT": ct, "IT": it}
-            job.bonds = {"buyer": job.consumer_bond, "provider": offer.provider_bond}
-            self.wallets[job.buyer, "CT"] -= ct + job.consumer_bond
-            self.wallets[job.buyer, "IT"] -= it
-            self.wallets[offer.provider, "CT"] -= offer.provider_bond
-
-    def pending(self) -> list[Record]:
-        found = [j for j in self.jobs.values() if j.state == "pending"]
-        return sorted(found, key=lambda j: (CLASSES.index(j.priority), j.seq))
-
-    def match_pending(self, only_for: Record | None = None) -> list[str]:
-        matched = []
-        for job in self.pending():
-            if only_for is not None and self.stage(job, only_for) < 5:
-                continue
-            offer = self.choose(job)
-            if not isinstance(offer, str) and self.refusal(job, offer) is None:
-                self.record_match(job, offer)
-                self.place(job, offer)
-                matched.append(job.id)
-        self.work()
-        return matched
-
-    def waiting(self) -> list[Record]:
-        """Queued jobs in the order they would start, caps aside.
-
-        Of one class, who came first goes first; aging decides between the first of each class.
-        """
-        aging_ms = self.config["priority_aging_secs"] * 1000
-
-        def order(job: Record) -> tuple[int, int]:
-            waited_ms = max(0, self.now_ms - job.queued_ms)
-            risen = waited_ms // aging_ms if aging_ms else 0
-            return max(0, CLASSES.index(job.priority) - risen), job.arrival
-
-        left = sorted(
-            (j for j in self.jobs.values() if j.state == "queued"), key=lambda j: j.arrival
-        )
-        found = []
-        while left:
-            firsts = {job.priority: job for job in reversed(left)}
-            found.append(min(firsts.values(), key=order))
-            left.remove(found[-1])
-        return found
-
-    def active(self) -> list[Record]:
-        return [j for j in self.jobs.values() if j.state == "active"]
-
-    def work(self) -> None:
-        while (running := self.active()) is not None and len(running) < self.config["slots"]:
-            low = 1 + sum(j.priority == "low" for j in running)
-            share = Fraction(100 * low, len(running) + 1)
-            held_back = bool(running) and share > self.config["low_priority_cap_pct"]
-            able = [j for j in self.waiting() if j.priority != "low" or not held_back]
-            if not able:
-                return
-            able[0].state = "active"
-            if able[0].priority != "low" and self.now_ms - able[0].queued_ms > 5000:
-                self.count("scheduler_priority_miss_total")
-
-    def prove(self, job: Record, proofs: list[tuple[int, bool]]) -> list[str]:
-        """A verdict for each (slice, is right)."""
-        accepted: set[int] = set()
-        for index, is_right in proofs:
-            if index in job.proven | accepted:
-                if not is_right:
-                    raise Denied("conflict")
-            elif job.state in ("completed", "cancelled", "failed"):
-                raise Denied("already_done")
-            elif job.state != "active":
-                raise Denied("not_active")
-            elif is_right:
-                accepted.add(index)
-        verdicts = []
-        for index, is_right in proofs:
-            if not is_right:
-                verdicts.append("invalid")
-                self.change_score(job.provider, -1)
-            elif index in job.proven:
-                verdicts.append("known")
-            else:
-                verdicts.append("proven")
-                job.proven.add(index)
-                units = job.slice_units[index]
-                offer = self.offers[job.offer]
-                offer.reserved -= units
-                offer.proven += units
-                self.count("industrial_units_total", by=units)
-        if job.state == "active" and len(job.proven) == len(job.slice_units):
-            self.end(job, "completed", "provider")
-            self.change_score(job.provider, +1)
-            self.work()
-        return verdicts
-
-    def cancel(self, job: Record, by: str) -> str:
-        if job.state == "cancelled":
-            return "already_cancelled"
-        if job.state in ("completed", "failed"):
-            return "already_done"
-        burn = 0
-        if by == "provider":
-            if job.state == "pending":
-                raise Denied("refused")
-            self.cancels.append((job.provider, self.now_ms))
-            since_ms = self.now_ms - self.config["provider_cancel_window_secs"] * 1000
-            recent = [who for who, at_ms in self.cancels if at_ms >= since_ms]
-            if recent.count(job.provider) >= self.config["provider_cancel_penalty_after"]:
-                burn = ceil(Fraction(job.bonds["provider"], 10))
-        self.end(job, "cancelled", by, burn)
-        if by == "provider":
-            self.change_score(job.provider, -1)
-        self.log += f"{job.id} {by}\n"
-        self.count("scheduler_cancel_total", by)
-        self.work()
-        return "cancelled"
-
-    def miss(self, job: Record) -> None:
-        was_active = job.state == "active"
-        self.end(job, "failed", "deadline", job.bonds["provider"] if was_active else 0)
-        if was_active:
-            self.change_score(job.provider, -1)
-            self.count("industrial_rejected_total", "SLA")
-
-    def end(self, job: Record, state: str, by: str, burn: int = 0) -> None:
-        job.state, job.ended_by = state, by
-        if job.offer is None:
-            return
-        units = sum(job.slice_units[index] for index in job.proven)
-        offer = self.offers[job.offer]
-        offer.reserved -= job.units - units
-        offer.left += job.units - units
-        owed = {"CT": 0, "IT": 0}
-        if units:
-            ct, it = split(units * job.price, job.pct)
-            status = "pending" if job.funded else "recorded"
-            due = {"CT": ct, "IT": it}
-            receipt = Record(job=job.id, provider=job.provider, units=units, status=status, due=due)
-            self.receipts.append(receipt)
-            self.count("matches_total", "false" if job.funded else "true")
-            if job.funded and self.mode == "real":
-                self.pay(receipt)
-            elif job.funded:
-                owed = due
-        for token in ("CT", "IT"):
-            refund = job.escrow[token] - owed[token]
-            job.refunded[token] = refund
-            job.escrow[token] = owed[token]
-            self.wallets[job.buyer, token] += refund
-            self.count("compute_market_fee_split", token.lower(), "refunded", by=refund)
-        released = job.bonds["provider"] - burn
-        self.wallets[job.buyer, "CT"] += job.bonds["buyer"]
-        self.wallets[job.provider, "CT"] += released
-        self.burned += burn
-        refunded = job.bonds["buyer"] + released
-        self.count("compute_market_fee_split", "ct", "refunded", by=refunded)
-        self.count("compute_market_fee_split", "ct", "burned", by=burn)
-        self.count("slashing_burn_ct_total", by=burn)
-        job.bonds = {"buyer": 0, "provider": 0}
-
-    # What it looks like from outside.
-
-    def picture(self) -> dict[str, Any]:
-        return {
-            "balances": self.balances(),
-            "mode": self.mode,
-            "height": self.height(),
-            "scores": self.scores,
-            "offers": {
-                o.id: (
-                    "withdrawn" if o.withdrawn else "open" if o.left else "exhausted",
-                    o.left,
-                    o.reserved,
-                    o.proven,
-                )
-                for o in self.offers.values()
-            },
-            "jobs": {
-                j.id: (j.state, j.offer, j.provider, j.funded, j.ended_by, j.paid, j.refunded)
-                for j in self.jobs.values()
-            },
-            "proven": {j.id: sorted(j.proven) for j in self.jobs.values()},
-            "pending": [j.id for j in self.pending()],
-            "waiting": [j.id for j in self.waiting()],
-            "active": {j.id for j in self.active()},
-            "receipts": [(r.job, r.provider, r.units, r.status, r.due) for r in self.receipts],
-            "log": self.log,
-            "decision": self.decisions[-1:],
-            "counts": {key: number for key, number in self.counts.items() if number},
-            "effective_price": self.effective_price,
-            "estimate": self.estimate(),
-            "burst": {key: self.party(*key)[1] for key in self.usage},
-        }
-
-
 def picture(market: Market) -> dict[str, Any]:
-    """The same, as the store has it."""
+    """What `Model.picture` tells, as the store has it."""
 
     def read(txn: Txn) -> dict[str, Any]:
-        all_jobs = list(txn.records("jobs"))
-        receipts = sorted(txn.records("receipts"), key=lambda r: r.seq)
+        all_jobs = list(txn.records(JOBS))
+        receipts = sorted(txn.records(RECEIPTS), key=lambda r: r.seq)
         settled = [settlement.of(txn, r.idempotency_key) for r in receipts]
         return {
             "balances": {
                 f"{account} {token}": amount
                 for token in ledger.TOKENS
-                for account, amount in ledger.balances(txn, token)
+                for account, amount in ledger.balances(txn, token).items()
             },
-            "mode": settlement.state(txn, market.config).mode,
-            "height": chain.height(txn, market.config),
-            "scores": {
-                key.decode(): score.score
-                for (key, _), score in zip(
-                    txn.scan("reputation"), txn.records("reputation"), strict=True
-                )
-            },
+            "held": {owner: held_of(txn, owner) for owner in OWNERS},
+            "mode": modes.state(txn).mode,
+            "height": chain.height(txn),
+            "scores": {provider: score.score for provider, score in reputation.entries(txn)},
             "offers": {
                 o.offer_id: (o.state, o.units_left, o.units_reserved, o.units_proven)
                 for o in offers.listed(txn)
@@ -554,13 +78,19 @@ def picture(market: Market) -> dict[str, Any]:
             "jobs": {
                 j.job_id: (
                     j.state,
-                    j.offer_id,
-                    j.provider,
                     j.funded,
                     j.ended_by,
+                    j.cause,
                     {"CT": j.paid_ct, "IT": j.paid_it},
                     {"CT": j.refunded_ct, "IT": j.refunded_it},
                 )
+                for j in all_jobs
+            },
+            "placements": {
+                j.job_id: [
+                    (p.offer_id, p.provider, p.price_per_unit, p.fee_pct_ct, p.units_proven)
+                    for p in jobs.placements(txn, j)
+                ]
                 for j in all_jobs
             },
             "proven": {
@@ -571,28 +101,59 @@ def picture(market: Market) -> dict[str, Any]:
                 ]
                 for j in all_jobs
             },
-            "pending": jobs.pending_ids(txn),
-            "waiting": list(queue.in_order(txn, market.config)),
-            "active": {key.decode() for key, _ in txn.scan("active")},
+            "backlog": jobs.backlog_units(txn),
+            "pending": list(jobs.pending_ids(txn)),
+            "waiting": list(queue.in_order(txn)),
+            "active": {key.decode() for key, _ in txn.scan(ACTIVE)},
             "receipts": [
-                (r.job_id, r.provider, r.units, s.status, {"CT": s.ct, "IT": s.it})
+                (r.job_id, r.provider, r.quote_price, r.units, s.status, {"CT": s.ct, "IT": s.it})
                 for r, s in zip(receipts, settled, strict=True)
                 if s is not None
             ],
             "log": cancellations.text_from(txn, 0).decode(),
-            "decision": [(d.job_id, d.verdict, d.reason) for d in txn.records("decisions")][-1:],
             "counts": {
-                tuple(key.decode().split("\0")): number for key, number in txn.counters(b"").items()
+                tuple(key.decode().split("\0")): number
+                for key, number in txn.sums(COUNTERS).items()
             },
-            "effective_price": scheduler.last_effective_price(txn),
-            "estimate": admission.estimate(txn, market.config),
-            "burst": {
-                (role, who): admission.burst_left(txn, market.config, role, who)
-                for _, role, who in admission.known_parties(txn)
+            "outcomes": {name: n for name, n in outcomes.last_outcomes(txn).items() if n},
+            "utilization": outcomes.utilization(txn),
+            "effective_price": outcomes.last_effective_price(txn),
+            "estimate": capacity.estimate(txn),
+            "headroom": capacity.headroom_micro(txn),
+            "parties": {
+                (each.role, each.identity): (each.used_micro, each.burst_micro)
+                for each in shares.recent(txn)
             },
         }
 
     return market.view(read)
+
+
+def told_since(market: Market, seq: int) -> tuple[list[Any], dict[str, list[str]]]:
+    """What the log tells from behind an event on, and the histories of the jobs it tells of."""
+
+    def read(txn: Txn) -> tuple[list[Any], dict[str, list[str]]]:
+        found = [told(logged) for logged in events.forward(txn, seq)]
+        about = [jobs.find(txn, job_id) for _, job_id, *_ in found if job_id is not None]
+        return found, {
+            job.job_id: [logged.event.event for logged in events.history(txn, job)]
+            for job in about
+            if job is not None
+        }
+
+    return market.view(read)
+
+
+def held_of(txn: Txn, owner: str) -> tuple[int, int, int]:
+    shown = escrow.balance_document(txn, owner)
+    return shown["escrow"]["ct"], shown["escrow"]["it"], shown["bonds"]["ct"]
+
+
+def told(logged: Logged) -> tuple[Any, ...]:
+    """An event without what is told in words or as a guess: messages and waiting times."""
+    event = logged.event
+    detail = {k: v for k, v in event.detail.items() if k not in ("message", "retry_after_ms")}
+    return event.event, event.job_id, event.offer_id, event.owner, detail
 
 
 PROVIDERS = ("p", "q", "both")
@@ -615,6 +176,7 @@ OFFERED = st.sampled_from(
         {"cpu_cores": 4},
         {"gpu": "x", "gpu_count": 1, "gpu_memory_mb": 24_000},
         {"cpu_cores": 4, "accelerator": "t"},
+        {"cpu_cores": 4, "gpu": "y", "gpu_count": 1},
     )
 )
 ASKED = st.sampled_from(
@@ -625,6 +187,8 @@ ASKED = st.sampled_from(
         {"cpu_cores": 3},
         {"gpu_memory_mb": 17_000},
         {"gpu": "x", "gpu_count": 1},
+        {"gpu": ["y", "x"], "gpu_count": 1},
+        {"gpu": ["z", "y"], "gpu_count": 1},
         {"accelerator": "t"},
         {"accelerator": "t", "accelerator_memory_mb": 8_001},
     )
@@ -643,6 +207,26 @@ OFFERS = st.fixed_dictionaries(
         "directed": st.sampled_from((False, False, False, True)),
     }
 )
+
+
+def rivals(offer: Record, providers: list[str]) -> st.SearchStrategy[dict[str, Any]]:
+    """Offers that could take a job over from another."""
+    return st.fixed_dictionaries(
+        {
+            "provider": st.sampled_from(providers),
+            "capability": st.just(offer.capability),
+            "units": st.sampled_from((200, 30)),
+            "price": st.sampled_from((offer.price, 2, 5)),
+            "multiplier": st.just("1"),
+            "pct": st.sampled_from((0, 25, 37, 50, 100)),
+            "provider_bond": st.sampled_from((1, 5)),
+            "consumer_bond": st.just(1),
+            "reputation": st.just(9),
+            "directed": st.just(False),
+        }
+    )
+
+
 REQUESTS = st.fixed_dictionaries(
     {
         "buyer": st.sampled_from(BUYERS),
@@ -668,6 +252,7 @@ class MarketMachine(RuleBasedStateMachine):
         shared_memory = Path("/dev/shm")
         self.folder = Path(tempfile.mkdtemp(dir=shared_memory if shared_memory.is_dir() else None))
         self.market = Market(self.folder / "market")
+        self.told = 0  # events that have been compared
 
     def teardown(self) -> None:
         self.market.store.close()
@@ -675,6 +260,7 @@ class MarketMachine(RuleBasedStateMachine):
 
     @initialize(
         mode=st.sampled_from(("real", "real", "dry_run")),
+        limits=st.sampled_from(((10, 100_000), (10, 100_000), (3, 1_000_000))),
         funds=st.sampled_from((2000, 500, 60)),
         first=st.lists(OFFERS, min_size=3, max_size=6),
         requests=st.lists(REQUESTS, max_size=5),
@@ -683,13 +269,19 @@ class MarketMachine(RuleBasedStateMachine):
     def begin(
         self,
         mode: str,
+        limits: tuple[int, int],
         funds: int,
         first: list[dict[str, Any]],
         requests: list[dict[str, Any]],
         data: st.DataObject,
     ) -> None:
-        self.model = Model(mode)
-        self.market.configure(settle_mode=mode, **START_CONFIG)
+        initial_capacity, share_ppm = limits
+        config = START_CONFIG | {
+            "initial_capacity": initial_capacity,
+            "fair_share_cap_ppm": share_ppm,
+        }
+        self.model = Model(mode, config)
+        self.market.configure(settle_mode=mode, **config)
         for owner in OWNERS:
             self.move_money(owner, funds, funds)
         for offer in first:
@@ -753,7 +345,7 @@ class MarketMachine(RuleBasedStateMachine):
         )
 
         def action(txn: Txn) -> tuple[str, list[str]]:
-            posted = lifecycle.post_offer(txn, self.market.config, request)
+            posted = post_offer(txn, request)
             return posted.offer.offer_id, posted.matched
 
         self.act(lambda: (offer.id, self.model.post(offer)), action)
@@ -762,12 +354,10 @@ class MarketMachine(RuleBasedStateMachine):
     def withdraw_offer(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.model.offers)))
 
-        def expected() -> bool:
-            offer = self.model.offers[name]
-            changed, offer.withdrawn = not offer.withdrawn, True
-            return changed
-
-        self.act(expected, lambda txn: offers.withdraw(txn, name)[1])
+        self.act(
+            lambda: self.model.withdraw_offer(self.model.offers[name]),
+            lambda txn: offers.withdraw(txn, name)[1],
+        )
 
     # Buyers.
 
@@ -807,10 +397,10 @@ class MarketMachine(RuleBasedStateMachine):
             slice_units=slice_units,
             units=sum(slice_units),
             proven=set(),
-            offer=None,
-            provider=None,
+            parts=[],
             funded=False,
             ended_by=None,
+            cause=None,
             escrow={"CT": 0, "IT": 0},
             bonds={"buyer": 0, "provider": 0},
             paid={"CT": 0, "IT": 0},
@@ -840,7 +430,7 @@ class MarketMachine(RuleBasedStateMachine):
         )
 
         def action(txn: Txn) -> str:
-            found = lifecycle.submit(txn, self.market.config, request, inputs, wait=wait)
+            found = submit(txn, request, inputs, wait=wait)
             return found.reason if isinstance(found, Refused) else found.job.state
 
         return action
@@ -900,7 +490,7 @@ class MarketMachine(RuleBasedStateMachine):
         def action(txn: Txn) -> list[str]:
             return [
                 "invalid" if isinstance(v, InvalidProof) else "proven" if v.changed else "known"
-                for v in lifecycle.prove(txn, self.market.config, name, given)
+                for v in prove(txn, name, given)
             ]
 
         self.act(lambda: self.model.prove(self.model.jobs[name], proofs), action, rehearse=rehearse)
@@ -911,15 +501,49 @@ class MarketMachine(RuleBasedStateMachine):
         name = self.draw_job(data)
         self.act(
             lambda: self.model.cancel(self.model.jobs[name], by),
-            lambda txn: lifecycle.cancel(txn, self.market.config, name, by).outcome,
+            lambda txn: cancel(txn, name, by).outcome,
         )
 
     @rule()
     def match(self) -> None:
+        self.act(lambda: self.model.match_pending(), match_pending)
+
+    @precondition(lambda self: self.model.active())
+    @rule(data=st.data(), begun=st.booleans(), again=st.booleans(), rehearse=st.booleans())
+    def hand_over(self, data: st.DataObject, begun: bool, again: bool, rehearse: bool) -> None:
+        """Give what an active job has left to an offer that fits it, mostly of somebody new."""
+        name = data.draw(st.sampled_from(sorted(job.id for job in self.model.active())))
+        job = self.model.jobs[name]
+        open_slices = sorted(set(range(len(job.slice_units))) - job.proven)
+        if begun and len(open_slices) > 1:
+            self.give(name, [(open_slices[0], True)], False)
+            job = self.model.jobs[name]  # Whoever was refused something has a model of its own.
+        held = set() if again else {part.provider for part in job.parts}
+        others = sorted({*PROVIDERS} - held - {job.buyer})
+        if not others:
+            return
+        self.post(data.draw(rivals(self.model.offers[job.parts[-1].offer], others)))
+        job = self.model.jobs[name]
+        left = [o for o in self.model.offers.values() if o.provider in others]
+        able = sorted(o.id for o in left if self.takes_over(job, o))
+        if job.state != "active" or not able:
+            return
+        offer_id = data.draw(st.sampled_from(able))
+
+        def action(txn: Txn) -> str:
+            job, offer = jobs.get(txn, name), offers.get(txn, offer_id)
+            left = replace(job, units=job.units - job.units_proven)
+            assert judge(txn, left, offer, real=modes.is_real(txn)) == []
+            return jobs.hand_over(txn, job, offer).placed.provider
+
         self.act(
-            lambda: self.model.match_pending(),
-            lambda txn: lifecycle.match_pending(txn, self.market.config),
+            lambda: self.model.hand_over(self.model.jobs[name], self.model.offers[offer_id]),
+            action,
+            rehearse=rehearse,
         )
+
+    def takes_over(self, job: Record, offer: Record) -> bool:
+        return self.model.stage(job, offer, job.units - units_proven(job)) == 5
 
     # The operator.
 
@@ -935,45 +559,48 @@ class MarketMachine(RuleBasedStateMachine):
         blocks=st.sampled_from((0, 4, 5)),
     )
     def change_mode(self, do: str, delay: int, blocks: int) -> None:
-        config = self.market.config
         if do == "arm":
             self.act(
                 lambda: self.model.arm(delay),
-                lambda txn: settlement.arm(txn, config, delay) and None,
+                lambda txn: modes.arm(txn, delay) and None,
             )
             self.act(
                 lambda: self.model.advance_height(blocks),
-                lambda txn: chain.advance(txn, config, blocks).height,
+                lambda txn: chain.advance(txn, blocks).height,
             )
         elif do == "cancel_arm":
             self.act(
                 lambda: self.model.cancel_arm(),
-                lambda txn: settlement.cancel_arm(txn, config) and None,
+                lambda txn: modes.cancel_arm(txn) and None,
             )
         else:
             self.act(
-                lambda: self.model.to_dry_run(),
-                lambda txn: settlement.to_dry_run(txn, config, "test")[1],
+                lambda: self.model.to_dry_run("test"),
+                lambda txn: modes.to_dry_run(txn, "test")[1],
             )
 
     @rule(
         slots=st.integers(1, 4),
         cap_pct=st.sampled_from((0, 34, 50, 100)),
         aging_secs=st.sampled_from((0, 2, 20)),
-        sample=st.sampled_from((None, 0, 30, 100, 500)),
+        share_ppm=st.sampled_from((100_000, 100_000, 1_000_000)),
+        sample=st.sampled_from((None, 0, 3, 3, 10, 50)),
     )
-    def configure(self, slots: int, cap_pct: int, aging_secs: int, sample: int | None) -> None:
+    def configure(
+        self, slots: int, cap_pct: int, aging_secs: int, share_ppm: int, sample: int | None
+    ) -> None:
         changes = {
             "slots": slots,
             "low_priority_cap_pct": cap_pct,
             "priority_aging_secs": aging_secs,
+            "fair_share_cap_ppm": share_ppm,
         }
         self.model.config |= changes
         self.market.configure(**changes)
         if sample is not None:
             self.act(
                 lambda: self.model.record_capacity(sample),
-                lambda txn: admission.record_capacity(txn, self.market.config, sample),
+                lambda txn: capacity.record(txn, sample),
             )
         self.market.reopen()
 
@@ -983,11 +610,13 @@ class MarketMachine(RuleBasedStateMachine):
             found, wanted = picture(self.market), self.model.picture()
             for part in wanted:
                 assert found[part] == wanted[part], part
+            assert told_since(self.market, self.told) == self.model.told_since(self.told)
+            self.told = len(self.model.events)
             assert self.market.violations() == []
 
 
 MarketMachine.TestCase.settings = settings(
-    max_examples=150,
+    max_examples=100,
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),

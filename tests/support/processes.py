@@ -19,14 +19,33 @@ import pytest
 from blake3 import blake3
 from msgspec import structs
 
-from compute_market import audit
-from compute_market.config import settings as config
-from compute_market.config.settings import Config
-from compute_market.jobs import cancellations, lifecycle
+from compute_market import audit, events
+from compute_market.jobs.prove import prove
+from compute_market.jobs.submit import Submitted, post_offer, submit
+from compute_market.market import Market
 from compute_market.records import Slice
+from compute_market.scheduler import queue
 from compute_market.settlement import ledger
-from compute_market.store.schema import TABLES
-from compute_market.store.store import Store, Txn
+from compute_market.store.environment import MAX_TABLES
+from compute_market.store.schema import (
+    COUNTERS,
+    EFFECTIVE_PRICES,
+    EFFECTIVE_PRICES_RECENT,
+    EVENTS,
+    META,
+    PENDING,
+    PROVIDER_CANCELS,
+    RECEIPT_CHAIN,
+    RECORD_TABLES,
+    SCORES_RECENT,
+    TABLES,
+    THROUGHPUT,
+    USAGE,
+    USAGE_RECENT,
+    WALLET_POSTINGS,
+    Table,
+)
+from compute_market.store.txn import Txn
 from tests.support.market import job_request, offer_request
 
 T = TypeVar("T")
@@ -147,51 +166,39 @@ class Home:
         shutil.rmtree(self.path)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    @property
-    def config(self) -> Config:
-        path = self.path / "config.toml"
-        return config.load(path.read_bytes() if path.exists() else None, str(path), {})[0]
-
     # Through the library.
 
     @contextlib.contextmanager
-    def store(self) -> Iterator[Store]:
-        store = Store.open(
-            str(self.market), now_ms=now_ms(), market_id=os.urandom(16), sleep=time.sleep
-        )
-        try:
-            yield store
-        finally:
-            store.close()
+    def opened(self) -> Iterator[Market]:
+        """The market as another process sees it; it is made if need be."""
+        market_id = os.urandom(16)
+        with Market.open(
+            str(self.path), clock=now_ms, sleep=time.sleep, market_id=market_id
+        ) as market:
+            yield market
 
     def view(self, fn: Callable[[Txn], T]) -> T:
-        with self.store() as store:
-            return store.view(fn, now_ms=now_ms())
+        with self.opened() as market:
+            return market.view(fn)
 
-    def update(self, fn: Callable[[Txn, Config], T]) -> T:
+    def update(self, fn: Callable[[Txn], T]) -> T:
         """One action, as a market command does it."""
-        settings = self.config
-
-        def action(txn: Txn) -> T:
-            lifecycle.housekeeping(txn, settings)
-            return fn(txn, settings)
-
-        with self.store() as store:
-            return store.update(action, now_ms=now_ms())
+        with self.opened() as market:
+            return market.update(fn)
 
     def log(self) -> bytes:
         return self.log_path.read_bytes() if self.log_path.exists() else b""
 
     def follow(self) -> None:
         """Make the log whole, as every command that writes does."""
-        with self.store() as store:
-            cancellations.follow(store, str(self.log_path), now_ms=now_ms())
+        with self.opened() as market:
+            market.follow_log(str(self.log_path))
 
     def violations(self, *, log: bool = True) -> list[str]:
         """What the audit finds; without the log, which a killed process may leave unfinished."""
 
         def found(txn: Txn) -> list[str]:
-            laws = list(audit.check(txn, self.config))
+            laws = list(audit.check(txn))
             return [*map(str, laws), *(map(str, audit.log_violations(txn, content)) if log else ())]
 
         content = self.log()
@@ -251,7 +258,7 @@ class Watch:
 
     def __init__(self, home: Home) -> None:
         self._env = lmdb.open(
-            str(home.market), readonly=True, lock=False, create=False, max_dbs=len(TABLES)
+            str(home.market), readonly=True, lock=False, create=False, max_dbs=MAX_TABLES
         )
 
     def __enter__(self) -> "Watch":
@@ -299,12 +306,11 @@ def ids(prefix: str, count: int) -> list[str]:
 def fund(home: Home) -> None:
     """Pay `buyer` and `prov`, and post an offer of plenty of units that fits every job."""
 
-    def act(txn: Txn, settings: Config) -> None:
+    def act(txn: Txn) -> None:
         ledger.tap(txn, "deposit", "buyer", {"CT": FUNDS, "IT": FUNDS}, None)
         ledger.tap(txn, "deposit", "prov", {"CT": FUNDS, "IT": 0}, None)
-        lifecycle.post_offer(
+        post_offer(
             txn,
-            settings,
             offer_request(
                 "prov",
                 offer_id="offer",
@@ -330,18 +336,18 @@ def slice_files(directory: Path) -> list[Slice]:
     return found
 
 
-def submit(home: Home, jobs: dict[str, list[Slice]], *, prove: int = 0) -> None:
+def submit_jobs(home: Home, jobs: dict[str, list[Slice]], *, proven: int = 0) -> None:
     """Submit jobs of these slices, in every priority; prove the first slices of all they run."""
 
-    def act(txn: Txn, settings: Config) -> None:
+    def act(txn: Txn) -> None:
         for number, (job_id, inputs) in enumerate(jobs.items()):
             priority = ("low", "normal", "high")[number % 3]
             request = job_request(job_id, inputs, deadline=DEADLINE, priority=priority)
-            submitted = lifecycle.submit(txn, settings, request, inputs)
-            assert isinstance(submitted, lifecycle.Submitted)
-            if submitted.job.state == "active" and len(inputs) > prove:
-                proofs = [(index, inputs[index].reference) for index in range(prove)]
-                lifecycle.prove(txn, settings, job_id, proofs)
+            submitted = submit(txn, request, inputs)
+            assert isinstance(submitted, Submitted)
+            if submitted.job.state == "active" and len(inputs) > proven:
+                proofs = [(index, inputs[index].reference) for index in range(proven)]
+                prove(txn, job_id, proofs)
 
     home.update(act)
 
@@ -353,12 +359,13 @@ _TIMES = frozenset(
         *("at_ms", "applied_ms", "proven_ms", "changed_ms", "queued_ms", "issued_at"),
         *("submitted_at", "started_at", "ended_at", "posted_at", "epoch"),
         "digest",  # a link of the chain binds the time its receipt was issued
+        "event_seq",  # how many proofs one commit holds depends on when the run before it died
     )
 )
 _ORDER = frozenset(("seq", "queue_seq", "offset"))
 # Nothing but times, or amounts that shrink as time passes.
-_TIMED_TABLES = ("usage", "throughput")
-_TIMED_NUMBERS = (b"last_run_ms", b"height_seen")
+_TIMED_TABLES = (USAGE, USAGE_RECENT, THROUGHPUT)
+_TIMED_NUMBERS = (b"last_run_ms", b"height_seen", b"event_seq")
 _TIMED_COUNTERS = (
     b"scheduler_match_latency_seconds",
     b"match_loop_latency_seconds",
@@ -370,11 +377,12 @@ def snapshot(home: Home, *, ordered: bool = True) -> dict[str, list[str]]:
     """Everything in a store, and the log, without the times; without the order if not `ordered`."""
 
     def tables(txn: Txn) -> dict[str, list[str]]:
-        return {
-            table: sorted(_entries(txn, table, ordered))
+        found = {
+            table.name: sorted(_entries(txn, table, ordered))
             for table in TABLES
-            if table not in _TIMED_TABLES
+            if table not in (*_TIMED_TABLES, EVENTS)
         }
+        return found | {EVENTS.name: _told(txn, ordered)}
 
     lines = home.log().decode().splitlines()
     return home.view(tables) | {"cancellations.log": lines if ordered else sorted(lines)}
@@ -393,27 +401,29 @@ def differences(expected: dict[str, list[str]], found: dict[str, list[str]]) -> 
     return told
 
 
-def _entries(txn: Txn, table: str, ordered: bool) -> Iterator[str]:
-    if TABLES[table] is not None:
-        for (key, _), record in zip(txn.scan(table), txn.records(table), strict=True):
-            fields = structs.asdict(record)
-            is_numbered = "seq" in fields or "offset" in fields or table == "receipt_chain"
+def _entries(txn: Txn, table: Table[Any], ordered: bool) -> Iterator[str]:
+    if table in RECORD_TABLES:
+        for key, payload in txn.scan(table):
+            fields = structs.asdict(table.decode(key, payload))
+            is_numbered = "seq" in fields or "offset" in fields or table is RECEIPT_CHAIN
             shown = "" if is_numbered and not ordered else f"{key!r} "
             yield shown + repr(_timeless(fields, ordered))
         return
     for key, value in txn.scan(table):
-        if table == "meta" and key in _TIMED_NUMBERS:
+        if table is META and key in _TIMED_NUMBERS:
             continue
-        if table == "counters" and key.startswith(_TIMED_COUNTERS):
+        if table is COUNTERS.table and key.startswith(_TIMED_COUNTERS):
             continue
-        if table.startswith("queue_") or table == "pending":
+        if table in (PENDING, *queue.TABLES.values()):
             yield f"{key if ordered else b''!r} {value[8:]!r}"
-        elif table == "effective_prices":
+        elif table is EFFECTIVE_PRICES:
             yield f"{key!r} {value[8:]!r}"
-        elif table == "provider_cancels":
+        elif table in (EFFECTIVE_PRICES_RECENT, SCORES_RECENT):
+            yield repr(key[8:])
+        elif table is PROVIDER_CANCELS:
             provider, _, rest = key.partition(b"\0")
             yield f"{provider!r} {rest[8:]!r}"
-        elif table == "wallet_postings" and not ordered:
+        elif table is WALLET_POSTINGS and not ordered:
             yield repr(key[:-8])
         else:
             yield f"{key!r} {value!r}"
@@ -426,3 +436,18 @@ def _timeless(fields: dict[str, Any], ordered: bool) -> dict[str, Any]:
         for name, value in fields.items()
         if ordered or name not in _ORDER
     }
+
+
+def _told(txn: Txn, ordered: bool) -> list[str]:
+    """What the log tells, whoever asked and however many proofs came at once."""
+    proven: Counter[tuple[str | None, str]] = Counter()
+    found = []
+    for logged in events.forward(txn):
+        event = logged.event
+        if event.event == "job_proved":
+            for what in ("slices", "units"):
+                proven[event.job_id, what] += event.detail[what]
+        else:
+            detail = {name: value for name, value in event.detail.items() if name != "waited_ms"}
+            found.append(f"{event.event} {event.job_id} {event.offer_id} {event.owner} {detail}")
+    return [*(found if ordered else sorted(found)), *map(str, sorted(proven.items()))]

@@ -9,7 +9,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from compute_market.errors import (
     InternalError,
@@ -32,13 +35,16 @@ from tb_cli.frame.render import (
 )
 from tb_cli.frame.session import Session
 
+# Items after which what was read of the store is given back.
+_ITEMS_MAPPED = 1000
+
 Item = TypeVar("Item")
 
 # Ids among which one that comes again is noticed.
 SEEN_MAX = 100_000
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True):
     """What became of one item: its line, its document, and the error if it failed."""
 
     name: str
@@ -48,7 +54,7 @@ class Outcome(NamedTuple):
     is_named: bool = True  # the text says which item it is about
 
 
-class Given(NamedTuple, Generic[Item]):
+class Given(Struct, Generic[Item], frozen=True):
     """One item as it was asked for, or what is wrong with it."""
 
     name: str  # what its outcome is known by if it fails
@@ -225,10 +231,15 @@ def run(
     rest = _kept_up(chain(ahead, source), said)
     # A dry run is one transaction too: what is rolled back could not be built upon.
     size = None if atomic or session.dry_run else chunk
+    mapped = 0
     while part := [_prepared(each, prepare) for each in islice(rest, size)]:
         for outcome in _commit(session, part, act, id_field, said if atomic else None):
             said.add(outcome)
         sys.stdout.flush()
+        mapped += len(part)
+        if mapped >= _ITEMS_MAPPED:
+            session.let_go()
+            mapped = 0
     if failed_to is not None and not session.dry_run:
         said.write_failed(failed_to)
     return said.end()
@@ -249,7 +260,7 @@ def _prepared(given: Given[Item], prepare: Callable[[Item], None] | None) -> Giv
         try:
             prepare(given.item)
         except MarketError as error:
-            return given._replace(error=error.with_traceback(None))
+            return replace(given, error=error.with_traceback(None))
     return given
 
 

@@ -1,8 +1,9 @@
 """Every command ends here: an exit code of the table, one clear line, never a traceback."""
 
+# The module behind `signal`, which makes three enumerations that take longer than a command has.
+import _signal
 import errno
 import os
-import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -16,16 +17,16 @@ class _Terminated(BaseException):
 
 def guarded(call: Callable[[], int], arguments: list[str]) -> int:
     """Run a command to its exit code, whatever ends it. `arguments` are those it was given."""
-    signal.signal(signal.SIGTERM, _terminate)
+    _signal.signal(_signal.SIGTERM, _terminate)
     try:
         return answered(lambda: _flushed(call), arguments)
     except BrokenPipeError:
         _silence_stdout()  # Nobody reads any more, which is no error of the command.
         return 0
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return 128 + int(_signal.SIGINT)
     except _Terminated:
-        return 128 + signal.SIGTERM
+        return 128 + int(_signal.SIGTERM)
 
 
 def answered(call: Callable[[], int], arguments: list[str]) -> int:

@@ -1,21 +1,25 @@
 """The home: the directory of one market, where it is, and where its files are."""
 
 import os
-from typing import NamedTuple
 
 from compute_market import home
 from compute_market.errors import NotFoundError, UsageError
 from compute_market.text import cause_of, legible
 
 VARIABLE = "TB_HOME"
+# Variables that are no settings.
+OTHER_VARIABLES = (VARIABLE, "TB_DEBUG", "TB_NO_FAST_EXIT")
 DEFAULT = "~/.the_block"
 _HINT = f"choose another directory with --home or {VARIABLE}"
 
 
-class Home(NamedTuple):
+class Home:
     """The directory of one market; it need not exist. It prints as its path."""
 
-    path: str
+    __slots__ = ("path",)
+
+    def __init__(self, path: str) -> None:
+        self.path = path
 
     def __str__(self) -> str:
         return self.path

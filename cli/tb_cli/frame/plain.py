@@ -7,7 +7,7 @@ that is not spelled out among it, is the parser's to answer.
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.session import Session, perform
@@ -16,13 +16,8 @@ from tb_cli.frame.verbs import Group, Parameter, Verb, default_of, parameters_of
 _DIGITS_MAX = 19  # of a number: more would be out of every range
 
 
-class Line(NamedTuple):
-    """A line that has been read: the verb, what it takes, and what holds for every verb."""
-
-    verb: Verb
-    function: Callable[..., int | None]
-    values: dict[str, Any]
-    settings: dict[str, Any]
+# A line that has been read: the verb, its function, what it takes, and what holds for every verb.
+Line = tuple[Verb, Callable[..., int | None], dict[str, Any], dict[str, Any]]
 
 
 def run(tree: Group, arguments: list[str], batch: Session | None = None) -> int | None:
@@ -57,7 +52,7 @@ def read(tree: Group, arguments: list[str]) -> Line | None:
         if parameter.name in given:
             settings[parameter.name] = given[parameter.name]
     values = {each.name: given.get(each.name, default_of(each)) for each in own}
-    return Line(node, function, values, settings)
+    return node, function, values, settings
 
 
 def _given(parameters: Iterable[Parameter], words: list[str]) -> dict[str, Any] | None:

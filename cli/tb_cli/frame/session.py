@@ -97,8 +97,20 @@ class Session:
     @property
     def config(self) -> "Config":
         if self._opened.config is None:
-            self._opened.config, _ = self.configuration()
+            if self._lock_timeout is None and not self._has_settings():
+                from compute_market.config.settings import DEFAULTS
+
+                self._opened.config = DEFAULTS
+            else:
+                self._opened.config, _ = self.configuration()
         return self._opened.config
+
+    def _has_settings(self) -> bool:
+        """Whether a file or a variable may change a setting. Most often nothing does, and a command
+        need not know how they are read."""
+        return os.path.lexists(self.home.config) or any(
+            name.startswith("TB_") and name not in home.OTHER_VARIABLES for name in os.environ
+        )
 
     def configuration(self) -> "tuple[Config, dict[str, str]]":
         """The configuration and the origin of each setting."""
@@ -150,7 +162,9 @@ class Session:
         config = self.config
         is_new = not self.home.has_market()
         home = self._new_home() if is_new else self.home.path
-        creation = Creation(now_ms(), os.urandom(16)) if is_new else None
+        # One that is there may be unfinished: whoever made it was killed, or is still at it.
+        finishes = self._market == "created" and not self.dry_run
+        creation = Creation(now_ms(), os.urandom(16)) if is_new or finishes else None
         store = open_store(home, config, sleep=_sleep, creation=creation)
         self._opened.market = Market(store, config, clock=now_ms, stopwatch=time.perf_counter_ns)
         return is_new
@@ -194,7 +208,11 @@ class Session:
                 return
             after = last
             if number % _PAGES_MAPPED == 0:
-                self.market.store.remap()
+                self.let_go()
+
+    def let_go(self) -> None:
+        """Give back what this process has read of the store: memory stays flat in a long run."""
+        self.market.store.remap()
 
     def follow_log(self) -> None:
         """Make `cancellations.log` whole; a failure is a warning, the table is the truth."""

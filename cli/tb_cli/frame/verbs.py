@@ -6,7 +6,7 @@ the same. Importing them costs next to nothing, which every command pays for.
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -15,32 +15,79 @@ Kind = Literal["text", "integer", "number", "choice", "flag"]
 NeedOfMarket = Literal["needed", "created", "unused"]
 
 
-class Parameter(NamedTuple):
-    """An argument or an option of a verb."""
+class Parameter:
+    """An argument or an option of a verb.
 
-    name: str  # what the function calls it
-    help: str
-    spellings: tuple[str, ...] = ()  # --by; an argument, which goes by its place, has none
-    opposite: str | None = None  # what turns a flag off, where something does
-    kind: Kind = "text"
-    metavar: str | None = None
-    default: Any = None
-    required: bool = False
-    many: bool = False  # a list: of what is left of the line, or an option that may be repeated
-    least: int | None = None
-    most: int | None = None
-    choices: tuple[str, ...] = ()
-    complete: str | None = None  # what a shell completes it with: a name in `completion`
-    group: str | None = None  # the mapping that it reaches the function in, if it was given
+    A plain class: named tuples and records cost more to define than all declarations do.
+    """
+
+    __slots__ = (
+        "choices",
+        "complete",
+        "default",
+        "group",
+        "help",
+        "kind",
+        "least",
+        "many",
+        "metavar",
+        "most",
+        "name",
+        "opposite",
+        "required",
+        "spellings",
+    )
+
+    def __init__(
+        self,
+        name: str,  # what the function calls it
+        help: str,
+        spellings: tuple[str, ...] = (),  # --by; an argument, which goes by its place, has none
+        opposite: str | None = None,  # what turns a flag off, where something does
+        *,
+        kind: Kind = "text",
+        metavar: str | None = None,
+        default: Any = None,
+        required: bool = False,
+        many: bool = False,  # a list: what is left of the line, or an option that may be repeated
+        least: int | None = None,
+        most: int | None = None,
+        choices: tuple[str, ...] = (),
+        complete: str | None = None,  # what a shell completes it with: a name in `completion`
+    ) -> None:
+        self.name = name
+        self.help = help
+        self.spellings = spellings
+        self.opposite = opposite
+        self.kind = kind
+        self.metavar = metavar
+        self.default = default
+        self.required = required
+        self.many = many
+        self.least = least
+        self.most = most
+        self.choices = choices
+        self.complete = complete
+        self.group: str | None = None  # the mapping it reaches the function in, if it was given
 
 
-class Verb(NamedTuple):
+class Verb:
     """A command of the tree. Its function is imported when the command is called."""
 
-    target: str  # module:function
-    help: str  # one line; the docstring of the function says what there is to say beyond it
-    writes: bool = False  # has --dry-run
-    market: NeedOfMarket = "needed"
+    __slots__ = ("help", "market", "target", "writes")
+
+    def __init__(
+        self,
+        target: str,  # module:function
+        help: str,  # one line; the docstring of the function says what there is to say beyond it
+        *,
+        writes: bool = False,  # has --dry-run
+        market: NeedOfMarket = "needed",
+    ) -> None:
+        self.target = target
+        self.help = help
+        self.writes = writes
+        self.market = market
 
     def function(self) -> Callable[..., int | None]:
         module, _, name = self.target.partition(":")
@@ -49,11 +96,14 @@ class Verb(NamedTuple):
         return found
 
 
-class Group(NamedTuple):
+class Group:
     """A word with commands below it."""
 
-    help: str
-    commands: "dict[str, Verb | Group]"
+    __slots__ = ("commands", "help")
+
+    def __init__(self, help: str, commands: "dict[str, Verb | Group]") -> None:
+        self.help = help
+        self.commands = commands
 
 
 def takes(*parameters: Parameter | tuple[Parameter, ...]) -> Callable[[F], F]:
@@ -147,7 +197,9 @@ def flag(
 
 def group(name: str, *options: Parameter) -> tuple[Parameter, ...]:
     """Options that reach the function as one mapping of those that were given."""
-    return tuple(each._replace(group=name) for each in options)
+    for each in options:
+        each.group = name
+    return options
 
 
 def bound(parameters: Iterable[Parameter], values: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,683 @@
+"""The market as a person would keep it on paper: lists, dicts and fractions, and no index.
+
+Written from the documents. Each action either raises Denied and has changed nothing that counts,
+or changes the model and returns what the caller is told. `picture` is what it looks like from
+outside, and `events` what the log has to tell.
+"""
+
+from collections import Counter
+from fractions import Fraction
+from math import ceil, floor
+from types import SimpleNamespace as Record
+from typing import Any
+
+from tests.support.market import START_MS
+
+MICRO = 1_000_000
+MODE = "loose"  # of admission; nothing makes it tight yet
+CLASSES = ("high", "normal", "low")
+STAGES = (
+    "capability_mismatch",
+    "reputation_failure",
+    "price_mismatch",
+    "no_capacity",
+    "bond_unfunded",
+)
+_MODELS = ("gpu", "accelerator")
+_ENDED = ("completed", "cancelled", "failed")
+
+
+class Denied(Exception):
+    """The action is refused and leaves nothing behind."""
+
+
+def split(amount: int, pct: int) -> dict[str, int]:
+    ct = ceil(Fraction(amount * pct, 100))
+    return {"CT": ct, "IT": amount - ct}
+
+
+class Model:
+    """One market: what every action does to it."""
+
+    def __init__(self, mode: str, config: dict[str, int]) -> None:
+        self.now_ms = START_MS
+        self.config = config
+        self.mode = mode
+        self.activate_at = 0
+        self.height_by_hand = 0
+        self.height_seen = 0
+        self.wallets: dict[tuple[str, str], int] = Counter()
+        self.issued: dict[str, int] = Counter()  # by the tap, per token
+        self.burned = 0
+        self.scores: dict[str, int] = {}
+        self.offers: dict[str, Record] = {}
+        self.jobs: dict[str, Record] = {}
+        self.arrivals = 0
+        self.samples: list[int] = []
+        self.usage: dict[tuple[str, str], tuple[int, int, int]] = {}  # used, burst, at_ms
+        self.cancels: list[tuple[str, int]] = []
+        self.log = ""
+        self.receipts: list[Record] = []
+        self.events: list[tuple[Any, ...]] = []
+        self.counts: dict[tuple[str, ...], int] = Counter()
+        self.outcomes: list[str] = []
+        self.matches_on: dict[str, int] = Counter()  # by hardware
+        self.effective_price: int | None = None
+
+    def count(self, *series: str, by: int = 1) -> None:
+        if by:
+            self.counts[series] += by
+
+    def tell(
+        self,
+        event: str,
+        *,
+        job: Record | None = None,
+        offer: str | None = None,
+        owner: str | None = None,
+        **detail: Any,
+    ) -> None:
+        """Note an event; one of a job is about its buyer."""
+        who = job.buyer if job is not None and owner is None else owner
+        told = {name: value for name, value in detail.items() if value is not None}
+        self.events.append((event, None if job is None else job.id, offer, who, told))
+
+    # Heights and the settlement mode.
+
+    def elapsed_secs(self) -> int:
+        return max(0, self.now_ms - START_MS) // 1000
+
+    def height(self) -> int:
+        """It never goes back, not even when the clock does."""
+        return max(self.height_seen, self.elapsed_secs() + self.height_by_hand)
+
+    def advance_height(self, blocks: int) -> int:
+        """Always by that many blocks from where it is."""
+        self.height_seen = self.height() + blocks
+        self.height_by_hand = self.height_seen - self.elapsed_secs()
+        self.tell("blocks_advanced", blocks=blocks, height=self.height_seen)
+        return self.height_seen
+
+    def turn(self, mode: str, *, at: int | None = None, reason: str | None = None) -> None:
+        self.mode = mode
+        self.count("settle_mode_change_total", mode)
+        self.tell("mode_changed", to=mode, activate_at=at, reason=reason)
+
+    def housekeeping(self) -> None:
+        self.height_seen = self.height()
+        if self.mode == "armed" and self.height() >= self.activate_at:
+            self.turn("real")
+        if self.mode == "real":
+            for receipt in self.receipts:
+                if receipt.status == "pending":
+                    self.pay(receipt)
+                    due = {token.lower(): amount for token, amount in receipt.due.items()}
+                    job = self.jobs[receipt.job]
+                    self.tell("job_paid", job=job, provider=receipt.provider, **due)
+        late = [j for j in self.live() if self.now_ms // 1000 > j.deadline]
+        for job in sorted(late, key=lambda j: (j.deadline, j.id)):
+            self.miss(job)
+        self.work()
+
+    def arm(self, delay: int) -> None:
+        if self.mode != "dry_run":
+            raise Denied("mode")
+        self.activate_at = self.height() + delay
+        self.turn("armed", at=self.activate_at)
+
+    def cancel_arm(self) -> None:
+        if self.mode != "armed":
+            raise Denied("mode")
+        self.turn("dry_run", reason="arming cancelled")
+
+    def to_dry_run(self, reason: str) -> bool:
+        changed = self.mode != "dry_run"
+        if changed:
+            self.turn("dry_run", reason=reason)
+        return changed
+
+    # Money.
+
+    def tap(self, owner: str, ct: int, it: int) -> None:
+        """Negative amounts are taken out."""
+        if self.wallets[owner, "CT"] + ct < 0 or self.wallets[owner, "IT"] + it < 0:
+            raise Denied("insufficient_funds")
+        for token, amount in (("CT", ct), ("IT", it)):
+            self.wallets[owner, token] += amount
+            self.issued[token] += amount
+        event = "deposit" if min(ct, it) >= 0 else "withdraw"
+        self.tell(event, owner=owner, ct=abs(ct), it=abs(it))
+
+    def pay(self, receipt: Record) -> None:
+        job = self.jobs[receipt.job]
+        for token, amount in receipt.due.items():
+            job.escrow[token] -= amount
+            job.paid[token] += amount
+            self.wallets[receipt.provider, token] += amount
+            self.count("compute_market_fee_split", token.lower(), "paid", by=amount)
+        receipt.status = "applied"
+        self.count("settle_applied_total")
+
+    def refund(self, job: Record, token: str, amount: int) -> None:
+        job.escrow[token] -= amount
+        job.refunded[token] += amount
+        self.wallets[job.buyer, token] += amount
+        self.count("compute_market_fee_split", token.lower(), "refunded", by=amount)
+
+    def release_bond(self, job: Record, role: str, owner: str, burn: int = 0) -> None:
+        released = job.bonds[role] - burn
+        job.bonds[role] = 0
+        self.wallets[owner, "CT"] += released
+        self.burned += burn
+        self.count("compute_market_fee_split", "ct", "refunded", by=released)
+        self.count("compute_market_fee_split", "ct", "burned", by=burn)
+        self.count("slashing_burn_ct_total", by=burn)
+
+    def balances(self) -> dict[str, int]:
+        found: dict[str, int] = {
+            f"wallet/{who} {token}": n for (who, token), n in self.wallets.items()
+        }
+        for job in self.jobs.values():
+            for token, amount in job.escrow.items():
+                found[f"escrow/{job.id} {token}"] = amount
+            for role, amount in job.bonds.items():
+                found[f"bond/{job.id}/{role} CT"] = amount
+        found["burned CT"] = self.burned
+        for token, amount in self.issued.items():
+            found[f"supply {token}"] = -amount
+        return {account: amount for account, amount in found.items() if amount}
+
+    def held_of(self, owner: str) -> tuple[int, int, int]:
+        """Escrow in either token and bonds, as a wallet shows them."""
+        bought = [job for job in self.jobs.values() if job.buyer == owner]
+        escrow = [sum(job.escrow[token] for job in bought) for token in ("CT", "IT")]
+        bonds = sum(job.bonds["buyer"] for job in bought)
+        run = [job for job in self.jobs.values() if job.parts and job.parts[-1].provider == owner]
+        return escrow[0], escrow[1], bonds + sum(job.bonds["provider"] for job in run)
+
+    # Scores and offers.
+
+    def change_score(self, provider: str, by: int) -> None:
+        score = max(-1000, min(1000, self.scores[provider] + by))
+        self.scores[provider] = score
+        self.count("reputation_adjust_total", "success" if by > 0 else "failure")
+        self.tell("score_changed", owner=provider, delta=by, score=score)
+
+    def post(self, offer: Record) -> list[str]:
+        """Returns the pending jobs that found a match."""
+        self.offers[offer.id] = offer
+        self.scores.setdefault(offer.provider, offer.reputation)
+        self.tell(
+            "offer_posted",
+            offer=offer.id,
+            owner=offer.provider,
+            units=offer.left,
+            price_per_unit=offer.price,
+        )
+        return self.match_pending(offer)
+
+    def withdraw_offer(self, offer: Record) -> bool:
+        if offer.withdrawn:
+            return False
+        offer.withdrawn = True
+        self.tell("offer_withdrawn", offer=offer.id, owner=offer.provider)
+        return True
+
+    def sells(self, offer: Record) -> bool:
+        standing = self.scores[offer.provider] >= 0
+        return standing and not offer.withdrawn and not offer.directed and offer.left > 0
+
+    # Matching.
+
+    def stage(self, job: Record, offer: Record, units: int | None = None) -> int:
+        """How far an offer comes: the index into STAGES it fails at, or their number."""
+        need, has = job.capability, offer.capability
+        gpus = need.get("gpu") or has.get("gpu")
+        capable = (
+            not offer.withdrawn
+            and offer.directed in (None, job.id)
+            and offer.provider != job.buyer
+            and (gpus is None or has.get("gpu") in ([gpus] if isinstance(gpus, str) else gpus))
+            and need.get("accelerator") in (None, has.get("accelerator"))
+            and all(need[n] <= has.get(n, 0) for n in need if n not in _MODELS)
+        )
+        if not capable:
+            return 0
+        if self.scores[offer.provider] < 0:
+            return 1
+        if offer.price > job.max_price or offer.consumer_bond > job.consumer_bond:
+            return 2
+        if offer.left < (job.units if units is None else units):
+            return 3
+        if self.mode == "real" and self.wallets[offer.provider, "CT"] < offer.provider_bond:
+            return 4
+        return 5
+
+    def choose(self, job: Record) -> Record | str:
+        """The winning offer, or why there is none: the best price, then who came first."""
+        reached = {offer.id: self.stage(job, offer) for offer in self.offers.values()}
+        fitting = [self.offers[name] for name, stage in reached.items() if stage == 5]
+        if not fitting:
+            return STAGES[max(reached.values(), default=0)]
+        return min(fitting, key=lambda o: (o.price * o.multiplier, o.seq))
+
+    def record_match(self, job: Record, offer: Record | str) -> None:
+        result = offer if isinstance(offer, str) else "success"
+        self.outcomes.append(result)
+        self.count("scheduler_match_total", result)
+        if isinstance(offer, str):
+            if offer == "capability_mismatch" and job.capability.get("accelerator"):
+                self.count("scheduler_accelerator_miss_total")
+            return
+        premium = Fraction(6, 5) if job.capability.get("accelerator") else 1
+        self.effective_price = floor(offer.price * offer.multiplier * premium + Fraction(1, 2))
+        has = offer.capability
+        self.matches_on[has.get("gpu") or has.get("accelerator") or "cpu"] += 1
+
+    # Admission.
+
+    def estimate(self) -> int:
+        samples = self.samples[-8:] or [self.config["initial_capacity"]]
+        return sum(samples) // len(samples)
+
+    def record_capacity(self, sample: int) -> int:
+        self.samples = [*(self.samples or [self.config["initial_capacity"]]), sample]
+        now = self.estimate()
+        self.tell("capacity_recorded", units_per_second=sample, estimate=now)
+        return now
+
+    def party(self, role: str, who: str) -> tuple[int, int]:
+        """What it has used and what its bucket holds, as of now."""
+        quota = self.config["burst_quota_micro"]
+        used, burst, at_ms = self.usage.get((role, who), (0, quota, self.now_ms))
+        elapsed_ms = max(0, self.now_ms - at_ms)
+        left = used * max(60_000 - elapsed_ms, 0) // 60_000
+        return left, min(quota, burst + elapsed_ms * 500)
+
+    def headroom(self) -> int:
+        return max(0, self.estimate() * 60 * MICRO - self.party("market", "")[0])
+
+    def refusal(self, job: Record, offer: Record) -> str | None:
+        """Why admission says no; on a yes both parties are charged."""
+        estimate, demand = self.estimate(), job.units * MICRO
+        if estimate < self.config["min_capacity"] or demand > self.headroom():
+            return "capacity"
+        parties = {
+            key: self.party(*key) for key in (("buyer", job.buyer), ("provider", offer.provider))
+        }
+        cap = Fraction(self.config["fair_share_cap_ppm"], MICRO) * estimate * 60 * MICRO
+        within = all(used + demand <= cap for used, _ in parties.values())
+        if not within and any(burst < demand for _, burst in parties.values()):
+            hopeless = demand > self.config["burst_quota_micro"]
+            return "fair_share" if hopeless else "burst_exhausted"
+        if self.mode == "real":
+            price = split(job.units * offer.price, offer.pct)
+            if self.wallets[job.buyer, "CT"] < price["CT"] + job.consumer_bond:
+                return "insufficient_funds"
+            if self.wallets[job.buyer, "IT"] < price["IT"]:
+                return "insufficient_funds"
+        for key, (used, burst) in parties.items():
+            self.usage[key] = used + demand, burst - (0 if within else demand), self.now_ms
+        used_by_all, burst = self.party("market", "")
+        self.usage["market", ""] = used_by_all + demand, burst, self.now_ms
+        self.count("industrial_admitted_total")
+        return None
+
+    # Jobs.
+
+    def live(self) -> list[Record]:
+        return [j for j in self.jobs.values() if j.state in ("pending", "queued", "active")]
+
+    def submit(self, job: Record, wait: bool) -> str:
+        """The state of the job, or the reason why there is none."""
+        if job.id in self.jobs:
+            return self.jobs[job.id].state
+        job.seq = len(self.jobs) + 1
+        job.deadline = self.now_ms // 1000 + job.deadline_secs
+        offer = self.choose(job)
+        self.record_match(job, offer)
+        if isinstance(offer, str):
+            if not wait:
+                return self.refuse(job, offer)
+            job.state = "pending"
+            self.jobs[job.id] = job
+            self.tell("job_pending", job=job, reason=offer, units=job.units, mode=MODE)
+            return job.state
+        reason = self.refusal(job, offer)
+        if reason is not None:
+            if reason != "insufficient_funds":
+                self.count("industrial_rejected_total", reason)
+            if reason == "capacity":
+                self.count("industrial_deferred_total")
+            return self.refuse(job, reason)
+        self.jobs[job.id] = job
+        self.place(job, offer)
+        self.work()
+        return job.state
+
+    def refuse(self, job: Record, reason: str) -> str:
+        self.tell("job_refused", job=job, reason=reason, units=job.units, mode=MODE)
+        return reason
+
+    def place(self, job: Record, offer: Record) -> None:
+        self.arrivals += 1
+        job.state, job.arrival, job.queued_ms = "queued", self.arrivals, self.now_ms
+        job.funded = self.mode == "real"
+        self.give(job, offer)
+        if job.funded:
+            job.bonds["buyer"] = job.consumer_bond
+            self.wallets[job.buyer, "CT"] -= job.consumer_bond
+        self.tell(
+            "job_queued",
+            job=job,
+            offer=offer.id,
+            provider=offer.provider,
+            units=job.units,
+            price_per_unit=offer.price,
+            funded=job.funded,
+            mode=MODE,
+        )
+
+    def needed(self, job: Record) -> dict[str, int]:
+        """What its escrow has to hold: what providers are due, and what is left at its price."""
+        *earlier, present = job.parts
+        left = job.units - sum(part.units for part in earlier)
+        sums = [split(left * present.price, present.pct), *map(self.due, earlier)]
+        return {token: sum(each[token] for each in sums) for token in ("CT", "IT")}
+
+    def due(self, part: Record) -> dict[str, int]:
+        return split(part.units * part.price, part.pct)
+
+    def give(self, job: Record, offer: Record) -> None:
+        """Give a job, or what is left of it, to an offer."""
+        part = Record(
+            offer=offer.id, provider=offer.provider, price=offer.price, pct=offer.pct, units=0
+        )
+        job.parts.append(part)
+        left = job.units - units_proven(job)
+        offer.left -= left
+        offer.reserved += left
+        if job.funded:
+            for token, amount in self.needed(job).items():
+                more = amount - job.escrow[token]
+                if more < 0:
+                    self.refund(job, token, -more)
+                else:
+                    job.escrow[token] += more
+                    self.wallets[job.buyer, token] -= more
+            job.bonds["provider"] = offer.provider_bond
+            self.wallets[offer.provider, "CT"] -= offer.provider_bond
+
+    def hand_over(self, job: Record, offer: Record) -> str:
+        """What was proven stays the old provider's, and it gets its bond back.
+
+        Nobody may come to have two receipts at one price.
+        """
+        proven = [(part.provider, part.price) for part in job.parts if part.units]
+        if (offer.provider, offer.price) in proven:
+            raise Denied("key_collision")
+        left = job.units - units_proven(job)
+        present = job.parts[-1]
+        if job.funded:
+            part = Record(price=offer.price, pct=offer.pct)
+            need = self.needed(Record(units=job.units, parts=[*job.parts, part]))
+            if any(self.wallets[job.buyer, t] < need[t] - job.escrow[t] for t in need):
+                raise Denied("insufficient_funds")
+            if self.wallets[offer.provider, "CT"] < offer.provider_bond:
+                raise Denied("insufficient_funds")
+            self.release_bond(job, "provider", present.provider)
+        before = self.offers[present.offer]
+        before.reserved -= left
+        before.left += left
+        self.give(job, offer)
+        self.count("scheduler_preempt_total", "success")
+        ends = {"from": present.provider, "to": offer.provider}
+        self.tell("job_handed_over", job=job, offer=offer.id, **ends, units=left)
+        return str(offer.provider)
+
+    def pending(self) -> list[Record]:
+        found = [j for j in self.jobs.values() if j.state == "pending"]
+        return sorted(found, key=lambda j: (CLASSES.index(j.priority), j.seq))
+
+    def match_pending(self, only_for: Record | None = None) -> list[str]:
+        matched = []
+        for job in self.pending():
+            if only_for is not None and self.stage(job, only_for) < 5:
+                continue
+            offer = self.choose(job)
+            if not isinstance(offer, str) and self.refusal(job, offer) is None:
+                self.record_match(job, offer)
+                self.place(job, offer)
+                matched.append(job.id)
+        self.work()
+        return matched
+
+    def waiting(self) -> list[Record]:
+        """Queued jobs in the order they would start, caps aside.
+
+        Of one class, who came first goes first; aging decides between the first of each class.
+        """
+        aging_ms = self.config["priority_aging_secs"] * 1000
+
+        def order(job: Record) -> tuple[int, int]:
+            waited_ms = max(0, self.now_ms - job.queued_ms)
+            risen = waited_ms // aging_ms if aging_ms else 0
+            return max(0, CLASSES.index(job.priority) - risen), job.arrival
+
+        left = sorted(
+            (j for j in self.jobs.values() if j.state == "queued"), key=lambda j: j.arrival
+        )
+        found = []
+        while left:
+            firsts = {job.priority: job for job in reversed(left)}
+            found.append(min(firsts.values(), key=order))
+            left.remove(found[-1])
+        return found
+
+    def active(self) -> list[Record]:
+        return [j for j in self.jobs.values() if j.state == "active"]
+
+    def work(self) -> None:
+        while (running := self.active()) is not None and len(running) < self.config["slots"]:
+            low = 1 + sum(j.priority == "low" for j in running)
+            share = Fraction(100 * low, self.config["slots"])
+            held_back = bool(running) and share > self.config["low_priority_cap_pct"]
+            able = [j for j in self.waiting() if j.priority != "low" or not held_back]
+            if not able:
+                return
+            job = able[0]
+            job.state = "active"
+            waited_ms = self.now_ms - job.queued_ms
+            if job.priority != "low" and waited_ms > 5000:
+                self.count("scheduler_priority_miss_total")
+            self.tell("job_started", job=job, waited_ms=max(0, waited_ms))
+
+    def prove(self, job: Record, proofs: list[tuple[int, bool]]) -> list[str]:
+        """A verdict for each (slice, is right)."""
+        accepted: set[int] = set()
+        for index, is_right in proofs:
+            if index in job.proven | accepted:
+                if not is_right:
+                    raise Denied("conflict")
+            elif job.state in _ENDED:
+                raise Denied("already_done")
+            elif job.state != "active":
+                raise Denied("not_active")
+            elif is_right:
+                accepted.add(index)
+        verdicts = []
+        for index, is_right in proofs:
+            if not is_right:
+                verdicts.append("invalid")
+                provider = job.parts[-1].provider
+                self.tell("proof_refused", job=job, owner=provider, slice=index)
+                self.change_score(provider, -1)
+            elif index in job.proven:
+                verdicts.append("known")
+            else:
+                verdicts.append("proven")
+                job.proven.add(index)
+        if accepted:
+            self.credit(job, accepted)
+        if job.state == "active" and len(job.proven) == len(job.slice_units):
+            self.end(job, "completed", "provider", "all_proven")
+            self.change_score(job.parts[-1].provider, +1)
+            self.work()
+        return verdicts
+
+    def credit(self, job: Record, accepted: set[int]) -> None:
+        """Proven slices are credited to the provider that holds the job now."""
+        part = job.parts[-1]
+        units = sum(job.slice_units[index] for index in accepted)
+        part.units += units
+        offer = self.offers[part.offer]
+        offer.reserved -= units
+        offer.proven += units
+        self.count("industrial_units_total", by=units)
+        told = {"slices": len(accepted), "units": units, "provider": part.provider}
+        self.tell("job_proved", job=job, **told)
+
+    def cancel(self, job: Record, by: str) -> str:
+        if job.state == "cancelled":
+            return "already_cancelled"
+        if job.state in ("completed", "failed"):
+            return "already_done"
+        burn = 0
+        if by == "provider":
+            if job.state == "pending":
+                raise Denied("refused")
+            provider = job.parts[-1].provider
+            self.cancels.append((provider, self.now_ms))
+            since_ms = self.now_ms - self.config["provider_cancel_window_secs"] * 1000
+            recent = [who for who, at_ms in self.cancels if at_ms >= since_ms]
+            if recent.count(provider) >= self.config["provider_cancel_penalty_after"]:
+                burn = ceil(Fraction(job.bonds["provider"], 10))
+        self.end(job, "cancelled", by, f"cancelled_by_{by}", burn, "cancel:slash")
+        if by == "provider":
+            self.change_score(provider, -1)
+        self.log += f"{job.id} {by}\n"
+        self.count("scheduler_cancel_total", by)
+        self.work()
+        return "cancelled"
+
+    def miss(self, job: Record) -> None:
+        if job.state != "active":
+            self.end(job, "failed", "deadline", "never_started")
+            return
+        burn = job.bonds["provider"]
+        self.end(job, "failed", "deadline", "deadline_missed", burn, "sla:slash")
+        self.change_score(job.parts[-1].provider, -1)
+        self.count("industrial_rejected_total", "SLA")
+
+    def end(
+        self, job: Record, state: str, by: str, cause: str, burn: int = 0, burn_for: str = ""
+    ) -> None:
+        job.state, job.ended_by, job.cause = state, by, cause
+        if job.parts:
+            present = job.parts[-1]
+            left = job.units - units_proven(job)
+            self.offers[present.offer].reserved -= left
+            self.offers[present.offer].left += left
+            owed = self.issue_receipts(job)
+            for token in ("CT", "IT"):
+                self.refund(job, token, job.escrow[token] - owed[token])
+            self.release_bond(job, "buyer", job.buyer)
+            self.release_bond(job, "provider", present.provider, burn)
+            if burn:
+                self.tell("bond_burned", job=job, owner=present.provider, ct=burn, cause=burn_for)
+        money = {
+            f"{kind}_{token.lower()}": amount
+            for kind, sums in (("paid", job.paid), ("refunded", job.refunded))
+            for token, amount in sums.items()
+        }
+        proven = units_proven(job)
+        self.tell(f"job_{state}", job=job, by=by, cause=cause, units_proven=proven, **money)
+
+    def issue_receipts(self, job: Record) -> dict[str, int]:
+        """One for each provider that proved something; what is still owed then."""
+        owed = {"CT": 0, "IT": 0}
+        for part in job.parts:
+            if not part.units:
+                continue
+            receipt = Record(
+                job=job.id,
+                provider=part.provider,
+                price=part.price,
+                units=part.units,
+                status="pending" if job.funded else "recorded",
+                due=self.due(part),
+            )
+            self.receipts.append(receipt)
+            self.count("matches_total", "false" if job.funded else "true")
+            if job.funded and self.mode == "real":
+                self.pay(receipt)
+            elif job.funded:
+                owed = {token: owed[token] + receipt.due[token] for token in owed}
+        return owed
+
+    # What it looks like from outside.
+
+    def told_since(self, seq: int) -> tuple[list[tuple[Any, ...]], dict[str, list[str]]]:
+        """What happened from behind an event on, and the histories of the jobs it happened to.
+
+        A job that is refused has no history.
+        """
+        found = self.events[seq:]
+        about = {job_id for _, job_id, *_ in found if job_id in self.jobs}
+        return found, {
+            name: [
+                event
+                for event, job_id, *_ in self.events
+                if job_id == name and event != "job_refused"
+            ]
+            for name in about
+        }
+
+    def picture(self) -> dict[str, Any]:
+        running = [j for j in self.jobs.values() if j.state in ("queued", "active")]
+        owners = sorted({owner for owner, _ in self.wallets})
+        return {
+            "balances": self.balances(),
+            "held": {owner: self.held_of(owner) for owner in owners},
+            "mode": self.mode,
+            "height": self.height(),
+            "scores": self.scores,
+            "offers": {
+                o.id: (
+                    "withdrawn" if o.withdrawn else "open" if o.left else "exhausted",
+                    o.left,
+                    o.reserved,
+                    o.proven,
+                )
+                for o in self.offers.values()
+            },
+            "jobs": {
+                j.id: (j.state, j.funded, j.ended_by, j.cause, j.paid, j.refunded)
+                for j in self.jobs.values()
+            },
+            "placements": {
+                j.id: [(p.offer, p.provider, p.price, p.pct, p.units) for p in j.parts]
+                for j in self.jobs.values()
+            },
+            "proven": {j.id: sorted(j.proven) for j in self.jobs.values()},
+            "backlog": sum(j.units - units_proven(j) for j in running),
+            "pending": [j.id for j in self.pending()],
+            "waiting": [j.id for j in self.waiting()],
+            "active": {j.id for j in self.active()},
+            "receipts": [
+                (r.job, r.provider, r.price, r.units, r.status, r.due) for r in self.receipts
+            ],
+            "log": self.log,
+            "counts": {key: number for key, number in self.counts.items() if number},
+            "outcomes": {key: n for key, n in Counter(self.outcomes[-100:]).items() if n},
+            "utilization": dict(self.matches_on),
+            "effective_price": self.effective_price,
+            "estimate": self.estimate(),
+            "headroom": self.headroom(),
+            "parties": {key: self.party(*key) for key in self.usage if key[0] != "market"},
+        }
+
+
+def units_proven(job: Record) -> int:
+    """Units of a job that are proven, by whomever."""
+    return sum(part.units for part in job.parts)
