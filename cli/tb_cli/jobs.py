@@ -269,16 +269,10 @@ def sweep(session: Session) -> None:
     burned_ct = 0
     while True:
         session.update(lambda txn: None, sweep_limit=limit)
-<<<<<<< HEAD
-        swept = session.market.due.expired
-        failed += swept.job_ids
+        swept = session.market.due
+        failed += swept.failed
         burned_ct += swept.burned_ct
-        if not swept.job_ids or session.dry_run:
-=======
-        swept = session.market.due.failed
-        failed += swept
-        if not swept or session.dry_run:
->>>>>>> rooms
+        if not swept.failed or session.dry_run:
             break
     lines = [f"failed job {job_id}" for job_id in failed]
     total = "1 job failed" if len(failed) == 1 else f"{len(failed)} jobs failed"
