@@ -26,7 +26,7 @@ def parsed(words: Words) -> Line | None:
     found: list[Line] = []
 
     def perform(*line: Any) -> int:
-        found.append(Line(*line[:-2]))
+        found.append(line[:-2])
         return 0
 
     with pytest.MonkeyPatch.context() as patched, suppress(UsageError):
@@ -126,7 +126,8 @@ def test_line_that_gives_everything_is_served(path: Path_) -> None:
     line = plain.read(TREE, words)
     assert line is not None
     assert line == parsed(words)
-    assert [*line.values] == [each.name for each in parameters_of(line.function)]
+    _, function, values, _ = line
+    assert [*values] == [each.name for each in parameters_of(function)]
     # The same options before the command, but for those of the verb itself.
     first = joined([example(each) for each in GLOBAL])
     rest = joined([example(each) for each in declared(path) if each not in GLOBAL])
