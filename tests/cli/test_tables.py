@@ -1,15 +1,19 @@
 """Listings on a terminal of some width, and that a pipe gets all of it."""
 
 import fcntl
+import io
 import os
 import pty
 import struct
 import subprocess
+import sys
 import termios
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from tb_cli.entry import call
 from tb_cli.frame.tables import fitting
 from tests.support.cli import MIB, Cli
 
@@ -18,26 +22,18 @@ pytest_plugins = ("tests.support.cli",)
 JOB = "render-2026-11-27-batch-0001"
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def on_terminal(cli: Cli, width: int, *arguments: str, **environment: str) -> list[str]:
     """The lines that a command shows on a terminal so many columns wide."""
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, width, 0, 0))
-    variables = {key: text for key, text in os.environ.items() if key not in ("COLUMNS", "LINES")}
-    variables |= {"TERM": "xterm", **environment}
-    process = subprocess.Popen(cli.command(*arguments), stdout=slave, env=variables)
-    os.close(slave)
-    shown = b""
-    while True:
-        try:
-            part = os.read(master, 65_536)
-        except OSError:  # Linux says so when the other end is closed.
-            break
-        if not part:
-            break
-        shown += part
-    os.close(master)
-    assert process.wait(timeout=20) == 0
-    return shown.decode().replace("\r\n", "\n").splitlines()
+    variables = {"COLUMNS": str(width), "TERM": "xterm", **environment}
+    shown = Terminal()
+    with mock.patch.dict(os.environ, variables), mock.patch.object(sys, "stdout", shown):
+        assert call([*arguments]) == 0
+    return shown.getvalue().splitlines()
 
 
 @pytest.fixture
@@ -124,6 +120,19 @@ def test_log_on_a_terminal_says_when_what_and_who(shop: Cli) -> None:
     assert cancelled.rstrip().endswith("compute cancel j2")
 
 
+def test_width_is_that_of_the_terminal(shop: Cli) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 60, 0, 0))
+    variables = {key: text for key, text in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    command = shop.command("compute", "list", "--no-color")
+    done = subprocess.run(command, stdout=slave, env=variables | {"TERM": "xterm"}, timeout=60)
+    os.close(slave)
+    shown = os.read(master, 65_536).decode().replace("\r\n", "\n").splitlines()
+    os.close(master)
+    assert done.returncode == 0
+    assert shown == on_terminal(shop, 60, "compute", "list", "--no-color")
+
+
 def test_times_are_as_people_say_them(shop: Cli) -> None:
     (line,) = on_terminal(shop, 200, "compute", "list", "--state", "active", "--no-color")[-1:]
     assert line.rstrip().endswith(("in 23h", "in 24h"))
@@ -141,7 +150,8 @@ def test_no_color_is_neither_color_nor_bold(shop: Cli) -> None:
 
 
 def test_follow_on_a_terminal_prints_as_it_comes(shop: Cli) -> None:
-    lines = on_terminal(shop, 80, "log", "-f", "--until", "0", "--limit", "1", "--no-color")
+    shop.advance(2)
+    lines = on_terminal(shop, 80, "log", "-f", "--until", "1s", "--limit", "1", "--no-color")
     assert len(lines) == 1
     assert "job_" in lines[0]
     assert "\t" not in lines[0]
