@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import sys
 import threading
 import time
@@ -33,13 +34,13 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Shown]]:
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     master, slave = pty.openpty()
-    os.set_blocking(master, False)
 
     def shown() -> str:
-        try:
-            return os.read(master, 1_000_000).decode()
-        except BlockingIOError:
-            return ""
+        found = b""
+        # A terminal hands on what was written in pieces, a moment later.
+        while select.select([master], [], [], 0.1)[0]:
+            found += os.read(master, 65_536)
+        return found.decode()
 
     with open(slave, "w") as stderr:
 
