@@ -7,6 +7,8 @@ from compute_market.errors import exit_code
 from compute_market.jobs import cancellations
 from compute_market.records import Violation
 from compute_market.store.txn import Txn
+from compute_market.text import cause_of
+from tb_cli.frame import files
 from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
 
@@ -29,27 +31,32 @@ def check(session: Session) -> int:
 
 
 def _audit(session: Session) -> int:
-    # Before the snapshot: what was there then is in the table by now.
+    # The log is read before the snapshot: what was there then is in the table by now. How much
+    # there must be is asked before that, since others go on cancelling.
+    least = session.view(cancellations.length)
     log = _log(session)
+    if log is not None and len(log) < least:
+        path, missing = session.home.cancellations, least - len(log)
+        note(f"warning: {path} lacks {missing} bytes; the next change of the market adds them")
 
     def look(txn: Txn) -> tuple[dict[str, object], list[Violation]]:
-        found = [*laws.check(txn), *laws.log_violations(txn, log)]
+        found = [*laws.check(txn), *laws.log_violations(txn, log or b"")]
         return laws.summary(txn, found), found
 
     document, violations = session.view(look)
-    if (behind := session.view(cancellations.length) - len(log)) > 0:
-        note(
-            f"warning: {session.home.cancellations} lacks {behind} bytes; the next change adds them"
-        )
     totals = f"receipts {document['receipts']} invalid {document['invalid']}"
     emit(session, document, [*map(str, violations), totals])
     sys.stdout.flush()
     return exit_code("integrity") if violations else 0
 
 
-def _log(session: Session) -> bytes:
+def _log(session: Session) -> bytes | None:
+    """What the log of cancellations holds; None, and a warning, if it cannot be read."""
+    path = session.home.cancellations
     try:
-        with open(session.home.cancellations, "rb") as file:
-            return file.read()
+        return files.read_kept(path)
     except FileNotFoundError:
         return b""
+    except OSError as error:
+        note(f"warning: {path}: {cause_of(error)}: not compared")
+        return None

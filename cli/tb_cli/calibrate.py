@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from compute_market.backends import DEVICE_BACKENDS
+from compute_market.backends import BACKENDS, DEVICE_BACKENDS
 from compute_market.errors import UsageError
 from compute_market.workloads.places import files_together
 from compute_market.workloads.workloads import calibrate_gpu
 from tb_cli.frame import files
-from tb_cli.frame.options import BACKENDS
 from tb_cli.frame.render import Listing, note, write_json
 from tb_cli.frame.session import Session, now_ms
 from tb_cli.frame.verbs import option, takes

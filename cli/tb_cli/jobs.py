@@ -13,14 +13,23 @@ from compute_market.errors import (
     NotFoundError,
     PendingError,
     RefusedError,
+    UsageError,
 )
 from compute_market.jobs import documents, jobs
 from compute_market.jobs.cancel import cancel as cancel_job
-from compute_market.records import JOB_STATES, LIVE_STATES, Job, capability_document, check_id
+from compute_market.records import (
+    JOB_STATES,
+    LIVE_STATES,
+    Job,
+    Slice,
+    capability_document,
+    check_id,
+)
 from compute_market.store.schema import DEADLINES, JOBS
 from compute_market.store.txn import Txn
 from compute_market.text import sum_line
 from tb_cli.frame import bulk
+from tb_cli.frame.event_listing import EventListing
 from tb_cli.frame.options import (
     ATOMIC,
     CHUNK,
@@ -198,7 +207,7 @@ def wait(session: Session, job_ids: list[str], *, timeout: float | None) -> None
     JOB_ID,
     flag("--unproven", help="Only slices that are not proven yet."),
     flag("--references", help="Also what each slice must give: the buyer's own view."),
-    flag("--b3sum", help="Print what `b3sum --check` takes."),
+    flag("--b3sum", help="Print what `b3sum --check` takes, of slices whose digest is told."),
     LIMIT,
     JSONL,
 )
@@ -212,17 +221,32 @@ def slices(
     limit: int | None,
     jsonl: bool,
 ) -> None:
-    """The digest of a slice is told once it is proven; before that it is what proves the work, so
-    only --references shows it.
+    """The digest of a slice is told once it is proven. Before that it is what proves the work: the
+    buyer, who knows it, asks for it with --references.
     """
     check_id(job_id, "job id")
+    if b3sum and (session.json or jsonl):
+        raise UsageError("--b3sum prints lines of text", hint="leave out --json and --jsonl")
+
+    def page(txn: Txn, start: int, size: int) -> tuple[list[tuple[int, Slice]], int | None]:
+        job = jobs.get(txn, job_id)
+        end = min(start + size, job.slices)
+        found = [(index, jobs.slice_at(txn, job, index)) for index in range(start, end)]
+        return found, end if end < job.slices else None
+
     columns = ("index", "path", "bytes", "units", "proven_at", "digest")
     listing = Listing(session, (*columns, "reference") if references else columns, jsonl=jsonl)
-    for document in session.view(lambda txn: _slices(txn, job_id, unproven, references, limit)):
-        if not b3sum:
-            listing.add(document)
-        elif (digest := document.get("reference") or document.get("digest")) is not None:
-            sys.stdout.write(sum_line(document["path"], digest))
+    wanted = (
+        (index, entry)
+        for index, entry in chain.from_iterable(session.pages(page, 0))
+        if not (unproven and entry.proven_ms is not None)
+        and not (b3sum and not references and entry.proven_ms is None)
+    )
+    for index, entry in islice(wanted, limit):
+        if b3sum:
+            sys.stdout.write(sum_line(entry.path, entry.reference.hex()))
+        else:
+            listing.add(documents.slice_document(index, entry, reference=references))
     if not b3sum:
         listing.end()
 
@@ -231,22 +255,10 @@ def slices(
 def history(session: Session, job_id: str, *, jsonl: bool) -> None:
     """It is the log of one job, oldest first, as far back as the log goes."""
     check_id(job_id, "job id")
-    listing = Listing(session, events.COLUMNS, jsonl=jsonl)
+    listing = EventListing(session, jsonl=jsonl)
     for logged in session.view(lambda txn: events.history(txn, jobs.get(txn, job_id))):
-        listing.add(events.document(logged))
+        listing.add(logged)
     listing.end()
-
-
-def _slices(
-    txn: Txn, job_id: str, unproven: bool, references: bool, limit: int | None
-) -> list[dict[str, Any]]:
-    job = jobs.get(txn, job_id)
-    chosen = (
-        documents.slice_document(index, entry, reference=references)
-        for index, entry in enumerate(jobs.slices(txn, job.job_id))
-        if not (unproven and entry.proven_ms is not None)
-    )
-    return list(islice(chosen, limit))
 
 
 def sweep(session: Session) -> None:
@@ -254,14 +266,19 @@ def sweep(session: Session) -> None:
     # What a dry run rolls back it would find again, so it does all at once.
     limit = session.view(lambda txn: txn.size(DEADLINES)) if session.dry_run else _SWEEP_CHUNK
     failed: list[str] = []
+    burned_ct = 0
     while True:
         session.update(lambda txn: None, sweep_limit=limit)
-        swept = session.market.due.failed
-        failed += swept
-        if not swept or session.dry_run:
+        swept = session.market.due
+        failed += swept.failed
+        burned_ct += swept.burned_ct
+        if not swept.failed or session.dry_run:
             break
     lines = [f"failed job {job_id}" for job_id in failed]
-    emit(session, {"failed": failed}, [*lines, f"{len(failed)} jobs failed"])
+    total = "1 job failed" if len(failed) == 1 else f"{len(failed)} jobs failed"
+    if burned_ct:
+        total += f", {burned_ct} CT of bonds burned"
+    emit(session, {"failed": failed, "burned_ct": burned_ct}, [*lines, total])
 
 
 def _jobs(txn: Txn, job_ids: list[str]) -> list[Job]:

@@ -10,8 +10,8 @@ from compute_market import events
 from compute_market.events import Logged, Selection
 from compute_market.records import EVENT_NAMES, check_id
 from compute_market.store.txn import Txn
+from tb_cli.frame.event_listing import EventListing
 from tb_cli.frame.options import JSONL, LIMIT, check_choices
-from tb_cli.frame.render import Listing
 from tb_cli.frame.session import Session, now_ms
 from tb_cli.frame.times import instant
 from tb_cli.frame.verbs import flag, option, takes
@@ -58,20 +58,20 @@ def log(
         None if since is None else instant(since, "--since", now_ms()),
         None if until is None else instant(until, "--until", now_ms()),
     )
-    listing = Listing(session, events.COLUMNS, jsonl=jsonl, at_once=follow)
+    listing = EventListing(session, jsonl=jsonl, at_once=follow)
     after = session.view(lambda txn: txn.number("event_seq")) if follow or limit is not None else 0
     if limit is None:
         found: Iterator[Logged] = chain.from_iterable(_pages(session, selection))
     else:
         found = iter(session.view(lambda txn: events.newest(txn, selection, limit)))
     for logged in found:
-        listing.add(events.document(logged))
+        listing.add(logged)
         after = max(after, logged.seq)
     while follow:
         sys.stdout.flush()
         time.sleep(_POLL_S)
         for logged in session.view(lambda txn: _behind(txn, selection, after)):  # noqa: B023
-            listing.add(events.document(logged))
+            listing.add(logged)
         after = session.view(lambda txn: txn.number("event_seq"))
     listing.end()
 

@@ -14,10 +14,10 @@ from compute_market.store.txn import Txn
 from tb_cli.frame import bulk, files
 from tb_cli.frame.options import (
     ATOMIC,
-    CAPABILITY,
     CHUNK,
     JSONL,
     LIMIT,
+    OFFERED,
     amount,
     check_choices,
     with_options,
@@ -37,6 +37,7 @@ _COLUMNS = (
     "capability",
     "shelf",
 )
+_TABLE = (*_COLUMNS[:2], "shelf", *_COLUMNS[2:-1])
 
 
 @takes(
@@ -51,7 +52,7 @@ _COLUMNS = (
         amount("--bond", "CT locked per job taken. [1]", name="provider_bond"),
         amount("--consumer-bond", "Least CT bond of the buyer. [1]"),
     ),
-    CAPABILITY,
+    OFFERED,
     group(
         "given",
         option("--reputation", "Advertised first score of a new provider. [0]", kind="integer"),
@@ -103,6 +104,9 @@ def post(
 def list_(
     session: Session, *, state: list[str], provider: str | None, limit: int | None, jsonl: bool
 ) -> None:
+    """The shelf says what keeps an open offer from being taken: `barred` is bad standing, and
+    `unfunded` a provider who cannot pay its bond, which matters once money moves.
+    """
     check_choices("--state", state, OFFER_STATES)
 
     def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Offer], bytes | None]:
@@ -113,7 +117,7 @@ def list_(
             if (not state or offer.state in state) and provider in (None, offer.provider)
         ], last
 
-    listing = Listing(session, _COLUMNS, jsonl=jsonl)
+    listing = Listing(session, _COLUMNS, table=_TABLE, jsonl=jsonl)
     for offer in islice(chain.from_iterable(session.pages(page, None)), limit):
         listing.add(offers.document(offer))
     listing.end()

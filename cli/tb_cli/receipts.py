@@ -28,7 +28,7 @@ def list_(session: Session, *, job: str | None, limit: int | None, jsonl: bool) 
             listing.add(document)
     listing.end()
     if damaged:
-        note("warning: damaged receipts are left out; `tb-cli tick` moves them to quarantine")
+        note("warning: damaged receipts are left out; `tb-cli compute-market audit` names them")
 
 
 @takes(argument("target", "JOB|KEY", "A job id or a key in hex."))

@@ -119,7 +119,7 @@ def _never_stored(txn: Txn, job_id: str) -> NotFoundError:
     if last is None:
         return NotFoundError(f"job {job_id} does not exist, and there is no such file")
     return NotFoundError(
-        f"job {job_id} does not exist: it was {last['verdict']}, {last['reason']}: "
+        f"job {job_id} does not exist: it was {last['verdict']}, {last.get('reason')}: "
         f"{last.get('message', '')}",
         hint="explain takes a job file as well",
     )

@@ -50,9 +50,13 @@ def tick(session: Session) -> None:
     """That may be to turn real, to pay what waits, to fail overdue jobs and to start others. Events
     older than `log_retention_secs` leave the log, and some stored receipts are looked at.
     """
-    session.update(housekeeping.tick)
-    due = session.market.due
-    document = session.view(modes.document) | {"changed": bool(due.text)}
+
+    def act(txn: Txn) -> dict[str, Any]:
+        housekeeping.tick(txn)
+        return modes.document(txn)
+
+    document = session.update(act)
+    document["changed"] = bool(session.market.due.text)
     emit(session, document, fields(document))
 
 

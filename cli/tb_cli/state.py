@@ -9,6 +9,7 @@ from compute_market.store.schema import TABLES
 from compute_market.store.txn import Txn
 from compute_market.text import cause_of
 from tb_cli.frame import files
+from tb_cli.frame.home import Home
 from tb_cli.frame.render import Listing, emit
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, takes
@@ -28,20 +29,20 @@ def backup(session: Session, target: str) -> None:
 
     The copy is a home directory of its own: `tb-cli --home DIR compute-market audit`.
     """
-    path = os.path.join(files.check_text(target, "the directory"), "market")
+    copy = Home(files.check_text(target, "the directory"))
     try:
         os.makedirs(target, mode=0o700)
-        os.mkdir(path, mode=0o700)
+        os.mkdir(copy.market, mode=0o700)
     except OSError as error:
         raise UsageError(f"{target}: {cause_of(error)}") from error
     try:
-        session.market.store.backup(path)
+        session.market.store.backup(copy.market)
         if os.path.exists(session.home.config):
-            shutil.copyfile(session.home.config, os.path.join(target, "config.toml"))
+            shutil.copyfile(session.home.config, copy.config)
     except BaseException:
         shutil.rmtree(target)  # Half a copy would only stand in the way of the next.
         raise
-    size = os.stat(os.path.join(path, "data.mdb")).st_size
+    size = os.stat(copy.data).st_size
     emit(session, {"path": target, "bytes": size}, f"wrote {size} bytes to {target}")
 
 

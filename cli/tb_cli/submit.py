@@ -16,8 +16,8 @@ from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
 from tb_cli.frame import bulk, files
 from tb_cli.frame.options import (
+    ASKED,
     ATOMIC,
-    CAPABILITY,
     CHUNK,
     JSONL,
     PRIORITY,
@@ -51,7 +51,7 @@ from tb_cli.frame.verbs import argument, flag, group, option, takes
         option("--lane", "industrial or consumer.", choices=("industrial", "consumer")),
     ),
     flag("--wait", help="Keep jobs without a match until an offer fits."),
-    CAPABILITY,
+    ASKED,
     CHUNK,
     ATOMIC,
     JSONL,
@@ -112,14 +112,27 @@ def _jobs(
 ) -> Iterator[bulk.Given[_Asked]]:
     if not paths:
         yield _job(Document("options", {}), given, capability, "")
+    for path in paths:
+        files.check_readable(path)
     count = 0
     for path in paths:
         directory = "" if path == "-" else os.path.dirname(path)
-        for document in read_documents(files.lines(path), files.source_of(path)):
+        for document in _documents(path, alone=len(paths) == 1):
             count += 1
             if count > 1 and "job_id" in given:
                 raise UsageError("--job-id names one job, and more are given")
             yield _job(document, given, capability, directory)
+
+
+def _documents(path: str, *, alone: bool) -> Iterator[Document]:
+    """The jobs of a file. One that is wrong as a whole is one wrong job, unless it is alone."""
+    source = files.source_of(path)
+    try:
+        yield from read_documents(files.lines(path), source)
+    except UsageError as error:
+        if alone:
+            raise
+        yield Document(source, {}, error)
 
 
 def _job(

@@ -44,7 +44,8 @@ def history(session: Session, owner: str, *, limit: int | None, jsonl: bool) -> 
     """The oldest comes first."""
     check_id(owner, "owner")
     columns = ("seq", "at_ms", "token", "amount", "debit", "credit", "event", "ref")
-    listing = Listing(session, columns, jsonl=jsonl)
+    table = ("seq", "at_ms", "token", "amount", "event", "ref", "debit", "credit")
+    listing = Listing(session, columns, table=table, jsonl=jsonl)
 
     def page(txn: Txn, after: int, size: int) -> tuple[list[Posting], int | None]:
         found = ledger.history(txn, owner, after, size)

@@ -123,10 +123,16 @@ def _decide(txn: Txn, job: Job) -> _Decided | _Unplaced | NoMatch:
     real = modes.is_real(txn)
     began = txn.stopwatch() if txn.stopwatch else 0
     found = match(txn, job, real=real)
+    took_ns = txn.stopwatch() - began if txn.stopwatch else 0
+    decided = found if isinstance(found, NoMatch) else _admit(txn, job, found, real=real)
+    # Last: a job that no market could take is told by an error, and then nothing is written.
     if txn.stopwatch:
-        metrics.observe(txn, "scheduler_match_latency_seconds", txn.stopwatch() - began)
-    if isinstance(found, NoMatch):
-        return found
+        metrics.observe(txn, "scheduler_match_latency_seconds", took_ns)
+    return decided
+
+
+def _admit(txn: Txn, job: Job, found: Match, *, real: bool) -> _Decided | _Unplaced:
+    """Whether a job may go to the offer it matched. Writes nothing."""
     placement = jobs.placement_on(found.offer, funded=real)
     checked(job.units * placement.price_per_unit, "the price of the whole job")
     receipts.check_claim(txn, job, placement.provider, placement.price_per_unit)

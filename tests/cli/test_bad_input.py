@@ -11,7 +11,7 @@ from typing import Any
 import lmdb
 import pytest
 
-from compute_market.store.store import TABLES
+from compute_market.store.schema import META, TABLES
 from tests.support.cli import HELLO, Cli, Done
 
 pytest_plugins = ("tests.support.cli",)
@@ -38,9 +38,9 @@ def market(cli: Cli) -> Cli:
 
 def state(cli: Cli) -> dict[str, Any]:
     """What is stored, without the records of commands that came to nothing."""
-    noted = ("meta", "counters", "decisions")
-    tables = [table for table in TABLES if table not in noted]
-    return cli.view(lambda txn: {table: list(txn.scan(table)) for table in tables})
+    noted = ("meta", "counters", "events")
+    tables = [table for table in TABLES if table.name not in noted]
+    return cli.view(lambda txn: {table.name: list(txn.scan(table)) for table in tables})
 
 
 def refused(
@@ -413,7 +413,8 @@ def test_invalid_utf_8(market: Cli, text: bytes) -> None:
     for verb in (("compute", "submit"), ("compute", "offer", "post")):
         refused(market, *verb, path, says="is not UTF-8")
         refused(market, *verb, "-", says="is not UTF-8", stdin=text)
-    refused(market, "compute", "cancel", "-", says="is not UTF-8", stdin=b"j1\n\xff\n")
+    done = market("compute", "cancel", "-", "-n", stdin=b"j1\n\xff\n")
+    assert (done.code, done.out.splitlines()[1]) == (7, "dry_run: stdin line 2 is not UTF-8")
 
 
 def test_lone_surrogates_in_json(market: Cli) -> None:
@@ -611,14 +612,16 @@ def test_store_of_a_newer_schema(market: Cli) -> None:
     market.audited = False
     env = lmdb.open(str(market.home / "market"), max_dbs=64, map_size=2**30)
     with env.begin(write=True, db=env.open_db(b"meta", create=False)) as txn:
-        txn.put(b"schema", bytes([99]))
+        txn.put(b"schema", META.sealed(b"schema", bytes([99])))
     env.close()
     before = market.files()
     for command in (("compute", "list"), ("compute", "cancel", "j1"), ("metrics",)):
         done = market(*command)
-        assert (done.code, done.out) == (2, "")
+        assert (done.code, done.out) == (9, "")
         first, hint = done.err.splitlines()
-        assert first.startswith(f"error[usage]: {market.home}/market was written with schema 99")
+        assert first.startswith(
+            f"error[integrity]: {market.home}/market was written with schema 99"
+        )
         assert hint.startswith("hint: ")
     assert market.files() == before
 

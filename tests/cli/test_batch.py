@@ -106,8 +106,9 @@ def test_options_of_the_batch_hold_for_every_line(cli: Cli) -> None:
 def test_line_may_name_a_home_of_its_own(cli: Cli) -> None:
     other = cli.directory / "other"
     script = f"wallet deposit a --ct 1\nwallet deposit a --ct 2 --home {other}\n"
+    script += f"wallet deposit b --ct 8 --home {cli.home}/../home\n"
     cli.ok("batch", stdin=script + "wallet deposit a --ct 4\n")
-    assert cli.wallet("a") == (5, 0)
+    assert (cli.wallet("a"), cli.wallet("b")) == ((5, 0), (8, 0))
     assert cli.document("wallet", "balance", "a", "--home", other)["ct"] == 2
 
 

@@ -122,13 +122,93 @@ def test_stdin_without_ids_does_nothing(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("bad", [b"no such", b"a/b", b"\xff", b"x" * 129, b"-x"])
-def test_one_id_that_cannot_be_stops_the_run_before_it_begins(cli: Cli, bad: bytes) -> None:
-    cli.active("a")
+def test_line_that_is_no_id_fails_alone_and_is_named(cli: Cli, bad: bytes) -> None:
+    cli.active("a", "b")
+    done = cli("compute", "cancel", "-", stdin=b"a\n" + bad + b"\nb\n")
+    assert (done.code, done.err) == (7, "1 of 3 failed: 1 usage\n")
+    first, second, third = done.out.splitlines()
+    assert (first, third) == ("cancelled job a", "cancelled job b")
+    assert second.startswith("stdin line 2")
     before = cli.files()
-    done = cli("compute", "cancel", "-", stdin=b"a\n" + bad + b"\n")
-    assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error[usage]: stdin line 2")
+    for given in (bad, bad + b"\n" + bad):
+        done = cli("compute", "cancel", "-", stdin=given)
+        assert done.code == 2
+        assert "stdin line 1" in done.out
+    # What comes to nothing opens no transaction, nor does it count as a command that ran.
     assert cli.files() == before
+
+
+@pytest.mark.parametrize("bad", ["no such", "a/b", "x" * 129, ""])
+def test_argument_that_is_no_id_stops_the_run_before_it_begins(cli: Cli, bad: str) -> None:
+    cli.active("a", "b")
+    before = cli.files()
+    for verb in (("compute", "cancel"), ("compute", "execute"), ("compute", "offer", "withdraw")):
+        done = cli(*verb, "--", "a", "-", bad, stdin="b\n")
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("error[usage]: ")
+    assert cli.files() == before
+
+
+def test_bad_lines_alone_create_no_home(cli: Cli) -> None:
+    done = cli("compute", "offer", "post", "-", stdin="{}\n{}\n")
+    assert (done.code, done.err) == (2, "2 of 2 failed: 2 usage\n")
+    assert not cli.home.exists()
+
+
+def test_ids_that_come_again_are_dropped_within_a_window(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tb_cli.frame import bulk
+
+    cli.active("a")
+    given = "a\nb\nc\na\n"
+    assert len(cli("compute", "cancel", "-", "-n", stdin=given).out.splitlines()) == 3
+    monkeypatch.setattr(bulk, "SEEN_MAX", 2)
+    out = cli("compute", "cancel", "-", stdin=given).out
+    assert out.splitlines() == [
+        *("cancelled job a", "b: job not found", "c: job not found", "a: job already cancelled"),
+    ]
+
+
+def test_json_of_many_is_printed_as_it_comes(cli: Cli) -> None:
+    cli.active("a", "b")
+    process = cli.start("compute", "cancel", "-", "--chunk", "1", "--json", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"a\nb\nno such\n")
+    process.stdin.flush()
+    # One line of each, in one array.
+    assert process.stdout.readline() == b"[\n"
+    lines = [process.stdout.readline(), process.stdout.readline()]
+    process.stdin.close()
+    lines.append(process.stdout.readline())
+    assert process.stdout.read() == b"]\n"
+    assert process.wait(timeout=20) == 7
+    found = json.loads(b"[" + b"".join(lines) + b"]")
+    assert [document["job_id"] for document in found] == ["a", "b", "stdin line 3"]
+
+
+def test_input_of_any_length_takes_the_same_memory(cli: Cli) -> None:
+    """What is kept of each id is that it was seen; no outcome waits for another."""
+    cli.ok("state", "init")
+    script = (
+        "import resource, sys\n"
+        "from tb_cli.frame.guard import guarded\n"
+        "from tb_cli.entry import call\n"
+        "words = sys.argv[1:]\n"
+        "code = guarded(lambda: call(words), words)\n"
+        "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+    )
+
+    def peak_kib(count: int) -> int:
+        given = "".join(f"n{number}\n" for number in range(count))
+        command = [sys.executable, "-c", script, "compute", "cancel", "-", "--json"]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
+        code, peak = done.stderr.splitlines()[-1].split()
+        assert (code, done.stdout.count("\n")) == ("3", count + 2)
+        return int(peak)
+
+    assert peak_kib(40_000) < peak_kib(4_000) + 16_384
 
 
 @pytest.mark.parametrize(
@@ -213,18 +293,18 @@ def test_chunks_are_transactions(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
 def test_lines_are_printed_once_their_chunk_is_committed(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compute_market.jobs import lifecycle
+    from tb_cli import jobs
 
     ids = [f"j{number}" for number in range(5)]
     cli.active(*ids)
-    cancel = lifecycle.cancel
+    cancel = jobs.cancel_job
 
-    def failing(txn: object, config: object, job_id: str, by: object) -> object:
+    def failing(txn: object, job_id: str, by: object) -> object:
         if job_id == "j3":
             raise ZeroDivisionError("a bug in the second chunk")
-        return cancel(txn, config, job_id, by)  # type: ignore[arg-type]
+        return cancel(txn, job_id, by)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(lifecycle, "cancel", failing)
+    monkeypatch.setattr(jobs, "cancel_job", failing)
     done = cli("compute", "cancel", "--chunk", "2", *ids)
     assert (done.code, done.out) == (1, "cancelled job j0\ncancelled job j1\n")
     monkeypatch.undo()
@@ -358,9 +438,10 @@ def test_readers_do_not_wait_for_the_lock(cli: Cli) -> None:
     cli.advance(86_401)  # There is something due, which is left to the writer.
     with locked(cli):
         began = time.monotonic()
-        assert cli.job()["state"] == "active"
+        assert (cli.job()["state"], cli.job()["overdue"]) == ("active", True)
         assert cli("compute", "list").code == 0
         assert time.monotonic() - began < 5
+    cli.ok("tick", due="1 overdue job failed")
     assert cli.job()["state"] == "failed"
 
 

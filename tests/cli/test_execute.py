@@ -32,7 +32,7 @@ def test_execute_completes_a_job(cli: Cli) -> None:
     job = cli.job()
     assert (job["state"], job["cause"], job["units_proven"]) == (
         "completed",
-        "all slices proven",
+        "all_proven",
         3,
     )
     assert (job["paid"], job["escrow"]) == ({"ct": 15, "it": 45}, {"ct": 0, "it": 0})
@@ -84,7 +84,7 @@ def test_execute_keeps_the_proofs_made_before_a_failure(cli: Cli) -> None:
 def test_execute_commits_as_it_goes(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from tb_cli import execute
 
-    monkeypatch.setattr(execute, "_PROOFS_PER_COMMIT", 2)
+    monkeypatch.setattr(execute, "COMMIT_AFTER", execute.COMMIT_AFTER._replace(slices=2))
     three_slices(cli)
     assert cli.document("compute", "execute", "j1", "--dry-run")["state"] == "completed"
     assert cli.job()["slices_proven"] == 0
@@ -158,16 +158,16 @@ def test_execute_commits_before_much_time_has_passed(
 ) -> None:
     from tb_cli import execute
 
-    prove, commits = execute.lifecycle.prove, []
+    prove, commits = execute.prove_slices, []
 
-    def counted(*arguments: Any) -> Any:
-        commits.append(len(arguments[3]))
-        return prove(*arguments)
+    def counted(txn: Any, job_id: str, proofs: Any) -> Any:
+        commits.append(len(proofs))
+        return prove(txn, job_id, proofs)
 
-    monkeypatch.setattr(execute.lifecycle, "prove", counted)
+    monkeypatch.setattr(execute, "prove_slices", counted)
     three_slices(cli)
     cli.ok("compute", "execute", "j1", "--dry-run")
-    monkeypatch.setattr(execute, "_MS_PER_COMMIT", 0)
+    monkeypatch.setattr(execute, "COMMIT_AFTER", execute.COMMIT_AFTER._replace(ms=0))
     cli.ok("compute", "execute", "j1")
     assert commits == [3, 1, 1, 1]
 
@@ -254,7 +254,7 @@ def test_prove_again_changes_nothing(cli: Cli) -> None:
 
 def test_wrong_proof_costs_a_point_and_leaves_the_slice_open(cli: Cli) -> None:
     cli.active()
-    text = f"slice 0 of job j1 has the output {WRONG}, expected {HELLO}"
+    text = f"slice 0 of job j1: {WRONG} is not its output"
     assert cli("compute", "prove", "j1", "0", WRONG) == (9, "", f"error[integrity]: {text}\n")
     assert (cli.score(), cli.job()["slices_proven"]) == (-1, 0)
     done = cli("compute", "prove", "j1", "0", WRONG, "--json")
@@ -309,7 +309,8 @@ def test_prove_of_a_negative_index_is_usage(cli: Cli) -> None:
 def test_prove_of_a_job_that_is_not_active_is_refused(cli: Cli) -> None:
     cli.submit("j1", "--wait")
     text = "job j1 is pending, only an active job takes proofs"
-    assert cli("compute", "prove", "j1", "0", HELLO) == (5, "", f"error[refused]: {text}\n")
+    error = f"error[refused]: {text}\nhint: see `tb-cli compute queue`\n"
+    assert cli("compute", "prove", "j1", "0", HELLO) == (5, "", error)
     cli.ok("compute", "cancel", "j1")
     done = cli("compute", "prove", "j1", "0", HELLO)
     assert done == (4, "", "error[already_done]: job j1 is cancelled\n")
@@ -323,4 +324,5 @@ def test_the_deadline_second_is_still_in_time(cli: Cli) -> None:
     assert cli.document("compute", "prove", "j1", "0", HELLO)["state"] == "completed"
     cli.advance(1)
     assert cli("compute", "prove", "j2", "0", HELLO).code == 4
+    cli.ok("tick", due="1 overdue job failed")
     assert cli.states() == {"j1": "completed", "j2": "failed"}

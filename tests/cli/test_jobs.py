@@ -18,7 +18,7 @@ def test_cancel_ends_an_active_job(cli: Cli) -> None:
     assert cli.log() == "j1 client\n"
     assert cli.offer()["units_reserved"] == 1
     job = cli.job()
-    assert (job["ended_by"], job["cause"]) == ("client", "cancelled by the client")
+    assert (job["ended_by"], job["cause"]) == ("client", "cancelled_by_client")
     assert cli.score() == 0
 
 
@@ -45,7 +45,8 @@ def test_cancel_of_a_failed_job_is_already_done(cli: Cli) -> None:
     cli.submit("j1", "--deadline-secs", "5")
     cli.advance(6)
     done = cli("compute", "cancel", "j1")
-    assert done == (4, "job already failed\n", ALREADY_DONE.format("failed"))
+    told = "1 overdue job failed\n" + ALREADY_DONE.format("failed")
+    assert done == (4, "job already failed\n", told)
     assert cli.states() == {"j1": "failed"}
 
 
@@ -160,6 +161,7 @@ def test_status_shows_every_field(cli: Cli) -> None:
         "refunded: ct=0 it=0",
         "ended_by: -",
         "capability: cpu_cores=4 gpu=A100 gpu_count=1",
+        "overdue: false",
     ]
 
 
@@ -198,6 +200,7 @@ def test_status_json_is_the_record(cli: Cli) -> None:
         "refunded": {"ct": 0, "it": 0},
         "ended_by": None,
         "capability": {},
+        "overdue": False,
     }
 
 
@@ -214,19 +217,39 @@ def test_status_of_an_unknown_job_is_not_found(cli: Cli) -> None:
     assert cli("compute", "status", "j1") == (3, "", error)
 
 
-def test_status_does_what_is_due_first(cli: Cli) -> None:
-    cli.post()
+def test_status_shows_an_overdue_job_which_the_next_change_fails(cli: Cli) -> None:
+    cli.real()
+    cli.post("--bond", "10")
     cli.submit("j1", "--deadline-secs", "5")
+    cli.submit("j2", "--deadline-secs", "5")
     cli.advance(5)
-    assert cli.job()["state"] == "active"
+    assert cli.job()["overdue"] is False
     cli.advance(1)
     job = cli.job()
-    assert (job["state"], job["ended_by"], job["cause"]) == (
-        "failed",
-        "deadline",
-        "deadline missed",
+    assert (job["state"], job["overdue"]) == ("active", True)
+    assert [each["overdue"] for each in cli.document("compute", "list")] == [True, True]
+    done = cli("wallet", "deposit", "bob", "--ct", "1")
+    assert done.code == 0
+    assert done.err == "2 overdue jobs failed, 20 CT of bonds burned\n"
+    job = cli.job()
+    assert (job["state"], job["ended_by"], job["cause"], job["overdue"]) == (
+        *("failed", "deadline", "deadline_missed", False),
     )
-    assert cli.score() == -1
+    assert cli.score() == -2
+    assert cli.ok("wallet", "deposit", "bob", "--ct", "1")
+
+
+def test_status_of_a_queued_job_that_never_started(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    cli.active()
+    cli.submit("j2", "--deadline-secs", "5")
+    cli.advance(6)
+    assert cli.job("j2")["overdue"] is True
+    cli.ok("tick", due="1 overdue job failed")
+    assert (cli.job("j2")["state"], cli.job("j2")["cause"]) == ("failed", "never_started")
+    assert cli.score() == 0
 
 
 def test_list_prints_one_line_per_job(cli: Cli) -> None:
@@ -313,7 +336,7 @@ def test_wait_returns_at_once_for_jobs_that_have_ended(cli: Cli) -> None:
     cli.ok("compute", "cancel", "j2")
     assert cli.ok("compute", "wait", "j2", "j1") == "job j2 cancelled\njob j1 completed\n"
     assert cli.document("compute", "wait", "-", stdin="j1\n") == [
-        {"job_id": "j1", "state": "completed", "cause": "all slices proven"}
+        {"job_id": "j1", "state": "completed", "cause": "all_proven"}
     ]
 
 
@@ -356,7 +379,10 @@ def test_sweep_fails_every_overdue_job(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert cli.states() == dict.fromkeys((f"j{n}" for n in range(5)), "failed") | {"late": "active"}
     assert cli.ok("compute-market", "sla", "sweep") == "0 jobs failed\n"
     cli.advance(1)
-    assert cli.document("compute-market", "sla", "sweep") == {"failed": ["late"]}
+    assert cli.document("compute-market", "sla", "sweep") == {
+        "failed": ["late"],
+        "burned_ct": 0,
+    }
 
 
 def test_sweep_tells_of_overdue_jobs_that_were_queued(
@@ -380,6 +406,8 @@ def test_sweep_burns_the_bond_of_the_provider_only(cli: Cli) -> None:
     cli.post("--bond", "10")
     cli.submit("j1", "--deadline-secs", "5")
     cli.advance(6)
-    cli.ok("compute-market", "sla", "sweep")
+    assert cli.ok("compute-market", "sla", "sweep") == (
+        "failed job j1\n1 job failed, 10 CT of bonds burned\n"
+    )
     assert (cli.wallet("alice"), cli.wallet("prov")) == ((1000, 1000), (90, 0))
     assert cli.score() == -1

@@ -1,5 +1,6 @@
 """`metrics`."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -9,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from compute_market import __version__
 from compute_market.metrics import METRICS
-from tests.support.cli import MIB, WRONG, Cli, without
+from tests.support.cli import WRONG, Cli, without
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -18,7 +19,9 @@ def busy_market(cli: Cli) -> None:
     """A market in which everything that is counted has happened."""
     cli.real()
     for _ in range(7):
-        cli.ok("compute-market", "capacity", "record", "0")  # with the seed of 100: 12
+        cli.ok(
+            "compute-market", "capacity", "record", "0"
+        )  # with the seed of 100: 12, or 720 in a minute
     cli.post("--bond", "10", "--fee-pct-ct", "25", "--reputation", "5")
     for name in ("done", "cancelled", "by-provider", "late"):
         cli.submit(name, "--deadline-secs", "5" if name == "late" else "50")
@@ -27,7 +30,9 @@ def busy_market(cli: Cli) -> None:
     cli.ok("compute", "cancel", "cancelled")
     cli.ok("compute", "cancel", "by-provider", "--by", "provider")
     cli(*cli.job_arguments("refused", "--accelerator", "TPU"))
-    cli(*cli.job_arguments("big", slices=[cli.slice("big", bytes(13 * MIB))]))
+    big = {"job_id": "big", "buyer": "alice", "workload": "transcode", "max_price_per_unit": 5}
+    (cli.directory / "big.json").write_text(json.dumps(big | {"slices": [cli.sparse(721)]}))
+    assert cli("compute", "submit", "big.json").code == 5
     cli.advance(6)
     cli.ok("compute-market", "sla", "sweep")
     cli.submit("runs", "--priority", "high")

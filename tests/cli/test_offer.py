@@ -63,6 +63,7 @@ def test_post_takes_every_term_as_an_option(cli: Cli) -> None:
         "units_proven": 0,
         "effective_price": 12,
         "posted_at": cli.now,
+        "shelf": "unfunded",
     }
     assert document == expected | {"changed": True, "matched": []}
     assert list(document) == [*OFFER_FIELDS, "changed", "matched"]
@@ -186,8 +187,8 @@ def test_list_prints_one_line_per_offer(cli: Cli) -> None:
     cli.post("--multiplier", "0.5", provider="other", price=10)
     cli.submit("j1", "--gpu", "A100")
     assert cli.ok("compute", "offer", "list") == (
-        "o-1\texhausted\tprov\t5\t5\t0\t1\tgpu=A100 gpu_count=1\n"
-        "o-2\topen\tother\t10\t5\t1000\t1000\t-\n"
+        "o-1\texhausted\tprov\t5\t5\t0\t1\tgpu=A100 gpu_count=1\texhausted\n"
+        "o-2\topen\tother\t10\t5\t1000\t1000\t-\tunfunded\n"
     )
 
 
@@ -248,6 +249,7 @@ def test_show_prints_every_field(cli: Cli) -> None:
         "units_proven: 0",
         "effective_price: 5",
         f"posted_at: {cli.now}",
+        "shelf: unfunded",
     ]
 
 
@@ -255,6 +257,53 @@ def test_show_of_an_unknown_offer_is_not_found(cli: Cli) -> None:
     cli.ok("state", "init")
     error = "error[not_found]: offer o-1 does not exist\nhint: see `tb-cli compute offer list`\n"
     assert cli("compute", "offer", "show", "o-1") == (3, "", error)
+
+
+def test_shelf_says_what_keeps_an_open_offer_from_being_taken(cli: Cli) -> None:
+    cli.real()
+    cli.post("--offer-id", "good")
+    cli.post("--offer-id", "poor", "--bond", "101")
+    cli.post("--offer-id", "barred", "--reputation", "-1", provider="bad")
+    cli.post("--offer-id", "gone")
+    cli.ok("compute", "offer", "withdraw", "gone")
+    assert {
+        offer["offer_id"]: offer["shelf"] for offer in cli.document("compute", "offer", "list")
+    } == {
+        "good": "open",
+        "poor": "unfunded",
+        "barred": "barred",
+        "gone": None,
+    }
+    # A wallet that crosses the bond moves the offer at once.
+    cli.ok("wallet", "deposit", "prov", "--ct", "1")
+    assert cli.offer("poor")["shelf"] == "open"
+    assert cli.ok("compute", "offer", "show", "gone").endswith("shelf: -\n")
+
+
+def test_offer_has_one_gpu_model(cli: Cli) -> None:
+    given = lines(MINIMAL | {"capability": {"gpu": ["A100", "V100"]}})
+    done = cli("compute", "offer", "post", "-", stdin=given)
+    assert (done.code, done.out) == (2, "stdin: capability.gpu: an offer has one GPU model\n")
+    terms = ("--provider", "p", "--units", "1", "--price", "1", "--gpu", "A100", "--gpu", "V100")
+    cli.ok("compute", "offer", "post", *terms)
+    assert cli.offer()["capability"] == {"gpu": "V100", "gpu_count": 1}
+
+
+def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:
+    cli.ok("state", "init")
+    given = lines(MINIMAL) + "{nonsense\n" + lines(MINIMAL | {"units": -1}, MINIMAL)
+    done = cli("compute", "offer", "post", "-", "--json", stdin=given)
+    assert (done.code, done.err) == (7, "2 of 4 failed: 2 usage\n")
+    assert [document["offer_id"] for document in done.json] == [
+        *("o-1", "stdin line 2", "stdin line 3", "o-2"),
+    ]
+    messages = [document["error"]["message"] for document in done.json[1:3]]
+    assert messages[0].startswith("stdin line 2: ")
+    assert messages[1].startswith("stdin line 3: ")
+    # Each element has a line of its own in one array.
+    assert len(done.out.splitlines()) == 4 + 2
+    done = cli("compute", "offer", "post", "-", stdin="{\n[\n")
+    assert (done.code, done.out) == (2, "")
 
 
 def test_withdraw_leaves_running_jobs_alone(cli: Cli) -> None:

@@ -1,6 +1,5 @@
 """The plain way in: a line means there what it means to the parser, or it is left to the parser."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -15,23 +14,11 @@ from tb_cli.entry import call
 from tb_cli.frame import plain
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.plain import Line
-from tb_cli.frame.verbs import Group, Parameter, Verb, parameters_of
+from tb_cli.frame.verbs import Parameter, parameters_of
 from tb_cli.tree import TREE
+from tests.support.verbs import EACH, VERBS, Path_
 
-Path_ = tuple[str, ...]
 Words = list[str]
-
-
-def verbs(group: Group = TREE, path: Path_ = ()) -> Iterator[tuple[Path_, Verb]]:
-    for name, node in group.commands.items():
-        if isinstance(node, Group):
-            yield from verbs(node, (*path, name))
-        else:
-            yield (*path, name), node
-
-
-VERBS = dict(verbs())
-EACH = pytest.mark.parametrize("path", VERBS, ids=" ".join)
 
 
 def parsed(words: Words) -> Line | None:
@@ -39,7 +26,7 @@ def parsed(words: Words) -> Line | None:
     found: list[Line] = []
 
     def perform(*line: Any) -> int:
-        found.append(Line(*line[:-2]))
+        found.append(line[:-2])
         return 0
 
     with pytest.MonkeyPatch.context() as patched, suppress(UsageError):
@@ -139,7 +126,8 @@ def test_line_that_gives_everything_is_served(path: Path_) -> None:
     line = plain.read(TREE, words)
     assert line is not None
     assert line == parsed(words)
-    assert [*line.values] == [each.name for each in parameters_of(line.function)]
+    _, function, values, _ = line
+    assert [*values] == [each.name for each in parameters_of(function)]
     # The same options before the command, but for those of the verb itself.
     first = joined([example(each) for each in GLOBAL])
     rest = joined([example(each) for each in declared(path) if each not in GLOBAL])

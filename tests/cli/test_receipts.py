@@ -126,8 +126,14 @@ def test_damaged_receipt_goes_to_quarantine_once(cli: Cli) -> None:
     env.close()
     done = cli(*RECEIPTS, "list")
     assert (done.code, [row[1] for row in done.rows]) == (0, ["j2"])
-    assert done.err == "warning: damaged receipts are left out; 1 moved to quarantine now\n"
-    done = cli(*RECEIPTS, "list")
-    assert [row[1] for row in done.rows] == ["j2"]
+    told = "warning: damaged receipts are left out; `tb-cli compute-market audit` names them\n"
+    assert done.err == told
+    # Looking moves nothing.
+    assert cli(*RECEIPTS, "list") == done
+    assert "receipt_corrupt_total 0.0\n" in cli.ok("metrics")
+    cli.ok("tick")
+    cli.ok("tick")
+    assert [row[1] for row in cli(*RECEIPTS, "list").rows] == ["j2"]
+    assert cli.document("log", "--event", "receipt_quarantined")[0]["detail"]["key"] == key.hex()
     assert "receipt_corrupt_total 1.0\n" in cli.ok("metrics")
     assert cli("compute-market", "audit").code == 9

@@ -18,5 +18,8 @@ def test_reputation_shows_the_best_first(cli: Cli) -> None:
     only = cli.document("net", "reputation", "show", "--limit", "1")
     assert [list(row) for row in only] == [["provider", "score", "seed", "epoch", "last_change"]]
     assert cli("net", "reputation", "show", "--limit", "1", "--jsonl").jsonl == only
-    error = "error[not_found]: provider nobody has no score\n"
+    error = (
+        "error[not_found]: provider nobody has no score\n"
+        "hint: a provider gets one with its first offer; see `tb-cli net reputation show`\n"
+    )
     assert cli("net", "reputation", "show", "nobody") == (3, "", error)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.cli import Cli
+from tests.support.cli import REAL, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -23,16 +23,18 @@ def changes(cli: Cli) -> dict[str, int]:
 
 def test_status_of_a_new_market(cli: Cli) -> None:
     cli.ok("state", "init")
-    text = "mode: dry_run\nheight: 0\npending: 0\napplied: 0\nfailed: 0\n"
+    text = "mode: dry_run\nheight: 0\ndue: false\npending: 0\napplied: 0\nfailed: 0\n"
     assert cli.ok(*SETTLE, "status") == text
     document = cli.document(*SETTLE, "status")
-    assert document == {"mode": "dry_run", "height": 0, "pending": 0, "applied": 0, "failed": 0}
-    assert list(document) == ["mode", "height", "pending", "applied", "failed"]
+    assert list(document.items()) == [
+        *(("mode", "dry_run"), ("height", 0), ("due", False)),
+        *(("pending", 0), ("applied", 0), ("failed", 0)),
+    ]
 
 
 def test_arm_turns_real_at_its_height(cli: Cli) -> None:
     assert cli.ok(*SETTLE, "arm", "--delay-blocks", "10") == (
-        "mode: armed\nheight: 0\nactivate_at: 10\npending: 0\napplied: 0\nfailed: 0\n"
+        "mode: armed\nheight: 0\nactivate_at: 10\ndue: false\npending: 0\napplied: 0\nfailed: 0\n"
         "changed: true\n"
     )
     cli.ok("chain", "advance", "9")
@@ -40,11 +42,18 @@ def test_arm_turns_real_at_its_height(cli: Cli) -> None:
         ("mode", "armed"),
         ("height", 9),
         ("activate_at", 10),
+        ("due", False),
         ("pending", 0),
         ("applied", 0),
         ("failed", 0),
     ]
     cli.advance(1)
+    # Looking shows what is due, and leaves it; the next command that changes something does it.
+    status = cli.document(*SETTLE, "status")
+    assert (status["mode"], status["height"], status["due"]) == ("armed", 10, True)
+    assert changes(cli) == {"armed": 1}
+    cli.ok("wallet", "deposit", "alice", "--ct", "1", due=REAL)
+    assert cli.document(*SETTLE, "status")["due"] is False
     assert mode(cli) == "real"
     assert changes(cli) == {"armed": 1, "real": 1}
 
@@ -61,7 +70,7 @@ def test_activation_comes_before_the_commands_own_effects(cli: Cli) -> None:
     cli.post()
     cli.ok(*SETTLE, "arm", "--delay-blocks", "5")
     cli.advance(5)
-    assert cli.submit("j1")["funded"] is True
+    assert cli.document(*cli.job_arguments("j1"), due=REAL)["funded"] is True
     assert cli.wallet("alice") == (4, 0)
 
 
@@ -80,6 +89,8 @@ def test_changes_from_the_wrong_mode_are_refused(
     cli.ok("state", "init")
     if before != "dry_run":
         cli.ok(*SETTLE, "arm", "--delay-blocks", "0" if before == "real" else "9")
+    if before == "real":
+        cli.ok("tick", due=REAL)
     assert mode(cli) == before
     done = cli(*SETTLE, *verb)
     assert (done.code, done.out) == (5, "")
@@ -101,8 +112,8 @@ def test_dry_run_keeps_its_reason(cli: Cli) -> None:
     cli.real()
     height = cli.document("chain", "status")["height"]
     assert cli.ok(*SETTLE, "dry-run", "--reason", "a bad day") == (
-        f"mode: dry_run\nheight: {height}\nreason: a bad day\npending: 0\napplied: 0\nfailed: 0\n"
-        "changed: true\n"
+        f"mode: dry_run\nheight: {height}\nreason: a bad day\ndue: false\n"
+        "pending: 0\napplied: 0\nfailed: 0\nchanged: true\n"
     )
     again = cli.document(*SETTLE, "dry-run", "--reason", "another")
     assert (again["changed"], again["reason"]) == (False, "a bad day")
@@ -127,7 +138,7 @@ def test_receipts_of_funded_jobs_wait_in_dry_run(cli: Cli) -> None:
     assert cli.wallet("prov") == (100, 0)  # Its bond is back, its pay is not there yet.
     assert cli.document("wallet", "balance", "alice")["escrow"] == {"ct": 5, "it": 15}
     cli.ok(*SETTLE, "arm", "--delay-blocks", "0")
-    ticked = cli.document(*SETTLE, "tick")
+    ticked = cli.document(*SETTLE, "tick", due=f"{REAL}, 1 receipt that had waited paid")
     assert (ticked["mode"], ticked["pending"], ticked["applied"]) == ("real", 0, 1)
     assert (cli.wallet("prov"), cli.wallet("alice")) == ((105, 15), (995, 985))
     assert cli.job()["paid"] == {"ct": 5, "it": 15}
@@ -139,8 +150,48 @@ def test_tick_reports_whether_it_changed_the_mode(cli: Cli) -> None:
     cli.ok("state", "init")
     assert cli.ok(*SETTLE, "tick").splitlines()[0] == "mode: dry_run"
     cli.ok(*SETTLE, "arm", "--delay-blocks", "0")
-    assert cli.document(*SETTLE, "tick")["changed"] is True
+    assert cli.document(*SETTLE, "tick", due=REAL)["changed"] is True
     assert cli.document(*SETTLE, "tick")["changed"] is False
+
+
+def test_tick_does_all_that_is_due_and_says_it_in_one_line(cli: Cli) -> None:
+    cli.real()
+    cli.post("--bond", "10")
+    cli.submit("j1")
+    cli.submit("j2", "--deadline-secs", "5")
+    cli.submit("j3", "--deadline-secs", "5")
+    cli.ok(*SETTLE, "dry-run", "--reason", "test")
+    cli.ok("compute", "execute", "j1")
+    cli.ok(*SETTLE, "arm", "--delay-blocks", "5")
+    cli.advance(6)
+    due = f"{REAL}, 1 receipt that had waited paid, 2 overdue jobs failed, 20 CT of bonds burned"
+    before = cli.files()
+    dry = cli("tick", "-n")
+    assert dry.err == f"dry_run: {due}\n"
+    assert cli.files() == before
+    said = cli.ok("tick", due=due)
+    assert dry.out == "".join(f"dry_run: {line}\n" for line in said.splitlines())
+    assert said.splitlines()[-1] == "changed: true"
+    assert cli.ok("tick") == said.replace("changed: true", "changed: false")
+
+
+def test_tick_drops_events_that_are_too_old(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli.ok("wallet", "deposit", "alice", "--ct", "1")
+    cli.advance(4000)
+    cli.ok("wallet", "deposit", "alice", "--ct", "2")
+    monkeypatch.setenv("TB_LOG_RETENTION_SECS", "3600")
+    assert len(cli.document("log", "--event", "deposit")) == 2
+    cli.ok("tick")
+    assert [event["detail"]["ct"] for event in cli.document("log", "--event", "deposit")] == [2]
+
+
+def test_command_that_fails_leaves_undone_what_is_due(cli: Cli) -> None:
+    """All of its transaction is taken back, and nothing is told that did not happen."""
+    cli.ok(*SETTLE, "arm", "--delay-blocks", "0")
+    done = cli("wallet", "withdraw", "nobody", "--ct", "1")
+    assert done.code == 5
+    assert REAL not in done.err
+    assert cli.document(*SETTLE, "status")["due"] is True
 
 
 def test_configuration_seeds_only_an_empty_store(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,13 @@
 
 import json
 import os
+import subprocess
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from compute_market.admission import decisions
 from compute_market.jobs.jobs import slices
 from tests.support.cli import HELLO, JOB_FIELDS, MIB, WRONG, Cli
 
@@ -231,19 +231,20 @@ def test_submit_without_a_match_is_refused(
     }
     assert cli.states() == {}
     assert cli.document("compute", "stats")[reason] == 2
-    assert [entry.reason for entry in cli.view(decisions_of)] == [reason, reason]
+    refusals = cli.document("log", "--event", "job_refused")
+    assert [(event["job_id"], event["owner"]) for event in refusals] == [("j1", "alice")] * 2
+    assert [event["detail"]["reason"] for event in refusals] == [reason, reason]
     assert cli.offer()["units_reserved"] == 0
-
-
-def decisions_of(txn: Any) -> list[Any]:
-    return list(txn.records("decisions"))
 
 
 def test_the_last_decision_is_kept_for_explain(cli: Cli) -> None:
     cli(*cli.job_arguments("j1"))
-    found = cli.view(lambda txn: decisions.last(txn, "j1"))
-    assert found is not None
-    assert (found.verdict, found.reason, found.buyer) == ("refused", "capability_mismatch", "alice")
+    done = cli("compute", "explain", "j1")
+    assert (done.code, done.err.splitlines()[0]) == (
+        3,
+        "error[not_found]: job j1 does not exist: it was refused, capability_mismatch: "
+        "no offer of another provider has the capability asked for",
+    )
 
 
 def test_admission_refusal_says_when_it_would_pass(cli: Cli) -> None:
@@ -263,13 +264,35 @@ def test_admission_refusal_says_when_it_would_pass(cli: Cli) -> None:
     assert cli.submit("late", slices=big)["state"] == "active"
 
 
-def test_demand_over_the_estimate_is_a_capacity_refusal(cli: Cli) -> None:
+def test_demand_over_what_the_market_does_in_a_minute_is_a_capacity_refusal(cli: Cli) -> None:
     cli.ok("compute-market", "capacity", "record", "0")  # with the seed of 100: 50
-    cli.post()
-    done = cli(*cli.job_arguments("j1", slices=[cli.slice("big", bytes(51 * MIB))]), "--json")
+    cli.post(units=9000)
+    done = cli("compute", "submit", job_file(cli, slices=[cli.sparse(3001)]), "--json")
     assert (done.code, done.error["reason"]) == (5, "capacity")
-    assert "retry_after_ms" not in done.error
+    assert done.error["message"] == "the job needs 3001 units, the market does 3000 in 60 s"
+    assert done.error["hint"].startswith("split it into jobs of at most 3000 units")
+    assert (done.error["retryable"], "retry_after_ms" in done.error) == (False, False)
     assert json.loads(cli.ok("compute-market", "stats"))["industrial_backlog"] == 0
+
+
+def test_demand_over_the_headroom_is_a_capacity_refusal_that_passes(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_FAIR_SHARE_CAP", "1")
+    cli.ok("compute-market", "capacity", "record", "0")
+    cli.post(units=9000)
+    first, second = (
+        job_file(cli, f"{job_id}.json", job_id=job_id, buyer=job_id, slices=[cli.sparse(units)])
+        for job_id, units in (("j1", 2000), ("j2", 1001))
+    )
+    cli.ok("compute", "submit", first)
+    done = cli("compute", "submit", second, "--json")
+    assert (done.code, done.error["reason"]) == (5, "capacity")
+    message = "the job needs 1001 units, 1000 of the 3000 in 60 s are left"
+    assert (done.error["message"], done.error["retryable"]) == (message, True)
+    assert cli.document("compute-market", "capacity", "show")["headroom"] == 1000
+    cli.advance(-(-done.error["retry_after_ms"] // 1000))
+    assert cli.document("compute", "submit", second)["state"] == "active"
 
 
 def test_buyer_without_funds_is_refused_in_real_mode(cli: Cli) -> None:
@@ -344,8 +367,126 @@ def test_many_jobs_as_json_are_a_list_and_as_jsonl_lines(cli: Cli) -> None:
 
 def test_one_job_id_for_many_files_is_usage(cli: Cli) -> None:
     paths = [job_file(cli, f"{n}.json") for n in (1, 2)]
-    error = "error[usage]: --job-id names one job, 2 are given\n"
+    error = "error[usage]: --job-id names one job, and more are given\n"
     assert cli("compute", "submit", *paths, "--job-id", "x") == (2, "", error)
+    given = "".join(path.read_text() + "\n" for path in paths)
+    assert cli("compute", "submit", "-", "--job-id", "x", stdin=given) == (2, "", error)
+    assert not cli.home.exists()
+
+
+def test_file_that_is_not_there_stops_the_run_before_it_begins(cli: Cli) -> None:
+    good = job_file(cli)
+    error = "error[usage]: missing.json: no such file or directory\n"
+    command = ("compute", "submit", "--chunk", "1")
+    assert cli(*command, good, good, "missing.json") == (2, "", error)
+    error = f"error[usage]: {cli.directory}: is a directory\n"
+    assert cli(*command, good, good, cli.directory) == (2, "", error)
+    assert not cli.home.exists()
+
+
+def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:
+    cli.post()
+    job = json.loads(job_file(cli).read_text())
+    good = [json.dumps(job | {"job_id": name}) for name in ("a", "b")]
+    bad = ["{", "[1]", json.dumps(job | {"prize": 1}), json.dumps(job | {"job_id": "no such"})]
+    given = "\n".join([good[0], *bad, "", good[1]])
+    done = cli("compute", "submit", "-", stdin=given)
+    assert (done.code, done.err) == (7, "4 of 6 failed: 4 usage\n")
+    first, *failed, last = done.out.splitlines()
+    assert first == "submitted job a: active, 1 unit at 5 from prov"
+    assert last == "submitted job b: active, 1 unit at 5 from prov"
+    assert [line.partition(":")[0] for line in failed] == [
+        *("stdin line 2", "stdin line 3", "stdin line 4", "stdin line 5"),
+    ]
+    assert "prize" in failed[2]
+    done = cli("compute", "submit", "-", "--jsonl", stdin=given)
+    assert [document["changed"] for document in done.jsonl] == [False] * 6
+    assert [document.get("error", {}).get("error") for document in done.jsonl] == [
+        *(None, "usage", "usage", "usage", "usage", None),
+    ]
+
+
+def test_lines_that_are_all_wrong_are_usage_and_open_no_transaction(cli: Cli) -> None:
+    done = cli("compute", "submit", "-", stdin='{"job_id": "a"}\n{"job_id": 1}\n')
+    assert (done.code, done.err) == (2, "2 of 2 failed: 2 usage\n")
+    assert [line[:13] for line in done.out.splitlines()] == ["stdin line 1:", "stdin line 2:"]
+    assert not cli.home.exists()
+    done = cli("compute", "submit", "-", stdin='{"job_id": "a"}\n')
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert not cli.home.exists()
+
+
+def test_file_that_is_wrong_among_others_fails_alone(cli: Cli) -> None:
+    cli.post()
+    bad = cli.directory / "bad.json"
+    bad.write_text("{\n  1\n}\n")
+    empty = cli.directory / "empty.json"
+    empty.write_text("")
+    done = cli("compute", "submit", bad, job_file(cli), empty)
+    assert (done.code, done.err) == (7, "2 of 3 failed: 2 usage\n")
+    first, second, third = done.out.splitlines()
+    assert first.startswith(f"{bad}: line 2, column 3: ")
+    assert second == "submitted job j1: active, 1 unit at 5 from prov"
+    assert third == f"{empty}: empty"
+    done = cli("compute", "submit", bad)
+    assert (done.code, done.out, done.err[:13]) == (2, "", "error[usage]:")
+
+
+def test_input_that_breaks_off_keeps_what_was_done(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tb_cli.frame import files
+
+    cli.post()
+    job = json.loads(job_file(cli).read_text())
+    given = "".join(json.dumps(job | {"job_id": name}) + "\n" for name in "abc")
+    monkeypatch.setattr(files, "SIZE_MAX", 500)
+    given += " " * 501 + "\n"
+    done = cli("compute", "submit", "-", "--chunk", "2", stdin=given)
+    assert (done.code, done.err) == (7, "1 of 4 failed: 1 usage\n")
+    assert done.out.splitlines()[3] == "input: -: a line of more than 500 bytes"
+    assert list(cli.states()) == ["a", "b", "c"]
+    # Nothing is done where the first transaction would come after it.
+    done = cli("compute", "submit", "-", stdin=given.replace('"a"', '"z"'))
+    assert (done.code, done.out) == (2, "")
+    assert list(cli.states()) == ["a", "b", "c"]
+
+
+def test_jobs_are_taken_as_they_are_read(cli: Cli) -> None:
+    """A writer sees the outcomes of a chunk before it goes on."""
+    cli.post()
+    job = json.loads(job_file(cli).read_text())
+    process = cli.start("compute", "submit", "-", "--chunk", "1", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    # Whether there is one job or many is known with the second.
+    for names in (("a", "b"), ("c",), ("d",)):
+        for name in names:
+            process.stdin.write(json.dumps(job | {"job_id": name}).encode() + b"\n")
+        process.stdin.flush()
+        for name in names:
+            assert process.stdout.readline().startswith(b"submitted job " + name.encode())
+    assert process.communicate(timeout=20) == (b"", b"")
+    assert process.returncode == 0
+
+
+def test_any_of_several_models_will_do(cli: Cli) -> None:
+    cli.post("--gpu", "V100", provider="old")
+    one = cli.submit("one", "--gpu", "V100")
+    assert one["capability"] == {"gpu": "V100", "gpu_count": 1}
+    two = cli.submit("two", "--gpu", "A100", "--gpu", "V100", "--gpu-count", "1")
+    assert two["capability"] == {"gpu": ["A100", "V100"], "gpu_count": 1}
+    assert two["offer_id"] == "o-1"
+    path = job_file(cli, job_id="three", capability={"gpu": ["A100", "V100"], "gpu_count": 1})
+    cli.ok("compute", "submit", path)
+    assert cli.job("three")["capability"] == two["capability"]
+    assert cli.document("compute", "requirements", "three") == two["capability"]
+    # Options win over the file, and the parser reads them as the plain way does.
+    cli.ok("compute", "submit", path, "--job-id", "four", "--gpu=V100", "--gpu-count=1")
+    assert cli.job("four")["capability"] == one["capability"]
+    done = cli("compute", "submit", path, "--job-id", "five", "--gpu", "H100", "--gpu", "A100")
+    assert (done.code, done.out) == (5, "refused job five\n")
+    assert "capability: gpu=A100|V100 gpu_count=1\n" in cli.ok("compute", "status", "two")
 
 
 def test_absolute_deadline_is_compared_as_given(cli: Cli) -> None:

@@ -57,8 +57,10 @@ def test_same_key_for_another_movement_is_a_conflict(
     cli: Cli, again: tuple[str, ...], message: str
 ) -> None:
     cli.ok("wallet", "deposit", "alice", "--ct", "10", "--key", "k1")
-    text = f"key k1 was used before with {message}"
-    assert cli("wallet", *again, "--key", "k1") == (6, "", f"error[conflict]: {text}\n")
+    text = f"a movement with key k1 exists with {message}"
+    assert cli("wallet", *again, "--key", "k1") == (
+        *(6, "", f"error[conflict]: {text}\nhint: use another --key\n"),
+    )
     assert cli.wallet("alice") == (10, 0)
     assert cli.wallet("bob") == (0, 0)
 

@@ -13,6 +13,7 @@ from compute_market.errors import (
 from compute_market.jobs.submit import Submitted, submit
 from compute_market.records import Placement, Slice
 from compute_market.requests import JobRequest
+from compute_market.store.txn import Txn
 from tests.support.market import Market, job_request, slice_of
 from tests.support.state import balances, command, contents, withdraw
 
@@ -99,6 +100,22 @@ def test_submit_of_a_price_beyond_any_amount_is_refused(market: Market) -> None:
         market.submit("b", max_price_per_unit=AMOUNT_MAX, lengths=(1, 1))
     assert caught.value.reason == "overflow"
     assert contents(market) == before
+
+
+def test_submit_that_raises_has_not_even_noted_how_long_it_took(market: Market) -> None:
+    """A bulk command lets the others of its transaction go on."""
+    market.post(units=100, price_per_unit=AMOUNT_MAX)
+    market.opened.stopwatch = lambda: 7
+    inputs = [slice_of(1), slice_of(1)]
+    request = job_request("b", inputs, max_price_per_unit=AMOUNT_MAX)
+
+    def act(txn: Txn) -> None:
+        before = txn.writes
+        with pytest.raises(RefusedError):
+            submit(txn, request, inputs)
+        assert txn.writes == before
+
+    market.update(act)
 
 
 def test_submit_of_more_units_than_any_amount_is_refused(market: Market) -> None:

@@ -23,6 +23,7 @@ import pytest
 
 from compute_market import audit
 from compute_market.config.files import SETTINGS
+from compute_market.market import Market
 from compute_market.records import Violation
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
@@ -35,6 +36,8 @@ T = TypeVar("T")
 HELLO = "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f"
 WRONG = "00" * 32
 MIB = 1_048_576
+# What the first command says that finds an armed mode at its height.
+REAL = "the settlement mode turned real"
 
 # The fields of chapter 7.7 in their order, then those that were added since.
 JOB_FIELDS = [
@@ -42,12 +45,13 @@ JOB_FIELDS = [
     *("units", "units_proven", "slices", "slices_proven", "price_per_unit"),
     *("max_price_per_unit", "fee_pct_ct", "consumer_bond", "provider_bond", "deadline"),
     *("submitted_at", "started_at", "ended_at", "funded", "cause", "escrow", "paid", "refunded"),
-    *("ended_by", "capability"),
+    *("ended_by", "capability", "overdue"),
 ]
 OFFER_FIELDS = [
     *("offer_id", "provider", "units", "price_per_unit", "fee_pct_ct", "provider_bond"),
     *("consumer_bond", "capability", "reputation", "reputation_multiplier", "job_id"),
     *("state", "units_left", "units_reserved", "units_proven", "effective_price", "posted_at"),
+    "shelf",
 ]
 RECEIPT_FIELDS = [
     *("version", "job_id", "buyer", "provider", "quote_price", "units", "issued_at"),
@@ -124,19 +128,20 @@ class Cli:
             sys.stdin, sys.stdout, sys.stderr = saved
             signal.signal(signal.SIGTERM, handler)
 
-    def ok(self, *arguments: str | Path, stdin: str | bytes = b"") -> str:
-        """The output of a command that has nothing to say but that it made the market."""
+    def ok(self, *arguments: str | Path, stdin: str | bytes = b"", due: str = "") -> str:
+        """The output of a command that succeeds.
+
+        All that it tells beside is that it made the market, and what was `due`.
+        """
         markets = self.markets()
         done = self(*arguments, stdin=stdin)
-        assert (done.code, done.err) == (0, self.told(markets, arguments)), done
+        told = self.told(markets, arguments) + (f"{due}\n" if due else "")
+        assert (done.code, done.err) == (0, told), done
         return done.out
 
-    def document(self, *arguments: str | Path, stdin: str | bytes = b"") -> Any:
-        """The JSON document of a command that succeeds."""
-        markets = self.markets()
-        done = self(*arguments, "--json", stdin=stdin)
-        assert (done.code, done.err) == (0, self.told(markets, arguments)), done
-        return done.json
+    def document(self, *arguments: str | Path, stdin: str | bytes = b"", due: str = "") -> Any:
+        """The JSON document of a command that succeeds; `due` as in `ok`."""
+        return Done(0, self.ok(*arguments, "--json", stdin=stdin, due=due), "").json
 
     def markets(self) -> set[Path]:
         """The homes that have a market."""
@@ -176,6 +181,13 @@ class Cli:
         path.write_bytes(content)
         return path
 
+    def sparse(self, units: int) -> dict[str, Any]:
+        """A slice of so many units for a job file. It takes no room, and is not hashed."""
+        path = self.directory / f"{units}.slice"
+        with path.open("wb") as file:
+            file.truncate(units * MIB)
+        return {"path": str(path), "reference": HELLO}
+
     def post(self, *extra: str, provider: str = "prov", units: int = 1000, price: int = 5) -> str:
         """Post an offer; returns its id."""
         terms = ("--provider", provider, "--units", str(units), "--price", str(price))
@@ -206,7 +218,7 @@ class Cli:
         self.ok("wallet", "deposit", "alice", "--ct", "1000", "--it", "1000")
         self.ok("wallet", "deposit", "prov", "--ct", "100")
         self.ok("compute-market", "settle", "arm", "--delay-blocks", "0")
-        self.ok("compute-market", "settle", "tick")
+        self.ok("tick", due=REAL)
 
     # What is stored afterwards.
 
@@ -216,6 +228,11 @@ class Cli:
             return store.view(fn, now_ms=self.now_ms)
         finally:
             store.close()
+
+    def update(self, fn: Callable[[Txn], T]) -> T:
+        """Do what no command does yet."""
+        with Market.open(str(self.home), clock=lambda: self.now_ms, sleep=time.sleep) as market:
+            return market.update(fn)
 
     def job(self, job_id: str = "j1") -> dict[str, Any]:
         found: dict[str, Any] = self.document("compute", "status", job_id)

@@ -88,7 +88,7 @@ class Report:
         self._codes: set[int] = set()
         self._session = session
         self._total = total
-        self._count = 0
+        self.count = 0
         self._failed = 0
         self._single = single
         self._jsonl = jsonl
@@ -101,7 +101,7 @@ class Report:
         return outcome.error is not None and not ignored
 
     def add(self, outcome: Outcome) -> None:
-        self._count += 1
+        self.count += 1
         failed = self.is_failure(outcome)
         if failed and outcome.error is not None:
             self._failed += 1
@@ -133,7 +133,7 @@ class Report:
         if self._single:
             return report(self._first, self._session.json or self._jsonl)
         counted = ", ".join(f"{count} {token}" for token, count in self._tokens.items())
-        total = self._count if self._total is None else self._total
+        total = self.count if self._total is None else self._total
         note(f"{self._failed} of {total} failed: {counted}")
         alike = len(self._codes) == 1 and self._failed == total
         return self._codes.pop() if alike else exit_code("partial")
@@ -228,7 +228,7 @@ def run(
         ignore_not_found=ignore_not_found,
         keep_names=failed_to is not None,
     )
-    rest = chain(ahead, source)
+    rest = _kept_up(chain(ahead, source), said)
     # A dry run is one transaction too: what is rolled back could not be built upon.
     size = None if atomic or session.dry_run else chunk
     mapped = 0
@@ -243,6 +243,16 @@ def run(
     if failed_to is not None and not session.dry_run:
         said.write_failed(failed_to)
     return said.end()
+
+
+def _kept_up(items: Iterable[Given[Item]], said: Report) -> Iterator[Given[Item]]:
+    """The items. What stops the reading of them is one more that fails, once any was acted on."""
+    try:
+        yield from items
+    except MarketError as error:
+        if not said.count:
+            raise
+        yield Given("input", None, error)
 
 
 def _prepared(given: Given[Item], prepare: Callable[[Item], None] | None) -> Given[Item]:
@@ -264,8 +274,10 @@ def failed(
 ) -> Outcome:
     """The outcome of an item that could not be acted on, or not to the end."""
     document = {id_field: name, "changed": changed}
-    # What is not there is named by the error that says so.
-    is_named = text is not None or isinstance(error, NotFoundError)
+    # What is not there is named by the error that says so, and so is a line that is wrong.
+    is_named = (
+        text is not None or isinstance(error, NotFoundError) or error.message.startswith(name)
+    )
     return Outcome(name, text or error.message, document, error, is_named)
 
 

@@ -38,6 +38,18 @@ def _lines_of(file: BinaryIO, path: str) -> Iterator[bytes]:
         yield line
 
 
+def check_readable(path: str) -> None:
+    """Raise UsageError unless there is something to read, by the look of it; `-` is stdin."""
+    if path == "-":
+        return
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise UsageError(f"{path}: {cause_of(error)}") from error
+    if stat.S_ISDIR(mode):
+        raise UsageError(f"{path}: is a directory")
+
+
 def read_kept(path: str) -> bytes:
     """The bytes of a file of the home.
 

@@ -1,7 +1,8 @@
-"""The home: the directory of one market, where it is, and what the files in it are called."""
+"""The home: the directory of one market, where it is, and where its files are."""
 
 import os
 
+from compute_market import home
 from compute_market.errors import NotFoundError, UsageError
 from compute_market.text import cause_of, legible
 
@@ -26,26 +27,26 @@ class Home:
     @property
     def market(self) -> str:
         """The directory of the store."""
-        return os.path.join(self.path, "market")
+        return os.path.join(self.path, home.STORE)
 
     @property
     def data(self) -> str:
         """The file of the store."""
-        return os.path.join(self.path, "market", "data.mdb")
+        return os.path.join(self.market, "data.mdb")
 
     @property
     def config(self) -> str:
-        return os.path.join(self.path, "config.toml")
+        return os.path.join(self.path, home.CONFIG)
 
     @property
     def calibration(self) -> str:
         """What `compute calibrate` writes."""
-        return os.path.join(self.path, "calibration.json")
+        return os.path.join(self.path, home.CALIBRATION)
 
     @property
     def cancellations(self) -> str:
         """The text log of cancellations."""
-        return os.path.join(self.path, "cancellations.log")
+        return os.path.join(self.path, home.CANCELLATIONS_LOG)
 
     def has_market(self) -> bool:
         return os.path.exists(self.data)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from compute_market.amounts import AMOUNT_MAX
+from compute_market.backends import BACKENDS
 from compute_market.errors import UsageError
 from tb_cli.frame.verbs import Parameter, argument, flag, group, option
 
@@ -28,10 +29,9 @@ PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal
 CHUNK = option(
     "--chunk", "Items per transaction.", kind="integer", least=1, most=100_000, default=1000
 )
-BACKENDS = ("auto", "cpu", "cuda", "opencl")
 BACKEND = option(
     "--backend",
-    "Where to hash: auto, cpu, cuda or opencl. [the setting `backend`]",
+    f"Where to hash: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}. [the setting `backend`]",
     choices=BACKENDS,
 )
 EXECUTOR = (
@@ -68,15 +68,23 @@ def amount(spelling: str, help: str, *, name: str | None = None, default: Any = 
     )
 
 
-# What a job asks for and an offer has; it reaches the function as `capability`.
-CAPABILITY = group(
-    "capability",
-    amount("--cpu-cores", "CPU cores."),
-    option("--gpu", "GPU model, exact."),
-    amount("--gpu-count", "Number of GPUs."),
-    amount("--gpu-memory-mb", "Memory of all GPUs in MB."),
-    option("--accelerator", "Accelerator model, exact."),
-    amount("--accelerator-memory-mb", "Memory of the accelerator in MB."),
+def _capability(gpu: Parameter) -> tuple[Parameter, ...]:
+    """What reaches the function of a verb as `capability`."""
+    return group(
+        "capability",
+        amount("--cpu-cores", "CPU cores."),
+        gpu,
+        amount("--gpu-count", "Number of GPUs."),
+        amount("--gpu-memory-mb", "Memory of all GPUs in MB."),
+        option("--accelerator", "Accelerator model, exact."),
+        amount("--accelerator-memory-mb", "Memory of the accelerator in MB."),
+    )
+
+
+# What an offer has, and what a job asks for.
+OFFERED = _capability(option("--gpu", "GPU model, exact."))
+ASKED = _capability(
+    option("--gpu", "GPU model, exact; repeatable, any of them will do.", many=True)
 )
 
 
@@ -87,7 +95,11 @@ def with_options(
     merged = document | given
     if capability:
         base = document.get("capability")
-        merged["capability"] = (base if isinstance(base, dict) else {}) | capability
+        merged["capability"] = (base if isinstance(base, dict) else {}) | {
+            # What may be given many times and was given once is what a file would say as a text.
+            name: value[0] if isinstance(value, list) and len(value) == 1 else value
+            for name, value in capability.items()
+        }
     return merged
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from msgspec import json
 
 from compute_market.errors import MarketError
-from compute_market.text import one_line
-from tb_cli.frame.session import Session
+from compute_market.text import one_line, printable
+from tb_cli.frame.session import Session, now_ms
 
 
 def emit(session: Session, document: Any, text: str | Iterable[str]) -> None:
@@ -59,13 +59,18 @@ def shown(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, dict):
         return " ".join(f"{key}={shown(inner)}" for key, inner in value.items()) or "-"
-    return str(value)
+    if isinstance(value, (list, tuple)):
+        texts = any(isinstance(each, str) for each in value)
+        return ("|" if texts else " ").join(map(shown, value)) or "-"
+    return printable(str(value))
 
 
 class Listing:
     """A list that may be long: a table on a terminal, tab-separated lines in a pipe, or JSON.
 
-    Without a terminal every row is written as it comes, so memory does not grow with the list.
+    Without a terminal every row is written as it comes, so memory does not grow with the list. On
+    one, `table` are the columns in order of rank, if they are others; `at_once` writes its rows as
+    they come there too.
     """
 
     def __init__(
@@ -73,16 +78,17 @@ class Listing:
         session: Session,
         columns: Sequence[str],
         *,
+        table: Sequence[str] = (),
         jsonl: bool = False,
         at_once: bool = False,
     ) -> None:
-        self._columns = columns
         self._json = session.json and not jsonl
         self._jsonl = jsonl
         self._first = True
-        self._rows: list[list[str]] | None = None
-        if not self._json and not jsonl and not at_once and sys.stdout.isatty():
-            self._rows = []
+        self.for_eyes = not self._json and not jsonl and sys.stdout.isatty()
+        self._columns = table or columns if self.for_eyes else columns
+        self._at_once = at_once or not self.for_eyes
+        self._rows: list[list[str]] = []
         self._color = session.color
 
     def add(self, document: dict[str, Any]) -> None:
@@ -91,31 +97,27 @@ class Listing:
         elif self._json:
             write_element(document, first=self._first)
         else:
-            row = [shown(document.get(column)) for column in self._columns]
-            if self._rows is None:
-                write_line("\t".join(row))
+            row = [self._cell(column, document.get(column)) for column in self._columns]
+            if self._at_once:
+                write_line(("  " if self.for_eyes else "\t").join(row))
             else:
                 self._rows.append(row)
         self._first = False
+
+    def _cell(self, column: str, value: Any) -> str:
+        if self.for_eyes:
+            from tb_cli.frame.tables import for_eyes
+
+            value = for_eyes(column, value, now_ms())
+        return shown(value)
 
     def end(self) -> None:
         if self._json:
             end_elements(empty=self._first)
         elif self._rows:
-            self._table(self._rows)
+            from tb_cli.frame.tables import print_table
 
-    def _table(self, rows: list[list[str]]) -> None:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=box.SIMPLE_HEAD)
-        for column in self._columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
-        Console(no_color=not self._color, highlight=False).print(table)
+            print_table(self._columns, self._rows, color=self._color)
 
 
 def note(text: str) -> None:

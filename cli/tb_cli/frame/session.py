@@ -73,7 +73,7 @@ class Session:
         if batch is not None:
             self.json = self.json or batch.json
             self.dry_run = self.dry_run or batch.dry_run
-            if settings.get("home") is None or self.home == batch.home:
+            if settings.get("home") is None or self.home.path == batch.home.path:
                 self.home, self._opened, self._is_line = batch.home, batch._opened, True
 
     @classmethod
@@ -172,16 +172,19 @@ class Session:
     def update(self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None) -> T:
         """Run one action in one transaction, after what is due; rolled back if dry.
 
-        What was due is told in one line. The log of cancellations follows.
+        What was due is told in one line, but for overdue jobs if the caller set a limit for those:
+        it tells of them itself. The log of cancellations follows.
         """
         from compute_market.market import SWEEP_LIMIT
+        from compute_market.records import replace
 
         market = self.market
         market.asked = _asked(self._command)
         limit = SWEEP_LIMIT if sweep_limit is None else sweep_limit
         result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
-        if due := market.due.text:
-            print(due, file=sys.stderr)
+        due = market.due if sweep_limit is None else replace(market.due, failed=())
+        if due.text:
+            print(f"dry_run: {due.text}" if self.dry_run else due.text, file=sys.stderr)
         if not self.dry_run:
             self.follow_log()
         return result

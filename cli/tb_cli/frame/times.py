@@ -18,6 +18,22 @@ def seconds_of(text: str) -> int | None:
     return int(digits) * (unit or 1)
 
 
+def local(at_ms: int) -> str:
+    """An instant in the time zone of the machine, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))
+
+
+def relative(at: int, now: int) -> str:
+    """How long ago a unix second was, or in how long it will be: `12s ago`, `in 23h`."""
+    seconds = abs(now - at)
+    unit = next(
+        (unit for unit, size in reversed(_SECONDS.items()) if seconds >= 2 * size),
+        "s",
+    )
+    text = f"{seconds // _SECONDS[unit]}{unit}"
+    return f"in {text}" if at > now else f"{text} ago"
+
+
 def instant(text: str, option: str, now_ms: int) -> int:
     """The unix milliseconds an operator means, in the time zone of the machine unless it says one.
 

@@ -70,6 +70,14 @@ class Parameter:
         self.complete = complete
         self.group: str | None = None  # the mapping it reaches the function in, if it was given
 
+    def in_group(self, name: str) -> "Parameter":
+        """The same in a mapping; other verbs may have the parameter by itself."""
+        found = object.__new__(Parameter)
+        for slot in Parameter.__slots__:
+            setattr(found, slot, getattr(self, slot))
+        found.group = name
+        return found
+
 
 class Verb:
     """A command of the tree. Its function is imported when the command is called."""
@@ -197,9 +205,7 @@ def flag(
 
 def group(name: str, *options: Parameter) -> tuple[Parameter, ...]:
     """Options that reach the function as one mapping of those that were given."""
-    for each in options:
-        each.group = name
-    return options
+    return tuple(each.in_group(name) for each in options)
 
 
 def bound(parameters: Iterable[Parameter], values: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,88 @@
+"""Every verb of the command line, and a right way to call it.
+
+Tests of what holds for all of them take them from here, so that a new one is covered by itself.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tb_cli.frame.verbs import Group, Verb
+from tb_cli.tree import TREE
+from tests.support.cli import HELLO
+
+Path_ = tuple[str, ...]
+
+
+def verbs(group: Group = TREE, path: Path_ = ()) -> Iterator[tuple[Path_, Verb]]:
+    for name, node in group.commands.items():
+        if isinstance(node, Group):
+            yield from verbs(node, (*path, name))
+        else:
+            yield (*path, name), node
+
+
+VERBS = dict(verbs())
+EACH = pytest.mark.parametrize("path", VERBS, ids=" ".join)
+
+# What to give each verb so that it gets as far as its store, or does what it does without one.
+ARGUMENTS: dict[str, Path_] = {
+    "demo": (),
+    "compute offer post": ("--provider", "p", "--units", "1", "--price", "1"),
+    "compute offer list": (),
+    "compute offer show": ("o-1",),
+    "compute offer withdraw": ("o-1",),
+    "compute submit": (
+        *("--job-id", "j9", "--buyer", "b", "--workload", "transcode", "--slice", "a.slice"),
+        *("--max-price", "9"),
+    ),
+    "compute execute": ("j1",),
+    "compute prove": ("j1", "0", HELLO),
+    "compute cancel": ("j1",),
+    "compute run": ("a.slice",),
+    "compute status": ("j1",),
+    "compute list": (),
+    "compute slices": ("j1",),
+    "compute history": ("j1",),
+    "compute queue": (),
+    "compute requirements": ("j1",),
+    "compute explain": ("j1",),
+    "compute stats": (),
+    "compute calibrate": ("--backend", "cpu"),
+    "compute wait": ("j1",),
+    "compute-market params": (),
+    "compute-market stats": (),
+    "compute-market match": (),
+    "compute-market audit": (),
+    "compute-market settle status": (),
+    "compute-market settle arm": ("--delay-blocks", "5"),
+    "compute-market settle cancel-arm": (),
+    "compute-market settle dry-run": ("--reason", "r"),
+    "compute-market settle tick": (),
+    "compute-market capacity record": ("5",),
+    "compute-market capacity show": (),
+    "compute-market sla sweep": (),
+    "compute-market receipts list": (),
+    "compute-market receipts show": ("j1",),
+    "wallet deposit": ("alice", "--ct", "1"),
+    "wallet withdraw": ("alice", "--ct", "1"),
+    "wallet balance": ("alice",),
+    "wallet history": ("alice",),
+    "chain status": (),
+    "chain advance": ("1",),
+    "net compute stats": (),
+    "net reputation show": (),
+    "log": (),
+    "tick": (),
+    "metrics": (),
+    "batch": ("-",),
+    "state init": (),
+    "state check": (),
+    "state backup": ("copy",),
+    "state stats": (),
+    "config show": (),
+}
+
+
+def arguments_of(path: Path_) -> Path_:
+    return (*path, *ARGUMENTS[" ".join(path)])
