@@ -3,8 +3,8 @@
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
-from typing import Any
 
 from compute_market import events
 from compute_market.events import Logged, Selection
@@ -27,7 +27,7 @@ _POLL_S = 0.5
     option("--owner", "Only of this buyer, provider or owner of a wallet."),
     option("--event", "Only this event; repeatable.", many=True),
     LIMIT,
-    flag("--follow", "-f", help="Go on printing what happens, until it is stopped."),
+    flag("--follow", "-f", help="Go on printing what happens, until --until or a signal."),
     JSONL,
 )
 def log(
@@ -50,14 +50,9 @@ def log(
     for what, given in (("job id", job), ("offer id", offer), ("owner", owner)):
         if given is not None:
             check_id(given, what)
-    selection = Selection(
-        job,
-        offer,
-        owner,
-        tuple(event),
-        None if since is None else instant(since, "--since", now_ms()),
-        None if until is None else instant(until, "--until", now_ms()),
-    )
+    since_ms = None if since is None else instant(since, "--since", now_ms())
+    until_ms = None if until is None else instant(until, "--until", now_ms())
+    selection = Selection(job, offer, owner, tuple(event), since_ms, until_ms)
     listing = EventListing(session, jsonl=jsonl, at_once=follow)
     after = session.view(lambda txn: txn.number("event_seq")) if follow or limit is not None else 0
     if limit is None:
@@ -67,16 +62,16 @@ def log(
     for logged in found:
         listing.add(logged)
         after = max(after, logged.seq)
-    while follow:
+    while follow and (until_ms is None or now_ms() <= until_ms):
         sys.stdout.flush()
         time.sleep(_POLL_S)
-        for logged in session.view(lambda txn: _behind(txn, selection, after)):  # noqa: B023
+        new, after = session.view(partial(_behind, selection=selection, after=after))
+        for logged in new:
             listing.add(logged)
-        after = session.view(lambda txn: txn.number("event_seq"))
     listing.end()
 
 
-def _pages(session: Session, selection: Selection) -> Any:
+def _pages(session: Session, selection: Selection) -> Iterator[list[Logged]]:
     since_ms = selection.since_ms
     start = 0
     if since_ms is not None:
@@ -84,5 +79,7 @@ def _pages(session: Session, selection: Selection) -> Any:
     return session.pages(lambda txn, after, size: events.page(txn, selection, after, size), start)
 
 
-def _behind(txn: Txn, selection: Selection, after: int) -> list[Logged]:
-    return [logged for logged in events.forward(txn, after) if selection.wants(logged)]
+def _behind(txn: Txn, selection: Selection, after: int) -> tuple[list[Logged], int]:
+    """What happened behind a sequence number, and the last one there is."""
+    found = [logged for logged in events.forward(txn, after) if selection.wants(logged)]
+    return found, txn.number("event_seq")

@@ -1,4 +1,4 @@
-"""`compute-market params|stats|capacity record`."""
+"""`compute-market params|stats|capacity record|show`."""
 
 import json
 
@@ -86,3 +86,41 @@ def test_capacity_record_of_no_capacity_is_usage(cli: Cli, value: str) -> None:
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error[usage]: Invalid value for 'N': ")
     assert not cli.home.exists()
+
+
+def test_capacity_show_of_a_new_market(cli: Cli) -> None:
+    cli.ok("state", "init")
+    text = "estimate: 100\nsamples: 100\nheadroom: 6000\nparties: 0\n"
+    assert cli.ok("compute-market", "capacity", "show") == text
+    assert cli.document("compute-market", "capacity", "show") == {
+        "estimate": 100,
+        "samples": [100],
+        "headroom": 6000,
+        "parties": [],
+    }
+
+
+def test_capacity_show_tells_what_is_used_and_left(cli: Cli) -> None:
+    cli.ok("compute-market", "capacity", "record", "20")
+    cli.post()
+    cli.submit("j1", slices=[cli.slice("big", bytes(60 * MIB))])
+    assert cli.ok("compute-market", "capacity", "show") == (
+        "estimate: 60\nsamples: 100 20\nheadroom: 3540\nparties: 2\n"
+        "role=provider identity=prov used=60 burst_left=30\n"
+        "role=buyer identity=alice used=60 burst_left=30\n"
+    )
+    # Usage decays within a minute, and with it what may be admitted grows.
+    cli.advance(30)
+    found = cli.document("compute-market", "capacity", "show")
+    assert found["headroom"] == 3570
+    assert [(party["identity"], party["used"]) for party in found["parties"]] == [
+        *(("prov", 30), ("alice", 30)),
+    ]
+    cli.advance(30)
+    assert cli.document("compute-market", "capacity", "show")["headroom"] == 3600
+
+
+def test_capacity_record_is_in_the_log(cli: Cli) -> None:
+    cli.ok("compute-market", "capacity", "record", "20")
+    (event,) = cli.document("log", "--event", "capacity_recorded")
+    assert event["detail"] == {"units_per_second": 20, "estimate": 60}

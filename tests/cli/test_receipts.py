@@ -3,6 +3,8 @@
 import lmdb
 import pytest
 
+from compute_market.jobs import jobs
+from compute_market.offers import offers
 from tests.support.cli import MIB, RECEIPT_FIELDS, Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -137,3 +139,31 @@ def test_damaged_receipt_goes_to_quarantine_once(cli: Cli) -> None:
     assert cli.document("log", "--event", "receipt_quarantined")[0]["detail"]["key"] == key.hex()
     assert "receipt_corrupt_total 1.0\n" in cli.ok("metrics")
     assert cli("compute-market", "audit").code == 9
+
+
+def test_show_of_a_job_that_was_handed_over_has_one_for_each_provider(cli: Cli) -> None:
+    cli.real()
+    cli.ok("wallet", "deposit", "second", "--ct", "100")
+    cli.post("--offer-id", "first")
+    slices = [cli.slice(name, name.encode()) for name in ("s0", "s1", "s2")]
+    digests = [line[:64] for line in cli.ok("compute", "run", *slices).splitlines()]
+    cli.submit("j1", slices=slices)
+    cli.ok("compute", "prove", "j1", "0", digests[0])
+    cli.post("--offer-id", "next", provider="second")
+    cli.update(lambda txn: jobs.hand_over(txn, jobs.get(txn, "j1"), offers.get(txn, "next")))
+    job = cli.job()
+    assert (job["state"], job["provider"], job["offer_id"]) == ("active", "second", "next")
+    cli.ok("compute", "execute", "j1")
+    found = cli.document(*RECEIPTS, "show", "j1")
+    assert [(receipt["provider"], receipt["units"]) for receipt in found] == [
+        ("prov", 1),
+        ("second", 2),
+    ]
+    assert {receipt["status"] for receipt in found} == {"applied"}
+    text = cli.ok(*RECEIPTS, "show", "j1")
+    assert text.count("job_id: j1\n") == 2
+    # Each by its key, and both in the list.
+    for receipt in found:
+        assert cli.document(*RECEIPTS, "show", receipt["idempotency_key"]) == receipt
+    assert cli.document(*RECEIPTS, "list", "--job", "j1") == found
+    assert (cli.wallet("prov"), cli.wallet("second")) == ((105, 0), (110, 0))

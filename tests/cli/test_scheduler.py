@@ -60,7 +60,7 @@ def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
     assert cli.ok("compute", "explain", "j1") == (
         "o-1: gpu H100 ≠ A100; gpu_count 2 > 1; gpu_memory_mb 16384 > 8192\n"
         "o-2: max_price_per_unit 100 < 101\n"
-        f"decision: verdict=pending at={cli.now} reason=price_mismatch units=1 mode=loose\n"
+        f"decision: verdict=pending at={cli.now} reason=price_mismatch units=1\n"
         "totals: capability_mismatch=1 price_mismatch=1\n"
     )
     only = cli.document("compute", "explain", "j1", "--offer", "o-2")
@@ -72,7 +72,6 @@ def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
             "at": cli.now,
             "reason": "price_mismatch",
             "units": 1,
-            "mode": "loose",
         },
         "totals": {"price_mismatch": 1},
         "offers": [
@@ -101,6 +100,31 @@ def test_changing_what_explain_names_flips_the_verdict(cli: Cli) -> None:
     cli.post("--gpu", "H100", "--gpu-memory-mb", "16384")
     assert "o-2: fits\n" in cli.ok("compute", "explain", "j1")
     assert cli.job()["offer_id"] == "o-2"
+
+
+def test_explain_of_several_models_names_them_all(cli: Cli) -> None:
+    cli.post("--gpu", "V100")
+    cli.post("--gpu", "T4")
+    cli.submit("j1", "--gpu", "A100", "--gpu", "H100", "--wait")
+    assert cli.ok("compute", "explain", "j1").splitlines()[:2] == [
+        "o-1: gpu A100 or H100 ≠ V100",
+        "o-2: gpu A100 or H100 ≠ T4",
+    ]
+    (first, _) = cli.document("compute", "explain", "j1")["offers"]
+    assert first["shortfalls"] == [
+        {
+            "condition": "gpu",
+            "asked": "A100 or H100",
+            "offered": "V100",
+            "text": "gpu A100 or H100 ≠ V100",
+        }
+    ]
+    path = cli.directory / "need.json"
+    path.write_text(json.dumps({"workload": "transcode", "capability": {"gpu": ["T4", "A100"]}}))
+    assert cli.ok("compute", "explain", path).splitlines()[:2] == [
+        "o-1: gpu T4 or A100 ≠ V100",
+        "o-2: fits",
+    ]
 
 
 def test_explain_takes_a_job_file(cli: Cli) -> None:

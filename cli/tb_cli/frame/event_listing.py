@@ -28,7 +28,7 @@ class EventListing:
 
 
 def _for_eyes(document: dict[str, Any]) -> dict[str, Any]:
-    ids = {"job": document["job_id"], "offer": document["offer_id"], "owner": document["owner"]}
-    about = {name: text for name, text in ids.items() if text is not None} | document["detail"]
+    ids = ("job_id", "offer_id", "owner")
+    about = {name.removesuffix("_id"): document[name] for name in ids if name in document}
     who = f"{document['user']}: {clipped(document['command'], _COMMAND_MAX)}"
-    return document | {"what": about, "who": who}
+    return document | {"what": about | document["detail"], "who": who}

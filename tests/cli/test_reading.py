@@ -1,0 +1,184 @@
+"""Looking changes nothing: what reading verbs leave as it was, and what none of them tells."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tb_cli.frame.completion import completions
+from tests.support.cli import WRONG, Cli, Done
+from tests.support.verbs import ARGUMENTS, VERBS, Path_, arguments_of
+
+pytest_plugins = ("tests.support.cli",)
+
+READING = [path for path, verb in VERBS.items() if not verb.writes]
+EACH_READING = pytest.mark.parametrize("path", READING, ids=" ".join)
+FORMS = pytest.mark.parametrize("form", [(), ("--json",)])
+
+# Path, bytes and time of the last change of each file; LMDB's table of readers is not the market.
+Files = dict[str, tuple[int, bytes]]
+
+
+def files_of(home: Path) -> Files:
+    found = {}
+    for path in sorted(home.rglob("*")):
+        if path.name == "lock.mdb":
+            found[str(path)] = 0, b""
+        elif path.is_file():
+            found[str(path)] = path.stat().st_mtime_ns, path.read_bytes()
+        else:
+            found[str(path)] = 0, b"a directory"
+    return found
+
+
+def with_much_due(cli: Cli) -> None:
+    """A home in which everything waits that a command might be tempted to do."""
+    cli.real()
+    cli.post("--bond", "3")
+    for job_id in ("j0", "j1", "j2"):
+        cli.submit(job_id, "--deadline-secs", "2" if job_id == "j2" else "1000")
+    cli.ok("compute", "cancel", "j0")
+    # A receipt waits for the mode, and the mode for a height.
+    cli.ok("compute-market", "settle", "dry-run", "--reason", "to wait")
+    cli.ok("compute", "execute", "j1")
+    cli.ok("compute-market", "settle", "arm", "--delay-blocks", "5")
+    cli.submit("p1", "--gpu", "H100", "--wait")
+    (cli.home / "cancellations.log").write_text("j0 ")
+    cli.advance(10)
+
+
+def is_all_due(cli: Cli, *home: str) -> bool:
+    status = cli.document(*home, "compute-market", "settle", "status")
+    job = cli.document(*home, "compute", "status", "j2")
+    return (status["due"], status["pending"], job["overdue"]) == (True, 1, True)
+
+
+def run(cli: Cli, path: Path_, *arguments: str | Path) -> Done:
+    """The demo goes to another directory, and so needs a process of its own."""
+    return (cli.process if path == ("demo",) else cli)(*arguments)
+
+
+@EACH_READING
+@FORMS
+def test_reading_verb_leaves_a_live_home_as_it_was(cli: Cli, path: Path_, form: Path_) -> None:
+    with_much_due(cli)
+    before = files_of(cli.home)
+    done = run(cli, path, *arguments_of(path), *form)
+    assert done.code == 0, done
+    assert files_of(cli.home) == before
+    assert is_all_due(cli)
+
+
+@EACH_READING
+@FORMS
+def test_reading_verb_leaves_a_backup_as_it_was(
+    cli: Cli, path: Path_, form: Path_, tmp_path: Path
+) -> None:
+    with_much_due(cli)
+    copy = tmp_path / "backup"
+    cli.ok("state", "backup", copy)
+    before = files_of(copy)
+    assert sorted(Path(name).name for name in before) == ["data.mdb", "market"]
+    assert is_all_due(cli, "--home", str(copy))
+    done = run(cli, path, "--home", copy, *arguments_of(path), *form)
+    assert done.code == 0, done
+    assert files_of(copy) == before
+
+
+def test_batch_of_reading_lines_leaves_the_home_as_it_was(cli: Cli) -> None:
+    with_much_due(cli)
+    apart = {("demo",), ("state", "backup")}
+    lines = [" ".join(arguments_of(path)) for path in READING if path not in apart]
+    before = files_of(cli.home)
+    assert cli("batch", stdin="\n".join(lines)).code == 0
+    assert files_of(cli.home) == before
+
+
+def test_completion_leaves_the_home_as_it_was(cli: Cli) -> None:
+    with_much_due(cli)
+    before = files_of(cli.home)
+    assert completions("job", "j") == ["j2"]
+    assert completions("any job", "") == ["j0", "j1", "j2", "p1"]
+    assert completions("offer", "o") == ["o-1"]
+    assert files_of(cli.home) == before
+
+
+def test_what_was_only_shown_is_done_by_the_next_change(cli: Cli) -> None:
+    with_much_due(cli)
+    cli.ok(
+        *("wallet", "deposit", "bob", "--ct", "1"),
+        due="the settlement mode turned real, 1 receipt that had waited paid, "
+        "1 overdue job failed, 3 CT of bonds burned",
+    )
+    assert not is_all_due(cli)
+    assert cli.log() == "j0 client\n"
+
+
+def test_home_that_cannot_be_written_is_read(cli: Cli, tmp_path: Path) -> None:
+    """As a backup on a read-only medium is: nothing but the data file is there."""
+    with_much_due(cli)
+    copy = tmp_path / "copy"
+    (copy / "market").mkdir(parents=True)
+    shutil.copyfile(cli.data, copy / "market" / "data.mdb")
+    before = files_of(copy)
+    listed = cli.ok("--home", copy, "compute", "list")
+    assert listed == cli.ok("compute", "list")
+    assert files_of(copy) == before
+
+
+# What a job must give is the buyer's to know: who is told it can prove without work.
+SECRETS = [b"one", b"two", b"three"]
+
+
+def test_no_verb_tells_a_reference_but_the_buyers_own_view(cli: Cli) -> None:
+    cli.real()
+    cli.post("--bond", "3")
+    slices = [cli.slice(f"s{number}", content) for number, content in enumerate(SECRETS)]
+    references = [line[:64] for line in cli.ok("compute", "run", *slices).splitlines()]
+    cli.submit("j1", slices=slices)
+    cli.submit("j9", "--deadline-secs", "2", slices=slices)
+    said: list[str] = []
+
+    def tell(*arguments: str | Path, stdin: str = "") -> None:
+        for form in ((), ("--json",)):
+            done = cli(*arguments, *form, stdin=stdin)
+            assert done.code != 1, done
+            said.extend((done.out, done.err))
+
+    def tell_all() -> None:
+        for path in VERBS:
+            # A hash of a file that one has is no secret; the demo has a market of its own.
+            if path not in {("compute", "run"), ("demo",), ("compute", "calibrate"), ("batch",)}:
+                options = ("-n",) if VERBS[path].writes else ()
+                options += ("--timeout", "0") if path == ("compute", "wait") else ()
+                tell(*path, *ARGUMENTS[" ".join(path)], *options)
+
+    tell_all()
+    tell("compute", "prove", "j1", "0", WRONG)
+    tell("compute", "prove", "j1", "2", references[0])  # of another slice
+    said = [text.replace(references[0], "") for text in said]  # what was typed
+    tell("compute", "slices", "j1", "--unproven")
+    tell("compute", "slices", "j1", "--jsonl")
+    said.append(cli.ok("compute", "slices", "j1", "--b3sum"))
+    # The same job with other slices: the conflict names what differs.
+    tell(*cli.job_arguments("j1", slices=[slices[1], slices[0], slices[2]]))
+    given = '{"job_id": "j1", "buyer": "alice", "workload": "transcode", "max_price_per_unit": 100'
+    other = ", ".join(f'{{"path": "{path}", "reference": "{WRONG}"}}' for path in slices)
+    tell("compute", "submit", "-", stdin=f'{given}, "slices": [{other}]}}')
+    (cli.directory / "s1").write_bytes(b"TWO")
+    tell("compute", "execute", "j9")
+    tell("compute", "cancel", "j1", "--by", "provider")
+    cli.advance(10)
+    tell("tick")
+    tell_all()
+    # The line that tried another slice's proof is kept in the log as it was typed.
+    text = "".join(said).replace(f"compute prove j1 2 {references[0]}", "")
+    assert "j1" in text
+    proven = {
+        entry["digest"] for entry in cli.document("compute", "slices", "j9") if "digest" in entry
+    }
+    for reference in references:
+        assert reference in proven or reference not in text
+    assert references[1] not in proven
+    shown = cli.document("compute", "slices", "j1", "--references")
+    assert [entry["reference"] for entry in shown] == references

@@ -1,0 +1,178 @@
+"""Listings on a terminal of some width, and that a pipe gets all of it."""
+
+import fcntl
+import io
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from typing import Any
+from unittest import mock
+
+import pytest
+
+from tb_cli.entry import call
+from tb_cli.frame.tables import fitting
+from tests.support.cli import MIB, Cli
+
+pytest_plugins = ("tests.support.cli",)
+
+JOB = "render-2026-11-27-batch-0001"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(cli: Cli, width: int, *arguments: str, **environment: str) -> list[str]:
+    """The lines that a command shows on a terminal so many columns wide."""
+    variables = {"COLUMNS": str(width), "TERM": "xterm", **environment}
+    shown = Terminal()
+    with mock.patch.dict(os.environ, variables), mock.patch.object(sys, "stdout", shown):
+        assert call([*arguments]) == 0
+    return shown.getvalue().splitlines()
+
+
+@pytest.fixture
+def shop(cli: Cli) -> Cli:
+    cli.real()
+    terms = (
+        "--cpu-cores",
+        "32",
+        "--gpu",
+        "RTX4090",
+        "--gpu-count",
+        "2",
+        "--gpu-memory-mb",
+        "49152",
+    )
+    cli.post("--offer-id", "gpu-lab-frankfurt-1", "--bond", "9", *terms)
+    slices = [cli.slice("a.slice"), cli.slice("b.slice", bytes(2 * MIB))]
+    cli.submit(JOB, "--gpu", "RTX4090", "--gpu", "A100", slices=slices)
+    cli.ok("compute", "prove", JOB, "0", cli.ok("compute", "run", "a.slice")[:64])
+    cli.submit("j2", slices=slices)
+    cli.ok("compute", "cancel", "j2")
+    return cli
+
+
+LISTINGS = [
+    *(("log",), ("compute", "history", JOB), ("compute", "slices", JOB)),
+    *(("compute", "slices", JOB, "--references"), ("compute", "offer", "list")),
+    *(("compute", "list"), ("compute-market", "receipts", "list"), ("wallet", "history", "alice")),
+    *(("compute", "queue"), ("net", "reputation", "show"), ("config", "show"), ("state", "stats")),
+]
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_listing_keeps_to_the_width_of_the_terminal(shop: Cli, width: int) -> None:
+    for command in LISTINGS:
+        lines = on_terminal(shop, width, *command, "--no-color")
+        assert all("\x1b" not in line for line in lines), command
+        assert all(len(line) <= width for line in lines), (command, lines)
+
+
+@pytest.mark.parametrize("width", [80, 120, 140])
+def test_ids_and_numbers_are_never_broken(shop: Cli, width: int) -> None:
+    jobs = on_terminal(shop, width, "compute", "list", "--no-color")
+    assert [line.split()[:2] for line in jobs if line.startswith(("j2", JOB))] == [
+        ["j2", "cancelled"],
+        [JOB, "active"],
+    ]
+    text = "\n".join(on_terminal(shop, width, "log", "--no-color"))
+    for whole in ("gpu-lab-frankfurt-1", JOB, "job_cancelled"):
+        assert whole in text
+    digest = shop.document("compute", "slices", JOB)[0]["digest"]
+    slices = on_terminal(shop, width, "compute", "slices", JOB, "--no-color")
+    assert any(digest in line for line in slices) == (slices[-1] != "left out: digest")
+
+
+def test_what_does_not_fit_is_left_out_by_rank_and_named(shop: Cli) -> None:
+    wide = on_terminal(shop, 200, "compute", "offer", "list", "--no-color")
+    assert not any("left out" in line for line in wide)
+    assert "gpu_memory_mb=49152" in wide[-1]
+    narrow = on_terminal(shop, 80, "compute", "offer", "list", "--no-color")
+    assert narrow[-1] == "left out: capability"
+    assert narrow[-2].split() == [
+        *("gpu-lab-frankfurt-1", "open", "open", "prov", "5", "5", "997", "1000"),
+    ]
+    narrowest = on_terminal(shop, 30, "compute", "offer", "list", "--no-color")
+    assert narrowest[1].split() == ["gpu-lab-frankfurt-1", "open"]
+    assert " ".join(narrowest[2:]).startswith("left out: shelf, provider,")
+    # A pipe gets everything, whatever is said of a width.
+    rows = shop.process("compute", "offer", "list", env=os.environ | {"COLUMNS": "30"}).rows
+    assert rows == [
+        [
+            *("gpu-lab-frankfurt-1", "open", "prov", "5", "5", "997", "1000"),
+            *("cpu_cores=32 gpu=RTX4090 gpu_count=2 gpu_memory_mb=49152", "open"),
+        ]
+    ]
+
+
+def test_log_on_a_terminal_says_when_what_and_who(shop: Cli) -> None:
+    lines = on_terminal(shop, 200, "log", "--job", "j2", "--no-color")
+    assert lines[0].split() == ["time", "event", "what", "who"]
+    cancelled = lines[-1]
+    assert "job_cancelled" in cancelled
+    assert "job=j2 owner=alice" in cancelled
+    assert cancelled.rstrip().endswith("compute cancel j2")
+
+
+def test_width_is_that_of_the_terminal(shop: Cli) -> None:
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 60, 0, 0))
+    variables = {key: text for key, text in os.environ.items() if key not in ("COLUMNS", "LINES")}
+    command = shop.command("compute", "list", "--no-color")
+    done = subprocess.run(command, stdout=slave, env=variables | {"TERM": "xterm"}, timeout=60)
+    os.close(slave)
+    shown = os.read(master, 65_536).decode().replace("\r\n", "\n").splitlines()
+    os.close(master)
+    assert done.returncode == 0
+    assert shown == on_terminal(shop, 60, "compute", "list", "--no-color")
+
+
+def test_times_are_as_people_say_them(shop: Cli) -> None:
+    (line,) = on_terminal(shop, 200, "compute", "list", "--state", "active", "--no-color")[-1:]
+    assert line.rstrip().endswith(("in 23h", "in 24h"))
+    assert shop("compute", "list", "--state", "active").rows[0][-1].isdigit()
+
+
+def test_no_color_is_neither_color_nor_bold(shop: Cli) -> None:
+    command = ("compute", "list")
+    assert any("\x1b[1m" in line for line in on_terminal(shop, 80, *command))
+    for lines in (
+        on_terminal(shop, 80, *command, "--no-color"),
+        on_terminal(shop, 80, *command, NO_COLOR="1"),
+    ):
+        assert not any("\x1b" in line for line in lines)
+
+
+def test_follow_on_a_terminal_prints_as_it_comes(shop: Cli) -> None:
+    shop.advance(2)
+    lines = on_terminal(shop, 80, "log", "-f", "--until", "1s", "--limit", "1", "--no-color")
+    assert len(lines) == 1
+    assert "job_" in lines[0]
+    assert "\t" not in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("width", "expected"),
+    [
+        (100, {0: 4, 1: 30, 2: 12, 3: 40}),
+        (80, {0: 4, 1: 30, 2: 12, 3: 28}),
+        (76, {0: 4, 1: 30, 2: 12, 3: 24}),
+        (75, {0: 4, 1: 30, 2: 12}),
+        (50, {0: 4, 1: 30, 2: 12}),
+        (49, {0: 4, 1: 30}),
+        (3, {0: 4}),
+    ],
+)
+def test_fitting_gives_room_by_rank(width: int, expected: dict[int, int]) -> None:
+    cells: list[list[Any]] = [["1234"], ["i" * 30], ["k" * 12], ["word " * 8]]
+    assert fitting(["a", "b", "c", "detail"], cells, width) == expected
+
+
+def test_fitting_counts_cells_of_the_terminal_not_characters() -> None:
+    assert fitting(["id"], [["値段"]], 80) == {0: 4}
