@@ -1,6 +1,7 @@
 """Verbs that do the work of jobs: execute, prove."""
 
 import sys
+from contextlib import closing
 from typing import Any
 
 from compute_market.amounts import AMOUNT_MAX
@@ -45,6 +46,7 @@ def execute(
         executor(where, workers, cluster_timeout, backend) as pool,
         hashing.hasher(session, backend, here=pool is None) as hasher,
         Runner(workers, pool, hasher=hasher) as runner,
+        closing(said),
     ):
         session.open()  # What is wrong with the home is wrong with no job.
         for job_id in ids:

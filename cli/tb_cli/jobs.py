@@ -40,7 +40,7 @@ from tb_cli.frame.options import (
     PRIORITY,
     check_choices,
 )
-from tb_cli.frame.render import Listing, emit, fields, write_json, write_line
+from tb_cli.frame.render import Listing, emit, fields, note, write_json, write_line
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import flag, option, takes
 
@@ -181,12 +181,20 @@ def requirements(session: Session, job_id: str) -> None:
     option("--timeout", "Give up after this many seconds.", kind="number", least=0),
 )
 def wait(session: Session, job_ids: list[str], *, timeout: float | None) -> None:
-    """Ends at once if they have. A time-out ends with code 10."""
+    """Ends at once if they have. A time-out ends with code 10.
+
+    An overdue job ends with the next command that changes the market; looking does not end it.
+    """
     left = bulk.ids_at_once(job_ids, "job id")
     give_up = None if timeout is None else time.monotonic() + timeout
     ended: list[dict[str, Any]] = []
+    told: set[str] = set()
     while True:
-        states = session.view(partial(_jobs, job_ids=left))
+        states, overdue = session.view(partial(_jobs, job_ids=left))
+        for job_id in overdue:
+            if job_id not in told:
+                told.add(job_id)
+                note(f"warning: job {job_id} is overdue; `tb-cli tick` fails it")
         for job in states:
             if job.state not in LIVE_STATES:
                 ended.append({"job_id": job.job_id, "state": job.state, "cause": job.cause})
@@ -281,5 +289,7 @@ def sweep(session: Session) -> None:
     emit(session, {"failed": failed, "burned_ct": burned_ct}, [*lines, total])
 
 
-def _jobs(txn: Txn, job_ids: list[str]) -> list[Job]:
-    return [jobs.get(txn, job_id) for job_id in job_ids]
+def _jobs(txn: Txn, job_ids: list[str]) -> tuple[list[Job], list[str]]:
+    """Some jobs, and the ids of those that are overdue."""
+    found = [jobs.get(txn, job_id) for job_id in job_ids]
+    return found, [job.job_id for job in found if jobs.is_overdue(txn, job)]

@@ -307,11 +307,16 @@ def test_lines_are_printed_once_their_chunk_is_committed(
     monkeypatch.setattr(jobs, "cancel_job", failing)
     done = cli("compute", "cancel", "--chunk", "2", *ids)
     assert (done.code, done.out) == (1, "cancelled job j0\ncancelled job j1\n")
+    done = cli("compute", "cancel", "--chunk", "2", *ids, "--json", "-n")
+    assert (done.code, done.out) == (1, "[]\n")
+    # A list that breaks off is a list all the same.
+    done = cli("compute", "cancel", "--chunk", "1", *ids, "--json")
+    assert (done.code, [document["job_id"] for document in done.json]) == (1, ["j0", "j1", "j2"])
     monkeypatch.undo()
     os.environ["TB_HOME"] = str(cli.home)
     states = cli.states()
-    assert [name for name in ids if states[name] == "cancelled"] == ["j0", "j1"]
-    assert cli.log() == "j0 client\nj1 client\n"
+    assert [name for name in ids if states[name] == "cancelled"] == ["j0", "j1", "j2"]
+    assert cli.log() == "j0 client\nj1 client\nj2 client\n"
     # A run that was cut short is run again without harm.
     assert cli("compute", "cancel", *ids).code == 0
     assert cli.log() == "".join(f"{job_id} client\n" for job_id in ids)

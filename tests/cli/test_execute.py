@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
+from compute_market.execution import CommitAfter
 from tests.support.cli import HELLO, JOB_FIELDS, MIB, WRONG, Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -84,7 +85,7 @@ def test_execute_keeps_the_proofs_made_before_a_failure(cli: Cli) -> None:
 def test_execute_commits_as_it_goes(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     from tb_cli import execute
 
-    monkeypatch.setattr(execute, "COMMIT_AFTER", execute.COMMIT_AFTER._replace(slices=2))
+    monkeypatch.setattr(execute, "COMMIT_AFTER", CommitAfter(slices=2))
     three_slices(cli)
     assert cli.document("compute", "execute", "j1", "--dry-run")["state"] == "completed"
     assert cli.job()["slices_proven"] == 0
@@ -167,7 +168,7 @@ def test_execute_commits_before_much_time_has_passed(
     monkeypatch.setattr(execute, "prove_slices", counted)
     three_slices(cli)
     cli.ok("compute", "execute", "j1", "--dry-run")
-    monkeypatch.setattr(execute, "COMMIT_AFTER", execute.COMMIT_AFTER._replace(ms=0))
+    monkeypatch.setattr(execute, "COMMIT_AFTER", CommitAfter(ms=0))
     cli.ok("compute", "execute", "j1")
     assert commits == [3, 1, 1, 1]
 

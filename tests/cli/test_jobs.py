@@ -349,6 +349,20 @@ def test_wait_times_out_as_pending(cli: Cli) -> None:
     assert (done.code, done.out, done.error["retryable"]) == (10, "", True)
 
 
+def test_wait_tells_of_an_overdue_job_and_leaves_it(cli: Cli) -> None:
+    cli.post()
+    cli.submit("j1", "--deadline-secs", "5")
+    cli.advance(6)
+    done = cli("compute", "wait", "j1", "--timeout", "0")
+    assert done == (
+        10,
+        "",
+        "warning: job j1 is overdue; `tb-cli tick` fails it\nerror[pending]: not ended yet: j1\n",
+    )
+    cli.ok("tick", due="1 overdue job failed")
+    assert cli.ok("compute", "wait", "j1") == "job j1 failed\n"
+
+
 def test_wait_for_an_unknown_job_is_not_found(cli: Cli) -> None:
     assert cli("compute", "wait", "nope").code == 3
 

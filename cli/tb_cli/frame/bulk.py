@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import chain, islice
 from typing import Any, Generic, TypeVar
 
@@ -94,7 +95,8 @@ class Report:
         self._jsonl = jsonl
         self._ignore_not_found = ignore_not_found
         self._aside = aside
-        self._documents = 0  # of the list that --json prints
+        self._is_list = session.json and not jsonl and not single
+        self._documents = 0  # of that list
 
     def is_failure(self, outcome: Outcome) -> bool:
         ignored = self._ignore_not_found and isinstance(outcome.error, NotFoundError)
@@ -124,10 +126,15 @@ class Report:
         elif not failed:  # The error object on stderr says it all.
             write_json(self._document(outcome))
 
+    def close(self) -> None:
+        """Make a whole list of what --json has printed, also where a run breaks off."""
+        if self._is_list:
+            end_elements(empty=self._documents == 0)
+            self._is_list = False
+
     def end(self) -> int:
         """Print what is left to say, and return the exit code."""
-        if self._session.json and not self._jsonl and not self._single:
-            end_elements(empty=self._documents == 0)
+        self.close()
         if self._first is None:
             return 0
         if self._single:
@@ -232,14 +239,15 @@ def run(
     # A dry run is one transaction too: what is rolled back could not be built upon.
     size = None if atomic or session.dry_run else chunk
     mapped = 0
-    while part := [_prepared(each, prepare) for each in islice(rest, size)]:
-        for outcome in _commit(session, part, act, id_field, said if atomic else None):
-            said.add(outcome)
-        sys.stdout.flush()
-        mapped += len(part)
-        if mapped >= _ITEMS_MAPPED:
-            session.let_go()
-            mapped = 0
+    with closing(said):
+        while part := [_prepared(each, prepare) for each in islice(rest, size)]:
+            for outcome in _commit(session, part, act, id_field, said if atomic else None):
+                said.add(outcome)
+            sys.stdout.flush()
+            mapped += len(part)
+            if mapped >= _ITEMS_MAPPED:
+                session.let_go()
+                mapped = 0
     if failed_to is not None and not session.dry_run:
         said.write_failed(failed_to)
     return said.end()
