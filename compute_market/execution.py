@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from compute_market.errors import AlreadyDoneError, IntegrityError, RefusedError
+from compute_market.errors import IntegrityError
 from compute_market.hashing.files import open_slice
 from compute_market.jobs import jobs
+from compute_market.jobs.prove import check_active
 from compute_market.records import Job, Slice
 from compute_market.requests import JobRequest
 from compute_market.store.txn import Txn
@@ -97,7 +98,7 @@ def run_left(
     all proofs are submitted at the end. Raises AlreadyDoneError, RefusedError (`not_active`), and
     IntegrityError (`slice_changed`) for a slice that is not what was submitted.
     """
-    check_runs(left.job)
+    check_active(left.job)
     unsaved = _Unsaved(left.job, submit, clock, commit_after)
     paths = [entry.path for _, entry in left.slices]
     results = runner.run(left.job.workload, paths, now_ms=clock(), progress=advance)
@@ -110,18 +111,6 @@ def run_left(
         raise
     unsaved.commit()
     return unsaved.job
-
-
-def check_runs(job: Job) -> None:
-    """Raise AlreadyDoneError or RefusedError unless a job can be run."""
-    if job.state in ("cancelled", "failed"):
-        raise AlreadyDoneError(f"job {job.job_id} is {job.state}")
-    if job.state != "active":
-        raise RefusedError(
-            f"job {job.job_id} is {job.state}, only an active job can be run",
-            hint="see `tb-cli compute queue`",
-            reason="not_active",
-        )
 
 
 def check_unchanged(job: Job, index: int, entry: Slice, result: Result) -> None:

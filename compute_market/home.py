@@ -3,6 +3,9 @@
 from typing import Final
 
 STORE: Final = "market"  # the directory of the LMDB environment
+# In it: the data, and the write lock, which is there once a market has been made.
+DATA: Final = "data.mdb"
+WRITE_LOCK: Final = "write.lock"
 CONFIG: Final = "config.toml"
 CANCELLATIONS_LOG: Final = "cancellations.log"
 CALIBRATION: Final = "calibration.json"

@@ -386,9 +386,12 @@ class Violation(Struct, frozen=True, gc=False):
 
 def capability_document(capability: Capability) -> dict[str, Any]:
     """The JSON form of a capability: only what is set."""
-    return {
+    fields = {
         name: value for name in Capability.__struct_fields__ if (value := getattr(capability, name))
     }
+    if len(capability.gpu_models) > 1:
+        fields["gpu"] = list(capability.gpu_models)
+    return fields
 
 
 def _counted(number: int, noun: str) -> str:

@@ -34,6 +34,7 @@ _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 _VOLATILE = re.compile(
     r"\b\d{10,}\b|(?<=height )\d+|(?<=height: )\d+|(?<=process )\d+|(?<=a market in )\S+"
 )
+_SOURCES = f"{ROOT}{os.pathsep}{ROOT / 'cli'}"
 _END = "\x1e"
 # What `docs/library.md` promises, blank lines aside.
 LINES_OF_A_MARKET = 30
@@ -87,7 +88,7 @@ def run_in_shell(typed: list[str], directory: Path) -> list[str]:
         "HOME": str(directory / "operator"),
         "LC_ALL": "C.UTF-8",
         "PATH": f"{shim.parent}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": _SOURCES,
         "PYTHONUNBUFFERED": "1",  # A terminal shows results and errors in the order they came.
         "TMPDIR": str(temporary),
     }
@@ -153,7 +154,8 @@ def test_workload_of_the_documents_runs(tmp_path: Path) -> None:
             "bytes",
         ],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "TB_HOME": str(tmp_path)},
+        env=os.environ
+        | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{_SOURCES}", "TB_HOME": str(tmp_path)},
         capture_output=True,
         text=True,
     )

@@ -81,16 +81,21 @@ def prove(
     return _verdicts(job, known, wrong, set(fresh))
 
 
-def check_takes_proofs(txn: Txn, job: Job) -> None:
-    """Raise AlreadyDoneError or RefusedError unless a job can be worked on now."""
+def check_active(job: Job) -> None:
+    """Raise AlreadyDoneError or RefusedError (`not_active`) unless a job can be worked on."""
     if job.state in ("completed", "cancelled", "failed"):
         raise AlreadyDoneError(f"job {job.job_id} is {job.state}")
     if job.state != "active":
         raise RefusedError(
-            f"job {job.job_id} is {job.state}, only an active job takes proofs",
+            f"job {job.job_id} is {job.state}, only an active job can be run",
             hint="see `tb-cli compute queue`",
             reason="not_active",
         )
+
+
+def check_takes_proofs(txn: Txn, job: Job) -> None:
+    """The same, and RefusedError (`deadline`) once its deadline has passed."""
+    check_active(job)
     if jobs.is_overdue(txn, job):
         raise RefusedError(
             f"the deadline {job.deadline} of job {job.job_id} has passed", reason="deadline"

@@ -6,7 +6,6 @@ nothing rewrites nothing.
 
 from compute_market.offers import offers
 from compute_market.reputation import reputation
-from compute_market.settlement import ledger
 from compute_market.store.txn import Txn
 
 
@@ -23,7 +22,6 @@ def follow_wallets(txn: Txn) -> None:
     Before a match, and at the end of every transaction.
     """
     touched, txn.touched = txn.touched, {}
-    for owner, before in touched.items():
-        now = ledger.balance(txn, ledger.wallet(owner), "CT")
-        if now != before:
-            offers.restand(txn, owner, range(min(now, before) + 1, max(now, before) + 1))
+    for owner, (low, high) in touched.items():
+        # Also what it crossed and crossed back: an offer may have been shelved in between.
+        offers.restand(txn, owner, range(low + 1, high + 1))

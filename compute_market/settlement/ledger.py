@@ -87,12 +87,16 @@ def transfer(
     seq = txn.next_number("posting_seq")
     posting = Posting(seq, txn.now_ms, token, amount, debit, credit, event, ref)
     txn.write(POSTINGS, pack_u64(seq), posting)
-    for account, before in ((debit, available), (credit, reached - amount)):
+    for account, low, high in (
+        (debit, available - amount, available),
+        (credit, reached - amount, reached),
+    ):
         if account.startswith(_WALLET):
             owner = account[len(_WALLET) :]
             txn.put(WALLET_POSTINGS, id_prefix(owner) + pack_u64(seq))
             if token == "CT":
-                txn.touched.setdefault(owner, before)
+                span = txn.touched.setdefault(owner, [low, high])
+                span[0], span[1] = min(span[0], low), max(span[1], high)
     txn.add(ACCOUNTS, debit_key, -amount)
     txn.add(ACCOUNTS, credit_key, amount)
 

@@ -24,7 +24,8 @@ from compute_market.errors import (
     NotFoundError,
     UsageError,
 )
-from compute_market.store.lock import LOCK_NAME, Turnstile, WriteLock, nobody_writing
+from compute_market.home import DATA, WRITE_LOCK
+from compute_market.store.lock import Turnstile, WriteLock, nobody_writing
 from compute_market.store.schema import (
     META,
     SCHEMA_VERSION,
@@ -186,11 +187,11 @@ def check_identity(path: str, identity: tuple[int, int] | None) -> None:
 
 
 def data_file(path: str) -> str:
-    return os.path.join(path, "data.mdb")
+    return os.path.join(path, DATA)
 
 
 def _lock_of(path: str) -> str:
-    return os.path.join(path, LOCK_NAME)
+    return os.path.join(path, WRITE_LOCK)
 
 
 def _readers_of(path: str) -> str:

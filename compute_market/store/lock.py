@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from compute_market.errors import BusyError, InternalError
+from compute_market.home import WRITE_LOCK
 
-LOCK_NAME: Final = "write.lock"
 _POLL_MS: Final = 1
 
 
@@ -68,7 +68,7 @@ class Turnstile:
             self._budget_ms -= _POLL_MS if slept is None else 1000 * slept
 
     def _busy(self) -> BusyError:
-        holder = _holder(os.path.join(self._path, LOCK_NAME))
+        holder = _holder(os.path.join(self._path, WRITE_LOCK))
         return BusyError(
             f"the write lock of {self._path} is held by "
             + (f"process {holder}" if holder else "another process"),
@@ -86,7 +86,7 @@ class WriteLock:
 
     def __init__(self, path: str, timeout_ms: int, sleep: Callable[[float], float | None]) -> None:
         self._turnstile = Turnstile(path, timeout_ms, sleep)
-        self._file = os.path.join(path, LOCK_NAME)
+        self._file = os.path.join(path, WRITE_LOCK)
         self._descriptor = -1
 
     def __enter__(self) -> None:
@@ -123,7 +123,7 @@ def nobody_writing(
     path: str, lock_timeout_ms: int, sleep: Callable[[float], float | None]
 ) -> Iterator[None]:
     """For who reads page by page, to whom a writer at work looks like damage. Makes no file."""
-    if os.access(path, os.W_OK) and os.path.exists(os.path.join(path, LOCK_NAME)):
+    if os.access(path, os.W_OK) and os.path.exists(os.path.join(path, WRITE_LOCK)):
         with WriteLock(path, lock_timeout_ms, sleep):
             yield
     else:

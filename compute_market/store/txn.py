@@ -75,7 +75,8 @@ class Txn:
         self.writes = 0
         self.noted: list[Event] = []
         self.noted_after: int | None = None  # seq of the last event that is stored
-        self.touched: dict[str, int] = {}  # owner → CT in the wallet before
+        # Owner → the least and the most CT in the wallet since it was asked last.
+        self.touched: dict[str, list[int]] = {}
 
     @property
     def now(self) -> int:

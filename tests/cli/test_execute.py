@@ -309,7 +309,7 @@ def test_prove_of_a_negative_index_is_usage(cli: Cli) -> None:
 
 def test_prove_of_a_job_that_is_not_active_is_refused(cli: Cli) -> None:
     cli.submit("j1", "--wait")
-    text = "job j1 is pending, only an active job takes proofs"
+    text = "job j1 is pending, only an active job can be run"
     error = f"error[refused]: {text}\nhint: see `tb-cli compute queue`\n"
     assert cli("compute", "prove", "j1", "0", HELLO) == (5, "", error)
     cli.ok("compute", "cancel", "j1")

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from compute_market.store.schema import TABLES
 from tests.support.cli import Cli
 
@@ -122,3 +124,19 @@ def test_stats_counts_every_table(cli: Cli) -> None:
     assert cli.document("state", "stats") == [
         {"table": table, "entries": entries} for table, entries in sizes.items()
     ]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("compute", "list"), ("compute", "cancel", "j1"), ("wallet", "deposit", "a", "--ct", "1")],
+)
+def test_market_whose_data_is_gone_is_damage_and_not_a_new_one(
+    cli: Cli, command: tuple[str, ...]
+) -> None:
+    cli.ok("state", "init")
+    cli.data.unlink()
+    cli.audited = False
+    done = cli(*command)
+    assert (done.code, done.out) == (9, "")
+    assert "is gone or empty, and there was a market in it" in done.err
+    assert not cli.data.exists()

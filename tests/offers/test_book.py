@@ -57,8 +57,8 @@ def is_adequate(offer: Offer, job: Job) -> bool:
 
 
 def reaches(offer: Offer, floor: book.Floor) -> bool:
-    found = place(offer)
-    group, order = found.group, found.order
+    stands = place(offer)
+    group, order = stands.group, stands.order
     assert len(group) == len(floor.least)
     dear = book._is_dearer(group, order, floor.price_max)
     return all(map(ge, group, floor.least)) and not dear

@@ -287,3 +287,16 @@ def test_many_deposits_look_at_no_offer_they_do_not_cross(
     for _ in range(10):
         market.deposit("prov", ct=1)
     assert len(looked) == 110
+
+
+def test_wallet_that_crosses_and_crosses_back_leaves_no_offer_behind(market: Market) -> None:
+    """An offer that is posted in between stood where the wallet was then."""
+    request = offer_request("poor", provider_bond=5)
+
+    def act(txn: Txn) -> None:
+        ledger.tap(txn, "deposit", "poor", {"CT": 5, "IT": 0}, None)
+        posting.post(txn, request)
+        ledger.tap(txn, "withdraw", "poor", {"CT": 5, "IT": 0}, None)
+
+    market.update(act)
+    assert market.offer("o-1").shelf == "unfunded"

@@ -14,7 +14,6 @@ from typing import Any
 from tests.support.market import START_MS
 
 MICRO = 1_000_000
-MODE = "loose"  # of admission; nothing makes it tight yet
 CLASSES = ("high", "normal", "low")
 STAGES = (
     "capability_mismatch",
@@ -341,7 +340,7 @@ class Model:
                 return self.refuse(job, offer)
             job.state = "pending"
             self.jobs[job.id] = job
-            self.tell("job_pending", job=job, reason=offer, units=job.units, mode=MODE)
+            self.tell("job_pending", job=job, reason=offer, units=job.units)
             return job.state
         reason = self.refusal(job, offer)
         if reason is not None:
@@ -356,7 +355,7 @@ class Model:
         return job.state
 
     def refuse(self, job: Record, reason: str) -> str:
-        self.tell("job_refused", job=job, reason=reason, units=job.units, mode=MODE)
+        self.tell("job_refused", job=job, reason=reason, units=job.units)
         return reason
 
     def place(self, job: Record, offer: Record) -> None:
@@ -375,7 +374,6 @@ class Model:
             units=job.units,
             price_per_unit=offer.price,
             funded=job.funded,
-            mode=MODE,
         )
 
     def needed(self, job: Record) -> dict[str, int]:

@@ -577,7 +577,7 @@ def reading(home: Home) -> Running:
     read, write = os.pipe()
     try:
         os.write(write, left_to_cancel(home).stdin.encode())
-        running = home.start("compute", "cancel", "-", "--chunk", "2", stdin=read)
+        running = home.start("compute", "cancel", "-", "--chunk", "1000", stdin=read)
         time.sleep(0.15)
         assert running.kill(), running.errors()
     finally:

@@ -32,7 +32,7 @@ class Home:
     @property
     def data(self) -> str:
         """The file of the store."""
-        return os.path.join(self.market, "data.mdb")
+        return os.path.join(self.market, home.DATA)
 
     @property
     def config(self) -> str:
@@ -49,7 +49,10 @@ class Home:
         return os.path.join(self.path, home.CANCELLATIONS_LOG)
 
     def has_market(self) -> bool:
-        return os.path.exists(self.data)
+        """Whether there is one, or was one: what is left of it is the store's to answer for."""
+        return os.path.exists(self.data) or os.path.exists(
+            os.path.join(self.market, home.WRITE_LOCK)
+        )
 
     def has_settings(self) -> bool:
         """Whether anything in it bears on a command that needs no market."""
