@@ -7,6 +7,7 @@ from compute_market.errors import RefusedError
 
 AMOUNT_MAX = 2**63 - 1
 PPM = 1_000_000
+MICRO = 1_000_000  # micro-units in a unit, of what is used and may be
 UNIT_BYTES = 1_048_576
 
 

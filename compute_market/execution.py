@@ -5,6 +5,7 @@ All of it is slow work outside any transaction; proofs are submitted commit by c
 
 import os
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -13,11 +14,13 @@ from compute_market.hashing.files import open_slice
 from compute_market.jobs import jobs
 from compute_market.jobs.prove import check_active
 from compute_market.records import Job, Slice
-from compute_market.requests import JobRequest
 from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.tasks import Result
 from compute_market.workloads.workloads import resolve
+
+if TYPE_CHECKING:
+    from compute_market.requests import JobRequest
 
 # Called with the bytes done so far.
 Advance = Callable[[int], None]
@@ -36,13 +39,13 @@ class CommitAfter(Struct, frozen=True, gc=False):
 COMMIT_AFTER = CommitAfter()
 
 
-def paths_of(request: JobRequest, directory: str) -> list[str]:
+def paths_of(request: "JobRequest", directory: str) -> list[str]:
     """Where the slices of a job are; relative paths are relative to the directory of its file."""
     entries = request.slice_requests()
     return [os.path.abspath(os.path.join(directory, entry.path)) for entry in entries]
 
 
-def measured(request: JobRequest, directory: str, runner: Runner, *, now_ms: int) -> list[Slice]:
+def measured(request: "JobRequest", directory: str, runner: Runner, *, now_ms: int) -> list[Slice]:
     """Path, length and reference of every slice of a job; those without a reference are run.
 
     Raises what `Runner.run` gives for a slice that cannot be read.

@@ -10,7 +10,7 @@ from typing import Final
 
 from compute_market import __version__, metrics
 from compute_market.admission import capacity, shares
-from compute_market.admission.shares import MICRO
+from compute_market.amounts import MICRO
 from compute_market.errors import InternalError
 from compute_market.jobs import demand, jobs
 from compute_market.offers import offers

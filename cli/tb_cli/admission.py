@@ -1,25 +1,10 @@
-"""Verbs on admission: params, stats, capacity record and show."""
+"""Verbs on admission: stats, capacity record and show."""
 
 from compute_market.admission import capacity
-from compute_market.admission.shares import MICRO
-from compute_market.amounts import PPM
 from compute_market.jobs import demand
 from tb_cli.frame.render import emit, fields, shown, write_json
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import number, takes
-
-
-def params(session: Session) -> None:
-    """They are in units per second, as a ratio, in units, and in units per second."""
-    config = session.config
-    write_json(
-        {
-            "min_capacity": config.min_capacity,
-            "fair_share_cap": config.fair_share_cap_ppm / PPM,
-            "burst_quota": config.burst_quota_micro / MICRO,
-            "burst_refill_rate": config.burst_refill_rate_micro / MICRO,
-        }
-    )
 
 
 def stats(session: Session) -> None:

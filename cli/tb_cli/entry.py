@@ -3,18 +3,17 @@
 import gc
 import os
 import sys
-from collections.abc import Sequence
-from importlib import import_module
-from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import LazyLoader
-from types import ModuleType
-from typing import TYPE_CHECKING
 
+# Not that of `typing`, which is still to be imported.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
     from tb_cli.frame.session import Session
 
-# What msgspec imports for its `inspect.type_info` and `json.schema`, which no command calls.
-_SELDOM_USED = ("msgspec.inspect", "textwrap")
+# Parts of msgspec that no command uses.
+_SELDOM_USED = ("msgspec.inspect", "msgspec.toml", "msgspec.yaml")
 
 
 def main() -> None:
@@ -22,6 +21,7 @@ def main() -> None:
     # Nothing built while starting is garbage; looking for some costs a tenth of the time.
     gc.disable()
     _open_what_is_closed()
+    import_lightly("typing")
     from tb_cli.frame.guard import guarded
 
     arguments = sys.argv[1:]
@@ -48,52 +48,80 @@ def _open_what_is_closed() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
-class _LazyFinder:
-    """Finds modules of `_SELDOM_USED`, which run when an attribute of theirs is first asked for."""
+def import_lightly(name: str) -> None:
+    """Import `typing` or msgspec without what they import and no command uses.
 
-    @staticmethod
-    def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        spec = PathFinder.find_spec(name, path, target) if name in _SELDOM_USED else None
-        if spec is not None and spec.loader is not None:
-            spec.loader = LazyLoader(spec.loader)
-        return spec
-
-
-def import_msgspec() -> None:
-    """Import msgspec without what it imports and no command uses: a quarter of a short command.
-
-    What stands in meanwhile is gone afterwards: whoever imports those modules later gets them. This
-    is not for the library, whose users may want to know nothing of it.
+    That is a third of a short command. What stands in meanwhile is gone afterwards, and what is
+    kept of it does the same: whoever imports those modules later gets them. This is not for the
+    library, whose users may want to know nothing of it.
     """
-    if "msgspec" in sys.modules:
+    if name in sys.modules:
         return
-    platform = ModuleType("platform")
-    platform.system = lambda: os.uname().sysname  # type: ignore[attr-defined]
-    stand_ins = {
+    absent = {each: it for each, it in _stand_ins().items() if each not in sys.modules}
+    sys.modules.update(absent)  # type: ignore[arg-type]
+    try:
+        __import__(name)
+    finally:
+        for each in absent:
+            del sys.modules[each]
+
+
+def _stand_ins() -> "dict[str, ModuleType | None]":
+    """What stands in for a module, by its name, and why it may."""
+    import _datetime
+    import _sre
+
+    # A pattern that succeeds at once: `re` has its types from such a one as well.
+    pattern = _sre.compile("", 0, [1], 0, {}, ())
+    return {
         # Absent, `typing` is asked for the same names, and has them from Python 3.11 on.
         "typing_extensions": None,
         # `uuid` asks it for the name of the system and nothing else.
-        "platform": platform,
+        "platform": _module("platform", system=lambda: os.uname().sysname),
         # Where the types of `datetime` come from; before Python 3.12 that defines its own first.
-        "datetime": import_module("_datetime"),
+        "datetime": _datetime,
+        # `typing` has aliases for its types, and msgspec compiles patterns that a type asks for.
+        "re": _module(
+            "re",
+            Pattern=type(pattern),
+            Match=type(pattern.match("")),
+            compile=_later("re", "compile"),
+        ),
+        **{name: _module(name, __getattr__=_later_of(name)) for name in _SELDOM_USED},
+        # It is asked for two functions and imports `msgspec.inspect`.
+        "msgspec._json_schema": _module(
+            "msgspec._json_schema",
+            schema=_later("msgspec._json_schema", "schema"),
+            schema_components=_later("msgspec._json_schema", "schema_components"),
+        ),
     }
-    absent = [name for name in stand_ins if name not in sys.modules]
-    sys.modules.update({name: stand_ins[name] for name in absent})  # type: ignore[misc]
-    sys.meta_path.insert(0, _LazyFinder)
-    try:
-        import msgspec  # noqa: F401
-    finally:
-        sys.meta_path.remove(_LazyFinder)
-        for name in absent:
-            del sys.modules[name]
+
+
+def _module(name: str, **attributes: object) -> "ModuleType":
+    module = type(sys)(name)
+    vars(module).update(attributes)
+    return module
+
+
+def _later(module: str, name: str) -> "Callable[..., object]":
+    """A function that imports the one it stands for when it is called."""
+    return lambda *values, **named: getattr(_loaded(module), name)(*values, **named)
+
+
+def _later_of(module: str) -> "Callable[[str], object]":
+    """What a module that stands in answers when it is asked for an attribute."""
+    return lambda name: getattr(_loaded(module), name)
+
+
+def _loaded(name: str) -> "ModuleType":
+    __import__(name)
+    return sys.modules[name]
 
 
 def _run(arguments: list[str]) -> int:
     # Hashing files needs no record; its ten thousand paths are read before it is known what does.
     if arguments[:2] != ["compute", "run"]:
-        import_msgspec()
+        import_lightly("msgspec")
     return call(arguments)
 
 

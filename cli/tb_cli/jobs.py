@@ -1,22 +1,16 @@
-"""Verbs on jobs: cancel, status, list, requirements, wait, sla sweep."""
+"""Verbs on jobs: status, list, slices, history, requirements, wait, sla sweep.
+
+What only some of them need they import themselves: shell loops ask for the status of many jobs.
+"""
 
 import sys
 import time
 from functools import partial
 from itertools import chain, islice
-from typing import Any, Literal
+from typing import Any
 
-from compute_market import events
-from compute_market.errors import (
-    AlreadyDoneError,
-    MarketError,
-    NotFoundError,
-    PendingError,
-    RefusedError,
-    UsageError,
-)
+from compute_market.errors import PendingError, UsageError
 from compute_market.jobs import documents, jobs
-from compute_market.jobs.cancel import cancel as cancel_job
 from compute_market.records import (
     JOB_STATES,
     LIVE_STATES,
@@ -28,11 +22,7 @@ from compute_market.records import (
 from compute_market.store.schema import DEADLINES, JOBS
 from compute_market.store.txn import Txn
 from compute_market.text import sum_line
-from tb_cli.frame import bulk
-from tb_cli.frame.event_listing import EventListing
 from tb_cli.frame.options import (
-    ATOMIC,
-    CHUNK,
     JOB_ID,
     JOB_IDS,
     JSONL,
@@ -57,67 +47,6 @@ _LIST_COLUMNS = (
     "deadline",
 )
 _WAIT_POLL_S = 0.2
-
-
-@takes(
-    JOB_IDS,
-    option(
-        "--by",
-        "Who cancels: client or provider.",
-        choices=("client", "provider"),
-        default="client",
-    ),
-    CHUNK,
-    ATOMIC,
-    flag("--ignore-not-found", help="Unknown ids are no failure."),
-    option("--failed-to", "Write the ids that failed to this file.", metavar="FILE"),
-    JSONL,
-)
-def cancel(
-    session: Session,
-    job_ids: list[str],
-    *,
-    by: Literal["client", "provider"],
-    chunk: int,
-    atomic: bool,
-    ignore_not_found: bool,
-    failed_to: str | None,
-    jsonl: bool,
-) -> int:
-    """Cancelling one again changes nothing.
-
-    Refunds what was escrowed and not earned, and releases both bonds. For many ids, `-` reads them
-    from stdin in one process: `tb-cli compute list --state queued --jsonl | jq -r .job_id |
-    tb-cli compute cancel -`.
-    """
-
-    def act(txn: Txn, job_id: str) -> bulk.Outcome:
-        try:
-            cancelled = cancel_job(txn, job_id, by)
-        except (NotFoundError, RefusedError) as error:
-            document = {"job_id": job_id, "outcome": error.token, "changed": False}
-            unknown = isinstance(error, NotFoundError)
-            text = "job not found" if unknown else error.message
-            return bulk.Outcome(job_id, text, document, error, is_named=False)
-        changed = cancelled.outcome == "cancelled"
-        document = {"job_id": job_id, "outcome": cancelled.outcome, "changed": changed}
-        if session.json and not jsonl:
-            document = documents.job_document(txn, cancelled.job) | document
-        done: MarketError | None = None
-        if cancelled.outcome == "already_done":
-            done = AlreadyDoneError(cancelled.text, hint=f"see `tb-cli compute status {job_id}`")
-        return bulk.Outcome(job_id, cancelled.text, document, done, is_named=changed)
-
-    return bulk.run(
-        session,
-        bulk.read_ids(job_ids, "job id"),
-        act,
-        chunk=chunk,
-        atomic=atomic,
-        jsonl=jsonl,
-        ignore_not_found=ignore_not_found,
-        failed_to=failed_to,
-    )
 
 
 @takes(JOB_ID)
@@ -185,6 +114,8 @@ def wait(session: Session, job_ids: list[str], *, timeout: float | None) -> None
 
     An overdue job ends with the next command that changes the market; looking does not end it.
     """
+    from tb_cli.frame import bulk
+
     left = bulk.ids_at_once(job_ids, "job id")
     give_up = None if timeout is None else time.monotonic() + timeout
     ended: list[dict[str, Any]] = []
@@ -262,6 +193,9 @@ def slices(
 @takes(JOB_ID, JSONL)
 def history(session: Session, job_id: str, *, jsonl: bool) -> None:
     """It is the log of one job, oldest first, as far back as the log goes."""
+    from compute_market import events
+    from tb_cli.frame.event_listing import EventListing
+
     check_id(job_id, "job id")
     listing = EventListing(session, jsonl=jsonl)
     for logged in session.view(lambda txn: events.history(txn, jobs.get(txn, job_id))):

@@ -1,20 +1,18 @@
-"""Verbs on matching: queue, explain, stats, match."""
+"""Verbs on matching: queue, explain, stats, match.
+
+What only one of them needs it imports itself: to list the queue takes little.
+"""
 
 import os
 from itertools import chain, islice
 from typing import Any
 
-from compute_market import events
 from compute_market.errors import NotFoundError
 from compute_market.jobs import jobs
-from compute_market.jobs.submit import match_pending
 from compute_market.records import Job
-from compute_market.scheduler import outcomes
 from compute_market.scheduler import queue as run_queue
-from compute_market.scheduler.explain import explain as verdicts_on
 from compute_market.store.schema import PENDING
 from compute_market.store.txn import Txn
-from tb_cli.frame import files, job_files
 from tb_cli.frame.options import JSONL, LIMIT
 from tb_cli.frame.render import Listing, emit, fields, note, shown
 from tb_cli.frame.session import Session
@@ -50,6 +48,9 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
     """Names for every offer each condition that it fails. The job may be one of the market or a job
     file. These are the matcher's own verdicts.
     """
+    from compute_market import events
+    from compute_market.scheduler.explain import explain as verdicts_on
+
     draft = _draft_from_file(target)
 
     def document(txn: Txn) -> dict[str, Any]:
@@ -82,6 +83,8 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
 @takes(flag("--effective", help="Only the last effective price."))
 def stats(session: Session, *, effective: bool) -> None:
     """They are the outcomes of the last 100 matches, what runs and what waits."""
+    from compute_market.scheduler import outcomes
+
     document = session.view(outcomes.statistics)
     if not effective:
         emit(session, document, fields(document))
@@ -93,6 +96,7 @@ def stats(session: Session, *, effective: bool) -> None:
 
 def match(session: Session) -> None:
     """Pending jobs wait for an offer; they are tried in queue order."""
+    from compute_market.jobs.submit import match_pending
 
     def act(txn: Txn) -> tuple[list[str], int]:
         return match_pending(txn), txn.size(PENDING)
@@ -108,6 +112,8 @@ def match(session: Session) -> None:
 
 def _draft_from_file(target: str) -> Job | None:
     """The job a file describes, or None when the text is no file."""
+    from tb_cli.frame import files, job_files
+
     if not os.path.isfile(target):
         files.check_text(target, "the job id")
         return None
@@ -115,6 +121,8 @@ def _draft_from_file(target: str) -> Job | None:
 
 
 def _never_stored(txn: Txn, job_id: str) -> NotFoundError:
+    from compute_market import events
+
     last = events.decision_document(txn, job_id)
     if last is None:
         return NotFoundError(f"job {job_id} does not exist, and there is no such file")

@@ -40,7 +40,7 @@ TREE = Group(
                 "submit": _creates("submit:submit", "Submit jobs from files or options."),
                 "execute": _writes("execute:execute", "Run and prove active jobs."),
                 "prove": _writes("execute:prove", "Submit one proof computed elsewhere."),
-                "cancel": _writes("jobs:cancel", "Cancel jobs that have not ended."),
+                "cancel": _writes("cancel:cancel", "Cancel jobs that have not ended."),
                 "run": _apart("run:run", "Hash slice files, with no market."),
                 "status": _reads("jobs:status", "Show one job: state, progress, money."),
                 "list": _reads("jobs:list_", "List jobs by id."),
@@ -61,7 +61,7 @@ TREE = Group(
         "compute-market": Group(
             "The market's rules, settlement and audit.",
             {
-                "params": _apart("admission:params", "Print the admission parameters."),
+                "params": _apart("governance:params", "Print the admission parameters."),
                 "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
                 "match": _writes("scheduler:match", "Try the pending jobs again."),
                 "audit": _reads("audit:audit", "Check every law of the market."),

@@ -8,8 +8,8 @@ from typing import Any
 
 from compute_market import events
 from compute_market.admission import shares
-from compute_market.admission.shares import MICRO, WINDOW_SECS, Party
-from compute_market.amounts import format_ppm
+from compute_market.admission.shares import WINDOW_SECS, Party
+from compute_market.amounts import MICRO, format_ppm
 from compute_market.records import Refused
 from compute_market.store.schema import META
 from compute_market.store.txn import Txn

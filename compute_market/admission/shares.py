@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from compute_market.amounts import format_ppm
+from compute_market.amounts import MICRO, format_ppm
 from compute_market.records import Refused, Usage
 from compute_market.store.schema import USAGE, USAGE_RECENT, pack_u64
 from compute_market.store.txn import Txn
@@ -19,7 +19,6 @@ from compute_market.store.txn import Txn
 # The market as a whole is a role of its own.
 Role = Literal["buyer", "provider", "market"]
 
-MICRO = 1_000_000
 WINDOW_SECS = 60
 WINDOW_MS = WINDOW_SECS * 1000
 # Parties that a listing or a scrape shows.

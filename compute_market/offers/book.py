@@ -13,10 +13,11 @@ they are. What a byte cannot tell, an offer short by less than its step, the cal
 
 Keys: `book` = shelf, family, class, order → offer id; `heads` = shelf, family, depth, first bytes
 of the class → order, class.
+
+What only a walk needs it imports itself: most commands import this module, and few match.
 """
 
 from collections.abc import Iterator
-from heapq import heappop, heappush, merge
 from operator import ge
 
 from blake3 import blake3
@@ -123,6 +124,8 @@ def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes
     Lazy: the caller stops when it has seen enough. An offer stands in one family of a job's, so
     none comes twice.
     """
+    from heapq import merge
+
     on = _SHELVES[shelf]
     families = _families_of_job(job)
     return merge(*(_walk_family(txn, on + family, floor) for family in families))
@@ -163,6 +166,8 @@ def least_below(txn: Txn, prefix: bytes, path: bytes) -> bytes | None:
 
 
 def _walk_family(txn: Txn, prefix: bytes, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
+    from heapq import heappop, heappush
+
     # What is to be looked at next: what comes first below a node, and the path to the node.
     open_ = [(b"", b"")]
     last = b""

@@ -6,7 +6,6 @@ counter that could drift. The only writer of these tables.
 """
 
 from collections.abc import Iterator
-from heapq import merge
 from typing import Any, Final, Literal
 
 from compute_market.records import PRIORITIES, Job, Priority
@@ -81,6 +80,8 @@ def next_to_start(txn: Txn) -> str | None:
 
 def in_order(txn: Txn) -> Iterator[str]:
     """Ids of all waiting jobs in the order they would start, caps aside."""
+    from heapq import merge  # Few commands list the queue, and most import this module.
+
     for _, _, job_id in merge(*(_of_priority(txn, priority) for priority in PRIORITIES)):
         yield job_id
 

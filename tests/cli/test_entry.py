@@ -13,7 +13,7 @@ pytest_plugins = ("tests.support.cli",)
 # Each takes from a tenth of a start of Python to several.
 UNUSED = {
     *("typer", "rich", "prometheus_client", "pydantic", "numpy"),
-    *("typing_extensions", "inspect", "dataclasses", "platform"),
+    *("typing_extensions", "inspect", "dataclasses", "platform", "re", "heapq"),
     *("tempfile", "subprocess", "asyncio"),
 }
 
@@ -57,13 +57,13 @@ def test_a_hot_verb_imports_nothing_it_does_not_use(cli: Cli, arguments: tuple[s
     assert found & UNUSED == set()
 
 
+IMPORTS = "from tb_cli.entry import import_lightly as run; run('typing'); run('msgspec')"
+
+
 def in_a_command(code: str) -> str:
     """What code prints where msgspec was imported as commands do."""
     done = subprocess.run(
-        [sys.executable, "-c", f"from tb_cli.entry import import_msgspec as run; run(); {code}"],
-        capture_output=True,
-        text=True,
-        timeout=60,
+        [sys.executable, "-c", f"{IMPORTS}; {code}"], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.rstrip()
@@ -78,19 +78,42 @@ def in_a_command(code: str) -> str:
             "import datetime, msgspec; print(msgspec.convert('10:30:00', type=datetime.time))",
             "10:30:00",
         ),
-        ("import textwrap; print(textwrap.dedent('  a'))", "a"),
+        ("import re; print(re.fullmatch('a+', 'aa').group())", "aa"),
+        (
+            "import re, typing; t = typing.get_origin; "
+            "print(t(typing.Pattern[str]) is re.Pattern, t(typing.Match[str]) is re.Match)",
+            "True True",
+        ),
+        (
+            "import msgspec, typing; name = typing.Annotated[str, msgspec.Meta(pattern='^a')]; "
+            "print(msgspec.convert('ab', name)); import re; print(re.search('b', 'ab').span())",
+            "ab\n(1, 2)",
+        ),
         ("import msgspec; print(msgspec.json.schema(int))", "{'type': 'integer'}"),
         ("import msgspec.inspect as i; print(i.type_info(str) == i.StrType())", "True"),
-        ("import sys; print([f for f in sys.meta_path if f.__module__ == 'tb_cli.entry'])", "[]"),
+        ("import msgspec; print(msgspec.inspect.type_info(str).__class__.__name__)", "StrType"),
+        ("import msgspec; print(msgspec.toml.decode('a = 1'))", "{'a': 1}"),
+        ("import msgspec.yaml; print(msgspec.yaml.decode.__module__)", "msgspec.yaml"),
     ],
-    ids=["typing_extensions", "platform", "datetime", "textwrap", "schema", "inspect", "finders"],
+    ids=[
+        *("typing_extensions", "platform", "datetime", "re", "typing", "pattern"),
+        *("schema", "inspect", "inspect as an attribute", "toml", "yaml"),
+    ],
 )
-def test_msgspec_and_what_it_imports_are_whole_for_whoever_comes_later(
-    code: str, printed: str
-) -> None:
+def test_what_is_imported_lightly_is_whole_for_whoever_comes_later(code: str, printed: str) -> None:
     assert in_a_command(code) == printed
 
 
-def test_msgspec_that_is_imported_already_is_left_alone() -> None:
-    code = "import msgspec as before; run(); import msgspec; print(msgspec is before)"
+def test_nothing_stands_in_for_a_module_afterwards() -> None:
+    code = (
+        "import sys; from tb_cli.entry import _stand_ins as table; "
+        "print(len(table()), [name for name in table() if name in sys.modules])"
+    )
+    count, _, left = in_a_command(code).partition(" ")
+    assert (int(count) > 0, left) == (True, "[]")
+
+
+@pytest.mark.parametrize("module", ["typing", "msgspec"])
+def test_a_module_that_is_imported_already_is_left_alone(module: str) -> None:
+    code = f"import {module} as before; run('{module}'); import {module}; print({module} is before)"
     assert in_a_command(code) == "True"

@@ -24,7 +24,6 @@ from compute_market.errors import (
 )
 from compute_market.records import check_id
 from compute_market.store.txn import Txn
-from tb_cli.frame import files
 from tb_cli.frame.render import (
     emit,
     end_elements,
@@ -147,6 +146,8 @@ class Report:
 
     def write_failed(self, path: str) -> None:
         """Write the names that failed, one per line, ready to be read by `-`."""
+        from tb_cli.frame import files
+
         files.replace(path, "".join(f"{name}\n" for name in self._names or ()))
 
     def _document(self, outcome: Outcome) -> dict[str, Any]:
@@ -193,6 +194,8 @@ def _each_id(arguments: list[str], what: str) -> Iterator[Given[str]]:
         if argument != "-":
             yield Given(argument, argument)
             continue
+        from tb_cli.frame import files  # One id in a shell loop reads and writes none.
+
         for number, line in enumerate(files.lines("-"), 1):
             source = f"stdin line {number}"
             try:

@@ -1,0 +1,74 @@
+"""`compute cancel`: one job or many."""
+
+from typing import Literal
+
+from compute_market.errors import AlreadyDoneError, MarketError, NotFoundError, RefusedError
+from compute_market.jobs.cancel import cancel as cancel_job
+from compute_market.store.txn import Txn
+from tb_cli.frame import bulk
+from tb_cli.frame.options import ATOMIC, CHUNK, JOB_IDS, JSONL
+from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import flag, option, takes
+
+
+@takes(
+    JOB_IDS,
+    option(
+        "--by",
+        "Who cancels: client or provider.",
+        choices=("client", "provider"),
+        default="client",
+    ),
+    CHUNK,
+    ATOMIC,
+    flag("--ignore-not-found", help="Unknown ids are no failure."),
+    option("--failed-to", "Write the ids that failed to this file.", metavar="FILE"),
+    JSONL,
+)
+def cancel(
+    session: Session,
+    job_ids: list[str],
+    *,
+    by: Literal["client", "provider"],
+    chunk: int,
+    atomic: bool,
+    ignore_not_found: bool,
+    failed_to: str | None,
+    jsonl: bool,
+) -> int:
+    """Cancelling one again changes nothing.
+
+    Refunds what was escrowed and not earned, and releases both bonds. For many ids, `-` reads them
+    from stdin in one process: `tb-cli compute list --state queued --jsonl | jq -r .job_id |
+    tb-cli compute cancel -`.
+    """
+
+    def act(txn: Txn, job_id: str) -> bulk.Outcome:
+        try:
+            cancelled = cancel_job(txn, job_id, by)
+        except (NotFoundError, RefusedError) as error:
+            document = {"job_id": job_id, "outcome": error.token, "changed": False}
+            unknown = isinstance(error, NotFoundError)
+            text = "job not found" if unknown else error.message
+            return bulk.Outcome(job_id, text, document, error, is_named=False)
+        changed = cancelled.outcome == "cancelled"
+        document = {"job_id": job_id, "outcome": cancelled.outcome, "changed": changed}
+        if session.json and not jsonl:
+            from compute_market.jobs import documents  # Most commands do not print it.
+
+            document = documents.job_document(txn, cancelled.job) | document
+        done: MarketError | None = None
+        if cancelled.outcome == "already_done":
+            done = AlreadyDoneError(cancelled.text, hint=f"see `tb-cli compute status {job_id}`")
+        return bulk.Outcome(job_id, cancelled.text, document, done, is_named=changed)
+
+    return bulk.run(
+        session,
+        bulk.read_ids(job_ids, "job id"),
+        act,
+        chunk=chunk,
+        atomic=atomic,
+        jsonl=jsonl,
+        ignore_not_found=ignore_not_found,
+        failed_to=failed_to,
+    )
