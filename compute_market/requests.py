@@ -41,7 +41,7 @@ class CapabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
         """As stored: a named GPU without a count means one, and a model counts once."""
         gpu: str | tuple[str, ...] | None
         if isinstance(self.gpu, list):
-            models = tuple(dict.fromkeys(self.gpu))
+            models = tuple(sorted(set(self.gpu)))
             gpu = models if len(models) > 1 else models[0]
         else:
             gpu = self.gpu
@@ -167,7 +167,8 @@ def documents(lines: Iterable[bytes], source: str) -> Iterator[Document]:
     """The JSON objects of a file: one, however it is laid out, or one per line.
 
     Reads as the caller takes them, so a file may hold any number of lines. A line that is wrong is
-    one wrong document among the others. Raises UsageError for a single object that is wrong.
+    one wrong document among the others, also the first where the next one begins an object. Raises
+    UsageError for a single object that is wrong.
     """
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     first = next(numbered, None)
@@ -175,7 +176,8 @@ def documents(lines: Iterable[bytes], source: str) -> Iterator[Document]:
         raise UsageError(f"{source}: empty", hint="it must hold a JSON object, or one per line")
     document = _document(f"{source} line {first[0]}", first[1])
     second = next(numbered, None)
-    if second is None or document.error is not None:
+    one_per_line = second is not None and second[1].lstrip().startswith(b"{")
+    if second is None or (document.error is not None and not one_per_line):
         # One object that may have many lines; blank ones count, so that errors name the right one.
         head = b"\n" * (first[0] - 1) + first[1]
         rest = [] if second is None else [_at(first, second), *(line for _, line in numbered)]

@@ -247,12 +247,19 @@ def _sums_from_1(txn: Txn) -> None:
 def _log_from_1(txn: Txn) -> None:
     """The decisions of the old log as events; who asked was not kept."""
     seq = 0
+    last: dict[str, int] = {}  # job id → its last event
     for old in _decisions1(txn):
         seq += 1
         detail = {"reason": old.reason, "message": old.detail, "units": old.units}
-        event = Event(_VERDICTS1[old.verdict], old.job_id, None, old.buyer, detail)
+        before = last.get(old.job_id, 0)
+        event = Event(_VERDICTS1[old.verdict], old.job_id, None, old.buyer, detail, before)
+        last[old.job_id] = seq
         entry = LogEntry(old.at_ms, Asked(), (event,))
         txn.write(schema.EVENTS, pack_u64(seq), entry)
+    for job_id, of_job in last.items():
+        job = jobs.find(txn, job_id)
+        if job is not None:  # Those that were refused are not stored.
+            jobs.with_event(txn, job, of_job)
     txn.set_number("event_seq", seq)
 
 

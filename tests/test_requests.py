@@ -440,19 +440,20 @@ def test_draft_refuses_what_no_market_could_take(market: Market) -> None:
     [
         (["A100"], Capability(gpu="A100", gpu_count=1)),
         (["A100", "H100"], Capability(gpu=("A100", "H100"), gpu_count=1)),
-        (["H100", "A100"], Capability(gpu=("H100", "A100"), gpu_count=1)),
+        (["H100", "A100"], Capability(gpu=("A100", "H100"), gpu_count=1)),
         (["A100", "A100"], Capability(gpu="A100", gpu_count=1)),
-        (["B", "A", "B", "C", "A"], Capability(gpu=("B", "A", "C"), gpu_count=1)),
+        (["B", "A", "B", "C", "A"], Capability(gpu=("A", "B", "C"), gpu_count=1)),
         (
             [f"m{n}" for n in range(32)],
-            Capability(gpu=tuple(f"m{n}" for n in range(32)), gpu_count=1),
+            Capability(gpu=tuple(sorted(f"m{n}" for n in range(32))), gpu_count=1),
         ),
     ],
 )
-def test_job_names_several_models_each_once(asked: list[str], stored: Capability) -> None:
+def test_job_names_a_set_of_models(asked: list[str], stored: Capability) -> None:
+    """Any of them will do, so their order means nothing and makes no other job."""
     found = job(capability={"gpu": asked}).capability.capability()
     assert found == stored
-    assert found.gpu_models == tuple(dict.fromkeys(asked))
+    assert found.gpu_models == tuple(sorted(set(asked)))
 
 
 @pytest.mark.parametrize("models", ["A100", ["A100", "H100"], ["A100", "H100", "L4"]])
@@ -560,3 +561,11 @@ def test_documents_are_read_as_they_are_taken() -> None:
     for _ in range(10):
         next(found)
     assert len(taken) <= 11
+
+
+@pytest.mark.parametrize("first", [b"{bad\n", b'{"a": 1, "a": 2}\n', b"\xff\n", b"[]\n"])
+def test_first_of_many_lines_that_is_wrong_fails_alone(first: bytes) -> None:
+    found = list(documents([first, b'{"a": 1}\n', b'{"b": 2}\n'], "f"))
+    assert [document.fields for document in found] == [{}, {"a": 1}, {"b": 2}]
+    assert found[0].error is not None
+    assert found[0].error.message.startswith("f line 1")

@@ -565,3 +565,19 @@ def test_jobs_have_the_placement_they_had(home: Path) -> None:
     placed = found["half-cancelled"].placed
     assert (placed.offer_id, placed.provider, placed.price_per_unit) == ("open", "prov", 5)
     assert (placed.funded, placed.provider_bond, placed.units_proven) == (True, 1, 1)
+
+
+def test_history_of_a_job_goes_back_to_the_old_decisions(live: Path) -> None:
+    with Market.open(str(live), clock=lambda: NOW_MS, sleep=time.sleep) as market:
+        market.deposit("alice", ct=1)
+
+        def told(txn: Txn) -> dict[str, list[int]]:
+            found = {}
+            for job in txn.records(JOBS):
+                history = [logged.seq for logged in events.history(txn, job)]
+                log = [each.seq for each in events.forward(txn) if each.event.job_id == job.job_id]
+                assert history == log
+                found[job.job_id] = history
+            return found
+
+        assert any(market.view(told).values())

@@ -8,7 +8,7 @@ from typing import Any
 
 from compute_market import events, metrics
 from compute_market.amounts import units_of
-from compute_market.errors import ConflictError, NotFoundError, UsageError
+from compute_market.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from compute_market.offers import offers
 from compute_market.records import (
     LIVE_STATES,
@@ -203,10 +203,17 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
 def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
     """Give what is left of an active job to another offer; what was proven stays its provider's.
 
-    Raises RefusedError (`insufficient_funds`), and ConflictError (`key_collision`) for a provider
+    The job is taken as it is by now, for what was due may have ended it. Raises RefusedError
+    (`not_active`, `insufficient_funds`), and ConflictError (`key_collision`) for a provider
     that has proven some of the job at the same price before, all before anything is written. The
     caller has judged the offer.
     """
+    job = get(txn, job.job_id)
+    if job.state != "active":
+        raise RefusedError(
+            f"job {job.job_id} is {job.state}, only an active job is handed over",
+            reason="not_active",
+        )
     earlier = placements(txn, job)
     if any(
         each.units_proven

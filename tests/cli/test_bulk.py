@@ -293,18 +293,17 @@ def test_chunks_are_transactions(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> N
 def test_lines_are_printed_once_their_chunk_is_committed(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tb_cli import jobs
 
     ids = [f"j{number}" for number in range(5)]
     cli.active(*ids)
-    cancel = jobs.cancel_job
+    cancel = cancel_verb.cancel_job
 
     def failing(txn: object, job_id: str, by: object) -> object:
         if job_id == "j3":
             raise ZeroDivisionError("a bug in the second chunk")
         return cancel(txn, job_id, by)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(jobs, "cancel_job", failing)
+    monkeypatch.setattr(cancel_verb, "cancel_job", failing)
     done = cli("compute", "cancel", "--chunk", "2", *ids)
     assert (done.code, done.out) == (1, "cancelled job j0\ncancelled job j1\n")
     done = cli("compute", "cancel", "--chunk", "2", *ids, "--json", "-n")

@@ -246,3 +246,15 @@ def test_hand_over_of_a_job_whose_keys_are_taken_is_refused(market: Market) -> N
         hand_over(market, "two", "j-")
     assert caught.value.reason == "key_collision"
     assert contents(market) == before
+
+
+def test_hand_over_of_a_job_that_has_ended_since_is_refused(real: Market) -> None:
+    real.post("prov", provider_bond=5)
+    real.submit("job")
+    seen = real.job("job")
+    real.cancel("job")
+    rival = real.post("rival", price_per_unit=4)
+    with pytest.raises(RefusedError) as error:
+        real.update(lambda txn: jobs.hand_over(txn, seen, rival))
+    assert error.value.reason == "not_active"
+    assert real.offer(rival.offer_id).units_left == rival.units
