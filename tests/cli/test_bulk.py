@@ -294,6 +294,8 @@ def test_lines_are_printed_once_their_chunk_is_committed(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
+    from tb_cli import cancel as cancel_verb
+
     ids = [f"j{number}" for number in range(5)]
     cli.active(*ids)
     cancel = cancel_verb.cancel_job
