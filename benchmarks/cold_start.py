@@ -2,7 +2,8 @@
 
 Peer: `python -c pass` of the same virtual environment. The repository is installed into a fresh
 one as users do it, with `pip install`; each round runs every command once, and whatever writes
-does new work each time: its durable commit is included.
+does new work each time: its durable commit is included. No setting is changed. Cancelling has a
+market of its own, so that in the other one there is a slot for whatever is submitted.
 """
 
 import json
@@ -19,13 +20,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 FLOOR = "python -c pass"
 HOT_BOUND = 3.5
 BOUND = 4.5
-# Whatever is asked for is let in.
-SETTINGS = {
-    "TB_SCHEDULER_SLOTS": "1000000",
-    "TB_INITIAL_CAPACITY": "1000000",
-    "TB_FAIR_SHARE_CAP": "1.0",
-}
-OFFER = ("--provider", "prov", "--units", "10", "--price", "5")
+OFFER = ("--provider", "prov", "--price", "5", "--units")
 
 
 def main() -> None:
@@ -35,10 +30,14 @@ def main() -> None:
     calls = rounds + 1  # The first round is not counted.
     with measure.scratch(on_disk=True) as directory:
         bin_ = install(directory / "venv")
-        home = directory / "home"
-        env = measure.environment(home) | SETTINGS
         tool = bin_ / "tb-cli"
-        kept, *cancelled = measure.funded_jobs(home, 2 * calls + 1)
+        cancelling = measure.environment(directory / "cancelling")
+        _, *cancelled = measure.funded_jobs(directory / "cancelling", 2 * calls + 1)
+        env = measure.environment(directory / "working")
+        (looked_at,) = measure.funded_jobs(directory / "working", 1)
+        for owner in ("buyer", "prov"):
+            measure.command([tool, "wallet", "deposit", owner, "--ct", "100000"], env)
+        measure.command([tool, "compute", "offer", "post", *OFFER, str(4 * calls)], env)
         executed = job_files(directory, "executed", calls)
         measure.command([tool, "compute", "submit", *executed], env)
         submitted = job_files(directory, "submitted", calls)
@@ -46,19 +45,25 @@ def main() -> None:
         def run(*words: str | Path) -> measure.Action:
             return lambda: measure.command([tool, *words], env)
 
-        def run_each(before: str, each: Sequence[str | Path], after: str = "") -> measure.Action:
-            """The words, with another one of `each` in their middle every time."""
+        def run_each(before: str, each: Sequence[str | Path]) -> measure.Action:
+            """The words, with another one of `each` behind them every time."""
             left = iter(each)
-            return lambda: measure.command([tool, *before.split(), next(left), *after.split()], env)
+            return lambda: measure.command([tool, *before.split(), next(left)], env)
+
+        def cancel(job_ids: Sequence[str], *more: str) -> measure.Action:
+            left = iter(job_ids)
+            return lambda: measure.command(
+                [tool, "compute", "cancel", next(left), *more], cancelling
+            )
 
         times = measure.interleave(
             {
                 FLOOR: lambda: measure.command([bin_ / "python", "-c", "pass"], env),
-                "compute cancel ID": run_each("compute cancel", cancelled[:calls]),
-                "compute status ID": run("compute", "status", kept),
+                "compute cancel ID": cancel(cancelled[:calls]),
+                "compute status ID": run("compute", "status", looked_at),
                 "compute-market params": run("compute-market", "params"),
                 "compute submit FILE": run_each("compute submit", submitted),
-                "compute offer post": run("compute", "offer", "post", *OFFER),
+                "compute offer post": run("compute", "offer", "post", *OFFER, "10"),
                 "compute execute ID": run_each("compute execute", [path.stem for path in executed]),
                 "compute list --limit 20": run("compute", "list", "--limit", "20"),
                 "wallet deposit": run_each(
@@ -68,15 +73,14 @@ def main() -> None:
                 # What others cost, and another spelling.
                 "compute queue": run("compute", "queue"),
                 "wallet balance": run("wallet", "balance", "buyer"),
-                "compute cancel ID --by client": run_each(
-                    "compute cancel", cancelled[calls:], "--by client"
-                ),
+                "compute cancel ID --by client": cancel(cancelled[calls:], "--by", "client"),
                 "--version": run("--version"),
                 "--help": run("--help"),
             },
             rounds,
         )
-        check_states(tool, env, calls)
+        check_states(tool, cancelling, {"active": 1, "cancelled": 2 * calls})
+        check_states(tool, env, {"active": calls + 1, "completed": calls})
     print(f"{'command':30} {'median ms':>9} {'ratio':>6}")
     for name, taken in times.items():
         median_ms = 1000 * statistics.median(taken)
@@ -117,12 +121,10 @@ def job_files(directory: Path, name: str, count: int) -> list[Path]:
     return paths
 
 
-def check_states(tool: Path, env: dict[str, str], calls: int) -> None:
-    """Make sure that every job became what was measured."""
+def check_states(tool: Path, env: dict[str, str], expected: dict[str, int]) -> None:
+    """Make sure that every job of a market became what was measured."""
     listed = subprocess.run([tool, "compute", "list", "--json"], env=env, capture_output=True)
     states = Counter(job["state"] for job in json.loads(listed.stdout))
-    # Those to submit, and the one to look at.
-    expected = {"cancelled": 2 * calls, "completed": calls, "active": calls + 1}
     if states != expected:
         raise SystemExit(f"the jobs are {dict(states)}, not {expected}")
 

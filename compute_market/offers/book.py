@@ -14,13 +14,13 @@ they are. What a byte cannot tell, an offer short by less than its step, the cal
 Keys: `book` = shelf, family, class, order → offer id; `heads` = shelf, family, depth, first bytes
 of the class → order, class.
 
-What only a walk needs it imports itself: most commands import this module, and few match.
+Functions import what only a walk or a move needs: most commands import this module, and few do
+either.
 """
 
 from collections.abc import Iterator
 from operator import ge
 
-from blake3 import blake3
 from msgspec import Struct
 
 from compute_market.amounts import PPM
@@ -269,11 +269,17 @@ def _families_of_job(job: Job) -> list[bytes]:
 
 
 def _family(gpu: str, accelerator: str) -> bytes:
-    return blake3(f"models\0{gpu}\0{accelerator}".encode()).digest(16)
+    return _short_digest(f"models\0{gpu}\0{accelerator}")
 
 
 def _directed(job_id: str) -> bytes:
-    return blake3(f"directed\0{job_id}".encode()).digest(16)
+    return _short_digest(f"directed\0{job_id}")
+
+
+def _short_digest(text: str) -> bytes:
+    from blake3 import blake3
+
+    return blake3(text.encode()).digest(16)
 
 
 def _class_of(offer: Offer) -> bytes:

@@ -2,8 +2,6 @@
 
 from typing import Final
 
-from blake3 import blake3
-
 from compute_market.records import Link, Receipt
 from compute_market.store.schema import RECEIPT_CHAIN, encode, pack_u64
 from compute_market.store.txn import Txn
@@ -14,6 +12,8 @@ GENESIS: Final = bytes(32)
 
 def link_digest(seq: int, previous: bytes, receipt: bytes) -> bytes:
     """A link binds its sequence number, the link before it and the receipt's own bytes."""
+    from blake3 import blake3  # Most commands import this module, and few issue receipts.
+
     return blake3(pack_u64(seq) + previous + receipt, derive_key_context=CONTEXT).digest()
 
 

@@ -7,8 +7,6 @@ receipt tables but `settlements` and `unsettled`, which belong to `settlement`.
 from collections.abc import Iterator
 from typing import Any, Final
 
-from blake3 import blake3
-
 from compute_market import events, metrics
 from compute_market.errors import ConflictError, IntegrityError
 from compute_market.records import Job, Placement, Receipt, Settlement
@@ -34,12 +32,12 @@ def key_of(
     Ids as UTF-8, price and units as 8, the version as 2 bytes big-endian. Different receipts can
     share a key, since nothing marks where one id ends.
     """
-    return blake3(
+    return _digest(
         f"{job_id}{buyer}{provider}".encode()
         + pack_u64(quote_price)
         + pack_u64(units)
         + version.to_bytes(2, "big")
-    ).digest()
+    )
 
 
 def key_of_placement(job: Job, placement: Placement) -> bytes | None:
@@ -197,4 +195,10 @@ def _check_same(existing: Receipt, job: Job, placement: Placement) -> None:
 
 
 def _claim_key(job_id: str, buyer: str, provider: str, quote_price: int) -> bytes:
-    return blake3(f"{job_id}{buyer}{provider}".encode() + pack_u64(quote_price)).digest()
+    return _digest(f"{job_id}{buyer}{provider}".encode() + pack_u64(quote_price))
+
+
+def _digest(fields: bytes) -> bytes:
+    from blake3 import blake3  # Most commands import this module, and few issue receipts.
+
+    return blake3(fields).digest()
