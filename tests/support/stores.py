@@ -1,6 +1,7 @@
 """Stores of tests, and other processes that have them open."""
 
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -63,6 +64,8 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # A run of tests in the background of a shell ignores it, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         self.pid = self.process.pid
 
