@@ -4,7 +4,6 @@ A receipt never changes; what became of its money is its `Settlement`. The only 
 receipt tables but `settlements` and `unsettled`, which belong to `settlement`.
 """
 
-from collections.abc import Iterator
 from typing import Any, Final
 
 from compute_market import events, metrics
@@ -156,11 +155,6 @@ def quarantine_if_damaged(txn: Txn, key: bytes) -> bool:
         events.note(txn, "receipt_quarantined", key=key.hex())
         return True
     return False
-
-
-def in_quarantine(txn: Txn) -> Iterator[bytes]:
-    """Keys of the receipts that were found damaged."""
-    return (key for key, _ in txn.scan(QUARANTINE))
 
 
 def document(receipt: Receipt, settlement: Settlement) -> dict[str, Any]:
