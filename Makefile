@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml Makefile
 
-.PHONY: demo test lint types check bench clean
+.PHONY: demo test lint types check torture bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tb-cli demo
@@ -20,6 +20,10 @@ types: $(VENV)/.installed-dev
 
 check: $(VENV)/.installed-dev
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# What `check` takes samples of, in full; it takes an hour or more.
+torture: $(VENV)/.installed-dev
+	TB_TORTURE=1 $(BIN)/pytest -n 2 --dist worksteal --timeout=0
 
 bench: $(VENV)/.installed-dev
 	@for script in benchmarks/[a-z]*.py; do \

@@ -100,6 +100,7 @@ def install(path: Path) -> Path:
     env = measure.environment(path)
     run([sys.executable, "-m", "venv", path], env)
     python = path / "bin" / "python"
+    run([python, "-m", "pip", "install", "--quiet", "--upgrade", "pip"], env)
     run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", REPOSITORY], env)
     # pip compiles what it installs unless told otherwise; a first start must not be measured.
     run([python, "-m", "compileall", "-q", path / "lib"], env, check=False)

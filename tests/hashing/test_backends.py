@@ -23,6 +23,7 @@ from compute_market.hashing.device import DeviceError, DeviceMissing
 from compute_market.hashing.pipeline import DeviceBackend
 from compute_market.hashing.probe import cuda_missing
 from tests.support.cli import missing, without
+from tests.support.effort import effort
 from tests.support.gpu.host import POISON, HostArray, HostDriver
 from tests.support.market import shared_directory
 
@@ -227,7 +228,7 @@ def test_hash_batch_gives_the_digests_of_random_lengths(
     subject: Subject, rng: random.Random
 ) -> None:
     data = rng.randbytes(MIB)
-    for _ in range(100):
+    for _ in range(effort(30, 300)):
         # As many below as above a kilobyte.
         length = int(2 ** rng.uniform(0, 20))
         assert_batch(subject, data, [rng.randint(0, MIB - length)], [length])

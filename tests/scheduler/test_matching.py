@@ -17,6 +17,7 @@ from compute_market.scheduler import matching, outcomes
 from compute_market.scheduler.matching import STAGES, Match, NoMatch
 from compute_market.settlement import ledger
 from compute_market.store.txn import Txn
+from tests.support.effort import effort
 from tests.support.market import Market, job_request, offer_request, slice_of
 
 JOB = drafts.sketch(job_request("job", [slice_of(1)]), [slice_of(1)])
@@ -435,7 +436,9 @@ JOBS = st.builds(
 )
 FUNDS = st.dictionaries(st.sampled_from(PROVIDERS), st.integers(1, 4))
 SEARCH = settings(
-    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=effort(120, 2000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

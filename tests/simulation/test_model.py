@@ -37,6 +37,7 @@ from compute_market.settlement import escrow, ledger, modes, settlement
 from compute_market.store.schema import ACTIVE, COUNTERS, JOBS, RECEIPTS
 from compute_market.store.txn import Txn
 from tests.simulation.model import CLASSES, MICRO, Denied, Model, units_proven
+from tests.support.effort import effort
 from tests.support.market import DIGEST, Market, job_request, offer_request, slice_of
 
 MIB = 1_048_576
@@ -616,7 +617,7 @@ class MarketMachine(RuleBasedStateMachine):
 
 
 MarketMachine.TestCase.settings = settings(
-    max_examples=100,
+    max_examples=effort(60, 1000),
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
