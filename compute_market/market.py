@@ -190,7 +190,8 @@ class Market:
 
         request = build(fields, JobRequest, "job")
         with Runner() as runner:
-            inputs = measured(request, "", runner, now_ms=self.clock())
+            root = self.config.slice_root
+            inputs = measured(request, "", runner, now_ms=self.clock(), slice_root=root)
 
         def act(txn: Txn) -> dict[str, Any] | Refused:
             verdict = submit(txn, request, inputs, wait=wait)
@@ -215,7 +216,13 @@ class Market:
         left = self.view(lambda txn: left_of(txn, job_id))
         if left.job.state != "completed":
             with Runner() as runner:
-                run_left(left, runner, submit=self.prover(job_id), clock=self.clock)
+                run_left(
+                    left,
+                    runner,
+                    submit=self.prover(job_id),
+                    clock=self.clock,
+                    slice_root=self.config.slice_root,
+                )
         return self.job(job_id)
 
     def prover(self, job_id: str, *, dry_run: bool = False) -> "Callable[[Proofs], Job]":
