@@ -42,10 +42,13 @@ def open_regular(path: str, flags: int) -> int:
         if error.errno == errno.ELOOP:
             raise OSError(errno.ELOOP, LINK, path) from error
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
-    return descriptor
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise OSError(errno.EINVAL, "not a regular file", path)
 
 
 def read(path: str, size_max: int = READ_MAX) -> bytes:
@@ -106,7 +109,7 @@ def check_no_link(store: str) -> None:
     """Raise UsageError for a link: LMDB would follow it, to where root may write and others not."""
     for name in (store, data_file(store), readers_file(store)):
         if os.path.islink(name):
-            raise UsageError(f"{name} {LINK}", hint="put what it leads to in its place")
+            raise UsageError(f"{name}: {LINK}", hint="put what it leads to in its place")
 
 
 def file_at(place: str | int) -> tuple[int, int] | None:

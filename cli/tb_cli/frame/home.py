@@ -121,10 +121,15 @@ class Home:
 
     def check_kept(self, path: str) -> None:
         """Raise UsageError if a file in it is there and cannot be replaced by `keep`."""
+        problem = None
         if os.path.islink(path):
-            raise UsageError(f"{path} {home.LINK}", hint="move it out of the way")
-        if os.path.lexists(path) and not os.path.isfile(path):
-            raise UsageError(f"{path}: is not a regular file", hint="move it out of the way")
+            problem = home.LINK
+        elif os.path.isdir(path):
+            problem = "is a directory"
+        elif os.path.exists(path) and not os.path.isfile(path):
+            problem = "not a regular file"
+        if problem is not None:
+            raise UsageError(f"{path}: {problem}", hint="move it out of the way")
 
     def keep(self, path: str, text: str) -> None:
         """Write a file in it at once. Raises UsageError, or BusyError when the disk is full."""

@@ -126,7 +126,7 @@ class Result:
             return BusyError(message, hint="free some disk space and try again")
         if error.errno == errno.ENXIO:
             return UsageError(f"{quoted(self._path)}: nobody reads it")
-        return UsageError(message, hint="name a file in a directory of yours")
+        return UsageError(message)
 
 
 def replace(path: str, text: str, *, mode: int = PRIVATE) -> None:
