@@ -10,7 +10,8 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Final, Literal, TypeVar
 
 import lmdb
 from msgspec import Struct
@@ -45,6 +46,7 @@ from compute_market.store.schema import (
 from compute_market.text import cause_of
 
 Environment = lmdb.Environment
+T = TypeVar("T")
 
 MAP_SIZE: Final = 64 * 2**30
 MAX_TABLES: Final = 256
@@ -95,7 +97,9 @@ def open_environment(
         _check_is_there(path)
         if write:
             _allocate_lock_file(path)
-        env = _open(path, map_size, purpose)
+        env = _in_turn(
+            partial(_open, path, map_size, purpose), partial(Patience, lock_timeout_ms, sleep)
+        )
         try:
             if env.flags()["lock"]:
                 env.reader_check()
@@ -160,22 +164,31 @@ def begin(env: Environment, patience: Callable[[], Patience], *, write: bool) ->
     """Begin a transaction; a writer holds the write lock.
 
     None when a process with a larger map has outgrown the map of this one; see `begin_alone`.
-    Raises BusyError when a process with this one's number, in another PID namespace, goes on
-    reading for longer than the `patience` lasts: LMDB tells readers apart by that number.
+    Raises BusyError as `_in_turn` does.
+    """
+    try:
+        return _in_turn(lambda: env.begin(write=write), patience)
+    except lmdb.MapResizedError:
+        return None
+
+
+def _in_turn(call: Callable[[], T], patience: Callable[[], Patience]) -> T:
+    """What LMDB answers once no other process of this one's number reads.
+
+    It tells readers apart by their process id, of which each PID namespace has its own. Raises
+    BusyError when that lasts for longer than the `patience`.
     """
     left: Patience | None = None
     while True:
         try:
-            return env.begin(write=write)
-        except lmdb.MapResizedError:
-            return None
-        except lmdb.Error as error:
+            return call()
+        except lmdb.LockError as error:
             if getattr(error, "code", None) != errno.EAGAIN:
                 raise
             left = left or patience()
             if left.is_over():
                 raise BusyError(
-                    f"process {os.getpid()} of another PID namespace has {env.path()} open",
+                    f"process {os.getpid()} of another PID namespace has the store open",
                     hint="containers that share a home must share a PID namespace too",
                 ) from error
 
