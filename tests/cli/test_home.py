@@ -77,7 +77,6 @@ def test_name_that_stands_for_no_directory_is_usage(
         (("compute", "offer", "post", "--provider", "p", "--units", "0", "--price", "1"), 5),
         (("compute", "offer", "post", "offers.jsonl", "--units", "0"), 5),
         (("compute", "offer", "post", "offers.jsonl", "--units", "0", "--atomic"), 5),
-        (("compute-market", "capacity", "record", "0"), 2),
         (("wallet", "deposit", "alice"), 2),
     ],
 )
@@ -204,6 +203,9 @@ def test_link_in_the_place_of_the_store_is_refused(cli: Cli, name: str, lasts: b
     before = everything(cli.directory)
     for command in (DEPOSIT, ("wallet", "balance", "alice"), ("state", "init")):
         done = cli(*command)
+        if done.code == 3:  # Who only looks finds none behind a link that leads to nothing.
+            assert (command[:2], lasts) == (("wallet", "balance"), False)
+            continue
         assert (done.code, done.out) == (2, ""), done
         assert done.err.startswith(f"error[usage]: {str(link).rstrip('/')}: {names.LINK}\n")
     assert everything(cli.directory) == before

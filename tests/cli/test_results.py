@@ -82,7 +82,7 @@ def test_fifo_and_link_to_a_device_are_written_through(cli: Cli, place: Path) ->
         assert failed_to(cli, fifo)[0] == 3
         assert os.read(reader, 100) == b"gone\nlost\n"
         cli.ok("metrics", "--textfile", fifo)
-        assert os.read(reader, 9) == b"# HELP tb"[:9]
+        assert os.read(reader, 7) == b"# HELP "
     finally:
         os.close(reader)
     assert failed_to(cli, null)[0] == 3
@@ -166,9 +166,7 @@ def test_what_is_planted_at_the_temporary_name_is_left_alone(
     assert not (place / "tb.prom").exists()
 
 
-def test_file_that_cannot_be_written_is_told_before_anything_is_done(
-    cli: Cli, place: Path
-) -> None:
+def test_file_that_cannot_be_written_is_told_before_anything_is_done(cli: Cli, place: Path) -> None:
     os.mkfifo(place / "fifo")
     (place / "directory").mkdir()
     (place / "loop").symlink_to("loop")

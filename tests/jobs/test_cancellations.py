@@ -304,9 +304,7 @@ def test_follow_of_a_file_that_does_not_grow_ends(
         follow(cancelled, log)
 
 
-def test_read_takes_no_more_than_shows_that_a_log_is_too_long(
-    cancelled: Market, log: Path
-) -> None:
+def test_read_takes_no_more_than_shows_that_a_log_is_too_long(cancelled: Market, log: Path) -> None:
     with log.open("wb") as file:
         file.truncate(2**40)  # It takes no room on disk.
     content = cancellations.read(str(log), lambda: cancelled.view(cancellations.length))

@@ -14,10 +14,10 @@ import pytest
 from compute_market.errors import (
     BusyError,
 )
+from compute_market.store.lock import Turnstile
 from compute_market.store.schema import (
     HEADS,
 )
-from compute_market.store.lock import Turnstile
 from tests.support.stores import Child, Spawn, contents, get, open_store, put
 
 # Every test here is over in a second or two; one that is not waits for a lock nobody gives back.
@@ -257,7 +257,9 @@ def test_view_waits_for_a_reader_of_the_same_number_in_another_pid_namespace(pat
         others.append(Child(path, body, ("20",), before=namespace))
         message = "process 1 of another PID namespace has"
         assert others[0].hear().startswith(f"view busy {message} the store open | containers ")
-        others.append(Child(path, "say('begun')\n" + textwrap.dedent(body), ("20000",), before=namespace))
+        others.append(
+            Child(path, "say('begun')\n" + textwrap.dedent(body), ("20000",), before=namespace)
+        )
         assert others[1].hear() == "begun"
         time.sleep(0.3)
         reader.tell()

@@ -33,7 +33,7 @@ class Home:
     @property
     def data(self) -> str:
         """The file of the store."""
-        return os.path.join(self.market, home.DATA)
+        return home.data_file(self.market)
 
     @property
     def config(self) -> str:
@@ -51,9 +51,7 @@ class Home:
 
     def has_market(self) -> bool:
         """Whether there is one, or was one: what is left of it is the store's to answer for."""
-        return os.path.exists(self.data) or os.path.exists(
-            os.path.join(self.market, home.WRITE_LOCK)
-        )
+        return os.path.lexists(self.data) or os.path.lexists(home.lock_file(self.market))
 
     def has_settings(self) -> bool:
         """Whether anything in it bears on a command that needs no market."""

@@ -88,7 +88,5 @@ def draft_of(path: str, slice_root: str) -> "Job":
         return drafts.sketch(request, [])
     with Runner() as runner:
         directory = files.directory_of(path)
-        inputs = measured(
-            request, directory, runner, now_ms=now_ms(), slice_root=slice_root
-        )
+        inputs = measured(request, directory, runner, now_ms=now_ms(), slice_root=slice_root)
     return drafts.sketch(request, inputs)
