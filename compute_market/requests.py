@@ -181,10 +181,9 @@ def documents(lines: Iterable[bytes], source: str) -> Iterator[Document]:
     if second is None or (document.error is not None and not one_per_line):
         # One object that may have many lines; blank ones count, so that errors name the right one.
         head = b"\n" * (first[0] - 1) + first[1]
-        rest = (
-            () if second is None else chain((_at(first, second),), (line for _, line in numbered))
-        )
-        yield Document(source, parse(_whole(chain((head,), rest), source), source))
+        more = () if second is None else (_at(first, second),)
+        whole = _whole(chain((head,), more, (line for _, line in numbered)), source)
+        yield Document(source, parse(whole, source))
         return
     yield document
     for number, line in chain((second,), numbered):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from compute_market import home as names
+from compute_market.hashing.calibration import Calibration, CpuRates, machine
 from tb_cli.frame import mounts
 from tests.support.cli import Cli
 
@@ -29,6 +30,13 @@ def umask(mask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(previous)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrate at once: it is not about what comes out."""
+    found = Calibration(1, machine(), 1, CpuRates(1, 1, 1, 1, 1))
+    monkeypatch.setattr("compute_market.hashing.measure.measure", lambda *_, **__: found)
 
 
 def everything(directory: Path) -> list[Path]:
@@ -121,7 +129,7 @@ def test_making_is_told_in_one_write(cli: Cli) -> None:
 
 @pytest.mark.parametrize("mask", [0, 0o022, 0o077])
 def test_everything_made_is_private_whatever_the_umask(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, mask: int
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, measured: None, mask: int
 ) -> None:
     cli.home = cli.directory / "above" / "deeper" / "home"
     monkeypatch.setenv("TB_HOME", str(cli.home))
@@ -156,7 +164,9 @@ def test_home_that_everybody_may_write_is_refused(cli: Cli) -> None:
 
 
 @as_root
-def test_what_root_makes_in_a_home_belongs_to_whom_the_home_belongs(cli: Cli) -> None:
+def test_what_root_makes_in_a_home_belongs_to_whom_the_home_belongs(
+    cli: Cli, measured: None
+) -> None:
     cli.home.mkdir(mode=0o700)
     os.chown(cli.home, SOMEBODY, SOMEBODY + 1)
     warning = f"warning: {cli.home} belongs to user {SOMEBODY}\n"

@@ -260,7 +260,7 @@ def test_parse_takes_an_absolute_path(path: str) -> None:
 
 @pytest.mark.parametrize("path", ["slices", "./slices", "~/slices", " /a", "/a\x1b", "/a\n"])
 def test_load_refuses_a_path_that_is_not_absolute(path: str) -> None:
-    with pytest.raises(UsageError, match="TB_SLICE_ROOT: slice_root: .* is not an absolute path"):
+    with pytest.raises(UsageError, match="is not an absolute path"):
         load(None, "f", {"TB_SLICE_ROOT": path})
 
 

@@ -76,5 +76,5 @@ def test_read_takes_time_as_the_length_grows() -> None:
 
 @pytest.mark.parametrize("text", ["a = 1\nb = " + "[" * 9_000, "a = 1\nb = " + "1" * 5_000])
 def test_read_names_the_line_of_what_no_parser_takes(text: str) -> None:
-    with pytest.raises(UsageError, match="^f:2: "):
+    with pytest.raises(UsageError, match=r"^f:2: "):
         toml.read(text, "f")

@@ -257,9 +257,8 @@ def test_view_waits_for_a_reader_of_the_same_number_in_another_pid_namespace(pat
         others.append(Child(path, body, ("20",), before=namespace))
         message = "process 1 of another PID namespace has"
         assert others[0].hear().startswith(f"view busy {message} the store open | containers ")
-        others.append(
-            Child(path, "say('begun')\n" + textwrap.dedent(body), ("20000",), before=namespace)
-        )
+        body = "say('begun')\n" + textwrap.dedent(body)
+        others.append(Child(path, body, ("20000",), before=namespace))
         assert others[1].hear() == "begun"
         time.sleep(0.3)
         reader.tell()

@@ -173,10 +173,11 @@ class Session:
         assert self._market != "unused", "the verb has declared that it needs no market"
         if warning := self.home.check_owner():
             _note(f"warning: {warning}")
+        config = self.config
         home = self._new_home() if is_new else self.home.path
         # One that is there may be unfinished: whoever made it was killed, or is still at it.
         finishes = self._market == "created" and not self.dry_run
-        self._opened.market = self._market_in(home, makes=is_new or finishes)
+        self._opened.market = self._market_in(home, config, makes=is_new or finishes)
         if is_new and not self.dry_run:
             from tb_cli.frame.mounts import network_type
 
@@ -186,11 +187,10 @@ class Session:
                     "of other machines do not work there; put the home on a local disk"
                 )
 
-    def _market_in(self, directory: str, *, makes: bool) -> "Market":
+    def _market_in(self, directory: str, config: "Config", *, makes: bool) -> "Market":
         from compute_market.market import Market, open_store
         from compute_market.store.environment import Creation
 
-        config = self.config
         creation = Creation(now_ms(), os.urandom(16)) if makes else None
         store = open_store(directory, config, sleep=_sleep, creation=creation)
         return Market(store, config, clock=now_ms, stopwatch=time.perf_counter_ns)
@@ -278,8 +278,9 @@ class Session:
     def _begin_trial(self) -> "Trial":
         from tb_cli.frame.trial import Trial
 
+        config = self.config
         self.home.check()
-        return Trial(partial(self._market_in, makes=True))
+        return Trial(lambda directory: self._market_in(directory, config, makes=True))
 
     def _end_trial(self) -> None:
         if self._trial is not None:
