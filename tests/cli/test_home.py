@@ -1,5 +1,6 @@
 """The home: where it is, who makes it, whose it is, and what in it is never followed."""
 
+import fcntl
 import os
 import pwd
 import shutil
@@ -14,6 +15,7 @@ from compute_market import home as names
 from compute_market.hashing.calibration import Calibration, CpuRates, machine
 from tb_cli.frame import mounts
 from tests.support.cli import Cli
+from tests.support.processes import needs_proc, until
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -37,6 +39,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calibrate at once: it is not about what comes out."""
     found = Calibration(1, machine(), 1, CpuRates(1, 1, 1, 1, 1))
     monkeypatch.setattr("compute_market.hashing.measure.measure", lambda *_, **__: found)
+
+
+def has_open(pid: int, path: Path) -> bool:
+    found = Path(f"/proc/{pid}/fd")
+    return any(os.path.realpath(each) == str(path) for each in found.iterdir())
 
 
 def everything(directory: Path) -> list[Path]:
@@ -253,6 +260,54 @@ def test_configuration_that_is_no_file_of_its_own_is_refused(cli: Cli, kind: str
     }[kind]
     for command in (DEPOSIT, ("wallet", "balance", "alice"), ("config", "show")):
         assert cli(*command) == (2, "", f"error[usage]: {path}: {says}\n")
+
+
+# What becomes of it while a command waits.
+
+
+@needs_proc
+@pytest.mark.parametrize("what", ["replaced", "deleted"])
+def test_home_that_is_another_one_after_the_wait_is_a_conflict(cli: Cli, what: str) -> None:
+    cli.active("j1", "j2")
+    cli.ok("compute", "cancel", "j2")
+    market, log = cli.home / "market", cli.home / "cancellations.log"
+    lock = os.open(market, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    waiter = cli.start("compute", "cancel", "j1")
+    until(lambda: has_open(waiter.pid, market))
+    cli.home.rename(cli.directory / "before")
+    if what == "replaced":
+        shutil.copytree(cli.directory / "before", cli.home)
+    before = cli.files()
+    os.close(lock)
+    out, err = waiter.communicate(timeout=30)
+    assert (waiter.returncode, out) == (6, b"")
+    told = f"error[conflict]: the market in {market} was moved away or replaced meanwhile\n"
+    assert err.decode().startswith(told)
+    assert cli.files() == before
+    if what == "deleted":
+        assert not cli.home.exists()
+    else:
+        assert cli.states()["j1"] == "active"
+        assert log.read_text() == "j2 client\n"
+
+
+@pytest.mark.timeout(30)
+def test_log_that_is_locked_is_waited_for_no_longer_than_the_market(cli: Cli) -> None:
+    cli.active("j1", "j2")
+    log = cli.home / "cancellations.log"
+    log.touch()
+    told = f"warning: {log}: locked by process {os.getpid()}; the next change makes it whole\n"
+    with log.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        cancel = ("compute", "cancel", "j1", "--lock-timeout", "0")
+        assert cli(*cancel) == (0, "cancelled job j1\n", told)
+        cancel = ("--lock-timeout", "0", "compute", "cancel", "j2")
+        assert cli(*cancel) == (0, "cancelled job j2\n", told)
+        assert cli("wallet", "balance", "alice").code == 0
+    assert log.read_text() == ""
+    cli.ok("tick")
+    assert log.read_text() == "j1 client\nj2 client\n"
 
 
 # What it is on.
