@@ -63,6 +63,8 @@ def check_inside(path: str, root: str) -> None:
     directory = os.path.join(os.path.realpath(root), "")
     try:
         found = os.path.realpath(path)
+    except OSError:
+        found = ""  # It is gone while we look.
     except ValueError:
         return  # It is no path, and opening it will tell.
     if not found.startswith(directory):

@@ -15,7 +15,7 @@ from compute_market import home as names
 from compute_market.hashing.calibration import Calibration, CpuRates, machine
 from tb_cli.frame import mounts
 from tests.support.cli import Cli
-from tests.support.processes import needs_proc, until
+from tests.support.processes import Running, needs_proc, until
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -39,11 +39,6 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calibrate at once: it is not about what comes out."""
     found = Calibration(1, machine(), 1, CpuRates(1, 1, 1, 1, 1))
     monkeypatch.setattr("compute_market.hashing.measure.measure", lambda *_, **__: found)
-
-
-def has_open(pid: int, path: Path) -> bool:
-    found = Path(f"/proc/{pid}/fd")
-    return any(os.path.realpath(each) == str(path) for each in found.iterdir())
 
 
 def everything(directory: Path) -> list[Path]:
@@ -274,7 +269,8 @@ def test_home_that_is_another_one_after_the_wait_is_a_conflict(cli: Cli, what: s
     lock = os.open(market, os.O_RDONLY)
     fcntl.flock(lock, fcntl.LOCK_EX)
     waiter = cli.start("compute", "cancel", "j1")
-    until(lambda: has_open(waiter.pid, market))
+    waiting = Running(waiter, cli.directory / "unused")
+    until(lambda: waiting.has_open(market))  # It is at the turnstile.
     cli.home.rename(cli.directory / "before")
     if what == "replaced":
         shutil.copytree(cli.directory / "before", cli.home)
