@@ -7,8 +7,8 @@ network: time, ids and randomness are arguments. All state lives in one LMDB env
 A package is a noun, and a file in it is one thing the noun does. Imports run one way, top to
 bottom, and so they do inside each package:
 
-    text  home                text for one line; names of the files of a home
-    errors  amounts           what can go wrong; integer arithmetic
+    text  errors              text for one line; what can go wrong
+    home  amounts             the files of a home; integer arithmetic
     backends                  the names of what hashes slices
     records                   the nouns, and how they are stored
     requests                  what operators ask for: job and offer files

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from compute_market.errors import IntegrityError
-from compute_market.hashing.files import open_slice
+from compute_market.hashing.files import check_inside, open_slice
 from compute_market.jobs import jobs
 from compute_market.jobs.prove import check_active
 from compute_market.records import Job, Slice
@@ -45,13 +45,18 @@ def paths_of(request: "JobRequest", directory: str) -> list[str]:
     return [os.path.abspath(os.path.join(directory, entry.path)) for entry in entries]
 
 
-def measured(request: "JobRequest", directory: str, runner: Runner, *, now_ms: int) -> list[Slice]:
+def measured(
+    request: "JobRequest", directory: str, runner: Runner, *, now_ms: int, slice_root: str = ""
+) -> list[Slice]:
     """Path, length and reference of every slice of a job; those without a reference are run.
 
-    Raises what `Runner.run` gives for a slice that cannot be read.
+    Raises what `Runner.run` gives for a slice that cannot be read, and RefusedError for one that is
+    not below the `slice_root`.
     """
     entries = request.slice_requests()
     paths = paths_of(request, directory)
+    for path in paths if slice_root else ():
+        check_inside(path, slice_root)
     unknown = [path for path, entry in zip(paths, entries, strict=True) if entry.reference is None]
     resolve(request.workload)
     hashed = runner.run(request.workload, unknown, now_ms=now_ms)
@@ -94,16 +99,20 @@ def run_left(
     clock: Callable[[], int],
     advance: Advance | None = None,
     commit_after: CommitAfter | None = COMMIT_AFTER,
+    slice_root: str = "",
 ) -> Job:
     """Run the slices a job has left and hand their proofs to `submit`; the job as it is then.
 
     Whatever stops a run, a signal too: what was proven before is submitted. Without `commit_after`
     all proofs are submitted at the end. Raises AlreadyDoneError, RefusedError (`not_active`), and
-    IntegrityError (`slice_changed`) for a slice that is not what was submitted.
+    IntegrityError (`slice_changed`) for a slice that is not what was submitted; and, before any of
+    them is run, RefusedError for one that is not below the `slice_root`.
     """
     check_active(left.job)
     unsaved = _Unsaved(left.job, submit, clock, commit_after)
     paths = [entry.path for _, entry in left.slices]
+    for path in paths if slice_root else ():
+        check_inside(path, slice_root)  # A link may lead elsewhere by now.
     results = runner.run(left.job.workload, paths, now_ms=clock(), progress=advance)
     try:
         for (index, entry), result in zip(left.slices, results, strict=True):

@@ -9,7 +9,7 @@ needs when it is called: a command pays for what it does alone.
 Errors are those of `errors`, all of them `MarketError`.
 """
 
-import fcntl
+import errno
 import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -138,21 +138,20 @@ class Market:
     def follow_log(self, path: str) -> None:
         """Append to `cancellations.log` at `path` what the table has and the file lacks.
 
-        Runs after a commit and outside the write lock; writers of the file queue on its own lock.
-        Raises OSError when the file cannot be written: the next change makes it whole.
+        Runs after a commit and outside the write lock. Raises OSError when the file cannot be
+        written, and where another market is by now: the next change makes it whole.
         """
         from compute_market.jobs import cancellations
 
-        written = os.path.getsize(path) if os.path.exists(path) else 0
-        if self.store.readonly or self.view(cancellations.length) == written:
+        if self.store.readonly or self.view(cancellations.length) == cancellations.length_at(path):
             return
-        with open(path, "ab", opener=_private) as log:
-            fcntl.flock(log, fcntl.LOCK_EX)
-            while text := self.view(
-                lambda txn: cancellations.text_from(txn, os.fstat(log.fileno()).st_size)
-            ):
-                log.write(text)
-                log.flush()
+        if not self.store.is_here():
+            raise OSError(errno.ESTALE, "another market has taken the place of this one")
+        cancellations.append(
+            path,
+            lambda offset: self.view(lambda txn: cancellations.text_from(txn, offset)),
+            self.store.patience(),
+        )
 
     # Verbs for programs.
 
@@ -191,7 +190,8 @@ class Market:
 
         request = build(fields, JobRequest, "job")
         with Runner() as runner:
-            inputs = measured(request, "", runner, now_ms=self.clock())
+            root = self.config.slice_root
+            inputs = measured(request, "", runner, now_ms=self.clock(), slice_root=root)
 
         def act(txn: Txn) -> dict[str, Any] | Refused:
             verdict = submit(txn, request, inputs, wait=wait)
@@ -216,7 +216,13 @@ class Market:
         left = self.view(lambda txn: left_of(txn, job_id))
         if left.job.state != "completed":
             with Runner() as runner:
-                run_left(left, runner, submit=self.prover(job_id), clock=self.clock)
+                run_left(
+                    left,
+                    runner,
+                    submit=self.prover(job_id),
+                    clock=self.clock,
+                    slice_root=self.config.slice_root,
+                )
         return self.job(job_id)
 
     def prover(self, job_id: str, *, dry_run: bool = False) -> "Callable[[Proofs], Job]":
@@ -336,13 +342,8 @@ def _bring_up_to_date(txn: Txn, schema: int) -> None:
 
 def _content(path: str) -> bytes | None:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return home.read(path)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise UsageError(f"{path}: {cause_of(error)}") from error
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)

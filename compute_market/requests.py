@@ -21,6 +21,7 @@ from compute_market.text import clipped, printable
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]([ -~]*[!-~])?\Z")]
 GPU_MODELS_MAX = 32
+DOCUMENT_BYTES_MAX = 64 * 2**20
 DEADLINE_SECS_DEFAULT = 86_400
 DEADLINE_MAX = 253_402_300_799  # the last second of the year 9999
 
@@ -180,12 +181,22 @@ def documents(lines: Iterable[bytes], source: str) -> Iterator[Document]:
     if second is None or (document.error is not None and not one_per_line):
         # One object that may have many lines; blank ones count, so that errors name the right one.
         head = b"\n" * (first[0] - 1) + first[1]
-        rest = [] if second is None else [_at(first, second), *(line for _, line in numbered)]
-        yield Document(source, parse(b"".join((head, *rest)), source))
+        more = () if second is None else (_at(first, second),)
+        whole = _whole(chain((head,), more, (line for _, line in numbered)), source)
+        yield Document(source, parse(whole, source))
         return
     yield document
     for number, line in chain((second,), numbered):
         yield _document(f"{source} line {number}", line)
+
+
+def _whole(lines: Iterable[bytes], source: str) -> bytes:
+    whole = bytearray()
+    for line in lines:
+        whole += line
+        if len(whole) > DOCUMENT_BYTES_MAX:
+            raise UsageError(f"{source}: an object of more than {DOCUMENT_BYTES_MAX} bytes")
+    return bytes(whole)
 
 
 def _at(first: tuple[int, bytes], second: tuple[int, bytes]) -> bytes:

@@ -22,8 +22,8 @@ CLI = ROOT / "cli" / "tb_cli"
 # docstring of `compute_market`.
 ORDER = (
     "text",
-    "home",
     "errors",
+    "home",
     "amounts",
     "backends",
     "records",
@@ -124,7 +124,16 @@ ROOMS = tuple(dict.fromkeys(map(room_of, ORDER)))
 ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 
 # Who may talk to the operating system: the store's files and the slices.
-USES_FILES = {"store.lock", "store.environment", "store.store", "market", "execution", *APART}
+USES_FILES = {
+    "home",
+    "store.lock",
+    "store.environment",
+    "store.store",
+    "jobs.cancellations",
+    "execution",
+    "market",
+    *APART,
+}
 # Time, randomness and the network are arguments or somebody else's.
 FORBIDDEN_IMPORTS = {
     "time",

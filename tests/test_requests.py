@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import chain, repeat
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compute_market import requests
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import ConflictError, RefusedError, UsageError
 from compute_market.jobs import drafts
@@ -569,3 +571,13 @@ def test_first_of_many_lines_that_is_wrong_fails_alone(first: bytes) -> None:
     assert [document.fields for document in found] == [{}, {"a": 1}, {"b": 2}]
     assert found[0].error is not None
     assert found[0].error.message.startswith("f line 1")
+
+
+def test_object_of_many_lines_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There may be any number of objects, but one is read whole."""
+    monkeypatch.setattr(requests, "DOCUMENT_BYTES_MAX", 1_000)
+    lines = chain((b"{\n",), repeat(b' "a": 1,\n', 1_000_000))
+    with pytest.raises(UsageError, match="f: an object of more than 1000 bytes"):
+        list(documents(lines, "f"))
+    assert len(list(lines)) > 999_000, "it was read on"
+    assert len(list(documents((b'{"a": 1}\n' for _ in range(1_000)), "f"))) == 1_000

@@ -8,7 +8,6 @@ from compute_market.jobs import cancellations
 from compute_market.records import Violation
 from compute_market.store.txn import Txn
 from compute_market.text import cause_of
-from tb_cli.frame import files
 from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
 
@@ -54,7 +53,7 @@ def _log(session: Session) -> bytes | None:
     """What the log of cancellations holds; None, and a warning, if it cannot be read."""
     path = session.home.cancellations
     try:
-        return files.read_kept(path)
+        return cancellations.read(path, lambda: session.view(cancellations.length))
     except FileNotFoundError:
         return b""
     except OSError as error:

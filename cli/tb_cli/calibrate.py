@@ -1,6 +1,5 @@
 """`compute calibrate`: measure this machine, show it, and keep it for `auto`."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,7 +9,6 @@ from compute_market.backends import BACKENDS, DEVICE_BACKENDS
 from compute_market.errors import UsageError
 from compute_market.workloads.places import files_together
 from compute_market.workloads.workloads import calibrate_gpu
-from tb_cli.frame import files
 from tb_cli.frame.render import Listing, note, write_json
 from tb_cli.frame.session import Session, now_ms
 from tb_cli.frame.verbs import option, takes
@@ -55,7 +53,7 @@ def calibrate(session: Session, *, backend: str) -> None:
         measured = measure(time.perf_counter_ns, measured_at=measured_at)
     if not session.dry_run:
         session.home.make()
-        files.replace(session.home.calibration, calibration.encode(measured).decode())
+        session.home.keep(session.home.calibration, calibration.encode(measured).decode())
     if session.json:
         from msgspec import to_builtins
 
@@ -78,9 +76,7 @@ def calibrate(session: Session, *, backend: str) -> None:
 def _check_kept(session: Session) -> None:
     """Find out before anything is measured whether it can be kept, in a dry run too."""
     session.home.check()
-    path = session.home.calibration
-    if os.path.isdir(path):
-        raise UsageError(f"{path}: is a directory", hint="move it out of the way")
+    session.home.check_kept(session.home.calibration)
 
 
 class Row(NamedTuple):

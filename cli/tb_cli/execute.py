@@ -106,6 +106,7 @@ def _run(session: Session, runner: Runner, left: Left) -> Job:
             advance=progress,
             # A dry run has one transaction: what it rolled back could not be built upon.
             commit_after=None if session.dry_run else COMMIT_AFTER,
+            slice_root=session.config.slice_root,
         )
 
 

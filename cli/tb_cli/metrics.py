@@ -2,7 +2,7 @@
 
 import sys
 
-from tb_cli.frame import files
+from tb_cli.frame.results import PUBLIC, Result
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import option, takes
 
@@ -14,8 +14,8 @@ def metrics(session: Session, textfile: str | None) -> None:
     # The client library costs more to import than most commands take.
     from compute_market import exposition
 
-    text = session.view(exposition.render)
     if textfile is None:
-        sys.stdout.write(text)
+        sys.stdout.write(session.view(exposition.render))
         return
-    files.replace(textfile, text)
+    with Result(textfile, mode=PUBLIC) as result:  # The exporter is another user.
+        result.write(session.view(exposition.render))

@@ -51,7 +51,7 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
     from compute_market import events
     from compute_market.scheduler.explain import explain as verdicts_on
 
-    draft = _draft_from_file(target)
+    draft = _draft_from_file(target, session.config.slice_root)
 
     def document(txn: Txn) -> dict[str, Any]:
         job = jobs.find(txn, target) if draft is None else draft
@@ -110,14 +110,14 @@ def match(session: Session) -> None:
     )
 
 
-def _draft_from_file(target: str) -> Job | None:
+def _draft_from_file(target: str, slice_root: str) -> Job | None:
     """The job a file describes, or None when the text is no file."""
     from tb_cli.frame import files, job_files
 
     if not os.path.isfile(target):
         files.check_text(target, "the job id")
         return None
-    return job_files.draft_of(target)
+    return job_files.draft_of(target, slice_root)
 
 
 def _never_stored(txn: Txn, job_id: str) -> NotFoundError:

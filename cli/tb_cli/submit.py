@@ -86,7 +86,13 @@ def submit(
 
         def prepare(item: _Asked) -> None:
             """The slow part, outside any transaction."""
-            item.inputs[:] = measured(item.request, item.directory, runner, now_ms=now_ms())
+            item.inputs[:] = measured(
+                item.request,
+                item.directory,
+                runner,
+                now_ms=now_ms(),
+                slice_root=session.config.slice_root,
+            )
 
         return bulk.run(
             session,
@@ -116,7 +122,7 @@ def _jobs(
         files.check_readable(path)
     count = 0
     for path in paths:
-        directory = "" if path == "-" else os.path.dirname(path)
+        directory = files.directory_of(path)
         for document in _documents(path, alone=len(paths) == 1):
             count += 1
             if count > 1 and "job_id" in given:

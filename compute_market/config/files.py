@@ -143,6 +143,8 @@ def _value(setting: Setting, raw: Any, origin: str) -> int | str:
                 hint="arming waits for a block height: run `settle arm --delay-blocks N`",
             )
         value = raw if isinstance(raw, str) else None
+    elif setting.kind == "path":
+        value = raw if isinstance(raw, str) else None
     elif setting.kind == "integer":
         value = raw if type(raw) is int else None  # `true` is an instance of int.
     elif isinstance(raw, str | DecimalText) or type(raw) is int:
@@ -152,11 +154,15 @@ def _value(setting: Setting, raw: Any, origin: str) -> int | str:
             "integer": "a whole number",
             "decimal": "a number with at most 6 decimals and no exponent",
             "choice": "a string",
+            "path": "a string",
         }[setting.kind]
         raise UsageError(
             f"{origin}: {setting.name}: expected {wanted}, {setting.limits}; found {_shown(raw)}"
         )
-    if isinstance(value, str):
+    if setting.kind == "path":
+        text = str(value)
+        allowed = text.isprintable() and text[:1] in ("", "/")
+    elif isinstance(value, str):
         allowed = value in setting.allowed
     else:
         least, most = setting.allowed

@@ -25,7 +25,7 @@ class Setting(Struct, frozen=True, gc=False):
     # The key, with its section before a dot: `min_capacity`, `scheduler.slots`.
     name: str
     # A decimal is written as a number or as a string and held in millionths, as are its bounds.
-    kind: Literal["integer", "decimal", "choice"]
+    kind: Literal["integer", "decimal", "choice", "path"]
     allowed: tuple[int, int] | tuple[str, ...]
     unit: str
     help: str
@@ -39,6 +39,8 @@ class Setting(Struct, frozen=True, gc=False):
     @property
     def limits(self) -> str:
         """What is allowed, as a person reads it: `0…100 percent`, `"dry_run" or "real"`."""
+        if self.kind == "path":
+            return 'an absolute path or ""'
         if self.kind == "choice":
             return " or ".join(file_form(self, choice) for choice in self.allowed)
         least, most = (file_form(self, bound) for bound in self.allowed)
@@ -48,7 +50,8 @@ class Setting(Struct, frozen=True, gc=False):
 def file_form(setting: Setting, value: int | str) -> str:
     """The text that stands for `value` in a configuration file, and that reads back as it."""
     if isinstance(value, str):
-        return f'"{value}"'
+        quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{quoted}"'
     if setting.kind == "integer":
         return str(value)
     text = format_ppm(value)
@@ -162,6 +165,12 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
             "Where slices are hashed. With auto it is the GPU where `compute calibrate` found it\n"
             "faster, else the CPU."),
     ] = "auto"
+    slice_root: Annotated[
+        str,
+        Setting("slice_root", "path", (), "",
+            "The directory in which the slices of jobs must be, all links followed. Without one a\n"
+            "job file may name any file that you can read."),
+    ] = ""
     slots: Annotated[
         int,
         Setting("scheduler.slots", "integer", (1, 1_000_000), "jobs",

@@ -4,6 +4,7 @@
 module.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -47,22 +48,12 @@ def _decimal(text: str) -> DecimalText:
 
 
 def _line_numbers(text: str, source: str) -> dict[tuple[str, ...], int]:
-    """Map (key,) and (section, key) to their lines: `tomllib` keeps no positions.
-
-    In a valid document the lines from one statement's beginning on parse by themselves exactly
-    when the statement is complete, so multi-line strings and arrays cannot mislead this.
-    """
+    """Map (key,) and (section, key) to their lines: `tomllib` keeps no positions."""
     import tomllib
 
     lines: dict[tuple[str, ...], int] = {}
     header: tuple[str, ...] = ()
-    statement, first = "", 1
-    for number, line in enumerate(text.split("\n"), 1):
-        if not statement:
-            if line.strip()[:1] in ("", "#"):
-                continue
-            first = number
-        statement += line + "\n"
+    for first, statement in _statements(text):
         try:
             parsed: Any = tomllib.loads(statement, parse_float=_decimal)
         except tomllib.TOMLDecodeError:
@@ -72,11 +63,48 @@ def _line_numbers(text: str, source: str) -> dict[tuple[str, ...], int]:
         except ValueError:
             raise UsageError(f"{source}:{first}: a number of more than 4300 digits") from None
         prefix = header
-        if statement.lstrip().startswith("["):
+        if statement.startswith("["):
             prefix, header = (), tuple(parsed)
         for name, value in parsed.items():
             lines.setdefault((*prefix, name), first)
             for key in value if isinstance(value, dict) else ():
                 lines.setdefault((*prefix, name, key), first)
-        statement = ""
     return lines
+
+
+# Whatever may hide the end of a line, or be one.
+_TOKENS = (
+    r'"""(?:\\.|[^\\])*?"{3,5}'  # up to two quotes may stand before those that end it
+    r"|'''.*?'{3,5}"
+    r'|"(?:\\.|[^"\\\n])*"'
+    r"|'[^'\n]*'"
+    r"|#[^\n]*"
+    r"|[\[\]{}\n]"
+)
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """The statements of a valid document, each with the number of its first line.
+
+    A statement goes to the end of a line, but for lines within its brackets and strings.
+    """
+    import re
+
+    depth, line, first, begun = 0, 1, 1, 0
+    for found in re.finditer(_TOKENS, text, re.DOTALL):
+        token = found.group()
+        if token in "[{":
+            depth += 1
+        elif token in "]}":
+            depth -= 1
+        elif token != "\n":
+            line += token.count("\n")
+        else:
+            line += 1
+            if depth <= 0:
+                statement = text[begun : found.end()].strip(" \t")
+                if statement[:1] not in ("#", "\n", "\r"):
+                    yield first, statement
+                depth, first, begun = 0, line, found.end()
+    if text[begun:].strip():
+        yield first, text[begun:].strip(" \t") + "\n"

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from operator import attrgetter
 
-from compute_market.errors import BusyError, IntegrityError, MarketError, UsageError
+from compute_market.errors import BusyError, IntegrityError, MarketError, RefusedError, UsageError
 from compute_market.text import quoted
 
 # Without O_NONBLOCK, opening a FIFO waits for a writer that may never come; on a regular file the
@@ -55,6 +55,26 @@ def open_slice(path: str) -> tuple[int, os.stat_result]:
     raise _not_regular(path, status.st_mode)
 
 
+def check_inside(path: str, root: str) -> None:
+    """Raise RefusedError unless a slice is in a directory, all links followed; an empty `root` is
+    no limit."""
+    if not root:
+        return
+    directory = os.path.join(os.path.realpath(root), "")
+    try:
+        found = os.path.realpath(path)
+    except OSError:
+        found = ""  # It is gone while we look.
+    except ValueError:
+        return  # It is no path, and opening it will tell.
+    if not found.startswith(directory):
+        raise RefusedError(
+            f"{quoted(path)} is not in {quoted(root)}, the slice_root",
+            hint="put the slice there, or change the setting slice_root",
+            reason="outside_slice_root",
+        )
+
+
 def is_regular(mode: int) -> bool:
     """Whether a file status's mode is that of a regular file."""
     return mode & _FILE_TYPE_MASK == _REGULAR_FILE
@@ -76,6 +96,15 @@ def changed(path: str) -> IntegrityError:
         f"{quoted(path)}: changed while it was read",
         reason="slice_changed",
         hint="let the program that writes it finish, then run this again",
+    )
+
+
+def untold(path: str) -> UsageError:
+    """The error for a file of the kernel's that holds more or less than its status tells."""
+    return UsageError(
+        f"{quoted(path)}: does not tell its length",
+        reason="not_a_file",
+        hint="copy it to a file, or pipe it in: `tb-cli compute run - < FILE`",
     )
 
 

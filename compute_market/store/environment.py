@@ -10,22 +10,30 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final, Literal
+from functools import partial
+from typing import Any, Final, Literal, TypeVar
 
 import lmdb
 from msgspec import Struct
 
 from compute_market.errors import (
     BusyError,
-    ConflictError,
     IntegrityError,
     InternalError,
     MarketError,
     NotFoundError,
     UsageError,
 )
-from compute_market.home import DATA, WRITE_LOCK
-from compute_market.store.lock import Turnstile, WriteLock, nobody_writing
+from compute_market.home import (
+    FILE_MODE,
+    check_no_link,
+    data_file,
+    give_to_owner,
+    lock_file,
+    make_directories,
+    readers_file,
+)
+from compute_market.store.lock import Patience, Turnstile, WriteLock, nobody_writing
 from compute_market.store.schema import (
     META,
     SCHEMA_VERSION,
@@ -38,6 +46,7 @@ from compute_market.store.schema import (
 from compute_market.text import cause_of
 
 Environment = lmdb.Environment
+T = TypeVar("T")
 
 MAP_SIZE: Final = 64 * 2**30
 MAX_TABLES: Final = 256
@@ -80,14 +89,17 @@ def open_environment(
         if os.path.exists(data_file(path)) and not os.access(path, os.W_OK):
             purpose = "look"
         write = purpose == "write"
-        if creation is not None and write and not os.path.exists(_lock_of(path)):
-            os.makedirs(path, mode=0o700, exist_ok=True)
+        check_no_link(path)
+        if creation is not None and write and not os.path.exists(lock_file(path)):
+            make_directories(path)
             with Turnstile(path, lock_timeout_ms, sleep):
                 _create(path, creation, map_size)
         _check_is_there(path)
         if write:
             _allocate_lock_file(path)
-        env = _open(path, map_size, purpose)
+        env = _in_turn(
+            partial(_open, path, map_size, purpose), partial(Patience, lock_timeout_ms, sleep)
+        )
         try:
             if env.flags()["lock"]:
                 env.reader_check()
@@ -148,54 +160,46 @@ def copy_snapshot(env: Environment, path: str) -> None:
     os.chmod(data_file(path), 0o600)
 
 
-def begin(env: Environment, *, write: bool) -> Any:
+def begin(env: Environment, patience: Callable[[], Patience], *, write: bool) -> Any:
     """Begin a transaction; a writer holds the write lock.
 
     None when a process with a larger map has outgrown the map of this one; see `begin_alone`.
+    Raises BusyError as `_in_turn` does.
     """
     try:
-        return env.begin(write=write)
+        return _in_turn(lambda: env.begin(write=write), patience)
     except lmdb.MapResizedError:
         return None
 
 
-def begin_alone(env: Environment, *, write: bool) -> Any:
+def _in_turn(call: Callable[[], T], patience: Callable[[], Patience]) -> T:
+    """What LMDB answers once no other process of this one's number reads.
+
+    It tells readers apart by their process id, of which each PID namespace has its own. Raises
+    BusyError when that lasts for longer than the `patience`.
+    """
+    left: Patience | None = None
+    while True:
+        try:
+            return call()
+        except lmdb.LockError as error:
+            if getattr(error, "code", None) != errno.EAGAIN:
+                raise
+            left = left or patience()
+            if left.is_over():
+                raise BusyError(
+                    f"process {os.getpid()} of another PID namespace has the store open",
+                    hint="containers that share a home must share a PID namespace too",
+                ) from error
+
+
+def begin_alone(env: Environment, patience: Callable[[], Patience], *, write: bool) -> Any:
     """Begin the only transaction of this process, with a map as large as that of others."""
-    txn = begin(env, write=write)
+    txn = begin(env, patience, write=write)
     if txn is None:
         env.set_mapsize(0)  # It adopts their size.
         txn = env.begin(write=write)
     return txn
-
-
-def identity_of(path: str) -> tuple[int, int] | None:
-    """What tells the data file at `path` from one that takes its place; None without one."""
-    try:
-        found = os.stat(data_file(path))
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def check_identity(path: str, identity: tuple[int, int] | None) -> None:
-    """Raises ConflictError when the data file is not the one that was opened."""
-    if identity_of(path) != identity:
-        raise ConflictError(
-            f"the market in {path} was moved away or replaced meanwhile",
-            hint="run it again on what is there now",
-        )
-
-
-def data_file(path: str) -> str:
-    return os.path.join(path, DATA)
-
-
-def _lock_of(path: str) -> str:
-    return os.path.join(path, WRITE_LOCK)
-
-
-def _readers_of(path: str) -> str:
-    return os.path.join(path, "lock.mdb")
 
 
 def _open(path: str, map_size: int, purpose: Purpose) -> lmdb.Environment:
@@ -220,7 +224,7 @@ def _create(path: str, creation: Creation, map_size: int) -> None:
     The caller holds the turnstile. What a creation that failed left behind is too short to
     hold anything and is replaced; a store whose lock file alone was removed is kept.
     """
-    if os.path.exists(_lock_of(path)):
+    if os.path.exists(lock_file(path)):
         return  # Another process was faster.
     if _is_unfinished(path):
         os.remove(data_file(path))
@@ -241,7 +245,10 @@ def _create(path: str, creation: Creation, map_size: int) -> None:
                     txn.put(key, META.sealed(key, value), db=meta)
     finally:
         env.close()
-    os.close(os.open(_lock_of(path), os.O_CREAT | os.O_CLOEXEC, 0o600))
+    for made in (path, data_file(path), readers_file(path)):
+        give_to_owner(made)
+    os.close(os.open(lock_file(path), os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE))
+    give_to_owner(lock_file(path))
 
 
 def _is_unfinished(path: str) -> bool:
@@ -257,19 +264,21 @@ def _is_unfinished(path: str) -> bool:
 def _has_table_of_readers(path: str) -> bool:
     """Whether there is one that can be used. Opening would make it otherwise, or lengthen one that
     a full disk has cut short."""
-    name = _readers_of(path)
+    name = readers_file(path)
     return os.access(name, os.W_OK) and os.stat(name).st_size >= _LOCK_FILE_BYTES
 
 
 def _allocate_lock_file(path: str) -> None:
     """Give LMDB's lock file its blocks: on a full disk, mapping it without them is fatal."""
-    name = _readers_of(path)
+    name = readers_file(path)
     if not os.path.exists(name) or os.stat(name).st_blocks * 512 < _LOCK_FILE_BYTES:
-        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, FILE_MODE)
         try:
             os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
         finally:
             os.close(descriptor)
+        give_to_owner(name)
 
 
 def _check_is_there(path: str) -> None:
@@ -279,7 +288,7 @@ def _check_is_there(path: str) -> None:
 
 
 def _missing(path: str) -> MarketError:
-    if os.path.exists(_lock_of(path)):
+    if os.path.exists(lock_file(path)):
         return IntegrityError(
             f"{data_file(path)} is gone or empty, and there was a market in it",
             hint="restore the directory from a backup, or remove all of it to begin anew",

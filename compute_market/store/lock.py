@@ -17,17 +17,45 @@ from contextlib import contextmanager
 from typing import Final
 
 from compute_market.errors import BusyError, InternalError
-from compute_market.home import WRITE_LOCK
+from compute_market.home import WRITE_LOCK, file_at, give_to_owner, lock_file, moved
 
 _POLL_MS: Final = 1
+
+
+class Patience:
+    """What is left of the time that may be spent on waiting: `timeout_ms` in all.
+
+    `sleep` is called with seconds, and may return how many it really took.
+    """
+
+    def __init__(self, timeout_ms: int, sleep: Callable[[float], float | None]) -> None:
+        self._left_ms: float = timeout_ms
+        self._sleep = sleep
+
+    def is_over(self) -> bool:
+        """True once no time is left; else wait a moment."""
+        if self._left_ms <= 0:
+            return True
+        slept = self._sleep(_POLL_MS / 1000)
+        self._left_ms -= _POLL_MS if slept is None else 1000 * slept
+        return False
+
+    def has_lock(self, descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+        """Wait for the lock on an open file; False if it was not to be had in time."""
+        while True:
+            try:
+                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if self.is_over():
+                    return False
 
 
 class Turnstile:
     """Holds the turnstile for the length of a `with` block; alone, it guards the creation.
 
-    Several may hold it `shared`, and no writer passes them. `sleep` is called with seconds while
-    waiting, and may return how many it really took; after `timeout_ms` in all, BusyError. Each
-    object is used once.
+    Several may hold it `shared`, and no writer passes them. BusyError when there is no getting in
+    within `timeout_ms`; see `Patience`. Each object is used once.
     """
 
     def __init__(
@@ -39,61 +67,60 @@ class Turnstile:
         shared: bool = False,
     ) -> None:
         self._path = path
-        self._budget_ms: float = timeout_ms
+        self._patience = Patience(timeout_ms, sleep)
         self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-        self._sleep = sleep
-        self._turnstile = -1
+        self.descriptor = -1  # of the directory
 
     def __enter__(self) -> None:
-        self._turnstile = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self.descriptor = os.open(self._path, flags)
         try:
-            self.take(self._turnstile, self._kind)
+            self.take(self.descriptor, self._kind)
         except BaseException:
-            os.close(self._turnstile)
+            os.close(self.descriptor)
             raise
 
     def __exit__(self, *_: object) -> None:
-        os.close(self._turnstile)
+        os.close(self.descriptor)
 
     def take(self, descriptor: int, kind: int = fcntl.LOCK_EX) -> None:
         """Wait for the lock on an open file, within what is left of the time-out."""
-        while True:
-            try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                if self._budget_ms <= 0:
-                    raise self._busy() from None
-            slept = self._sleep(_POLL_MS / 1000)
-            self._budget_ms -= _POLL_MS if slept is None else 1000 * slept
+        if not self._patience.has_lock(descriptor, kind):
+            raise self._busy()
 
     def _busy(self) -> BusyError:
-        holder = _holder(os.path.join(self._path, WRITE_LOCK))
-        return BusyError(
-            f"the write lock of {self._path} is held by "
-            + (f"process {holder}" if holder else "another process"),
-            hint="try again, or wait longer with --lock-timeout",
-            holder_pid=holder,
-        )
+        lock = f"the write lock of {self._path}"
+        holder = holder_of(lock_file(self._path))
+        message = f"{lock} is held by " + (f"process {holder}" if holder else "another process")
+        if holder is None and (holder := holder_of(self._path)) is not None:
+            # Nobody has it. Who is next, or reads without a table of readers, lets nobody pass.
+            message = f"process {holder} keeps others from {lock}"
+        hint = "try again, or wait longer with --lock-timeout"
+        if holder is not None and _is_stopped(holder):
+            message += " and is stopped"
+            hint = f"`kill -CONT {holder}` lets it go on, `kill -KILL {holder}` ends it"
+        return BusyError(message, hint=hint, holder_pid=holder)
 
 
 class WriteLock:
     """Holds the write lock of the store in a directory, for the length of a `with` block.
 
-    Passes the turnstile first. Parameters and errors are those of `Turnstile`; BusyError names
-    the holder's pid.
+    Passes the turnstile first. Parameters are those of `Turnstile`. Raises BusyError naming the
+    holder's pid, and ConflictError if the lock is not, or no longer, the one at the path.
     """
 
     def __init__(self, path: str, timeout_ms: int, sleep: Callable[[float], float | None]) -> None:
         self._turnstile = Turnstile(path, timeout_ms, sleep)
-        self._file = os.path.join(path, WRITE_LOCK)
+        self._path = path
         self._descriptor = -1
 
     def __enter__(self) -> None:
         with self._turnstile:
-            self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._descriptor = self._opened()
             try:
                 self._turnstile.take(self._descriptor)
+                if file_at(self._descriptor) != file_at(lock_file(self._path)):
+                    raise moved(self._path)
             except BaseException:
                 os.close(self._descriptor)
                 raise
@@ -101,9 +128,24 @@ class WriteLock:
     def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
+    def _opened(self) -> int:
+        """The file in the directory of the turnstile, wherever that has been moved meanwhile."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+        directory = self._turnstile.descriptor
+        try:
+            return os.open(WRITE_LOCK, flags, dir_fd=directory)
+        except FileNotFoundError:
+            pass
+        try:
+            descriptor = os.open(WRITE_LOCK, flags | os.O_CREAT, 0o600, dir_fd=directory)
+        except FileNotFoundError as error:
+            raise moved(self._path) from error  # The directory has been deleted.
+        give_to_owner(lock_file(self._path))
+        return descriptor
 
-def _holder(path: str) -> int | None:
-    """The pid that holds the lock on the file at `path`, from the kernel's own table."""
+
+def holder_of(path: str) -> int | None:
+    """The pid that holds a lock on the file at `path`, from the kernel's own table."""
     try:
         status = os.stat(path)
         device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
@@ -118,12 +160,21 @@ def _holder(path: str) -> int | None:
     return None
 
 
+def _is_stopped(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The name, in parentheses, may hold anything.
+            return file.read().rpartition(")")[2].split()[0] in ("T", "t")
+    except (OSError, IndexError):
+        return False
+
+
 @contextmanager
 def nobody_writing(
     path: str, lock_timeout_ms: int, sleep: Callable[[float], float | None]
 ) -> Iterator[None]:
     """For who reads page by page, to whom a writer at work looks like damage. Makes no file."""
-    if os.access(path, os.W_OK) and os.path.exists(os.path.join(path, WRITE_LOCK)):
+    if os.access(path, os.W_OK) and os.path.exists(lock_file(path)):
         with WriteLock(path, lock_timeout_ms, sleep):
             yield
     else:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.errors import IntegrityError, MarketError, UsageError
+from compute_market.home import data_file, file_at, moved
 from compute_market.store.environment import (
     MAP_SIZE,
     Creation,
@@ -22,9 +23,7 @@ from compute_market.store.environment import (
     Purpose,
     begin,
     begin_alone,
-    check_identity,
     copy_snapshot,
-    identity_of,
     look_alone,
     open_environment,
     open_table,
@@ -33,7 +32,7 @@ from compute_market.store.environment import (
     verify_file,
     write_alone,
 )
-from compute_market.store.lock import Threads, nobody_writing
+from compute_market.store.lock import Patience, Threads, nobody_writing
 from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
 from compute_market.store.txn import Handles, Txn
 
@@ -134,6 +133,14 @@ class Store:
         """Whether the directory cannot be written, so that only `view` works."""
         return not os.access(self.path, os.W_OK)
 
+    def patience(self) -> Patience:
+        """The time that one who waits for another process has."""
+        return Patience(self._lock_timeout_ms, self._sleep)
+
+    def is_here(self) -> bool:
+        """Whether the data file at the path is the one that was opened."""
+        return file_at(data_file(self.path)) == self._identity
+
     def view(self, fn: Callable[[Txn], T], *, now_ms: int, config: Config = DEFAULTS) -> T:
         """Run `fn` over one snapshot. It must not write, and the result must not hold the Txn.
 
@@ -162,7 +169,8 @@ class Store:
         nothing is written then.
         """
         if self.readonly:
-            check_identity(self.path, self._identity)
+            if not self.is_here():
+                raise moved(self.path)
             raise UsageError(
                 f"{self.path} is read-only", hint="give another --home, or mount it writable"
             )
@@ -174,7 +182,8 @@ class Store:
             self._begun(write=True) as (txn, handles),
         ):
             try:
-                check_identity(self.path, self._identity)
+                if not self.is_here():
+                    raise moved(self.path)
                 bound = Txn(txn, handles, now_ms, config, stopwatch)
                 # Somebody else may have done it while this process waited for the lock.
                 schema = schema_of(self._env, txn)
@@ -219,7 +228,7 @@ class Store:
 
     def _opened(self, purpose: Purpose) -> Environment:
         self._purpose = purpose
-        self._identity = identity_of(self.path)
+        self._identity = file_at(data_file(self.path))
         env = open_environment(
             self.path,
             creation=self._creation,
@@ -229,7 +238,7 @@ class Store:
             sleep=self._sleep,
         )
         if self._identity is None:
-            self._identity = identity_of(self.path)  # It was made just now.
+            self._identity = file_at(data_file(self.path))  # It was made just now.
         return env
 
     def _open_for(self, purpose: Purpose) -> None:
@@ -289,10 +298,12 @@ class Store:
             with self._threads.shared():
                 # None when another thread has let go of the handles, or another process has
                 # outgrown the map: what others are reading is not to be unmapped.
-                txn = begin(self._env, write=write) if self._handles is not None else None
+                txn = None
+                if self._handles is not None:
+                    txn = begin(self._env, self.patience, write=write)
                 if txn is not None:
                     yield txn, self._handles
                     return
         with self._threads.alone():
-            txn = begin_alone(self._env, write=write)
+            txn = begin_alone(self._env, self.patience, write=write)
             yield txn, self._handles or _Handles(self._env, txn, create=write)

@@ -7,7 +7,7 @@ needs nothing of the market.
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from compute_market.errors import MarketError, UsageError
+from compute_market.errors import IntegrityError, MarketError, UsageError
 from compute_market.hashing.cpu import DIGEST_BYTES, hash_bytes, hash_opened
 from compute_market.hashing.files import (
     FileIdentity,
@@ -16,6 +16,7 @@ from compute_market.hashing.files import (
     identity_of,
     open_slice,
     unreadable,
+    untold,
 )
 from compute_market.workloads.workloads import Workload, resolve
 
@@ -115,7 +116,12 @@ def prove(workload: Workload, path: str, descriptor: int, identity: FileIdentity
     """Run a workload over an open file that is in the state `identity` and has to stay in it."""
     length = identity[2]
     try:
-        digest = workload(path, descriptor, length)
+        try:
+            digest = workload(path, descriptor, length)
+        except IntegrityError as error:
+            if error.reason == "slice_changed" and identity_of(os.fstat(descriptor)) == identity:
+                raise untold(path) from None
+            raise
         if identity_of(os.fstat(descriptor)) != identity:
             raise changed(path)
     except MarketError as error:

@@ -349,6 +349,7 @@ def test_atomic_outcomes_as_jsonl_name_the_job(cli: Cli) -> None:
 
 
 def test_atomic_offers(cli: Cli) -> None:
+    cli.ok("state", "init")
     good = {"provider": "p", "units": 1, "price_per_unit": 1}
     given = "".join(json.dumps(good | extra) + "\n" for extra in ({}, {"units": 0}, {}))
     done = cli("compute", "offer", "post", "-", "--atomic", stdin=given)

@@ -321,7 +321,7 @@ def test_calibration_that_is_no_file_is_ignored_and_never_waited_for(cli: Cli) -
     path = cli.home / "calibration.json"
     for make, why in (
         (lambda: os.mkfifo(path), "not a regular file"),
-        (lambda: path.symlink_to("/dev/zero"), "not a regular file"),
+        (lambda: path.symlink_to("/dev/zero"), "is a link, and no link is followed inside a home"),
         (path.mkdir, "is a directory"),
     ):
         make()
@@ -334,11 +334,20 @@ def test_calibration_that_is_no_file_is_ignored_and_never_waited_for(cli: Cli) -
             path.unlink()
 
 
-def test_calibrate_takes_the_place_of_a_fifo(cli: Cli) -> None:
+@pytest.mark.parametrize("kind", ["fifo", "link"])
+def test_calibrate_replaces_nothing_but_a_file(cli: Cli, unmeasured: None, kind: str) -> None:
     cli.home.mkdir(mode=0o700)
-    os.mkfifo(cli.home / "calibration.json")
-    document = cli.document("compute", "calibrate", "--backend", "cpu")
-    assert json.loads((cli.home / "calibration.json").read_bytes()) == document
+    path = cli.home / "calibration.json"
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(cli.slice())
+    before = path.lstat()
+    done = cli("compute", "calibrate", "--backend", "cpu")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error[usage]: {path}: ")
+    assert path.lstat() == before
+    assert cli.slice().read_bytes() == b"hello"
 
 
 def test_calibrated_device_that_is_gone_is_one_warning(cli: Cli) -> None:

@@ -239,7 +239,7 @@ def test_parse_refuses_in_one_short_line(content: bytes | str) -> None:
 
 def test_parse_refuses_each_setting_beyond_its_bounds() -> None:
     for setting in SETTINGS:
-        if setting.kind == "choice":
+        if setting.kind in ("choice", "path"):
             continue
         least, most = (int(bound) for bound in setting.allowed)
         for bound, beyond in ((least, least - 1), (most, most + 1)):
@@ -249,6 +249,19 @@ def test_parse_refuses_each_setting_beyond_its_bounds() -> None:
             if beyond >= 0:
                 with pytest.raises(UsageError, match="is not"):
                     parse(line + file_form(setting, beyond), "f")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/srv/slices", '/a "quoted\\" name', "/é"])
+def test_parse_takes_an_absolute_path(path: str) -> None:
+    (setting,) = (each for each in SETTINGS if each.name == "slice_root")
+    assert parse(f"slice_root = {file_form(setting, path)}", "f")["slice_root"].value == path
+    assert load(None, "f", {"TB_SLICE_ROOT": path})[0].slice_root == path
+
+
+@pytest.mark.parametrize("path", ["slices", "./slices", "~/slices", " /a", "/a\x1b", "/a\n"])
+def test_load_refuses_a_path_that_is_not_absolute(path: str) -> None:
+    with pytest.raises(UsageError, match="is not an absolute path"):
+        load(None, "f", {"TB_SLICE_ROOT": path})
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def test_defaults_are_those_of_the_documents() -> None:
         "lock_timeout_secs": 30,
         "map_size_gib": 64,
         "backend": "auto",
+        "slice_root": "",
     }
 
 

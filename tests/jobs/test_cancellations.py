@@ -1,6 +1,9 @@
 """`cancellations.log`: one line for each cancellation, in order, whatever dies when."""
 
+import errno
+import fcntl
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import pytest
 from compute_market import audit
 from compute_market.jobs import cancellations
 from compute_market.jobs.cancel import cancel
+from compute_market.store.lock import Patience
 from compute_market.store.txn import Txn
 from tests.support.market import Market
 
@@ -228,3 +232,82 @@ def test_audit_finds_nothing_wrong_with_a_log_as_far_as_it_goes(
     log = TEXT[:length]
     assert cancelled.view(lambda txn: list(audit.log_violations(txn, log))) == []
     assert cancelled.view(lambda txn: list(audit.log_violations(txn, TEXT))) == []
+
+
+# A file that is not one, or not to be had.
+
+
+@pytest.mark.parametrize("kind", ["fifo", "link", "device", "directory", "socket"])
+def test_follow_writes_to_nothing_but_a_regular_file(
+    cancelled: Market, log: Path, kind: str
+) -> None:
+    victim = log.with_name("victim")
+    if kind == "fifo":
+        os.mkfifo(log)
+    elif kind == "link":
+        victim.write_bytes(b"root:x:0:0\n")
+        log.symlink_to(victim)
+    elif kind == "device":
+        log.symlink_to("/dev/zero")
+    elif kind == "directory":
+        log.mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(log))
+    before = log.lstat()
+    with pytest.raises(OSError, match=r"is a link|regular|directory|No such device"):
+        follow(cancelled, log)
+    with pytest.raises(OSError, match=r"is a link|regular|directory|No such device"):
+        cancellations.read(str(log), lambda: len(TEXT))
+    assert (log.lstat().st_mode, log.lstat().st_ino) == (before.st_mode, before.st_ino)
+    assert not victim.exists() or victim.read_bytes() == b"root:x:0:0\n"
+
+
+def test_append_waits_for_the_lock_no_longer_than_it_may(log: Path) -> None:
+    log.touch()
+    for timeout_ms in (0, 20):
+        naps: list[float] = []
+        patience = Patience(timeout_ms, naps.append)
+        with log.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            with pytest.raises(OSError, match=f"locked by process {os.getpid()}"):
+                cancellations.append(str(log), lambda offset: TEXT[offset:], patience)
+        assert sum(naps) == pytest.approx(timeout_ms / 1000)
+    assert log.read_bytes() == b""
+    cancellations.append(str(log), lambda offset: TEXT[offset:], Patience(0, naps.append))
+    assert log.read_bytes() == TEXT
+
+
+@pytest.mark.parametrize("written", [0, 1, 20, len(TEXT) - 1, len(TEXT)])
+def test_follow_never_writes_again_what_a_failed_write_has_written(
+    cancelled: Market, log: Path, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    write = os.write
+
+    def failing(descriptor: int, text: bytes) -> int:
+        write(descriptor, text[:written])
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "write", failing)
+    with pytest.raises(OSError, match="Input/output"):
+        follow(cancelled, log)
+    monkeypatch.setattr(os, "write", lambda descriptor, text: write(descriptor, text[:7]))
+    follow(cancelled, log)
+    assert log.read_bytes() == TEXT
+
+
+def test_follow_of_a_file_that_does_not_grow_ends(
+    cancelled: Market, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "write", lambda descriptor, text: len(text))
+    with pytest.raises(OSError, match="does not grow"):
+        follow(cancelled, log)
+
+
+def test_read_takes_no_more_than_shows_that_a_log_is_too_long(cancelled: Market, log: Path) -> None:
+    with log.open("wb") as file:
+        file.truncate(2**40)  # It takes no room on disk.
+    content = cancellations.read(str(log), lambda: cancelled.view(cancellations.length))
+    assert len(content) == len(TEXT) + 1
+    follow(cancelled, log)
+    assert log.stat().st_size == 2**40

@@ -18,6 +18,7 @@ from compute_market.market import Market
 from compute_market.settlement import ledger
 from compute_market.store.schema import CANCELLATIONS
 from compute_market.store.txn import Txn
+from tests.support.effort import effort
 from tests.support.market import slice_of
 from tests.support.processes import (
     COMMAND,
@@ -407,6 +408,21 @@ class Watcher(threading.Thread):
             if amount < 0 and account != ledger.SUPPLY
         ]
         return txn.size(CANCELLATIONS), sums, negative
+
+
+def test_audits_beside_a_writer_find_nothing(home: Home) -> None:
+    """What is compared outside the store, the log, goes on while they look."""
+    jobs = ids("job", effort(120, 3_000))
+    submit_jobs(home, {job_id: [slice_of(10)] for job_id in jobs})
+    writer = home.start("compute", "cancel", "-", "--chunk", "1", stdin="\n".join(jobs))
+    beside = 0
+    while not writer.ended:
+        for verb in (("compute-market", "audit"), ("state", "check")):
+            assert home.run(*verb)[-1].endswith("invalid 0")
+            beside += not writer.ended
+    assert writer.end() == 0
+    assert beside > 0, "nobody looked while it happened"
+    assert home.violations() == []
 
 
 # The log, whoever dies or cuts it when.

@@ -25,10 +25,7 @@ def spawn(path: Path) -> Iterator[Spawn]:
 
     yield start
     for child in children:
-        child.kill()
-        for pipe in (child.process.stdin, child.process.stdout, child.process.stderr):
-            if pipe is not None:
-                pipe.close()
+        child.close()
 
 
 @pytest.fixture

@@ -2,7 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+import textwrap
 import time
 from pathlib import Path
 
@@ -11,10 +14,11 @@ import pytest
 from compute_market.errors import (
     BusyError,
 )
+from compute_market.store.lock import Turnstile
 from compute_market.store.schema import (
     HEADS,
 )
-from tests.support.stores import Child, Spawn, get, open_store, put
+from tests.support.stores import Child, Spawn, contents, get, open_store, put
 
 # Every test here is over in a second or two; one that is not waits for a lock nobody gives back.
 pytestmark = pytest.mark.timeout(30)
@@ -142,3 +146,123 @@ def test_errors_have_a_json_form(path: Path, holder: Child) -> None:
     assert document["retryable"] is True
     assert document["holder_pid"] == holder.pid
     store.close()
+
+
+# One that is stopped, as by Ctrl-Z.
+
+
+def test_update_names_a_holder_that_is_stopped(path: Path, holder: Child) -> None:
+    holder.process.send_signal(signal.SIGSTOP)
+    os.waitpid(holder.pid, os.WUNTRACED)
+    store = open_store(path, lock_timeout_ms=0)
+    with pytest.raises(BusyError, match=f"held by process {holder.pid} and is stopped$") as caught:
+        store.update(put(b"a"), now_ms=0)
+    assert caught.value.hint is not None
+    assert f"kill -CONT {holder.pid}" in caught.value.hint
+    store.close()
+
+
+def test_update_names_a_waiter_that_is_stopped(path: Path, holder: Child, spawn: Spawn) -> None:
+    """It holds the turnstile, and the lock itself is free: nobody but it could take it."""
+    waiter = spawn(WAITER)
+    assert waiter.hear() == "waiting"
+    waiter.process.send_signal(signal.SIGSTOP)
+    os.waitpid(waiter.pid, os.WUNTRACED)
+    holder.tell()
+    assert holder.hear() == "released"
+    store = open_store(path, lock_timeout_ms=0)
+    with pytest.raises(BusyError) as caught:
+        store.update(put(b"a"), now_ms=0)
+    lock = f"the write lock of {path}"
+    assert caught.value.message == f"process {waiter.pid} keeps others from {lock} and is stopped"
+    assert caught.value.details == {"holder_pid": waiter.pid}
+    waiter.process.send_signal(signal.SIGCONT)
+    assert waiter.hear() == "update ok None"
+    store.update(put(b"a"), now_ms=0)
+    store.close()
+
+
+# A place that is not what it was.
+
+
+WAITER = """
+    def nap(seconds):
+        if not naps:
+            say("waiting")
+        naps.append(seconds)
+        time.sleep(seconds)
+    naps = []
+    store = open_store(sleep=nap)
+    attempt("update", lambda: store.update(lambda txn: txn.put(HEADS, b"a", b"1"), now_ms=0))
+"""
+
+
+@pytest.mark.parametrize("what", ["home", "lock", "nothing", "other"])
+def test_update_of_a_place_that_changed_while_it_waited_is_a_conflict(
+    path: Path, holder: Child, spawn: Spawn, what: str
+) -> None:
+    waiter = spawn(WAITER)
+    assert waiter.hear() == "waiting"
+    if what == "lock":
+        (path / "write.lock").unlink()
+        (path / "write.lock").touch()
+    else:
+        path.rename(path.with_name("before"))
+    if what == "home":
+        shutil.copytree(path.with_name("before"), path)
+    elif what == "other":
+        open_store(path, market_id=bytes([1] * 16)).close()
+    before = contents(path)
+    holder.tell()
+    assert waiter.hear().startswith("update conflict the market in ")
+    assert contents(path) == before or what == "lock"
+    if path.exists():
+        store = open_store(path)
+        assert store.view(get(b"a"), now_ms=0) is None
+        store.close()
+
+
+def test_update_in_a_directory_that_is_deleted_while_it_waits_is_a_conflict(
+    path: Path, spawn: Spawn
+) -> None:
+    open_store(path).close()
+    with Turnstile(str(path), 0, time.sleep):
+        waiter = spawn(WAITER)
+        assert waiter.hear() == "waiting"
+        shutil.rmtree(path)
+    assert waiter.hear().startswith("update conflict the market in ")
+    assert not path.exists()
+
+
+# Processes of the same number.
+
+
+def test_view_waits_for_a_reader_of_the_same_number_in_another_pid_namespace(path: Path) -> None:
+    """LMDB tells readers apart by their process id, and in a container that is most often 1."""
+    namespace = ("unshare", "--map-root-user", "--pid", "--fork", "--kill-child")
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
+    probe = subprocess.run([*namespace, "true"], capture_output=True, check=False)
+    if probe.returncode != 0:
+        pytest.skip(f"no PID namespace: {probe.stderr.decode().strip()}")
+    open_store(path).close()
+    reader = Child(path, "open_to_look().view(hold_still, now_ms=0)", (), before=namespace)
+    others = []
+    try:
+        assert reader.hear() == "holding"
+        body = """
+            attempt("view", lambda: open_to_look(lock_timeout_ms=int(sys.argv[2])).view(
+                lambda txn: os.getpid(), now_ms=0))
+        """
+        others.append(Child(path, body, ("20",), before=namespace))
+        message = "process 1 of another PID namespace has"
+        assert others[0].hear().startswith(f"view busy {message} the store open | containers ")
+        body = "say('begun')\n" + textwrap.dedent(body)
+        others.append(Child(path, body, ("20000",), before=namespace))
+        assert others[1].hear() == "begun"
+        time.sleep(0.3)
+        reader.tell()
+        assert others[1].hear() == "view ok 1"
+    finally:
+        for child in (reader, *others):
+            child.close()

@@ -22,7 +22,7 @@ from compute_market.store.txn import Txn
 ROOT = Path(__file__).parents[2]
 
 PRELUDE = """
-import sys, time
+import os, sys, time
 from compute_market.errors import MarketError
 from compute_market.store.environment import Creation
 from compute_market.store.schema import COUNTERS, HEADS, META
@@ -46,6 +46,10 @@ def attempt(label, action):
     except MarketError as error:
         say(label, error.token, error.message, "|", error.hint)
 
+def hold_still(txn):
+    say("holding")
+    hear()
+
 def hold(txn):
     txn.put(HEADS, b"uncommitted", b"1")
     say("holding")
@@ -56,9 +60,12 @@ def hold(txn):
 class Child:
     """Another process that has the store of a test open."""
 
-    def __init__(self, path: Path, body: str, arguments: tuple[str, ...]) -> None:
+    def __init__(
+        self, path: Path, body: str, arguments: tuple[str, ...], before: tuple[str, ...] = ()
+    ) -> None:
+        program = PRELUDE + textwrap.dedent(body)
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PRELUDE + textwrap.dedent(body), str(path), *arguments],
+            [*before, sys.executable, "-c", program, str(path), *arguments],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -83,6 +90,12 @@ class Child:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def close(self) -> None:
+        self.kill()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 Spawn = Callable[..., Child]

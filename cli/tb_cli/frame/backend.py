@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from compute_market import home
 from compute_market.errors import UsageError
 from compute_market.text import cause_of
-from tb_cli.frame import files
 from tb_cli.frame.session import Session
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def _stored(session: Session) -> "Calibration | None":
     """The calibration of this machine. One that cannot be used is ignored, with one line."""
     path = session.home.calibration
     try:
-        content = files.read_kept(path)
+        content = home.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

@@ -4,13 +4,12 @@ One outcome line per item, in order, printed once its chunk is committed. A sing
 its own exit code; several with 0, the common code if all failed alike, else 7.
 """
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from itertools import chain, islice
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -34,6 +33,9 @@ from tb_cli.frame.render import (
     write_jsonl,
 )
 from tb_cli.frame.session import Session
+
+if TYPE_CHECKING:
+    from tb_cli.frame.results import Result
 
 # Items after which what was read of the store is given back.
 _ITEMS_MAPPED = 1000
@@ -144,11 +146,15 @@ class Report:
         alike = len(self._codes) == 1 and self._failed == total
         return self._codes.pop() if alike else exit_code("partial")
 
-    def write_failed(self, path: str) -> None:
-        """Write the names that failed, one per line, ready to be read by `-`."""
-        from tb_cli.frame import files
+    def write_failed(self, result: "Result") -> None:
+        """Write the names that failed, one per line, ready to be read by `-`.
 
-        files.replace(path, "".join(f"{name}\n" for name in self._names or ()))
+        What was done is done, so that a failure is a warning.
+        """
+        try:
+            result.write("".join(f"{name}\n" for name in self._names or ()))
+        except MarketError as error:
+            note(f"warning: {error.message}")
 
     def _document(self, outcome: Outcome) -> dict[str, Any]:
         document = outcome.document
@@ -227,8 +233,6 @@ def run(
     raises what is wrong with it. With `atomic` all items share one transaction and one failure
     undoes them all; the ids that failed go to the file `failed_to`. Returns the exit code.
     """
-    if failed_to is not None:
-        _check_writable(failed_to)
     source = iter(items)
     ahead = list(islice(source, 2))
     said = Report(
@@ -242,7 +246,8 @@ def run(
     # A dry run is one transaction too: what is rolled back could not be built upon.
     size = None if atomic or session.dry_run else chunk
     mapped = 0
-    with closing(said):
+    kept = None if failed_to is None or session.dry_run else _result(failed_to)
+    with closing(said), kept or nullcontext():
         while part := [_prepared(each, prepare) for each in islice(rest, size)]:
             for outcome in _commit(session, part, act, id_field, said if atomic else None):
                 said.add(outcome)
@@ -251,8 +256,8 @@ def run(
             if mapped >= _ITEMS_MAPPED:
                 session.let_go()
                 mapped = 0
-    if failed_to is not None and not session.dry_run:
-        said.write_failed(failed_to)
+        if kept is not None:
+            said.write_failed(kept)
     return said.end()
 
 
@@ -354,11 +359,10 @@ def _undone(outcome: Outcome) -> Outcome:
     )
 
 
-def _check_writable(path: str) -> None:
-    """Find out before anything is done that a file of results cannot be written."""
-    directory = os.path.dirname(path) or "."
-    if os.path.isdir(path) or not os.access(directory, os.W_OK):
-        raise UsageError(f"{path}: cannot be written", hint="name a file in a directory of yours")
+def _result(path: str) -> "Result":
+    from tb_cli.frame.results import Result  # Most commands write none.
+
+    return Result(path)
 
 
 def _decoded(line: bytes, number: int) -> str:

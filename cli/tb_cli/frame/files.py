@@ -1,19 +1,17 @@
 """Reading what operators hand in: a file, or stdin as `-`."""
 
-import errno
 import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import BinaryIO
 
-from compute_market.errors import BusyError, UsageError
+from compute_market.errors import UsageError
 from compute_market.text import cause_of, legible
 
 SIZE_MAX = 64 * 2**20
-# Opening a FIFO must not wait for a writer, and a terminal must not become the controlling one.
-_AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY
+# What a path names, rather than where it is, is all that such a directory says.
+_STREAMS = ("/dev", "/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")
 
 
 def lines(path: str) -> Iterator[bytes]:
@@ -50,36 +48,6 @@ def check_readable(path: str) -> None:
         raise UsageError(f"{path}: is a directory")
 
 
-def read_kept(path: str) -> bytes:
-    """The bytes of a file of the home.
-
-    Raises OSError, also for anything but a regular file: a FIFO is not waited for.
-    """
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | _AT_ONCE)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return file.read()
-
-
-def replace(path: str, text: str) -> None:
-    """Write a file of results at once: readers see the old one or the new one, never half of it.
-
-    Raises BusyError on a full disk, else UsageError naming the file.
-    """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(temporary)
-        message = f"{path}: {cause_of(error)}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BusyError(message, hint="free some disk space and try again") from error
-        raise UsageError(message) from error
-
-
 def check_text(text: str, what: str) -> str:
     """The text. Raises UsageError unless it is UTF-8, as all must be that the market keeps."""
     if legible(text) != text:
@@ -87,13 +55,20 @@ def check_text(text: str, what: str) -> str:
     return text
 
 
+def directory_of(path: str) -> str:
+    """What the paths in a file are relative to: its directory; for a stream the present one."""
+    directory = os.path.dirname(path)
+    return "" if path == "-" or directory in _STREAMS else directory
+
+
 def source_of(path: str) -> str:
     return "stdin" if path == "-" else path
 
 
 def _opened(path: str) -> BinaryIO:
-    # O_NONBLOCK: opening a FIFO must not wait for a writer. Reading waits for one that is there.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    # Opening a FIFO must not wait for a writer, and a terminal must not become the controlling one.
+    # Reading waits for a writer that is there.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     file = open(descriptor, "rb")  # noqa: SIM115 - its caller closes it
     if stat.S_ISDIR(os.fstat(descriptor).st_mode):
         file.close()

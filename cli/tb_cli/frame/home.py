@@ -1,6 +1,7 @@
 """The home: the directory of one market, where it is, and where its files are."""
 
 import os
+import stat
 
 from compute_market import home
 from compute_market.errors import NotFoundError, UsageError
@@ -32,7 +33,7 @@ class Home:
     @property
     def data(self) -> str:
         """The file of the store."""
-        return os.path.join(self.market, home.DATA)
+        return home.data_file(self.market)
 
     @property
     def config(self) -> str:
@@ -50,9 +51,7 @@ class Home:
 
     def has_market(self) -> bool:
         """Whether there is one, or was one: what is left of it is the store's to answer for."""
-        return os.path.exists(self.data) or os.path.exists(
-            os.path.join(self.market, home.WRITE_LOCK)
-        )
+        return os.path.lexists(self.data) or os.path.lexists(home.lock_file(self.market))
 
     def has_settings(self) -> bool:
         """Whether anything in it bears on a command that needs no market."""
@@ -76,6 +75,25 @@ class Home:
             problem = "permission denied"
         if problem is not None:
             raise UsageError(f"{self.path}: {problem}", hint=_HINT)
+        self.check_owner()
+
+    def check_owner(self) -> str | None:
+        """What to warn of: a home of somebody else.
+
+        Raises UsageError for one that everybody may write, and so put links and files into.
+        """
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return None  # There is none yet, or it cannot be opened either, which says why.
+        if found.st_mode & stat.S_IWOTH:
+            raise UsageError(
+                f"{self.path} may be written by everybody",
+                hint=f"`chmod o-w {self.path}` after a look at what is in it",
+            )
+        if found.st_uid == os.geteuid():
+            return None
+        return f"{self.path} belongs to {_name_of(found.st_uid)}"
 
     def check_market(self) -> None:
         """Raise NotFoundError if there is no market in it, UsageError if there cannot be one."""
@@ -95,9 +113,29 @@ class Home:
     def make(self) -> None:
         """Create the directory unless it is there."""
         try:
-            os.makedirs(self.path, mode=0o700, exist_ok=True)
+            home.make_directories(self.path)
         except OSError as error:
             raise UsageError(f"{self.path}: {cause_of(error)}") from error
+
+    def check_kept(self, path: str) -> None:
+        """Raise UsageError if a file in it is there and cannot be replaced by `keep`."""
+        problem = None
+        if os.path.islink(path):
+            problem = home.LINK
+        elif os.path.isdir(path):
+            problem = "is a directory"
+        elif os.path.exists(path) and not os.path.isfile(path):
+            problem = "not a regular file"
+        if problem is not None:
+            raise UsageError(f"{path}: {problem}", hint="move it out of the way")
+
+    def keep(self, path: str, text: str) -> None:
+        """Write a file in it at once. Raises UsageError, or BusyError when the disk is full."""
+        from tb_cli.frame import results
+
+        self.check_kept(path)
+        results.replace(path, text)
+        home.give_to_owner(path)
 
     def _check_directory(self) -> None:
         if os.path.exists(self.path) and not os.path.isdir(self.path):
@@ -107,15 +145,35 @@ class Home:
 def locate(option: str | None) -> Home:
     """The home an operator means: the option, else the variable, else `~/.the_block`.
 
-    Raises UsageError for an empty option, a `~` that stands for nobody, or a name that is no text.
+    Raises UsageError for an empty name, a `~` that stands for no directory, or a name that is no
+    text.
     """
-    if option == "":
-        raise UsageError("--home is empty", hint="give a directory, or leave it out")
-    given = option or os.environ.get(VARIABLE) or DEFAULT
+    if option is not None:
+        given, source = option, "--home"
+    else:
+        given, source = os.environ.get(VARIABLE, DEFAULT), VARIABLE
+    if not given:
+        raise UsageError(f"{source} is empty", hint="give a directory, or leave it out")
     path = os.path.expanduser(given)
-    if path.startswith("~"):
+    if given[:1] == "~" and (path[:1] == "~" or not _is_expanded(given)):
+        if given == DEFAULT:
+            raise UsageError("no home directory is known", hint=f"give --home or {VARIABLE}")
         raise UsageError(f"{given}: no such home directory of a user", hint=_HINT)
     path = os.path.abspath(path)
     if legible(path) != path:
         raise UsageError(f"the home directory {path} is not UTF-8")
     return Home(path)
+
+
+def _is_expanded(given: str) -> bool:
+    """Whether a `~` stands for something: a HOME that is set but empty does not."""
+    return given[1:2] not in ("", "/") or os.environ.get("HOME") != ""
+
+
+def _name_of(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"

@@ -49,7 +49,7 @@ def _job(path: str, workload: str | None, usual: str) -> Part | None:
     job = build({name: document[name] for name in used if name in document}, SliceList, path)
     if workload is None:
         workload = job.workload if isinstance(job.workload, str) else usual
-    directory = os.path.dirname(path)
+    directory = files.directory_of(path)
     names = [entry if isinstance(entry, str) else entry.path for entry in job.slices]
     # A slice called - is a file, not stdin.
     inside = [os.path.join(directory or ("." if name == "-" else ""), name) for name in names]
@@ -71,7 +71,7 @@ def _with_slices(path: str) -> bytes | None:
     return content if isinstance(document, dict) and "slices" in document else None
 
 
-def draft_of(path: str) -> "Job":
+def draft_of(path: str, slice_root: str) -> "Job":
     """The job a file describes, for `explain`; what the file leaves out asks for nothing."""
     from compute_market.execution import measured
     from compute_market.jobs import drafts
@@ -87,5 +87,6 @@ def draft_of(path: str) -> "Job":
     if slices:
         return drafts.sketch(request, [])
     with Runner() as runner:
-        inputs = measured(request, os.path.dirname(path), runner, now_ms=now_ms())
+        directory = files.directory_of(path)
+        inputs = measured(request, directory, runner, now_ms=now_ms(), slice_root=slice_root)
     return drafts.sketch(request, inputs)

@@ -14,6 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import UsageError
+from compute_market.text import cause_of
 from tb_cli.frame import home
 from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from compute_market.market import Market
     from compute_market.records import Asked
     from compute_market.store.txn import Txn
+    from tb_cli.frame.trial import Trial
 
 T = TypeVar("T")
 K = TypeVar("K")
@@ -69,6 +71,7 @@ class Session:
             raise UsageError(f"--lock-timeout {self._lock_timeout:g} is not 0…86400 seconds")
         self._market = market
         self._opened = _Opened()
+        self._trial: Trial | None = None
         self._is_line = False
         if batch is not None:
             self.json = self.json or batch.json
@@ -91,6 +94,7 @@ class Session:
         try:
             yield session
         finally:
+            session._end_trial()
             if not session._is_line:
                 session._opened.close()
 
@@ -115,17 +119,17 @@ class Session:
     def configuration(self) -> "tuple[Config, dict[str, str]]":
         """The configuration and the origin of each setting."""
         from compute_market.config import files as config
+        from compute_market.home import read
         from compute_market.records import replace
-        from tb_cli.frame import files
 
         path = self.home.config
         content = None
         try:
-            content = files.read_kept(path)
+            content = read(path)
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}") from error
+            raise UsageError(f"{path}: {cause_of(error)}") from error
         loaded, origins = config.load(content, path, os.environ)
         if self._lock_timeout is not None:
             origins["lock_timeout_secs"] = "--lock-timeout"
@@ -139,12 +143,18 @@ class Session:
 
     @property
     def market(self) -> "Market":
-        """The market of the home, made if there is none and the verb may; that is told.
+        """The market of the home. Where there is none, a verb that makes one has one to try on.
 
-        Raises NotFoundError if there is none and it may not.
+        Raises NotFoundError if there is none and the verb may not make one.
         """
-        if self._opened.market is None and self.open() and not self.dry_run:
-            print(f"created a market in {self.home}", file=sys.stderr)
+        if self._trial is not None:
+            return self._trial.market
+        if self._opened.market is None:
+            is_new = not self.home.has_market()
+            if is_new and self._market == "created" and not self.dry_run:
+                self._trial = self._begin_trial()
+                return self._trial.market
+            self._open(is_new)
         assert self._opened.market is not None
         return self._opened.market
 
@@ -153,32 +163,57 @@ class Session:
 
         In a dry run one that had to be is thrown away afterwards.
         """
-        from compute_market.market import Market, open_store
-        from compute_market.store.environment import Creation
-
         if self._opened.market is not None:
             return False
-        assert self._market != "unused", "the verb has declared that it needs no market"
-        config = self.config
         is_new = not self.home.has_market()
+        self._open(is_new)
+        return is_new
+
+    def _open(self, is_new: bool) -> None:
+        assert self._market != "unused", "the verb has declared that it needs no market"
+        if warning := self.home.check_owner():
+            _note(f"warning: {warning}")
+        config = self.config
         home = self._new_home() if is_new else self.home.path
         # One that is there may be unfinished: whoever made it was killed, or is still at it.
         finishes = self._market == "created" and not self.dry_run
-        creation = Creation(now_ms(), os.urandom(16)) if is_new or finishes else None
-        store = open_store(home, config, sleep=_sleep, creation=creation)
-        self._opened.market = Market(store, config, clock=now_ms, stopwatch=time.perf_counter_ns)
-        return is_new
+        self._opened.market = self._market_in(home, config, makes=is_new or finishes)
+        if is_new and not self.dry_run:
+            from tb_cli.frame.mounts import network_type
+
+            if (kind := network_type(home)) is not None:
+                _note(
+                    f"warning: {home} is on a file system of type {kind}: locks and memory maps "
+                    "of other machines do not work there; put the home on a local disk"
+                )
+
+    def _market_in(self, directory: str, config: "Config", *, makes: bool) -> "Market":
+        from compute_market.market import Market, open_store
+        from compute_market.store.environment import Creation
+
+        creation = Creation(now_ms(), os.urandom(16)) if makes else None
+        store = open_store(directory, config, sleep=_sleep, creation=creation)
+        return Market(store, config, clock=now_ms, stopwatch=time.perf_counter_ns)
 
     def update(self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None) -> T:
         """Run one action in one transaction, after what is due; rolled back if dry.
 
-        What was due is told in one line, but for overdue jobs if the caller set a limit for those:
-        it tells of them itself. The log of cancellations follows.
+        A home that is not there is made once an action has something to write. What was due is told
+        in one line, but for overdue jobs if the caller set a limit for those: it tells of them
+        itself. The log of cancellations follows.
         """
         from compute_market.market import SWEEP_LIMIT
         from compute_market.records import replace
 
         market = self.market
+        if self._trial is not None:
+            result, is_written = self._trial.attempt(fn)
+            if not is_written:
+                return result
+            self._end_trial()
+            if self.open():
+                _note(f"created a market in {self.home}")
+            market = self.market
         market.asked = _asked(self._command)
         limit = SWEEP_LIMIT if sweep_limit is None else sweep_limit
         result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
@@ -213,7 +248,8 @@ class Session:
 
     def let_go(self) -> None:
         """Give back what this process has read of the store: memory stays flat in a long run."""
-        self.market.store.remap()
+        if self._opened.market is not None:
+            self._opened.market.store.remap()
 
     def follow_log(self) -> None:
         """Make `cancellations.log` whole; a failure is a warning, the table is the truth."""
@@ -234,10 +270,22 @@ class Session:
         if not self.dry_run:
             self.home.make()
             return self.home.path
-        import tempfile
+        from tb_cli.frame.trial import throw_away
 
-        self._opened.throw_away = tempfile.TemporaryDirectory(prefix="tb-dry-run-")
+        self._opened.throw_away = throw_away()
         return str(self._opened.throw_away.name)
+
+    def _begin_trial(self) -> "Trial":
+        from tb_cli.frame.trial import Trial
+
+        config = self.config
+        self.home.check()
+        return Trial(lambda directory: self._market_in(directory, config, makes=True))
+
+    def _end_trial(self) -> None:
+        if self._trial is not None:
+            self._trial.end()
+            self._trial = None
 
 
 def perform(
@@ -254,6 +302,12 @@ def perform(
     """
     with Session.begin(settings, verb.market, batch, command) as session:
         return function(session, **bound(parameters_of(function), values)) or 0
+
+
+def _note(text: str) -> None:
+    from tb_cli.frame.render import note
+
+    note(text)
 
 
 def _from(

@@ -1,0 +1,335 @@
+"""The home: where it is, who makes it, whose it is, and what in it is never followed."""
+
+import fcntl
+import os
+import pwd
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from compute_market import home as names
+from compute_market.hashing.calibration import Calibration, CpuRates, machine
+from tb_cli.frame import mounts
+from tests.support.cli import Cli
+from tests.support.processes import Running, needs_proc, until
+
+pytest_plugins = ("tests.support.cli",)
+
+SOMEBODY = 12_345
+DEPOSIT = ("wallet", "deposit", "alice", "--ct", "1")
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act in a home of another")
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    previous = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(previous)
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calibrate at once: it is not about what comes out."""
+    found = Calibration(1, machine(), 1, CpuRates(1, 1, 1, 1, 1))
+    monkeypatch.setattr("compute_market.hashing.measure.measure", lambda *_, **__: found)
+
+
+def everything(directory: Path) -> list[Path]:
+    return [directory, *sorted(directory.rglob("*"))]
+
+
+# Where it is.
+
+
+@pytest.mark.parametrize(
+    ("variables", "says"),
+    [
+        ({"TB_HOME": ""}, "TB_HOME is empty"),
+        ({"TB_HOME": "~nobody-of-that-name/x"}, "~nobody-of-that-name/x: no such home directory"),
+        ({"TB_HOME": None, "HOME": ""}, "no home directory is known"),
+        ({"TB_HOME": "~/market", "HOME": ""}, "~/market: no such home directory"),
+        ({"TB_HOME": None, "HOME": None}, "no home directory is known"),
+        ({"TB_HOME": "~", "HOME": None}, "~: no such home directory"),
+    ],
+)
+def test_name_that_stands_for_no_directory_is_usage(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str | None], says: str
+) -> None:
+    def unknown(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name, value in variables.items():
+        if value is None:
+            monkeypatch.delenv(name)
+        else:
+            monkeypatch.setenv(name, value)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)  # As in a container.
+    for command in (DEPOSIT, ("compute", "list"), ("state", "init")):
+        done = cli(*command)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith(f"error[usage]: {says}")
+    assert list(cli.directory.iterdir()) == []
+
+
+# Who makes it.
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("compute", "offer", "post", "--provider", "p", "--units", "0", "--price", "1"), 5),
+        (("compute", "offer", "post", "offers.jsonl", "--units", "0"), 5),
+        (("compute", "offer", "post", "offers.jsonl", "--units", "0", "--atomic"), 5),
+        (("wallet", "deposit", "alice"), 2),
+    ],
+)
+def test_what_is_refused_makes_no_market(cli: Cli, command: tuple[str, ...], code: int) -> None:
+    line = '{"provider": "p", "units": 1, "price_per_unit": 1}\n'
+    (cli.directory / "offers.jsonl").write_text(2 * line)
+    before = everything(cli.directory)
+    done = cli(*command)
+    assert done.code == code, done
+    assert "created" not in done.err
+    batch = cli("batch", "-", stdin=" ".join(command) + "\ncompute list\n")
+    assert "no market in " in batch.err
+    assert everything(cli.directory) == before
+
+
+def test_first_item_that_is_not_refused_makes_the_market(cli: Cli) -> None:
+    lines = (
+        '{"provider": "p", "units": 0, "price_per_unit": 1}',
+        '{"provider": "p", "units": 7, "price_per_unit": 1}',
+    )
+    post = ("compute", "offer", "post", "-", "--chunk", "1")
+    done = cli(*post, stdin="\n".join(lines))
+    assert done.code == 7
+    assert done.err.startswith(f"created a market in {cli.home}\n")
+    assert [offer["units"] for offer in cli.document("compute", "offer", "list")] == [7]
+
+
+def test_making_is_told_in_one_write(cli: Cli) -> None:
+    """Lines of commands that begin at once do not run into each other."""
+    reader, writer = os.pipe2(os.O_DIRECT)  # Every write is a packet of its own.
+    try:
+        process = cli.start(*DEPOSIT, stderr=writer, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+        assert process.wait(30) == 0
+        assert os.read(reader, 4096) == f"created a market in {cli.home}\n".encode()
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+# Whose it is.
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o077])
+def test_everything_made_is_private_whatever_the_umask(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, measured: None, mask: int
+) -> None:
+    cli.home = cli.directory / "above" / "deeper" / "home"
+    monkeypatch.setenv("TB_HOME", str(cli.home))
+    with umask(mask):
+        cli.active()
+        cli.ok("compute", "cancel", "j1")
+        cli.ok("compute", "calibrate", "--backend", "cpu")
+    made = everything(cli.directory / "above")
+    assert {path.name for path in made} >= {"calibration.json", "cancellations.log", "write.lock"}
+    for path in made:
+        expected = 0o700 if path.is_dir() else 0o600
+        assert stat.S_IMODE(path.lstat().st_mode) == expected, path
+
+
+def test_home_that_everybody_may_write_is_refused(cli: Cli) -> None:
+    cli.ok(*DEPOSIT)
+    before = cli.files()
+    for mode in (0o777, 0o1777, 0o702):
+        cli.home.chmod(mode)
+        for command in (DEPOSIT, ("wallet", "balance", "alice"), ("compute", "calibrate")):
+            told = f"error[usage]: {cli.home} may be written by everybody\n"
+            assert cli(*command).err.startswith(told)
+            assert cli(*command).code == 2
+    assert cli.files() == before
+    cli.home.chmod(0o775)
+    cli.ok(*DEPOSIT)
+    empty = cli.directory / "empty"
+    empty.mkdir()
+    empty.chmod(0o777)
+    assert cli("--home", empty, *DEPOSIT).code == 2
+    assert list(empty.iterdir()) == []
+
+
+@as_root
+def test_what_root_makes_in_a_home_belongs_to_whom_the_home_belongs(
+    cli: Cli, measured: None
+) -> None:
+    cli.home.mkdir(mode=0o700)
+    os.chown(cli.home, SOMEBODY, SOMEBODY + 1)
+    warning = f"warning: {cli.home} belongs to user {SOMEBODY}\n"
+    offer = ("compute", "offer", "post", "--provider", "p", "--units", "9", "--price", "1")
+    for command in (
+        offer,
+        cli.job_arguments(),
+        ("compute", "cancel", "j1"),
+        ("wallet", "balance", "alice"),
+    ):
+        done = cli(*command)
+        assert done.code == 0, done
+        assert done.err.startswith(warning)
+    cli.ok("compute", "calibrate", "--backend", "cpu")
+    made = everything(cli.home)
+    assert {path.name for path in made} == {
+        *("home", "market", "data.mdb", "lock.mdb", "write.lock"),
+        *("cancellations.log", "calibration.json"),
+    }
+    owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in made}
+    assert owners == {(SOMEBODY, SOMEBODY + 1)}
+    for name in ("lock.mdb", "write.lock"):
+        (cli.home / "market" / name).unlink()
+    cli(*DEPOSIT)
+    owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in everything(cli.home)}
+    assert owners == {(SOMEBODY, SOMEBODY + 1)}
+
+
+# What in it is never followed.
+
+
+@pytest.mark.parametrize("name", ["", names.DATA, "lock.mdb"])
+@pytest.mark.parametrize("lasts", [True, False], ids=["to a file", "to nothing"])
+def test_link_in_the_place_of_the_store_is_refused(cli: Cli, name: str, lasts: bool) -> None:
+    cli.audited = False
+    cli.ok(*DEPOSIT)
+    victim = cli.directory / "victim"
+    link = cli.home / "market" / name
+    os.rename(link, victim)
+    if not lasts:
+        shutil.rmtree(victim, ignore_errors=True)
+        victim.unlink(missing_ok=True)
+    link.symlink_to(victim)
+    before = everything(cli.directory)
+    for command in (DEPOSIT, ("wallet", "balance", "alice"), ("state", "init")):
+        done = cli(*command)
+        if done.code == 3:  # Who only looks finds none behind a link that leads to nothing.
+            assert (command[:2], lasts) == (("wallet", "balance"), False)
+            continue
+        assert (done.code, done.out) == (2, ""), done
+        assert done.err.startswith(f"error[usage]: {str(link).rstrip('/')}: {names.LINK}\n")
+    assert everything(cli.directory) == before
+
+
+def test_link_in_the_place_of_the_write_lock_is_refused(cli: Cli) -> None:
+    cli.ok(*DEPOSIT)
+    lock = cli.home / "market" / "write.lock"
+    lock.unlink()
+    lock.symlink_to(cli.directory / "victim")
+    assert cli(*DEPOSIT).code == 2
+    assert not (cli.directory / "victim").exists()
+    assert cli.wallet("alice") == (1, 0)
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "directory", "too long"])
+def test_configuration_that_is_no_file_of_its_own_is_refused(cli: Cli, kind: str) -> None:
+    cli.ok(*DEPOSIT)
+    path = cli.home / "config.toml"
+    if kind == "link":
+        (cli.directory / "mine.toml").write_text("min_capacity = 5\n")
+        path.symlink_to(cli.directory / "mine.toml")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        with path.open("wb") as file:
+            file.truncate(2**40)  # It takes no room on disk.
+    says = {
+        "link": names.LINK,
+        "fifo": "not a regular file",
+        "directory": "is a directory",
+        "too long": f"more than {2**20} bytes",
+    }[kind]
+    for command in (DEPOSIT, ("wallet", "balance", "alice"), ("config", "show")):
+        assert cli(*command) == (2, "", f"error[usage]: {path}: {says}\n")
+
+
+# What becomes of it while a command waits.
+
+
+@needs_proc
+@pytest.mark.parametrize("what", ["replaced", "deleted"])
+def test_home_that_is_another_one_after_the_wait_is_a_conflict(cli: Cli, what: str) -> None:
+    cli.active("j1", "j2")
+    cli.ok("compute", "cancel", "j2")
+    market, log = cli.home / "market", cli.home / "cancellations.log"
+    lock = os.open(market, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    waiter = cli.start("compute", "cancel", "j1")
+    waiting = Running(waiter, cli.directory / "unused")
+    until(lambda: waiting.has_open(market))  # It is at the turnstile.
+    cli.home.rename(cli.directory / "before")
+    if what == "replaced":
+        shutil.copytree(cli.directory / "before", cli.home)
+    before = cli.files()
+    os.close(lock)
+    out, err = waiter.communicate(timeout=30)
+    assert (waiter.returncode, out) == (6, b"")
+    told = f"error[conflict]: the market in {market} was moved away or replaced meanwhile\n"
+    assert err.decode().startswith(told)
+    assert cli.files() == before
+    if what == "deleted":
+        assert not cli.home.exists()
+    else:
+        assert cli.states()["j1"] == "active"
+        assert log.read_text() == "j2 client\n"
+
+
+@pytest.mark.timeout(30)
+def test_log_that_is_locked_is_waited_for_no_longer_than_the_market(cli: Cli) -> None:
+    cli.active("j1", "j2")
+    log = cli.home / "cancellations.log"
+    log.touch()
+    told = f"warning: {log}: locked by process {os.getpid()}; the next change makes it whole\n"
+    with log.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        cancel = ("compute", "cancel", "j1", "--lock-timeout", "0")
+        assert cli(*cancel) == (0, "cancelled job j1\n", told)
+        cancel = ("--lock-timeout", "0", "compute", "cancel", "j2")
+        assert cli(*cancel) == (0, "cancelled job j2\n", told)
+        assert cli("wallet", "balance", "alice").code == 0
+    assert log.read_text() == ""
+    cli.ok("tick")
+    assert log.read_text() == "j1 client\nj2 client\n"
+
+
+# What it is on.
+
+
+def test_network_file_system_is_warned_of_when_a_market_is_made(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = cli.directory.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    table = cli.directory / "mountinfo"
+    monkeypatch.setattr(mounts, "TABLE", str(table))
+    for kind, warned in (
+        *(("nfs4", True), ("cifs", True), ("fuse.sshfs", True), ("9p", True)),
+        *(("ext4", False), ("tmpfs", False), ("overlay", False)),
+    ):
+        table.write_text(
+            "22 1 0:1 / / rw - nfs4 server:/ rw\n"
+            f"36 35 {number} / /mnt rw,noatime shared:1 master:2 - {kind} /dev/x rw\n"
+        )
+        home = cli.directory / kind
+        done = cli("--home", home, *DEPOSIT)
+        warning = f"warning: {home} is on a file system of type {kind}"
+        assert done.code == 0
+        assert (warning in done.err) == warned, done
+        assert "file system" not in cli("--home", home, *DEPOSIT).err
+    for damaged in ("", "36\n", f"36 35 {number} / /mnt rw no end\n"):
+        table.write_text(damaged)
+        assert mounts.network_type(str(cli.directory)) is None
