@@ -42,6 +42,7 @@ ORDER = (
     "metrics",
     "events",
     "chain",
+    "instance",
     "reputation.reputation",
     "reputation.laws",
     "settlement.ledger",

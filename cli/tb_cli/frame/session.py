@@ -41,10 +41,13 @@ class _Opened:
         self.config: Config | None = None
         self.throw_away: Any = None
 
-    def close(self) -> None:
+    def close_market(self) -> None:
         if self.market is not None:
             self.market.close()
             self.market = None
+
+    def close(self) -> None:
+        self.close_market()
         if self.throw_away is not None:
             self.throw_away.cleanup()
 
@@ -165,7 +168,7 @@ class Session:
         # One that is there may be unfinished: whoever made it was killed, or is still at it.
         finishes = self._market == "created" and not self.dry_run
         creation = Creation(now_ms(), os.urandom(16)) if is_new or finishes else None
-        store = open_store(home, config, sleep=_sleep, creation=creation)
+        store = open_store(home, config, sleep=sleep, creation=creation)
         self._opened.market = Market(store, config, clock=now_ms, stopwatch=time.perf_counter_ns)
         return is_new
 
@@ -214,6 +217,15 @@ class Session:
     def let_go(self) -> None:
         """Give back what this process has read of the store: memory stays flat in a long run."""
         self.market.store.remap()
+
+    def apart(self, call: "Callable[[], Any]") -> Any:
+        """What `call` finds in a process of its own, which damage may end; see `apart`."""
+        from tb_cli.frame.apart import apart
+
+        if self._opened.throw_away is not None:
+            return call()  # It was made just now, and would be gone.
+        self._opened.close_market()
+        return apart(call)
 
     def follow_log(self) -> None:
         """Make `cancellations.log` whole; a failure is a warning, the table is the truth."""
@@ -284,7 +296,7 @@ def _collect_garbage() -> None:
         gc.enable()
 
 
-def _sleep(seconds: float) -> float:
+def sleep(seconds: float) -> float:
     """Sleep, and return how long it really took: on a busy machine that is longer."""
     began = time.monotonic()
     time.sleep(seconds)
