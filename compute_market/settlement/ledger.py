@@ -33,6 +33,10 @@ def wallet(owner: str) -> str:
     return _WALLET + owner
 
 
+def is_wallet(account: str) -> bool:
+    return account.startswith(_WALLET)
+
+
 def escrow(job_id: str) -> str:
     return f"escrow/{job_id}"
 
