@@ -305,7 +305,30 @@ class Txn:
         if handle is None:
             return None
         value = self._txn.get(key, db=handle)
-        return None if value is None else table.opened(key, value)
+        if value is None:
+            self._check_absence(table, key)
+            return None
+        return table.opened(key, value)
+
+    def _check_absence(self, table: Table[Any], key: bytes) -> None:
+        """Raise IntegrityError when a key may only seem to be missing.
+
+        A search that goes wrong at a damaged key ends beside it, or where the order is broken.
+        """
+        cursor = self._cursor(table)
+        present = cursor.set_range(key)
+        if present:
+            self._check_order(table, key, cursor)
+        if cursor.prev() if present else cursor.last():
+            self._check_order(table, key, cursor, before=True)
+
+    def _check_order(
+        self, table: Table[Any], absent: bytes, cursor: Any, *, before: bool = False
+    ) -> None:
+        key: bytes = cursor.key()
+        table.opened(key, cursor.value())
+        if key == absent or (key < absent) != before:
+            raise damaged(table, absent, "the keys are not in order")
 
     def _cursor(self, table: Table[Any]) -> Any:
         """A cursor that stands anywhere: making one takes longer than what it is made for."""
