@@ -395,4 +395,6 @@ _DAMAGE = (
     lmdb.NotFoundError,
     lmdb.IncompatibleError,
     lmdb.PanicError,
+    lmdb.BadDbiError,  # of a table whose root record is damaged
+    lmdb.CursorFullError,  # a tree that is too deep
 )
