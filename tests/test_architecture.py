@@ -351,6 +351,9 @@ def test_command_line_exists() -> None:
 WRITES_ALL = {"store.txn", "store.store", "store.creation", "store.environment", "upgrades"}
 
 
+_WRITE_METHODS = ("put", "write", "delete", "remove", "add", "clear", "rewrite")
+
+
 def named_tables(argument: ast.expr, tables: dict[str, Any]) -> list[str]:
     """The tables an argument stands for: one by its name, or those of the queue by priority."""
     if isinstance(argument, ast.Subscript) and ast.unparse(argument.value) == "TABLES":
@@ -368,7 +371,7 @@ def test_each_table_is_written_by_the_module_it_names() -> None:
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
-                and node.func.attr in ("put", "write", "delete", "add", "clear", "rewrite")
+                and node.func.attr in _WRITE_METHODS
                 and node.args
             ):
                 for name in named_tables(node.args[0], tables):

@@ -9,7 +9,7 @@ snapshot, since what it takes away in one transaction is only used again by the 
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final, Literal
 
 import lmdb
@@ -321,12 +321,12 @@ def verify(path: str, lock_timeout_ms: int, sleep: Callable[[float], float | Non
 
     with translated(path):
         _check_is_there(path)
-        problems = walked(path)
-        if problems:
-            # Unless that was a writer at work.
-            with nobody_writing(path, lock_timeout_ms, sleep):
-                problems = walked(path)
-        return problems
+        with suppress(IntegrityError):
+            if not walked(path):
+                return []
+        # Unless that was a writer at work.
+        with nobody_writing(path, lock_timeout_ms, sleep):
+            return walked(path)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ the process, so what may be damaged is looked at here first. Nothing is made or 
 
 from typing import Any, Final
 
+from compute_market.errors import IntegrityError
+
 _EMPTY_BYTES: Final = 8192
 _MAGIC: Final = 0xBEEFC0DE
 _META_BYTES: Final = 152  # A page header and the meta record behind it.
@@ -35,7 +37,7 @@ def walked(path: str) -> list[str]:
     """What is wrong with the pages of the data file in a directory, a line for each problem.
 
     It reads the file, and does not map it: no damage can end this process. A writer at work looks
-    like damage.
+    like damage. Raises IntegrityError for what cannot be walked at all.
     """
     # In pure Python, and most commands have no use for it.
     from lmdb.verify import VerifyError, verify
@@ -43,7 +45,9 @@ def walked(path: str) -> list[str]:
     try:
         problems: list[Any] = verify(path)  # type: ignore[no-untyped-call]
     except VerifyError as error:
-        return [str(error)]
+        raise IntegrityError(
+            f"{path}: {error}", hint="restore the directory from a backup"
+        ) from error
     return [str(problem) for problem in problems]
 
 
