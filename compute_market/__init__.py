@@ -18,6 +18,7 @@ bottom, and so they do inside each package:
     metrics                   the metric table and the counters
     events                    the log of everything that happened
     chain                     heights
+    instance                  which copy of a market this is
     reputation/               scores of providers
     settlement/               accounts, escrow, receipts, and who pays whom
     offers/                   the offers, and the index that is ordered by price

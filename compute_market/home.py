@@ -19,6 +19,7 @@ WRITE_LOCK: Final = "write.lock"
 CONFIG: Final = "config.toml"
 CANCELLATIONS_LOG: Final = "cancellations.log"
 CALIBRATION: Final = "calibration.json"
+LAST_BACKUP: Final = "last_backup"  # when the last backup was made, and where
 
 FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700

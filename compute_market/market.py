@@ -334,6 +334,13 @@ def open_store(
     )
 
 
+def begin_instance(store: Store, instance_id: bytes, reason: str, *, now_ms: int) -> None:
+    """Make a restored copy an instance of its own, and do nothing that is due; see `instance`."""
+    from compute_market import instance
+
+    store.update(lambda txn: instance.begin(txn, instance_id, reason), now_ms=now_ms)
+
+
 def _bring_up_to_date(txn: Txn, schema: int) -> None:
     from compute_market.upgrades import bring_up_to_date
 

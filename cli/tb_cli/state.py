@@ -1,18 +1,37 @@
-"""Verbs on the files of the market: init, backup, stats. `check` is an audit."""
+"""Verbs on the files of the market: init, backup, restore, info, stats. `check` is an audit."""
 
+import fcntl
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from compute_market.errors import UsageError
-from compute_market.store.schema import TABLES
+from msgspec import json
+
+from compute_market import events, instance
+from compute_market import home as names
+from compute_market.errors import (
+    BusyError,
+    IntegrityError,
+    MarketError,
+    UsageError,
+)
+from compute_market.market import begin_instance, open_store
+from compute_market.records import LIVE_STATES, Job
+from compute_market.store.creation import sync
+from compute_market.store.schema import JOBS, META, TABLES
 from compute_market.store.txn import Txn
-from compute_market.text import cause_of
-from tb_cli.frame import files
+from tb_cli.frame import copies, files, results
+from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
-from tb_cli.frame.render import Listing, emit
-from tb_cli.frame.session import Session
+from tb_cli.frame.render import Listing, emit, fields, note
+from tb_cli.frame.session import Session, now_ms, sleep
 from tb_cli.frame.verbs import argument, takes
+
+_LEFTOVER = ".restore-"  # what the name of a home begins with that is being restored
+_PPM = 1_000_000
 
 
 def init(session: Session) -> None:
@@ -23,27 +42,238 @@ def init(session: Session) -> None:
     emit(session, {"home": str(session.home), "changed": changed}, text)
 
 
-@takes(argument("target", "DIR", "A directory that is not there."))
+@takes(argument("target", "DIR|-", "A directory that is not there, or - for a tar on stdout."))
 def backup(session: Session, target: str) -> None:
-    """It is a compacted copy of one moment, while others go on working.
+    """It is a compacted copy of one moment, while others go on working, with settings and log.
 
-    The copy is a home directory of its own: `tb-cli --home DIR compute-market audit`.
+    The copy is a home of its own: `tb-cli --home DIR state check`. It gets its name when all of it
+    is on the disk; one that was killed leaves nothing of that name.
     """
-    copy = Home(files.check_text(target, "the directory"))
-    try:
-        os.makedirs(target, mode=0o700)
-        os.mkdir(copy.market, mode=0o700)
-    except OSError as error:
-        raise UsageError(f"{target}: {cause_of(error)}") from error
-    try:
-        session.market.store.backup(copy.market)
-        if os.path.exists(session.home.config):
-            shutil.copyfile(session.home.config, copy.config)
-    except BaseException:
-        shutil.rmtree(target)  # Half a copy would only stand in the way of the next.
-        raise
-    size = os.stat(copy.data).st_size
+    if target == "-":
+        _to_stdout(session)
+        return
+    files.check_text(target, "the directory")
+    if os.path.lexists(target):
+        raise UsageError(f"{target}: file exists")
+    session.open()  # Where there is no market nothing is made.
+    parent, name = os.path.split(os.path.abspath(target))
+    if session.dry_run:
+        parent = tempfile.gettempdir()
+    with copies.failing(target):
+        os.makedirs(parent, mode=0o700, exist_ok=True)
+    with copies.making(parent, f".{name}.") as copy:
+        copies.fill(copy, session)
+        size = copies.size_of(copy)
+        if not session.dry_run:
+            copies.sync_all(copy)
+            with copies.failing(target):
+                os.rename(copy.path, target)
+                sync(parent)
+            _remember(session, target, size)
     emit(session, {"path": target, "bytes": size}, f"wrote {size} bytes to {target}")
+
+
+def _to_stdout(session: Session) -> None:
+    stream = copies.standard_output()
+    with copies.making(tempfile.gettempdir(), "tb-backup-") as copy:
+        copies.fill(copy, session)
+        size = copies.size_of(copy)
+        if session.dry_run:
+            emit(session, {"path": "-", "bytes": size}, f"wrote {size} bytes to stdout")
+        else:
+            copies.pack(copy, stream)
+            _remember(session, "-", size)
+
+
+def _remember(session: Session, target: str, size: int) -> None:
+    """Note in the home that there is a backup. The backup is good without."""
+    path = os.path.abspath(target) if target != "-" else "-"
+    text = json.encode({"at_ms": now_ms(), "path": path, "bytes": size}).decode()
+    try:
+        results.replace(session.home.last_backup, f"{text}\n")
+    except MarketError as error:
+        note(f"warning: {error.message}; `state info` will not know of this backup")
+
+
+@takes(argument("source", "DIR|-", "A backup, or - for a tar on stdin."))
+def restore(session: Session, source: str) -> None:
+    """The backup is checked first, and only a sound one is restored.
+
+    It becomes a market of its own, with a new instance id. Its time is held: nothing that time
+    alone causes happens until you say so with `tb-cli compute-market clock accept`, or make up for
+    the outage with `tb-cli compute-market sla extend`.
+    """
+    stream = copies.standard_input() if source == "-" else None
+    if stream is None:
+        _check_sound(session, files.check_text(source, "the directory"))
+    with _empty_home(session) as directory, copies.making(directory, _LEFTOVER) as copy:
+        if stream is None:
+            with _other(session, source) as other:
+                copies.fill(copy, other)
+        else:
+            copies.unpack(stream, copy)
+            _check_sound(session, copy.path)
+        instance_id = _begin_instance(session, copy)
+        size = copies.size_of(copy)
+        if not session.dry_run:
+            copies.sync_all(copy)
+            copies.move_in(copy, session.home)
+    document = {"home": str(session.home), "bytes": size, "instance_id": instance_id.hex()}
+    emit(
+        session,
+        document,
+        [
+            f"restored {session.home} from {files.source_of(source)}",
+            "its time is held: `tb-cli compute-market clock accept` lets it go on",
+        ],
+    )
+
+
+@contextmanager
+def _other(session: Session, path: str) -> Iterator[Session]:
+    """A session on another home."""
+    settings = {"home": path, "lock_timeout": session.config.lock_timeout_secs}
+    with Session.begin(settings, "needed") as other:
+        yield other
+
+
+def _check_sound(session: Session, path: str) -> None:
+    """Raises IntegrityError unless pages and laws of the market in a directory are sound."""
+    with _other(session, path) as other:
+        found = examine(other, pages=True)
+    if not found.is_sound:
+        raise IntegrityError(
+            f"the backup is damaged: {[*found.problems, *found.violations][0]}",
+            hint="choose another backup; `state check` tells all that is wrong with it",
+        )
+
+
+@contextmanager
+def _empty_home(session: Session) -> Iterator[str]:
+    """Where the home is made: in it, with nobody else at it; a dry run in a directory apart.
+
+    Raises UsageError for a home that has anything in it but what a killed restore left.
+    """
+    home = session.home
+    home.check()
+    is_new = not os.path.exists(home.path)
+    if not is_new:
+        _check_empty(home)
+    if session.dry_run:
+        yield tempfile.gettempdir()
+        return
+    home.make()
+    descriptor = os.open(home.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _lock(descriptor, home)
+        for name in os.listdir(home.path):
+            if name.startswith(_LEFTOVER):
+                shutil.rmtree(os.path.join(home.path, name), ignore_errors=True)
+        yield home.path
+    finally:
+        os.close(descriptor)
+        if is_new and not os.listdir(home.path):
+            os.rmdir(home.path)
+
+
+def _lock(descriptor: int, home: Home) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BusyError(f"another process is restoring {home}", hint="try again") from None
+
+
+def _check_empty(home: Home) -> None:
+    left = {*copies.PARTS[:-1]}  # They are compared with those of the backup.
+    for name in sorted(os.listdir(home.path)):
+        if name not in left and not name.startswith(_LEFTOVER):
+            raise copies.not_empty(home, name)
+
+
+def _begin_instance(session: Session, copy: Home) -> bytes:
+    """Make a copy a market of its own, in which time is held."""
+    instance_id = os.urandom(instance.ID_BYTES)
+    store = open_store(copy.path, session.config, sleep=sleep)
+    try:
+        begin_instance(store, instance_id, "restored from a backup", now_ms=now_ms())
+    finally:
+        store.close()
+    copies.write_log(copy, session)
+    return instance_id
+
+
+def info(session: Session) -> None:
+    """Ids, sizes, the oldest jobs, the last command and the last backup; it reads every job."""
+    live, ended = _oldest(session)
+    about = session.view(_about)
+    usage = session.market.store.usage()
+    used_ppm = usage.pages * usage.page_bytes * _PPM // usage.map_bytes
+    document = {
+        "home": str(session.home),
+        **{name: about[name] for name in ("market_id", "instance_id", "time_held")},
+        "schema": usage.schema,
+        "bytes": usage.bytes,
+        "pages": usage.pages,
+        "free_pages": usage.free_pages,
+        "map_bytes": usage.map_bytes,
+        "map_used_ppm": used_ppm,
+        "oldest_live": live and {"job_id": live.job_id, "submitted_at": live.submitted_at},
+        "oldest_ended": ended and {"job_id": ended.job_id, "ended_at": ended.ended_at},
+        "last_change_ms": about["last_change_ms"],
+        "last_command": about["last_command"],
+        "last_backup": _last_backup(session.home),
+    }
+    emit(session, document, fields(document))
+
+
+def _about(txn: Txn) -> dict[str, Any]:
+    last = next(events.back(txn), None)
+    return {
+        "market_id": (txn.get(META, b"market_id") or b"").hex(),
+        "instance_id": instance.id_of(txn),
+        "time_held": instance.held_because(txn),
+        "last_change_ms": txn.number("last_run_ms") or None,
+        "last_command": last
+        and {
+            "at_ms": last.at_ms,
+            "user": last.asked.user,
+            "host": last.asked.host,
+            "pid": last.asked.pid,
+            "command": last.asked.command,
+        },
+    }
+
+
+def _oldest(session: Session) -> tuple[Job | None, Job | None]:
+    """The live job that was submitted first, and the job that ended first."""
+    live: Job | None = None
+    ended: Job | None = None
+
+    def page(
+        txn: Txn, after: bytes | None, limit: int
+    ) -> tuple[list[tuple[bytes, Job]], bytes | None]:
+        return txn.page(JOBS, after, limit)
+
+    for found in session.pages(page, None):
+        for _, job in found:
+            if job.state in LIVE_STATES:
+                live = job if live is None or job.seq < live.seq else live
+            elif ended is None or _end(job) < _end(ended):
+                ended = job
+    return live, ended
+
+
+def _end(job: Job) -> tuple[int, int]:
+    return job.ended_at or 0, job.seq
+
+
+def _last_backup(home: Home) -> dict[str, Any] | None:
+    """What `backup` noted last; None without a backup, or when that is unreadable."""
+    try:
+        found = json.decode(names.read(home.last_backup))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def stats(session: Session) -> None:

@@ -133,7 +133,9 @@ TREE = Group(
             {
                 "init": _creates("state:init", "Create a home and an empty market now."),
                 "check": _reads("audit:check", "Check the data file and every law."),
-                "backup": _reads("state:backup", "Write a consistent copy."),
+                "backup": _writes("state:backup", "Write a consistent copy of the home."),
+                "restore": _apart("state:restore", "Make a home of a backup.", writes=True),
+                "info": _reads("state:info", "Show what the home holds, and how full it is."),
                 "stats": _reads("state:stats", "Show how many entries each table has."),
             },
         ),

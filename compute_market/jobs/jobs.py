@@ -140,7 +140,7 @@ def enqueue(
     `inputs` are the slices of a job that is not stored yet. The caller has checked the funds.
     """
     if inputs is None:
-        txn.delete(PENDING, _pending_key(job))
+        txn.remove(PENDING, _pending_key(job))
     else:
         job = _store_new(txn, job, inputs)
     job = replace(
@@ -366,13 +366,13 @@ def _with_payments(job: Job, settled: list[Settlement]) -> Job:
 
 
 def _leave_indexes(txn: Txn, job: Job) -> None:
-    txn.delete(DEADLINES, _deadline_key(job))
+    txn.remove(DEADLINES, _deadline_key(job))
     if job.state == "active":
         queue.free_slot(txn, job)
     elif job.state == "queued":
         queue.leave(txn, job)
     else:
-        txn.delete(PENDING, _pending_key(job))
+        txn.remove(PENDING, _pending_key(job))
 
 
 def _slice_key(job_id: str, index: int) -> bytes:

@@ -4,9 +4,10 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from compute_market.amounts import split, units_of
+from compute_market.errors import IntegrityError
 from compute_market.jobs import cancellations, jobs
 from compute_market.laws import Law, same_size
-from compute_market.records import LIVE_STATES, Job, Token, Violation
+from compute_market.records import LIVE_STATES, Job, Posting, Token, Violation
 from compute_market.scheduler import queue
 from compute_market.settlement import escrow, ledger, receipts, settlement
 from compute_market.settlement.escrow import Held
@@ -23,6 +24,8 @@ from compute_market.store.schema import (
     OFFERS,
     PENDING,
     PLACEMENTS,
+    POSTINGS,
+    RECEIPT_CHAIN,
     SETTLEMENTS,
     SLICES,
     Table,
@@ -145,6 +148,78 @@ def _settlements(txn: Txn) -> Iterator[Violation]:
                 )
 
 
+def _movements(txn: Txn) -> Iterator[Violation]:
+    """What was locked, paid and refunded for each job, by the postings that name it."""
+    moved: Counter[tuple[str, str, str]] = Counter()
+    for posting in txn.records(POSTINGS):
+        if posting.event in ("deposit", "withdraw"):
+            continue
+        job = jobs.find(txn, posting.ref)
+        if job is None:
+            yield Violation(
+                "postings",
+                str(posting.seq),
+                "what is locked, paid or burned is that of a job",
+                f"there is no job {posting.ref}",
+            )
+        elif not _is_party(txn, job, posting):
+            yield Violation(
+                "postings",
+                str(posting.seq),
+                "money is locked from the buyer and the providers of its job",
+                f"{posting.event} of {posting.ref} from {posting.debit}",
+            )
+        moved[posting.ref, posting.event, posting.token] += posting.amount
+    for job in txn.records(JOBS):
+        said = (job.paid_ct, job.paid_it, job.refunded_ct, job.refunded_it)
+        posted = tuple(
+            moved[job.job_id, event, token]
+            for event in ("settle", "escrow:refund")
+            for token in ledger.TOKENS
+        )
+        if said != posted:
+            yield Violation(
+                "jobs",
+                job.job_id,
+                "what was paid and refunded is what its postings say",
+                f"{said}, postings say {posted}",
+            )
+
+
+def _is_party(txn: Txn, job: Job, posting: Posting) -> bool:
+    """Whether what is locked is that of the buyer, or of a provider who gave its bond."""
+    if posting.event not in ("escrow:lock", "bond:lock"):
+        return True
+    if posting.credit == ledger.bond(job.job_id, "provider"):
+        return posting.debit in {ledger.wallet(each.provider) for each in jobs.placements(txn, job)}
+    return posting.debit == ledger.wallet(job.buyer)
+
+
+def _receipts(txn: Txn) -> Iterator[Violation]:
+    """One receipt for what each provider proved of an ended job, and no other."""
+    law = "a receipt's units are what its provider proved of the job, once"
+    due = 0
+    for job in txn.records(JOBS):
+        if job.state not in LIVE_STATES:
+            due += sum(each.units_proven > 0 for each in jobs.placements(txn, job))
+    yield from same_size(txn, RECEIPT_CHAIN, due, law)
+    for link in txn.records(RECEIPT_CHAIN):
+        try:
+            receipt = receipts.find(txn, link.key)
+        except IntegrityError:
+            continue  # The laws of settlement name it.
+        if receipt is None:
+            continue
+        ended = jobs.find(txn, receipt.job_id)
+        if ended is None or ended.state in LIVE_STATES:
+            yield Violation("receipts", link.key.hex(), law, f"no ended job {receipt.job_id}")
+        elif link.key not in {
+            receipts.key_of_placement(ended, each) for each in jobs.placements(txn, ended)
+        }:
+            detail = f"{receipt.units} units of {receipt.job_id} by {receipt.provider}"
+            yield Violation("receipts", link.key.hex(), law, detail)
+
+
 def _offer_units(txn: Txn) -> Iterator[Violation]:
     held: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
     backlog = 0
@@ -214,6 +289,8 @@ LAWS = (
     Law(_slices, (JOBS, SLICES, PLACEMENTS)),
     Law(_money, (JOBS, PLACEMENTS, SETTLEMENTS, ACCOUNTS.table, HOLDINGS.table)),
     Law(_settlements, (JOBS, PLACEMENTS, SETTLEMENTS)),
+    Law(_movements, (POSTINGS, JOBS, PLACEMENTS)),
+    Law(_receipts, (RECEIPT_CHAIN, JOBS, PLACEMENTS)),
     Law(_offer_units, (JOBS, PLACEMENTS, OFFERS, BACKLOG.table)),
     Law(_indexes, (JOBS, PENDING, *queue.TABLES.values(), ACTIVE, ACTIVE_LOW, DEADLINES)),
     Law(_cancellations, (JOBS, CANCELLATIONS, META)),

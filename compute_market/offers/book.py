@@ -92,7 +92,7 @@ def insert(txn: Txn, offer: Offer, place: Place) -> None:
 def remove(txn: Txn, offer: Offer, place: Place) -> None:
     for family in _families_of_offer(offer):
         prefix = place.shelf + family
-        txn.delete(BOOK, prefix + place.group + place.order)
+        txn.remove(BOOK, prefix + place.group + place.order)
         _lower(txn, prefix, place, 0)
 
 
@@ -107,7 +107,7 @@ def move(txn: Txn, offer: Offer, old: Place, new: Place) -> None:
     before, after = old.order + old.group, new.order + new.group
     for family in _families_of_offer(offer):
         prefix = old.shelf + family
-        txn.delete(BOOK, prefix + old.group + old.order)
+        txn.remove(BOOK, prefix + old.group + old.order)
         _enter(txn, prefix, offer, new)
         _lower(txn, prefix, old, shared)
         _raise(txn, prefix, new, shared)

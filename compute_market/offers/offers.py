@@ -83,7 +83,7 @@ def withdraw(txn: Txn, offer_id: str) -> tuple[Offer, bool]:
         return offer, False
     withdrawn = replace(offer, state="withdrawn", shelf=None)
     _shelve(txn, offer, withdrawn)
-    txn.delete(PROVIDER_OFFERS, _provider_key(offer))
+    txn.remove(PROVIDER_OFFERS, _provider_key(offer))
     events.note(txn, "offer_withdrawn", offer_id=offer_id, owner=offer.provider)
     return withdrawn, True
 

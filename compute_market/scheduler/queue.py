@@ -37,7 +37,7 @@ def enter(txn: Txn, job: Job) -> None:
 
 
 def leave(txn: Txn, job: Job) -> None:
-    txn.delete(TABLES[job.priority], pack_u64(job.queue_seq))
+    txn.remove(TABLES[job.priority], pack_u64(job.queue_seq))
 
 
 def take_slot(txn: Txn, job: Job) -> None:
@@ -47,9 +47,9 @@ def take_slot(txn: Txn, job: Job) -> None:
 
 
 def free_slot(txn: Txn, job: Job) -> None:
-    txn.delete(ACTIVE, job.job_id.encode())
+    txn.remove(ACTIVE, job.job_id.encode())
     if job.priority == "low":
-        txn.delete(ACTIVE_LOW, job.job_id.encode())
+        txn.remove(ACTIVE_LOW, job.job_id.encode())
 
 
 def depth(txn: Txn, priority: Priority) -> int:

@@ -12,7 +12,7 @@ from compute_market.amounts import split
 from compute_market.errors import RefusedError
 from compute_market.records import Job, Placement, Refused, Settlement, Token, replace
 from compute_market.settlement import ledger
-from compute_market.store.schema import HOLDINGS, id_prefix
+from compute_market.store.schema import HOLDINGS, JOBS, damaged, id_prefix
 from compute_market.store.txn import Txn
 
 Held = Literal["escrow_ct", "escrow_it", "bonds_ct"]
@@ -97,6 +97,9 @@ def close(txn: Txn, job: Job, settled: Iterable[Settlement], burn_ct: int, burn_
     for token in ledger.TOKENS:
         held = ledger.balance(txn, ledger.escrow(job.job_id), token)
         refunded[token] = held - kept[token]
+        if refunded[token] < 0:
+            problem = f"the escrow holds {held} {token}, and {kept[token]} are due"
+            raise damaged(JOBS, job.job_id.encode(), problem)
         _refund(txn, job, token, refunded[token])
     placement = job.placed
     _release_bond(txn, job, "buyer", job.buyer, job.consumer_bond)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from compute_market.errors import IntegrityError
 from compute_market.laws import Law, same_size
-from compute_market.records import Violation
+from compute_market.records import Posting, Violation
 from compute_market.settlement import ledger, receipts, settlement
 from compute_market.settlement.receipt_chain import GENESIS, link_digest
 from compute_market.store.schema import (
@@ -16,6 +16,7 @@ from compute_market.store.schema import (
     RECEIPT_CHAIN,
     RECEIPTS,
     SETTLEMENTS,
+    TAPS,
     UNSETTLED,
     WALLET_POSTINGS,
     pack_u64,
@@ -55,6 +56,82 @@ def _accounts(txn: Txn) -> Iterator[Violation]:
     yield from same_size(
         txn, WALLET_POSTINGS, touched, "every posting of a wallet is in its history"
     )
+
+
+def _movements(txn: Txn) -> Iterator[Violation]:
+    """Money moves as its event says: back to where it came from, by a tap, or for a receipt."""
+    locked: dict[str, str] = {}  # what is held → the wallet it was taken from
+    tapped: Counter[tuple[str, str]] = Counter()
+    paid: Counter[tuple[str, str, str]] = Counter()
+    for posting in txn.records(POSTINGS):
+        if not _is_right(posting, locked):
+            yield Violation(
+                "postings",
+                str(posting.seq),
+                "money moves as its event says, and back to where it came from",
+                f"{posting.event} of {posting.ref} from {posting.debit} to {posting.credit}",
+            )
+        if posting.event == "settle":
+            paid[posting.ref, posting.credit, posting.token] += posting.amount
+        elif posting.event in ("deposit", "withdraw") and posting.ref:
+            tapped[posting.ref, posting.token] += posting.amount
+            yield from _tap_of(txn, posting)
+    for tap in txn.records(TAPS):
+        for token, amount in (("CT", tap.ct), ("IT", tap.it)):
+            if tapped[tap.key, token] != amount:
+                yield Violation(
+                    "taps",
+                    tap.key,
+                    "what a key moved is posted once",
+                    f"{amount} {token}, postings say {tapped[tap.key, token]}",
+                )
+    for settled in txn.records(SETTLEMENTS):
+        if settled.status == "applied":
+            ends = settled.job_id, ledger.wallet(settled.provider)
+            paid[(*ends, "CT")] -= settled.ct
+            paid[(*ends, "IT")] -= settled.it
+    for (job_id, wallet, token), more in paid.items():
+        if more:
+            yield Violation(
+                "settlements",
+                job_id,
+                "what was paid to a provider is what its receipts say",
+                f"{wallet} had {abs(more)} {token} too {'much' if more > 0 else 'little'}",
+            )
+
+
+def _is_right(posting: Posting, locked: dict[str, str]) -> bool:
+    """Whether a posting joins accounts that its event may. Keeps book of what is locked."""
+    event, debit, credit = posting.event, posting.debit, posting.credit
+    escrow = ledger.escrow(posting.ref)
+    bonds = ledger.bond(posting.ref, "buyer"), ledger.bond(posting.ref, "provider")
+    if event == "deposit":
+        return debit == ledger.SUPPLY and ledger.is_wallet(credit)
+    if event == "withdraw":
+        return ledger.is_wallet(debit) and credit == ledger.SUPPLY
+    if event in ("escrow:lock", "bond:lock"):
+        to = (escrow,) if event == "escrow:lock" else bonds
+        is_first_or_more = locked.setdefault(credit, debit) == debit
+        return ledger.is_wallet(debit) and credit in to and is_first_or_more
+    if event == "escrow:refund":
+        return debit == escrow and credit == locked.get(debit)
+    if event == "bond:release":
+        return debit in bonds and credit == locked.pop(debit, None)
+    if event == "settle":
+        return debit == escrow and ledger.is_wallet(credit)
+    return debit in bonds and credit == ledger.BURNED
+
+
+def _tap_of(txn: Txn, posting: Posting) -> Iterator[Violation]:
+    tap = txn.read(TAPS, posting.ref.encode())
+    ends = {posting.debit, posting.credit}
+    if tap is None or tap.event != posting.event or ledger.wallet(tap.owner) not in ends:
+        yield Violation(
+            "postings",
+            str(posting.seq),
+            "a key of a deposit or withdrawal is that of its owner",
+            f"{posting.event} of {posting.ref} from {posting.debit} to {posting.credit}",
+        )
 
 
 def _receipts(txn: Txn) -> Iterator[Violation]:
@@ -127,5 +204,6 @@ def _receipt(txn: Txn, seq: int, key: bytes, previous: bytes, digest: bytes) -> 
 
 LAWS = (
     Law(_accounts, (POSTINGS, ACCOUNTS.table, WALLET_POSTINGS)),
+    Law(_movements, (POSTINGS, TAPS, SETTLEMENTS)),
     Law(_receipts, (RECEIPT_CHAIN, SETTLEMENTS, UNSETTLED, QUARANTINE, META)),
 )

@@ -17,6 +17,7 @@ from compute_market.store.schema import (
     POSTINGS,
     TAPS,
     WALLET_POSTINGS,
+    damaged,
     id_prefix,
     pack_u64,
 )
@@ -31,6 +32,10 @@ _WALLET = "wallet/"
 
 def wallet(owner: str) -> str:
     return _WALLET + owner
+
+
+def is_wallet(account: str) -> bool:
+    return account.startswith(_WALLET)
 
 
 def escrow(job_id: str) -> str:
@@ -69,7 +74,8 @@ def transfer(
 ) -> None:
     """Move `amount` from `debit` to `credit` as one posting; an amount of zero is no movement.
 
-    Raises RefusedError (`insufficient_funds`, `overflow`) before anything is written.
+    Raises RefusedError (`insufficient_funds`, `overflow`) before anything is written, and
+    IntegrityError for an account of a job that holds less than it must.
     """
     if amount == 0:
         return
@@ -78,6 +84,9 @@ def transfer(
     debit_key, credit_key = _key(debit, token), _key(credit, token)
     available = txn.sum(ACCOUNTS, debit_key)
     if available < amount and debit != SUPPLY:
+        if not is_wallet(debit):  # What is held is there, for as long as nothing is damaged.
+            problem = f"it holds {available} {token}, and {amount} are paid from it"
+            raise damaged(ACCOUNTS.table, debit_key, problem)
         require(txn, debit, token, amount)
     reached = txn.sum(ACCOUNTS, credit_key) + amount
     if max(reached, amount - available) > AMOUNT_MAX:

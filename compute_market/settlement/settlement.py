@@ -56,7 +56,7 @@ def apply(txn: Txn, waiting: Waiting) -> Settlement:
     """Pay one receipt that waited for the mode to be real."""
     settled = escrow.pay(txn, txn.must_read(SETTLEMENTS, waiting.key))
     txn.write(SETTLEMENTS, waiting.key, settled)
-    txn.delete(UNSETTLED, pack_u64(waiting.seq))
+    txn.remove(UNSETTLED, pack_u64(waiting.seq))
     return settled
 
 

@@ -1,4 +1,4 @@
-"""The LMDB environment on disk: created, opened, checked. The only importer of `lmdb`.
+"""The LMDB environment on disk: opened, checked, and its errors put into words.
 
 Whoever only looks makes no file. LMDB needs its table of readers, `lock.mdb`, to keep a writer from
 using pages that somebody reads. Where it cannot be used, as in a backup, a look shares the writers'
@@ -9,7 +9,7 @@ snapshot, since what it takes away in one transaction is only used again by the 
 import errno
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
@@ -28,6 +28,7 @@ from compute_market.home import (
     FILE_MODE,
     check_no_link,
     data_file,
+    file_at,
     give_to_owner,
     lock_file,
     make_directories,
@@ -36,11 +37,8 @@ from compute_market.home import (
 from compute_market.store.lock import Patience, Turnstile, WriteLock, nobody_writing
 from compute_market.store.schema import (
     META,
-    SCHEMA_VERSION,
-    TABLES,
     UNSEALED_SCHEMA,
     damaged,
-    pack_u64,
     unpack_u64,
 )
 from compute_market.text import cause_of
@@ -51,9 +49,8 @@ T = TypeVar("T")
 MAP_SIZE: Final = 64 * 2**30
 MAX_TABLES: Final = 256
 MAX_READERS: Final = 512
-# A data file of two header pages holds nothing.
-_EMPTY_BYTES: Final = 8192
-_MAGIC: Final = 0xBEEFC0DE.to_bytes(4, "little")
+_EMPTY_BYTES: Final = 8192  # the two meta pages that LMDB begins with
+_SHOWN_BYTES: Final = 64
 # LMDB's lock file: 64 bytes for each reader, one of them the header.
 _LOCK_FILE_BYTES: Final = 64 * (MAX_READERS + 2)
 # Less free space than this is a full disk.
@@ -80,10 +77,10 @@ def open_environment(
     map_size: int,
     lock_timeout_ms: int,
     sleep: Callable[[float], float | None],
-) -> Environment:
-    """Open the environment in the directory `path`. See `Store.open`.
+) -> tuple[Environment, tuple[int, int] | None]:
+    """Open the environment in the directory `path`; with it, what tells its data file from others.
 
-    To `write`, it is created on first use if there is a `creation`.
+    To `write`, it is created on first use if there is a `creation`. See `Store.open`.
     """
     with translated(path):
         if os.path.exists(data_file(path)) and not os.access(path, os.W_OK):
@@ -95,21 +92,12 @@ def open_environment(
             with Turnstile(path, lock_timeout_ms, sleep):
                 _create(path, creation, map_size)
         _check_is_there(path)
-        if write:
+        if write and not _is_allocated(path):
+            # What is no market gets no lock file either.
+            _opened(path, map_size, "look", lock_timeout_ms, sleep).close()
             _allocate_lock_file(path)
-        env = _in_turn(
-            partial(_open, path, map_size, purpose), partial(Patience, lock_timeout_ms, sleep)
-        )
-        try:
-            if env.flags()["lock"]:
-                env.reader_check()
-            if env.stat()["entries"] == 0:
-                raise _missing(path)  # It has pages, but whoever began to make it did not finish.
-            _check_length(path, env, write, lock_timeout_ms, sleep)
-        except BaseException:
-            env.close()
-            raise
-    return env
+        identity = file_at(data_file(path))
+        return _opened(path, map_size, purpose, lock_timeout_ms, sleep), identity
 
 
 def look_alone(
@@ -152,12 +140,6 @@ def schema_of(env: Environment, txn: Any) -> int:
     if value is None:
         raise damaged(META, b"schema", "it is missing")
     return unpack_u64(META.opened(b"schema", value))
-
-
-def copy_snapshot(env: Environment, path: str) -> None:
-    """Write a consistent, compacted copy into the empty directory `path`."""
-    env.copy(path, compact=True)
-    os.chmod(data_file(path), 0o600)
 
 
 def begin(env: Environment, patience: Callable[[], Patience], *, write: bool) -> Any:
@@ -218,47 +200,46 @@ def _open(path: str, map_size: int, purpose: Purpose) -> lmdb.Environment:
     )
 
 
-def _create(path: str, creation: Creation, map_size: int) -> None:
-    """Make the tables, then the lock file, which says that the store is complete.
+def _opened(
+    path: str,
+    map_size: int,
+    purpose: Purpose,
+    lock_timeout_ms: int,
+    sleep: Callable[[float], float | None],
+) -> Environment:
+    env = _in_turn(
+        partial(_open, path, map_size, purpose), partial(Patience, lock_timeout_ms, sleep)
+    )
+    try:
+        if env.flags()["lock"]:
+            env.reader_check()
+        if env.stat()["entries"] == 0:
+            raise _nothing_in(path)
+        _check_length(path, env, purpose == "write", lock_timeout_ms, sleep)
+    except BaseException:
+        env.close()
+        raise
+    return env
 
-    The caller holds the turnstile. What a creation that failed left behind is too short to
-    hold anything and is replaced; a store whose lock file alone was removed is kept.
+
+def _create(path: str, creation: Creation, map_size: int) -> None:
+    """Make the data file, then the lock file, which says that there was a market from now on.
+
+    The caller holds the turnstile. A data file that is there is kept, as that of a backup, unless
+    it holds nothing.
     """
     if os.path.exists(lock_file(path)):
         return  # Another process was faster.
-    if _is_unfinished(path):
-        os.remove(data_file(path))
-    _allocate_lock_file(path)
-    env = _open(path, map_size, "write")
-    try:
-        with env.begin(write=True) as txn:
-            if env.stat()["entries"] == 0:
-                for table in TABLES:
-                    handle = env.open_db(table.name.encode(), txn=txn)
-                    if table is META:
-                        meta = handle
-                for key, value in (
-                    (b"schema", bytes((SCHEMA_VERSION,))),
-                    (b"market_id", creation.market_id),
-                    (b"genesis_ms", pack_u64(creation.now_ms)),
-                ):
-                    txn.put(key, META.sealed(key, value), db=meta)
-    finally:
-        env.close()
-    for made in (path, data_file(path), readers_file(path)):
-        give_to_owner(made)
-    os.close(os.open(lock_file(path), os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE))
-    give_to_owner(lock_file(path))
+    from compute_market.store.creation import make_data
+    from compute_market.store.pages import holds_nothing
 
-
-def _is_unfinished(path: str) -> bool:
-    """Whether the data file is what LMDB leaves when it cannot finish its two header pages."""
-    try:
-        with open(data_file(path), "rb") as data:
-            header = data.read(_EMPTY_BYTES + 1)
-    except FileNotFoundError:
-        return False
-    return not header or (len(header) <= _EMPTY_BYTES and header[16:20] == _MAGIC)
+    if holds_nothing(data_file(path)):
+        make_data(data_file(path), creation.market_id, creation.now_ms, map_size)
+        for made in (path, data_file(path)):
+            give_to_owner(made)
+        flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(lock_file(path), flags, FILE_MODE))
+        give_to_owner(lock_file(path))
 
 
 def _has_table_of_readers(path: str) -> bool:
@@ -268,29 +249,44 @@ def _has_table_of_readers(path: str) -> bool:
     return os.access(name, os.W_OK) and os.stat(name).st_size >= _LOCK_FILE_BYTES
 
 
-def _allocate_lock_file(path: str) -> None:
-    """Give LMDB's lock file its blocks: on a full disk, mapping it without them is fatal."""
+def _is_allocated(path: str) -> bool:
+    """Whether LMDB's lock file has its blocks: on a full disk, mapping it without is fatal."""
     name = readers_file(path)
-    if not os.path.exists(name) or os.stat(name).st_blocks * 512 < _LOCK_FILE_BYTES:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, FILE_MODE)
-        try:
-            os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
-        finally:
-            os.close(descriptor)
-        give_to_owner(name)
+    return os.path.exists(name) and os.stat(name).st_blocks * 512 >= _LOCK_FILE_BYTES
+
+
+def _allocate_lock_file(path: str) -> None:
+    name = readers_file(path)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, FILE_MODE)
+    try:
+        os.posix_fallocate(descriptor, 0, _LOCK_FILE_BYTES)
+    finally:
+        os.close(descriptor)
+    give_to_owner(name)
 
 
 def _check_is_there(path: str) -> None:
-    """Tell apart a place where no market ever was, and one whose data file is gone or empty."""
-    if not os.path.exists(data_file(path)) or os.stat(data_file(path)).st_size <= _EMPTY_BYTES:
-        raise _missing(path)
+    """A store may be longer than what LMDB begins with, and is never shorter."""
+    data = data_file(path)
+    if not os.path.exists(data) or os.stat(data).st_size <= _EMPTY_BYTES:
+        raise _nothing_in(path)
 
 
-def _missing(path: str) -> MarketError:
+def _nothing_in(path: str) -> MarketError:
+    """Tell apart where no market ever was, where its data is gone, and where it is cut off."""
+    from compute_market.store.pages import holds_nothing
+
+    data = data_file(path)
+    if not holds_nothing(data):
+        length = os.stat(data).st_size
+        return IntegrityError(
+            f"{data} is damaged: it has {length} bytes, and there is no market in them",
+            hint=_RESTORE,
+        )
     if os.path.exists(lock_file(path)):
         return IntegrityError(
-            f"{data_file(path)} is gone or empty, and there was a market in it",
+            f"{data} is gone or empty, and there was a market in it",
             hint="restore the directory from a backup, or remove all of it to begin anew",
         )
     return NotFoundError(f"no market in {path}", hint="`tb-cli state init` makes one")
@@ -311,15 +307,17 @@ def _check_length(
     """
     if os.stat(data_file(path)).st_size >= _needed(env):
         return
+    from compute_market.store.pages import walked
+
     alone = WriteLock if write else nobody_writing
     with alone(path, lock_timeout_ms, sleep):
-        problems = verify_file(path)
+        problems = walked(path)
         if problems:
             length = os.stat(data_file(path)).st_size
             raise IntegrityError(
                 f"{data_file(path)} is damaged: it has {length} bytes, not {_needed(env)}: "
                 f"{problems[0]}",
-                hint="restore the directory from a backup",
+                hint=_RESTORE,
             )
         if write and os.stat(data_file(path)).st_size < _needed(env):
             os.truncate(data_file(path), _needed(env))
@@ -329,15 +327,18 @@ def _needed(env: lmdb.Environment) -> int:
     return (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
 
 
-def verify_file(path: str) -> list[str]:
-    # A walk in pure Python that most commands have no use for.
-    from lmdb.verify import VerifyError, verify
+def verify(path: str, lock_timeout_ms: int, sleep: Callable[[float], float | None]) -> list[str]:
+    """Check the structure of the data file page by page; one line per problem."""
+    from compute_market.store.pages import walked
 
-    try:
-        problems: list[Any] = verify(path)  # type: ignore[no-untyped-call]
-    except VerifyError as error:
-        return [str(error)]
-    return [str(problem) for problem in problems]
+    with translated(path):
+        _check_is_there(path)
+        with suppress(IntegrityError):
+            if not walked(path):
+                return []
+        # Unless that was a writer at work.
+        with nobody_writing(path, lock_timeout_ms, sleep):
+            return walked(path)
 
 
 @contextmanager
@@ -346,26 +347,34 @@ def translated(path: str) -> Iterator[None]:
     try:
         yield
     except (lmdb.ReadersFullError, lmdb.TlsFullError) as error:
-        raise BusyError(f"{path}: {error}", hint="let some commands end first") from error
+        raise BusyError(_what(path, error), hint="let some commands end first") from error
     except (lmdb.MapFullError, lmdb.TxnFullError) as error:
         raise BusyError(
-            f"{path}: {error}", hint="give the store more room with a larger map_size_gib"
+            _what(path, error), hint="give the store more room with a larger map_size_gib"
         ) from error
     except lmdb.DiskError as error:
-        raise BusyError(f"{path}: {error}", hint=_FREE_SPACE) from error
+        raise BusyError(_what(path, error), hint=_FREE_SPACE) from error
     except _DAMAGE as error:
+        raise IntegrityError(_what(path, error), hint=_RESTORE) from error
+    except UnicodeDecodeError as error:
+        # The keys and plain values of the tables are all that a transaction decodes.
         raise IntegrityError(
-            f"{path}: {error}", hint="restore the directory from a backup"
+            f"{path}: the stored text {error.object[:_SHOWN_BYTES]!r} is not UTF-8", hint=_RESTORE
         ) from error
     except lmdb.Error as error:
         number = getattr(error, "code", None)
         if isinstance(error, lmdb.ReadonlyError) and os.access(path, os.W_OK):
             number = None  # Not the directory, but the transaction cannot write.
         if not isinstance(number, int) or number <= 0:
-            raise InternalError(f"{path}: {error}") from error
+            raise InternalError(_what(path, error)) from error
         raise _translate(path, OSError(number, os.strerror(number))) from error
     except OSError as error:
         raise _translate(path, error) from error
+
+
+def _what(path: str, error: lmdb.Error) -> str:
+    """The path, once, and what LMDB says."""
+    return f"{path}: {str(error).removeprefix(f'{path}: ')}"
 
 
 def _translate(path: str, error: OSError) -> MarketError:
@@ -387,6 +396,7 @@ def _is_full(path: str) -> bool:
     return disk.f_bavail * disk.f_frsize < _FULL_BYTES
 
 
+_RESTORE = "restore the directory from a backup"
 _FREE_SPACE = "free some disk space and try again"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 _DAMAGE = (
@@ -397,4 +407,6 @@ _DAMAGE = (
     lmdb.NotFoundError,
     lmdb.IncompatibleError,
     lmdb.PanicError,
+    lmdb.BadDbiError,  # of a table whose root record is damaged
+    lmdb.CursorFullError,  # a tree that is too deep
 )

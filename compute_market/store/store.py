@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from msgspec import Struct
+
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.errors import IntegrityError, MarketError, UsageError
 from compute_market.home import data_file, file_at, moved
@@ -23,23 +25,34 @@ from compute_market.store.environment import (
     Purpose,
     begin,
     begin_alone,
-    copy_snapshot,
     look_alone,
     open_environment,
     open_table,
     schema_of,
     translated,
-    verify_file,
     write_alone,
 )
-from compute_market.store.lock import Patience, Threads, nobody_writing
+from compute_market.store.lock import Patience, Threads
 from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
 from compute_market.store.txn import Handles, Txn
 
 T = TypeVar("T")
 
+_META_PAGES = 2
+
 # Brings what an older schema stored up to date, in the transaction of the first writer.
 Upgrade = Callable[[Txn, int], None]
+
+
+class Usage(Struct, frozen=True, gc=False):
+    """What a store takes of its disk and of its map."""
+
+    schema: int
+    bytes: int  # of the data file
+    page_bytes: int
+    pages: int
+    free_pages: int  # in no table, and so to be used again; LMDB keeps its list of them in a few
+    map_bytes: int  # what the file may grow to
 
 
 class _Handles(Handles):
@@ -211,25 +224,37 @@ class Store:
         with self._threads.alone():
             self._reopen(self._purpose)
 
-    def verify(self) -> list[str]:
-        """Check the structure of the data file page by page; one line per problem."""
-        with translated(self.path):
-            problems = verify_file(self.path)
-            if problems:
-                # Unless that was a writer at work.
-                with nobody_writing(self.path, self._lock_timeout_ms, self._sleep):
-                    problems = verify_file(self.path)
-            return problems
-
     def backup(self, path: str) -> None:
-        """Copy a consistent, compacted snapshot into the empty directory `path`."""
+        """Copy a consistent, compacted snapshot into the empty directory `path`, synced."""
+        from compute_market.store.creation import sync
+
         with self._look(), translated(path):
-            copy_snapshot(self._env, path)
+            self._env.copy(path, compact=True)
+            os.chmod(data_file(path), 0o600)
+            sync(data_file(path))
+
+    def usage(self) -> Usage:
+        """How much of the data file and of the map is used."""
+        with self._look() as (txn, handles):
+            info, of_all = self._env.info(), txn.stat()
+            found = [txn.stat(handles[table]) for table in TABLES if handles[table] is not None]
+            used = sum(
+                each["branch_pages"] + each["leaf_pages"] + each["overflow_pages"]
+                for each in (of_all, *found)
+            )
+            pages = int(info["last_pgno"]) + 1
+            return Usage(
+                self._schema,
+                os.stat(data_file(self.path)).st_size,
+                int(of_all["psize"]),
+                pages,
+                pages - _META_PAGES - used,
+                int(info["map_size"]),
+            )
 
     def _opened(self, purpose: Purpose) -> Environment:
         self._purpose = purpose
-        self._identity = file_at(data_file(self.path))
-        env = open_environment(
+        env, self._identity = open_environment(
             self.path,
             creation=self._creation,
             purpose=purpose,
@@ -237,8 +262,6 @@ class Store:
             lock_timeout_ms=self._lock_timeout_ms,
             sleep=self._sleep,
         )
-        if self._identity is None:
-            self._identity = file_at(data_file(self.path))  # It was made just now.
         return env
 
     def _open_for(self, purpose: Purpose) -> None:

@@ -22,6 +22,8 @@ from compute_market.store.schema import (
 R = TypeVar("R")
 S = TypeVar("S", bound=Struct)
 
+_DISORDER = "the keys are not in order"
+
 # Table → its handle; None for one that an older release has not made.
 Handles = dict[Table[Any], Any]
 
@@ -103,6 +105,11 @@ class Txn:
         deleted: bool = self._txn.delete(key, db=self._handles[table])
         return deleted
 
+    def remove(self, table: Table[Any], key: bytes) -> None:
+        """Delete an entry that must be there. Raises IntegrityError when it is missing."""
+        if not self.delete(table, key):
+            raise damaged(table, key, "it is missing")
+
     def size(self, table: Table[Any]) -> int:
         """Number of entries, read from the table's root: no walk."""
         handle = self._handles[table]
@@ -115,8 +122,17 @@ class Txn:
 
         The caller must not change the table while it holds the iterator; see `collect`.
         """
+        opened = table.opened
+        if prefix or start:
+            for key, value in self._entries(table, prefix, start, checked=True):
+                yield key, opened(key, value)
+            return
+        count = 0
         for key, value in self._entries(table, prefix, start):
-            yield key, table.opened(key, value)
+            count += 1
+            yield key, opened(key, value)
+        if count != self.size(table):
+            raise damaged(table, b"", f"{count} entries are found of {self.size(table)}")
 
     def scan_back(
         self, table: Table[Any], before: bytes | None = None
@@ -141,8 +157,9 @@ class Txn:
         cursor = self._cursor(table)
         if cursor is not None and cursor.set_range(start or prefix):
             key: bytes = cursor.key()
+            payload = table.opened(key, cursor.value())
             if key.startswith(prefix):
-                return key, table.opened(key, cursor.value())
+                return key, payload
         return None
 
     def collect(
@@ -156,9 +173,10 @@ class Txn:
         length, opened = len(prefix), table.opened
         if cursor.set_range(start or prefix):
             for key, value in cursor.iternext():
+                payload = opened(key, value)
                 if key[:length] != prefix:
                     break
-                found.append((key, opened(key, value)))
+                found.append((key, payload))
                 if len(found) == limit:
                     break
         return found
@@ -290,8 +308,8 @@ class Txn:
         self._txn.drop(self._handles.pop(table, None) or self._handles[table])
         self._handles.pop(table, None)
 
-    def broken(self, table: Table[R]) -> Iterator[tuple[bytes, IntegrityError]]:
-        """Keys of a table whose values are damaged, for those who look for damage."""
+    def examined(self, table: Table[R]) -> Iterator[tuple[bytes, IntegrityError | None]]:
+        """Every key of a table and what is wrong with its value, for those who look for damage."""
         for key, value in self._entries(table, b"", None):
             try:
                 payload = table.opened(key, value)
@@ -299,13 +317,46 @@ class Txn:
                     table.decode(key, payload)
             except IntegrityError as error:
                 yield key, error
+            else:
+                yield key, None
 
     def _payload(self, table: Table[Any], key: bytes) -> bytes | None:
         handle = self._handles[table]
         if handle is None:
             return None
         value = self._txn.get(key, db=handle)
-        return None if value is None else table.opened(key, value)
+        if value is None:
+            self._check_absence(table, key)
+            return None
+        return table.opened(key, value)
+
+    def _check_absence(self, table: Table[Any], key: bytes) -> None:
+        """Raise IntegrityError when a key may only seem to be missing."""
+        cursor = self._cursor(table)
+        if self._begins(table, cursor, key) and cursor.key() == key:
+            raise damaged(table, key, "one search finds it, and another does not")
+
+    def _begins(self, table: Table[Any], cursor: Any, start: bytes) -> bool:
+        """Move a cursor to the first key that is not below `start`; False when there is none.
+
+        Raises IntegrityError when it may be another one: a search that goes wrong at a damaged key
+        ends beside it, or where keys are out of order.
+        """
+        if not start:
+            return bool(cursor.first())
+        found = bool(cursor.set_range(start))
+        if found:
+            key: bytes = cursor.key()
+            table.opened(key, cursor.value())
+            if key < start:
+                raise damaged(table, start, _DISORDER)
+        if cursor.prev() if found else cursor.last():
+            before: bytes = cursor.key()
+            table.opened(before, cursor.value())
+            if before >= start:
+                raise damaged(table, start, _DISORDER)
+            return found and bool(cursor.next())
+        return found and bool(cursor.first())
 
     def _cursor(self, table: Table[Any]) -> Any:
         """A cursor that stands anywhere: making one takes longer than what it is made for."""
@@ -318,14 +369,22 @@ class Txn:
         return cursor
 
     def _entries(
-        self, table: Table[Any], prefix: bytes, start: bytes | None
+        self, table: Table[Any], prefix: bytes, start: bytes | None, *, checked: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
+        """Keys and stored bytes; `checked` also looks at the entries before and behind them."""
         handle = self._handles[table]
         if handle is None:
             return
+        last = b""
         with self._txn.cursor(db=handle) as cursor:
-            if cursor.set_range(start or prefix):
+            begin = start or prefix
+            if self._begins(table, cursor, begin) if checked else cursor.set_range(begin):
                 for key, value in cursor.iternext():
+                    if key <= last:
+                        raise damaged(table, key, _DISORDER)
+                    last = key
                     if not key.startswith(prefix):
+                        if checked:
+                            table.opened(key, value)
                         return
                     yield key, value

@@ -656,7 +656,12 @@ def test_damaged_data_file(market: Cli, damage: Callable[[bytes], bytes]) -> Non
     # In processes of their own: reading past the end of the file would kill this one.
     for command in (("compute", "list"), ("compute", "cancel", "j1"), ("state", "check")):
         done = market.process(*command)
-        assert (done.code, done.out) == (9, ""), done
+        assert done.code == 9, done
+        if damage is truncated and command == ("state", "check"):
+            assert "is beyond EOF" in done.out  # It names the pages.
+            assert done.err == ""
+            continue
+        assert done.out == ""
         assert done.err.startswith("error[integrity]: ")
         assert str(market.home) in done.err
         assert "Traceback" not in done.err

@@ -1,11 +1,11 @@
-"""`state init|backup|stats`, and where the home is."""
+"""`state init|info|stats`, and where the home is."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from compute_market.store.schema import TABLES
+from compute_market.store.schema import SCHEMA_VERSION, TABLES
 from tests.support.cli import Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -78,42 +78,6 @@ def test_default_home_is_in_the_users(cli: Cli) -> None:
     assert cli.ok("state", "init") == f"created {cli.home}\n"
 
 
-def test_backup_is_a_home_of_its_own(cli: Cli, tmp_path: Path) -> None:
-    cli.active("j1", "j2")
-    cli.ok("compute", "cancel", "j2")
-    copy = tmp_path / "copy"
-    said = cli.ok("state", "backup", copy)
-    size = (copy / "market" / "data.mdb").stat().st_size
-    assert said == f"wrote {size} bytes to {copy}\n"
-    assert copy.stat().st_mode & 0o777 == 0o700
-    assert cli.ok("--home", copy, "compute", "list") == cli.ok("compute", "list")
-    done = cli("--home", copy, "compute-market", "audit")
-    assert (done.code, done.out) == (0, "receipts 0 invalid 0\n")
-    # The text log is made anew by what changes the copy.
-    assert done.err.startswith(f"warning: {copy}/cancellations.log lacks 10 bytes; ")
-    # From here on the two go their own ways.
-    cli.ok("--home", copy, "compute", "cancel", "j1")
-    assert (copy / "cancellations.log").read_text() == "j2 client\nj1 client\n"
-    assert cli.states() == {"j1": "active", "j2": "cancelled"}
-
-
-def test_backup_json(cli: Cli, tmp_path: Path) -> None:
-    cli.ok("state", "init")
-    document = cli.document("state", "backup", tmp_path / "copy")
-    size = (tmp_path / "copy" / "market" / "data.mdb").stat().st_size
-    assert document == {"path": str(tmp_path / "copy"), "bytes": size}
-
-
-def test_backup_never_overwrites(cli: Cli, tmp_path: Path) -> None:
-    copy = tmp_path / "copy"
-    cli.active()
-    cli.ok("state", "backup", copy)
-    before = (copy / "market" / "data.mdb").read_bytes()
-    cli.ok("compute", "cancel", "j1")
-    assert cli("state", "backup", copy) == (2, "", f"error[usage]: {copy}: file exists\n")
-    assert (copy / "market" / "data.mdb").read_bytes() == before
-
-
 def test_stats_counts_every_table(cli: Cli) -> None:
     cli.active("j1", "j2")
     cli.ok("compute", "cancel", "j2")
@@ -140,3 +104,53 @@ def test_market_whose_data_is_gone_is_damage_and_not_a_new_one(
     assert (done.code, done.out) == (9, "")
     assert "is gone or empty, and there was a market in it" in done.err
     assert not cli.data.exists()
+
+
+# What `state info` tells.
+
+
+def test_info_of_an_empty_market(cli: Cli) -> None:
+    cli.ok("state", "init")
+    found = cli.document("state", "info")
+    assert found["home"] == str(cli.home)
+    assert (
+        found["market_id"] == found["instance_id"] == cli.document("chain", "status")["market_id"]
+    )
+    assert found["schema"] == SCHEMA_VERSION
+    assert found["bytes"] == cli.data.stat().st_size
+    assert found["map_bytes"] == 64 * 2**30
+    assert found["map_used_ppm"] == found["pages"] * 4096 * 1_000_000 // found["map_bytes"]
+    nothing = ("time_held", "oldest_live", "oldest_ended", "last_command", "last_backup")
+    assert [found[name] for name in nothing] == [None] * len(nothing)
+    assert found["last_change_ms"] == cli.now_ms
+
+
+def test_info_names_the_oldest_jobs_and_the_last_command(cli: Cli) -> None:
+    began = cli.now
+    # By their ids the youngest would come first.
+    cli.active("j9", "j5", "j1")
+    cli.advance(3)
+    cli.ok("compute", "cancel", "j5", "j1")
+    cli.advance(3)
+    cli.submit("j0")
+    cli.ok("compute", "cancel", "j0")
+    found = cli.document("state", "info")
+    assert found["oldest_live"] == {"job_id": "j9", "submitted_at": began}
+    assert found["oldest_ended"] == {"job_id": "j5", "ended_at": began + 3}
+    assert found["last_command"]["at_ms"] == cli.now_ms == found["last_change_ms"]
+    assert found["last_command"]["command"] == "compute cancel j0"
+    lines = cli.ok("state", "info").splitlines()
+    assert f"oldest_live: job_id=j9 submitted_at={began}" in lines
+    assert "last_backup: -" in lines
+
+
+def test_info_counts_pages_that_are_free(cli: Cli) -> None:
+    cli.active(*(f"j{number}" for number in range(60)))
+    before = cli.document("state", "info")
+    assert 0 <= before["free_pages"] < before["pages"]
+    # A compacted copy has only those that are used.
+    cli.ok("state", "backup", "copy")
+    copy = cli.document("state", "info", "--home", "copy")
+    assert copy["free_pages"] < 3
+    lacking = before["pages"] - before["free_pages"] - copy["pages"] + copy["free_pages"]
+    assert abs(lacking) < 3

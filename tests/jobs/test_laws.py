@@ -5,6 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from compute_market.jobs import cancellations, jobs, laws
+from compute_market.records import replace
+from compute_market.settlement import receipts, settlement
 from compute_market.store.schema import (
     ACCOUNTS,
     ACTIVE,
@@ -20,6 +22,7 @@ from compute_market.store.schema import (
     QUEUE_HIGH,
     QUEUE_LOW,
     QUEUE_NORMAL,
+    RECEIPT_CHAIN,
     SETTLEMENTS,
     SLICES,
     Table,
@@ -33,8 +36,10 @@ from tests.support.laws import (
     found,
     key_of,
     laws_in,
+    posting_seq,
     receipt_hex,
     receipt_key,
+    repost,
 )
 from tests.support.market import Market
 
@@ -42,6 +47,10 @@ from tests.support.market import Market
 def credit_another(txn: Txn) -> None:
     """Take a proven unit from the earlier provider of a job."""
     edit(txn, PLACEMENTS, b"handed\0" + pack_u64(0), units_proven=0)
+
+
+def drop_a_link(txn: Txn) -> None:
+    txn.delete(RECEIPT_CHAIN, pack_u64(txn.number("receipt_seq")))
 
 
 MONEY = (
@@ -101,6 +110,64 @@ MONEY = (
         receipt_hex("done"),
         lambda txn: txn.delete(SETTLEMENTS, receipt_key(txn, "done")),
     ),
+)
+
+PARTY = "money is locked from the buyer and the providers of its job"
+ONCE = "a receipt's units are what its provider proved of the job, once"
+
+
+def issue_again(txn: Txn, job_id: str, units: int) -> None:
+    """One more receipt, settled like any other, of what a job never proved."""
+    job = jobs.get(txn, job_id)
+    placement = replace(job.placed, units_proven=units, funded=False)
+    receipt, _ = receipts.issue(txn, job, placement)
+    settlement.settle(txn, job, placement, receipt)
+
+
+def hex_of(job_id: str, units: int) -> Callable[[Txn], str]:
+    def key(txn: Txn) -> str:
+        job = jobs.get(txn, job_id)
+        price = job.placed.price_per_unit
+        return receipts.key_of(job_id, job.buyer, job.placed.provider, price, units).hex()
+
+    return key
+
+
+MOVEMENTS = (
+    Case(
+        "what is locked, paid or burned is that of a job",
+        "postings",
+        posting_seq("escrow:lock", "run"),
+        repost("escrow:lock", "run", ref="nobody"),
+    ),
+    *(
+        Case(PARTY, "postings", posting_seq(event, ref), damage)
+        for event, ref, damage in (
+            ("escrow:lock", "run", repost("escrow:lock", "run", debit="wallet/stranger")),
+            ("bond:lock", "run", repost("bond:lock", "run", debit="wallet/stranger")),
+            ("escrow:lock", "run", lambda txn: edit(txn, JOBS, b"run", buyer="stranger")),
+        )
+    ),
+    *(
+        Case("what was paid and refunded is what its postings say", "jobs", job_id, damage)
+        for job_id, damage in (
+            ("done", lambda txn: edit(txn, JOBS, b"done", paid_ct=0)),
+            ("done", lambda txn: edit(txn, JOBS, b"done", paid_it=0)),
+            ("dropped", lambda txn: edit(txn, JOBS, b"dropped", refunded_ct=0)),
+            ("late", lambda txn: edit(txn, JOBS, b"late", refunded_it=0)),
+            ("free", lambda txn: edit(txn, JOBS, b"free", paid_ct=1)),
+            ("done", repost("settle", "done", amount=1)),
+        )
+    ),
+    *(
+        Case(ONCE, "receipts", hex_of(job_id, units), damage)
+        for job_id, units, damage in (
+            ("stopped", 2, lambda txn: issue_again(txn, "stopped", 2)),
+            ("stopped", 0, lambda txn: issue_again(txn, "stopped", 0)),
+            ("run", 1, lambda txn: issue_again(txn, "run", 1)),
+        )
+    ),
+    Case(ONCE, "receipt_chain", "*", drop_a_link),
 )
 
 UNITS = (
@@ -234,7 +301,7 @@ LOG = (
     Case("one line for each cancelled job", "cancellations", "dropped", add_line("dropped")),
 )
 
-CASES = (*MONEY, *UNITS, *INDEXES, *LOG)
+CASES = (*MONEY, *MOVEMENTS, *UNITS, *INDEXES, *LOG)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

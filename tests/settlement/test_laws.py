@@ -5,13 +5,16 @@ from typing import Any
 
 import pytest
 
+from compute_market.jobs import cancellations, jobs
 from compute_market.settlement import laws, receipts
 from compute_market.store.schema import (
     ACCOUNTS,
+    JOBS,
     POSTINGS,
     RECEIPT_CHAIN,
     RECEIPTS,
     SETTLEMENTS,
+    TAPS,
     UNSETTLED,
     WALLET_POSTINGS,
     pack_u64,
@@ -25,8 +28,10 @@ from tests.support.laws import (
     found,
     key_of,
     laws_in,
+    posting_seq,
     receipt_hex,
     receipt_key,
+    repost,
     set_sum,
 )
 from tests.support.market import Market
@@ -76,6 +81,59 @@ LEDGER = (
         "wallet_postings",
         "*",
         lambda txn: txn.delete(WALLET_POSTINGS, b"prov\0" + pack_u64(3)),
+    ),
+)
+
+MOVED = "money moves as its event says, and back to where it came from"
+MOVEMENTS = (
+    *(
+        Case(MOVED, "postings", posting_seq(event, ref), repost(event, ref, **changes))
+        for event, ref, changes in (
+            # A refund and a bond, paid to a stranger, to the other side, or for another job.
+            ("escrow:refund", "dropped", {"credit": "wallet/stranger"}),
+            ("escrow:refund", "stopped", {"credit": "wallet/prov"}),
+            ("escrow:refund", "late", {"ref": "done"}),
+            ("bond:release", "done", {"credit": "wallet/stranger"}),
+            ("bond:release", "handed", {"credit": "wallet/other"}),
+            ("escrow:lock", "run", {"debit": "supply"}),
+            ("escrow:lock", "run", {"credit": "escrow/done"}),
+            ("bond:lock", "run", {"credit": "escrow/run"}),
+            ("settle", "done", {"debit": "escrow/run"}),
+            ("settle", "done", {"credit": "burned"}),
+            ("sla:slash", "late", {"credit": "wallet/prov"}),
+            ("deposit", "k", {"debit": "wallet/prov"}),
+            ("deposit", "k", {"event": "withdraw"}),
+            ("settle", "done", {"event": "gift"}),
+        )
+    ),
+    Case(
+        "a key of a deposit or withdrawal is that of its owner",
+        "postings",
+        posting_seq("deposit", "k"),
+        repost("deposit", "k", credit="wallet/prov"),
+    ),
+    Case(
+        "a key of a deposit or withdrawal is that of its owner",
+        "postings",
+        posting_seq("deposit", "k"),
+        lambda txn: txn.delete(TAPS, b"k"),
+    ),
+    *(
+        Case("what a key moved is posted once", "taps", "k", damage)
+        for damage in (
+            repost("deposit", "k", amount=1),
+            repost("deposit", "k", ref=""),
+            lambda txn: edit(txn, TAPS, b"k", it=1),
+        )
+    ),
+    *(
+        Case("what was paid to a provider is what its receipts say", "settlements", ref, damage)
+        for ref, damage in (
+            ("done", repost("settle", "done", credit="wallet/stranger")),
+            ("done", repost("settle", "done", amount=1)),
+            ("stopped", repost("settle", "done", debit="escrow/stopped", ref="stopped")),
+            ("owed", settle("owed", status="applied")),
+        )
     ),
 )
 
@@ -162,7 +220,7 @@ RECEIPT_CASES = (
     ),
 )
 
-CASES = (*LEDGER, *RECEIPT_CASES)
+CASES = (*LEDGER, *MOVEMENTS, *RECEIPT_CASES)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -179,3 +237,16 @@ def test_audit_names_nothing_but_a_receipt_that_waits_twice(busy: Market) -> Non
         txn.put(UNSETTLED, pack_u64(99), receipt_key(txn, "owed"))
 
     assert {v.table for v in found(busy, damage)} == {"unsettled"}
+
+
+def test_audit_names_the_stranger_that_a_flipped_buyer_would_have_paid(busy: Market) -> None:
+    """Everybody's balances add up: what is wrong is where the money went."""
+
+    def damage(txn: Txn) -> None:
+        edit(txn, JOBS, b"run", buyer="stranger")
+        jobs.close(txn, jobs.get(txn, "run"), "cancelled", "client", "cancelled_by_client")
+        cancellations.add(txn, "run", "client")
+
+    named = {(v.table, v.law) for v in found(busy, damage)}
+    assert ("postings", MOVED) in named
+    assert ("postings", "money is locked from the buyer and the providers of its job") in named

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.errors import ConflictError, InternalError, RefusedError
+from compute_market.errors import ConflictError, IntegrityError, InternalError, RefusedError
 from compute_market.records import Posting, Token
 from compute_market.settlement import ledger
 from compute_market.settlement.ledger import BURNED, SUPPLY, bond, escrow, wallet
@@ -36,14 +36,12 @@ def accounts(txn: Txn) -> dict[tuple[str, str], int]:
 def test_transfer_is_one_posting(market: Market) -> None:
     market.deposit("ann", ct=10)
     market.advance(7.5)
-    market.update(
-        lambda txn: ledger.transfer(txn, "CT", 4, wallet("ann"), wallet("bob"), "gift", "why")
-    )
+    market.update(lambda txn: ledger.transfer(txn, "CT", 4, wallet("ann"), SUPPLY, "withdraw", ""))
     assert market.balance(wallet("ann")) == 6
-    assert market.balance(wallet("bob")) == 4
+    assert market.balance(SUPPLY) == -6
     assert market.view(lambda txn: list(txn.records(POSTINGS))) == [
         Posting(1, START_MS, "CT", 10, SUPPLY, wallet("ann"), "deposit", ""),
-        Posting(2, START_MS + 7_500, "CT", 4, wallet("ann"), wallet("bob"), "gift", "why"),
+        Posting(2, START_MS + 7_500, "CT", 4, wallet("ann"), SUPPLY, "withdraw", ""),
     ]
 
 
@@ -85,11 +83,17 @@ def test_transfer_of_more_than_there_is_writes_nothing(market: Market) -> None:
     assert market.update(action) == 0
 
 
-@pytest.mark.parametrize("account", [escrow("j"), bond("j", "buyer"), BURNED, wallet("nobody")])
-def test_transfer_from_an_empty_account_is_refused(market: Market, account: str) -> None:
+def test_transfer_from_an_empty_wallet_is_refused(market: Market) -> None:
+    ends = wallet("nobody"), wallet("bob")
     with pytest.raises(RefusedError, match="has 0 IT, 1 IT are needed") as caught:
-        market.update(lambda txn: ledger.transfer(txn, "IT", 1, account, wallet("bob"), "x", ""))
+        market.update(lambda txn: ledger.transfer(txn, "IT", 1, *ends, "x", ""))
     assert caught.value.reason == "insufficient_funds"
+
+
+@pytest.mark.parametrize("account", [escrow("j"), bond("j", "buyer"), BURNED])
+def test_transfer_of_what_should_be_held_and_is_not_is_damage(market: Market, account: str) -> None:
+    with pytest.raises(IntegrityError, match=r"table accounts, .*it holds 0 IT"):
+        market.update(lambda txn: ledger.transfer(txn, "IT", 1, account, wallet("bob"), "x", ""))
 
 
 def test_transfer_beyond_the_largest_amount_writes_nothing(market: Market) -> None:
@@ -112,14 +116,14 @@ def test_balances_leave_out_empty_accounts(market: Market) -> None:
     market.deposit("bob", it=2)
 
     def action(txn: Txn) -> None:
-        ledger.transfer(txn, "IT", 3, wallet("ann"), wallet("bob"), "x", "")
+        ledger.transfer(txn, "IT", 3, wallet("ann"), SUPPLY, "withdraw", "")
 
     market.update(action)
     assert market.view(accounts) == {
         (wallet("ann"), "CT"): 5,
         (SUPPLY, "CT"): -5,
-        (wallet("bob"), "IT"): 5,
-        (SUPPLY, "IT"): -5,
+        (wallet("bob"), "IT"): 2,
+        (SUPPLY, "IT"): -2,
     }
     assert market.view(lambda txn: txn.size(ACCOUNTS.table)) == 4
 
@@ -155,7 +159,7 @@ def test_balances_equal_the_postings_whatever_is_tried(
             try:
                 ledger.transfer(txn, token, amount, debit, credit, "x", "")
                 refused = False
-            except RefusedError:
+            except (RefusedError, IntegrityError):
                 refused = True
             assert refused == (not fits and amount > 0)
             if not refused:

@@ -150,8 +150,8 @@ class Cli:
     def told(self, before: set[Path], arguments: tuple[str | Path, ...]) -> str:
         """What a command must have said on stderr of the markets that it made."""
         new = sorted(self.markets() - before)
-        if arguments[:2] in (("state", "init"), ("state", "backup")):  # It is their result.
-            return ""
+        if "state" in arguments and {"init", "backup", "restore"} & {*arguments}:
+            return ""  # It is their result.
         return "".join(f"created a market in {home}\n" for home in new)
 
     def command(self, *arguments: str | Path) -> list[str]:

@@ -11,9 +11,9 @@ from msgspec import Struct
 from compute_market import audit
 from compute_market.jobs import jobs
 from compute_market.offers import offers
-from compute_market.records import Violation, replace
+from compute_market.records import Posting, Violation, replace
 from compute_market.settlement import ledger, modes
-from compute_market.store.schema import RECEIPTS, Sums, Table
+from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.market import Market
 
@@ -132,6 +132,30 @@ def laws_in(module: ModuleType) -> set[str]:
 
 
 # What falsifies.
+
+
+def posting_of(txn: Txn, event: str, ref: str) -> Posting:
+    """The first posting of an event for a job or a key."""
+    return next(p for p in txn.records(POSTINGS) if (p.event, p.ref) == (event, ref))
+
+
+def posting_seq(event: str, ref: str) -> Callable[[Txn], str]:
+    return lambda txn: str(posting_of(txn, event, ref).seq)
+
+
+def repost(event: str, ref: str, /, **changes: Any) -> Callable[[Txn], None]:
+    """Change a posting, and the balances with it, as nobody would notice who only adds up."""
+
+    def damage(txn: Txn) -> None:
+        before = posting_of(txn, event, ref)
+        after = replace(before, **changes)
+        txn.write(POSTINGS, pack_u64(before.seq), after)
+        for posting, sign in ((before, -1), (after, 1)):
+            for account, by in ((posting.debit, -1), (posting.credit, 1)):
+                key = f"{posting.token}\0{account}".encode()
+                txn.add(ACCOUNTS, key, sign * by * posting.amount)
+
+    return damage
 
 
 def edit(txn: Txn, table: Table[Any], key: bytes, **changes: Any) -> None:

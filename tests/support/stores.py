@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 PRELUDE = """
 import os, sys, time
 from compute_market.errors import MarketError
-from compute_market.store.environment import Creation
+from compute_market.store.environment import Creation, verify
 from compute_market.store.schema import COUNTERS, HEADS, META
 from compute_market.store.store import Store
 

@@ -79,6 +79,8 @@ ARGUMENTS: dict[str, Path_] = {
     "state init": (),
     "state check": (),
     "state backup": ("copy",),
+    "state restore": ("copy",),
+    "state info": (),
     "state stats": (),
     "config show": (),
 }

@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from compute_market.errors import (
+    IntegrityError,
     InternalError,
     MarketError,
     NotFoundError,
@@ -328,6 +329,8 @@ def _commit(
             return act(txn, given.item)
         except MarketError as error:
             if txn.writes != writes:
+                if isinstance(error, IntegrityError):
+                    raise  # Damage is met anywhere, and nothing of this transaction is kept.
                 message = f"{given.name}: failed after it had written: {error}"
                 raise InternalError(message) from error
             # Without its traceback, which would keep every frame of every failure alive.

@@ -49,6 +49,11 @@ class Home:
         """The text log of cancellations."""
         return os.path.join(self.path, home.CANCELLATIONS_LOG)
 
+    @property
+    def last_backup(self) -> str:
+        """What `state backup` leaves for `state info`."""
+        return os.path.join(self.path, home.LAST_BACKUP)
+
     def has_market(self) -> bool:
         """Whether there is one, or was one: what is left of it is the store's to answer for."""
         return os.path.lexists(self.data) or os.path.lexists(home.lock_file(self.market))

@@ -43,10 +43,13 @@ class _Opened:
         self.config: Config | None = None
         self.throw_away: Any = None
 
-    def close(self) -> None:
+    def close_market(self) -> None:
         if self.market is not None:
             self.market.close()
             self.market = None
+
+    def close(self) -> None:
+        self.close_market()
         if self.throw_away is not None:
             self.throw_away.cleanup()
 
@@ -192,7 +195,7 @@ class Session:
         from compute_market.store.environment import Creation
 
         creation = Creation(now_ms(), os.urandom(16)) if makes else None
-        store = open_store(directory, config, sleep=_sleep, creation=creation)
+        store = open_store(directory, config, sleep=sleep, creation=creation)
         return Market(store, config, clock=now_ms, stopwatch=time.perf_counter_ns)
 
     def update(self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None) -> T:
@@ -250,6 +253,15 @@ class Session:
         """Give back what this process has read of the store: memory stays flat in a long run."""
         if self._opened.market is not None:
             self._opened.market.store.remap()
+
+    def apart(self, call: "Callable[[], Any]") -> Any:
+        """What `call` finds in a process of its own, which damage may end; see `apart`."""
+        from tb_cli.frame.apart import apart
+
+        if self._opened.throw_away is not None:
+            return call()  # It was made just now, and would be gone.
+        self._opened.close_market()
+        return apart(call)
 
     def follow_log(self) -> None:
         """Make `cancellations.log` whole; a failure is a warning, the table is the truth."""
@@ -338,7 +350,7 @@ def _collect_garbage() -> None:
         gc.enable()
 
 
-def _sleep(seconds: float) -> float:
+def sleep(seconds: float) -> float:
     """Sleep, and return how long it really took: on a busy machine that is longer."""
     began = time.monotonic()
     time.sleep(seconds)

@@ -1,0 +1,209 @@
+"""Copies of a home: its market at one moment, its settings, its log; as a directory or as a tar.
+
+What is written here lies on the disk before its name says that it is whole.
+"""
+
+import errno
+import os
+import shutil
+import stat
+import sys
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from compute_market import home as names
+from compute_market.errors import (
+    BusyError,
+    IntegrityError,
+    MarketError,
+    NotFoundError,
+    UsageError,
+)
+from compute_market.market import Market, open_store
+from compute_market.store.creation import sync
+from compute_market.text import cause_of
+from tb_cli.frame.home import Home
+from tb_cli.frame.session import Session, now_ms, sleep
+
+_DATA = f"{names.STORE}/{names.DATA}"
+# What a copy is made of. The market comes last: where it is, the rest is there.
+PARTS = (names.CONFIG, names.CANCELLATIONS_LOG, _DATA)
+_PIECE_BYTES = 2**20
+
+
+@contextmanager
+def making(directory: str, prefix: str) -> Iterator[Home]:
+    """A home under a name nobody can guess, in `directory`; taken away again, whatever happens.
+
+    Its owner may have renamed it by then.
+    """
+    with failing(directory):
+        path = tempfile.mkdtemp(prefix=prefix, dir=directory)
+    try:
+        yield Home(path)
+    finally:
+        # What went wrong before is the error, and not that this goes wrong too.
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Turn errors of the file system into errors that name what could not be written or read."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{what}: {cause_of(error)}"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise BusyError(message, hint="free some disk space and try again") from error
+        if error.errno == errno.EIO:
+            raise IntegrityError(message, hint="the disk failed") from error
+        raise UsageError(message) from error
+
+
+def fill(copy: Home, session: Session) -> None:
+    """Write a copy of the session's home into an empty directory."""
+    with failing(copy.path):
+        os.mkdir(copy.market, mode=0o700)
+        session.market.store.backup(copy.market)
+        settings = _settings(session.home)
+        if settings is not None:
+            with open(copy.config, "wb", opener=_private) as file:
+                file.write(settings)
+        write_log(copy, session)
+
+
+def write_log(copy: Home, session: Session) -> None:
+    """Write the log of cancellations as the table of the copy has it."""
+    store = open_store(copy.path, session.config, sleep=sleep)
+    with Market(store, session.config, clock=now_ms) as market:
+        market.follow_log(copy.cancellations)
+
+
+def sync_all(copy: Home) -> None:
+    """Bring everything in a copy to the disk."""
+    with failing(copy.path):
+        for directory, _, found in os.walk(copy.path, topdown=False):
+            for name in found:
+                sync(os.path.join(directory, name))
+            sync(directory)
+
+
+def size_of(copy: Home) -> int:
+    """Bytes of the data file."""
+    return os.stat(copy.data).st_size
+
+
+# A tar.
+
+
+def pack(copy: Home, stream: BinaryIO) -> None:
+    """Write a copy as a tar. Raises BusyError when nobody takes it to the end."""
+    try:
+        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+            for part in PARTS:
+                path = os.path.join(copy.path, part)
+                if os.path.exists(path):
+                    entry = tarfile.TarInfo(part)
+                    entry.size, entry.mode = os.stat(path).st_size, 0o600
+                    entry.mtime = now_ms() // 1000
+                    with open(path, "rb") as file:
+                        tar.addfile(entry, file)
+        stream.flush()
+    except OSError as error:
+        message = f"standard output: {cause_of(error)}: the backup is not whole"
+        raise BusyError(message, hint="run it again") from error
+
+
+def unpack(stream: BinaryIO, copy: Home) -> None:
+    """Write what a tar holds into an empty directory.
+
+    Raises IntegrityError for what is no tar or is cut off, NotFoundError for one without a market,
+    UsageError for one that holds anything that is no part of a backup.
+    """
+    found = []
+    try:
+        with tarfile.open(fileobj=stream, mode="r|") as tar:
+            for entry in tar:
+                name = os.path.normpath(entry.name)
+                if entry.isdir() and name in (".", names.STORE):
+                    continue
+                if name not in PARTS or not entry.isreg() or name in found:
+                    raise UsageError(f"the tar holds {entry.name!r}, which is no part of a backup")
+                content = tar.extractfile(entry)
+                assert content is not None, "it is a regular file"
+                _write(os.path.join(copy.path, name), content)  # type: ignore[arg-type]
+                found.append(name)
+    except (tarfile.TarError, EOFError) as error:
+        raise IntegrityError(f"the tar is damaged: {error}", hint="use another backup") from error
+    if _DATA not in found:
+        raise NotFoundError("there is no market in the tar", hint="`state backup -` writes one")
+
+
+def _write(path: str, content: BinaryIO) -> None:
+    with failing(path):
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        with open(path, "xb", opener=_private) as file:
+            shutil.copyfileobj(content, file, _PIECE_BYTES)
+
+
+def standard_input() -> BinaryIO:
+    """Where a tar comes from. Raises UsageError for a terminal."""
+    if sys.stdin.isatty():
+        raise UsageError("a tar is not typed on a terminal", hint="tb-cli state restore - < FILE")
+    return sys.stdin.buffer
+
+
+def standard_output() -> BinaryIO:
+    """Where a tar goes. Raises UsageError for a terminal."""
+    if sys.stdout.isatty():
+        raise UsageError("a tar is not for a terminal", hint="tb-cli state backup - > FILE")
+    return sys.stdout.buffer
+
+
+# Into a home.
+
+
+def move_in(copy: Home, into: Home) -> None:
+    """Give the parts of a copy their names in a home; the market, which makes it one, comes last.
+
+    Raises UsageError when there is anything else in the home. A part that is there and has the
+    same bytes is what a restore left that was killed here.
+    """
+    with failing(into.path):
+        for part in PARTS[:-1]:
+            new, old = (os.path.join(each.path, part) for each in (copy, into))
+            if os.path.lexists(old) and not (os.path.exists(new) and _same(old, new)):
+                raise not_empty(into, part)
+        for part in (*PARTS[:-1], names.STORE):
+            new = os.path.join(copy.path, part)
+            if os.path.exists(new):
+                os.rename(new, os.path.join(into.path, part))
+        sync(into.path)
+
+
+def not_empty(home: Home, name: str) -> MarketError:
+    return UsageError(
+        f"{home} is not empty: {name} is in it",
+        hint="move it aside, or restore into another --home",
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    if not stat.S_ISREG(os.lstat(one).st_mode):
+        return False
+    with open(one, "rb") as left, open(other, "rb") as right:
+        return left.read() == right.read()
+
+
+def _settings(home: Home) -> bytes | None:
+    try:
+        return names.read(home.config)
+    except FileNotFoundError:
+        return None
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
