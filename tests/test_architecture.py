@@ -39,6 +39,7 @@ ORDER = (
     "laws",
     "metrics",
     "events",
+    "clock",
     "chain",
     "reputation.reputation",
     "reputation.laws",

@@ -134,9 +134,10 @@ class Store:
         """Whether the directory cannot be written, so that only `view` works."""
         return not os.access(self.path, os.W_OK)
 
-    def view(self, fn: Callable[[Txn], T], *, now_ms: int, config: Config = DEFAULTS) -> T:
+    def view(self, fn: Callable[[Txn], T], *, now_ms: int = 0, config: Config = DEFAULTS) -> T:
         """Run `fn` over one snapshot. It must not write, and the result must not hold the Txn.
 
+        A market finds the time in the transaction, since it depends on what is stored (`clock`).
         A store of an older schema is brought up to date in a transaction that is rolled back.
         """
         if self._schema < SCHEMA_VERSION:
@@ -148,7 +149,7 @@ class Store:
         self,
         fn: Callable[[Txn], T],
         *,
-        now_ms: int,
+        now_ms: int = 0,
         config: Config = DEFAULTS,
         dry_run: bool = False,
         stopwatch: Callable[[], int] | None = None,
