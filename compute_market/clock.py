@@ -134,8 +134,7 @@ def judge(txn: Txn, reading: Reading) -> Time:
     if txn.get(META, TIME_HELD) is not None:
         return Time(last_ms or wall_ms, reading, kept, "held")
     tolerance_ms = txn.config.clock_tolerance_secs * 1000
-    # A clock that has caught up needs no help any more.
-    now_ms = wall_ms + kept.ahead_ms if wall_ms < last_ms else wall_ms
+    now_ms = wall_ms + _ahead_ms(kept, reading, last_ms)
     if last_ms - now_ms > tolerance_ms:
         return Time(last_ms, reading, kept, "behind", last_ms - now_ms)
     leap_ms = _leap_ms(kept, reading)
@@ -156,9 +155,8 @@ def keep(txn: Txn, time: Time) -> None:
     txn.set_number(LAST_RUN, time.now_ms)
     if time.doubt is not None:
         return
-    kept = _with_offset(time.kept, time.reading)
-    if kept.ahead_ms and time.reading.wall_ms >= last_ms:
-        kept = replace(kept, ahead_ms=0)
+    ahead_ms = _ahead_ms(time.kept, time.reading, last_ms)
+    kept = replace(_with_offset(time.kept, time.reading), ahead_ms=ahead_ms)
     if last_ms and time.now_ms - last_ms > txn.config.outage_secs * 1000:
         kept = _with_outage(txn, kept, last_ms, time.now_ms)
     if kept != time.kept:
@@ -218,6 +216,13 @@ def document(txn: Txn, time: Time) -> dict[str, Any]:
         "ahead_ms": time.kept.ahead_ms,
         "last_outage": outage if time.kept.away_until_ms else None,
     }
+
+
+def _ahead_ms(kept: Kept, reading: Reading, last_ms: int) -> int:
+    """How far market time goes ahead of the clock. In another boot the clock may have been put
+    right, and it is once it has caught up."""
+    same_boot = reading.boot_id is not None and reading.boot_id == kept.boot_id
+    return kept.ahead_ms if same_boot or reading.wall_ms < last_ms else 0
 
 
 def _leap_ms(kept: Kept, reading: Reading) -> int:

@@ -61,7 +61,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute-market settle tick": (),
     "compute-market capacity record": ("5",),
     "compute-market capacity show": (),
-    "compute-market clock": (),
+    "compute-market clock": ("accept",),
     "compute-market sla sweep": (),
     "compute-market sla extend": ("--by", "60"),
     "compute-market receipts list": (),
