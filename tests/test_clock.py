@@ -3,15 +3,20 @@
 A clock here is the wall clock, the boot it is read in, and the boot clock.
 """
 
+import fcntl
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compute_market import chain, clock, events
+from compute_market import market as front
 from compute_market.admission import shares
 from compute_market.clock import EARLIEST_MS, LATEST_MS, TIME_HELD, Reading, Time
 from compute_market.errors import BusyError
+from compute_market.home import WRITE_LOCK
 from compute_market.jobs import demand
 from compute_market.records import Usage
 from compute_market.settlement import modes
@@ -24,6 +29,7 @@ from compute_market.store.schema import (
     id_prefix,
     pack_u64,
 )
+from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tests.support.market import START_MS, Market
 from tests.support.state import balances, command, contents
@@ -607,3 +613,22 @@ def test_accept_after_a_restore_fails_without_fault_what_is_overdue(machine: Mac
     market.opened.accept_clock()
     command(market)
     assert (market.job().cause, market.score()) == ("outage", 5)
+
+
+def test_clock_is_asked_once_the_write_lock_is_had(tmp_path: Path) -> None:
+    """Whoever waited for it longer than the tolerance would be behind the one it waited for."""
+    market = Market(tmp_path / "market")
+    command(market)
+    market.store.close()
+    lock = os.open(market.path / WRITE_LOCK, os.O_RDWR)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+
+    def sleep(_: float) -> None:
+        market.advance(TOLERANCE + 1)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+
+    store = Store.open(str(market.path), sleep=sleep)
+    market.opened = front.Market(store, clock=lambda: market.now_ms)
+    assert now_of(market) == TOLERANCE + 1
+    store.close()
+    os.close(lock)
