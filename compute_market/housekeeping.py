@@ -1,7 +1,6 @@
 """What is due, and what every change of the market ends with."""
 
 from compute_market import chain, events
-from compute_market.admission import shares
 from compute_market.clock import Due
 from compute_market.jobs import jobs
 from compute_market.jobs.expire import expire
@@ -43,6 +42,8 @@ def tick(txn: Txn) -> None:
     Old events go, some receipts are looked at, and usage that a clock which was ahead has left in
     the future begins to fade.
     """
+    from compute_market.admission import shares  # Few commands need it, and all import this module.
+
     before_ms = txn.now_ms - txn.config.log_retention_secs * 1000
     events.trim(txn, before_ms, TRIM_LIMIT)
     receipts.scrub(txn, SCRUB_LIMIT)

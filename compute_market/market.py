@@ -325,7 +325,7 @@ class Market:
 
     def extend_deadlines(self, by_secs: int) -> int:
         """Move the deadline of every live job; how many. Overdue ones are not failed before."""
-        from compute_market.jobs.expire import extend
+        from compute_market.jobs.extend import extend
 
         check_number(by_secs, "by_secs")
         return self.update(lambda txn: extend(txn, by_secs), sweep_limit=0)

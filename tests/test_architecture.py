@@ -75,6 +75,7 @@ ORDER = (
     "jobs.prove",
     "jobs.cancel",
     "jobs.expire",
+    "jobs.extend",
     "jobs.laws",
     "audit",
     "exposition",

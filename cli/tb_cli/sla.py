@@ -1,7 +1,7 @@
 """Verbs on deadlines: sweep, extend."""
 
 from compute_market.clock import cost_of
-from compute_market.jobs import expire
+from compute_market.jobs.extend import extend as extend_all
 from compute_market.requests import DEADLINE_MAX
 from compute_market.store.schema import DEADLINES
 from tb_cli.frame.render import emit
@@ -46,7 +46,7 @@ def extend(session: Session, *, by: int) -> None:
     """For a planned stop, or after a restore: time that is held since then goes on. Overdue jobs
     are not failed first, so it is also for a stop nobody had planned.
     """
-    extended = session.update(lambda txn: expire.extend(txn, by), sweep_limit=0)
+    extended = session.update(lambda txn: extend_all(txn, by), sweep_limit=0)
     text = f"{_jobs(extended)} extended by {by} s"
     emit(session, {"extended": extended, "by_secs": by}, text)
 

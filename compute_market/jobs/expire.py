@@ -1,4 +1,4 @@
-"""Deadlines: what becomes of jobs that missed them, and how they are moved."""
+"""Deadlines: what becomes of jobs that missed them."""
 
 from msgspec import Struct
 
@@ -8,7 +8,6 @@ from compute_market.jobs import jobs
 from compute_market.jobs.work import work
 from compute_market.offers.standing import record_outcome
 from compute_market.records import Cause, Job
-from compute_market.requests import DEADLINE_MAX
 from compute_market.store.schema import DEADLINES, unpack_u64
 from compute_market.store.txn import Txn
 
@@ -46,19 +45,6 @@ def cause_of(job: Job, kept: Kept) -> Cause:
     if kept.was_away(job.deadline):
         return "outage"
     return "deadline_missed" if job.state == "active" else "never_started"
-
-
-def extend(txn: Txn, by_secs: int) -> int:
-    """Move the deadline of every live job, before or after the market is away; how many.
-
-    Time that was held since a restore goes on then. No deadline goes beyond the year 9999.
-    """
-    clock.release(txn)
-    live = [key for key, _ in txn.scan(DEADLINES)]
-    for key in live:
-        job = jobs.named(txn, key[8:])
-        jobs.postpone(txn, job, min(job.deadline + by_secs, DEADLINE_MAX))
-    return len(live)
 
 
 def _overdue_ids(txn: Txn, limit: int) -> list[str]:

@@ -27,7 +27,7 @@ from compute_market.errors import MarketError
 from compute_market.events import Logged
 from compute_market.jobs import cancellations, jobs
 from compute_market.jobs.cancel import cancel
-from compute_market.jobs.expire import extend
+from compute_market.jobs.extend import extend
 from compute_market.jobs.prove import InvalidProof, prove
 from compute_market.jobs.submit import match_pending, post_offer, submit
 from compute_market.market import SWEEP_LIMIT
