@@ -97,6 +97,8 @@ def test_every_command_says_once_that_the_clock_is_wrong(cli: Cli, seconds: int,
         assert done.code == 0
         assert done.err.startswith(said)
         assert done.err.count("\n") == 1
+    refused = cli("compute", "status", "nobody")
+    assert (refused.code, refused.err.count("\n"), said in refused.err) == (3, 3, True)
     lines = "chain status\nwallet deposit alice --ct 1\nchain status\n"
     assert cli("batch", stdin=lines).err.count("nothing falls due") == 1
 

@@ -188,8 +188,10 @@ class Session:
         market = self.market
         market.asked = _asked(self._command)
         limit = SWEEP_LIMIT if sweep_limit is None else sweep_limit
-        result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
-        self._tell_of_clock()
+        try:
+            result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
+        finally:
+            self._tell_of_clock()
         due = market.due if sweep_limit is None else replace(market.due, failed=())
         if due.text:
             print(f"dry_run: {due.text}" if self.dry_run else due.text, file=sys.stderr)
@@ -199,9 +201,10 @@ class Session:
 
     def view(self, fn: "Callable[[Txn], T]") -> T:
         """Look at one snapshot. It changes nothing, and leaves undone what is due."""
-        result = self.market.view(fn)
-        self._tell_of_clock()
-        return result
+        try:
+            return self.market.view(fn)
+        finally:
+            self._tell_of_clock()
 
     def _tell_of_clock(self) -> None:
         """Say once in one line that the clock is not believed."""
