@@ -17,6 +17,7 @@ bottom, and so they do inside each package:
     laws                      what a law of the audit is
     metrics                   the metric table and the counters
     events                    the log of everything that happened
+    clock                     market time, and whether the clock is believed
     chain                     heights
     instance                  which copy of a market this is
     reputation/               scores of providers

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
-from compute_market import __version__, metrics
+from compute_market import __version__, clock, metrics
 from compute_market.admission import capacity, shares
 from compute_market.amounts import MICRO
 from compute_market.errors import InternalError
@@ -73,7 +73,8 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
         ((token.lower(),), ledger.in_circulation(txn, token)) for token in ledger.TOKENS
     ],
     "provider_reputation_score": _scores,
-    "tb_last_run_timestamp_seconds": _one(lambda txn: txn.number("last_run_ms") / 1000),
+    "tb_last_run_timestamp_seconds": _one(lambda txn: txn.number(clock.LAST_RUN) / 1000),
+    "clock_held": _one(lambda txn: not txn.timely),
     "tb_build_info": lambda txn: [((__version__,), 1)],
 }
 

@@ -1,11 +1,12 @@
 """What is due, and what every change of the market ends with."""
 
 from compute_market import chain, events
+from compute_market.clock import Due
 from compute_market.jobs import jobs
 from compute_market.jobs.expire import expire
 from compute_market.jobs.work import work
 from compute_market.offers.standing import follow_wallets
-from compute_market.records import Asked, Due
+from compute_market.records import Asked
 from compute_market.settlement import modes, receipts, settlement
 from compute_market.store.txn import Txn
 
@@ -18,27 +19,35 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     """What is due: every change of the market does it before its own effects.
 
     Keeps the height, lets an armed settlement turn real, pays receipts that waited for it, fails
-    at most `sweep_limit` overdue jobs and works the queue.
+    at most `sweep_limit` overdue jobs and works the queue. What time alone causes is left out while
+    the clock is not believed.
     """
-    txn.set_number("last_run_ms", txn.now_ms)
     chain.remember(txn)
-    activated = modes.activate(txn)
+    modes.seed(txn)
+    activated = txn.timely and modes.activate(txn)
     paid = 0
     if modes.is_real(txn):
         for waiting in settlement.waiting(txn):
             receipts.quarantine_if_damaged(txn, waiting.key)
             jobs.mark_paid(txn, settlement.apply(txn, waiting))
             paid += 1
-    expired = expire(txn, sweep_limit)
+    expired = expire(txn, sweep_limit if txn.timely else 0)
     work(txn)
-    return Due(activated, paid, tuple(expired.job_ids), expired.burned_ct)
+    return Due(activated, paid, tuple(expired.job_ids), expired.burned_ct, expired.away)
 
 
 def tick(txn: Txn) -> None:
-    """What `tick` does beside what is due: old events go, and some receipts are looked at."""
+    """What `tick` does beside what is due.
+
+    Old events go, some receipts are looked at, and usage that a clock which was ahead has left in
+    the future begins to fade.
+    """
+    from compute_market.admission import shares  # Few commands need it, and all import this module.
+
     before_ms = txn.now_ms - txn.config.log_retention_secs * 1000
     events.trim(txn, before_ms, TRIM_LIMIT)
     receipts.scrub(txn, SCRUB_LIMIT)
+    shares.bring_to_now(txn)
 
 
 def conclude(txn: Txn, asked: Asked) -> None:

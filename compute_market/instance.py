@@ -7,12 +7,12 @@ first, so its time is held until an operator says that it goes on.
 
 from typing import Final
 
+from compute_market.clock import TIME_HELD
 from compute_market.store.schema import META
 from compute_market.store.txn import Txn
 
 ID_BYTES: Final = 16
 _INSTANCE: Final = b"instance_id"
-TIME_HELD: Final = b"time_held"
 
 
 def begin(txn: Txn, instance_id: bytes, reason: str) -> None:

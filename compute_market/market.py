@@ -14,10 +14,12 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from compute_market import clock as clocks
 from compute_market import home
+from compute_market.clock import Clock, Due, Reading, Time
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.errors import UsageError
-from compute_market.records import Asked, Due, Refused, check_id, check_number, check_output
+from compute_market.records import Asked, Refused, check_id, check_number, check_output
 from compute_market.store.environment import Creation
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
@@ -41,8 +43,9 @@ _PAGE = 1000
 class Market:
     """One market, under the settings in force.
 
-    `clock` gives the present unix time in milliseconds; it is read once for each transaction.
-    `asked` is who the log says asked. `stopwatch` gives nanoseconds for the latency histograms.
+    `clock` reads the clock; it is asked once within each transaction, and what the market makes of
+    it is `time`. `asked` is who the log says asked. `stopwatch` gives nanoseconds for the latency
+    histograms.
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class Market:
         store: Store,
         config: Config = DEFAULTS,
         *,
-        clock: Callable[[], int],
+        clock: Clock,
         asked: Asked = NOBODY,
         stopwatch: Callable[[], int] | None = None,
     ) -> None:
@@ -60,13 +63,14 @@ class Market:
         self.asked = asked
         self.stopwatch = stopwatch
         self.due = Due()  # what the last update did first
+        self.time: Time | None = None  # of the last transaction
 
     @classmethod
     def open(
         cls,
         directory: str,
         *,
-        clock: Callable[[], int],
+        clock: Clock,
         sleep: Callable[[float], float | None],
         market_id: bytes | None = None,
         asked: Asked = NOBODY,
@@ -87,7 +91,7 @@ class Market:
             directory,
             config,
             sleep=sleep,
-            creation=None if market_id is None else Creation(clock(), market_id),
+            creation=None if market_id is None else Creation(clocks.read(clock).wall_ms, market_id),
         )
         return cls(store, config, clock=clock, asked=asked)
 
@@ -116,6 +120,8 @@ class Market:
         self.due = Due()
 
         def action(txn: Txn) -> T:
+            # With the lock in hand: whoever waited for it would come with a time gone by.
+            clocks.keep(txn, self._enter(txn))
             due = housekeeping(txn, sweep_limit)
             result = fn(txn)
             conclude(txn, self.asked)
@@ -124,7 +130,6 @@ class Market:
 
         return self.store.update(
             action,
-            now_ms=self.clock(),
             config=self.config,
             dry_run=dry_run,
             stopwatch=self.stopwatch,
@@ -133,7 +138,25 @@ class Market:
 
     def view(self, fn: Callable[[Txn], T]) -> T:
         """Look at one snapshot. Changes nothing, not even what is due."""
-        return self.store.view(fn, now_ms=self.clock(), config=self.config)
+
+        def look(txn: Txn) -> T:
+            self._enter(txn)
+            return fn(txn)
+
+        return self.store.view(look, config=self.config)
+
+    def read(self) -> Reading:
+        """What the clock says now. Raises BusyError for one that was never set."""
+        return clocks.read(self.clock)
+
+    def wall_ms(self) -> int:
+        """The wall clock in unix milliseconds, believed or not."""
+        return self.read().wall_ms
+
+    def _enter(self, txn: Txn) -> Time:
+        self.time = clocks.judge(txn, self.read())
+        clocks.enter(txn, self.time)
+        return self.time
 
     def follow_log(self, path: str) -> None:
         """Append to `cancellations.log` at `path` what the table has and the file lacks.
@@ -191,7 +214,7 @@ class Market:
         request = build(fields, JobRequest, "job")
         with Runner() as runner:
             root = self.config.slice_root
-            inputs = measured(request, "", runner, now_ms=self.clock(), slice_root=root)
+            inputs = measured(request, "", runner, now_ms=self.wall_ms(), slice_root=root)
 
         def act(txn: Txn) -> dict[str, Any] | Refused:
             verdict = submit(txn, request, inputs, wait=wait)
@@ -220,7 +243,7 @@ class Market:
                     left,
                     runner,
                     submit=self.prover(job_id),
-                    clock=self.clock,
+                    clock=self.wall_ms,
                     slice_root=self.config.slice_root,
                 )
         return self.job(job_id)
@@ -301,6 +324,17 @@ class Market:
 
         check_number(blocks, "blocks")
         return self.update(lambda txn: chain.advance(txn, blocks)).height
+
+    def accept_clock(self) -> bool:
+        """Take the clock as it is; False when it is believed anyway. See `clock.accept`."""
+        return self.update(lambda txn: clocks.accept(txn, self.read()))
+
+    def extend_deadlines(self, by_secs: int) -> int:
+        """Move the deadline of every live job; how many. Overdue ones are not failed before."""
+        from compute_market.jobs.extend import extend
+
+        check_number(by_secs, "by_secs")
+        return self.update(lambda txn: extend(txn, by_secs), sweep_limit=0)
 
     def tick(self) -> Due:
         """Do what is due and nothing else."""

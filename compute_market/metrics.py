@@ -137,7 +137,12 @@ METRICS = (
         "Amounts that left escrows and bonds.",
         (("token", ("ct", "it")), ("kind", ("paid", "refunded", "burned"))),
     ),
-    Metric("tb_last_run_timestamp_seconds", "gauge", "Unix time of the last command that wrote."),
+    Metric(
+        "tb_last_run_timestamp_seconds",
+        "gauge",
+        "Market time in Unix seconds of the last command that wrote.",
+    ),
+    Metric("clock_held", "gauge", "1 while the clock is not believed and nothing falls due."),
     Metric("tb_build_info", "gauge", "Always 1; carries the version.", (("version", ()),)),
 )
 

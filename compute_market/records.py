@@ -23,7 +23,12 @@ OfferState = Literal["open", "exhausted", "withdrawn"]
 Mode = Literal["dry_run", "armed", "real"]
 # Why a job ended.
 Cause = Literal[
-    "all_proven", "cancelled_by_client", "cancelled_by_provider", "deadline_missed", "never_started"
+    "all_proven",
+    "cancelled_by_client",
+    "cancelled_by_provider",
+    "deadline_missed",
+    "never_started",
+    "outage",
 ]
 # What the log tells of. `job_queued` is an admission.
 EventName = Literal[
@@ -48,6 +53,8 @@ EventName = Literal[
     "withdraw",
     "blocks_advanced",
     "receipt_quarantined",
+    "deadline_extended",
+    "clock_accepted",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 
@@ -198,6 +205,7 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
     ended_by: Actor | None = None
     cause: Cause | None = None
     event_seq: int = 0  # its last event
+    extended_secs: int = 0  # by which its deadline was moved
 
     @property
     def funded(self) -> bool:
@@ -333,29 +341,6 @@ class SettleState(Struct, frozen=True, array_like=True, gc=False):
     reason: str | None = None  # of the last fall to dry_run
 
 
-class Due(Struct, frozen=True, gc=False):
-    """What was due and has been done."""
-
-    activated: bool = False  # an armed mode turned real
-    paid: int = 0  # receipts that had waited for it
-    failed: tuple[str, ...] = ()  # ids of overdue jobs, the oldest deadline first
-    burned_ct: int = 0  # of their providers' bonds
-
-    @property
-    def text(self) -> str:
-        """What it moved, in one line; empty when nothing was due."""
-        found = []
-        if self.activated:
-            found.append("the settlement mode turned real")
-        if self.paid:
-            found.append(f"{_counted(self.paid, 'receipt')} that had waited paid")
-        if self.failed:
-            found.append(f"{_counted(len(self.failed), 'overdue job')} failed")
-            if self.burned_ct:
-                found.append(f"{self.burned_ct} CT of bonds burned")
-        return ", ".join(found)
-
-
 class Refused(Struct, frozen=True, gc=False):
     """A verdict of "no" that is remembered: it commits, and the caller turns it into exit 5."""
 
@@ -392,7 +377,3 @@ def capability_document(capability: Capability) -> dict[str, Any]:
     if len(capability.gpu_models) > 1:
         fields["gpu"] = list(capability.gpu_models)
     return fields
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

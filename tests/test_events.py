@@ -7,6 +7,7 @@ import pytest
 
 from compute_market import chain, events, metrics
 from compute_market.admission import capacity
+from compute_market.clock import TIME_HELD
 from compute_market.errors import RefusedError
 from compute_market.events import ENTRY_EVENTS, Logged
 from compute_market.jobs import jobs
@@ -14,10 +15,10 @@ from compute_market.jobs.submit import submit
 from compute_market.offers import offers
 from compute_market.records import EVENT_NAMES, Asked, Event
 from compute_market.settlement import ledger, modes, receipts
-from compute_market.store.schema import EVENTS, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
+from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.laws import hand_over
-from tests.support.market import Market, job_request, slice_of
+from tests.support.market import START_MS, Market, job_request, slice_of
 from tests.support.state import command, contents, put_payload
 
 OPERATOR = Asked("ann", "node-1", 4711, "tb-cli compute submit job.json")
@@ -68,6 +69,17 @@ def owe_and_pay(market: Market) -> None:
     command(market)
 
 
+def miss(market: Market) -> None:
+    market.configure(outage_secs=100_000)
+    market.advance(86_401)
+    command(market)
+
+
+def hold_and_accept(market: Market) -> None:
+    market.alone(lambda txn: txn.put(META, TIME_HELD))
+    market.opened.accept_clock()
+
+
 def wrong(market: Market) -> None:
     market.prove("job", 1, digest=bytes(32))
 
@@ -110,7 +122,7 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         {"by": "client", "cause": "cancelled_by_client", "paid_ct": 5, "refunded_ct": 5},
     ),
     "job_failed": (
-        lambda market: (market.advance(86_401), command(market)),
+        miss,
         {"by": "deadline", "cause": "deadline_missed", "paid_ct": 5, "refunded_ct": 5},
     ),
     "job_handed_over": (
@@ -148,6 +160,11 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         {"blocks": 7, "height": 7},
     ),
     "receipt_quarantined": (damage_and_scrub, {}),
+    "deadline_extended": (lambda market: market.opened.extend_deadlines(60), {"by_secs": 60}),
+    "clock_accepted": (
+        hold_and_accept,
+        {"doubt": "held", "from_ms": START_MS, "to_ms": START_MS},
+    ),
 }
 
 

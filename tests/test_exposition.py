@@ -70,6 +70,7 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "provider_reputation_score": {("prov",): 4, ("other",): 0, ("bad",): -1},
         "active_burst_quota": {("buyer", "buyer"): 30, ("prov", "provider"): 30},
         "tb_last_run_timestamp_seconds": {(): real.now_ms / 1000},
+        "clock_held": {(): 0},
     }
     assert {name: found[name] for name in expected} == expected
     assert expected.keys() | {"tb_build_info"} == GAUGES.keys()

@@ -1,4 +1,4 @@
-"""Verbs on jobs: status, list, slices, history, requirements, wait, sla sweep.
+"""Verbs on jobs: status, list, slices, history, requirements, wait.
 
 What only some of them need they import themselves: shell loops ask for the status of many jobs.
 """
@@ -19,7 +19,7 @@ from compute_market.records import (
     capability_document,
     check_id,
 )
-from compute_market.store.schema import DEADLINES, JOBS
+from compute_market.store.schema import JOBS
 from compute_market.store.txn import Txn
 from compute_market.text import sum_line
 from tb_cli.frame.options import (
@@ -34,7 +34,6 @@ from tb_cli.frame.render import Listing, emit, fields, note, write_json, write_l
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import flag, option, takes
 
-_SWEEP_CHUNK = 1000
 _LIST_COLUMNS = (
     "job_id",
     "state",
@@ -201,26 +200,6 @@ def history(session: Session, job_id: str, *, jsonl: bool) -> None:
     for logged in session.view(lambda txn: events.history(txn, jobs.get(txn, job_id))):
         listing.add(logged)
     listing.end()
-
-
-def sweep(session: Session) -> None:
-    """A job is overdue once its deadline has passed."""
-    # What a dry run rolls back it would find again, so it does all at once.
-    limit = session.view(lambda txn: txn.size(DEADLINES)) if session.dry_run else _SWEEP_CHUNK
-    failed: list[str] = []
-    burned_ct = 0
-    while True:
-        session.update(lambda txn: None, sweep_limit=limit)
-        swept = session.market.due
-        failed += swept.failed
-        burned_ct += swept.burned_ct
-        if not swept.failed or session.dry_run:
-            break
-    lines = [f"failed job {job_id}" for job_id in failed]
-    total = "1 job failed" if len(failed) == 1 else f"{len(failed)} jobs failed"
-    if burned_ct:
-        total += f", {burned_ct} CT of bonds burned"
-    emit(session, {"failed": failed, "burned_ct": burned_ct}, [*lines, total])
 
 
 def _jobs(txn: Txn, job_ids: list[str]) -> tuple[list[Job], list[str]]:

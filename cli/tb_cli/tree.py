@@ -65,6 +65,7 @@ TREE = Group(
                 "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
                 "match": _writes("scheduler:match", "Try the pending jobs again."),
                 "audit": _reads("audit:audit", "Check every law of the market."),
+                "clock": _writes("clock:clock", "Show market time, or accept the clock."),
                 "settle": Group(
                     "The settlement mode.",
                     {
@@ -84,7 +85,10 @@ TREE = Group(
                 ),
                 "sla": Group(
                     "Deadlines.",
-                    {"sweep": _writes("jobs:sweep", "Fail every overdue job.")},
+                    {
+                        "sweep": _writes("sla:sweep", "Fail every overdue job."),
+                        "extend": _writes("sla:extend", "Move every deadline."),
+                    },
                 ),
                 "receipts": Group(
                     "Receipts of proven work.",

@@ -6,14 +6,15 @@ records what an admitted job uses. A refused attempt touches nobody's clock. The
 """
 
 from collections.abc import Iterator
-from itertools import islice
+from functools import partial
+from itertools import islice, takewhile
 from typing import Any, Literal
 
 from msgspec import Struct
 
 from compute_market.amounts import MICRO, format_ppm
-from compute_market.records import Refused, Usage
-from compute_market.store.schema import USAGE, USAGE_RECENT, pack_u64
+from compute_market.records import Refused, Usage, replace
+from compute_market.store.schema import USAGE, USAGE_RECENT, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 
 # The market as a whole is a role of its own.
@@ -33,7 +34,7 @@ class Party(Struct, frozen=True, gc=False):
     charged_ms: int | None  # when it was charged last
     charged_micro: int  # usage then
     bucket_micro: int  # burst bucket then
-    since_ms: int  # time since then; below zero when the clock was set back
+    since_ms: int  # time since then; one that is still to come counts as now
     used_micro: int  # now
     burst_micro: int  # now
 
@@ -44,10 +45,9 @@ def party(txn: Txn, role: Role, identity: str) -> Party:
     usage = txn.read(USAGE, _key(role, identity))
     if usage is None:
         return Party(role, identity, None, 0, quota_micro, 0, 0, quota_micro)
-    since_ms = txn.now_ms - usage.at_ms
-    elapsed_ms = max(0, since_ms)
-    used_micro = usage.used_micro * max(WINDOW_MS - elapsed_ms, 0) // WINDOW_MS
-    refilled = usage.burst_micro + txn.config.burst_refill_rate_micro * elapsed_ms // 1000
+    since_ms = max(0, txn.now_ms - usage.at_ms)
+    used_micro = usage.used_micro * max(WINDOW_MS - since_ms, 0) // WINDOW_MS
+    refilled = usage.burst_micro + txn.config.burst_refill_rate_micro * since_ms // 1000
     burst_micro = min(refilled, quota_micro)
     return Party(
         role,
@@ -88,6 +88,19 @@ def charge(txn: Txn, charged: Party, demand: int, burst_micro: int) -> None:
         if charged.charged_ms is not None:
             txn.delete(USAGE_RECENT, pack_u64(charged.charged_ms) + key)
         txn.put(USAGE_RECENT, pack_u64(txn.now_ms) + key)
+
+
+def bring_to_now(txn: Txn) -> None:
+    """Let who was charged by a clock that was ahead count as charged now, and fade from now on."""
+    charged = [_key("market", "")]
+    for stamp, _ in list(takewhile(partial(_is_ahead, txn), txn.scan_back(USAGE_RECENT))):
+        charged.append(stamp[8:])
+        txn.delete(USAGE_RECENT, stamp)
+        txn.put(USAGE_RECENT, pack_u64(txn.now_ms) + stamp[8:])
+    for key in charged:
+        usage = txn.read(USAGE, key)
+        if usage is not None and usage.at_ms > txn.now_ms:
+            txn.write(USAGE, key, replace(usage, at_ms=txn.now_ms))
 
 
 def is_party(key: bytes) -> bool:
@@ -161,6 +174,11 @@ def _burst_wait_ms(txn: Txn, parties: tuple[Party, ...], demand_micro: int) -> i
             missing = demand_micro - each.bucket_micro
             wait_ms = max(wait_ms, -(-missing * 1000 // rate) - each.since_ms)
     return wait_ms
+
+
+def _is_ahead(txn: Txn, entry: tuple[bytes, bytes]) -> bool:
+    """Whether an entry of `usage_recent` lies in the future."""
+    return unpack_u64(entry[0][:8]) > txn.now_ms
 
 
 def _key(role: Role, identity: str) -> bytes:

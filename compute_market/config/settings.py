@@ -148,6 +148,18 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
         Setting("log_retention_secs", "integer", (3_600, 100 * _YEAR_SECS), "seconds",
             "How long an event stays in the log."),
     ] = 7_776_000
+    outage_secs: Annotated[
+        int,
+        Setting("outage_secs", "integer", (1, _YEAR_SECS), "seconds",
+            "When no command ran for longer than this, a job whose deadline fell into that gap\n"
+            "fails without fault."),
+    ] = 3_600
+    clock_tolerance_secs: Annotated[
+        int,
+        Setting("clock_tolerance_secs", "integer", (1, _DAY_SECS), "seconds",
+            "How far the clock may be behind market time, or move ahead of the boot clock, before\n"
+            "it is not believed."),
+    ] = 300
     lock_timeout_secs: Annotated[
         float,
         Setting("lock_timeout_secs", "integer", (0, _DAY_SECS), "seconds",

@@ -75,7 +75,12 @@ def _penalty(txn: Txn, job_id: str, placement: Placement) -> int:
     for key, _ in txn.collect(PROVIDER_CANCELS, 64, prefix):
         if key < since:
             txn.delete(PROVIDER_CANCELS, key)
-    txn.put(PROVIDER_CANCELS, prefix + pack_u64(txn.now_ms) + job_id.encode())
+    now = prefix + pack_u64(txn.now_ms)
+    # What a clock that was ahead has noted counts as now, and is held against nobody for longer.
+    for key, _ in txn.collect(PROVIDER_CANCELS, 64, prefix, prefix + pack_u64(txn.now_ms + 1)):
+        txn.delete(PROVIDER_CANCELS, key)
+        txn.put(PROVIDER_CANCELS, now + key[len(now) :])
+    txn.put(PROVIDER_CANCELS, now + job_id.encode())
     after = txn.config.provider_cancel_penalty_after
     if not placement.funded or len(txn.collect(PROVIDER_CANCELS, after, prefix, since)) < after:
         return 0

@@ -58,11 +58,13 @@ def sketch(request: JobRequest, inputs: list[Slice], now: int = 0) -> Job:
 def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) -> None:
     """Raise ConflictError naming the first field in which a request differs from its job.
 
-    A deadline given in seconds from now is compared as given, so that a bulk submission that was
-    killed can be run again. A reference that differs is named, never told.
+    A deadline is compared as it was given, in seconds from then or as a second, wherever it was
+    moved since: a bulk submission that was killed can be run again. A reference that differs is
+    named, never told.
     """
     what, hint = f"job {existing.job_id}", "use another job id"
     deadline, deadline_secs = _deadline(request, existing.submitted_at)
+    given = existing.deadline - existing.extended_secs
     asked: dict[str, Any] = {
         "buyer": request.buyer,
         "workload": request.workload,
@@ -76,6 +78,7 @@ def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) 
         "lane": request.lane,
     }
     stored = {name: getattr(existing, name) for name in asked}
+    stored["deadline"] = deadline if deadline_secs is not None else given
     stored["capability"] = capability_document(existing.capability)
     check_same(what, stored, asked, hint=hint)
     for index, (before, now) in enumerate(

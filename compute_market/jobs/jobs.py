@@ -37,7 +37,6 @@ from compute_market.store.schema import (
     Table,
     id_prefix,
     pack_u64,
-    unpack_u64,
 )
 from compute_market.store.txn import Txn
 
@@ -103,15 +102,6 @@ def pending_ids(txn: Txn) -> Iterator[str]:
     """Ids of jobs without a match, in order of priority, then submission."""
     for _, value in txn.scan(PENDING):
         yield value[8:].decode()
-
-
-def overdue_ids(txn: Txn, limit: int) -> list[str]:
-    """At most `limit` live jobs whose deadline has passed, the oldest deadline first."""
-    return [
-        key[8:].decode()
-        for key, _ in txn.collect(DEADLINES, limit)
-        if unpack_u64(key[:8]) < txn.now
-    ]
 
 
 def is_overdue(txn: Txn, job: Job) -> bool:
@@ -241,6 +231,15 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
     job = replace(job, placement=placement, placements_before=job.placements_before + 1)
     detail = {"from": before, "to": offer.provider, "units": left, "offer_id": offer.offer_id}
     return _moved(txn, job, "job_handed_over", detail)
+
+
+def postpone(txn: Txn, job: Job, deadline: int) -> Job:
+    """Move the deadline of a live job to a later second."""
+    txn.delete(DEADLINES, _deadline_key(job))
+    by_secs = deadline - job.deadline
+    job = replace(job, deadline=deadline, extended_secs=job.extended_secs + by_secs)
+    txn.put(DEADLINES, _deadline_key(job))
+    return _moved(txn, job, "deadline_extended", {"deadline": deadline, "by_secs": by_secs})
 
 
 def close(

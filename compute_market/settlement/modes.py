@@ -28,10 +28,14 @@ def is_due(txn: Txn) -> bool:
     return present.mode == "armed" and chain.height(txn) >= (present.activate_at or 0)
 
 
-def activate(txn: Txn) -> bool:
-    """Keep the seeded mode, and turn an armed one real once its height is reached."""
+def seed(txn: Txn) -> None:
+    """Keep the mode that the configuration gives to a store that has none yet."""
     if txn.read(SETTLE_STATE, _KEY) is None:
         txn.write(SETTLE_STATE, _KEY, state(txn))
+
+
+def activate(txn: Txn) -> bool:
+    """Turn an armed mode real once its height is reached."""
     if not is_due(txn):
         return False
     _change(txn, SettleState("real"))

@@ -154,9 +154,10 @@ class Store:
         """Whether the data file at the path is the one that was opened."""
         return file_at(data_file(self.path)) == self._identity
 
-    def view(self, fn: Callable[[Txn], T], *, now_ms: int, config: Config = DEFAULTS) -> T:
+    def view(self, fn: Callable[[Txn], T], *, now_ms: int = 0, config: Config = DEFAULTS) -> T:
         """Run `fn` over one snapshot. It must not write, and the result must not hold the Txn.
 
+        A market finds the time in the transaction, since it depends on what is stored (`clock`).
         A store of an older schema is brought up to date in a transaction that is rolled back.
         """
         if self._schema < SCHEMA_VERSION:
@@ -168,7 +169,7 @@ class Store:
         self,
         fn: Callable[[Txn], T],
         *,
-        now_ms: int,
+        now_ms: int = 0,
         config: Config = DEFAULTS,
         dry_run: bool = False,
         stopwatch: Callable[[], int] | None = None,

@@ -31,10 +31,11 @@ Handles = dict[Table[Any], Any]
 class Txn:
     """One transaction at one instant, under the settings in force.
 
-    `now_ms` is the only time an action knows, `config` the only settings. `stopwatch` returns
-    nanoseconds of a monotonic clock for latency histograms, or is None when nothing is to be
-    measured. `writes` grows with every change, so that a caller can tell whether an action that
-    failed had already written.
+    `now_ms` is the only time an action knows, and `timely` whether what time alone causes may
+    happen (`clock` says when not). `config` is the only settings. `stopwatch` returns nanoseconds
+    of a monotonic clock for latency histograms, or is None when nothing is to be measured. `writes`
+    grows with every change, so that a caller can tell whether an action that failed had already
+    written.
 
     What an action does beside its writes is kept aside and done once, at the end: numbers and sums
     are written (`flush`), events become an entry of the log (`events`), and offers of the owners in
@@ -53,6 +54,7 @@ class Txn:
         "noted_after",
         "now_ms",
         "stopwatch",
+        "timely",
         "touched",
         "writes",
     )
@@ -72,6 +74,7 @@ class Txn:
         self._sums: dict[tuple[Sums, bytes], int] = {}
         self._changed: set[tuple[Sums, bytes]] = set()
         self.now_ms = now_ms
+        self.timely = True
         self.config = config
         self.stopwatch = stopwatch
         self.writes = 0

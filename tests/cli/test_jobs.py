@@ -1,4 +1,4 @@
-"""`compute cancel|status|list|requirements|wait` and `compute-market sla sweep`."""
+"""`compute cancel|status|list|requirements|wait`."""
 
 import time
 
@@ -375,53 +375,3 @@ def test_wait_ends_when_another_process_ends_the_job(cli: Cli) -> None:
     cli.ok("compute", "prove", "j1", "0", HELLO)
     out, err = waiting.communicate(timeout=20)
     assert (waiting.returncode, out, err) == (0, b"job j1 completed\n", b"")
-
-
-def test_sweep_fails_every_overdue_job(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli import jobs
-
-    monkeypatch.setattr(jobs, "_SWEEP_CHUNK", 2)
-    cli.post()
-    for number in range(5):
-        cli.submit(f"j{number}", "--deadline-secs", "5")
-    cli.submit("late", "--deadline-secs", "6")
-    cli.advance(6)
-    dry = cli.ok("compute-market", "sla", "sweep", "--dry-run")
-    said = cli.ok("compute-market", "sla", "sweep")
-    assert dry == "".join(f"dry_run: {line}\n" for line in said.splitlines())
-    assert said == "".join(f"failed job j{number}\n" for number in range(5)) + "5 jobs failed\n"
-    assert cli.states() == dict.fromkeys((f"j{n}" for n in range(5)), "failed") | {"late": "active"}
-    assert cli.ok("compute-market", "sla", "sweep") == "0 jobs failed\n"
-    cli.advance(1)
-    assert cli.document("compute-market", "sla", "sweep") == {
-        "failed": ["late"],
-        "burned_ct": 0,
-    }
-
-
-def test_sweep_tells_of_overdue_jobs_that_were_queued(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from tb_cli import jobs
-
-    monkeypatch.setattr(jobs, "_SWEEP_CHUNK", 2)
-    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
-    cli.post()
-    for number in range(6):
-        cli.submit(f"j{number}", "--deadline-secs", "5")
-    cli.advance(6)
-    said = cli.ok("compute-market", "sla", "sweep")
-    assert set(cli.states().values()) == {"failed"}
-    assert said == "".join(f"failed job j{number}\n" for number in range(6)) + "6 jobs failed\n"
-
-
-def test_sweep_burns_the_bond_of_the_provider_only(cli: Cli) -> None:
-    cli.real()
-    cli.post("--bond", "10")
-    cli.submit("j1", "--deadline-secs", "5")
-    cli.advance(6)
-    assert cli.ok("compute-market", "sla", "sweep") == (
-        "failed job j1\n1 job failed, 10 CT of bonds burned\n"
-    )
-    assert (cli.wallet("alice"), cli.wallet("prov")) == ((1000, 1000), (90, 0))
-    assert cli.score() == -1

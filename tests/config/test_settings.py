@@ -26,6 +26,8 @@ def test_defaults_are_those_of_the_documents() -> None:
         "block_interval_secs": 1,
         "epoch_blocks": 60,
         "log_retention_secs": 7_776_000,
+        "outage_secs": 3_600,
+        "clock_tolerance_secs": 300,
         "lock_timeout_secs": 30,
         "map_size_gib": 64,
         "backend": "auto",

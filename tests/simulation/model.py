@@ -39,7 +39,10 @@ class Model:
     """One market: what every action does to it."""
 
     def __init__(self, mode: str, config: dict[str, int]) -> None:
-        self.now_ms = START_MS
+        self.wall_ms = START_MS
+        self.last_ms = 0  # market time of the last command
+        self.ahead_ms = 0  # of a clock that was set back and accepted
+        self.away = (0, 0)  # the last outage, from its first second to its last
         self.config = config
         self.mode = mode
         self.activate_at = 0
@@ -81,6 +84,43 @@ class Model:
         told = {name: value for name, value in detail.items() if value is not None}
         self.events.append((event, None if job is None else job.id, offer, who, told))
 
+    # Time.
+
+    def clock_ms(self) -> int:
+        """What the clock makes the time; it catches up with what it was ahead by."""
+        return self.wall_ms + (self.ahead_ms if self.wall_ms < self.last_ms else 0)
+
+    def believed(self) -> bool:
+        return self.last_ms - self.clock_ms() <= 1000 * self.config["clock_tolerance_secs"]
+
+    @property
+    def now_ms(self) -> int:
+        """Market time never goes back, and stands still while the clock is not believed."""
+        return max(self.last_ms, self.clock_ms()) if self.believed() else self.last_ms
+
+    def come_back(self) -> None:
+        """Notice whether the market was away since the last command."""
+        if self.last_ms and self.now_ms - self.last_ms > 1000 * self.config["outage_secs"]:
+            self.away = self.last_ms // 1000, self.now_ms // 1000
+        if self.believed() and self.wall_ms >= self.last_ms:
+            self.ahead_ms = 0
+        self.last_ms = self.now_ms
+
+    def accept_clock(self) -> bool:
+        if self.believed():
+            return False
+        self.ahead_ms = self.last_ms - self.wall_ms
+        self.tell("clock_accepted", doubt="behind", from_ms=self.last_ms, to_ms=self.last_ms)
+        return True
+
+    def extend(self, by_secs: int) -> int:
+        """Later deadlines for all, in the order of those before."""
+        live = sorted(self.live(), key=lambda j: (j.deadline, j.id))
+        for job in live:
+            job.deadline += by_secs
+            self.tell("deadline_extended", job=job, deadline=job.deadline, by_secs=by_secs)
+        return len(live)
+
     # Heights and the settlement mode.
 
     def elapsed_secs(self) -> int:
@@ -102,9 +142,10 @@ class Model:
         self.count("settle_mode_change_total", mode)
         self.tell("mode_changed", to=mode, activate_at=at, reason=reason)
 
-    def housekeeping(self) -> None:
+    def housekeeping(self, *, sweeps: bool = True) -> None:
+        self.come_back()
         self.height_seen = self.height()
-        if self.mode == "armed" and self.height() >= self.activate_at:
+        if self.believed() and self.mode == "armed" and self.height() >= self.activate_at:
             self.turn("real")
         if self.mode == "real":
             for receipt in self.receipts:
@@ -113,7 +154,7 @@ class Model:
                     due = {token.lower(): amount for token, amount in receipt.due.items()}
                     job = self.jobs[receipt.job]
                     self.tell("job_paid", job=job, provider=receipt.provider, **due)
-        late = [j for j in self.live() if self.now_ms // 1000 > j.deadline]
+        late = [j for j in self.live() if self.overdue(j)] if self.believed() and sweeps else []
         for job in sorted(late, key=lambda j: (j.deadline, j.id)):
             self.miss(job)
         self.work()
@@ -324,6 +365,9 @@ class Model:
 
     # Jobs.
 
+    def overdue(self, job: Record) -> bool:
+        return bool(self.now_ms // 1000 > job.deadline)
+
     def live(self) -> list[Record]:
         return [j for j in self.jobs.values() if j.state in ("pending", "queued", "active")]
 
@@ -440,7 +484,7 @@ class Model:
     def match_pending(self, only_for: Record | None = None) -> list[str]:
         matched = []
         for job in self.pending():
-            if only_for is not None and self.stage(job, only_for) < 5:
+            if self.overdue(job) or (only_for is not None and self.stage(job, only_for) < 5):
                 continue
             offer = self.choose(job)
             if not isinstance(offer, str) and self.refusal(job, offer) is None:
@@ -484,6 +528,8 @@ class Model:
             if not able:
                 return
             job = able[0]
+            if self.overdue(job):
+                return  # A sweep comes first.
             job.state = "active"
             waited_ms = self.now_ms - job.queued_ms
             if job.priority != "low" and waited_ms > 5000:
@@ -501,6 +547,8 @@ class Model:
                 raise Denied("already_done")
             elif job.state != "active":
                 raise Denied("not_active")
+            elif self.overdue(job):
+                raise Denied("deadline")
             elif is_right:
                 accepted.add(index)
         verdicts = []
@@ -559,6 +607,9 @@ class Model:
         return "cancelled"
 
     def miss(self, job: Record) -> None:
+        if self.away[0] <= job.deadline <= self.away[1]:
+            self.end(job, "failed", "deadline", "outage")
+            return
         if job.state != "active":
             self.end(job, "failed", "deadline", "never_started")
             return
@@ -650,7 +701,7 @@ class Model:
                 for o in self.offers.values()
             },
             "jobs": {
-                j.id: (j.state, j.funded, j.ended_by, j.cause, j.paid, j.refunded)
+                j.id: (j.state, j.funded, j.ended_by, j.cause, j.deadline, j.paid, j.refunded)
                 for j in self.jobs.values()
             },
             "placements": {

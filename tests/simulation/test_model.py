@@ -20,14 +20,17 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from compute_market import chain, events
+from compute_market import chain, clock, events
 from compute_market.admission import capacity, shares
+from compute_market.clock import Reading
 from compute_market.errors import MarketError
 from compute_market.events import Logged
 from compute_market.jobs import cancellations, jobs
 from compute_market.jobs.cancel import cancel
+from compute_market.jobs.extend import extend
 from compute_market.jobs.prove import InvalidProof, prove
 from compute_market.jobs.submit import match_pending, post_offer, submit
+from compute_market.market import SWEEP_LIMIT
 from compute_market.offers import offers
 from compute_market.records import Refused, replace
 from compute_market.reputation import reputation
@@ -52,6 +55,8 @@ START_CONFIG = {
     "burst_quota_micro": 20 * MICRO,
     "provider_cancel_penalty_after": 2,
     "provider_cancel_window_secs": 30,
+    "clock_tolerance_secs": 20,
+    "outage_secs": 120,
 }
 
 
@@ -82,6 +87,7 @@ def picture(market: Market) -> dict[str, Any]:
                     j.funded,
                     j.ended_by,
                     j.cause,
+                    j.deadline,
                     {"CT": j.paid_ct, "IT": j.paid_it},
                     {"CT": j.refunded_ct, "IT": j.refunded_it},
                 )
@@ -290,11 +296,16 @@ class MarketMachine(RuleBasedStateMachine):
         self.order(requests, data)
 
     def act(
-        self, expected: Callable[[], Any], action: Callable[[Txn], Any], *, rehearse: bool = False
+        self,
+        expected: Callable[[], Any],
+        action: Callable[[Txn], Any],
+        *,
+        rehearse: bool = False,
+        sweep_limit: int = SWEEP_LIMIT,
     ) -> None:
         """One command: the model says what must come of it, then the store is asked."""
         before = pickle.dumps(self.model)
-        self.model.housekeeping()
+        self.model.housekeeping(sweeps=sweep_limit > 0)
         try:
             wanted = expected()
         except Denied as denied:
@@ -305,7 +316,7 @@ class MarketMachine(RuleBasedStateMachine):
             left = picture(self.market)
             assert self.market.update(action, dry_run=True) == wanted
             assert picture(self.market) == left
-        assert self.market.update(action) == wanted
+        assert self.market.opened.update(action, sweep_limit=sweep_limit) == wanted
 
     def refuse(self, action: Callable[[Txn], Any], reason: str) -> None:
         with pytest.raises(MarketError) as caught:
@@ -548,11 +559,29 @@ class MarketMachine(RuleBasedStateMachine):
 
     # The operator.
 
-    @rule(ms=st.sampled_from((1, 999, 5_001, 10_000, 61_000, -3_000)))
+    @rule(ms=st.sampled_from((1, 999, 5_001, 10_000, 61_000, 121_000, -3_000, -30_000)))
     def advance(self, ms: int) -> None:
-        self.model.now_ms += ms
+        """A jump ahead may be an outage, and one back a clock that is not believed."""
+        self.model.wall_ms += ms
         self.market.now_ms += ms
         self.act(lambda: None, lambda txn: None)
+
+    @precondition(lambda self: not self.model.believed())
+    @rule()
+    def accept_clock(self) -> None:
+        self.act(
+            lambda: self.model.accept_clock(),
+            lambda txn: clock.accept(txn, Reading(self.market.now_ms)),
+        )
+
+    @rule(by_secs=st.sampled_from((1, 60, 200)), away_ms=st.sampled_from((0, 61_000, 121_000)))
+    def extend(self, by_secs: int, away_ms: int) -> None:
+        """Overdue jobs are not failed first."""
+        self.model.wall_ms += away_ms
+        self.market.now_ms += away_ms
+        self.act(
+            lambda: self.model.extend(by_secs), lambda txn: extend(txn, by_secs), sweep_limit=0
+        )
 
     @rule(
         do=st.sampled_from(("arm", "arm", "stop", "stop", "cancel_arm")),

@@ -99,6 +99,7 @@ class Cli:
         self.audited = True  # A test that damages the store sets this to False.
         # The present second: real processes may use the same home.
         self.now_ms = time.time_ns() // 1_000_000_000 * 1000
+        self.set_ms = 0  # how much of that is no time that passed
 
     @property
     def now(self) -> int:
@@ -110,6 +111,11 @@ class Cli:
 
     def advance(self, seconds: int) -> None:
         self.now_ms += seconds * 1000
+
+    def set_clock(self, seconds: int) -> None:
+        """Set the wall clock so much later or earlier, while no time passes."""
+        self.now_ms += seconds * 1000
+        self.set_ms += seconds * 1000
 
     def __call__(self, *arguments: str | Path, stdin: str | bytes = b"") -> Done:
         given = stdin.encode() if isinstance(stdin, str) else stdin
@@ -286,6 +292,15 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "time_ns", lambda: operator.now_ms * 1_000_000)
+    read, start_ms = time.clock_gettime_ns, operator.now_ms
+    boot_ns = read(time.CLOCK_BOOTTIME)
+
+    def clock_gettime_ns(clock: int) -> int:
+        """The boot clock goes as the wall clock does; a test that sets the latter says so."""
+        passed_ms = operator.now_ms - operator.set_ms - start_ms
+        return boot_ns + passed_ms * 1_000_000 if clock == time.CLOCK_BOOTTIME else read(clock)
+
+    monkeypatch.setattr(time, "clock_gettime_ns", clock_gettime_ns)
     yield operator
     if operator.audited and operator.data.is_file():
         assert operator.violations() == []

@@ -365,7 +365,7 @@ _TIMES = frozenset(
 _ORDER = frozenset(("seq", "queue_seq", "offset"))
 # Nothing but times, or amounts that shrink as time passes.
 _TIMED_TABLES = (USAGE, USAGE_RECENT, THROUGHPUT)
-_TIMED_NUMBERS = (b"last_run_ms", b"height_seen", b"event_seq")
+_TIMED_NUMBERS = (b"last_run_ms", b"clock", b"height_seen", b"event_seq")
 _TIMED_COUNTERS = (
     b"scheduler_match_latency_seconds",
     b"match_loop_latency_seconds",

@@ -19,6 +19,7 @@ from tb_cli.frame import home
 from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 
 if TYPE_CHECKING:
+    from compute_market.clock import Reading
     from compute_market.config.settings import Config
     from compute_market.market import Market
     from compute_market.records import Asked
@@ -30,6 +31,7 @@ K = TypeVar("K")
 
 # Characters of a command line that the log keeps.
 _COMMAND_MAX = 1000
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 PAGE = 1000  # records that a listing reads in one transaction
 # Pages of a listing after which the data file is mapped anew.
 _PAGES_MAPPED = 64
@@ -42,6 +44,7 @@ class _Opened:
         self.market: Market | None = None
         self.config: Config | None = None
         self.throw_away: Any = None
+        self.told_of_clock = False
 
     def close_market(self) -> None:
         if self.market is not None:
@@ -191,12 +194,14 @@ class Session:
                 )
 
     def _market_in(self, directory: str, config: "Config", *, makes: bool) -> "Market":
+        from compute_market.clock import read
         from compute_market.market import Market, open_store
         from compute_market.store.environment import Creation
 
-        creation = Creation(now_ms(), os.urandom(16)) if makes else None
+        clock = _system_clock()
+        creation = Creation(read(clock).wall_ms, os.urandom(16)) if makes else None
         store = open_store(directory, config, sleep=sleep, creation=creation)
-        return Market(store, config, clock=now_ms, stopwatch=time.perf_counter_ns)
+        return Market(store, config, clock=clock, stopwatch=time.perf_counter_ns)
 
     def update(self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None) -> T:
         """Run one action in one transaction, after what is due; rolled back if dry.
@@ -219,7 +224,10 @@ class Session:
             market = self.market
         market.asked = _asked(self._command)
         limit = SWEEP_LIMIT if sweep_limit is None else sweep_limit
-        result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
+        try:
+            result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
+        finally:
+            self._tell_of_clock()
         due = market.due if sweep_limit is None else replace(market.due, failed=())
         if due.text:
             print(f"dry_run: {due.text}" if self.dry_run else due.text, file=sys.stderr)
@@ -229,7 +237,17 @@ class Session:
 
     def view(self, fn: "Callable[[Txn], T]") -> T:
         """Look at one snapshot. It changes nothing, and leaves undone what is due."""
-        return self.market.view(fn)
+        try:
+            return self.market.view(fn)
+        finally:
+            self._tell_of_clock()
+
+    def _tell_of_clock(self) -> None:
+        """Say once in one line that the clock is not believed."""
+        time = self.market.time
+        if time is not None and time.doubt is not None and not self._opened.told_of_clock:
+            self._opened.told_of_clock = True
+            print(time.text, file=sys.stderr)
 
     def pages(
         self, fetch: "Callable[[Txn, K, int], tuple[list[T], K | None]]", start: K
@@ -355,6 +373,30 @@ def sleep(seconds: float) -> float:
     began = time.monotonic()
     time.sleep(seconds)
     return time.monotonic() - began
+
+
+def _system_clock() -> "Callable[[], Reading]":
+    """What reads the clocks of this machine; the boot it runs in is looked up once."""
+    from compute_market.clock import Reading
+
+    boot_id = _boot_id()
+    if boot_id is None:
+        return lambda: Reading(now_ms())
+    return lambda: Reading(
+        now_ms(), boot_id, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+    )
+
+
+def _boot_id() -> str | None:
+    """The name of this boot, None on a system that gives it none."""
+    try:
+        descriptor = os.open(_BOOT_ID, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return os.read(descriptor, 64).decode().strip()
+    finally:
+        os.close(descriptor)
 
 
 def now_ms() -> int:

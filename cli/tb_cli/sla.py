@@ -1,0 +1,55 @@
+"""Verbs on deadlines: sweep, extend."""
+
+from compute_market.clock import cost_of
+from compute_market.jobs.extend import extend as extend_all
+from compute_market.requests import DEADLINE_MAX
+from compute_market.store.schema import DEADLINES
+from tb_cli.frame.render import emit
+from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import option, takes
+
+_CHUNK = 1000
+
+
+def sweep(session: Session) -> None:
+    """A job is overdue once its deadline has passed."""
+    # What a dry run rolls back it would find again, so it does all at once.
+    limit = session.view(lambda txn: txn.size(DEADLINES)) if session.dry_run else _CHUNK
+    failed: list[str] = []
+    burned_ct = away = 0
+    while True:
+        session.update(lambda txn: None, sweep_limit=limit)
+        swept = session.market.due
+        failed += swept.failed
+        burned_ct += swept.burned_ct
+        away += swept.away
+        if not swept.failed or session.dry_run:
+            break
+    lines = [f"failed job {job_id}" for job_id in failed]
+    total = f"{_jobs(len(failed))} failed{cost_of(burned_ct, away)}"
+    document = {"failed": failed, "burned_ct": burned_ct, "away": away}
+    emit(session, document, [*lines, total])
+
+
+@takes(
+    option(
+        "--by",
+        "Seconds by which every deadline moves.",
+        kind="integer",
+        metavar="SECS",
+        required=True,
+        least=1,
+        most=DEADLINE_MAX,
+    )
+)
+def extend(session: Session, *, by: int) -> None:
+    """For a planned stop, or after a restore: time that is held since then goes on. Overdue jobs
+    are not failed first, so it is also for a stop nobody had planned.
+    """
+    extended = session.update(lambda txn: extend_all(txn, by), sweep_limit=0)
+    text = f"{_jobs(extended)} extended by {by} s"
+    emit(session, {"extended": extended, "by_secs": by}, text)
+
+
+def _jobs(number: int) -> str:
+    return "1 job" if number == 1 else f"{number} jobs"
