@@ -7,6 +7,7 @@ from compute_market.jobs.work import work
 from compute_market.offers.standing import follow_wallets
 from compute_market.records import Asked, Due
 from compute_market.settlement import modes, receipts, settlement
+from compute_market.store.schema import PENDING
 from compute_market.store.txn import Txn
 
 # What `tick` looks at at most beside what is due: entries of the log, and receipts.
@@ -18,7 +19,7 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     """What is due: every change of the market does it before its own effects.
 
     Keeps the height, lets an armed settlement turn real, pays receipts that waited for it, fails
-    at most `sweep_limit` overdue jobs and works the queue.
+    at most `sweep_limit` overdue jobs, tries jobs that wait for an offer and works the queue.
     """
     txn.set_number("last_run_ms", txn.now_ms)
     chain.remember(txn)
@@ -30,8 +31,13 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
             jobs.mark_paid(txn, settlement.apply(txn, waiting))
             paid += 1
     expired = expire(txn, sweep_limit)
+    matched = 0
+    if txn.size(PENDING):
+        from compute_market.jobs import waiting  # Most often no job waits for an offer.
+
+        matched = len(waiting.try_again(txn))
     work(txn)
-    return Due(activated, paid, tuple(expired.job_ids), expired.burned_ct)
+    return Due(activated, paid, tuple(expired.job_ids), expired.burned_ct, matched)
 
 
 def tick(txn: Txn) -> None:
@@ -44,4 +50,8 @@ def tick(txn: Txn) -> None:
 def conclude(txn: Txn, asked: Asked) -> None:
     """What follows from what was done: offers on the shelves they belong to, and the log."""
     follow_wallets(txn)
+    if (txn.helped or txn.stirred) and txn.size(PENDING):
+        from compute_market.jobs import waiting
+
+        waiting.mark(txn)
     events.flush(txn, asked)

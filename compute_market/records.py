@@ -15,6 +15,7 @@ from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import RefusedError, UsageError
 
 Token = Literal["CT", "IT"]
+Side = Literal["buyer", "provider"]
 Actor = Literal["client", "provider", "deadline"]
 Priority = Literal["high", "normal", "low"]
 Lane = Literal["industrial", "consumer"]
@@ -23,8 +24,16 @@ OfferState = Literal["open", "exhausted", "withdrawn"]
 Mode = Literal["dry_run", "armed", "real"]
 # Why a job ended.
 Cause = Literal[
-    "all_proven", "cancelled_by_client", "cancelled_by_provider", "deadline_missed", "never_started"
+    "all_proven",
+    "cancelled_by_client",
+    "cancelled_by_provider",
+    "deadline_missed",
+    "never_started",
+    "slice_changed",
+    "slice_unreadable",
 ]
+# What may be wrong with a slice when it is run.
+Fault = Literal["slice_changed", "slice_unreadable"]
 # What the log tells of. `job_queued` is an admission.
 EventName = Literal[
     "job_queued",
@@ -48,6 +57,7 @@ EventName = Literal[
     "withdraw",
     "blocks_advanced",
     "receipt_quarantined",
+    "slice_unreadable",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 
@@ -72,6 +82,7 @@ MATCH_RESULTS = (
 )
 
 OUTPUT_BYTES = 32
+DEADLINE_MAX = 253_402_300_799  # the last second of the year 9999
 ID_LENGTH_MAX = 128
 _ID_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _ID_REST = _ID_FIRST | frozenset(".:@+-")
@@ -175,8 +186,8 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
     units: int
     max_price_per_unit: int
     consumer_bond: int
-    deadline: int
-    deadline_secs: int | None  # as asked for; None when an absolute deadline was given
+    deadline: int  # while a job with `deadline_secs` waits: that span since its submission
+    deadline_secs: int | None  # from the start on, as asked for; None for an absolute deadline
     priority: Priority
     lane: Lane
     submitted_at: int
@@ -198,6 +209,9 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
     ended_by: Actor | None = None
     cause: Cause | None = None
     event_seq: int = 0  # its last event
+    provider_bond_min: int = 1  # least CT bond asked of the provider
+    burst_micro: int = 0  # what its admission took out of both burst buckets
+    unreadable_slice: int | None = None  # the last one that could not be read when it was run
 
     @property
     def funded(self) -> bool:
@@ -208,6 +222,10 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
         """The placement of a job that must have one."""
         assert self.placement is not None, f"job {self.job_id} is {self.state} without a placement"
         return self.placement
+
+
+# The reference of a slice that nobody has hashed yet. None is stored so.
+UNHASHED = b""
 
 
 class Slice(Struct, frozen=True, array_like=True, gc=False):
@@ -244,6 +262,15 @@ class Tap(Struct, frozen=True, array_like=True, gc=False):
     owner: str
     ct: int
     it: int
+    at_ms: int
+
+
+class Keyed(Struct, frozen=True, array_like=True, gc=False):
+    """What happened under an idempotency key, but for movements of money, which are taps."""
+
+    event: EventName
+    fields: dict[str, Any]  # as asked for: integers, texts, and the like
+    made: str | None  # the id of what it made
     at_ms: int
 
 
@@ -340,6 +367,7 @@ class Due(Struct, frozen=True, gc=False):
     paid: int = 0  # receipts that had waited for it
     failed: tuple[str, ...] = ()  # ids of overdue jobs, the oldest deadline first
     burned_ct: int = 0  # of their providers' bonds
+    matched: int = 0  # jobs that had waited for an offer
 
     @property
     def text(self) -> str:
@@ -353,6 +381,8 @@ class Due(Struct, frozen=True, gc=False):
             found.append(f"{_counted(len(self.failed), 'overdue job')} failed")
             if self.burned_ct:
                 found.append(f"{self.burned_ct} CT of bonds burned")
+        if self.matched:
+            found.append(f"{_counted(self.matched, 'waiting job')} placed")
         return ", ".join(found)
 
 

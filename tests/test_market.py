@@ -165,9 +165,9 @@ def due_in(found: Market) -> None:
     found.submit("paid-later")
     found.update(lambda txn: modes.to_dry_run(txn, "for a test"))
     found.prove("paid-later")
-    found.submit("late", deadline_secs=5)
+    found.submit("late", deadline_secs=65)
     found.opened.arm(1)
-    found.advance(10)
+    found.advance(70)
 
 
 def test_update_does_what_is_due_first(market: Market) -> None:
@@ -227,8 +227,8 @@ def test_update_fails_no_more_overdue_jobs_than_it_may(market: Market) -> None:
     market.post(units=10 * SWEEP_LIMIT)
     market.configure(slots=1000, initial_capacity=10**6)
     for number in range(5):
-        market.submit(f"job-{number}", deadline_secs=1)
-    market.advance(2)
+        market.submit(f"job-{number}", deadline_secs=61)
+    market.advance(62)
     market.opened.update(lambda _: None, sweep_limit=2)
     assert market.opened.due.failed == ("job-0", "job-1")
     market.update(lambda _: None)

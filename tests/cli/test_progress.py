@@ -145,7 +145,7 @@ def test_bar_of_work_that_ends_soon_never_shows(
     ("command", "out"),
     [
         (("run", "a.slice", "--workload", "slow"), "00" * 32 + "  a.slice\n"),
-        (("execute", "j1"), "executed job j1: 1 of 1 slices proven, completed\n"),
+        (("execute", "j1"), "executed job j1: 1 of 1 slices proven, completed (dry run: recorded, not paid)\n"),
     ],
 )
 def test_bar_shows_for_short_slices_that_are_slow(

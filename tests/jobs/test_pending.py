@@ -1,7 +1,8 @@
 """Jobs without a match: they are kept, and tried again."""
 
 from compute_market.amounts import UNIT_BYTES
-from compute_market.jobs.submit import match_pending, post_offer
+from compute_market.jobs.submit import post_offer
+from compute_market.jobs.waiting import match_pending
 from compute_market.offers import offers
 from compute_market.store.schema import JOBS
 from tests.support.market import Market, offer_request

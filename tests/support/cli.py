@@ -45,7 +45,7 @@ JOB_FIELDS = [
     *("units", "units_proven", "slices", "slices_proven", "price_per_unit"),
     *("max_price_per_unit", "fee_pct_ct", "consumer_bond", "provider_bond", "deadline"),
     *("submitted_at", "started_at", "ended_at", "funded", "cause", "escrow", "paid", "refunded"),
-    *("ended_by", "capability", "overdue"),
+    *("ended_by", "capability", "overdue", "provider_bond_min", "unreadable_slice"),
 ]
 OFFER_FIELDS = [
     *("offer_id", "provider", "units", "price_per_unit", "fee_pct_ct", "provider_bond"),
@@ -182,11 +182,11 @@ class Cli:
         return path
 
     def sparse(self, units: int) -> dict[str, Any]:
-        """A slice of so many units for a job file. It takes no room, and is not hashed."""
+        """A slice of so many units for a job file. It takes no room."""
         path = self.directory / f"{units}.slice"
         with path.open("wb") as file:
             file.truncate(units * MIB)
-        return {"path": str(path), "reference": HELLO}
+        return {"path": str(path)}
 
     def post(self, *extra: str, provider: str = "prov", units: int = 1000, price: int = 5) -> str:
         """Post an offer; returns its id."""
