@@ -33,9 +33,9 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     expired = expire(txn, sweep_limit)
     matched = 0
     if txn.size(PENDING):
-        from compute_market.jobs import waiting  # Most often no job waits for an offer.
+        from compute_market.jobs.waiting import try_again  # Most often no job waits for an offer.
 
-        matched = len(waiting.try_again(txn))
+        matched = len(try_again(txn))
     work(txn)
     return Due(activated, paid, tuple(expired.job_ids), expired.burned_ct, matched)
 
@@ -51,7 +51,7 @@ def conclude(txn: Txn, asked: Asked) -> None:
     """What follows from what was done: offers on the shelves they belong to, and the log."""
     follow_wallets(txn)
     if (txn.helped or txn.stirred) and txn.size(PENDING):
-        from compute_market.jobs import waiting
+        from compute_market.jobs.waiting import mark
 
-        waiting.mark(txn)
+        mark(txn)
     events.flush(txn, asked)

@@ -10,7 +10,7 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.options import JSONL, KEY, LIMIT, amount
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, option, takes
+from tb_cli.frame.verbs import argument, takes
 
 _OWNER = argument("owner", "OWNER", "Whose wallet.")
 _MOVED = (

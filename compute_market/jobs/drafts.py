@@ -8,8 +8,8 @@ from compute_market.amounts import checked, units_of
 from compute_market.config.settings import Config
 from compute_market.errors import ConflictError, RefusedError, check_same
 from compute_market.jobs import jobs
-from compute_market.records import UNHASHED, Job, Slice, capability_document
-from compute_market.requests import DEADLINE_MAX, DEADLINE_SECS_DEFAULT, JobRequest
+from compute_market.records import DEADLINE_MAX, UNHASHED, Job, Slice, capability_document
+from compute_market.requests import DEADLINE_SECS_DEFAULT, JobRequest
 from compute_market.store.txn import Txn
 
 
@@ -104,7 +104,9 @@ def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) 
 def _check_deadline(job: Job, now: int, config: Config) -> None:
     """Raise RefusedError (`deadline`) unless a provider gets enough time, and not for ever."""
     if job.deadline < now:
-        raise RefusedError(f"deadline {job.deadline} has passed, it is {now} now", reason="deadline")
+        raise RefusedError(
+            f"deadline {job.deadline} has passed, it is {now} now", reason="deadline"
+        )
     ahead = job.deadline - now
     if ahead < config.deadline_min_secs:
         raise RefusedError(

@@ -225,9 +225,9 @@ def _burned(txn: Txn) -> Iterator[Violation]:
             yield Violation("postings", str(posting.seq), law, posting.event)
         burned[posting.ref] = burned.get(posting.ref, 0) + posting.amount
     for job in txn.records(JOBS):
-        if job.funded and job.cause == "slice_changed":
-            if burned.get(job.job_id, 0) != job.consumer_bond:
-                yield Violation("jobs", job.job_id, law, f"{job.consumer_bond} are to be burned")
+        must_burn = job.funded and job.cause == "slice_changed"
+        if must_burn and burned.get(job.job_id, 0) != job.consumer_bond:
+            yield Violation("jobs", job.job_id, law, f"{job.consumer_bond} are to be burned")
 
 
 def _cancellations(txn: Txn) -> Iterator[Violation]:

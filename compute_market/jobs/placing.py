@@ -50,7 +50,7 @@ def decide(txn: Txn, job: Job) -> Decided | Unplaced | NoMatch:
 
 
 def place(txn: Txn, job: Job, decided: Decided, inputs: list[Slice] | None) -> Job:
-    """Give a job to the offer that was decided on; `inputs` are the slices of one not yet stored."""
+    """Give a job to the offer that was decided on; `inputs` are the slices of a new one."""
     # After this point the submission must succeed.
     outcomes.record(txn, job, decided.match)
     placement = decided.placement

@@ -62,7 +62,7 @@ def submit(
         drafts.check_is(txn, existing, request, inputs)
         return Submitted(existing, False)
     job = drafts.draft(request, inputs, txn.now, txn.config)
-    verdict = placing.decide(txn, job)
+    verdict: Decided | Unplaced | NoMatch | Refused = placing.decide(txn, job)
     gets_in = isinstance(verdict, Decided)
     if (gets_in or (wait and isinstance(verdict, NoMatch))) and not all(map(_is_hashed, inputs)):
         raise BusyError(

@@ -99,7 +99,8 @@ def let_pass(txn: Txn, priority: Priority) -> bool:
         _begin(txn)
     elif txn.number(_NEXT) >> 64 > PRIORITIES.index(priority) or not txn.number(_NEXT):
         return False
-    _go_on(txn, priority)
+    if _go_on(txn, priority):
+        work(txn)
     return True
 
 
@@ -130,9 +131,7 @@ def match_pending(txn: Txn, offer: Offer | None = None) -> list[str]:
 
 def _has_helped(txn: Txn) -> bool:
     """Whether something has helped a job that waits since all of them were tried."""
-    return bool(
-        txn.helped or txn.number(_MARKED) or (txn.stirred and txn.number(_REFUSED))
-    )
+    return bool(txn.helped or txn.number(_MARKED) or (txn.stirred and txn.number(_REFUSED)))
 
 
 def _go_on(txn: Txn, priority: Priority) -> list[str]:

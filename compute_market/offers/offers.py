@@ -145,7 +145,8 @@ def restand(txn: Txn, provider: str, bonds: range | None = None) -> None:
         if moved.shelf != offer.shelf:
             _shelve(txn, offer, moved)
             txn.stirred = True
-            txn.helped = txn.helped or moved.shelf == "open"
+            # Where no money moves, one that cannot pay its bond can be taken as well.
+            txn.helped = txn.helped or moved.shelf in ("open", "unfunded")
 
 
 def shelf_of(txn: Txn, offer: Offer) -> Shelf | None:

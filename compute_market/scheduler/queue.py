@@ -105,8 +105,7 @@ def next_to_start(txn: Txn) -> str | None:
     heads = [
         (priority, head)
         for priority, table in TABLES.items()
-        if (head := txn.first(table)) is not None
-        and (priority != "low" or not low_held_back(txn))
+        if (head := txn.first(table)) is not None and (priority != "low" or not low_held_back(txn))
     ]
     if not heads:
         return None
@@ -211,7 +210,7 @@ def _heads_of_pairs(
     """(place, buyer, provider) of the first job of each priority of each two that deal."""
     found = txn.first(QUEUE_PAIRS)
     while found is not None:
-        pair = found[0][: -_PAIR_REST]
+        pair = found[0][:-_PAIR_REST]
         buyer, provider, _ = pair.decode().split("\0")
         for priority in priorities:
             head = txn.first(QUEUE_PAIRS, pair + rank_byte(priority))

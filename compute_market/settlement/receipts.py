@@ -196,7 +196,7 @@ def _claim_key(job_id: str, buyer: str, provider: str, quote_price: int) -> byte
 
 
 def _free_id(txn: Txn, job: Job, provider: str, quote_price: int) -> str | None:
-    """A job id like the one of a job that nobody uses, and whose receipts have keys of their own."""
+    """An id like that of a job, which nobody uses and whose receipts have keys of their own."""
     for number in range(2, 2 + _IDS_TRIED):
         suffix = f".{number}"
         job_id = job.job_id[: ID_LENGTH_MAX - len(suffix)] + suffix

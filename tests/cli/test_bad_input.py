@@ -383,7 +383,9 @@ def test_deadline_in_the_past(market: Cli, fields: dict[str, Any]) -> None:
 
 def test_deadline_one_second_ago(market: Cli) -> None:
     submit(market, 5, says="has passed", deadline=market.now - 1)
-    assert market("compute", "submit", written(market, JOB | {"deadline": market.now + 60})).code == 0
+    assert (
+        market("compute", "submit", written(market, JOB | {"deadline": market.now + 60})).code == 0
+    )
 
 
 def test_buyer_who_is_the_provider(market: Cli) -> None:

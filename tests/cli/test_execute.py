@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from compute_market.execution import CommitAfter
 from compute_market.workloads.tasks import Result
-from tests.support.cli import HELLO, JOB_FIELDS, MIB, WRONG, Cli
+from tests.support.cli import HELLO, JOB_FIELDS, MIB, NOT_PAID, WRONG, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -71,7 +71,7 @@ def test_execute_goes_on_at_the_first_unproven_slice(
     # What is proven is not run again, so its file need not be there any more.
     (cli.directory / "s0").unlink()
     assert cli.ok("compute", "execute", "j1") == (
-        "executed job j1: 3 of 3 slices proven, completed (dry run: recorded, not paid)\n"
+        f"executed job j1: 3 of 3 slices proven, completed{NOT_PAID}\n"
     )
 
 
@@ -128,7 +128,7 @@ def test_workload_that_fails_ends_its_job_alone(
     assert (done.code, done.out) == (
         7,
         f"bad: {failed}: workload {workload} {what}\n"
-        "executed job good: 1 of 1 slices proven, completed (dry run: recorded, not paid)\n",
+        f"executed job good: 1 of 1 slices proven, completed{NOT_PAID}\n",
     )
     # What was proven before is kept, and told.
     proven = int(failed == paths[1])
@@ -252,9 +252,9 @@ def test_execute_of_many_tells_each(cli: Cli) -> None:
     done = cli("compute", "execute", "j1", "nope", "-", stdin="j2\n# not this one\n")
     assert done == (
         7,
-        "executed job j1: 1 of 1 slices proven, completed (dry run: recorded, not paid)\n"
+        f"executed job j1: 1 of 1 slices proven, completed{NOT_PAID}\n"
         "job nope does not exist\n"
-        "executed job j2: 1 of 1 slices proven, completed (dry run: recorded, not paid)\n",
+        f"executed job j2: 1 of 1 slices proven, completed{NOT_PAID}\n",
         "1 of 3 failed: 1 not_found\n",
     )
     assert cli.states() == {"j1": "completed", "j2": "completed"}

@@ -201,6 +201,8 @@ def test_status_json_is_the_record(cli: Cli) -> None:
         "ended_by": None,
         "capability": {},
         "overdue": False,
+        "provider_bond_min": 1,
+        "unreadable_slice": None,
     }
 
 
@@ -361,7 +363,8 @@ def test_wait_tells_of_an_overdue_job_and_leaves_it(cli: Cli) -> None:
     assert done == (
         10,
         "",
-        "warning: job j1 is overdue; `tb-cli tick` fails it\nerror[pending]: not completed yet: j1\n",
+        "warning: job j1 is overdue; `tb-cli tick` fails it\n"
+        "error[pending]: not completed yet: j1\n",
     )
     cli.ok("tick", due="1 overdue job failed")
     error = "error[already_done]: 1 of 1 ended otherwise: j1 failed\n"

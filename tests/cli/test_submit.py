@@ -13,7 +13,7 @@ import pytest
 from compute_market.errors import RefusedError
 from compute_market.jobs.jobs import slices
 from compute_market.market import Market
-from tests.support.cli import HELLO, JOB_FIELDS, MIB, WRONG, Cli
+from tests.support.cli import HELLO, JOB_FIELDS, MIB, NO_MONEY, WRONG, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -43,7 +43,7 @@ def test_submit_by_options(cli: Cli) -> None:
     cli.post()
     big = cli.slice("b.slice", bytes(MIB + 1))
     arguments = cli.job_arguments("j1", slices=[cli.slice(), big])
-    assert cli.ok(*arguments) == "submitted job j1: active, 3 units at 5 from prov (dry run: no money moves)\n"
+    assert cli.ok(*arguments) == f"submitted job j1: active, 3 units at 5 from prov{NO_MONEY}\n"
     digest = "c9b3e89559bb623b5e2dc19daebf3933c1afe5ee5dca08428522e60a40fcb998"
     assert stored(cli) == [
         (str(cli.directory / "a.slice"), 5, HELLO),
@@ -76,7 +76,10 @@ def test_submit_by_file_finds_slices_beside_it(cli: Cli, monkeypatch: pytest.Mon
         slices=["a.slice", {"path": "./a.slice", "reference": HELLO.upper()}],
     )
     monkeypatch.chdir("/")
-    assert cli.ok("compute", "submit", path) == "submitted job j1: active, 2 units at 5 from prov (dry run: no money moves)\n"
+    assert (
+        cli.ok("compute", "submit", path)
+        == f"submitted job j1: active, 2 units at 5 from prov{NO_MONEY}\n"
+    )
     assert stored(cli) == [(str(cli.directory / "a.slice"), 5, HELLO)] * 2
     job = cli.job()
     given = {"deadline": cli.now + 500, "priority": "high", "lane": "consumer", "consumer_bond": 2}
@@ -202,13 +205,15 @@ REFUSED = [
     ),
     (
         "price_mismatch",
-        "every offer that fits asks a higher price or bond than the job allows, or locks a lower one",
+        "every offer that fits asks a higher price or bond than the job allows, or locks a lower "
+        "one",
         (),
         ("--max-price", "4"),
     ),
     (
         "price_mismatch",
-        "every offer that fits asks a higher price or bond than the job allows, or locks a lower one",
+        "every offer that fits asks a higher price or bond than the job allows, or locks a lower "
+        "one",
         ("--consumer-bond", "9"),
         ("--bond", "8"),
     ),
@@ -334,7 +339,7 @@ def test_job_queues_while_all_slots_are_taken(cli: Cli, monkeypatch: pytest.Monk
     monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
     cli.active("j1")
     out = cli.ok(*cli.job_arguments("j2"))
-    assert out == "submitted job j2: queued, 1 unit at 5 from prov (dry run: no money moves)\n"
+    assert out == f"submitted job j2: queued, 1 unit at 5 from prov{NO_MONEY}\n"
     cli.ok("compute", "cancel", "j1")
     assert cli.job("j2")["state"] == "active"
 
@@ -355,10 +360,10 @@ def test_many_files_and_lines_each_get_an_outcome(cli: Cli) -> None:
     done = cli("compute", "submit", first, second, "-", stdin=f"{third}\n{fourth}\n")
     assert done == (
         7,
-        "submitted job j1: active, 1 unit at 5 from prov (dry run: no money moves)\n"
+        f"submitted job j1: active, 1 unit at 5 from prov{NO_MONEY}\n"
         "refused job j2\n"
-        "submitted job j3: active, 1 unit at 5 from prov (dry run: no money moves)\n"
-        "submitted job j4: active, 1 unit at 5 from prov (dry run: no money moves)\n",
+        f"submitted job j3: active, 1 unit at 5 from prov{NO_MONEY}\n"
+        f"submitted job j4: active, 1 unit at 5 from prov{NO_MONEY}\n",
         "1 of 4 failed: 1 refused\n",
     )
     assert cli.states() == {"j1": "active", "j3": "active", "j4": "active"}
@@ -401,8 +406,8 @@ def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:
     done = cli("compute", "submit", "-", stdin=given)
     assert (done.code, done.err) == (7, "4 of 6 failed: 4 usage\n")
     first, *failed, last = done.out.splitlines()
-    assert first == "submitted job a: active, 1 unit at 5 from prov (dry run: no money moves)"
-    assert last == "submitted job b: active, 1 unit at 5 from prov (dry run: no money moves)"
+    assert first == f"submitted job a: active, 1 unit at 5 from prov{NO_MONEY}"
+    assert last == f"submitted job b: active, 1 unit at 5 from prov{NO_MONEY}"
     assert [line.partition(":")[0] for line in failed] == [
         *("stdin line 2", "stdin line 3", "stdin line 4", "stdin line 5"),
     ]
@@ -434,7 +439,7 @@ def test_file_that_is_wrong_among_others_fails_alone(cli: Cli) -> None:
     assert (done.code, done.err) == (7, "2 of 3 failed: 2 usage\n")
     first, second, third = done.out.splitlines()
     assert first.startswith(f"{bad}: line 2, column 3: ")
-    assert second == "submitted job j1: active, 1 unit at 5 from prov (dry run: no money moves)"
+    assert second == f"submitted job j1: active, 1 unit at 5 from prov{NO_MONEY}"
     assert third == f"{empty}: empty"
     done = cli("compute", "submit", bad)
     assert (done.code, done.out, done.err[:13]) == (2, "", "error[usage]:")

@@ -59,6 +59,8 @@ def test_job_document_shows_a_pending_job_without_a_provider(market: Market) -> 
         "ended_by": None,
         "capability": {"gpu": "A100", "gpu_count": 1},
         "overdue": False,
+        "provider_bond_min": 1,
+        "unreadable_slice": None,
     }
 
 

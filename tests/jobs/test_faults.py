@@ -5,6 +5,7 @@ import pytest
 from compute_market.errors import NotFoundError
 from compute_market.jobs import faults
 from compute_market.records import Fault
+from compute_market.store.schema import META
 from tests.support.market import DIGEST, Market
 from tests.support.modes import to_dry_run
 from tests.support.state import balances, command, contents, receipt_of, states
@@ -80,10 +81,10 @@ def test_fault_of_a_job_that_is_not_active_changes_nothing(real: Market, fault: 
     started(real)
     real.cancel()
     real.submit("waits", wait=True, capability={"cpu_cores": 9})
-    before = contents(real)
+    before = contents(real, META)
     for job_id, state in (("job", "cancelled"), ("waits", "pending")):
         assert tell(real, fault, job_id=job_id) == state
-    assert contents(real) == before
+    assert contents(real, META) == before
 
 
 @pytest.mark.parametrize("fault", ["slice_changed", "slice_unreadable"])

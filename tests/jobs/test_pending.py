@@ -6,7 +6,7 @@ from compute_market.jobs.waiting import match_pending
 from compute_market.offers import offers
 from compute_market.store.schema import JOBS
 from tests.support.market import Market, offer_request
-from tests.support.state import improve_standing, record_capacity, states
+from tests.support.state import command, improve_standing, record_capacity, states
 
 
 def test_submit_with_wait_keeps_a_job_without_a_match(market: Market) -> None:
@@ -91,16 +91,20 @@ def test_match_leaves_pending_what_admission_refuses(market: Market) -> None:
     market.submit("large", lengths=(6001 * UNIT_BYTES,), wait=True)
     market.post(units=7000)
     assert market.job("large").state == "pending"
+    market.update(lambda txn: match_pending(txn))
+    assert market.job("large").state == "pending"
     record_capacity(market, 101)
-    assert market.update(lambda txn: match_pending(txn)) == ["large"]
+    assert market.job("large").state == "active"
 
 
 def test_match_in_real_leaves_pending_what_nobody_can_pay(real: Market) -> None:
     real.submit(buyer="poor", wait=True)
     real.post(price_per_unit=5)
     assert real.job().state == "pending"
+    assert real.update(lambda txn: match_pending(txn)) == []
     real.deposit("poor", ct=6)
-    assert real.update(lambda txn: match_pending(txn)) == ["job"]
+    command(real)
+    assert real.job().state == "active"
     assert real.balance("escrow/job") == 5
 
 

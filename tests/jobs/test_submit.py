@@ -61,7 +61,8 @@ def test_submit_in_a_dry_run_changes_nothing(real: Market) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [({}, 86_400), ({"deadline_secs": 60}, 60), ({"deadline_secs": 2_592_000}, 2_592_000)]
+    ("given", "expected"),
+    [({}, 86_400), ({"deadline_secs": 60}, 60), ({"deadline_secs": 2_592_000}, 2_592_000)],
 )
 def test_submit_counts_the_deadline_from_now(
     market: Market, given: dict[str, int], expected: int

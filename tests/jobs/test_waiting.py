@@ -1,4 +1,4 @@
-"""Jobs that wait are tried again when something helped, before anybody else; and say why they wait."""
+"""Jobs that wait are tried again when something helped, before others, and say why they wait."""
 
 from collections.abc import Callable
 
@@ -88,7 +88,7 @@ REASONS: dict[str, tuple[Callable[[Market], None], Callable[[Market], object]]] 
 
 
 @pytest.mark.parametrize("reason", REASONS)
-def test_job_waits_for_what_it_says_and_is_taken_once_that_came(market: Market, reason: str) -> None:
+def test_job_waits_for_what_it_says_and_is_taken_once_it_came(market: Market, reason: str) -> None:
     begin, help_ = REASONS[reason]
     begin(market)
     assert held_by(market) == reason

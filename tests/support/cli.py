@@ -36,6 +36,9 @@ T = TypeVar("T")
 HELLO = "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f"
 WRONG = "00" * 32
 MIB = 1_048_576
+# What is said of jobs that move no money.
+NO_MONEY = " (dry run: no money moves)"
+NOT_PAID = " (dry run: recorded, not paid)"
 # What the first command says that finds an armed mode at its height.
 REAL = "the settlement mode turned real"
 
