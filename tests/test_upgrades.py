@@ -359,9 +359,9 @@ def test_home_of_schema_2_gets_what_it_lacks(tmp_path: Path) -> None:
     market.reopen()
     assert market.job("run").state == "active"
     market.submit("new")
-    assert schema_in(tmp_path) == SCHEMA_VERSION
     assert market.violations() == []
     market.store.close()
+    assert schema_in(tmp_path) == SCHEMA_VERSION
 
 
 # What dies, waits or comes at once.

@@ -43,13 +43,15 @@ HeldBy = Literal["slots", "cap"]
 
 def enter(txn: Txn, job: Job) -> None:
     """Put a job, whose `queue_seq` and `queued_ms` are set, behind those of its priority."""
-    for table, key, value in entries(job):
-        txn.put(table, key, value)
+    (_, key, value), (_, pair_key, _) = entries(job)
+    txn.put(TABLES[job.priority], key, value)
+    txn.put(QUEUE_PAIRS, pair_key, value)
 
 
 def leave(txn: Txn, job: Job) -> None:
-    for table, key, _ in entries(job):
-        txn.delete(table, key)
+    (_, key, _), (_, pair_key, _) = entries(job)
+    txn.delete(TABLES[job.priority], key)
+    txn.delete(QUEUE_PAIRS, pair_key)
 
 
 def take_slot(txn: Txn, job: Job) -> None:
