@@ -31,13 +31,13 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
             jobs.mark_paid(txn, settlement.apply(txn, waiting))
             paid += 1
     expired = expire(txn, sweep_limit)
-    matched = 0
+    matched: list[str] = []
     if txn.size(PENDING):
         from compute_market.jobs.waiting import try_again  # Most often no job waits for an offer.
 
-        matched = len(try_again(txn))
+        matched = try_again(txn)
     work(txn)
-    return Due(activated, paid, tuple(expired.job_ids), expired.burned_ct, matched)
+    return Due(activated, paid, tuple(expired.job_ids), expired.burned_ct, tuple(matched))
 
 
 def tick(txn: Txn) -> None:

@@ -367,7 +367,7 @@ class Due(Struct, frozen=True, gc=False):
     paid: int = 0  # receipts that had waited for it
     failed: tuple[str, ...] = ()  # ids of overdue jobs, the oldest deadline first
     burned_ct: int = 0  # of their providers' bonds
-    matched: int = 0  # jobs that had waited for an offer
+    matched: tuple[str, ...] = ()  # ids of jobs that had waited for an offer
 
     @property
     def text(self) -> str:
@@ -382,7 +382,7 @@ class Due(Struct, frozen=True, gc=False):
             if self.burned_ct:
                 found.append(f"{self.burned_ct} CT of bonds burned")
         if self.matched:
-            found.append(f"{_counted(self.matched, 'waiting job')} placed")
+            found.append(f"{_counted(len(self.matched), 'waiting job')} placed")
         return ", ".join(found)
 
 

@@ -100,6 +100,7 @@ def match(session: Session) -> None:
         return match_pending(txn), txn.size(PENDING)
 
     matched, pending = session.update(act)
+    matched = [*session.market.due.matched, *matched]  # Some were tried because it was due.
     lines = [f"matched job {job_id}" for job_id in matched]
     emit(
         session,

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from compute_market import events
 from compute_market.admission import admission
-from compute_market.errors import BusyError, ConflictError, RefusedError
+from compute_market.errors import ConflictError, RefusedError
 from compute_market.jobs import drafts, jobs, placing
 from compute_market.jobs.placing import Decided, Unplaced
 from compute_market.jobs.work import work
@@ -53,9 +53,9 @@ def submit(
     """Submit a job whose slices were measured and hashed; the same request again changes nothing.
 
     With `wait` a job without a match is kept as pending. A refusal is recorded and uses up
-    nothing. Raises ConflictError naming the field when the id stands for another job, RefusedError
-    for a job no market could take (see `drafts.draft`), and BusyError when slices were left
-    unhashed because of what `ask` said, and the market has come to say something else.
+    nothing; `not_hashed` is that of slices that were not hashed because of what `ask` said, when
+    the market has come to say something else. Raises ConflictError naming the field when the id
+    stands for another job, and RefusedError for a job no market could take (see `drafts.draft`).
     """
     existing = jobs.find(txn, request.job_id)
     if existing is not None:
@@ -65,10 +65,8 @@ def submit(
     verdict: Decided | Unplaced | NoMatch | Refused = placing.decide(txn, job)
     gets_in = isinstance(verdict, Decided)
     if (gets_in or (wait and isinstance(verdict, NoMatch))) and not all(map(_is_hashed, inputs)):
-        raise BusyError(
-            f"the market would not have taken job {job.job_id} when it was asked, and now it does",
-            hint="submit it again",
-        )
+        message = "the market would not have taken it when it was asked, and now it does"
+        return _refuse(txn, job, Refused("not_hashed", message, "submit it again", 0))
     if gets_in and txn.size(PENDING) and _let_pass(txn, job.priority):
         # What it found may have been what a job that waited could take.
         verdict = _decide_again(txn, job)

@@ -162,6 +162,8 @@ def test_status_shows_every_field(cli: Cli) -> None:
         "ended_by: -",
         "capability: cpu_cores=4 gpu=A100 gpu_count=1",
         "overdue: false",
+        "provider_bond_min: 1",
+        "unreadable_slice: -",
     ]
 
 

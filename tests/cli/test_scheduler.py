@@ -230,7 +230,9 @@ def test_match_tries_pending_jobs_again(cli: Cli) -> None:
     assert cli.document("compute-market", "match") == {"matched": [], "pending": 1}
     cli.ok("wallet", "deposit", "poor", "--ct", "50")
     assert cli.states() == {"j1": "pending"}
-    dry = cli.document("compute-market", "match", "--dry-run")
+    due = "1 waiting job placed"
+    dry = cli.document("compute-market", "match", "--dry-run", due=f"dry_run: {due}")
     assert dry == {"matched": ["j1"], "pending": 0, "dry_run": True}
-    assert cli.ok("compute-market", "match") == "matched job j1\n1 matched, 0 still pending\n"
+    said = cli.ok("compute-market", "match", due=due)
+    assert said == "matched job j1\n1 matched, 0 still pending\n"
     assert cli.states() == {"j1": "active"}

@@ -611,7 +611,7 @@ def test_market_that_changes_while_a_slice_is_not_hashed_says_try_again(
     cli.active()
     monkeypatch.setattr(submit, "ask", lambda *_, **__: False)
     done = cli(*cli.job_arguments("j2", slices=[cli.slice("big", bytes(2 * MIB))]), "--json")
-    assert (done.code, done.error["retryable"]) == (8, True)
+    assert (done.code, done.error["reason"], done.error["retryable"]) == (5, "not_hashed", True)
     assert cli.states() == {"j1": "active"}
 
 

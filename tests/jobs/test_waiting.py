@@ -111,7 +111,7 @@ def test_job_that_the_next_change_takes_waits_for_nothing(market: Market) -> Non
     market.deposit("buyer", ct=6)
     assert (market.job().state, held_by(market)) == ("pending", None)
     assert market.update(lambda txn: None) is None
-    assert market.opened.due.matched == 1
+    assert market.opened.due.matched == ("job",)
     assert market.opened.due.text == "1 waiting job placed"
 
 
@@ -173,7 +173,7 @@ def test_pass_over_many_jobs_goes_on_with_the_next_change(
     taken = []
     for _ in range(4):
         command(market)
-        taken.append(market.opened.due.matched)
+        taken.append(len(market.opened.due.matched))
     assert taken == [3, 1, 0, 0]
     market.deposit("poor", ct=1000)
     for _ in range(3):
