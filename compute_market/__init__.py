@@ -15,6 +15,7 @@ bottom, and so they do inside each package:
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
     laws                      what a law of the audit is
+    idempotency               keys under which an action happens once
     metrics                   the metric table and the counters
     events                    the log of everything that happened
     clock                     market time, and whether the clock is believed

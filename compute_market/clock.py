@@ -91,6 +91,7 @@ class Due(Struct, frozen=True, gc=False):
     failed: tuple[str, ...] = ()  # ids of overdue jobs, the oldest deadline first
     burned_ct: int = 0  # of their providers' bonds
     away: int = 0  # of them failed without fault, their deadlines fell into an outage
+    matched: tuple[str, ...] = ()  # ids of jobs that had waited for an offer
 
     @property
     def text(self) -> str:
@@ -103,6 +104,8 @@ class Due(Struct, frozen=True, gc=False):
         if self.failed:
             jobs = f"{_counted(len(self.failed), 'overdue job')} failed"
             found.append(jobs + cost_of(self.burned_ct, self.away))
+        if self.matched:
+            found.append(f"{_counted(len(self.matched), 'waiting job')} placed")
         return ", ".join(found)
 
 

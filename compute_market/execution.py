@@ -5,19 +5,20 @@ All of it is slow work outside any transaction; proofs are submitted commit by c
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from compute_market.errors import IntegrityError
-from compute_market.hashing.files import check_inside, open_slice
+from compute_market.hashing.files import check_inside, is_regular, open_slice
 from compute_market.jobs import jobs
-from compute_market.jobs.prove import check_active
-from compute_market.records import Job, Slice
+from compute_market.records import UNHASHED, Fault, Job, Slice
 from compute_market.store.txn import Txn
+from compute_market.text import quoted
 from compute_market.workloads.runner import Runner
-from compute_market.workloads.tasks import Result
-from compute_market.workloads.workloads import resolve
+from compute_market.workloads.tasks import Result, run_slices
+from compute_market.workloads.workloads import BUILT_IN, resolve
 
 if TYPE_CHECKING:
     from compute_market.requests import JobRequest
@@ -38,6 +39,14 @@ class CommitAfter(Struct, frozen=True, gc=False):
 
 COMMIT_AFTER = CommitAfter()
 
+# Reasons of errors that may be gone the next time.
+_MAY_COME_BACK = ("missing", "not_a_file", "unreadable", "slice_changed")
+# Called with what is wrong with a slice, and its index.
+Tell = Callable[[Fault, int], object]
+
+# Asking the market about a job takes as long as hashing so much.
+ASK_FROM_BYTES = 2**20
+
 
 def paths_of(request: "JobRequest", directory: str) -> list[str]:
     """Where the slices of a job are; relative paths are relative to the directory of its file."""
@@ -45,30 +54,65 @@ def paths_of(request: "JobRequest", directory: str) -> list[str]:
     return [os.path.abspath(os.path.join(directory, entry.path)) for entry in entries]
 
 
-def measured(
-    request: "JobRequest", directory: str, runner: Runner, *, now_ms: int, slice_root: str = ""
-) -> list[Slice]:
-    """Path, length and reference of every slice of a job; those without a reference are run.
+def known_slices(request: "JobRequest", directory: str, slice_root: str = "") -> list[Slice]:
+    """What is known of the slices of a job before any is read: path, length, reference if given.
 
-    Raises what `Runner.run` gives for a slice that cannot be read, and RefusedError for one that is
-    not below the `slice_root`.
+    Raises UsageError (`unknown_workload`, `broken_workload`), what `open_slice` raises, and
+    RefusedError for a slice that is not below the `slice_root`.
     """
-    entries = request.slice_requests()
-    paths = paths_of(request, directory)
-    for path in paths if slice_root else ():
+    for path in paths_of(request, directory) if slice_root else ():
         check_inside(path, slice_root)
-    unknown = [path for path, entry in zip(paths, entries, strict=True) if entry.reference is None]
     resolve(request.workload)
-    hashed = runner.run(request.workload, unknown, now_ms=now_ms)
+    return [
+        Slice(path, _length(path), UNHASHED if given is None else bytes.fromhex(given))
+        for path, given in zip(
+            paths_of(request, directory),
+            (entry.reference for entry in request.slice_requests()),
+            strict=True,
+        )
+    ]
+
+
+def bytes_to_hash(workload: str, known: list[Slice]) -> int:
+    """How much `hashed` has to read: all of it, but for references that it takes as they are."""
+    return sum(entry.length for entry in known if _is_run(workload, entry))
+
+
+def unhashed(known: list[Slice]) -> list[Slice]:
+    """The same for a job that the market would not take: nobody has checked what was given."""
+    return [Slice(entry.path, entry.length, UNHASHED) for entry in known]
+
+
+def hashed(
+    workload: str,
+    known: list[Slice],
+    runner: Runner,
+    *,
+    now_ms: int,
+    progress: Advance | None = None,
+) -> list[Slice]:
+    """The slices with their references, those that were given checked if the workload is ours.
+
+    Raises what `Runner.run` gives for a slice that cannot be read, and IntegrityError
+    (`reference_mismatch`).
+    """
+    paths = [entry.path for entry in known if _is_run(workload, entry)]
+    results = runner.run(workload, paths, now_ms=now_ms, progress=progress)
     found: list[Slice] = []
-    for path, entry in zip(paths, entries, strict=True):
-        if entry.reference is not None:
-            found.append(Slice(path, _length(path), bytes.fromhex(entry.reference)))
+    for index, entry in enumerate(known):
+        if not _is_run(workload, entry):
+            found.append(entry)
             continue
-        result = next(hashed)
+        result = next(results)
         if result.error is not None:
             raise result.error
-        found.append(Slice(path, result.length, result.digest))
+        if entry.reference not in (UNHASHED, result.digest):
+            raise IntegrityError(
+                f"slice {index} does not give the reference of the job file: {quoted(entry.path)}",
+                hint="leave the reference out, or restore the file",
+                reason="reference_mismatch",
+            )
+        found.append(Slice(entry.path, result.length, result.digest))
     return found
 
 
@@ -96,6 +140,7 @@ def run_left(
     runner: Runner,
     *,
     submit: Callable[[Proofs], Job],
+    tell: Tell,
     clock: Callable[[], int],
     advance: Advance | None = None,
     commit_after: CommitAfter | None = COMMIT_AFTER,
@@ -104,37 +149,68 @@ def run_left(
     """Run the slices a job has left and hand their proofs to `submit`; the job as it is then.
 
     Whatever stops a run, a signal too: what was proven before is submitted. Without `commit_after`
-    all proofs are submitted at the end. Raises AlreadyDoneError, RefusedError (`not_active`), and
-    IntegrityError (`slice_changed`) for a slice that is not what was submitted; and, before any of
-    them is run, RefusedError for one that is not below the `slice_root`.
+    all proofs are submitted at the end. A slice that is not what was submitted, or cannot be read,
+    is handed to `tell` after that. Raises AlreadyDoneError, RefusedError (`not_active`),
+    IntegrityError (`slice_changed`), what `Runner.run` gives for a slice that cannot be read, and,
+    before any of them is run, RefusedError for one that is not below the `slice_root`.
     """
+    from compute_market.jobs.prove import check_active  # A submission proves nothing.
+
     check_active(left.job)
     unsaved = _Unsaved(left.job, submit, clock, commit_after)
     paths = [entry.path for _, entry in left.slices]
     for path in paths if slice_root else ():
         check_inside(path, slice_root)  # A link may lead elsewhere by now.
     results = runner.run(left.job.workload, paths, now_ms=clock(), progress=advance)
+    fault: Fault | None = None
     try:
         for (index, entry), result in zip(left.slices, results, strict=True):
-            check_unchanged(left.job, index, entry, result)
-            unsaved.add(index, result)
+            found = _looked_at_again(left.job, entry, result)
+            fault = _fault_of(left.job, entry, found)
+            if fault is not None:
+                break
+            if found.error is not None:
+                raise found.error
+            unsaved.add(index, found)
     except BaseException:
         unsaved.commit()
         raise
     unsaved.commit()
+    if fault is not None:
+        tell(fault, index)
+        raise found.error or _changed(left.job, index, entry, fault)
     return unsaved.job
 
 
-def check_unchanged(job: Job, index: int, entry: Slice, result: Result) -> None:
-    """A slice that is not what was submitted is the buyer's fault and costs nobody a point."""
+def _looked_at_again(job: Job, entry: Slice, result: Result) -> Result:
+    """The result of a slice; one that may end the job is not believed before it is run again, here.
+
+    Whatever was at fault, a device or another machine: the buyer is not to pay for it.
+    """
+    if result.error is None and result.digest != entry.reference and job.workload in BUILT_IN:
+        ((result, _),) = run_slices(job.workload, [entry.path])
+    return result
+
+
+def _fault_of(job: Job, entry: Slice, result: Result) -> Fault | None:
+    """What is wrong with a slice that is not what was submitted, or cannot be read."""
     if result.error is not None:
-        raise result.error
-    if (result.length, result.digest) != (entry.length, entry.reference):
-        raise IntegrityError(
-            f"slice {index} of job {job.job_id} has changed since submission: {entry.path}",
-            hint="restore the file, or cancel the job",
-            reason="slice_changed",
-        )
+        return "slice_unreadable" if result.error.reason in _MAY_COME_BACK else None
+    if (result.length, result.digest) == (entry.length, entry.reference):
+        return None
+    # What a workload of a package gives may have changed with the package.
+    is_changed = result.length != entry.length or job.workload in BUILT_IN
+    return "slice_changed" if is_changed else "slice_unreadable"
+
+
+def _changed(job: Job, index: int, entry: Slice, fault: Fault) -> IntegrityError:
+    return IntegrityError(
+        f"slice {index} of job {job.job_id} has changed since submission: {quoted(entry.path)}",
+        hint="the job has failed; its buyer may submit it again under another id"
+        if fault == "slice_changed"
+        else f"or workload {job.workload} gives something else here than where it was submitted",
+        reason="slice_changed",
+    )
 
 
 class _Unsaved:
@@ -174,7 +250,17 @@ class _Unsaved:
             self._saved_ms = self._clock()
 
 
+def _is_run(workload: str, entry: Slice) -> bool:
+    """Whether a slice is run before submission: to get its reference, or to check the given one."""
+    return entry.reference == UNHASHED or workload in BUILT_IN
+
+
 def _length(path: str) -> int:
+    with suppress(OSError, ValueError):
+        status = os.stat(path)
+        if is_regular(status.st_mode):
+            return status.st_size
+    # It is not to be had, and this says why.
     descriptor, status = open_slice(path)
     os.close(descriptor)
     return status.st_size

@@ -8,6 +8,7 @@ from compute_market.jobs.work import work
 from compute_market.offers.standing import follow_wallets
 from compute_market.records import Asked
 from compute_market.settlement import modes, receipts, settlement
+from compute_market.store.schema import PENDING
 from compute_market.store.txn import Txn
 
 # What `tick` looks at at most beside what is due: entries of the log, and receipts.
@@ -19,8 +20,8 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     """What is due: every change of the market does it before its own effects.
 
     Keeps the height, lets an armed settlement turn real, pays receipts that waited for it, fails
-    at most `sweep_limit` overdue jobs and works the queue. What time alone causes is left out while
-    the clock is not believed.
+    at most `sweep_limit` overdue jobs, tries jobs that wait for an offer and works the queue. What
+    time alone causes is left out while the clock is not believed.
     """
     chain.remember(txn)
     modes.seed(txn)
@@ -32,8 +33,14 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
             jobs.mark_paid(txn, settlement.apply(txn, waiting))
             paid += 1
     expired = expire(txn, sweep_limit if txn.timely else 0)
+    matched: list[str] = []
+    if txn.size(PENDING):
+        from compute_market.jobs.waiting import try_again  # Most often no job waits for an offer.
+
+        matched = try_again(txn)
     work(txn)
-    return Due(activated, paid, tuple(expired.job_ids), expired.burned_ct, expired.away)
+    ids = tuple(expired.job_ids)
+    return Due(activated, paid, ids, expired.burned_ct, expired.away, tuple(matched))
 
 
 def tick(txn: Txn) -> None:
@@ -53,4 +60,8 @@ def tick(txn: Txn) -> None:
 def conclude(txn: Txn, asked: Asked) -> None:
     """What follows from what was done: offers on the shelves they belong to, and the log."""
     follow_wallets(txn)
+    if (txn.helped or txn.stirred) and txn.size(PENDING):
+        from compute_market.jobs.waiting import mark
+
+        mark(txn)
     events.flush(txn, asked)

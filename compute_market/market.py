@@ -26,9 +26,9 @@ from compute_market.store.txn import Txn
 from compute_market.text import cause_of
 
 if TYPE_CHECKING:
-    from compute_market.execution import Proofs
+    from compute_market.execution import Proofs, Tell
     from compute_market.jobs.cancel import By
-    from compute_market.records import Job, Token, Violation
+    from compute_market.records import Fault, Job, Token, Violation
 
 T = TypeVar("T")
 
@@ -202,19 +202,30 @@ class Market:
     def submit(self, *, wait: bool = False, **fields: Any) -> dict[str, Any]:
         """Submit a job by the fields of a job file; returns it, with `changed`.
 
-        Slices without a reference are hashed first. Raises RefusedError with the reason when the
-        market says no, which the market remembers.
+        Slices are hashed first, long ones only if the market would take the job. Raises
+        RefusedError with the reason when the market says no, which the market remembers.
         """
-        from compute_market.execution import measured
+        from compute_market.execution import (
+            ASK_FROM_BYTES,
+            bytes_to_hash,
+            hashed,
+            known_slices,
+            unhashed,
+        )
         from compute_market.jobs import documents
-        from compute_market.jobs.submit import submit
+        from compute_market.jobs.submit import ask, submit
         from compute_market.requests import JobRequest, build
         from compute_market.workloads.runner import Runner
 
         request = build(fields, JobRequest, "job")
-        with Runner() as runner:
-            root = self.config.slice_root
-            inputs = measured(request, "", runner, now_ms=self.wall_ms(), slice_root=root)
+        known = known_slices(request, "", self.config.slice_root)
+        if bytes_to_hash(request.workload, known) < ASK_FROM_BYTES or self.view(
+            lambda txn: ask(txn, request, known, wait=wait)
+        ):
+            with Runner() as runner:
+                inputs = hashed(request.workload, known, runner, now_ms=self.wall_ms())
+        else:
+            inputs = unhashed(known)
 
         def act(txn: Txn) -> dict[str, Any] | Refused:
             verdict = submit(txn, request, inputs, wait=wait)
@@ -243,6 +254,7 @@ class Market:
                     left,
                     runner,
                     submit=self.prover(job_id),
+                    tell=self.fault_teller(job_id),
                     clock=self.wall_ms,
                     slice_root=self.config.slice_root,
                 )
@@ -256,6 +268,15 @@ class Market:
             return self.update(lambda txn: prove(txn, job_id, proofs), dry_run=dry_run)[-1].job
 
         return submit
+
+    def fault_teller(self, job_id: str, *, dry_run: bool = False) -> "Tell":
+        """What tells the market of a slice of a job that has changed, or cannot be read."""
+        from compute_market.jobs import faults
+
+        def tell(fault: "Fault", index: int) -> None:
+            self.update(lambda txn: faults.tell(txn, job_id, fault, index), dry_run=dry_run)
+
+        return tell
 
     def prove(self, job_id: str, index: int, digest: bytes) -> bool:
         """Submit the proof of one slice; False for one that was proven before.

@@ -130,7 +130,7 @@ METRICS = (
         (("to", ("dry_run", "armed", "real")),),
     ),
     Metric("receipt_corrupt_total", "counter", "Stored receipts found damaged and quarantined."),
-    Metric("slashing_burn_ct_total", "counter", "CT of provider bonds burned."),
+    Metric("slashing_burn_ct_total", "counter", "CT of bonds burned."),
     Metric(
         "compute_market_fee_split",
         "counter",

@@ -15,6 +15,7 @@ from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import RefusedError, UsageError
 
 Token = Literal["CT", "IT"]
+Side = Literal["buyer", "provider"]
 Actor = Literal["client", "provider", "deadline"]
 Priority = Literal["high", "normal", "low"]
 Lane = Literal["industrial", "consumer"]
@@ -29,7 +30,11 @@ Cause = Literal[
     "deadline_missed",
     "never_started",
     "outage",
+    "slice_changed",
+    "slice_unreadable",
 ]
+# What may be wrong with a slice when it is run.
+Fault = Literal["slice_changed", "slice_unreadable"]
 # What the log tells of. `job_queued` is an admission.
 EventName = Literal[
     "job_queued",
@@ -55,6 +60,7 @@ EventName = Literal[
     "receipt_quarantined",
     "deadline_extended",
     "clock_accepted",
+    "slice_unreadable",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 
@@ -79,6 +85,7 @@ MATCH_RESULTS = (
 )
 
 OUTPUT_BYTES = 32
+DEADLINE_MAX = 253_402_300_799  # the last second of the year 9999
 ID_LENGTH_MAX = 128
 _ID_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _ID_REST = _ID_FIRST | frozenset(".:@+-")
@@ -182,8 +189,8 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
     units: int
     max_price_per_unit: int
     consumer_bond: int
-    deadline: int
-    deadline_secs: int | None  # as asked for; None when an absolute deadline was given
+    deadline: int  # while a job with `deadline_secs` waits: that span since its submission
+    deadline_secs: int | None  # from the start on, as asked for; None for an absolute deadline
     priority: Priority
     lane: Lane
     submitted_at: int
@@ -206,6 +213,9 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
     cause: Cause | None = None
     event_seq: int = 0  # its last event
     extended_secs: int = 0  # by which its deadline was moved
+    provider_bond_min: int = 1  # least CT bond asked of the provider
+    burst_micro: int = 0  # what its admission took out of both burst buckets
+    unreadable_slice: int | None = None  # the last one that could not be read when it was run
 
     @property
     def funded(self) -> bool:
@@ -216,6 +226,10 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
         """The placement of a job that must have one."""
         assert self.placement is not None, f"job {self.job_id} is {self.state} without a placement"
         return self.placement
+
+
+# The reference of a slice that nobody has hashed yet. None is stored so.
+UNHASHED = b""
 
 
 class Slice(Struct, frozen=True, array_like=True, gc=False):
@@ -252,6 +266,15 @@ class Tap(Struct, frozen=True, array_like=True, gc=False):
     owner: str
     ct: int
     it: int
+    at_ms: int
+
+
+class Keyed(Struct, frozen=True, array_like=True, gc=False):
+    """What happened under an idempotency key, but for movements of money, which are taps."""
+
+    event: EventName
+    fields: dict[str, Any]  # as asked for: integers, texts, and the like
+    made: str | None  # the id of what it made
     at_ms: int
 
 

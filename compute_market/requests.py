@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
-from compute_market.records import Capability, Lane, Priority, check_id
+from compute_market.records import DEADLINE_MAX, Capability, Lane, Priority, check_id
 from compute_market.text import clipped, printable
 
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
@@ -23,7 +23,6 @@ Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]([ -~]*[
 GPU_MODELS_MAX = 32
 DOCUMENT_BYTES_MAX = 64 * 2**20
 DEADLINE_SECS_DEFAULT = 86_400
-DEADLINE_MAX = 253_402_300_799  # the last second of the year 9999
 
 R = TypeVar("R", bound=Struct)
 
@@ -94,6 +93,7 @@ class JobRequest(Struct, frozen=True, forbid_unknown_fields=True):
     max_price_per_unit: Amount
     capability: CapabilityRequest = CapabilityRequest()
     consumer_bond: Amount = 1
+    provider_bond_min: Amount = 1
     deadline: Annotated[int, Meta(ge=0, le=DEADLINE_MAX)] | UnsetType = UNSET
     deadline_secs: Annotated[int, Meta(ge=0, le=DEADLINE_MAX)] | UnsetType = UNSET
     priority: Priority = "normal"

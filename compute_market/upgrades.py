@@ -30,6 +30,7 @@ from compute_market.records import (
     replace,
 )
 from compute_market.reputation import reputation
+from compute_market.scheduler import queue
 from compute_market.settlement import escrow, receipts
 from compute_market.store import schema
 from compute_market.store.schema import Table, encode, pack_sum, pack_u64, unpack_u64
@@ -280,4 +281,19 @@ def _decoded1(table: Table[Any], decoder: Any, key: bytes, value: bytes) -> Any:
         raise schema.damaged(table, key, str(error)) from error
 
 
-_STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2}
+# Schema 3: what every party holds of the slots; waiting jobs by party; offers by their bond.
+
+
+def _to_3(txn: Txn) -> None:
+    for key, _ in txn.collect(schema.ACTIVE, txn.size(schema.ACTIVE)):
+        queue.count_slot(txn, jobs.named(txn, key))
+    for table in queue.TABLES.values():
+        for _, value in txn.collect(table, txn.size(table)):
+            queue.enter(txn, jobs.named(txn, value[8:]))
+    for table in (schema.BOOK, schema.HEADS):
+        txn.clear(table)
+    for offer in txn.records(schema.OFFERS):
+        offers.index_anew(txn, offer)
+
+
+_STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2, 3: _to_3}

@@ -10,7 +10,7 @@ from compute_market.admission import capacity
 from compute_market.clock import TIME_HELD
 from compute_market.errors import RefusedError
 from compute_market.events import ENTRY_EVENTS, Logged
-from compute_market.jobs import jobs
+from compute_market.jobs import faults, jobs
 from compute_market.jobs.submit import submit
 from compute_market.offers import offers
 from compute_market.records import EVENT_NAMES, Asked, Event
@@ -105,6 +105,10 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         {"slices": 1, "units": 1, "provider": "prov"},
     ),
     "proof_refused": (wrong, {"slice": 1}),
+    "slice_unreadable": (
+        lambda m: m.update(lambda txn: faults.slice_unreadable(txn, "job", 1)),
+        {"slice": 1},
+    ),
     "job_completed": (
         lambda market: market.prove("job", 1),
         {

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from compute_market import requests
 from compute_market.amounts import AMOUNT_MAX
+from compute_market.config.settings import DEFAULTS
 from compute_market.errors import ConflictError, RefusedError, UsageError
 from compute_market.jobs import drafts
 from compute_market.offers import posting
@@ -425,7 +426,7 @@ def test_parse_keeps_decimals_as_they_are_written() -> None:
 def test_draft_refuses_what_no_market_could_take(market: Market) -> None:
     def draft(inputs: list[Any], **fields: Any) -> str:
         with pytest.raises(RefusedError) as caught:
-            market.view(lambda txn: drafts.draft(txn, job(**fields), inputs))
+            drafts.draft(job(**fields), inputs, market.now_ms // 1000, DEFAULTS)
         return caught.value.reason or ""
 
     assert draft([slice_of(0)]) == "empty_slice"

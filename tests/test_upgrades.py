@@ -27,6 +27,7 @@ from compute_market.settlement import ledger, modes, receipts, settlement
 from compute_market.store import schema
 from compute_market.store.schema import JOBS, SCHEMA_VERSION, TABLES, Table, unpack_u64
 from compute_market.store.txn import Txn
+from tests.support.laws import busy_market
 from tests.support.stores import ROOT, contents, in_a_mount, raw
 
 ARCHIVE = ROOT / "tests" / "data" / "home-schema-1.tar.gz"
@@ -343,6 +344,24 @@ def test_an_upgraded_home_goes_on_where_it_was(home: Path, tmp_path: Path) -> No
 
 def proof_of(market: Market, job_id: str, index: int) -> bytes:
     return market.view(lambda txn: jobs.slice_at(txn, jobs.get(txn, job_id), index)).reference
+
+
+def test_home_of_schema_2_gets_what_it_lacks(tmp_path: Path) -> None:
+    market = busy_market(tmp_path / "market")
+
+    def lose(txn: Txn) -> None:
+        lacking = (schema.BOOK, schema.HEADS, schema.QUEUE_PAIRS, schema.SLOTS_HELD.table)
+        for table in lacking:
+            txn.clear(table)
+        txn.put(schema.META, b"schema", bytes((2,)))
+
+    market.alone(lose)
+    market.reopen()
+    assert market.job("run").state == "active"
+    market.submit("new")
+    assert market.violations() == []
+    market.store.close()
+    assert schema_in(tmp_path) == SCHEMA_VERSION
 
 
 # What dies, waits or comes at once.

@@ -1,7 +1,10 @@
 """Verbs on admission: stats, capacity record and show."""
 
+from compute_market import idempotency
 from compute_market.admission import capacity
 from compute_market.jobs import demand
+from compute_market.store.txn import Txn
+from tb_cli.frame.options import KEY
 from tb_cli.frame.render import emit, fields, shown, write_json
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import number, takes
@@ -12,15 +15,21 @@ def stats(session: Session) -> None:
     write_json(session.view(demand.document))
 
 
-@takes(number("units", "N", "Units per second.", least=0, most=10**15))
-def record(session: Session, units: int) -> None:
+@takes(number("units", "N", "Units per second.", least=0, most=10**15), KEY)
+def record(session: Session, units: int, *, key: str | None) -> None:
     """The estimate is the mean of the last eight."""
-    estimate = session.update(lambda txn: capacity.record(txn, units))
-    emit(
-        session,
-        {"recorded": units, "estimate": estimate},
-        f"recorded {units} units/s, the estimate is {estimate} units/s",
-    )
+    asked = {"units_per_second": units}
+
+    def act(txn: Txn) -> tuple[int, bool]:
+        if idempotency.find(txn, key, "capacity_recorded", asked) is not None:
+            return capacity.estimate(txn), False
+        idempotency.remember(txn, key, "capacity_recorded", asked)
+        return capacity.record(txn, units), True
+
+    estimate, changed = session.update(act)
+    text = f"recorded {units} units/s" if changed else f"key {key} was used: unchanged"
+    document = {"recorded": units, "estimate": estimate, "changed": changed}
+    emit(session, document, f"{text}, the estimate is {estimate} units/s")
 
 
 def show(session: Session) -> None:

@@ -2,8 +2,10 @@
 
 from msgspec.structs import asdict
 
-from compute_market import chain
+from compute_market import chain, idempotency
 from compute_market.amounts import AMOUNT_MAX
+from compute_market.store.txn import Txn
+from tb_cli.frame.options import KEY
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import number, takes
@@ -14,8 +16,18 @@ def status(session: Session) -> None:
     emit(session, document, fields(document))
 
 
-@takes(number("blocks", "N", "How many blocks.", least=1, most=AMOUNT_MAX))
-def advance(session: Session, blocks: int) -> None:
+@takes(number("blocks", "N", "How many blocks.", least=1, most=AMOUNT_MAX), KEY)
+def advance(session: Session, blocks: int, *, key: str | None) -> None:
     """Heights never go back."""
-    status = session.update(lambda txn: chain.advance(txn, blocks))
-    emit(session, asdict(status), f"height {status.height}, epoch {status.epoch}")
+    asked = {"blocks": blocks}
+
+    def act(txn: Txn) -> tuple[chain.ChainStatus, bool]:
+        if idempotency.find(txn, key, "blocks_advanced", asked) is not None:
+            return chain.status(txn), False
+        idempotency.remember(txn, key, "blocks_advanced", asked)
+        return chain.advance(txn, blocks), True
+
+    status, changed = session.update(act)
+    text = "" if changed else f"key {key} was used: unchanged; "
+    document = asdict(status) | {"changed": changed}
+    emit(session, document, f"{text}height {status.height}, epoch {status.epoch}")

@@ -8,9 +8,10 @@ from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
 from compute_market.execution import COMMIT_AFTER, Left, Proofs, left_of, run_left
 from compute_market.jobs import documents, jobs
+from compute_market.jobs.faults import tell as tell_fault
 from compute_market.jobs.prove import InvalidProof, Proven
 from compute_market.jobs.prove import prove as prove_slices
-from compute_market.records import Job, check_id
+from compute_market.records import Fault, Job, check_id
 from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
@@ -87,7 +88,10 @@ def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
         return bulk.failed(job_id, error, changed=_has_grown(session, left))
     document = session.view(lambda txn: documents.job_document(txn, job)) | {"changed": changed}
     text = f"executed job {job_id}" if changed else f"job {job_id} exists, unchanged"
-    return bulk.Outcome(job_id, f"{text}: {_progress(job)}", document)
+    text += f": {_progress(job)}"
+    if changed and not job.funded:
+        text += " (dry run: recorded, not paid)"
+    return bulk.Outcome(job_id, text, document)
 
 
 def _run(session: Session, runner: Runner, left: Left) -> Job:
@@ -97,11 +101,15 @@ def _run(session: Session, runner: Runner, left: Left) -> Job:
     def submit(proofs: Proofs) -> Job:
         return session.update(lambda txn: prove_slices(txn, job_id, proofs))[-1].job
 
+    def tell(fault: Fault, index: int) -> None:
+        session.update(lambda txn: tell_fault(txn, job_id, fault, index))
+
     with Progress(left.length, color=session.color, silent=silent) as progress:
         return run_left(
             left,
             runner,
             submit=submit,
+            tell=tell,
             clock=now_ms,
             advance=progress,
             # A dry run has one transaction: what it rolled back could not be built upon.
@@ -111,11 +119,10 @@ def _run(session: Session, runner: Runner, left: Left) -> Job:
 
 
 def _has_grown(session: Session, before: Left | None) -> bool:
-    """Whether a job that failed in the middle has more proofs than before."""
+    """Whether a run that failed in the middle has changed its job."""
     if before is None or session.dry_run:
         return False
-    after = session.view(lambda txn: jobs.get(txn, before.job.job_id))
-    return after.slices_proven > before.job.slices_proven
+    return session.view(lambda txn: jobs.get(txn, before.job.job_id)) != before.job
 
 
 def _progress(job: Job) -> str:

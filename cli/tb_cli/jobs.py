@@ -9,12 +9,13 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any
 
-from compute_market.errors import PendingError, UsageError
+from compute_market.errors import AlreadyDoneError, PendingError, UsageError
 from compute_market.jobs import documents, jobs
 from compute_market.records import (
     JOB_STATES,
     LIVE_STATES,
     Job,
+    JobState,
     Slice,
     capability_document,
     check_id,
@@ -46,6 +47,13 @@ _LIST_COLUMNS = (
     "deadline",
 )
 _WAIT_POLL_S = 0.2
+_ENDED = tuple(state for state in JOB_STATES if state not in LIVE_STATES)
+# What may be waited for, and the states that are it.
+_GOALS: dict[str, tuple[JobState, ...]] = {
+    "completed": ("completed",),
+    "ended": _ENDED,
+    "active": ("active", "completed"),
+}
 
 
 @takes(JOB_ID)
@@ -107,38 +115,58 @@ def requirements(session: Session, job_id: str) -> None:
 @takes(
     JOB_IDS,
     option("--timeout", "Give up after this many seconds.", kind="number", least=0),
+    option("--for", "What to wait for.", name="goal", choices=tuple(_GOALS), default="completed"),
 )
-def wait(session: Session, job_ids: list[str], *, timeout: float | None) -> None:
-    """Ends at once if they have. A time-out ends with code 10.
+def wait(session: Session, job_ids: list[str], *, timeout: float | None, goal: str) -> None:
+    """Ends with 0 if all jobs came to what is waited for: completed, ended in any way, or active.
 
-    An overdue job ends with the next command that changes the market; looking does not end it.
+    Ends at once if they have. If one ended in another way, the code is 4, once the others are there
+    too; a time-out ends with 10. An overdue job ends with the next command that changes the market;
+    looking does not end it.
     """
-    from tb_cli.frame import bulk
+    from collections import Counter
+    from math import isnan
 
+    from tb_cli.frame import bulk
+    from tb_cli.frame.progress import StatusLine
+
+    if timeout is not None and isnan(timeout):
+        raise UsageError("--timeout: nan is no number of seconds")
     left = bulk.ids_at_once(job_ids, "job id")
     give_up = None if timeout is None else time.monotonic() + timeout
-    ended: list[dict[str, Any]] = []
+    arrived: list[dict[str, Any]] = []
     told: set[str] = set()
+    line = StatusLine()
     while True:
         states, overdue = session.view(partial(_jobs, job_ids=left))
+        line.clear()
         for job_id in overdue:
             if job_id not in told:
                 told.add(job_id)
                 note(f"warning: job {job_id} is overdue; `tb-cli tick` fails it")
-        for job in states:
-            if job.state not in LIVE_STATES:
-                ended.append({"job_id": job.job_id, "state": job.state, "cause": job.cause})
-                if not session.json:
-                    write_line(f"job {job.job_id} {job.state}")
-                    sys.stdout.flush()
-        left = [job.job_id for job in states if job.state in LIVE_STATES]
+        there = [job for job in states if job.state in (*_GOALS[goal], *_ENDED)]
+        for job in there:
+            arrived.append({"job_id": job.job_id, "state": job.state, "cause": job.cause})
+            if not session.json:
+                write_line(f"job {job.job_id} {job.state}")
+                sys.stdout.flush()
+        waiting = Counter(job.state for job in states if job not in there)
+        left = [job.job_id for job in states if job not in there]
         if not left:
             break
         if give_up is not None and time.monotonic() >= give_up:
-            raise PendingError(f"not ended yet: {' '.join(left[:5])}", waiting=len(left))
+            raise PendingError(f"not {goal} yet: {' '.join(left[:5])}", waiting=len(left))
+        counts = ", ".join(f"{count} {state}" for state, count in waiting.items())
+        line.show(f"waiting for {len(left)} of {len(left) + len(arrived)}: {counts}")
         time.sleep(_WAIT_POLL_S)
     if session.json:
-        write_json(ended)
+        write_json(arrived)
+    missed = [each for each in arrived if each["state"] not in _GOALS[goal]]
+    if missed:
+        which = ", ".join(f"{each['job_id']} {each['state']}" for each in missed[:5])
+        raise AlreadyDoneError(
+            f"{len(missed)} of {len(arrived)} ended otherwise: {which}", missed=len(missed)
+        )
 
 
 @takes(

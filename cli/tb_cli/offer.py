@@ -16,6 +16,7 @@ from tb_cli.frame.options import (
     ATOMIC,
     CHUNK,
     JSONL,
+    KEY,
     LIMIT,
     OFFERED,
     amount,
@@ -63,6 +64,7 @@ _TABLE = (*_COLUMNS[:2], "shelf", *_COLUMNS[2:-1])
         ),
         option("--job", "Only this job may take the offer.", name="job_id"),
     ),
+    KEY,
     CHUNK,
     ATOMIC,
 )
@@ -72,13 +74,14 @@ def post(
     *,
     given: dict[str, Any],
     capability: dict[str, Any],
+    key: str | None,
     chunk: int,
     atomic: bool,
 ) -> int:
     """Options win over the fields of a file; the same offer again changes nothing."""
 
     def act(txn: Txn, request: OfferRequest) -> bulk.Outcome:
-        posted = post_offer(txn, request)
+        posted = post_offer(txn, request, key)
         document = offers.document(posted.offer) | {
             "changed": posted.changed,
             "matched": posted.matched,
@@ -91,7 +94,7 @@ def post(
             text += f", taken by {' '.join(posted.matched)}"
         return bulk.Outcome(name, text, document)
 
-    asked = _offers(file, given, capability)
+    asked = _offers(file, given, capability, key)
     return bulk.run(session, asked, act, id_field="offer_id", chunk=chunk, atomic=atomic)
 
 
@@ -153,7 +156,7 @@ def withdraw(
 
 
 def _offers(
-    file: str | None, given: dict[str, Any], capability: dict[str, Any]
+    file: str | None, given: dict[str, Any], capability: dict[str, Any], key: str | None
 ) -> Iterator[bulk.Given[OfferRequest]]:
     if file is None:
         yield _offer(Document("options", {}), given, capability)
@@ -161,6 +164,8 @@ def _offers(
     for number, document in enumerate(documents(files.lines(file), files.source_of(file))):
         if number and "offer_id" in given:
             raise UsageError("--offer-id names one offer, and more are given")
+        if number and key is not None:
+            raise UsageError("--key is that of one offer, and more are given")
         yield _offer(document, given, capability)
 
 

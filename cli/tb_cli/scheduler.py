@@ -21,15 +21,14 @@ from tb_cli.frame.verbs import argument, flag, option, takes
 
 @takes(LIMIT, JSONL)
 def queue(session: Session, *, limit: int | None, jsonl: bool) -> None:
-    """Those still without an offer come last."""
+    """Those still without an offer come last. What holds a job is told as it is now."""
 
     def documents(txn: Txn) -> list[dict[str, Any]]:
         found = []
-        waiting = chain(run_queue.in_order(txn), jobs.pending_ids(txn))
-        for place, job_id in enumerate(islice(waiting, limit), 1):
+        job_ids = chain(run_queue.in_order(txn), jobs.pending_ids(txn))
+        for place, job_id in enumerate(islice(job_ids, limit), 1):
             job = jobs.get(txn, job_id)
-            held = "no offer" if job.state == "pending" else run_queue.held_by(txn, job)
-            found.append(run_queue.document(txn, job, place, held))
+            found.append(run_queue.document(txn, job, place, _held_by(txn, job)))
         return found
 
     listing = Listing(
@@ -48,7 +47,6 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
     """Names for every offer each condition that it fails. The job may be one of the market or a job
     file. These are the matcher's own verdicts.
     """
-    from compute_market import events
     from compute_market.scheduler.explain import explain as verdicts_on
 
     draft = _draft_from_file(target, session.config.slice_root)
@@ -64,7 +62,7 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
         return {
             "job_id": job.job_id,
             "state": job.state,
-            "decision": events.decision_document(txn, job.job_id),
+            "decision": _decision(txn, job),
             "totals": totals,
             "offers": verdicts,
         }
@@ -96,18 +94,41 @@ def stats(session: Session, *, effective: bool) -> None:
 
 def match(session: Session) -> None:
     """Pending jobs wait for an offer; they are tried in queue order."""
-    from compute_market.jobs.submit import match_pending
+    from compute_market.jobs.waiting import match_pending
 
     def act(txn: Txn) -> tuple[list[str], int]:
         return match_pending(txn), txn.size(PENDING)
 
     matched, pending = session.update(act)
+    matched = [*session.market.due.matched, *matched]  # Some were tried because it was due.
     lines = [f"matched job {job_id}" for job_id in matched]
     emit(
         session,
         {"matched": matched, "pending": pending},
         [*lines, f"{len(matched)} matched, {pending} still pending"],
     )
+
+
+def _held_by(txn: Txn, job: Job) -> str | None:
+    """What holds a waiting job at present."""
+    if job.state != "pending":
+        return run_queue.held_by(txn, job)
+    from compute_market.jobs import waiting
+
+    return waiting.present_reason(txn, job).held_by
+
+
+def _decision(txn: Txn, job: Job) -> dict[str, Any] | None:
+    """The last word about a job; why one that waits for an offer would not get in now."""
+    from compute_market import events
+    from compute_market.jobs import waiting
+
+    last = events.decision_document(txn, job.job_id)
+    if job.state != "pending" or not job.seq:
+        return last
+    reason = waiting.present_reason(txn, job)
+    told = {"verdict": "pending", "at": job.submitted_at, "units": job.units}
+    return (last or told) | {"reason": reason.held_by, "message": reason.message}
 
 
 def _draft_from_file(target: str, slice_root: str) -> Job | None:

@@ -2,7 +2,7 @@
 
 from compute_market.clock import cost_of
 from compute_market.jobs.extend import extend as extend_all
-from compute_market.requests import DEADLINE_MAX
+from compute_market.records import DEADLINE_MAX
 from compute_market.store.schema import DEADLINES
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session

@@ -2,18 +2,27 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
-from compute_market.errors import UsageError
-from compute_market.execution import measured, paths_of
-from compute_market.jobs import documents
-from compute_market.jobs.submit import Submitted
+from compute_market.errors import RefusedError, UsageError
+from compute_market.execution import (
+    ASK_FROM_BYTES,
+    bytes_to_hash,
+    hashed,
+    known_slices,
+    paths_of,
+    unhashed,
+)
+from compute_market.jobs import documents, drafts, jobs
+from compute_market.jobs.submit import Submitted, ask
 from compute_market.jobs.submit import submit as submit_job
-from compute_market.records import Refused, Slice
-from compute_market.requests import DEADLINE_MAX, Document, JobRequest, build
+from compute_market.records import DEADLINE_MAX, Refused, Slice
+from compute_market.requests import Document, JobRequest, build
 from compute_market.requests import documents as read_documents
 from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
+from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import bulk, files
 from tb_cli.frame.options import (
     ASKED,
@@ -40,9 +49,10 @@ from tb_cli.frame.verbs import argument, flag, group, option, takes
             "--max-price", "Highest quoted price of one unit to pay.", name="max_price_per_unit"
         ),
         amount("--bond", "CT bond of the buyer. [1]", name="consumer_bond"),
+        amount("--provider-bond-min", "Least CT bond of the provider. [1]"),
         option(
             "--deadline-secs",
-            "Seconds until the deadline. [86400]",
+            "Seconds from its start to the deadline. [86400]",
             kind="integer",
             least=0,
             most=DEADLINE_MAX,
@@ -69,7 +79,8 @@ def submit(
 ) -> int:
     """Options win over the fields of a file; the same job again changes nothing.
 
-    Slices stay where they are; those without a reference hash are hashed first.
+    Slices stay where they are and are hashed first, long ones only if the market would take the
+    job. A reference that a file gives is checked.
     """
     if "slices" in given:
         given = given | {"slices": [os.path.abspath(path) for path in given["slices"]]}
@@ -86,13 +97,7 @@ def submit(
 
         def prepare(item: _Asked) -> None:
             """The slow part, outside any transaction."""
-            item.inputs[:] = measured(
-                item.request,
-                item.directory,
-                runner,
-                now_ms=now_ms(),
-                slice_root=session.config.slice_root,
-            )
+            item.inputs[:] = _prepared(session, runner, item, wait)
 
         return bulk.run(
             session,
@@ -111,6 +116,35 @@ class _Asked(NamedTuple):
     request: JobRequest
     directory: str  # what the paths of its slices are relative to
     inputs: list[Slice]
+
+
+def _prepared(session: Session, runner: Runner, item: _Asked, wait: bool) -> list[Slice]:
+    """The slices of a job, hashed unless the market would not take it now.
+
+    Raises what is wrong with them, and RefusedError for a job no market could take.
+    """
+    request = item.request
+    known = known_slices(request, item.directory, session.config.slice_root)
+    try:
+        drafts.draft(request, known, now_ms() // 1000, session.config)
+    except RefusedError:
+        # It may be there already, and then nothing is asked for.
+        if not (session.home.has_market() and session.view(partial(_exists, request.job_id))):
+            raise
+    length = bytes_to_hash(request.workload, known)
+    if length < ASK_FROM_BYTES:
+        return hashed(request.workload, known, runner, now_ms=now_ms())
+    if not session.view(lambda txn: ask(txn, request, known, wait=wait)):
+        return unhashed(known)
+    from tb_cli.frame.progress import Progress  # Few slices take long enough for a bar.
+
+    silent = request.workload not in BUILT_IN
+    with Progress(length, color=session.color, silent=silent) as progress:
+        return hashed(request.workload, known, runner, now_ms=now_ms(), progress=progress)
+
+
+def _exists(job_id: str, txn: Txn) -> bool:
+    return jobs.find(txn, job_id) is not None
 
 
 def _jobs(
@@ -168,4 +202,4 @@ def _text(submitted: Submitted) -> str:
     units = "1 unit" if job.units == 1 else f"{job.units} units"
     on = job.placed
     text = f"submitted job {job.job_id}: {job.state}, {units} at {on.price_per_unit}"
-    return f"{text} from {on.provider}"
+    return f"{text} from {on.provider}" + ("" if on.funded else " (dry run: no money moves)")

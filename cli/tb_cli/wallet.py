@@ -7,16 +7,16 @@ from compute_market.errors import UsageError
 from compute_market.records import Posting, check_id
 from compute_market.settlement import escrow, ledger
 from compute_market.store.txn import Txn
-from tb_cli.frame.options import JSONL, LIMIT, amount
+from tb_cli.frame.options import JSONL, KEY, LIMIT, amount
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, option, takes
+from tb_cli.frame.verbs import argument, takes
 
 _OWNER = argument("owner", "OWNER", "Whose wallet.")
 _MOVED = (
     amount("--ct", "Amount in CT.", default=0),
     amount("--it", "Amount in IT.", default=0),
-    option("--key", "Idempotency key: the same call again does nothing.", metavar="K"),
+    KEY,
 )
 
 
@@ -65,8 +65,6 @@ def _tap(
     key: str | None,
 ) -> None:
     check_id(owner, "owner")
-    if key is not None:
-        check_id(key, "key")
     if ct == it == 0:
         raise UsageError("nothing to move", hint="give --ct, --it or both")
 

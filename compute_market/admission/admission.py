@@ -44,6 +44,16 @@ def charge(txn: Txn, admitted: Admitted) -> None:
     metrics.count(txn, "industrial_admitted_total")
 
 
+def give_back(
+    txn: Txn, buyer: str, provider: str, demand: int, burst_micro: int, charged_ms: int
+) -> None:
+    """Take back what `charge` recorded at an instant for a job that used nothing after all."""
+    shares.give_back(txn, "market", capacity.WHOLE_MARKET, demand, 0, charged_ms)
+    shares.give_back(txn, "buyer", buyer, demand, burst_micro, charged_ms)
+    shares.give_back(txn, "provider", provider, demand, burst_micro, charged_ms)
+    txn.helped = True
+
+
 def count_refusal(txn: Txn, refused: Refused) -> None:
     metrics.count(txn, "industrial_rejected_total", refused.reason)
     if refused.reason == "capacity":

@@ -33,6 +33,7 @@ def record(txn: Txn, units_per_second: int) -> int:
     """Store a capacity sample; an empty history is seeded once. Returns the new estimate."""
     kept = [*samples(txn), units_per_second][-SAMPLES_KEPT:]
     txn.put(META, _SAMPLES, b"".join(sample.to_bytes(8, "big") for sample in kept))
+    txn.helped = True
     now = sum(kept) // len(kept)
     events.note(txn, "capacity_recorded", units_per_second=units_per_second, estimate=now)
     return now

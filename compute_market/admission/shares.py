@@ -103,6 +103,27 @@ def bring_to_now(txn: Txn) -> None:
             txn.write(USAGE, key, replace(usage, at_ms=txn.now_ms))
 
 
+def give_back(
+    txn: Txn, role: Role, identity: str, demand: int, burst_micro: int, charged_ms: int
+) -> None:
+    """Take back what was charged for a job at an instant, as far as it still counts.
+
+    Nobody's clock is touched, and nobody comes to have more than if it had never been charged.
+    """
+    key = _key(role, identity)
+    usage = txn.read(USAGE, key)
+    if usage is None:
+        return
+    # How long the charge had decayed, and the bucket refilled, by the last charge of all.
+    elapsed_ms = max(0, usage.at_ms - charged_ms)
+    used_micro = demand * MICRO * max(WINDOW_MS - elapsed_ms, 0) // WINDOW_MS
+    refilled_micro = txn.config.burst_refill_rate_micro * elapsed_ms // 1000
+    left_micro = usage.used_micro - used_micro
+    bucket_micro = usage.burst_micro + max(0, burst_micro - refilled_micro)
+    bucket_micro = min(bucket_micro, max(txn.config.burst_quota_micro, usage.burst_micro))
+    txn.write(USAGE, key, Usage(max(0, left_micro), bucket_micro, usage.at_ms))
+
+
 def is_party(key: bytes) -> bool:
     """Whether a key of `usage` is that of a buyer or provider, and not the market's own."""
     return not key.startswith(_key("market", ""))

@@ -87,6 +87,22 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
         Setting("reputation_multiplier_max", "decimal", (1, PPM), "",
             "The highest reputation multiplier an offer may have."),
     ] = 1_000_000
+    party_slots_pct: Annotated[
+        int,
+        Setting("party_slots_pct", "integer", (1, 100), "percent",
+            "A buyer or provider that holds this share of the slots gets no further one while a\n"
+            "job of others waits."),
+    ] = 50
+    deadline_min_secs: Annotated[
+        int,
+        Setting("deadline_min_secs", "integer", (0, _YEAR_SECS), "seconds",
+            "The shortest time a job may leave its provider."),
+    ] = 60
+    deadline_max_secs: Annotated[
+        int,
+        Setting("deadline_max_secs", "integer", (1, 1000 * _YEAR_SECS), "seconds",
+            "The longest time a job may leave its provider, and so hold a slot."),
+    ] = 2_592_000
     provider_cancel_penalty_after: Annotated[
         int,
         Setting("provider_cancel_penalty_after", "integer", (1, _BILLION), "cancels",

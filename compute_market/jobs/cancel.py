@@ -39,6 +39,8 @@ def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:
         return Cancelled(job, "already_cancelled")
     if job.state in ("completed", "failed"):
         return Cancelled(job, "already_done")
+    if job.state == "queued":
+        _give_back_usage(txn, job)
     if by == "client":
         job = jobs.close(txn, job, "cancelled", by, "cancelled_by_client")
     else:
@@ -47,6 +49,14 @@ def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:
     metrics.count(txn, "scheduler_cancel_total", by)
     work(txn)
     return Cancelled(job, "cancelled")
+
+
+def _give_back_usage(txn: Txn, job: Job) -> None:
+    """A job that never ran used nothing."""
+    from compute_market.admission import admission  # Most jobs that are cancelled have started.
+
+    charged = job.units, job.burst_micro, job.queued_ms
+    admission.give_back(txn, job.buyer, job.placed.provider, *charged)
 
 
 def _by_provider(txn: Txn, job: Job) -> Job:

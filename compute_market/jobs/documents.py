@@ -44,6 +44,8 @@ def job_document(txn: Txn, job: Job) -> dict[str, Any]:
         "ended_by": job.ended_by,
         "capability": capability_document(job.capability),
         "overdue": jobs.is_overdue(txn, job),
+        "provider_bond_min": job.provider_bond_min,
+        "unreadable_slice": job.unreadable_slice,
     }
 
 

@@ -5,17 +5,19 @@ from typing import Any
 from msgspec import UNSET
 
 from compute_market.amounts import checked, units_of
+from compute_market.config.settings import Config
 from compute_market.errors import ConflictError, RefusedError, check_same
 from compute_market.jobs import jobs
-from compute_market.records import Job, Slice, capability_document
-from compute_market.requests import DEADLINE_MAX, DEADLINE_SECS_DEFAULT, JobRequest
+from compute_market.records import DEADLINE_MAX, UNHASHED, Job, Slice, capability_document
+from compute_market.requests import DEADLINE_SECS_DEFAULT, JobRequest
 from compute_market.store.txn import Txn
 
 
-def draft(txn: Txn, request: JobRequest, inputs: list[Slice]) -> Job:
+def draft(request: JobRequest, inputs: list[Slice], now: int, config: Config) -> Job:
     """The job as asked for, not stored yet.
 
-    Raises RefusedError for an empty slice, a bond below 1 and a deadline that has passed.
+    Raises RefusedError for an empty slice, a bond below 1, and a deadline that has passed or is
+    too near or too far.
     """
     for entry in inputs:
         if entry.length == 0:
@@ -24,11 +26,10 @@ def draft(txn: Txn, request: JobRequest, inputs: list[Slice]) -> Job:
             )
     if request.consumer_bond < 1:
         raise RefusedError("consumer bond too low", reason="consumer_bond_too_low")
-    job = sketch(request, inputs, txn.now)
-    if job.deadline < txn.now:
-        raise RefusedError(
-            f"deadline {job.deadline} has passed, it is {txn.now} now", reason="deadline"
-        )
+    if request.provider_bond_min < 1:
+        raise RefusedError("least provider bond too low", reason="provider_bond_too_low")
+    job = sketch(request, inputs, now)
+    _check_deadline(job, now, config)
     checked(job.units, "demand in units")
     return job
 
@@ -52,6 +53,7 @@ def sketch(request: JobRequest, inputs: list[Slice], now: int = 0) -> Job:
         priority=request.priority,
         lane=request.lane,
         submitted_at=now,
+        provider_bond_min=request.provider_bond_min,
     )
 
 
@@ -76,6 +78,7 @@ def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) 
         "deadline": deadline,
         "priority": request.priority,
         "lane": request.lane,
+        "provider_bond_min": request.provider_bond_min,
     }
     stored = {name: getattr(existing, name) for name in asked}
     stored["deadline"] = deadline if deadline_secs is not None else given
@@ -91,12 +94,33 @@ def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) 
             {f"{field}.path": now.path, f"{field}.length": now.length},
             hint=hint,
         )
-        if before.reference != now.reference:
+        if now.reference not in (before.reference, UNHASHED):
             raise ConflictError(
                 f"{what} exists with another {field}.reference",
                 hint=hint,
                 field=f"{field}.reference",
             )
+
+
+def _check_deadline(job: Job, now: int, config: Config) -> None:
+    """Raise RefusedError (`deadline`) unless a provider gets enough time, and not for ever."""
+    if job.deadline < now:
+        raise RefusedError(
+            f"deadline {job.deadline} has passed, it is {now} now", reason="deadline"
+        )
+    ahead = job.deadline - now
+    if ahead < config.deadline_min_secs:
+        raise RefusedError(
+            f"the deadline is {ahead} s ahead, at least {config.deadline_min_secs} s are needed",
+            hint="give the provider more time; the setting is deadline_min_secs",
+            reason="deadline",
+        )
+    if ahead > config.deadline_max_secs:
+        raise RefusedError(
+            f"the deadline is {ahead} s ahead, at most {config.deadline_max_secs} s are allowed",
+            hint="submit it later, or with an earlier deadline; the setting is deadline_max_secs",
+            reason="deadline",
+        )
 
 
 def _deadline(request: JobRequest, since: int) -> tuple[int, int | None]:

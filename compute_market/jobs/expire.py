@@ -44,7 +44,9 @@ def cause_of(job: Job, kept: Kept) -> Cause:
     """Why a job ends whose deadline has passed."""
     if kept.was_away(job.deadline):
         return "outage"
-    return "deadline_missed" if job.state == "active" else "never_started"
+    if job.state != "active":
+        return "never_started"
+    return "deadline_missed" if job.unreadable_slice is None else "slice_unreadable"
 
 
 def _overdue_ids(txn: Txn, limit: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from compute_market import clock
 from compute_market.jobs import jobs
-from compute_market.requests import DEADLINE_MAX
+from compute_market.records import DEADLINE_MAX
 from compute_market.store.schema import DEADLINES
 from compute_market.store.txn import Txn
 

@@ -11,6 +11,7 @@ from compute_market.amounts import units_of
 from compute_market.errors import ConflictError, NotFoundError, RefusedError, UsageError
 from compute_market.offers import offers
 from compute_market.records import (
+    DEADLINE_MAX,
     LIVE_STATES,
     Actor,
     Cause,
@@ -20,6 +21,7 @@ from compute_market.records import (
     Offer,
     Placement,
     Settlement,
+    Side,
     Slice,
     replace,
 )
@@ -123,11 +125,17 @@ def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str) -> Job:
 
 
 def enqueue(
-    txn: Txn, job: Job, offer: Offer, placement: Placement, inputs: list[Slice] | None
+    txn: Txn,
+    job: Job,
+    offer: Offer,
+    placement: Placement,
+    inputs: list[Slice] | None,
+    burst_micro: int = 0,
 ) -> Job:
     """Give a job to an offer: units reserved, money locked if funded, a place in the queue.
 
-    `inputs` are the slices of a job that is not stored yet. The caller has checked the funds.
+    `inputs` are the slices of a job that is not stored yet, `burst_micro` what its parties were
+    charged beside their usage. The caller has checked the funds.
     """
     if inputs is None:
         txn.remove(PENDING, _pending_key(job))
@@ -139,6 +147,7 @@ def enqueue(
         placement=placement,
         queue_seq=txn.next_number("queue_seq"),
         queued_ms=txn.now_ms,
+        burst_micro=burst_micro,
     )
     offers.reserve(txn, offer, job.units)
     txn.add(BACKLOG, _BACKLOG_UNITS, job.units)
@@ -160,13 +169,21 @@ def enqueue(
 
 
 def start(txn: Txn, job: Job) -> Job:
-    """Move a job from the queue to a slot."""
+    """Move a job from the queue to a slot. Now the time that its provider was promised begins."""
     queue.leave(txn, job)
     queue.take_slot(txn, job)
     waited_ms = txn.now_ms - job.queued_ms
     if job.priority != "low" and waited_ms > PRIORITY_MISS_MS:
         metrics.count(txn, "scheduler_priority_miss_total")
+    before = _deadline_key(job)
     job = replace(job, state="active", started_at=txn.now)
+    if job.deadline_secs is not None:
+        # Unless it was moved beyond that while the job waited.
+        due = min(txn.now + job.deadline_secs, DEADLINE_MAX)
+        job = replace(job, deadline=max(job.deadline, due))
+    if _deadline_key(job) != before:
+        txn.delete(DEADLINES, before)
+        txn.put(DEADLINES, _deadline_key(job))
     return _moved(txn, job, "job_started", {"waited_ms": max(0, waited_ms)})
 
 
@@ -180,8 +197,10 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     txn.add(BACKLOG, _BACKLOG_UNITS, -units)
     metrics.count(txn, "industrial_units_total", by=units)
     placement = replace(job.placed, units_proven=job.placed.units_proven + units)
+    unreadable = job.unreadable_slice
     job = replace(
         job,
+        unreadable_slice=None if unreadable in proven else unreadable,
         placement=placement,
         slices_proven=job.slices_proven + len(proven),
         units_proven=job.units_proven + units,
@@ -228,6 +247,7 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
     offers.reserve(txn, offers.get(txn, offer.offer_id), left)
     metrics.count(txn, "scheduler_preempt_total", "success")
     before = job.placed.provider
+    queue.hand_slot_over(txn, job, offer.provider)
     job = replace(job, placement=placement, placements_before=job.placements_before + 1)
     detail = {"from": before, "to": offer.provider, "units": left, "offer_id": offer.offer_id}
     return _moved(txn, job, "job_handed_over", detail)
@@ -251,10 +271,11 @@ def close(
     *,
     burn_ct: int = 0,
     burn_event: str = "",
+    burn_of: Side = "provider",
 ) -> Job:
     """End a live job: slot, queue place and units given back, receipts, payments, refunds, bonds.
 
-    `burn_ct` of a funded job's provider bond is burned under `burn_event`.
+    Of a funded job, `burn_ct` of the bond of the side `burn_of` is burned under `burn_event`.
     """
     _leave_indexes(txn, job)
     settled: list[Settlement] = []
@@ -269,7 +290,7 @@ def close(
     job = replace(job, state=state, ended_at=txn.now, ended_by=ended_by, cause=cause)
     if job.funded:
         job = _with_payments(job, settled)
-        job = escrow.close(txn, job, settled, burn_ct, burn_event)
+        job = escrow.close(txn, job, settled, burn_ct, burn_event, burn_of)
     detail = {
         "by": ended_by,
         "cause": cause,
@@ -280,6 +301,11 @@ def close(
         "refunded_it": job.refunded_it,
     }
     return _moved(txn, job, _ENDINGS[state], detail)
+
+
+def remember_unreadable(txn: Txn, job: Job, index: int) -> Job:
+    """Keep in mind that a slice could not be read; a proof of it makes that good."""
+    return _moved(txn, replace(job, unreadable_slice=index), "slice_unreadable", {"slice": index})
 
 
 def mark_paid(txn: Txn, settled: Settlement) -> None:
@@ -310,7 +336,7 @@ def index_entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes | None]
         table, key, _ = pending_entry(job, 0)
         yield table, key, None
     elif job.state == "queued":
-        yield queue.entry(job)
+        yield from queue.entries(job)
     else:
         yield ACTIVE, job.job_id.encode(), None
         if job.priority == "low":

@@ -7,7 +7,7 @@ from compute_market.amounts import split, units_of
 from compute_market.errors import IntegrityError
 from compute_market.jobs import cancellations, jobs
 from compute_market.laws import Law, same_size
-from compute_market.records import LIVE_STATES, Job, Posting, Token, Violation
+from compute_market.records import LIVE_STATES, Cause, Job, Posting, Side, Token, Violation
 from compute_market.scheduler import queue
 from compute_market.settlement import escrow, ledger, receipts, settlement
 from compute_market.settlement.escrow import Held
@@ -25,9 +25,11 @@ from compute_market.store.schema import (
     PENDING,
     PLACEMENTS,
     POSTINGS,
+    QUEUE_PAIRS,
     RECEIPT_CHAIN,
     SETTLEMENTS,
     SLICES,
+    SLOTS_HELD,
     Table,
     id_prefix,
 )
@@ -261,8 +263,45 @@ def _indexes(txn: Txn) -> Iterator[Violation]:
                 yield Violation(
                     table.name, job.job_id, "every live job is where its state says", job.state
                 )
-    for table in (PENDING, *queue.TABLES.values(), ACTIVE, ACTIVE_LOW, DEADLINES):
+    for table in (PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES):
         yield from same_size(txn, table, expected[table], "nothing but live jobs is there")
+
+
+def _slots(txn: Txn) -> Iterator[Violation]:
+    held: Counter[bytes] = Counter()
+    for job in txn.records(JOBS):
+        if job.state == "active":
+            held.update(queue.slot_holders(job))
+    stored = txn.sums(SLOTS_HELD)
+    for key in sorted(stored.keys() | held.keys()):
+        if stored.get(key, 0) != held[key]:
+            yield Violation(
+                "slots_held",
+                key.decode().replace("\0", " "),
+                "the slots of a party are those of its active jobs",
+                f"{stored.get(key, 0)}, jobs say {held[key]}",
+            )
+
+
+def _burned(txn: Txn) -> Iterator[Violation]:
+    """A bond burns for what its job ended with, and it is that of the party at fault."""
+    law = "a bond is burned for the fault its job ended with"
+    burned: dict[str, int] = {}
+    for posting in txn.records(POSTINGS):
+        if posting.credit != ledger.BURNED:
+            continue
+        job = jobs.find(txn, posting.ref)
+        fault = None if job is None or job.cause is None else _FAULTS.get(job.cause)
+        if fault is None or (posting.event, posting.debit) != (
+            fault[0],
+            ledger.bond(posting.ref, fault[1]),
+        ):
+            yield Violation("postings", str(posting.seq), law, posting.event)
+        burned[posting.ref] = burned.get(posting.ref, 0) + posting.amount
+    for job in txn.records(JOBS):
+        must_burn = job.funded and job.cause == "slice_changed"
+        if must_burn and burned.get(job.job_id, 0) != job.consumer_bond:
+            yield Violation("jobs", job.job_id, law, f"{job.consumer_bond} are to be burned")
 
 
 def _cancellations(txn: Txn) -> Iterator[Violation]:
@@ -285,6 +324,14 @@ def _cancellations(txn: Txn) -> Iterator[Violation]:
         )
 
 
+_QUEUES = (*queue.TABLES.values(), QUEUE_PAIRS)
+# What a cause burns: the event of the posting, and whose bond it is.
+_FAULTS: dict[Cause, tuple[str, Side]] = {
+    "deadline_missed": ("sla:slash", "provider"),
+    "cancelled_by_provider": ("cancel:slash", "provider"),
+    "slice_changed": ("slice:slash", "buyer"),
+}
+
 LAWS = (
     Law(_slices, (JOBS, SLICES, PLACEMENTS)),
     Law(_money, (JOBS, PLACEMENTS, SETTLEMENTS, ACCOUNTS.table, HOLDINGS.table)),
@@ -292,6 +339,8 @@ LAWS = (
     Law(_movements, (POSTINGS, JOBS, PLACEMENTS)),
     Law(_receipts, (RECEIPT_CHAIN, JOBS, PLACEMENTS)),
     Law(_offer_units, (JOBS, PLACEMENTS, OFFERS, BACKLOG.table)),
-    Law(_indexes, (JOBS, PENDING, *queue.TABLES.values(), ACTIVE, ACTIVE_LOW, DEADLINES)),
+    Law(_indexes, (JOBS, PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES)),
+    Law(_slots, (JOBS, SLOTS_HELD.table)),
+    Law(_burned, (JOBS, POSTINGS)),
     Law(_cancellations, (JOBS, CANCELLATIONS, META)),
 )

@@ -1,22 +1,22 @@
-"""Submitting: match, admission, funding, and the effects; and trying again what waits.
+"""Submitting a job, and posting an offer, which pending jobs may take.
 
 An action decides first and writes then; one that raises has written nothing.
 """
 
 from msgspec import Struct
 
-from compute_market import events, metrics
+from compute_market import events
 from compute_market.admission import admission
-from compute_market.amounts import checked
 from compute_market.errors import ConflictError, RefusedError
-from compute_market.jobs import drafts, jobs
+from compute_market.jobs import drafts, jobs, placing
+from compute_market.jobs.placing import Decided, Unplaced
 from compute_market.jobs.work import work
 from compute_market.offers import offers, posting
-from compute_market.records import Job, Offer, Placement, Refused, Slice
+from compute_market.records import UNHASHED, Job, Offer, Priority, Refused, Slice
 from compute_market.requests import JobRequest, OfferRequest
 from compute_market.scheduler import outcomes
-from compute_market.scheduler.matching import Match, NoMatch, judge, match
-from compute_market.settlement import escrow, modes, receipts
+from compute_market.scheduler.matching import NoMatch
+from compute_market.store.schema import PENDING
 from compute_market.store.txn import Txn
 
 _WAIT_HINT = (
@@ -36,26 +36,14 @@ class Posted(Struct, frozen=True, gc=False):
     matched: list[str]  # pending jobs that found a match because of it
 
 
-class _Decided(Struct, frozen=True, gc=False):
-    """Everything decided about a job that gets in."""
-
-    match: Match
-    placement: Placement
-    admitted: admission.Admitted
-
-
-class _Unplaced(Struct, frozen=True, gc=False):
-    """A match was found, but admission or the funds say no."""
-
-    match: Match
-    refused: Refused
-    by_admission: bool
-
-
-def post_offer(txn: Txn, request: OfferRequest) -> Posted:
+def post_offer(txn: Txn, request: OfferRequest, key: str | None = None) -> Posted:
     """Post an offer and try the pending jobs it fits. See `posting.post`."""
-    offer, changed = posting.post(txn, request)
-    matched = match_pending(txn, offer) if changed else []
+    offer, changed = posting.post(txn, request, key)
+    matched: list[str] = []
+    if changed and txn.size(PENDING):
+        from compute_market.jobs import waiting  # Most often no job waits for an offer.
+
+        matched = waiting.match_pending(txn, offer)
     return Posted(offers.get(txn, offer.offer_id) if matched else offer, changed, matched)
 
 
@@ -65,92 +53,70 @@ def submit(
     """Submit a job whose slices were measured and hashed; the same request again changes nothing.
 
     With `wait` a job without a match is kept as pending. A refusal is recorded and uses up
-    nothing. Raises ConflictError naming the field when the id stands for another job, and
-    RefusedError for a job no market could take (see `drafts.draft`).
+    nothing; `not_hashed` is that of slices that were not hashed because of what `ask` said, when
+    the market has come to say something else. Raises ConflictError naming the field when the id
+    stands for another job, and RefusedError for a job no market could take (see `drafts.draft`).
     """
     existing = jobs.find(txn, request.job_id)
     if existing is not None:
         drafts.check_is(txn, existing, request, inputs)
         return Submitted(existing, False)
-    job = drafts.draft(txn, request, inputs)
-    verdict = _decide(txn, job)
+    job = drafts.draft(request, inputs, txn.now, txn.config)
+    verdict: Decided | Unplaced | NoMatch | Refused = placing.decide(txn, job)
+    gets_in = isinstance(verdict, Decided)
+    if (gets_in or (wait and isinstance(verdict, NoMatch))) and not all(map(_is_hashed, inputs)):
+        message = "the market would not have taken it when it was asked, and now it does"
+        return _refuse(txn, job, Refused("not_hashed", message, "submit it again", 0))
+    if gets_in and txn.size(PENDING) and _let_pass(txn, job.priority):
+        # What it found may have been what a job that waited could take.
+        verdict = _decide_again(txn, job)
+    if isinstance(verdict, Refused):
+        return _refuse(txn, job, verdict)
     if isinstance(verdict, NoMatch):
         outcomes.record(txn, job, verdict)
         if wait:
             return Submitted(jobs.keep_pending(txn, job, inputs, verdict.result), True)
         return _refuse(txn, job, Refused(verdict.result, verdict.message, _WAIT_HINT))
-    outcomes.record(txn, job, verdict.match)
-    if isinstance(verdict, _Unplaced):
+    if isinstance(verdict, Unplaced):
+        outcomes.record(txn, job, verdict.match)
         if verdict.by_admission:
             admission.count_refusal(txn, verdict.refused)
         return _refuse(txn, job, verdict.refused)
-    job = _place(txn, job, verdict, inputs)
+    job = placing.place(txn, job, verdict, inputs)
     work(txn)
     return Submitted(jobs.get(txn, job.job_id), True)
 
 
-def match_pending(txn: Txn, offer: Offer | None = None) -> list[str]:
-    """Try the pending jobs again in queue order; only those a new `offer` fits, if given.
+def ask(txn: Txn, request: JobRequest, inputs: list[Slice], *, wait: bool) -> bool:
+    """Whether it is worth the while to hash the slices of a job, of which the lengths are known.
 
-    Returns the ids that found a match.
+    It is not when match or admission would say no now. Raises ConflictError naming the field when
+    the id stands for another job, and RefusedError as `submit` does. Writes nothing.
     """
-    matched: list[str] = []
-    real = modes.is_real(txn)
-    # A list, since each match takes its job out of the table.
-    for job_id in list(jobs.pending_ids(txn)):
-        job = jobs.named(txn, job_id.encode())
-        if jobs.is_overdue(txn, job):
-            continue  # The sweep will get to it.
-        if offer is not None and judge(txn, job, offer, real=real):
-            continue
-        try:
-            verdict = _decide(txn, job)
-        except (ConflictError, RefusedError):
-            continue  # The job cannot go to the offer that is best for it; another may come.
-        if isinstance(verdict, _Decided):
-            outcomes.record(txn, job, verdict.match)
-            _place(txn, job, verdict, None)
-            matched.append(job_id)
-            if offer is not None:
-                offer = offers.get(txn, offer.offer_id)
-    if matched:
-        work(txn)
-    return matched
+    existing = jobs.find(txn, request.job_id)
+    if existing is not None:
+        drafts.check_is(txn, existing, request, inputs)
+        return True
+    verdict = placing.decide(txn, drafts.draft(request, inputs, txn.now, txn.config))
+    return wait if isinstance(verdict, NoMatch) else isinstance(verdict, Decided)
 
 
-def _decide(txn: Txn, job: Job) -> _Decided | _Unplaced | NoMatch:
-    """Match, then admission, then funding; the first "no" decides. Writes nothing but latencies."""
-    real = modes.is_real(txn)
-    began = txn.stopwatch() if txn.stopwatch else 0
-    found = match(txn, job, real=real)
-    took_ns = txn.stopwatch() - began if txn.stopwatch else 0
-    decided = found if isinstance(found, NoMatch) else _admit(txn, job, found, real=real)
-    # Last: a job that no market could take is told by an error, and then nothing is written.
-    if txn.stopwatch:
-        metrics.observe(txn, "scheduler_match_latency_seconds", took_ns)
-    return decided
+def _let_pass(txn: Txn, priority: Priority) -> bool:
+    from compute_market.jobs import waiting
+
+    return waiting.let_pass(txn, priority)
 
 
-def _admit(txn: Txn, job: Job, found: Match, *, real: bool) -> _Decided | _Unplaced:
-    """Whether a job may go to the offer it matched. Writes nothing."""
-    placement = jobs.placement_on(found.offer, funded=real)
-    checked(job.units * placement.price_per_unit, "the price of the whole job")
-    receipts.check_claim(txn, job, placement.provider, placement.price_per_unit)
-    admitted = admission.admit(txn, job.buyer, placement.provider, job.units)
-    if isinstance(admitted, Refused):
-        return _Unplaced(found, admitted, True)
-    missing = escrow.missing_funds(txn, job, placement) if real else None
-    if missing is not None:
-        return _Unplaced(found, missing, False)
-    return _Decided(found, placement, admitted)
+def _is_hashed(entry: Slice) -> bool:
+    return entry.reference != UNHASHED
 
 
-def _place(txn: Txn, job: Job, decided: _Decided, inputs: list[Slice] | None) -> Job:
-    # After this point the submission must succeed.
-    placement = decided.placement
-    receipts.claim(txn, job, placement.provider, placement.price_per_unit)
-    admission.charge(txn, decided.admitted)
-    return jobs.enqueue(txn, job, decided.match.offer, placement, inputs)
+def _decide_again(txn: Txn, job: Job) -> Decided | Unplaced | NoMatch | Refused:
+    """The verdict after something was written, when it is too late for an error."""
+    try:
+        return placing.decide(txn, job)
+    except (ConflictError, RefusedError) as error:
+        return Refused(error.reason or error.token, error.message, error.hint)
 
 
 def _refuse(txn: Txn, job: Job, refused: Refused) -> Refused:

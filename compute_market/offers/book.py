@@ -37,7 +37,7 @@ _SHELVES: dict[Shelf, bytes] = {
 
 _ORDER = 12 + 8  # exact price, age
 _PRICE = 12
-_DEPTH = 7  # bytes of a class
+_DEPTH = 8  # bytes of a class
 _LEVELS = tuple(bytes((depth,)) for depth in range(_DEPTH + 1))  # as keys name them
 _MULTIPLIER = 4  # which of them is that of the multiplier
 _MULTIPLIER_STEPS = 10
@@ -132,12 +132,13 @@ def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes
 
 
 def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
-    """The floor of a job; without `terms` (price and bond) or `units` those do not count."""
+    """The floor of a job; without `terms` (price and bonds) or `units` those do not count."""
     least = _class(
         job.capability,
         units=_units_step(job.units) if units else 0,
         bond=_BYTE_MAX - _size(job.consumer_bond, _TERM_BITS) if terms else 0,
         multiplier=0,
+        provider_bond=_size(job.provider_bond_min, _TERM_BITS) if terms else 0,
     )
     return Floor(least, job.max_price_per_unit if terms else None)
 
@@ -289,10 +290,13 @@ def _class_of(offer: Offer) -> bytes:
         units=_units_step(offer.units_left),
         bond=_BYTE_MAX - _size(offer.consumer_bond, _TERM_BITS),
         multiplier=min(2 * step + (rest != 0), _BYTE_MAX),
+        provider_bond=_size(offer.provider_bond, _TERM_BITS),
     )
 
 
-def _class(capability: Capability, *, units: int, bond: int, multiplier: int) -> bytes:
+def _class(
+    capability: Capability, *, units: int, bond: int, multiplier: int, provider_bond: int
+) -> bytes:
     """A class: what rules out most comes first."""
     return bytes(
         (
@@ -303,6 +307,7 @@ def _class(capability: Capability, *, units: int, bond: int, multiplier: int) ->
             multiplier,
             bond,
             _size(capability.accelerator_memory_mb),
+            provider_bond,
         )
     )
 

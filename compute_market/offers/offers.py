@@ -67,13 +67,18 @@ def add(txn: Txn, offer: Offer) -> Offer:
 
 def store_indexed(txn: Txn, offer: Offer) -> None:
     """Store an offer that no index knows yet, with its place in each."""
-    place = book.place_of(offer)
-    if place is not None:
-        book.insert(txn, offer, place)
+    index_anew(txn, offer)
     for key in provider_keys(offer):
         txn.put(PROVIDER_OFFERS, key)
     _count(txn, offer, +1)
     _write(txn, offer)
+
+
+def index_anew(txn: Txn, offer: Offer) -> None:
+    """Put an offer into an index by price that does not have it."""
+    place = book.place_of(offer)
+    if place is not None:
+        book.insert(txn, offer, place)
 
 
 def withdraw(txn: Txn, offer_id: str) -> tuple[Offer, bool]:
@@ -83,6 +88,7 @@ def withdraw(txn: Txn, offer_id: str) -> tuple[Offer, bool]:
         return offer, False
     withdrawn = replace(offer, state="withdrawn", shelf=None)
     _shelve(txn, offer, withdrawn)
+    txn.stirred = True
     txn.remove(PROVIDER_OFFERS, _provider_key(offer))
     events.note(txn, "offer_withdrawn", offer_id=offer_id, owner=offer.provider)
     return withdrawn, True
@@ -90,6 +96,7 @@ def withdraw(txn: Txn, offer_id: str) -> tuple[Offer, bool]:
 
 def reserve(txn: Txn, offer: Offer, units: int) -> None:
     """Set units aside for a job. The matcher has seen that they are there."""
+    txn.stirred = True
     _move(
         txn, offer, units_left=offer.units_left - units, units_reserved=offer.units_reserved + units
     )
@@ -111,6 +118,7 @@ def prove(txn: Txn, offer_id: str, units: int) -> None:
 def release(txn: Txn, offer_id: str, units: int) -> None:
     """Give back reserved units that were not proven; a withdrawn offer does not sell them again."""
     if units:
+        txn.helped = True
         offer = named(txn, offer_id.encode())
         _move(
             txn,
@@ -136,6 +144,9 @@ def restand(txn: Txn, provider: str, bonds: range | None = None) -> None:
         moved = replace(offer, shelf=shelf_of(txn, offer))
         if moved.shelf != offer.shelf:
             _shelve(txn, offer, moved)
+            txn.stirred = True
+            # Where no money moves, one that cannot pay its bond can be taken as well.
+            txn.helped = txn.helped or moved.shelf in ("open", "unfunded")
 
 
 def shelf_of(txn: Txn, offer: Offer) -> Shelf | None:

@@ -12,12 +12,27 @@ from compute_market.requests import OfferRequest
 from compute_market.store.txn import Txn
 
 
-def post(txn: Txn, request: OfferRequest) -> tuple[Offer, bool]:
-    """Post an offer; the same request with the same id again changes nothing.
+def post(txn: Txn, request: OfferRequest, key: str | None = None) -> tuple[Offer, bool]:
+    """Post an offer; the same request with the same id or key again changes nothing.
 
     Returns the offer and whether it is new. Raises RefusedError for terms the market does not
-    take, in a fixed order, and ConflictError naming the field when the id stands for another offer.
+    take, in a fixed order, and ConflictError naming the field when the id or key stands for another
+    offer.
     """
+    if key is None:
+        return _post(txn, request)
+    from compute_market import idempotency  # Few offers are posted under a key.
+
+    asked = {"offer_id": request.offer_id, **_asked(request)}
+    done = idempotency.find(txn, key, "offer_posted", asked)
+    if done is not None and done.made is not None:
+        return offers.get(txn, done.made), False
+    offer, changed = _post(txn, request)
+    idempotency.remember(txn, key, "offer_posted", asked, offer.offer_id)
+    return offer, changed
+
+
+def _post(txn: Txn, request: OfferRequest) -> tuple[Offer, bool]:
     existing = None if request.offer_id is None else offers.find(txn, request.offer_id)
     if existing is not None:
         asked = _asked(request)

@@ -95,6 +95,7 @@ def judge(txn: Txn, job: Job, offer: Offer, *, real: bool) -> list[Shortfall]:
     at_least(_REPUTATION, "reputation", 0, reputation.score(txn, offer.provider))
     at_most(_PRICE, "max_price_per_unit", job.max_price_per_unit, offer.price_per_unit)
     at_most(_PRICE, "consumer_bond", job.consumer_bond, offer.consumer_bond)
+    at_least(_PRICE, "provider_bond_min", job.provider_bond_min, offer.provider_bond)
     at_least(_UNITS, "units", job.units, offer.units_left)
     if real:
         funds = ledger.balance(txn, ledger.wallet(offer.provider), "CT")
@@ -154,7 +155,8 @@ def _reaches(txn: Txn, job: Job, shelves: tuple[Shelf, ...], floor: book.Floor, 
 _MESSAGES = {
     "capability_mismatch": "no offer of another provider has the capability asked for",
     "reputation_failure": "every offer that fits is of a provider in bad standing",
-    "price_mismatch": "every offer that fits asks a higher price or bond than the job allows",
+    "price_mismatch": "every offer that fits asks a higher price or bond than the job allows, or "
+    "locks a lower one",
     "no_capacity": "no offer that fits has enough units left",
     "bond_unfunded": "no provider whose offer fits can pay its bond",
 }

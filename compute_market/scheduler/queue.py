@@ -2,20 +2,26 @@
 
 Three tables, one per priority, hold the waiting jobs in order of arrival, and `active` holds the
 running ones: their sizes are the queue depths and the number of active jobs, so there is no
-counter that could drift. The only writer of these tables.
+counter that could drift. `queue_pairs` holds the waiting ones by buyer and provider, and
+`slots_held` how many slots each party has: nobody is to hold them all. The only writer of these
+tables.
 """
 
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
-from compute_market.records import PRIORITIES, Job, Priority
+from compute_market.records import PRIORITIES, Job, Priority, Side
 from compute_market.store.schema import (
     ACTIVE,
     ACTIVE_LOW,
+    JOBS,
     QUEUE_HIGH,
     QUEUE_LOW,
     QUEUE_NORMAL,
+    QUEUE_PAIRS,
+    SLOTS_HELD,
     Table,
+    id_prefix,
     pack_u64,
     unpack_u64,
 )
@@ -26,30 +32,58 @@ TABLES: Final[dict[Priority, Table[bytes]]] = {
     "normal": QUEUE_NORMAL,
     "low": QUEUE_LOW,
 }
+# Bytes of a key of `queue_pairs` that number an arrival, those with the priority, and what sorts
+# behind every priority.
+_ARRIVAL = 8
+_PAIR_REST = 1 + _ARRIVAL
+_BEHIND = b"\xff"
 # What keeps a waiting job from starting now.
 HeldBy = Literal["slots", "cap"]
 
 
 def enter(txn: Txn, job: Job) -> None:
     """Put a job, whose `queue_seq` and `queued_ms` are set, behind those of its priority."""
-    _, key, value = entry(job)
+    (_, key, value), (_, pair_key, _) = entries(job)
     txn.put(TABLES[job.priority], key, value)
+    txn.put(QUEUE_PAIRS, pair_key, value)
 
 
 def leave(txn: Txn, job: Job) -> None:
-    txn.remove(TABLES[job.priority], pack_u64(job.queue_seq))
+    (_, key, _), (_, pair_key, _) = entries(job)
+    txn.remove(TABLES[job.priority], key)
+    txn.remove(QUEUE_PAIRS, pair_key)
 
 
 def take_slot(txn: Txn, job: Job) -> None:
     txn.put(ACTIVE, job.job_id.encode())
     if job.priority == "low":
         txn.put(ACTIVE_LOW, job.job_id.encode())
+    count_slot(txn, job)
 
 
 def free_slot(txn: Txn, job: Job) -> None:
     txn.remove(ACTIVE, job.job_id.encode())
     if job.priority == "low":
         txn.remove(ACTIVE_LOW, job.job_id.encode())
+    for key in slot_holders(job):
+        txn.add(SLOTS_HELD, key, -1)
+
+
+def hand_slot_over(txn: Txn, job: Job, provider: str) -> None:
+    """Let the slot of an active job count as that of its next provider."""
+    txn.add(SLOTS_HELD, _holder("provider", job.placed.provider), -1)
+    txn.add(SLOTS_HELD, _holder("provider", provider), +1)
+
+
+def count_slot(txn: Txn, job: Job) -> None:
+    """Count the slot of an active job as held by both its parties."""
+    for key in slot_holders(job):
+        txn.add(SLOTS_HELD, key, +1)
+
+
+def slot_holders(job: Job) -> tuple[bytes, bytes]:
+    """The keys under which the slot of an active job counts."""
+    return _holder("buyer", job.buyer), _holder("provider", job.placed.provider)
 
 
 def depth(txn: Txn, priority: Priority) -> int:
@@ -64,18 +98,27 @@ def next_to_start(txn: Txn) -> str | None:
     """The id of the job that takes the next slot, or None when none may start.
 
     Jobs go in order of priority, then arrival; a low job held back by its cap blocks nobody behind
-    it, so while the cap holds the low jobs are left out as a whole.
+    it, so while the cap holds the low jobs are left out as a whole. One whose buyer or provider has
+    its share of the slots lets those of others pass; when there is none, no slot is left idle.
     """
     if is_full(txn):
         return None
     # In each table those who came first come first, whatever aging makes of them.
-    heads = ((priority, txn.first(table)) for priority, table in TABLES.items())
-    may_start = [
-        _place(txn, priority, *head)
-        for priority, head in heads
-        if head is not None and (priority != "low" or not low_held_back(txn))
+    heads = [
+        (priority, head)
+        for priority, table in TABLES.items()
+        if (head := txn.first(table)) is not None and (priority != "low" or not low_held_back(txn))
     ]
-    return min(may_start)[-1] if may_start else None
+    if not heads:
+        return None
+    first = min(_place(txn, priority, *head) for priority, head in heads)[-1]
+    if txn.size(QUEUE_PAIRS) > 1:
+        job = txn.must_read(JOBS, first.encode())
+        if _has_its_share(txn, "buyer", job.buyer) or _has_its_share(
+            txn, "provider", job.placed.provider
+        ):
+            return _first_of_others(txn, [priority for priority, _ in heads]) or first
+    return first
 
 
 def in_order(txn: Txn) -> Iterator[str]:
@@ -115,15 +158,71 @@ def document(txn: Txn, job: Job, place: int, held: str | None) -> dict[str, Any]
     }
 
 
-def entry(job: Job) -> tuple[Table[bytes], bytes, bytes]:
-    """The table, key and value of a queued job; also for the laws."""
+def entries(job: Job) -> tuple[tuple[Table[bytes], bytes, bytes], ...]:
+    """The tables, keys and values of a queued job; also for the laws."""
     waiting = pack_u64(job.queued_ms) + job.job_id.encode()
-    return TABLES[job.priority], pack_u64(job.queue_seq), waiting
+    arrival = pack_u64(job.queue_seq)
+    pair = id_prefix(job.buyer) + id_prefix(job.placed.provider)
+    return (
+        (TABLES[job.priority], arrival, waiting),
+        (QUEUE_PAIRS, pair + rank_byte(job.priority) + arrival, waiting),
+    )
 
 
 def rank_byte(priority: Priority) -> bytes:
     """One byte that sorts by priority, the highest first."""
     return bytes([PRIORITIES.index(priority)])
+
+
+def _has_its_share(txn: Txn, side: Side, identity: str) -> bool:
+    """Whether a party holds `party_slots_pct` of the slots."""
+    share = txn.config.party_slots_pct * txn.config.slots
+    return txn.sum(SLOTS_HELD, _holder(side, identity)) * 100 >= share
+
+
+def _first_of_others(txn: Txn, priorities: list[Priority]) -> str | None:
+    """The first waiting job that need not let others pass, None when all of them must.
+
+    Looks at the first of each buyer and provider, however many jobs they have.
+    """
+    heads = list(_heads_of_pairs(txn, priorities))
+    waiting: dict[Side, set[str]] = {
+        "buyer": {buyer for _, buyer, _ in heads},
+        "provider": {provider for _, _, provider in heads},
+    }
+    # Who has to let others pass: of whom there are any.
+    holds_back = {
+        (side, identity)
+        for side, identities in waiting.items()
+        if len(identities) > 1
+        for identity in identities
+        if _has_its_share(txn, side, identity)
+    }
+    places = [
+        place
+        for place, buyer, provider in heads
+        if not {("buyer", buyer), ("provider", provider)} & holds_back
+    ]
+    return min(places)[-1] if places else None
+
+
+def _heads_of_pairs(
+    txn: Txn, priorities: list[Priority]
+) -> Iterator[tuple[tuple[int, bytes, str], str, str]]:
+    """(place, buyer, provider) of the first job of each priority of each two that deal."""
+    found = txn.first(QUEUE_PAIRS)
+    while found is not None:
+        pair = found[0][:-_PAIR_REST]
+        buyer, provider, _ = pair.decode().split("\0")
+        for priority in priorities:
+            head = txn.first(QUEUE_PAIRS, pair + rank_byte(priority))
+            if head is not None:
+                yield _place(txn, priority, head[0][-_ARRIVAL:], head[1]), buyer, provider
+        found = txn.first(QUEUE_PAIRS, start=pair + _BEHIND)
+
+
+def _holder(side: Side, identity: str) -> bytes:
+    return f"{side}\0{identity}".encode()
 
 
 def _of_priority(txn: Txn, priority: Priority) -> Iterator[tuple[int, bytes, str]]:

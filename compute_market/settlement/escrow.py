@@ -10,14 +10,13 @@ from typing import Any, Literal
 from compute_market import events, metrics
 from compute_market.amounts import split
 from compute_market.errors import RefusedError
-from compute_market.records import Job, Placement, Refused, Settlement, Token, replace
+from compute_market.records import Job, Placement, Refused, Settlement, Side, Token, replace
 from compute_market.settlement import ledger
 from compute_market.store.schema import HOLDINGS, JOBS, damaged, id_prefix
 from compute_market.store.txn import Txn
 
 Held = Literal["escrow_ct", "escrow_it", "bonds_ct"]
 _ESCROWS: dict[Token, Held] = {"CT": "escrow_ct", "IT": "escrow_it"}
-Role = Literal["buyer", "provider"]
 
 
 def missing_funds(txn: Txn, job: Job, placement: Placement) -> Refused | None:
@@ -82,10 +81,17 @@ def pay(txn: Txn, due: Settlement) -> Settlement:
     return replace(due, status="applied", applied_ms=txn.now_ms)
 
 
-def close(txn: Txn, job: Job, settled: Iterable[Settlement], burn_ct: int, burn_event: str) -> Job:
+def close(
+    txn: Txn,
+    job: Job,
+    settled: Iterable[Settlement],
+    burn_ct: int,
+    burn_event: str,
+    burn_of: Side = "provider",
+) -> Job:
     """Refund what is held for an ended job and owed to nobody; release both bonds.
 
-    `burn_ct` of the provider's bond is burned under `burn_event`. What receipts still wait for
+    `burn_ct` of the bond of one side is burned under `burn_event`. What receipts still wait for
     stays. Returns the job with what was refunded.
     """
     waiting = [due for due in settled if due.status == "pending"]
@@ -102,9 +108,14 @@ def close(txn: Txn, job: Job, settled: Iterable[Settlement], burn_ct: int, burn_
             raise damaged(JOBS, job.job_id.encode(), problem)
         _refund(txn, job, token, refunded[token])
     placement = job.placed
-    _release_bond(txn, job, "buyer", job.buyer, job.consumer_bond)
-    job = _burn_bond(txn, job, placement.provider, burn_ct, burn_event)
-    _release_bond(txn, job, "provider", placement.provider, placement.provider_bond - burn_ct)
+    bonds: tuple[tuple[Side, str, int], ...] = (
+        ("buyer", job.buyer, job.consumer_bond),
+        ("provider", placement.provider, placement.provider_bond),
+    )
+    for side, owner, amount in bonds:
+        burned = burn_ct if side == burn_of else 0
+        job = _burn_bond(txn, job, side, owner, burned, burn_event)
+        _release_bond(txn, job, side, owner, amount - burned)
     return _with_refunds(job, refunded)
 
 
@@ -170,26 +181,26 @@ def _refund(txn: Txn, job: Job, token: Token, amount: int) -> None:
     metrics.count(txn, "compute_market_fee_split", token.lower(), "refunded", by=amount)
 
 
-def _lock_bond(txn: Txn, job: Job, role: Role, owner: str, amount: int) -> None:
-    ends = ledger.wallet(owner), ledger.bond(job.job_id, role)
+def _lock_bond(txn: Txn, job: Job, side: Side, owner: str, amount: int) -> None:
+    ends = ledger.wallet(owner), ledger.bond(job.job_id, side)
     ledger.transfer(txn, "CT", amount, *ends, "bond:lock", job.job_id)
     _hold(txn, owner, "bonds_ct", amount)
 
 
-def _release_bond(txn: Txn, job: Job, role: Role, owner: str, amount: int) -> None:
+def _release_bond(txn: Txn, job: Job, side: Side, owner: str, amount: int) -> None:
     if amount == 0:
         return
-    ends = ledger.bond(job.job_id, role), ledger.wallet(owner)
+    ends = ledger.bond(job.job_id, side), ledger.wallet(owner)
     ledger.transfer(txn, "CT", amount, *ends, "bond:release", job.job_id)
     _hold(txn, owner, "bonds_ct", -amount)
     metrics.count(txn, "compute_market_fee_split", "ct", "refunded", by=amount)
 
 
-def _burn_bond(txn: Txn, job: Job, owner: str, amount: int, event: str) -> Job:
-    """Burn some of a provider's bond; the job with the event that tells of it."""
+def _burn_bond(txn: Txn, job: Job, side: Side, owner: str, amount: int, event: str) -> Job:
+    """Burn some of a bond; the job with the event that tells of it."""
     if amount == 0:
         return job
-    ends = ledger.bond(job.job_id, "provider"), ledger.BURNED
+    ends = ledger.bond(job.job_id, side), ledger.BURNED
     ledger.transfer(txn, "CT", amount, *ends, event, job.job_id)
     _hold(txn, owner, "bonds_ct", -amount)
     metrics.count(txn, "compute_market_fee_split", "ct", "burned", by=amount)

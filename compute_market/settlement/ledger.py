@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from compute_market import events
 from compute_market.amounts import AMOUNT_MAX, checked
-from compute_market.errors import InternalError, RefusedError, check_same
+from compute_market.errors import InternalError, RefusedError
 from compute_market.records import Posting, Tap, Token
 from compute_market.store.schema import (
     ACCOUNTS,
@@ -106,6 +106,8 @@ def transfer(
             if token == "CT":
                 span = txn.touched.setdefault(owner, [low, high])
                 span[0], span[1] = min(span[0], low), max(span[1], high)
+    if credit.startswith(_WALLET):
+        txn.helped = True
     txn.add(ACCOUNTS, debit_key, -amount)
     txn.add(ACCOUNTS, credit_key, amount)
 
@@ -125,11 +127,10 @@ def tap(
     for token, amount in amounts.items():
         checked(amount, f"{token} amount")
     if key is not None:
-        done = txn.read(TAPS, key.encode())
-        if done is not None:
-            asked = {"event": event, "owner": owner, "ct": amounts["CT"], "it": amounts["IT"]}
-            stored = {name: getattr(done, name) for name in asked}
-            check_same(f"a movement with key {key}", stored, asked, hint="use another --key")
+        from compute_market import idempotency  # Most movements are none of an operator's.
+
+        asked = {"owner": owner, "ct": amounts["CT"], "it": amounts["IT"]}
+        if idempotency.find(txn, key, event, asked) is not None:
             return False
         taken = Tap(key, event, owner, amounts["CT"], amounts["IT"], txn.now_ms)
     # Both tokens are checked before either moves.

@@ -91,6 +91,7 @@ def document(txn: Txn) -> dict[str, Any]:
 
 def _change(txn: Txn, to: SettleState) -> SettleState:
     txn.write(SETTLE_STATE, _KEY, to)
+    txn.helped = True
     metrics.count(txn, "settle_mode_change_total", to.mode)
     events.note(txn, "mode_changed", to=to.mode, activate_at=to.activate_at, reason=to.reason)
     return to

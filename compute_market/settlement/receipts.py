@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from compute_market import events, metrics
 from compute_market.errors import ConflictError, IntegrityError
-from compute_market.records import Job, Placement, Receipt, Settlement
+from compute_market.records import ID_LENGTH_MAX, Job, Placement, Receipt, Settlement
 from compute_market.settlement.receipt_chain import link_to
 from compute_market.store.schema import (
+    JOBS,
     QUARANTINE,
     RECEIPT_CHAIN,
     RECEIPT_CLAIMS,
@@ -21,6 +22,7 @@ from compute_market.store.schema import (
 from compute_market.store.txn import Txn
 
 VERSION: Final = 1
+_IDS_TRIED = 100
 
 
 def key_of(
@@ -61,10 +63,11 @@ def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
     key = _claim_key(job.job_id, job.buyer, provider, quote_price)
     holder = txn.get(RECEIPT_CLAIMS, key)
     if holder is not None and holder != job.job_id.encode():
+        free = _free_id(txn, job, provider, quote_price)
         raise ConflictError(
             f"receipts of job {job.job_id} would have the keys of job {holder.decode()}: the ids "
             "of job, buyer and provider run together to the same text",
-            hint="use another job id",
+            hint=f"use another job id: {free} will do" if free else "use another job id",
             reason="key_collision",
         )
 
@@ -192,6 +195,18 @@ def _check_same(existing: Receipt, job: Job, placement: Placement) -> None:
 
 def _claim_key(job_id: str, buyer: str, provider: str, quote_price: int) -> bytes:
     return _digest(f"{job_id}{buyer}{provider}".encode() + pack_u64(quote_price))
+
+
+def _free_id(txn: Txn, job: Job, provider: str, quote_price: int) -> str | None:
+    """An id like that of a job, which nobody uses and whose receipts have keys of their own."""
+    for number in range(2, 2 + _IDS_TRIED):
+        suffix = f".{number}"
+        job_id = job.job_id[: ID_LENGTH_MAX - len(suffix)] + suffix
+        if txn.read(JOBS, job_id.encode()) is None and (
+            txn.get(RECEIPT_CLAIMS, _claim_key(job_id, job.buyer, provider, quote_price)) is None
+        ):
+            return job_id
+    return None
 
 
 def _digest(fields: bytes) -> bytes:

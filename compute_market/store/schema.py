@@ -17,7 +17,7 @@ from msgspec.msgpack import Decoder, Encoder
 from compute_market import records
 from compute_market.errors import IntegrityError
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 # The last schema whose values have no checksum.
 UNSEALED_SCHEMA: Final = 1
 
@@ -116,6 +116,8 @@ def id_prefix(text: str) -> bytes:
 META = Table("meta", bytes, key="name of a small number or text", writer="")
 COUNTERS = Sums("counters", key="metric · label values", writer="metrics")
 
+KEYED = Table("keyed", records.Keyed, key="idempotency key", writer="idempotency")
+
 # settlement
 ACCOUNTS = Sums("accounts", key="token · account", writer="settlement.ledger")
 POSTINGS = Table("postings", records.Posting, key="u64 seq", writer="settlement.ledger")
@@ -166,6 +168,10 @@ QUEUE_NORMAL = Table("queue_normal", bytes, key="u64 arrival", writer="scheduler
 QUEUE_LOW = Table("queue_low", bytes, key="u64 arrival", writer="scheduler.queue")
 ACTIVE = Table("active", bytes, key="job id", writer="scheduler.queue")
 ACTIVE_LOW = Table("active_low", bytes, key="job id", writer="scheduler.queue")
+QUEUE_PAIRS = Table(
+    "queue_pairs", bytes, key="buyer · provider · priority, u64 arrival", writer="scheduler.queue"
+)
+SLOTS_HELD = Sums("slots_held", key="side · identity", writer="scheduler.queue")
 
 # admission
 USAGE = Table("usage", records.Usage, key="role · identity", writer="admission.shares")

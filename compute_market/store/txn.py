@@ -39,7 +39,9 @@ class Txn:
 
     What an action does beside its writes is kept aside and done once, at the end: numbers and sums
     are written (`flush`), events become an entry of the log (`events`), and offers of the owners in
-    `touched` change their shelf where a wallet crossed their bond (`offers.standing`).
+    `touched` change their shelf where a wallet crossed their bond (`offers.standing`). What may let
+    a job in that waits (`jobs.waiting`) sets `helped`: units, money, standing or capacity that came
+    to somebody. What only changes which offer is the best sets `stirred`.
     """
 
     __slots__ = (
@@ -50,9 +52,11 @@ class Txn:
         "_sums",
         "_txn",
         "config",
+        "helped",
         "noted",
         "noted_after",
         "now_ms",
+        "stirred",
         "stopwatch",
         "timely",
         "touched",
@@ -82,6 +86,8 @@ class Txn:
         self.noted_after: int | None = None  # seq of the last event that is stored
         # Owner → the least and the most CT in the wallet since it was asked last.
         self.touched: dict[str, list[int]] = {}
+        self.helped = False
+        self.stirred = False
 
     @property
     def now(self) -> int:

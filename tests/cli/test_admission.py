@@ -77,6 +77,7 @@ def test_capacity_record_averages_the_last_eight(cli: Cli) -> None:
     assert cli.document("compute-market", "capacity", "record", "10") == {
         "recorded": 10,
         "estimate": (51 + 10) // 8,
+        "changed": True,
     }
 
 

@@ -65,10 +65,10 @@ def test_audit_names_damage_and_exits_with_9(cli: Cli, table: str, change: str, 
     cli.real()
     cli.post("--bond", "10")
     for name in ("done", "gone", "late", "runs"):
-        cli.submit(name, "--deadline-secs", "5" if name == "late" else "50")
+        cli.submit(name, "--deadline-secs", "65" if name == "late" else "500")
     cli.ok("compute", "execute", "done")
     cli.ok("compute", "cancel", "gone")
-    cli.advance(6)
+    cli.advance(66)
     cli.ok("compute-market", "sla", "sweep")
     assert cli.ok("compute-market", "audit") == "receipts 1 invalid 0\n"
     damage(cli, table, change)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from tests.support.cli import HELLO, MIB, Cli, Done, without
+from tests.support.cli import HELLO, MIB, NOT_PAID, Cli, Done, without
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -221,7 +221,11 @@ def assert_busy(done: Done, where: str, message: str) -> None:
 def test_execute_completes_a_job_on_a_cluster(cli: Cli, cluster: Cluster) -> None:
     submit(cli)
     done = cli.process("compute", "execute", "j1", "--executor", cluster.where)
-    assert done == (0, "executed job j1: 6 of 6 slices proven, completed\n", "")
+    assert done == (
+        0,
+        f"executed job j1: 6 of 6 slices proven, completed{NOT_PAID}\n",
+        "",
+    )
     assert cli.job()["state"] == "completed"
     assert set(cluster.began()) == {worker.pid for worker in cluster.workers}
     # Nothing is run twice, and a cluster is not even needed.
@@ -232,7 +236,11 @@ def test_execute_completes_a_job_on_a_cluster(cli: Cli, cluster: Cluster) -> Non
 def test_execute_dry_run_on_a_cluster_changes_nothing(cli: Cli, cluster: Cluster) -> None:
     submit(cli)
     done = cli.process("compute", "execute", "j1", "-n", "--executor", cluster.where)
-    assert done == (0, "dry_run: executed job j1: 6 of 6 slices proven, completed\n", "")
+    assert done == (
+        0,
+        f"dry_run: executed job j1: 6 of 6 slices proven, completed{NOT_PAID}\n",
+        "",
+    )
     assert cli.job()["slices_proven"] == 0
 
 
@@ -282,7 +290,11 @@ def test_worker_killed_in_the_middle_is_made_up_for(cli: Cli, cluster: Cluster) 
     wait_until(lambda: len(cluster.began()) == 2)
     cluster.kill(cluster.workers[0])
     cluster.let_go()
-    assert finished(process) == (0, "executed job j1: 6 of 6 slices proven, completed\n", "")
+    assert finished(process) == (
+        0,
+        f"executed job j1: 6 of 6 slices proven, completed{NOT_PAID}\n",
+        "",
+    )
 
 
 def test_execute_without_any_worker_left_keeps_what_is_proven(cli: Cli, cluster: Cluster) -> None:
@@ -299,7 +311,11 @@ def test_execute_without_any_worker_left_keeps_what_is_proven(cli: Cli, cluster:
     assert (cli.job()["state"], cli.job()["slices_proven"]) == ("active", 3)
     cluster.up()
     done = cli.process("compute", "execute", "j1", *where)
-    assert done == (0, "executed job j1: 6 of 6 slices proven, completed\n", "")
+    assert done == (
+        0,
+        f"executed job j1: 6 of 6 slices proven, completed{NOT_PAID}\n",
+        "",
+    )
 
 
 def test_execute_of_many_waits_for_a_lost_cluster_only_once(cli: Cli, cluster: Cluster) -> None:
@@ -324,7 +340,8 @@ def test_execute_of_many_goes_on_after_a_job_that_failed(cli: Cli, cluster: Clus
     done = cli.process("compute", "execute", "j1", "j2", "--executor", cluster.where)
     assert done.code == 7
     assert done.out == (
-        f"j1: {slices[1]}: no such file\nexecuted job j2: 1 of 1 slices proven, completed\n"
+        f"j1: {slices[1]}: no such file\n"
+        f"executed job j2: 1 of 1 slices proven, completed{NOT_PAID}\n"
     )
     assert cli.job()["slices_proven"] == 1
     cluster.let_go()

@@ -148,7 +148,7 @@ def scenario(cli: Cli) -> None:
     cli.ok("compute-market", "settle", "dry-run", "--reason", "first")
     cli.post("--bond", "3")
     for job_id in ("j0", "j1", "j2"):
-        cli.submit(job_id, "--deadline-secs", "2" if job_id == "j2" else "1000")
+        cli.submit(job_id, "--deadline-secs", "62" if job_id == "j2" else "1000")
     cli.ok("compute", "cancel", "j0")
     cli.submit("p1", "--gpu", "H100", "--wait")
 
@@ -177,7 +177,7 @@ def test_dry_run_tells_what_would_happen_and_changes_no_byte(
     for command in PREPARE.get(name, []):
         cli.ok(*command, due=REAL if "tick" in command else "")
     if name in OVERDUE:
-        cli.advance(3)
+        cli.advance(63)
     # What the last command left undone is not to be done by a dry run either.
     (cli.home / "cancellations.log").write_text("j0 ")
     stdin = "wallet deposit alice --ct 1\n" if name == "batch" else ""

@@ -1,6 +1,7 @@
 """`compute execute|prove|run`."""
 
 import json
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from blake3 import blake3
 
 from compute_market.execution import CommitAfter
-from tests.support.cli import HELLO, JOB_FIELDS, MIB, WRONG, Cli
+from compute_market.workloads.tasks import Result
+from tests.support.cli import HELLO, JOB_FIELDS, MIB, NOT_PAID, WRONG, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -69,7 +71,7 @@ def test_execute_goes_on_at_the_first_unproven_slice(
     # What is proven is not run again, so its file need not be there any more.
     (cli.directory / "s0").unlink()
     assert cli.ok("compute", "execute", "j1") == (
-        "executed job j1: 3 of 3 slices proven, completed\n"
+        f"executed job j1: 3 of 3 slices proven, completed{NOT_PAID}\n"
     )
 
 
@@ -126,7 +128,7 @@ def test_workload_that_fails_ends_its_job_alone(
     assert (done.code, done.out) == (
         7,
         f"bad: {failed}: workload {workload} {what}\n"
-        "executed job good: 1 of 1 slices proven, completed\n",
+        f"executed job good: 1 of 1 slices proven, completed{NOT_PAID}\n",
     )
     # What was proven before is kept, and told.
     proven = int(failed == paths[1])
@@ -174,17 +176,55 @@ def test_execute_commits_before_much_time_has_passed(
 
 
 @pytest.mark.parametrize("content", [b"hellO", b"hello!", b""])
-def test_slice_changed_since_submission_costs_nobody_a_point(cli: Cli, content: bytes) -> None:
-    cli.active()
+def test_slice_changed_since_submission_ends_the_job_at_the_cost_of_its_buyer(
+    cli: Cli, content: bytes
+) -> None:
+    cli.real()
+    cli.post("--bond", "10")
+    cli.submit("j1", "--bond", "7", slices=[cli.slice("b.slice", b"b"), cli.slice()])
     path = cli.slice("a.slice", content)
-    text = f"slice 0 of job j1 has changed since submission: {path}"
-    hint = "hint: restore the file, or cancel the job"
+    text = f"slice 1 of job j1 has changed since submission: {path}"
+    hint = "hint: the job has failed; its buyer may submit it again under another id"
+    dry = cli("compute", "execute", "j1", "-n")
+    assert dry == (9, f"dry_run: {text}\n", f"error[integrity]: {text}\n{hint}\n")
+    assert cli.job()["state"] == "active"
     done = cli("compute", "execute", "j1")
     assert done == (9, f"{text}\n", f"error[integrity]: {text}\n{hint}\n")
+    job = cli.job()
+    assert (job["state"], job["cause"], job["slices_proven"]) == ("failed", "slice_changed", 1)
+    # The first slice is paid; the provider has its bond, and the buyer has lost its own.
+    assert (cli.wallet("alice"), cli.wallet("prov")) == ((1000 - 5 - 7, 1000), (105, 0))
+    assert cli.score() == 0
     done = cli("compute", "execute", "j1", "--json")
-    assert (done.code, done.out, done.error["reason"]) == (9, "", "slice_changed")
-    assert (cli.job()["state"], cli.score()) == ("active", 0)
-    cli.slice()
+    assert (done.code, done.error["error"]) == (4, "already_done")
+
+
+def test_slice_that_is_not_there_costs_nobody_anything(cli: Cli) -> None:
+    cli.real()
+    cli.post("--bond", "10")
+    for job_id in ("back", "gone"):
+        cli.submit(job_id, slices=[cli.slice(job_id)])
+        (cli.directory / job_id).unlink()
+        done = cli("compute", "execute", job_id, "--json")
+        assert (done.code, done.error["reason"]) == (2, "missing")
+        assert cli.job(job_id)["unreadable_slice"] == 0
+    cli.slice("back")
+    assert cli.document("compute", "execute", "back")["unreadable_slice"] is None
+    cli.advance(86_401)
+    cli.ok("tick", due="1 overdue job failed")
+    assert cli.job("gone")["cause"] == "slice_unreadable"
+    assert (cli.wallet("alice"), cli.wallet("prov")) == ((995, 1000), (105, 0))
+    assert cli.score() == 1
+
+
+def test_wrong_result_of_a_device_ends_no_job(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from compute_market.workloads import runner
+
+    def wrong(self: Any, *_: Any, **__: Any) -> Iterator[Result]:
+        yield Result(str(cli.directory / "a.slice"), bytes(32), 5)
+
+    cli.active()
+    monkeypatch.setattr(runner.Runner, "run", wrong)
     assert cli.document("compute", "execute", "j1")["state"] == "completed"
 
 
@@ -212,9 +252,9 @@ def test_execute_of_many_tells_each(cli: Cli) -> None:
     done = cli("compute", "execute", "j1", "nope", "-", stdin="j2\n# not this one\n")
     assert done == (
         7,
-        "executed job j1: 1 of 1 slices proven, completed\n"
+        f"executed job j1: 1 of 1 slices proven, completed{NOT_PAID}\n"
         "job nope does not exist\n"
-        "executed job j2: 1 of 1 slices proven, completed\n",
+        f"executed job j2: 1 of 1 slices proven, completed{NOT_PAID}\n",
         "1 of 3 failed: 1 not_found\n",
     )
     assert cli.states() == {"j1": "completed", "j2": "completed"}
@@ -222,8 +262,8 @@ def test_execute_of_many_tells_each(cli: Cli) -> None:
 
 def test_execute_after_the_deadline_finds_the_job_failed(cli: Cli) -> None:
     cli.post()
-    cli.submit("j1", "--deadline-secs", "1")
-    cli.advance(2)
+    cli.submit("j1", "--deadline-secs", "61")
+    cli.advance(62)
     done = cli("compute", "execute", "j1")
     assert (done.code, done.err) == (4, "error[already_done]: job j1 is failed\n")
 
@@ -319,9 +359,9 @@ def test_prove_of_a_job_that_is_not_active_is_refused(cli: Cli) -> None:
 
 def test_the_deadline_second_is_still_in_time(cli: Cli) -> None:
     cli.post()
-    cli.submit("j1", "--deadline-secs", "5")
-    cli.submit("j2", "--deadline-secs", "5")
-    cli.advance(5)
+    cli.submit("j1", "--deadline-secs", "65")
+    cli.submit("j2", "--deadline-secs", "65")
+    cli.advance(65)
     assert cli.document("compute", "prove", "j1", "0", HELLO)["state"] == "completed"
     cli.advance(1)
     assert cli("compute", "prove", "j2", "0", HELLO).code == 4

@@ -42,8 +42,8 @@ def test_cancel_of_a_completed_job_is_already_done(cli: Cli) -> None:
 
 def test_cancel_of_a_failed_job_is_already_done(cli: Cli) -> None:
     cli.post()
-    cli.submit("j1", "--deadline-secs", "5")
-    cli.advance(6)
+    cli.submit("j1", "--deadline-secs", "65")
+    cli.advance(66)
     done = cli("compute", "cancel", "j1")
     told = "1 overdue job failed\n" + ALREADY_DONE.format("failed")
     assert done == (4, "job already failed\n", told)
@@ -162,6 +162,8 @@ def test_status_shows_every_field(cli: Cli) -> None:
         "ended_by: -",
         "capability: cpu_cores=4 gpu=A100 gpu_count=1",
         "overdue: false",
+        "provider_bond_min: 1",
+        "unreadable_slice: -",
     ]
 
 
@@ -201,6 +203,8 @@ def test_status_json_is_the_record(cli: Cli) -> None:
         "ended_by": None,
         "capability": {},
         "overdue": False,
+        "provider_bond_min": 1,
+        "unreadable_slice": None,
     }
 
 
@@ -220,9 +224,9 @@ def test_status_of_an_unknown_job_is_not_found(cli: Cli) -> None:
 def test_status_shows_an_overdue_job_which_the_next_change_fails(cli: Cli) -> None:
     cli.real()
     cli.post("--bond", "10")
-    cli.submit("j1", "--deadline-secs", "5")
-    cli.submit("j2", "--deadline-secs", "5")
-    cli.advance(5)
+    cli.submit("j1", "--deadline-secs", "65")
+    cli.submit("j2", "--deadline-secs", "65")
+    cli.advance(65)
     assert cli.job()["overdue"] is False
     cli.advance(1)
     job = cli.job()
@@ -244,8 +248,8 @@ def test_status_of_a_queued_job_that_never_started(
 ) -> None:
     monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
     cli.active()
-    cli.submit("j2", "--deadline-secs", "5")
-    cli.advance(6)
+    cli.submit("j2", "--deadline-secs", "65")
+    cli.advance(66)
     assert cli.job("j2")["overdue"] is True
     cli.ok("tick", due="1 overdue job failed")
     assert (cli.job("j2")["state"], cli.job("j2")["cause"]) == ("failed", "never_started")
@@ -334,7 +338,11 @@ def test_wait_returns_at_once_for_jobs_that_have_ended(cli: Cli) -> None:
     cli.active("j1", "j2")
     cli.ok("compute", "execute", "j1")
     cli.ok("compute", "cancel", "j2")
-    assert cli.ok("compute", "wait", "j2", "j1") == "job j2 cancelled\njob j1 completed\n"
+    both = "job j2 cancelled\njob j1 completed\n"
+    assert cli.ok("compute", "wait", "j2", "j1", "--for", "ended") == both
+    error = "error[already_done]: 1 of 2 ended otherwise: j2 cancelled\n"
+    assert cli("compute", "wait", "j2", "j1") == (4, both, error)
+    assert cli("compute", "wait", "j2", "j1", "--for", "active") == (4, both, error)
     assert cli.document("compute", "wait", "-", stdin="j1\n") == [
         {"job_id": "j1", "state": "completed", "cause": "all_proven"}
     ]
@@ -344,23 +352,44 @@ def test_wait_times_out_as_pending(cli: Cli) -> None:
     cli.active("j1", "j2")
     cli.ok("compute", "cancel", "j2")
     done = cli("compute", "wait", "j1", "j2", "--timeout", "0")
-    assert done == (10, "job j2 cancelled\n", "error[pending]: not ended yet: j1\n")
+    assert done == (10, "job j2 cancelled\n", "error[pending]: not completed yet: j1\n")
     done = cli("compute", "wait", "j1", "--timeout", "0", "--json")
     assert (done.code, done.out, done.error["retryable"]) == (10, "", True)
 
 
 def test_wait_tells_of_an_overdue_job_and_leaves_it(cli: Cli) -> None:
     cli.post()
-    cli.submit("j1", "--deadline-secs", "5")
-    cli.advance(6)
+    cli.submit("j1", "--deadline-secs", "65")
+    cli.advance(66)
     done = cli("compute", "wait", "j1", "--timeout", "0")
     assert done == (
         10,
         "",
-        "warning: job j1 is overdue; `tb-cli tick` fails it\nerror[pending]: not ended yet: j1\n",
+        "warning: job j1 is overdue; `tb-cli tick` fails it\n"
+        "error[pending]: not completed yet: j1\n",
     )
     cli.ok("tick", due="1 overdue job failed")
-    assert cli.ok("compute", "wait", "j1") == "job j1 failed\n"
+    error = "error[already_done]: 1 of 1 ended otherwise: j1 failed\n"
+    assert cli("compute", "wait", "j1") == (4, "job j1 failed\n", error)
+    assert cli.ok("compute", "wait", "j1", "--for", "ended") == "job j1 failed\n"
+
+
+def test_wait_for_a_start_ends_when_the_job_has_a_slot(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    cli.active()
+    cli.submit("j2")
+    done = cli("compute", "wait", "j1", "j2", "--for", "active", "--timeout", "0")
+    assert done == (10, "job j1 active\n", "error[pending]: not active yet: j2\n")
+    cli.ok("compute", "execute", "j1")
+    out = cli.ok("compute", "wait", "j1", "j2", "--for", "active")
+    assert out == "job j1 completed\njob j2 active\n"
+
+
+def test_wait_with_a_timeout_that_is_no_number_is_usage(cli: Cli) -> None:
+    cli.active()
+    assert cli("compute", "wait", "j1", "--timeout", "nan").code == 2
 
 
 def test_wait_for_an_unknown_job_is_not_found(cli: Cli) -> None:

@@ -24,7 +24,7 @@ def busy_market(cli: Cli) -> None:
         )  # with the seed of 100: 12, or 720 in a minute
     cli.post("--bond", "10", "--fee-pct-ct", "25", "--reputation", "5")
     for name in ("done", "cancelled", "by-provider", "late"):
-        cli.submit(name, "--deadline-secs", "5" if name == "late" else "50")
+        cli.submit(name, "--deadline-secs", "65" if name == "late" else "500")
     cli("compute", "prove", "done", "0", WRONG)
     cli.ok("compute", "execute", "done")
     cli.ok("compute", "cancel", "cancelled")
@@ -33,7 +33,7 @@ def busy_market(cli: Cli) -> None:
     big = {"job_id": "big", "buyer": "alice", "workload": "transcode", "max_price_per_unit": 5}
     (cli.directory / "big.json").write_text(json.dumps(big | {"slices": [cli.sparse(721)]}))
     assert cli("compute", "submit", "big.json").code == 5
-    cli.advance(6)
+    cli.advance(66)
     cli.ok("compute-market", "sla", "sweep")
     cli.submit("runs", "--priority", "high")
 

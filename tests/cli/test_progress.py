@@ -18,7 +18,7 @@ from compute_market.workloads.runner import Runner
 from tb_cli import run as sums
 from tb_cli.frame import progress
 from tb_cli.frame.progress import Progress
-from tests.support.cli import Cli
+from tests.support.cli import NOT_PAID, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -145,7 +145,10 @@ def test_bar_of_work_that_ends_soon_never_shows(
     ("command", "out"),
     [
         (("run", "a.slice", "--workload", "slow"), "00" * 32 + "  a.slice\n"),
-        (("execute", "j1"), "executed job j1: 1 of 1 slices proven, completed\n"),
+        (
+            ("execute", "j1"),
+            f"executed job j1: 1 of 1 slices proven, completed{NOT_PAID}\n",
+        ),
     ],
 )
 def test_bar_shows_for_short_slices_that_are_slow(

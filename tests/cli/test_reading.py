@@ -36,7 +36,7 @@ def with_much_due(cli: Cli) -> None:
     cli.real()
     cli.post("--bond", "3")
     for job_id in ("j0", "j1", "j2"):
-        cli.submit(job_id, "--deadline-secs", "2" if job_id == "j2" else "1000")
+        cli.submit(job_id, "--deadline-secs", "62" if job_id == "j2" else "1000")
     cli.ok("compute", "cancel", "j0")
     # A receipt waits for the mode, and the mode for a height.
     cli.ok("compute-market", "settle", "dry-run", "--reason", "to wait")
@@ -44,7 +44,7 @@ def with_much_due(cli: Cli) -> None:
     cli.ok("compute-market", "settle", "arm", "--delay-blocks", "5")
     cli.submit("p1", "--gpu", "H100", "--wait")
     (cli.home / "cancellations.log").write_text("j0 ")
-    cli.advance(10)
+    cli.advance(70)
 
 
 def is_all_due(cli: Cli, *home: str) -> bool:
@@ -136,7 +136,7 @@ def test_no_verb_tells_a_reference_but_the_buyers_own_view(cli: Cli) -> None:
     slices = [cli.slice(f"s{number}", content) for number, content in enumerate(SECRETS)]
     references = [line[:64] for line in cli.ok("compute", "run", *slices).splitlines()]
     cli.submit("j1", slices=slices)
-    cli.submit("j9", "--deadline-secs", "2", slices=slices)
+    cli.submit("j9", "--deadline-secs", "62", slices=slices)
     said: list[str] = []
 
     def tell(*arguments: str | Path, stdin: str = "") -> None:
@@ -168,7 +168,7 @@ def test_no_verb_tells_a_reference_but_the_buyers_own_view(cli: Cli) -> None:
     (cli.directory / "s1").write_bytes(b"TWO")
     tell("compute", "execute", "j9")
     tell("compute", "cancel", "j1", "--by", "provider")
-    cli.advance(10)
+    cli.advance(70)
     tell("tick")
     tell_all()
     # The line that tried another slice's proof is kept in the log as it was typed.

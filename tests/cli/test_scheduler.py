@@ -60,7 +60,8 @@ def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
     assert cli.ok("compute", "explain", "j1") == (
         "o-1: gpu H100 ≠ A100; gpu_count 2 > 1; gpu_memory_mb 16384 > 8192\n"
         "o-2: max_price_per_unit 100 < 101\n"
-        f"decision: verdict=pending at={cli.now} reason=price_mismatch units=1\n"
+        f"decision: verdict=pending at={cli.now} reason=price units=1 message=every offer that "
+        "fits asks a higher price or bond than the job allows, or locks a lower one\n"
         "totals: capability_mismatch=1 price_mismatch=1\n"
     )
     only = cli.document("compute", "explain", "j1", "--offer", "o-2")
@@ -70,8 +71,10 @@ def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
         "decision": {
             "verdict": "pending",
             "at": cli.now,
-            "reason": "price_mismatch",
+            "reason": "price",
             "units": 1,
+            "message": "every offer that fits asks a higher price or bond than the job allows, or "
+            "locks a lower one",
         },
         "totals": {"price_mismatch": 1},
         "offers": [
@@ -91,6 +94,21 @@ def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
             }
         ],
     }
+
+
+def test_queue_and_explain_tell_why_a_job_waits_now(cli: Cli) -> None:
+    cli.real()
+    cli.submit("j1", "--wait", buyer="bob")
+    assert [row[5] for row in cli("compute", "queue").rows] == ["no offer"]
+    cli.post()
+    assert [row[5] for row in cli("compute", "queue").rows] == ["funds"]
+    decision = cli.document("compute", "explain", "j1")["decision"]
+    assert decision["reason"] == "funds"
+    assert decision["message"] == "wallet of bob has 0 CT, 6 CT are needed"
+    cli.ok("wallet", "deposit", "bob", "--ct", "6")
+    assert cli.document("compute", "queue")[0]["held_by"] is None
+    cli.ok("tick", due="1 waiting job placed")
+    assert cli.job()["state"] == "active"
 
 
 def test_changing_what_explain_names_flips_the_verdict(cli: Cli) -> None:
@@ -212,7 +230,9 @@ def test_match_tries_pending_jobs_again(cli: Cli) -> None:
     assert cli.document("compute-market", "match") == {"matched": [], "pending": 1}
     cli.ok("wallet", "deposit", "poor", "--ct", "50")
     assert cli.states() == {"j1": "pending"}
-    dry = cli.document("compute-market", "match", "--dry-run")
+    due = "1 waiting job placed"
+    dry = cli.document("compute-market", "match", "--dry-run", due=f"dry_run: {due}")
     assert dry == {"matched": ["j1"], "pending": 0, "dry_run": True}
-    assert cli.ok("compute-market", "match") == "matched job j1\n1 matched, 0 still pending\n"
+    said = cli.ok("compute-market", "match", due=due)
+    assert said == "matched job j1\n1 matched, 0 still pending\n"
     assert cli.states() == {"j1": "active"}

@@ -4,13 +4,16 @@ import json
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from compute_market.errors import RefusedError
 from compute_market.jobs.jobs import slices
-from tests.support.cli import HELLO, JOB_FIELDS, MIB, WRONG, Cli
+from compute_market.market import Market
+from tests.support.cli import HELLO, JOB_FIELDS, MIB, NO_MONEY, WRONG, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -40,7 +43,7 @@ def test_submit_by_options(cli: Cli) -> None:
     cli.post()
     big = cli.slice("b.slice", bytes(MIB + 1))
     arguments = cli.job_arguments("j1", slices=[cli.slice(), big])
-    assert cli.ok(*arguments) == "submitted job j1: active, 3 units at 5 from prov\n"
+    assert cli.ok(*arguments) == f"submitted job j1: active, 3 units at 5 from prov{NO_MONEY}\n"
     digest = "c9b3e89559bb623b5e2dc19daebf3933c1afe5ee5dca08428522e60a40fcb998"
     assert stored(cli) == [
         (str(cli.directory / "a.slice"), 5, HELLO),
@@ -67,16 +70,19 @@ def test_submit_by_file_finds_slices_beside_it(cli: Cli, monkeypatch: pytest.Mon
         _note="a comment",
         capability={},
         consumer_bond=2,
-        deadline=cli.now + 50,
+        deadline=cli.now + 500,
         priority="high",
         lane="consumer",
         slices=["a.slice", {"path": "./a.slice", "reference": HELLO.upper()}],
     )
     monkeypatch.chdir("/")
-    assert cli.ok("compute", "submit", path) == "submitted job j1: active, 2 units at 5 from prov\n"
+    assert (
+        cli.ok("compute", "submit", path)
+        == f"submitted job j1: active, 2 units at 5 from prov{NO_MONEY}\n"
+    )
     assert stored(cli) == [(str(cli.directory / "a.slice"), 5, HELLO)] * 2
     job = cli.job()
-    given = {"deadline": cli.now + 50, "priority": "high", "lane": "consumer", "consumer_bond": 2}
+    given = {"deadline": cli.now + 500, "priority": "high", "lane": "consumer", "consumer_bond": 2}
     assert {name: job[name] for name in given} == given
 
 
@@ -106,10 +112,15 @@ def test_options_win_over_the_file(cli: Cli) -> None:
     assert stored(cli, "mine")[0][:2] == (str(other), 6)
 
 
-def test_reference_that_is_given_is_kept(cli: Cli) -> None:
+def test_reference_that_is_false_is_refused_and_stores_nothing(cli: Cli) -> None:
     cli.post()
-    cli.ok("compute", "submit", job_file(cli, slices=[{"path": "a.slice", "reference": WRONG}]))
-    assert stored(cli) == [(str(cli.directory / "a.slice"), 5, WRONG)]
+    before = cli.files()
+    done = cli("compute", "submit", job_file(cli, slices=[{"path": "a.slice", "reference": WRONG}]))
+    text = f"slice 0 does not give the reference of the job file: {cli.directory}/a.slice"
+    hint = "leave the reference out, or restore the file"
+    assert done == (9, f"{text}\n", f"error[integrity]: {text}\nhint: {hint}\n")
+    assert HELLO not in done.out + done.err
+    assert cli.files() == before
 
 
 @pytest.mark.parametrize(
@@ -156,7 +167,7 @@ def test_submit_again_changes_nothing(cli: Cli) -> None:
         ("workload", ("--workload", "inference"), "transcode", "inference"),
         ("max_price_per_unit", ("--max-price", "99"), "100", "99"),
         ("consumer_bond", ("--bond", "2"), "1", "2"),
-        ("deadline_secs", ("--deadline-secs", "9"), "86400", "9"),
+        ("deadline_secs", ("--deadline-secs", "99"), "86400", "99"),
         ("priority", ("--priority", "low"), "normal", "low"),
         ("lane", ("--lane", "consumer"), "industrial", "consumer"),
         ("slices[0].length", ("--slice", "b.slice"), "5", "6"),
@@ -194,13 +205,15 @@ REFUSED = [
     ),
     (
         "price_mismatch",
-        "every offer that fits asks a higher price or bond than the job allows",
+        "every offer that fits asks a higher price or bond than the job allows, or locks a lower "
+        "one",
         (),
         ("--max-price", "4"),
     ),
     (
         "price_mismatch",
-        "every offer that fits asks a higher price or bond than the job allows",
+        "every offer that fits asks a higher price or bond than the job allows, or locks a lower "
+        "one",
         ("--consumer-bond", "9"),
         ("--bond", "8"),
     ),
@@ -279,18 +292,18 @@ def test_demand_over_the_headroom_is_a_capacity_refusal_that_passes(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TB_FAIR_SHARE_CAP", "1")
-    cli.ok("compute-market", "capacity", "record", "0")
+    monkeypatch.setenv("TB_INITIAL_CAPACITY", "10")
     cli.post(units=9000)
     first, second = (
         job_file(cli, f"{job_id}.json", job_id=job_id, buyer=job_id, slices=[cli.sparse(units)])
-        for job_id, units in (("j1", 2000), ("j2", 1001))
+        for job_id, units in (("j1", 400), ("j2", 201))
     )
     cli.ok("compute", "submit", first)
     done = cli("compute", "submit", second, "--json")
     assert (done.code, done.error["reason"]) == (5, "capacity")
-    message = "the job needs 1001 units, 1000 of the 3000 in 60 s are left"
+    message = "the job needs 201 units, 200 of the 600 in 60 s are left"
     assert (done.error["message"], done.error["retryable"]) == (message, True)
-    assert cli.document("compute-market", "capacity", "show")["headroom"] == 1000
+    assert cli.document("compute-market", "capacity", "show")["headroom"] == 200
     cli.advance(-(-done.error["retry_after_ms"] // 1000))
     assert cli.document("compute", "submit", second)["state"] == "active"
 
@@ -326,7 +339,7 @@ def test_job_queues_while_all_slots_are_taken(cli: Cli, monkeypatch: pytest.Monk
     monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
     cli.active("j1")
     out = cli.ok(*cli.job_arguments("j2"))
-    assert out == "submitted job j2: queued, 1 unit at 5 from prov\n"
+    assert out == f"submitted job j2: queued, 1 unit at 5 from prov{NO_MONEY}\n"
     cli.ok("compute", "cancel", "j1")
     assert cli.job("j2")["state"] == "active"
 
@@ -347,10 +360,10 @@ def test_many_files_and_lines_each_get_an_outcome(cli: Cli) -> None:
     done = cli("compute", "submit", first, second, "-", stdin=f"{third}\n{fourth}\n")
     assert done == (
         7,
-        "submitted job j1: active, 1 unit at 5 from prov\n"
+        f"submitted job j1: active, 1 unit at 5 from prov{NO_MONEY}\n"
         "refused job j2\n"
-        "submitted job j3: active, 1 unit at 5 from prov\n"
-        "submitted job j4: active, 1 unit at 5 from prov\n",
+        f"submitted job j3: active, 1 unit at 5 from prov{NO_MONEY}\n"
+        f"submitted job j4: active, 1 unit at 5 from prov{NO_MONEY}\n",
         "1 of 4 failed: 1 refused\n",
     )
     assert cli.states() == {"j1": "active", "j3": "active", "j4": "active"}
@@ -393,8 +406,8 @@ def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:
     done = cli("compute", "submit", "-", stdin=given)
     assert (done.code, done.err) == (7, "4 of 6 failed: 4 usage\n")
     first, *failed, last = done.out.splitlines()
-    assert first == "submitted job a: active, 1 unit at 5 from prov"
-    assert last == "submitted job b: active, 1 unit at 5 from prov"
+    assert first == f"submitted job a: active, 1 unit at 5 from prov{NO_MONEY}"
+    assert last == f"submitted job b: active, 1 unit at 5 from prov{NO_MONEY}"
     assert [line.partition(":")[0] for line in failed] == [
         *("stdin line 2", "stdin line 3", "stdin line 4", "stdin line 5"),
     ]
@@ -426,7 +439,7 @@ def test_file_that_is_wrong_among_others_fails_alone(cli: Cli) -> None:
     assert (done.code, done.err) == (7, "2 of 3 failed: 2 usage\n")
     first, second, third = done.out.splitlines()
     assert first.startswith(f"{bad}: line 2, column 3: ")
-    assert second == "submitted job j1: active, 1 unit at 5 from prov"
+    assert second == f"submitted job j1: active, 1 unit at 5 from prov{NO_MONEY}"
     assert third == f"{empty}: empty"
     done = cli("compute", "submit", bad)
     assert (done.code, done.out, done.err[:13]) == (2, "", "error[usage]:")
@@ -491,10 +504,10 @@ def test_any_of_several_models_will_do(cli: Cli) -> None:
 
 def test_absolute_deadline_is_compared_as_given(cli: Cli) -> None:
     cli.post()
-    path = job_file(cli, deadline=cli.now)
-    assert cli.document("compute", "submit", path)["deadline"] == cli.now
-    done = cli("compute", "submit", job_file(cli, deadline=cli.now + 1))
-    text = f"job j1 exists with deadline {cli.now}, not {cli.now + 1}"
+    path = job_file(cli, deadline=cli.now + 60)
+    assert cli.document("compute", "submit", path)["deadline"] == cli.now + 60
+    done = cli("compute", "submit", job_file(cli, deadline=cli.now + 61))
+    text = f"job j1 exists with deadline {cli.now + 60}, not {cli.now + 61}"
     assert (done.code, done.out) == (6, f"{text}\n")
 
 
@@ -521,3 +534,102 @@ def test_submit_waits_for_a_writer_that_takes_its_time(cli: Cli) -> None:
     timer.join()
     os.close(reading)
     assert (done.code, done.err) == (0, "")
+
+
+def far_too_long(cli: Cli) -> Path:
+    """A slice of a TB that takes no room: whoever hashes it is not back for minutes."""
+    path = cli.directory / "huge.slice"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [((), "no_capacity"), (("--cpu-cores", "9"), "capability_mismatch")],
+)
+def test_job_that_the_market_would_not_take_is_refused_before_it_is_hashed(
+    cli: Cli, extra: tuple[str, ...], reason: str
+) -> None:
+    cli.post()
+    done = cli(*cli.job_arguments("j1", *extra, slices=[far_too_long(cli)]), "--json")
+    assert (done.code, done.error["reason"]) == (5, reason)
+    assert cli.document("log", "--event", "job_refused")[0]["detail"]["reason"] == reason
+
+
+def test_library_asks_before_it_hashes_too(cli: Cli) -> None:
+    cli.post()
+    path = far_too_long(cli)
+    with (
+        Market.open(str(cli.home), clock=lambda: cli.now_ms, sleep=time.sleep) as market,
+        pytest.raises(RefusedError) as caught,
+    ):
+        market.submit(
+            job_id="j1", buyer="b", workload="transcode", slices=[str(path)], max_price_per_unit=9
+        )
+    assert caught.value.reason == "no_capacity"
+
+
+def test_explain_of_a_file_hashes_nothing(cli: Cli) -> None:
+    cli.post()
+    path = job_file(cli, slices=[str(far_too_long(cli))])
+    (verdict,) = cli.document("compute", "explain", path)["offers"]
+    assert verdict["result"] == "no_capacity"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"workload": "mine"}, 2),
+        ({"slices": ["missing.slice"]}, 2),
+        ({"slices": ["empty.slice"]}, 5),
+        ({"consumer_bond": 0}, 5),
+        ({"provider_bond_min": 0}, 5),
+        ({"deadline": 1}, 5),
+        ({"deadline_secs": 59}, 5),
+        ({"deadline_secs": 2_592_001}, 5),
+        ({"slices": [{"path": "a.slice", "reference": WRONG}]}, 9),
+        ({"priority": "urgent"}, 2),
+    ],
+)
+def test_bad_input_leaves_the_store_as_it_is(cli: Cli, fields: dict[str, Any], code: int) -> None:
+    cli.post()
+    cli.submit("late", "--deadline-secs", "60")
+    cli.advance(61)  # What is due is not done either.
+    cli.slice("empty.slice", b"")
+    path = job_file(cli, **fields)
+    before = cli.data.read_bytes()
+    assert cli("compute", "submit", path).code == code
+    assert cli.data.read_bytes() == before
+
+
+def test_market_that_changes_while_a_slice_is_not_hashed_says_try_again(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tb_cli import submit
+
+    cli.active()
+    monkeypatch.setattr(submit, "ask", lambda *_, **__: False)
+    done = cli(*cli.job_arguments("j2", slices=[cli.slice("big", bytes(2 * MIB))]), "--json")
+    assert (done.code, done.error["reason"], done.error["retryable"]) == (5, "not_hashed", True)
+    assert cli.states() == {"j1": "active"}
+
+
+def test_job_says_what_bond_its_provider_has_at_least(cli: Cli) -> None:
+    cli.post("--bond", "9")
+    cli.post("--bond", "10", provider="other", price=6)
+    assert cli.submit("j1", "--provider-bond-min", "10")["provider"] == "other"
+    done = cli(*cli.job_arguments("j2", "--provider-bond-min", "11"), "--json")
+    assert (done.code, done.error["reason"]) == (5, "price_mismatch")
+    path = job_file(cli, provider_bond_min=11)
+    assert "o-1: provider_bond_min 11 > 9\n" in cli.ok("compute", "explain", path)
+
+
+def test_id_that_collides_names_one_that_will_do(cli: Cli) -> None:
+    cli.post("--reputation", "5")
+    cli.submit("inv-1a", buyer="lice")
+    cli.ok("compute", "cancel", "inv-1a")
+    done = cli(*cli.job_arguments("inv-1", buyer="alice"), "--json")
+    assert (done.code, done.error["reason"]) == (6, "key_collision")
+    assert done.error["hint"] == "use another job id: inv-1.2 will do"
+    assert cli.submit("inv-1.2", buyer="alice")["state"] == "active"

@@ -57,7 +57,7 @@ def test_same_key_for_another_movement_is_a_conflict(
     cli: Cli, again: tuple[str, ...], message: str
 ) -> None:
     cli.ok("wallet", "deposit", "alice", "--ct", "10", "--key", "k1")
-    text = f"a movement with key k1 exists with {message}"
+    text = f"an action with key k1 exists with {message}"
     assert cli("wallet", *again, "--key", "k1") == (
         *(6, "", f"error[conflict]: {text}\nhint: use another --key\n"),
     )

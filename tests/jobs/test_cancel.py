@@ -2,11 +2,13 @@
 
 import pytest
 
-from compute_market.amounts import split
+from compute_market.admission import capacity, shares
+from compute_market.amounts import MICRO, UNIT_BYTES, split
 from compute_market.errors import (
     NotFoundError,
     RefusedError,
 )
+from compute_market.store.txn import Txn
 from tests.support.market import Market
 from tests.support.state import balances, command, contents, receipt_of
 
@@ -161,10 +163,10 @@ def test_cancel_again_changes_nothing(real: Market, by: str) -> None:
 @pytest.mark.parametrize("end", ["completed", "failed"])
 def test_cancel_of_a_job_that_ended_changes_nothing(real: Market, end: str, by: str) -> None:
     real.post()
-    real.submit(deadline_secs=10)
+    real.submit(deadline_secs=70)
     if end == "completed":
         real.prove()
-    real.advance(11)
+    real.advance(71)
     command(real)
     before = contents(real)
     found = real.cancel(by=by)
@@ -175,3 +177,75 @@ def test_cancel_of_a_job_that_ended_changes_nothing(real: Market, end: str, by: 
 def test_cancel_of_an_unknown_job_is_refused(market: Market) -> None:
     with pytest.raises(NotFoundError, match="job nobody does not exist"):
         market.cancel("nobody")
+
+
+# What was charged for a job that never ran.
+
+
+def parties(market: Market) -> dict[str, tuple[int, int]]:
+    """Usage and burst bucket of each party and of the market, in whole units."""
+
+    def read(txn: Txn) -> dict[str, tuple[int, int]]:
+        every = [capacity.whole_market(txn), *shares.recent(txn)]
+        return {
+            each.identity: (each.used_micro // MICRO, each.burst_micro // MICRO) for each in every
+        }
+
+    return market.view(read)
+
+
+@pytest.fixture
+def waiting(market: Market) -> Market:
+    """A market in which jobs wait behind one of one unit."""
+    market.configure(slots=1)
+    market.post(units=9000)
+    market.submit("first", buyer="other")
+    return market
+
+
+@pytest.mark.parametrize("by", ["client", "provider"])
+def test_cancel_before_the_start_gives_usage_and_burst_back(waiting: Market, by: str) -> None:
+    waiting.submit("large", lengths=(1499 * UNIT_BYTES,))
+    before = parties(waiting)
+    waiting.submit(lengths=(20 * UNIT_BYTES,))
+    assert parties(waiting)["prov"] == (1520, 10)
+    waiting.cancel(by=by)
+    assert parties(waiting) == before
+    waiting.cancel("large", by=by)
+    assert parties(waiting) == {"": (1, 30), "other": (1, 30), "prov": (1, 30), "buyer": (0, 30)}
+
+
+def test_cancel_after_the_start_gives_nothing_back(market: Market) -> None:
+    market.post()
+    market.submit(lengths=(20 * UNIT_BYTES,))
+    before = parties(market)
+    market.cancel()
+    assert parties(market) == before
+
+
+def test_cancel_gives_back_no_more_than_still_counts(waiting: Market) -> None:
+    waiting.submit(lengths=(100 * UNIT_BYTES,))
+    waiting.advance(30)
+    waiting.submit("second", lengths=(10 * UNIT_BYTES,))
+    assert parties(waiting)["buyer"] == (60, 30)
+    waiting.cancel()
+    assert parties(waiting)["buyer"] == (10, 30)
+    waiting.advance(59)
+    assert parties(waiting)["buyer"] == (0, 30)
+
+
+def test_cancel_late_fills_no_bucket_twice(waiting: Market) -> None:
+    waiting.submit("large", lengths=(1499 * UNIT_BYTES,))
+    waiting.submit(lengths=(20 * UNIT_BYTES,))
+    waiting.advance(20)  # Half of it is back by itself.
+    waiting.submit("late", lengths=(5 * UNIT_BYTES,))
+    assert parties(waiting)["buyer"][1] == 20
+    waiting.cancel()
+    assert parties(waiting)["buyer"][1] == 30
+
+
+def test_cancel_lets_in_what_its_share_kept_out(waiting: Market) -> None:
+    waiting.submit("large", lengths=(1499 * UNIT_BYTES,))
+    assert waiting.submit(lengths=(31 * UNIT_BYTES,)).reason == "fair_share"
+    waiting.cancel("large")
+    assert waiting.submit(lengths=(31 * UNIT_BYTES,)).job.state == "queued"

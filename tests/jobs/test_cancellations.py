@@ -70,9 +70,9 @@ def test_other_ends_add_no_line(market: Market, log: Path) -> None:
     market.post(reputation=5)
     market.submit("done")
     market.prove("done")
-    market.submit("late", deadline_secs=1)
-    market.submit("waits", deadline_secs=1, wait=True, capability={"cpu_cores": 9})
-    market.advance(2)
+    market.submit("late", deadline_secs=61)
+    market.submit("waits", deadline_secs=61, wait=True, capability={"cpu_cores": 9})
+    market.advance(62)
     market.update(lambda txn: None)
     assert {market.job(name).state for name in ("late", "waits")} == {"failed"}
     follow(market, log)

@@ -59,6 +59,8 @@ def test_job_document_shows_a_pending_job_without_a_provider(market: Market) -> 
         "ended_by": None,
         "capability": {"gpu": "A100", "gpu_count": 1},
         "overdue": False,
+        "provider_bond_min": 1,
+        "unreadable_slice": None,
     }
 
 
@@ -160,10 +162,10 @@ def test_no_error_tells_the_reference(market: Market, attempt: str) -> None:
 
 def test_neither_verdict_nor_log_tells_the_reference(market: Market) -> None:
     market.post(reputation=5)
-    market.submit(inputs=INPUTS, deadline_secs=10)
+    market.submit(inputs=INPUTS, deadline_secs=70)
     verdicts = market.prove("job", 1, 0, digest=WRONG)
     market.prove("job", 0)
-    market.advance(11)
+    market.advance(71)
     command(market)
     market.submit("refused", inputs=INPUTS, max_price_per_unit=1)
     told = [verdict.message for verdict in verdicts]

@@ -14,9 +14,9 @@ from tests.support.state import balances, command, receipt_of
 
 def test_miss_of_an_active_job_costs_the_provider_its_bond_and_a_point(real: Market) -> None:
     real.post(price_per_unit=5, fee_pct_ct=25, provider_bond=30, reputation=3)
-    real.submit(lengths=(1, 1, 1, 1), consumer_bond=20, deadline_secs=10)
+    real.submit(lengths=(1, 1, 1, 1), consumer_bond=20, deadline_secs=70)
     real.prove("job", 2)
-    real.advance(11)
+    real.advance(71)
     command(real)
     job = real.job()
     assert (job.state, job.ended_by, job.cause) == ("failed", "deadline", "deadline_missed")
@@ -46,9 +46,9 @@ def test_miss_of_a_job_that_never_ran_costs_nobody_anything(real: Market, state:
     real.post(units=1 if state == "pending" else 2, provider_bond=30)
     real.submit("first")
     before = balances(real)
-    real.submit(deadline_secs=10, wait=True)
+    real.submit(deadline_secs=70, wait=True)
     assert real.job().state == state
-    real.advance(11)
+    real.advance(71)
     command(real)
     job = real.job()
     assert (job.state, job.ended_by) == ("failed", "deadline")
@@ -61,8 +61,8 @@ def test_miss_of_a_job_that_never_ran_costs_nobody_anything(real: Market, state:
 
 def test_miss_in_dry_run_costs_a_point_and_no_money(market: Market) -> None:
     market.post()
-    market.submit(deadline_secs=10)
-    market.advance(11)
+    market.submit(deadline_secs=70)
+    market.advance(71)
     command(market)
     assert market.score() == -1
     assert balances(market) == {}
@@ -71,9 +71,9 @@ def test_miss_in_dry_run_costs_a_point_and_no_money(market: Market) -> None:
 
 def test_expire_names_the_oldest_deadlines_up_to_a_limit(market: Market) -> None:
     market.post()
-    for job_id, secs in (("c", 9), ("a", 8), ("b", 7), ("d", 100)):
+    for job_id, secs in (("c", 69), ("a", 68), ("b", 67), ("d", 160)):
         market.submit(job_id, deadline_secs=secs)
-    market.advance(50)
+    market.advance(110)
 
     def fail(limit: int) -> list[str]:
         return market.opened.update(lambda txn: expire(txn, limit).job_ids, sweep_limit=0)
@@ -87,8 +87,8 @@ def test_expire_tells_what_was_burned(real: Market) -> None:
     real.configure(slots=2)
     real.post(provider_bond=30, reputation=5)
     for job_id in ("ran", "ran-too", "waited"):
-        real.submit(job_id, deadline_secs=10)
-    real.advance(11)
+        real.submit(job_id, deadline_secs=70)
+    real.advance(71)
     command(real)
     due = real.opened.due
     assert (due.failed, due.burned_ct) == (("ran", "ran-too", "waited"), 60)
@@ -102,7 +102,7 @@ def submit_many(market: Market, jobs: int, **fields: Any) -> None:
 
     def action(txn: Txn) -> None:
         for n in range(jobs):
-            request = job_request(f"job-{n:03}", inputs, deadline_secs=10, **fields)
+            request = job_request(f"job-{n:03}", inputs, deadline_secs=70, **fields)
             submit(txn, request, inputs, wait=True)
 
     market.update(action)
@@ -117,7 +117,7 @@ def test_sweep_fails_at_most_256_jobs_a_command(market: Market, slots: int) -> N
     market.configure(slots=slots)
     market.post(reputation=1000)
     submit_many(market, 600)
-    market.advance(11)
+    market.advance(71)
     for left in (600 - 256, 600 - 512, 0, 0):
         command(market)
         assert live_jobs(market) == left
@@ -130,7 +130,7 @@ def test_sweep_does_not_start_a_job_whose_deadline_has_passed(market: Market) ->
     market.configure(slots=1)
     market.post(reputation=1000)
     submit_many(market, 300)
-    market.advance(11)
+    market.advance(71)
     for _ in range(50):
         command(market)
     assert live_jobs(market) == 0
@@ -140,20 +140,20 @@ def test_sweep_does_not_start_a_job_whose_deadline_has_passed(market: Market) ->
 
 def test_post_does_not_match_a_job_whose_deadline_has_passed(market: Market) -> None:
     submit_many(market, 300)
-    market.advance(11)
+    market.advance(71)
     posted = market.update(lambda txn: post_offer(txn, offer_request(reputation=1000)))
     assert posted.matched == []
 
 
 def test_look_shows_a_job_as_overdue_until_a_command_fails_it(market: Market) -> None:
     market.post()
-    market.submit(deadline_secs=10)
+    market.submit(deadline_secs=70)
 
     def look() -> tuple[str, bool]:
         shown = market.opened.job("job")
         return shown["state"], shown["overdue"]
 
-    market.advance(10.999)
+    market.advance(70.999)
     assert look() == ("active", False)
     market.advance(0.001)
     assert look() == ("active", True)

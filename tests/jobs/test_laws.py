@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from compute_market.jobs import cancellations, jobs, laws
-from compute_market.records import replace
-from compute_market.settlement import receipts, settlement
+from compute_market.records import Posting, replace
+from compute_market.settlement import ledger, receipts, settlement
 from compute_market.store.schema import (
     ACCOUNTS,
     ACTIVE,
@@ -19,12 +19,15 @@ from compute_market.store.schema import (
     OFFERS,
     PENDING,
     PLACEMENTS,
+    POSTINGS,
     QUEUE_HIGH,
     QUEUE_LOW,
     QUEUE_NORMAL,
+    QUEUE_PAIRS,
     RECEIPT_CHAIN,
     SETTLEMENTS,
     SLICES,
+    SLOTS_HELD,
     Table,
     pack_u64,
 )
@@ -245,7 +248,13 @@ PLACES: dict[Table[bytes], tuple[str, Callable[[Txn], bytes]]] = {
     QUEUE_LOW: ("wait-low", lambda txn: key_of(txn, QUEUE_LOW, b"wait-low")),
     ACTIVE: ("run", lambda txn: b"run"),
     ACTIVE_LOW: ("run-low", lambda txn: b"run-low"),
+    QUEUE_PAIRS: ("wait-low", lambda txn: key_of(txn, QUEUE_PAIRS, b"wait-low")),
 }
+
+
+def burned(txn: Txn) -> Posting:
+    """The posting of the one bond that was burned."""
+    return next(each for each in txn.records(POSTINGS) if each.credit == ledger.BURNED)
 
 
 def _deadline_key(txn: Txn, job_id: str) -> bytes:
@@ -301,7 +310,38 @@ LOG = (
     Case("one line for each cancelled job", "cancellations", "dropped", add_line("dropped")),
 )
 
-CASES = (*MONEY, *MOVEMENTS, *UNITS, *INDEXES, *LOG)
+SLOTS = tuple(
+    Case(
+        "the slots of a party are those of its active jobs",
+        "slots_held",
+        key.replace("\0", " "),
+        lambda txn, key=key: txn.add(SLOTS_HELD, key.encode(), 1),
+    )
+    for key in ("buyer\0buyer", "provider\0prov", "provider\0nobody")
+)
+
+BURNED = (
+    Case(
+        "a bond is burned for the fault its job ended with",
+        "postings",
+        lambda txn: str(burned(txn).seq),
+        lambda txn: edit(txn, POSTINGS, pack_u64(burned(txn).seq), event="cancel:slash"),
+    ),
+    Case(
+        "a bond is burned for the fault its job ended with",
+        "postings",
+        lambda txn: str(burned(txn).seq),
+        lambda txn: edit(txn, JOBS, b"late", cause="slice_unreadable"),
+    ),
+    Case(
+        "a bond is burned for the fault its job ended with",
+        "jobs",
+        "dropped",
+        lambda txn: edit(txn, JOBS, b"dropped", cause="slice_changed"),
+    ),
+)
+
+CASES = (*MONEY, *MOVEMENTS, *UNITS, *INDEXES, *LOG, *SLOTS, *BURNED)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -321,7 +361,7 @@ def test_every_index_of_live_jobs_has_a_case(busy: Market) -> None:
 
 
 @pytest.mark.parametrize(
-    "table", [PENDING, QUEUE_HIGH, QUEUE_NORMAL, QUEUE_LOW], ids=lambda t: t.name
+    "table", [PENDING, QUEUE_HIGH, QUEUE_NORMAL, QUEUE_LOW, QUEUE_PAIRS], ids=lambda t: t.name
 )
 def test_audit_finds_an_entry_that_names_another_job(busy: Market, table: Table[bytes]) -> None:
     def damage(txn: Txn) -> None:

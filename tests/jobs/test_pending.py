@@ -1,11 +1,13 @@
 """Jobs without a match: they are kept, and tried again."""
 
 from compute_market.amounts import UNIT_BYTES
-from compute_market.jobs.submit import match_pending, post_offer
-from compute_market.offers import offers
+from compute_market.jobs.submit import post_offer
+from compute_market.jobs.waiting import match_pending
+from compute_market.offers import offers, standing
 from compute_market.store.schema import JOBS
+from compute_market.store.txn import Txn
 from tests.support.market import Market, offer_request
-from tests.support.state import improve_standing, record_capacity, states
+from tests.support.state import command, record_capacity, states
 
 
 def test_submit_with_wait_keeps_a_job_without_a_match(market: Market) -> None:
@@ -77,10 +79,13 @@ def test_match_tries_every_pending_job_again(market: Market) -> None:
     market.post(reputation=-1)
     market.submit("b", wait=True)
     market.submit("a", wait=True)
-    improve_standing(market)
-    assert states(market, "a", "b") == ["pending", "pending"]
-    matched = market.update(lambda txn: match_pending(txn))
-    assert matched == ["b", "a"]
+    assert market.update(lambda txn: match_pending(txn)) == []
+
+    def act(txn: Txn) -> list[str]:
+        standing.record_outcome(txn, "prov", +1)
+        return match_pending(txn)
+
+    assert market.update(act) == ["b", "a"]
     assert states(market, "a", "b") == ["active", "active"]
     assert market.update(lambda txn: match_pending(txn)) == []
 
@@ -90,16 +95,21 @@ def test_match_leaves_pending_what_admission_refuses(market: Market) -> None:
     market.submit("large", lengths=(6001 * UNIT_BYTES,), wait=True)
     market.post(units=7000)
     assert market.job("large").state == "pending"
+    market.update(lambda txn: match_pending(txn))
+    assert market.job("large").state == "pending"
     record_capacity(market, 101)
-    assert market.update(lambda txn: match_pending(txn)) == ["large"]
+    command(market)
+    assert market.job("large").state == "active"
 
 
 def test_match_in_real_leaves_pending_what_nobody_can_pay(real: Market) -> None:
     real.submit(buyer="poor", wait=True)
     real.post(price_per_unit=5)
     assert real.job().state == "pending"
+    assert real.update(lambda txn: match_pending(txn)) == []
     real.deposit("poor", ct=6)
-    assert real.update(lambda txn: match_pending(txn)) == ["job"]
+    command(real)
+    assert real.job().state == "active"
     assert real.balance("escrow/job") == 5
 
 

@@ -189,24 +189,24 @@ def test_complete_raises_a_score_no_further_than_the_limit(market: Market) -> No
 
 def test_prove_in_the_deadline_second_is_in_time(market: Market) -> None:
     market.post()
-    market.submit(deadline_secs=10)
-    market.advance(10.999)
+    market.submit(deadline_secs=70)
+    market.advance(70.999)
     market.prove()
     assert market.job().state == "completed"
 
 
 def test_prove_one_second_after_the_deadline_is_too_late(market: Market) -> None:
     market.post()
-    market.submit(deadline_secs=10)
-    market.advance(11)
+    market.submit(deadline_secs=70)
+    market.advance(71)
     with pytest.raises(AlreadyDoneError, match="job job is failed"):
         market.prove()
 
 
 def test_prove_after_a_deadline_that_was_not_swept_is_refused(market: Market) -> None:
     market.post()
-    market.submit(deadline_secs=10)
-    market.advance(11)
+    market.submit(deadline_secs=70)
+    market.advance(71)
     with pytest.raises(RefusedError, match="has passed") as caught:
         market.alone(lambda txn: prove(txn, "job", [(0, DIGEST)]))
     assert caught.value.reason == "deadline"

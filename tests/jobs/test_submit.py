@@ -61,7 +61,8 @@ def test_submit_in_a_dry_run_changes_nothing(real: Market) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"), [({}, 86_400), ({"deadline_secs": 7}, 7), ({"deadline_secs": 0}, 0)]
+    ("given", "expected"),
+    [({}, 86_400), ({"deadline_secs": 60}, 60), ({"deadline_secs": 2_592_000}, 2_592_000)],
 )
 def test_submit_counts_the_deadline_from_now(
     market: Market, given: dict[str, int], expected: int
@@ -72,6 +73,7 @@ def test_submit_counts_the_deadline_from_now(
 
 
 def test_submit_with_a_deadline_in_this_second_is_in_time(market: Market) -> None:
+    market.configure(deadline_min_secs=0)
     market.post()
     market.advance(0.999)
     assert market.submit(deadline=market.now_ms // 1000).job.state == "active"
@@ -191,7 +193,7 @@ def test_submit_passes_by_a_provider_without_its_bond(real: Market) -> None:
 
 def test_submit_again_returns_the_job_and_changes_nothing(real: Market) -> None:
     real.post()
-    request: dict[str, Any] = {"lengths": (1, 2), "priority": "low", "deadline_secs": 50}
+    request: dict[str, Any] = {"lengths": (1, 2), "priority": "low", "deadline_secs": 500}
     first = real.submit(**request)
     real.advance(10)
     command(real)
@@ -203,7 +205,7 @@ def test_submit_again_returns_the_job_and_changes_nothing(real: Market) -> None:
 @pytest.mark.parametrize("end", ["completed", "cancelled", "failed"])
 def test_submit_again_returns_a_job_that_ended(market: Market, end: str) -> None:
     market.post(reputation=1)
-    request = {"deadline_secs": 10}
+    request = {"deadline_secs": 70}
     market.submit(**request)
     if end == "completed":
         market.prove()
@@ -233,6 +235,7 @@ DIFFERENCES: dict[str, tuple[dict[str, Any], str]] = {
     "deadline_secs": ({"deadline_secs": 86_401}, "deadline_secs"),
     "priority": ({"priority": "high"}, "priority"),
     "lane": ({"lane": "consumer"}, "lane"),
+    "provider_bond_min": ({"provider_bond_min": 2}, "provider_bond_min"),
     "path": ({"inputs": [slice_of(10), slice_of(10, "/slices/b")]}, "slices[1].path"),
     "length": ({"inputs": [slice_of(11), slice_of(10)]}, "slices[0].length"),
     "reference": (
@@ -264,7 +267,7 @@ def test_every_field_of_a_request_has_its_difference() -> None:
 
 def test_submit_again_with_another_absolute_deadline_conflicts(market: Market) -> None:
     market.post()
-    market.submit(deadline=1_900_000_000)
+    market.submit(deadline=1_800_086_400)
     with pytest.raises(ConflictError) as caught:
-        market.submit(deadline=1_900_000_001)
+        market.submit(deadline=1_800_086_401)
     assert caught.value.details == {"field": "deadline"}

@@ -41,13 +41,13 @@ def test_withdrawn_offer_does_not_sell_returned_units(market: Market) -> None:
 @pytest.mark.parametrize("end", ["cancel", "deadline"])
 def test_returned_units_are_sold_again(market: Market, end: str) -> None:
     market.post(units=3, reputation=10)
-    market.submit(lengths=(1, 1, 1), deadline_secs=10)
+    market.submit(lengths=(1, 1, 1), deadline_secs=70)
     market.prove("job", 0)
     assert market.submit("other", lengths=(1, 1)).reason == "no_capacity"
     if end == "cancel":
         market.cancel()
     else:
-        market.advance(11)
+        market.advance(71)
     assert market.submit("other", lengths=(1, 1)).job.state == "active"
     offer = market.offer("o-1")
     assert (offer.units_left, offer.units_reserved, offer.units_proven) == (0, 2, 1)

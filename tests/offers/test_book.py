@@ -383,7 +383,7 @@ def test_moving_an_offer_rewrites_only_what_changes(market: Market) -> None:
         book.move(txn, less, place(dear), place(less))
         after = contents(txn)
         book_changed, heads_changed = (set(before[n]) ^ set(after[n]) for n in ("book", "heads"))
-        return {value for _, value in book_changed}, {value[-7:] for _, value in heads_changed}
+        return {value for _, value in book_changed}, {value[-8:] for _, value in heads_changed}
 
     assert not book.moves(dear, replace(dear, units_left=999))
     assert book.moves(dear, less)

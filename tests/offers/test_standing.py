@@ -216,8 +216,8 @@ def test_bond_that_is_burned_leaves_its_offer_unfunded(market: Market) -> None:
     market.deposit("buyer", ct=1_000)
     market.deposit("prov", ct=3)
     market.post("prov", provider_bond=3, reputation=5)
-    market.submit("a", deadline_secs=10)
-    market.advance(11)
+    market.submit("a", deadline_secs=70)
+    market.advance(71)
     market.update(lambda txn: None)
     assert market.job("a").state == "failed"
     assert shelves(market) == {"o-1": "unfunded"}

@@ -148,7 +148,9 @@ def act(market: Market, random: Random, number: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_holdings_and_backlog_are_what_a_walk_computes(market: Market, seed: int) -> None:
     random = Random(seed)
-    market.configure(settle_mode="real", slots=2, provider_cancel_penalty_after=1)
+    market.configure(
+        settle_mode="real", slots=2, provider_cancel_penalty_after=1, deadline_min_secs=0
+    )
     for owner in OWNERS:
         market.deposit(owner, ct=300, it=300)
     done = 0

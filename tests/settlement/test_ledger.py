@@ -241,7 +241,7 @@ def test_tap_with_a_used_key_and_other_content_is_a_conflict(
     market.update(lambda txn: tap(txn, **asked))
     with pytest.raises(ConflictError) as caught:
         market.update(lambda txn: tap(txn, **(asked | change)))
-    assert caught.value.message == f"a movement with key k exists with {words}"
+    assert caught.value.message == f"an action with key k exists with {words}"
     assert caught.value.details == {"field": field}
     assert market.view(lambda txn: txn.size(POSTINGS)) == 2
 

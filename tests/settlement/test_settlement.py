@@ -201,9 +201,9 @@ def test_cancel_refunds_true_money_in_every_mode(real: Market) -> None:
 
 def test_missed_deadline_burns_a_true_bond_in_every_mode(real: Market) -> None:
     real.post(provider_bond=20)
-    real.submit(deadline_secs=10)
+    real.submit(deadline_secs=70)
     to_dry_run(real)
-    real.advance(11)
+    real.advance(71)
     command(real)
     assert ct_balances(real) == {
         "supply": -11_000,

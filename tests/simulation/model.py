@@ -157,7 +157,10 @@ class Model:
         late = [j for j in self.live() if self.overdue(j)] if self.believed() and sweeps else []
         for job in sorted(late, key=lambda j: (j.deadline, j.id)):
             self.miss(job)
-        self.work()
+        if late:
+            self.work()
+        # Every job that waits is asked about every time: the market must not forget one.
+        self.match_pending()
 
     def arm(self, delay: int) -> None:
         if self.mode != "dry_run":
@@ -287,6 +290,8 @@ class Model:
             return 1
         if offer.price > job.max_price or offer.consumer_bond > job.consumer_bond:
             return 2
+        if offer.provider_bond < job.provider_bond_min:
+            return 2
         if offer.left < (job.units if units is None else units):
             return 3
         if self.mode == "real" and self.wallets[offer.provider, "CT"] < offer.provider_bond:
@@ -356,12 +361,25 @@ class Model:
                 return "insufficient_funds"
             if self.wallets[job.buyer, "IT"] < price["IT"]:
                 return "insufficient_funds"
+        job.burst = 0 if within else demand
         for key, (used, burst) in parties.items():
-            self.usage[key] = used + demand, burst - (0 if within else demand), self.now_ms
+            self.usage[key] = used + demand, burst - job.burst, self.now_ms
         used_by_all, burst = self.party("market", "")
         self.usage["market", ""] = used_by_all + demand, burst, self.now_ms
         self.count("industrial_admitted_total")
         return None
+
+    def give_back(self, job: Record) -> None:
+        """What a job was charged that never ran, as far as it still counts."""
+        sides = {"market": "", "buyer": job.buyer, "provider": job.parts[-1].provider}
+        for key in sides.items():
+            used, burst, at_ms = self.usage[key]
+            elapsed_ms = max(0, at_ms - job.queued_ms)
+            used -= job.units * MICRO * max(60_000 - elapsed_ms, 0) // 60_000
+            if key[0] != "market":
+                burst += max(0, job.burst - elapsed_ms * 500)
+            quota = self.config["burst_quota_micro"]
+            self.usage[key] = max(0, used), min(quota, burst), at_ms
 
     # Jobs.
 
@@ -527,14 +545,27 @@ class Model:
             able = [j for j in self.waiting() if j.priority != "low" or not held_back]
             if not able:
                 return
-            job = able[0]
+            first = [j for j in able if not self.has_its_share(j, able)]
+            job = (first or able)[0]
             if self.overdue(job):
                 return  # A sweep comes first.
             job.state = "active"
+            job.deadline = max(job.deadline, self.now_ms // 1000 + job.deadline_secs)
             waited_ms = self.now_ms - job.queued_ms
             if job.priority != "low" and waited_ms > 5000:
                 self.count("scheduler_priority_miss_total")
             self.tell("job_started", job=job, waited_ms=max(0, waited_ms))
+
+    def has_its_share(self, job: Record, able: list[Record]) -> bool:
+        """Whether one of its parties has so many slots that jobs of others go first."""
+        sides = (lambda j: j.buyer, lambda j: j.parts[-1].provider)
+        for party in sides:
+            held = sum(party(j) == party(job) for j in self.active())
+            share = Fraction(100 * held, self.config["slots"])
+            others = any(party(j) != party(job) for j in able)
+            if others and share >= self.config["party_slots_pct"]:
+                return True
+        return False
 
     def prove(self, job: Record, proofs: list[tuple[int, bool]]) -> list[str]:
         """A verdict for each (slice, is right)."""
@@ -574,6 +605,8 @@ class Model:
     def credit(self, job: Record, accepted: set[int]) -> None:
         """Proven slices are credited to the provider that holds the job now."""
         part = job.parts[-1]
+        if job.unreadable in accepted:
+            job.unreadable = None
         units = sum(job.slice_units[index] for index in accepted)
         part.units += units
         offer = self.offers[part.offer]
@@ -582,6 +615,19 @@ class Model:
         self.count("industrial_units_total", by=units)
         told = {"slices": len(accepted), "units": units, "provider": part.provider}
         self.tell("job_proved", job=job, **told)
+
+    def find_fault(self, job: Record, fault: str, index: int) -> str:
+        """A slice was run and has changed, or could not be read."""
+        if job.state != "active":
+            return str(job.state)
+        if fault == "slice_changed":
+            bond = job.bonds["buyer"]
+            self.end(job, "failed", "client", fault, bond, "slice:slash", burn_of="buyer")
+            self.work()
+        elif job.unreadable != index:
+            job.unreadable = index
+            self.tell(fault, job=job, slice=index)
+        return str(job.state)
 
     def cancel(self, job: Record, by: str) -> str:
         if job.state == "cancelled":
@@ -598,6 +644,8 @@ class Model:
             recent = [who for who, at_ms in self.cancels if at_ms >= since_ms]
             if recent.count(provider) >= self.config["provider_cancel_penalty_after"]:
                 burn = ceil(Fraction(job.bonds["provider"], 10))
+        if job.state == "queued":
+            self.give_back(job)
         self.end(job, "cancelled", by, f"cancelled_by_{by}", burn, "cancel:slash")
         if by == "provider":
             self.change_score(provider, -1)
@@ -613,13 +661,23 @@ class Model:
         if job.state != "active":
             self.end(job, "failed", "deadline", "never_started")
             return
+        if job.unreadable is not None:
+            self.end(job, "failed", "deadline", "slice_unreadable")
+            return
         burn = job.bonds["provider"]
         self.end(job, "failed", "deadline", "deadline_missed", burn, "sla:slash")
         self.change_score(job.parts[-1].provider, -1)
         self.count("industrial_rejected_total", "SLA")
 
     def end(
-        self, job: Record, state: str, by: str, cause: str, burn: int = 0, burn_for: str = ""
+        self,
+        job: Record,
+        state: str,
+        by: str,
+        cause: str,
+        burn: int = 0,
+        burn_for: str = "",
+        burn_of: str = "provider",
     ) -> None:
         job.state, job.ended_by, job.cause = state, by, cause
         if job.parts:
@@ -630,10 +688,11 @@ class Model:
             owed = self.issue_receipts(job)
             for token in ("CT", "IT"):
                 self.refund(job, token, job.escrow[token] - owed[token])
-            self.release_bond(job, "buyer", job.buyer)
-            self.release_bond(job, "provider", present.provider, burn)
-            if burn:
-                self.tell("bond_burned", job=job, owner=present.provider, ct=burn, cause=burn_for)
+            for role, owner in (("buyer", job.buyer), ("provider", present.provider)):
+                burned = burn if role == burn_of else 0
+                self.release_bond(job, role, owner, burned)
+                if burned:
+                    self.tell("bond_burned", job=job, owner=owner, ct=burned, cause=burn_for)
         money = {
             f"{kind}_{token.lower()}": amount
             for kind, sums in (("paid", job.paid), ("refunded", job.refunded))

@@ -25,11 +25,12 @@ from compute_market.admission import capacity, shares
 from compute_market.clock import Reading
 from compute_market.errors import MarketError
 from compute_market.events import Logged
-from compute_market.jobs import cancellations, jobs
+from compute_market.jobs import cancellations, faults, jobs
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.extend import extend
 from compute_market.jobs.prove import InvalidProof, prove
-from compute_market.jobs.submit import match_pending, post_offer, submit
+from compute_market.jobs.submit import post_offer, submit
+from compute_market.jobs.waiting import match_pending
 from compute_market.market import SWEEP_LIMIT
 from compute_market.offers import offers
 from compute_market.records import Refused, replace
@@ -50,7 +51,9 @@ WRONG = bytes(32)
 START_CONFIG = {
     "slots": 2,
     "low_priority_cap_pct": 50,
+    "party_slots_pct": 50,
     "priority_aging_secs": 0,
+    "deadline_min_secs": 0,
     "min_capacity": 2,
     "burst_quota_micro": 20 * MICRO,
     "provider_cancel_penalty_after": 2,
@@ -243,6 +246,7 @@ REQUESTS = st.fixed_dictionaries(
         "capability": ASKED,
         "max_price": st.sampled_from((5, 5, 5, 2, 1)),
         "consumer_bond": st.sampled_from((3, 3, 1)),
+        "provider_bond_min": st.sampled_from((1, 1, 1, 5)),
         "deadline_secs": st.sampled_from((100_000, 100_000, 60, 5, 0)),
         "priority": st.sampled_from(CLASSES),
         "lane": st.sampled_from(("industrial", "consumer")),
@@ -390,6 +394,7 @@ class MarketMachine(RuleBasedStateMachine):
                 "capability": offer.capability,
                 "max_price": 5,
                 "consumer_bond": 3,
+                "provider_bond_min": 1,
                 "lengths": request["lengths"] if offer.left >= 60 else [MIB],
             }
             self.submit(request | fitting, False)
@@ -409,6 +414,7 @@ class MarketMachine(RuleBasedStateMachine):
             slice_units=slice_units,
             units=sum(slice_units),
             proven=set(),
+            unreadable=None,
             parts=[],
             funded=False,
             ended_by=None,
@@ -436,6 +442,7 @@ class MarketMachine(RuleBasedStateMachine):
             capability=dict(job.capability),
             max_price_per_unit=max_price,
             consumer_bond=job.consumer_bond,
+            provider_bond_min=job.provider_bond_min,
             deadline_secs=job.deadline_secs,
             priority=job.priority,
             lane=lane,
@@ -514,6 +521,16 @@ class MarketMachine(RuleBasedStateMachine):
         self.act(
             lambda: self.model.cancel(self.model.jobs[name], by),
             lambda txn: cancel(txn, name, by).outcome,
+        )
+
+    @precondition(lambda self: self.model.jobs)
+    @rule(data=st.data(), fault=st.sampled_from(("slice_changed", *["slice_unreadable"] * 2)))
+    def find_fault(self, data: st.DataObject, fault: Any) -> None:
+        name = self.draw_job(data)
+        index = data.draw(st.integers(0, len(self.model.jobs[name].slice_units) - 1))
+        self.act(
+            lambda: self.model.find_fault(self.model.jobs[name], fault, index),
+            lambda txn: faults.tell(txn, name, fault, index).state,
         )
 
     @rule()
@@ -611,16 +628,24 @@ class MarketMachine(RuleBasedStateMachine):
 
     @rule(
         slots=st.integers(1, 4),
+        party_pct=st.sampled_from((25, 50, 50, 100)),
         cap_pct=st.sampled_from((0, 34, 50, 100)),
         aging_secs=st.sampled_from((0, 2, 20)),
         share_ppm=st.sampled_from((100_000, 100_000, 1_000_000)),
         sample=st.sampled_from((None, 0, 3, 3, 10, 50)),
     )
     def configure(
-        self, slots: int, cap_pct: int, aging_secs: int, share_ppm: int, sample: int | None
+        self,
+        slots: int,
+        party_pct: int,
+        cap_pct: int,
+        aging_secs: int,
+        share_ppm: int,
+        sample: int | None,
     ) -> None:
         changes = {
             "slots": slots,
+            "party_slots_pct": party_pct,
             "low_priority_cap_pct": cap_pct,
             "priority_aging_secs": aging_secs,
             "fair_share_cap_ppm": share_ppm,

@@ -36,6 +36,9 @@ T = TypeVar("T")
 HELLO = "ea8f163db38682925e4491c5e58d4bb3506ef8c14eb78a86e908c5624a67200f"
 WRONG = "00" * 32
 MIB = 1_048_576
+# What is said of jobs that move no money.
+NO_MONEY = " (dry run: no money moves)"
+NOT_PAID = " (dry run: recorded, not paid)"
 # What the first command says that finds an armed mode at its height.
 REAL = "the settlement mode turned real"
 
@@ -45,7 +48,7 @@ JOB_FIELDS = [
     *("units", "units_proven", "slices", "slices_proven", "price_per_unit"),
     *("max_price_per_unit", "fee_pct_ct", "consumer_bond", "provider_bond", "deadline"),
     *("submitted_at", "started_at", "ended_at", "funded", "cause", "escrow", "paid", "refunded"),
-    *("ended_by", "capability", "overdue"),
+    *("ended_by", "capability", "overdue", "provider_bond_min", "unreadable_slice"),
 ]
 OFFER_FIELDS = [
     *("offer_id", "provider", "units", "price_per_unit", "fee_pct_ct", "provider_bond"),
@@ -188,11 +191,11 @@ class Cli:
         return path
 
     def sparse(self, units: int) -> dict[str, Any]:
-        """A slice of so many units for a job file. It takes no room, and is not hashed."""
+        """A slice of so many units for a job file. It takes no room."""
         path = self.directory / f"{units}.slice"
         with path.open("wb") as file:
             file.truncate(units * MIB)
-        return {"path": str(path), "reference": HELLO}
+        return {"path": str(path)}
 
     def post(self, *extra: str, provider: str = "prov", units: int = 1000, price: int = 5) -> str:
         """Post an offer; returns its id."""

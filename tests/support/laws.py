@@ -10,12 +10,13 @@ from msgspec import Struct
 
 from compute_market import audit
 from compute_market.jobs import jobs
+from compute_market.jobs.submit import post_offer
 from compute_market.offers import offers
 from compute_market.records import Posting, Violation, replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
 from compute_market.store.txn import Txn
-from tests.support.market import Market
+from tests.support.market import Market, offer_request
 
 DAMAGED = b"\xc1"  # the one byte that no MessagePack value begins with
 
@@ -43,7 +44,8 @@ def busy_market(path: Path) -> Market:
     market.post("other", offer_id="small", units=1, price_per_unit=1)
     market.post("other", offer_id="gone", price_per_unit=9)
     market.post("other", offer_id="spare", price_per_unit=8, fee_pct_ct=70)
-    market.post("poor", offer_id="unpaid", price_per_unit=7, provider_bond=5)
+    unpaid = offer_request("poor", offer_id="unpaid", price_per_unit=7, provider_bond=5)
+    market.update(lambda txn: post_offer(txn, unpaid, "once"))
     market.update(lambda txn: offers.withdraw(txn, "gone"))
     # Paid nothing: admitted before the mode was real.
     market.submit("free", max_price_per_unit=1)
@@ -57,8 +59,8 @@ def busy_market(path: Path) -> Market:
     market.cancel("stopped")
     market.submit("dropped")
     market.cancel("dropped", by="provider")
-    market.submit("late", deadline_secs=1)
-    market.advance(2)
+    market.submit("late", deadline_secs=61)
+    market.advance(62)
     market.submit("moved", lengths=(1, 1))
     market.prove("moved", 0)
     hand_over(market, "moved", "spare")

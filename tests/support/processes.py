@@ -71,7 +71,7 @@ low_priority_cap_pct = 100
 slots = {slots}
 """
 # An absolute deadline is the same however often and whenever the job is submitted.
-DEADLINE = 4_000_000_000
+DEADLINE_SECS = 2_000_000
 PRICE = 7
 FEE_PCT_CT = 37
 FUNDS = 10_000_000
@@ -342,7 +342,7 @@ def submit_jobs(home: Home, jobs: dict[str, list[Slice]], *, proven: int = 0) ->
     def act(txn: Txn) -> None:
         for number, (job_id, inputs) in enumerate(jobs.items()):
             priority = ("low", "normal", "high")[number % 3]
-            request = job_request(job_id, inputs, deadline=DEADLINE, priority=priority)
+            request = job_request(job_id, inputs, deadline_secs=DEADLINE_SECS, priority=priority)
             submitted = submit(txn, request, inputs)
             assert isinstance(submitted, Submitted)
             if submitted.job.state == "active" and len(inputs) > proven:

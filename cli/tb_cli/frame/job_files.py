@@ -11,7 +11,6 @@ from compute_market.errors import MarketError, UsageError
 from compute_market.hashing.files import open_slice
 from compute_market.requests import SliceList, build, documents, parse
 from tb_cli.frame import files
-from tb_cli.frame.session import now_ms
 
 if TYPE_CHECKING:
     from compute_market.records import Job
@@ -73,10 +72,9 @@ def _with_slices(path: str) -> bytes | None:
 
 def draft_of(path: str, slice_root: str) -> "Job":
     """The job a file describes, for `explain`; what the file leaves out asks for nothing."""
-    from compute_market.execution import measured
+    from compute_market.execution import known_slices
     from compute_market.jobs import drafts
     from compute_market.requests import JobRequest
-    from compute_market.workloads.runner import Runner
 
     given = {"job_id": "draft", "buyer": "draft", "max_price_per_unit": AMOUNT_MAX}
     data = next(documents(files.lines(path), path))
@@ -84,9 +82,6 @@ def draft_of(path: str, slice_root: str) -> "Job":
         raise data.error
     slices = {"slices": ["-"]} if not data.fields.get("slices") else {}
     request = build(given | data.fields | slices, JobRequest, path)
-    if slices:
-        return drafts.sketch(request, [])
-    with Runner() as runner:
-        directory = files.directory_of(path)
-        inputs = measured(request, directory, runner, now_ms=now_ms(), slice_root=slice_root)
+    directory = files.directory_of(path)
+    inputs = [] if slices else known_slices(request, directory, slice_root)
     return drafts.sketch(request, inputs)

@@ -22,6 +22,7 @@ JOB_IDS = argument(
     "job_ids", "JOB…", "Job ids; - reads them from stdin.", many=True, complete="job"
 )
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
+KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
 JSONL = flag("--jsonl", help="Print one JSON document per line.")
 ATOMIC = flag("--atomic", help="All items or none, in one transaction.")
 LIMIT = option("--limit", "At most this many.", kind="integer", least=0)

@@ -78,3 +78,24 @@ class Progress:
         self._task = bar.add_task("", total=total, completed=self._bytes_done)
         self._bar = bar
         bar.start()
+
+
+class StatusLine:
+    """One line on stderr that the next one takes the place of; only on a terminal."""
+
+    def __init__(self) -> None:
+        self._shows = sys.stderr.isatty()
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        if self._shows and text != self._shown:
+            self.clear()
+            sys.stderr.write(text)
+            sys.stderr.flush()
+            self._shown = text
+
+    def clear(self) -> None:
+        if self._shown:
+            sys.stderr.write("\r" + " " * len(self._shown) + "\r")
+            sys.stderr.flush()
+            self._shown = ""
