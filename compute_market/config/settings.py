@@ -100,7 +100,7 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
     ] = 60
     deadline_max_secs: Annotated[
         int,
-        Setting("deadline_max_secs", "integer", (1, 1000 * _YEAR_SECS), "seconds",
+        Setting("deadline_max_secs", "integer", (1, 10_000 * _YEAR_SECS), "seconds",
             "The longest time a job may leave its provider, and so hold a slot."),
     ] = 2_592_000
     provider_cancel_penalty_after: Annotated[

@@ -27,13 +27,14 @@ from compute_market.amounts import split
 from compute_market.jobs import cancellations, jobs
 from compute_market.jobs.documents import job_document
 from compute_market.offers import offers
+from compute_market.records import DEADLINE_MAX
 from compute_market.settlement import ledger, receipts, settlement
 from compute_market.store.schema import CANCELLATIONS, RECEIPT_CHAIN, TAPS
 from compute_market.store.txn import Txn
 from tests.support.effort import effort
 from tests.support.market import slice_of
 from tests.support.processes import (
-    DEADLINE_SECS,
+    DEADLINE,
     FEE_PCT_CT,
     PRICE,
     Command,
@@ -170,7 +171,7 @@ def job_lines(home: Home, prefix: str, count: int) -> str:
                 "workload": "transcode",
                 "slices": [paths[(number + index) % 3] for index in range(1 + number % 4)],
                 "max_price_per_unit": 10,
-                "deadline_secs": DEADLINE_SECS,
+                "deadline": DEADLINE,
                 "priority": ("low", "normal", "high")[number % 3],
             }
         )
@@ -215,7 +216,7 @@ def batch_lines(reference: str) -> Iterator[str]:
         yield f"wallet withdraw party{number % 3} --ct {number // 2 + 1} --key out{number}"
         yield (
             f"compute submit --job-id new{number} --buyer buyer --workload transcode --slice "
-            f"SLICE --max-price 8 --deadline-secs {DEADLINE_SECS}"
+            f"SLICE --max-price 8 --deadline-secs {DEADLINE_MAX}"
         )
         yield f"compute cancel job{number:03}"
         if number % 3 == 0:

@@ -67,11 +67,12 @@ settle_mode = "real"
 initial_capacity = 1000000000
 fair_share_cap = 1.0
 low_priority_cap_pct = 100
+deadline_max_secs = 315360000000
 [scheduler]
 slots = {slots}
 """
 # An absolute deadline is the same however often and whenever the job is submitted.
-DEADLINE_SECS = 2_000_000
+DEADLINE = 4_000_000_000
 PRICE = 7
 FEE_PCT_CT = 37
 FUNDS = 10_000_000
@@ -342,7 +343,7 @@ def submit_jobs(home: Home, jobs: dict[str, list[Slice]], *, proven: int = 0) ->
     def act(txn: Txn) -> None:
         for number, (job_id, inputs) in enumerate(jobs.items()):
             priority = ("low", "normal", "high")[number % 3]
-            request = job_request(job_id, inputs, deadline_secs=DEADLINE_SECS, priority=priority)
+            request = job_request(job_id, inputs, deadline=DEADLINE, priority=priority)
             submitted = submit(txn, request, inputs)
             assert isinstance(submitted, Submitted)
             if submitted.job.state == "active" and len(inputs) > proven:
