@@ -72,6 +72,7 @@ def test_flipped_bit_is_told_and_never_a_bug(cli: Cli, busy: Market) -> None:
             ended = (-signal.SIGBUS, -signal.SIGSEGV)
             assert done.code == expected.code or done.code in ended, (flip, command, done)
             unnoticed += 1
+    print(f"{told} of {FLIPS} flips told, {unnoticed} of {FLIPS * len(COMMANDS)} answers unnoticed")
     assert told > FLIPS // 2
     assert unnoticed <= max(2, UNNOTICED * FLIPS * len(COMMANDS)), unnoticed
 
