@@ -1,7 +1,7 @@
 """Tables: every one is made, decoded, sealed, and named when what it holds is damaged."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,47 @@ def test_a_flipped_bit_is_an_integrity_error_however_it_is_read(
     store.view(read_all, now_ms=0)
     broken = store.view(lambda txn: [key for key, error in txn.examined(table) if error], now_ms=0)
     assert [key for key in broken if key.startswith(b"key ")] == sorted(sound)
+    store.close()
+
+
+def test_what_a_flipped_key_hides_is_an_integrity_error_and_not_missing(
+    path: Path, store: Store
+) -> None:
+    """Whichever bit of a key is flipped: it is looked for in vain, and what is beside it tells."""
+    keys = [b"alice\0%d" % number for number in range(3)] + [b"bob\0%d" % n for n in range(3)]
+    store.update(lambda txn: [txn.put(HEADS, key, b"1") for key in keys], now_ms=0)
+    store.close()
+    sound = (path / "data.mdb").read_bytes()
+    for key in keys:
+        for bit in range(8 * len(key)):
+            data = bytearray(sound)
+            for at in occurrences(sound, key):
+                data[at : at + len(key)] = flipped(key, bit)
+            (path / "data.mdb").write_bytes(data)
+            store = open_to_look(path)
+            for read in (
+                lambda txn, key=key: txn.get(HEADS, key),
+                lambda txn, key=key: list(txn.scan(HEADS, key[: key.index(b"\0") + 1])),
+                lambda txn: list(txn.scan(HEADS)),
+            ):
+                with pytest.raises(IntegrityError, match="table heads, key "):
+                    store.view(read, now_ms=0)
+            store.close()
+    (path / "data.mdb").write_bytes(sound)
+
+
+def occurrences(data: bytes, text: bytes) -> Iterator[int]:
+    at = data.find(text)
+    while at >= 0:
+        yield at
+        at = data.find(text, at + 1)
+
+
+def test_remove_of_what_is_missing_is_an_integrity_error(store: Store) -> None:
+    store.update(put(b"a"), now_ms=0)
+    store.update(lambda txn: txn.remove(HEADS, b"a"), now_ms=0)
+    with pytest.raises(IntegrityError, match=r"table heads, key b'a': .*it is missing"):
+        store.update(lambda txn: txn.remove(HEADS, b"a"), now_ms=0)
     store.close()
 
 
