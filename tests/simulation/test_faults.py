@@ -1,0 +1,100 @@
+"""Every system call by which a command writes fails, or is the last: what is told is true.
+
+For each change of a market, its calls are counted once; then it runs again and again, each time
+with another of them failing, done in part, or the process killed before, in or after it. Whatever
+happens, the audit finds nothing, the exit code is the truth, and the same command once more brings
+the market to where it should be.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from compute_market.errors import exit_code
+from tests.simulation.changes import CHANGES, Change, lacking
+from tests.simulation.places import Place, Reference, check_again, check_told, template_in
+from tests.support.attacks import Attacks
+from tests.support.effort import effort
+from tests.support.faults import Fault, Outcome, Server, compiled, faults_of
+from tests.support.processes import random
+
+# A sample of the cases of each change; the torture tries them all.
+CASES = effort(6, sys.maxsize)
+# A full disk is worth another try; one that fails, or cuts writes short, may be damage.
+_CODES = {
+    "EIO": ("ok", "usage", "busy", "integrity"),
+    "ENOSPC": ("ok", "busy"),
+    "EDQUOT": ("ok", "busy"),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    scratch = tmp_path_factory.mktemp("streams")
+    with Server(compiled(tmp_path_factory), scratch) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return template_in(server.run, tmp_path_factory.mktemp("template") / "work")
+
+
+def test_every_changing_verb_is_among_the_changes() -> None:
+    assert lacking() == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
+def test_failing_calls_leave_the_truth(
+    change: Change, server: Server, template: Path, tmp_path: Path, attacks: Attacks
+) -> None:
+    place = Place(server.run, tmp_path / "work")
+    reference = Reference(place, template, change)
+    cases = list(faults_of(reference.done.calls))
+    rng = random(change.name)
+    chosen = sample(cases, rng)
+    failed: dict[Fault, str] = {}
+    for fault in chosen:
+        reference.begin()
+        outcome = place.run(change, fault=fault)
+        try:
+            check(place, reference, fault, outcome)
+            check_again(place, reference)
+        except AssertionError as error:
+            failed[fault] = f"{fault}, {_name(reference, fault)}: {error}\n{outcome}"
+    for kills, attack in ((True, "killed at a system call"), (False, "a system call fails")):
+        tried = [fault for fault in chosen if fault.kills == kills]
+        attacks(attack, len(tried), sum(fault in failed for fault in tried))
+    shown = "\n".join(list(failed.values())[:5])
+    assert not failed, f"{len(failed)} of {len(chosen)} cases: {shown}"
+
+
+def sample(cases: list[Fault], rng: Random) -> list[Fault]:
+    return cases if CASES >= len(cases) else rng.sample(cases, CASES)
+
+
+def _name(reference: Reference, fault: Fault) -> str:
+    return reference.done.calls[fault.at - 1].name
+
+
+def check(place: Place, reference: Reference, fault: Fault, outcome: Outcome) -> None:
+    """Hold what a command told against what it left."""
+    steps = check_told(place, reference, outcome)
+    if fault.kills:
+        assert outcome.killed
+        return
+    codes = ("ok", "busy", "integrity") if fault.action == "write half" else _CODES[fault.error]
+    allowed = {0 if each == "ok" else exit_code(each) for each in codes}  # type: ignore[arg-type]
+    if reference.change.steps > 1:
+        allowed.add(exit_code("partial"))
+    assert outcome.code in allowed, "not the code of this"
+    if outcome.code == 0:
+        assert steps == reference.change.steps, "exit code 0, and not done"
+        assert outcome.out == reference.done.out
+    if fault.action not in ("fail from there on", "fail afterwards"):
+        left = place.names() - reference.names
+        assert left == set(), "files are left behind"
