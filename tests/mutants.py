@@ -36,6 +36,7 @@ HISTORIES = ("tests/simulation/test_model.py",)
 LEAST_PERCENT = 99
 # A mutant that goes on for ever is caught as well.
 TIMEOUT_S = 240
+_OPTIONS = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0")
 
 _COMPARED: dict[type[ast.cmpop], tuple[str, ...]] = {
     ast.Lt: ("<=", ">="),
@@ -57,12 +58,27 @@ _COMPUTED: dict[type[ast.operator], str] = {
 }
 # Names of one type that stand for each other where somebody slipped.
 _MIXED_UP = {
-    **{"buyer": "provider", "provider": "buyer", "ct": "it", "it": "ct", "debit": "credit"},
-    **{"used_micro": "charged_micro", "burst_micro": "bucket_micro", "now": "now_ms"},
-    **{"units_left": "units_reserved", "units_reserved": "units_proven", "credit": "debit"},
-    **{"units_proven": "units", "paid_ct": "refunded_ct", "paid_it": "refunded_it"},
-    **{"consumer_bond": "provider_bond", "provider_bond": "consumer_bond", "min": "max"},
-    **{"max": "min", "release": "reserve", "all": "any", "any": "all"},
+    "buyer": "provider",
+    "provider": "buyer",
+    "ct": "it",
+    "it": "ct",
+    "debit": "credit",
+    "used_micro": "charged_micro",
+    "burst_micro": "bucket_micro",
+    "now": "now_ms",
+    "units_left": "units_reserved",
+    "units_reserved": "units_proven",
+    "credit": "debit",
+    "units_proven": "units",
+    "paid_ct": "refunded_ct",
+    "paid_it": "refunded_it",
+    "consumer_bond": "provider_bond",
+    "provider_bond": "consumer_bond",
+    "min": "max",
+    "max": "min",
+    "release": "reserve",
+    "all": "any",
+    "any": "all",
 }
 
 # Mutants that change nothing that anybody could see, and why.
@@ -183,7 +199,7 @@ def _edits(node: ast.AST, code: Callable[[ast.AST], str]) -> Iterator[str]:
             yield repr(value + 1)
             if value > 0:
                 yield repr(value - 1)
-        case ast.IfExp(test=test, body=body, orelse=other):
+        case ast.IfExp(body=body, orelse=other):
             yield f"({code(body)})"
             yield f"({code(other)})"
         case ast.Attribute(value=value, attr=name) if name in _MIXED_UP:
@@ -286,8 +302,7 @@ class Workshop:
         for tests in stages:
             try:
                 done = subprocess.run(
-                    [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider"]
-                    + ["-p", "no:xdist", "--hypothesis-seed=0", *tests],
+                    [sys.executable, "-m", "pytest", *_OPTIONS, *tests],
                     cwd=self._root,
                     env=os.environ
                     | {

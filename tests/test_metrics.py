@@ -136,9 +136,7 @@ def test_working_the_queue_observes_how_long_it_took(market: Market) -> None:
     market.store.update(
         work, now_ms=market.now_ms, config=market.config, stopwatch=lambda: next(ticks)
     )
-    buckets, sum_ns = market.view(
-        lambda txn: metrics.histogram(txn, "match_loop_latency_seconds")
-    )
+    buckets, sum_ns = market.view(lambda txn: metrics.histogram(txn, "match_loop_latency_seconds"))
     assert (sum(buckets), sum_ns) == (1, 3_000)
 
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,7 +73,9 @@ class Place:
         done = self._run(("batch", "-"), below=self.work, stdin="\n".join(lines))
         assert done.code == 0, done
 
-    def run(self, change: Change, *, steps: int | None = None, fault: Fault | None = None) -> Outcome:
+    def run(
+        self, change: Change, *, steps: int | None = None, fault: Fault | None = None
+    ) -> Outcome:
         words, stdin = change.command(steps)
         return self._run(words, below=self.work, stdin=stdin, fault=fault)
 

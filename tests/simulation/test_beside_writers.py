@@ -36,7 +36,7 @@ def test_audits_beside_writers_never_cry_wolf(tmp_path: Path, attacks: Attacks) 
     fund(home)
     inputs = slice_files(tmp_path / "slices")
     submit_jobs(home, {job_id: [slice_of(10)] for job_id in ids("old", JOBS)})
-    submit_jobs(home, {job_id: inputs for job_id in ids("run", 40)})
+    submit_jobs(home, dict.fromkeys(ids("run", 40), inputs))
     running = writers(home)
     looks = amidst = 0
     while looks < len(LOOKS) or not all(writer.ended for writer in running):

@@ -668,9 +668,7 @@ BARRIERS: dict[str, tuple[Callable[[Home], Running], Held]] = {
 
 @needs_proc
 @pytest.mark.parametrize("barrier", BARRIERS)
-def test_kill_where_a_process_is_held_up(
-    barrier: str, tmp_path: Path, attacks: Attacks
-) -> None:
+def test_kill_where_a_process_is_held_up(barrier: str, tmp_path: Path, attacks: Attacks) -> None:
     stop, held = BARRIERS[barrier]
     workload = WORKLOADS[1]
     template = Home.make(tmp_path / "template", workload.slots)

@@ -74,7 +74,7 @@ def test_failing_calls_leave_the_truth(
 
 
 def sample(cases: list[Fault], rng: Random) -> list[Fault]:
-    return cases if CASES >= len(cases) else rng.sample(cases, CASES)
+    return cases if len(cases) <= CASES else rng.sample(cases, CASES)
 
 
 def _name(reference: Reference, fault: Fault) -> str:
