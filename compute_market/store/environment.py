@@ -223,7 +223,7 @@ def _create(path: str, creation: Creation, map_size: int) -> None:
     if os.path.exists(_lock_of(path)):
         return  # Another process was faster.
     if _is_unfinished(path):
-        os.remove(data_file(path))
+        os.truncate(data_file(path), 0)  # The file stays: whoever waits knows it by its inode.
     _allocate_lock_file(path)
     env = _open(path, map_size, "write")
     try:

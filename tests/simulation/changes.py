@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from tb_cli.frame.verbs import Verb
 from tests.support.cli import HELLO
+from tests.support.processes import DEADLINE
 from tests.support.verbs import VERBS
 
 CONFIG = 'settle_mode = "real"\n[scheduler]\nslots = 3\n'
@@ -25,7 +26,7 @@ SLICE = "a.slice"
 
 def _job(job_id: str, **more: object) -> str:
     job = {"job_id": job_id, "buyer": "alice", "workload": "transcode", "max_price_per_unit": 9}
-    return json.dumps(job | {"slices": [SLICE, "b.slice"]} | more) + "\n"
+    return json.dumps(job | {"slices": [SLICE, "b.slice"], "deadline": DEADLINE} | more) + "\n"
 
 
 FILES = {
@@ -94,7 +95,7 @@ CHANGES = (
     Change("tick"),
     Change(
         "batch",
-        ("-",),
+        ("-", "--fail-fast"),
         lines=(
             "compute cancel j3",
             "wallet deposit bob --ct 7 --key k",

@@ -18,11 +18,11 @@ from tests.simulation.changes import CHANGES, Change, lacking
 from tests.simulation.places import Place, Reference, check_again, check_told, template_in
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
-from tests.support.faults import Fault, Outcome, Server, compiled, faults_of
+from tests.support.faults import Fault, Outcome, Server, compiled, faults_of, in_memory
 from tests.support.processes import random
 
 # A sample of the cases of each change; the torture tries them all.
-CASES = effort(6, sys.maxsize)
+CASES = effort(3, sys.maxsize)
 # A full disk is worth another try; one that fails, or cuts writes short, may be damage.
 _CODES = {
     "EIO": ("ok", "usage", "busy", "integrity"),
@@ -32,15 +32,20 @@ _CODES = {
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    scratch = tmp_path_factory.mktemp("streams")
-    with Server(compiled(tmp_path_factory), scratch) as found:
+def memory() -> Iterator[Path]:
+    with in_memory("faults") as directory:
+        yield directory
+
+
+@pytest.fixture(scope="module")
+def server(memory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(compiled(tmp_path_factory), memory / "streams") as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def template(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return template_in(server.run, tmp_path_factory.mktemp("template") / "work")
+def template(server: Server, memory: Path) -> Path:
+    return template_in(server.run, memory / "template")
 
 
 def test_every_changing_verb_is_among_the_changes() -> None:
@@ -50,9 +55,9 @@ def test_every_changing_verb_is_among_the_changes() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.name)
 def test_failing_calls_leave_the_truth(
-    change: Change, server: Server, template: Path, tmp_path: Path, attacks: Attacks
+    change: Change, server: Server, template: Path, memory: Path, attacks: Attacks
 ) -> None:
-    place = Place(server.run, tmp_path / "work")
+    place = Place(server.run, memory / "work")
     reference = Reference(place, template, change)
     cases = list(faults_of(reference.done.calls))
     rng = random(change.name)

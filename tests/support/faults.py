@@ -13,7 +13,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -22,6 +24,7 @@ import pytest
 
 from tests.support.cli import missing
 from tests.support.market import shared_directory
+from tests.support.verbs import VERBS
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "tests" / "simulation" / "faults.c"
@@ -103,6 +106,14 @@ def compiled(factory: pytest.TempPathFactory) -> Path:
     return made
 
 
+@contextmanager
+def in_memory(name: str) -> Iterator[Path]:
+    """A directory where a sync costs nothing; what is tried is the calls, not the disk."""
+    where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=where) as directory:
+        yield Path(directory)
+
+
 class Server:
     """Runs commands under faults, one at a time."""
 
@@ -164,7 +175,9 @@ class Server:
 def serve() -> None:
     """Answer each line on stdin, a command, with a line on stdout, how it ended."""
     # What a child would have to import first; it opens nothing.
-    for module in ("compute_market.jobs.submit", "tb_cli.app", "tb_cli.frame.render"):
+    for verb in VERBS.values():
+        verb.function()
+    for module in ("blake3", "lmdb", "compute_market.market", "tb_cli.frame.render"):
         __import__(module)
     for line in iter(sys.stdin.readline, ""):
         child = os.fork()
