@@ -20,6 +20,7 @@ compute submit pending.json --wait
 compute prove j1 0 {HELLO}
 compute cancel j0
 tick
+state backup saved
 """
 SLICE = "a.slice"
 

@@ -7,7 +7,7 @@ from tests.support.effort import effort
 from tests.support.market import slice_of
 from tests.support.processes import Home, Running, fund, ids, slice_files, submit_jobs
 
-JOBS = effort(240, 6000)
+JOBS = effort(105, 6000)
 LOOKS = (("compute-market", "audit"), ("state", "check"), ("state", "backup"))
 
 

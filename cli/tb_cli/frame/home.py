@@ -93,11 +93,11 @@ class Home:
             raise UsageError(f"{self.path}: {cause_of(error)}", hint=_HINT) from error
 
     def make(self) -> None:
-        """Create the directory unless it is there."""
-        try:
+        """Create the directory unless it is there. Raises what a store raises that cannot be made."""
+        from compute_market.store.environment import translated
+
+        with translated(self.path):
             os.makedirs(self.path, mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{self.path}: {cause_of(error)}") from error
 
     def _check_directory(self) -> None:
         if os.path.exists(self.path) and not os.path.isdir(self.path):
