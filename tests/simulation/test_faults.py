@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import pytest
 
@@ -76,6 +77,45 @@ def test_failing_calls_leave_the_truth(
         attacks(attack, len(tried), sum(fault in failed for fault in tried))
     shown = "\n".join(list(failed.values())[:5])
     assert not failed, f"{len(failed)} of {len(chosen)} cases: {shown}"
+
+
+class Mended(NamedTuple):
+    """A case that went wrong once: the fault at one of the calls of a name, by its place."""
+
+    change: str
+    call: str
+    place: int
+    action: str
+    error: str = "EIO"
+
+
+MENDED = (
+    # The disk is full, or fails, where the home is to be.
+    Mended("state init", "mkdir", 0, "fail", "ENOSPC"),
+    Mended("state init", "mkdir", 1, "fail"),
+    # What was begun is begun anew, and that is the same market.
+    Mended("state init", "pwrite", 0, "write half"),
+    # The store is looked at again after it could not be opened, or a commit failed at its last page.
+    Mended("compute execute", "mkdir", 0, "fail from there on"),
+    Mended("compute execute", "pwrite", -1, "fail", "ENOSPC"),
+)
+
+
+@pytest.mark.parametrize(
+    "case", MENDED, ids=lambda case: f"{case.change} {case.call} {case.action}"
+)
+def test_faults_that_were_mended_stay_so(
+    case: Mended, server: Server, template: Path, memory: Path
+) -> None:
+    change = next(each for each in CHANGES if each.name == case.change)
+    place = Place(server.run, memory / "work")
+    reference = Reference(place, template, change)
+    calls = enumerate(reference.done.calls, 1)
+    numbers = [number for number, call in calls if call.name == case.call]
+    fault = Fault(numbers[case.place], case.action, case.error)
+    reference.begin()
+    check(place, reference, fault, place.run(change, fault=fault))
+    check_again(place, reference)
 
 
 def sample(cases: list[Fault], rng: Random) -> list[Fault]:

@@ -93,7 +93,7 @@ class Home:
             raise UsageError(f"{self.path}: {cause_of(error)}", hint=_HINT) from error
 
     def make(self) -> None:
-        """Create the directory unless it is there. Raises what a store raises that cannot be made."""
+        """Create the directory unless it is there. Raises what making a store raises."""
         from compute_market.store.environment import translated
 
         with translated(self.path):
