@@ -95,7 +95,7 @@ MENDED = (
     Mended("state init", "mkdir", 1, "fail"),
     # What was begun is begun anew, and that is the same market.
     Mended("state init", "pwrite", 0, "write half"),
-    # The store is looked at again after it could not be opened, or a commit failed at its last page.
+    # The store is looked at again after it could not be opened, or failed to commit.
     Mended("compute execute", "mkdir", 0, "fail from there on"),
     Mended("compute execute", "pwrite", -1, "fail", "ENOSPC"),
 )
