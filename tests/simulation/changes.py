@@ -53,8 +53,8 @@ class Change(NamedTuple):
 
     @property
     def name(self) -> str:
-        fresh = " in a new home" if self.is_fresh and self.verb != "state init" else ""
-        return f"{self.verb}{fresh}"
+        makes_one = self.verb in ("state init", "state restore")
+        return self.verb if makes_one or not self.is_fresh else f"{self.verb} in a new home"
 
     def command(self, steps: int | None = None) -> tuple[list[str], str]:
         """Its words and its standard input, of no more than so many commits."""

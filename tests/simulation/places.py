@@ -20,7 +20,7 @@ from tests.support.processes import COMMAND, ENDS_WITHIN_S, differences, everyth
 Run = Callable[..., Outcome]
 State = dict[str, list[str]] | None
 # What is new for each market.
-_OWN = ("b'market_id'", "b'genesis_ms'")
+_OWN = ("b'market_id'", "b'genesis_ms'", "b'instance_id'")
 # Heights grow by the second.
 _HEIGHT = re.compile(r"(?<='height': )\d+|(?<='activate_at': )\d+")
 
