@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from compute_market.errors import exit_code
+from compute_market.errors import MarketError, exit_code
 from tests.simulation.changes import CHANGES, Change, lacking
 from tests.simulation.places import Place, Reference, check_again, check_told, template_in
 from tests.support.attacks import Attacks
