@@ -171,17 +171,10 @@ def _of_no_effect(node: ast.AST) -> Iterator[ast.AST]:
         yield node.annotation
     if isinstance(node, ast.Import | ast.ImportFrom | ast.JoinedStr | ast.Assert):
         yield node
-    if isinstance(node, ast.Raise):
-        yield from _words_of(node)
+    if isinstance(node, ast.Raise) and node.exc is not None:
+        yield node.exc  # What an error says is no matter of money; that it is raised, is.
     if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
         yield node
-
-
-def _words_of(raised: ast.Raise) -> Iterator[ast.AST]:
-    """What an error says is no matter of money; that it is raised, is."""
-    if isinstance(raised.exc, ast.Call):
-        yield from raised.exc.args
-        yield from raised.exc.keywords
 
 
 def _edits(node: ast.AST, code: Callable[[ast.AST], str]) -> Iterator[str]:
