@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml Makefile
 
-.PHONY: demo test lint types check torture bench clean
+.PHONY: demo test lint types check torture mutants bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/tb-cli demo
@@ -24,6 +24,11 @@ check: $(VENV)/.installed-dev
 # What `check` takes samples of, in full; it takes an hour or more.
 torture: $(VENV)/.installed-dev
 	TB_TORTURE=1 $(BIN)/pytest -n 2 --dist worksteal --timeout=0
+
+# Whether the tests notice small mistakes in the rooms that move money; MUTANTS=--all takes hours.
+MUTANTS ?= --sample 150 --seed 1
+mutants: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.mutants $(MUTANTS)
 
 bench: $(VENV)/.installed-dev
 	@for script in benchmarks/[a-z]*.py; do \

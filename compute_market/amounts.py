@@ -66,7 +66,7 @@ def parse_ppm(text: str) -> int | None:
         return None
     if decimals and not decimals.isdigit():
         return None
-    return int(whole) * PPM + int(decimals.ljust(6, "0") or "0")
+    return int(whole) * PPM + int(decimals.ljust(6, "0"))
 
 
 def format_ppm(ppm: int) -> str:

@@ -9,8 +9,12 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
+from tests.support.attacks import attacks, pytest_terminal_summary
 from tests.support.laws import busy_market
 from tests.support.market import Market, shared_directory
+
+# What is found here by its name.
+__all__ = ["attacks", "pytest_terminal_summary"]
 
 # A busy machine makes no property false.
 hypothesis.register_profile("market", deadline=None, suppress_health_check=[HealthCheck.too_slow])

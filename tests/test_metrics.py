@@ -7,6 +7,7 @@ import pytest
 
 from compute_market import metrics
 from compute_market.errors import InternalError
+from compute_market.jobs.work import work
 from compute_market.metrics import LATENCY_BOUNDS_S, METRICS, Metric
 from compute_market.store.schema import COUNTERS
 from tests.support.market import Market
@@ -128,6 +129,15 @@ def test_observe_adds_up(market: Market) -> None:
         market.update(lambda txn, ns=elapsed_ns: metrics.observe(txn, name, ns))
     buckets, sum_ns = market.view(lambda txn: metrics.histogram(txn, name))
     assert (sum(buckets), buckets[0], sum_ns) == (3, 1, 2 * NS + 5)
+
+
+def test_working_the_queue_observes_how_long_it_took(market: Market) -> None:
+    ticks = iter((1_000, 4_000))
+    market.store.update(
+        work, now_ms=market.now_ms, config=market.config, stopwatch=lambda: next(ticks)
+    )
+    buckets, sum_ns = market.view(lambda txn: metrics.histogram(txn, "match_loop_latency_seconds"))
+    assert (sum(buckets), sum_ns) == (1, 3_000)
 
 
 def test_latency_bounds_ascend() -> None:

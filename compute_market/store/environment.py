@@ -392,6 +392,8 @@ def _translate(path: str, error: OSError) -> MarketError:
 
 
 def _is_full(path: str) -> bool:
+    while not os.path.exists(path):  # It could not be made.
+        path = os.path.dirname(path)
     disk = os.statvfs(path)
     return disk.f_bavail * disk.f_frsize < _FULL_BYTES
 

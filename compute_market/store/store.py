@@ -99,6 +99,7 @@ class Store:
         self._upgrade = upgrade
         self._handles: Handles | None = None  # handles that a commit has kept
         self._threads = Threads()
+        self._is_broken = False  # it has to be opened anew before it is used again
         self._env = self._opened("look" if creation is None else "write")
         try:
             with self._look() as (txn, _):
@@ -192,7 +193,7 @@ class Store:
         self._open_for("try" if dry_run else "write")
         with (
             translated(self.path),
-            write_alone(self.path, self._env, timeout_ms, self._sleep),
+            write_alone(self.path, self._usable(), timeout_ms, self._sleep),
             self._begun(write=True) as (txn, handles),
         ):
             try:
@@ -215,7 +216,11 @@ class Store:
                 txn.abort()
                 self._schema = schema
             else:
-                txn.commit()
+                try:
+                    txn.commit()
+                except BaseException:
+                    self._is_broken = True
+                    raise
                 self._handles = handles
                 self._schema = SCHEMA_VERSION
             return result
@@ -275,11 +280,22 @@ class Store:
         before = self._purpose
         self._env.close()
         self._handles = None
+        self._is_broken = True
         try:
             self._env = self._opened(purpose)
         except MarketError:
             self._env = self._opened(before)
+            self._is_broken = False
             raise
+        self._is_broken = False
+
+    def _usable(self) -> Environment:
+        """The environment. LMDB takes none that failed to commit, nor is one there that could not
+        be opened anew; what failed may work by now."""
+        if self._is_broken:
+            with self._threads.alone():
+                self._reopen(self._purpose)
+        return self._env
 
     def _check_schema(self, schema: int) -> None:
         if schema > SCHEMA_VERSION:
@@ -305,7 +321,7 @@ class Store:
         """A transaction that only reads, and the handles of its tables."""
         with (
             translated(self.path),
-            look_alone(self.path, self._env, self._lock_timeout_ms, self._sleep),
+            look_alone(self.path, self._usable(), self._lock_timeout_ms, self._sleep),
             self._begun(write=False) as (txn, handles),
             txn,
         ):

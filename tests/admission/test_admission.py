@@ -313,6 +313,48 @@ def test_refuse_by_what_was_charged_in_the_future_waits_as_if_it_were_now(
     assert wait_ms(-ahead_ms) == wait_ms(0) == 4_000
 
 
+def test_refuse_names_the_exact_wait_when_the_decay_divides_evenly(shared: Market) -> None:
+    # Of 59 999 millionths a whole one is left until the last millisecond.
+    config = replace(DEFAULTS, fair_share_cap_ppm=10_000, burst_quota_micro=0)
+    party = (59_999, 0, 0)
+    standing = Standing(config, 10, party, party, 6)
+    check_the_wait_is_exact(shared, standing)
+    assert verdict_at(shared, standing, 0).retry_after_ms == 59_999
+
+
+def test_bucket_refills_rounded_down(shared: Market) -> None:
+    # 1.5 millionths in a millisecond, of 2 that are missing.
+    config = replace(DEFAULTS, burst_refill_rate_micro=1500)
+    party = (1500 * MICRO, 30 * MICRO - 2, 1)
+    standing = Standing(config, 100, party, party, 30)
+    check_the_wait_is_exact(shared, standing)
+    assert verdict_at(shared, standing, 0).retry_after_ms == 1
+
+
+def test_refuse_tells_the_wait_in_seconds_rounded_up(market: Market) -> None:
+    for _ in range(15):
+        enter(market, 100)
+    for later_s, told in ((0, 4), (0.001, 4), (0.999, 3)):
+        market.advance(later_s)
+        assert enter(market, 100).hint == f"it would pass in {told} s"
+
+
+@pytest.mark.parametrize("over", ["buyer", "provider"])
+def test_refuse_names_the_party_that_uses_more_now(shared: Market, over: str) -> None:
+    faded, fresh = (1500 * MICRO, 0, 40_000), (1450 * MICRO, 0, 0)
+    parties = (fresh, faded) if over == "buyer" else (faded, fresh)
+    found = verdict_at(shared, Standing(DEFAULTS, 100, *parties, 90), 0)
+    assert f"{over} {over[0]} used 1450 of the 1500 units a minute allows, the job needs 90" in (
+        found.message
+    )
+
+
+def test_refuse_names_the_bucket_that_holds_less_now(shared: Market) -> None:
+    buyer, provider = (0, 0, 60_000), (1500 * MICRO, 10 * MICRO, 0)
+    found = verdict_at(shared, Standing(DEFAULTS, 100, buyer, provider, 20), 0)
+    assert "the burst bucket of provider p holds 10" in found.message
+
+
 def test_refuse_for_good_names_no_wait(shared: Market) -> None:
     config = replace(DEFAULTS, fair_share_cap_ppm=10_000)  # 60 units, less than the demand
     verdict = verdict_at(shared, Standing(config, 100, (0, 0, 0), (0, 0, 0), 61), 0)

@@ -8,6 +8,8 @@ from compute_market.errors import (
     NotFoundError,
     RefusedError,
 )
+from compute_market.offers import offers
+from compute_market.store.schema import PROVIDER_CANCELS
 from compute_market.store.txn import Txn
 from tests.support.market import Market
 from tests.support.state import balances, command, contents, receipt_of
@@ -120,16 +122,36 @@ def test_cancels_before_the_window_do_not_count_however_many(real: Market) -> No
 def test_cancels_by_the_client_and_of_others_do_not_count(real: Market) -> None:
     real.deposit("other", ct=100)
     real.post(reputation=10, provider_bond=10)
-    for n, (by, provider) in enumerate(
-        [("client", "prov"), ("provider", "prov"), ("client", "prov"), ("provider", "prov")]
-    ):
+    for n, by in enumerate(("client", "provider", "client", "provider")):
         real.submit(f"job-{n}")
         real.cancel(f"job-{n}", by=by)
-        assert provider == real.job(f"job-{n}").placed.provider
+        assert real.job(f"job-{n}").placed.provider == "prov"
     real.post("other", price_per_unit=1, reputation=10, provider_bond=10)
     real.submit("job-of-other")
     assert real.cancel("job-of-other", by="provider").job.placed.provider == "other"
     assert real.balance("burned") == 0
+
+
+def test_cancel_is_not_counted_for_a_provider_whose_name_begins_alike(real: Market) -> None:
+    real.deposit("prov2", ct=100)
+    real.post("prov2", price_per_unit=1, reputation=10, provider_bond=10, units=2)
+    for n in range(2):
+        real.submit(f"job-{n}")
+        assert real.cancel(f"job-{n}", by="provider").job.placed.provider == "prov2"
+    real.update(lambda txn: offers.withdraw(txn, "o-1"))
+    real.post("prov", reputation=10, provider_bond=10)
+    real.submit()
+    assert real.cancel(by="provider").job.placed.provider == "prov"
+    assert real.balance("burned") == 0
+
+
+def test_cancels_that_no_longer_count_are_forgotten(real: Market) -> None:
+    real.post(reputation=1000)
+    for n in range(5):
+        real.submit(f"job-{n}")
+        real.cancel(f"job-{n}", by="provider")
+        real.advance(86_401)
+    assert real.view(lambda txn: txn.size(PROVIDER_CANCELS)) == 1
 
 
 def test_cancel_penalty_follows_the_configuration(real: Market) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from compute_market.jobs import demand
+from compute_market.store.schema import THROUGHPUT
 from tests.support.market import Market
 
 
@@ -38,3 +39,13 @@ def test_demand_of_an_empty_market_is_zero(market: Market) -> None:
         "industrial_units_total": 0,
         "industrial_price_per_unit": 0,
     }
+
+
+def test_work_of_more_than_a_minute_ago_is_forgotten(market: Market) -> None:
+    market.configure(initial_capacity=10**6)
+    market.post(units=10_000)
+    market.submit(lengths=(1,) * 100)
+    for number in range(100):
+        market.prove("job", number)
+        market.advance(1)
+    assert market.view(lambda txn: txn.size(THROUGHPUT)) == 60

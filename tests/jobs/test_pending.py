@@ -4,6 +4,8 @@ from compute_market.amounts import UNIT_BYTES
 from compute_market.jobs.submit import post_offer
 from compute_market.jobs.waiting import match_pending
 from compute_market.offers import offers, standing
+from compute_market.offers.standing import record_outcome
+from compute_market.scheduler import outcomes
 from compute_market.store.schema import JOBS
 from compute_market.store.txn import Txn
 from tests.support.market import Market, offer_request
@@ -73,6 +75,31 @@ def test_post_serves_a_smaller_job_behind_one_that_does_not_fit(market: Market) 
     market.submit("small", wait=True)
     market.post(units=4)
     assert states(market, "large", "small") == ["pending", "active"]
+
+
+def test_post_gives_pending_jobs_no_more_than_the_new_offer_has(market: Market) -> None:
+    """An older offer that came back into good standing is left to `match`."""
+    market.post("old", price_per_unit=9, reputation=-1)
+    market.submit("a", wait=True)
+    market.submit("b", wait=True)
+    market.update(lambda txn: record_outcome(txn, "old", +1))
+    posted = market.update(lambda txn: post_offer(txn, offer_request(units=1)))
+    assert posted.matched == ["a"]
+    assert states(market, "a", "b") == ["active", "pending"]
+
+
+def test_pending_job_is_matched_in_the_second_of_its_deadline(market: Market) -> None:
+    market.submit(wait=True, deadline_secs=10)
+    market.advance(10.999)
+    market.post()
+    assert market.job().state == "active"
+
+
+def test_pending_job_that_is_matched_counts_as_a_match(market: Market) -> None:
+    market.submit(wait=True)
+    market.post(price_per_unit=7)
+    assert market.counter("scheduler_match_total", "success") == 1
+    assert market.view(outcomes.last_effective_price) == 7
 
 
 def test_match_tries_every_pending_job_again(market: Market) -> None:

@@ -98,7 +98,8 @@ def test_submit_of_a_price_beyond_any_amount_is_refused(market: Market) -> None:
     market.post(units=100, price_per_unit=AMOUNT_MAX)
     assert market.submit("a", max_price_per_unit=AMOUNT_MAX).changed
     before = contents(market)
-    with pytest.raises(RefusedError) as caught:
+    told = f"^the price of the whole job {2 * AMOUNT_MAX} is outside"
+    with pytest.raises(RefusedError, match=told) as caught:
         market.submit("b", max_price_per_unit=AMOUNT_MAX, lengths=(1, 1))
     assert caught.value.reason == "overflow"
     assert contents(market) == before

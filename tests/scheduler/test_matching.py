@@ -762,3 +762,16 @@ def test_match_reads_no_more_with_more_offers(market: Market, visits: list[str])
 
     few, many = within(market, action)
     assert many <= max(few, 0) + VISITS_MAX
+
+
+def test_match_passes_over_an_equal_that_does_not_fit(market: Market) -> None:
+    """The buyer's own offer stands beside the winner, behind more of better standing."""
+
+    def action(txn: Txn) -> str:
+        post(txn, "p", price_per_unit=5)
+        post(txn, "buyer", price_per_unit=5)
+        for number in range(20):
+            post(txn, f"better{number:02}", price_per_unit=9, reputation=5)
+        return winner(txn, asks())
+
+    assert within(market, action) == "o-1"

@@ -11,11 +11,12 @@ from compute_market.jobs import jobs
 from compute_market.offers import offers
 from compute_market.records import LIVE_STATES, Job
 from compute_market.settlement import escrow, ledger, modes
-from compute_market.store.schema import BACKLOG, HOLDINGS, JOBS
+from compute_market.store.schema import BACKLOG, HOLDINGS, JOBS, POSTINGS
 from compute_market.store.txn import Txn
 from tests.support.laws import hand_over
 from tests.support.market import Market
 from tests.support.modes import to_dry_run
+from tests.support.state import command
 
 
 def balance(market: Market, owner: str) -> dict[str, Any]:
@@ -64,6 +65,35 @@ def test_balance_of_a_stranger_is_nothing(market: Market) -> None:
         "escrow": {"ct": 0, "it": 0},
         "bonds": {"ct": 0},
     }
+
+
+def test_burned_bonds_tell_of_which_job_and_why(real: Market) -> None:
+    real.configure(provider_cancel_penalty_after=1)
+    real.post(provider_bond=20, reputation=9)
+    real.submit("late", deadline_secs=10)
+    real.submit("left")
+    real.cancel("left", by="provider")
+    real.advance(11)
+    command(real)
+    postings = real.view(lambda txn: list(txn.records(POSTINGS)))
+    burned = [posting for posting in postings if posting.credit == "burned"]
+    assert [(p.token, p.amount, p.debit, p.event, p.ref) for p in burned] == [
+        ("CT", 2, "bond/left/provider", "cancel:slash", "left"),
+        ("CT", 20, "bond/late/provider", "sla:slash", "late"),
+    ]
+
+
+def test_history_of_the_provider_of_a_job_adds_up(real: Market) -> None:
+    real.post(provider_bond=30, fee_pct_ct=25, price_per_unit=4)
+    real.submit()
+    real.prove()
+    _, *rows = real.view(lambda txn: ledger.history(txn, "prov", 0, 99))
+    assert [(p.event, p.token, p.amount, p.debit, p.credit, p.ref) for p in rows] == [
+        ("bond:lock", "CT", 30, "wallet/prov", "bond/job/provider", "job"),
+        ("settle", "CT", 1, "escrow/job", "wallet/prov", "job"),
+        ("settle", "IT", 3, "escrow/job", "wallet/prov", "job"),
+        ("bond:release", "CT", 30, "bond/job/provider", "wallet/prov", "job"),
+    ]
 
 
 # Sums that are kept against a walk.

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import ConflictError, IntegrityError, InternalError, RefusedError
-from compute_market.records import Posting, Token
+from compute_market.records import Posting, Tap, Token
 from compute_market.settlement import ledger
 from compute_market.settlement.ledger import BURNED, SUPPLY, bond, escrow, wallet
-from compute_market.store.schema import ACCOUNTS, POSTINGS
+from compute_market.store.schema import ACCOUNTS, POSTINGS, TAPS
 from compute_market.store.txn import Txn
 from tests.support.market import START_MS, Market
 
@@ -216,6 +216,13 @@ def test_tap_with_the_same_key_moves_once(market: Market) -> None:
     assert market.balance(wallet("ann")) == 5
     refs = market.view(lambda txn: [p.ref for p in txn.records(POSTINGS)])
     assert refs == ["k", "k"]
+
+
+def test_tap_remembers_when_it_was(market: Market) -> None:
+    market.advance(0.5)
+    market.update(lambda txn: ledger.tap(txn, "deposit", "ann", {"CT": 5, "IT": 1}, "k"))
+    found = market.view(lambda txn: txn.read(TAPS, b"k"))
+    assert found == Tap("k", "deposit", "ann", 5, 1, START_MS + 500)
 
 
 def test_tap_of_nothing_uses_its_key(market: Market) -> None:

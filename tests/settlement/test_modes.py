@@ -105,6 +105,10 @@ def test_arm_beyond_the_largest_height_is_refused(market: Market) -> None:
     assert mode(market) == "dry_run"
 
 
+def test_arm_reaches_to_the_largest_height(market: Market) -> None:
+    assert arm(market, AMOUNT_MAX).activate_at == AMOUNT_MAX
+
+
 def test_cancel_arm_returns_to_dry_run(market: Market) -> None:
     arm(market, 10)
     cancel_arm(market)

@@ -18,6 +18,8 @@ from compute_market.store.lock import Turnstile
 from compute_market.store.schema import (
     HEADS,
 )
+from compute_market.store.store import Store
+from tests.support.processes import locked
 from tests.support.stores import Child, Spawn, contents, get, open_store, put
 
 # Every test here is over in a second or two; one that is not waits for a lock nobody gives back.
@@ -266,3 +268,22 @@ def test_view_waits_for_a_reader_of_the_same_number_in_another_pid_namespace(pat
     finally:
         for child in (reader, *others):
             child.close()
+
+
+@pytest.mark.parametrize("held", ["write.lock", "."])
+def test_a_wait_in_vain_leaves_no_file_open(path: Path, held: str) -> None:
+    """Neither behind the write lock nor behind the turnstile, which is the directory itself."""
+    store = open_store(path, lock_timeout_ms=0)
+    with locked(path / held):
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            with pytest.raises(BusyError):
+                store.update(lambda txn: None, now_ms=0)
+        assert len(os.listdir("/proc/self/fd")) == before
+    store.close()
+
+
+def test_a_write_lock_that_was_removed_is_made_again(path: Path, store: Store) -> None:
+    (path / "write.lock").unlink()
+    store.update(put(b"a"), now_ms=0)
+    assert (path / "write.lock").stat().st_mode & 0o777 == 0o600

@@ -376,17 +376,19 @@ _TIMED_COUNTERS = (
 
 def snapshot(home: Home, *, ordered: bool = True) -> dict[str, list[str]]:
     """Everything in a store, and the log, without the times; without the order if not `ordered`."""
-
-    def tables(txn: Txn) -> dict[str, list[str]]:
-        found = {
-            table.name: sorted(_entries(txn, table, ordered))
-            for table in TABLES
-            if table not in (*_TIMED_TABLES, EVENTS)
-        }
-        return found | {EVENTS.name: _told(txn, ordered)}
-
     lines = home.log().decode().splitlines()
-    return home.view(tables) | {"cancellations.log": lines if ordered else sorted(lines)}
+    stored = home.view(lambda txn: everything(txn, ordered=ordered))
+    return stored | {"cancellations.log": lines if ordered else sorted(lines)}
+
+
+def everything(txn: Txn, *, ordered: bool = True) -> dict[str, list[str]]:
+    """The store's part of a snapshot."""
+    found = {
+        table.name: sorted(_entries(txn, table, ordered))
+        for table in TABLES
+        if table not in (*_TIMED_TABLES, EVENTS)
+    }
+    return found | {EVENTS.name: _told(txn, ordered)}
 
 
 def differences(expected: dict[str, list[str]], found: dict[str, list[str]]) -> list[str]:

@@ -116,11 +116,11 @@ class Home:
             raise UsageError(f"{self.path}: {cause_of(error)}", hint=_HINT) from error
 
     def make(self) -> None:
-        """Create the directory unless it is there."""
-        try:
+        """Create the directory unless it is there. Raises what making a store raises."""
+        from compute_market.store.environment import translated
+
+        with translated(self.path):
             home.make_directories(self.path)
-        except OSError as error:
-            raise UsageError(f"{self.path}: {cause_of(error)}") from error
 
     def check_kept(self, path: str) -> None:
         """Raise UsageError if a file in it is there and cannot be replaced by `keep`."""

@@ -1,0 +1,123 @@
+"""Every way to change a market by one command, for tests that do not let it come to its end."""
+
+import json
+from typing import NamedTuple
+
+from tb_cli.frame.verbs import Verb
+from tests.support.cli import HELLO
+from tests.support.processes import DEADLINE
+from tests.support.verbs import VERBS
+
+CONFIG = 'settle_mode = "real"\n[scheduler]\nslots = 3\n'
+# What a market has before the change: jobs that run, wait in the queue, and wait for an offer.
+BEFORE = f"""
+wallet deposit alice --ct 1000 --it 1000 --key in-a
+wallet deposit prov --ct 1000 --key in-p
+compute offer post --offer-id o-1 --provider prov --units 100 --price 3 --bond 5 --fee-pct-ct 40
+compute offer post --offer-id o-2 --provider prov --units 100 --price 4
+compute submit jobs.jsonl
+compute submit pending.json --wait
+compute prove j1 0 {HELLO}
+compute cancel j0
+tick
+state backup saved
+"""
+SLICE = "a.slice"
+
+
+def _job(job_id: str, **more: object) -> str:
+    job = {"job_id": job_id, "buyer": "alice", "workload": "transcode", "max_price_per_unit": 9}
+    return json.dumps(job | {"slices": [SLICE, "b.slice"], "deadline": DEADLINE} | more) + "\n"
+
+
+FILES = {
+    SLICE: "hello",
+    "b.slice": "hello",
+    "jobs.jsonl": "".join(map(_job, ("j0", "j1", "j2", "j3", "j4", "j5"))),
+    "pending.json": _job("pending", capability={"gpu": "none has it"}),
+    "one.json": _job("new"),
+}
+
+
+class Change(NamedTuple):
+    """A command that changes something, on a home with a market or without one."""
+
+    verb: str
+    arguments: tuple[str, ...] = ()
+    items: tuple[str, ...] = ()  # each a commit of its own, at the end of the command line
+    lines: tuple[str, ...] = ()  # each a commit of its own, on standard input
+    first: tuple[str, ...] = ()  # lines of a batch that come before
+    is_fresh: bool = False  # there is no home
+    again: bool = True  # it may be repeated when it is done, and then does nothing
+    result: str | None = None  # the file or directory that it writes beside the market
+
+    @property
+    def name(self) -> str:
+        makes_one = self.verb in ("state init", "state restore")
+        return self.verb if makes_one or not self.is_fresh else f"{self.verb} in a new home"
+
+    def command(self, steps: int | None = None) -> tuple[list[str], str]:
+        """Its words and its standard input, of no more than so many commits."""
+        words = [*self.verb.split(), *self.arguments, *self.items[:steps]]
+        return words, "".join(f"{line}\n" for line in self.lines[:steps])
+
+    @property
+    def steps(self) -> int:
+        return max(1, len(self.items), len(self.lines))
+
+
+_DEPOSIT = ("bob", "--ct", "7", "--key", "k")
+_OFFER = ("--offer-id", "new", "--provider", "p", "--units", "5", "--price", "9")
+_TO_DRY_RUN = "compute-market settle dry-run --reason before"
+
+CHANGES = (
+    Change("compute offer post", _OFFER),
+    Change("compute offer post", _OFFER, is_fresh=True),
+    Change("compute offer withdraw", items=("o-2",)),
+    Change("compute submit", items=("one.json",)),
+    Change("compute execute", items=("j1",)),
+    Change("compute prove", ("j2", "0", HELLO)),
+    Change("compute cancel", ("--chunk", "1", "--failed-to", "left"), items=("j3", "j4", "j5")),
+    Change("compute-market match"),
+    Change("compute-market settle arm", ("--delay-blocks", "5"), first=(_TO_DRY_RUN,), again=False),
+    Change(
+        "compute-market settle cancel-arm",
+        first=(_TO_DRY_RUN, "compute-market settle arm --delay-blocks 500"),
+        again=False,
+    ),
+    Change("compute-market settle dry-run", ("--reason", "r")),
+    Change("compute-market settle tick"),
+    Change("compute-market capacity record", ("5",), again=False),
+    Change("compute-market sla sweep"),
+    Change("wallet deposit", _DEPOSIT),
+    Change("wallet deposit", _DEPOSIT, is_fresh=True),
+    Change("wallet withdraw", ("alice", "--ct", "7", "--key", "k")),
+    Change("chain advance", ("3",), again=False),
+    Change("tick"),
+    Change(
+        "batch",
+        ("-", "--fail-fast"),
+        lines=(
+            "compute cancel j3",
+            "wallet deposit bob --ct 7 --key k",
+            "compute cancel j4 --by provider",
+        ),
+    ),
+    Change("state init", is_fresh=True),
+    Change("state backup", ("copy",), again=False, result="copy"),
+    Change("metrics", ("--textfile", "tb.prom"), result="tb.prom"),
+)
+
+# Changing verbs that are left out, and why.
+LEFT_OUT = {"compute calibrate": "it measures for seconds, and then writes as `metrics` does"}
+
+
+def changing(path: tuple[str, ...], verb: Verb) -> bool:
+    """Whether a verb writes anything: the market, or files that stand for it."""
+    return verb.writes or path in (("state", "backup"), ("metrics",))
+
+
+def lacking() -> set[str]:
+    """Changing verbs that are not among the changes."""
+    named = {" ".join(path) for path, verb in VERBS.items() if changing(path, verb)}
+    return named - {change.verb for change in CHANGES} - set(LEFT_OUT)

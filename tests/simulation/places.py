@@ -1,0 +1,192 @@
+"""Directories in which changes are made that do not come to their end, and what is found there."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from compute_market import audit
+from compute_market.errors import NotFoundError
+from compute_market.store.store import Store
+from compute_market.store.txn import Txn
+from tests.simulation.changes import BEFORE, CONFIG, FILES, Change
+from tests.support.faults import Fault, Outcome
+from tests.support.processes import COMMAND, ENDS_WITHIN_S, differences, everything, now_ms
+
+# Runs a command in a directory that has the home; `Server.run` does, and `run_alone`.
+Run = Callable[..., Outcome]
+State = dict[str, list[str]] | None
+# What is new for each market.
+_OWN = ("b'market_id'", "b'genesis_ms'", "b'instance_id'")
+# Heights grow by the second.
+_HEIGHT = re.compile(r"(?<='height': )\d+|(?<='activate_at': )\d+")
+
+
+def environment(below: Path) -> dict[str, str]:
+    """That of a command whose home is below a directory."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TB_")}
+    return kept | {"TB_HOME": str(below / "home"), "HOME": str(below)}
+
+
+def run_alone(words: list[str], *, below: Path, stdin: str = "", fault: None = None) -> Outcome:
+    """Run a command in a process of its own."""
+    done = subprocess.run(
+        [*COMMAND, *words],
+        cwd=below,
+        env=environment(below),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=ENDS_WITHIN_S,
+    )
+    return Outcome(done.returncode, done.stdout, done.stderr, [])
+
+
+def template_in(run: Run, work: Path) -> Path:
+    """The directory that every change is made in: a home, and the files of jobs."""
+    place = Place(run, work)
+    (work / "home").mkdir(parents=True, mode=0o700)
+    (work / "home" / "config.toml").write_text(CONFIG)
+    for name, content in FILES.items():
+        (work / name).write_text(content)
+    place.prepare(BEFORE.splitlines())
+    return work
+
+
+class Place:
+    """A directory in which commands run, and what is found there afterwards.
+
+    It has the same name in all runs, since jobs remember where their slices are.
+    """
+
+    def __init__(self, run: Run, work: Path) -> None:
+        self._run = run
+        self.work = work
+
+    def reset(self, template: Path, *, is_fresh: bool = False) -> None:
+        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.copytree(template, self.work)
+        if is_fresh:
+            shutil.rmtree(self.work / "home")
+
+    def prepare(self, lines: list[str]) -> None:
+        done = self._run(("batch", "-"), below=self.work, stdin="\n".join(lines))
+        assert done.code == 0, done
+
+    def run(
+        self, change: Change, *, steps: int | None = None, fault: Fault | None = None
+    ) -> Outcome:
+        words, stdin = change.command(steps)
+        return self._run(words, below=self.work, stdin=stdin, fault=fault)
+
+    def state(self, home: str = "home") -> State:
+        """What the market there holds; None without one."""
+
+        def look(txn: Txn) -> dict[str, list[str]]:
+            log = self.work / home / "cancellations.log"
+            content = log.read_bytes() if log.exists() else b""
+            broken = [*audit.check(txn), *audit.log_violations(txn, content)]
+            assert broken == [], broken
+            return everything(txn)
+
+        try:
+            store = Store.open(str(self.work / home / "market"), sleep=time.sleep)
+        except NotFoundError:
+            return None
+        try:
+            found = store.view(look, now_ms=now_ms())
+        finally:
+            store.close()
+        found["meta"] = [entry for entry in found["meta"] if not entry.startswith(_OWN)]
+        for table in ("settle_state", "events"):
+            found[table] = [_HEIGHT.sub("#", entry) for entry in found[table]]
+        return found
+
+    def names(self) -> set[str]:
+        return {str(path.relative_to(self.work)) for path in self.work.rglob("*")}
+
+
+class Reference:
+    """What a change comes to when nothing disturbs it."""
+
+    def __init__(self, place: Place, template: Path, change: Change) -> None:
+        self.change = change
+        self._template = template
+        self._place = place
+        self.states: list[State] = []
+        self.begin()
+        self.names = place.names()
+        self.states.append(place.state())
+        for steps in range(1, change.steps + 1):
+            self.begin()
+            began = time.perf_counter()
+            self.done = place.run(change, steps=steps)
+            self.took_s = time.perf_counter() - began
+            assert self.done.code == 0, self.done
+            self.states.append(place.state())
+        self.names |= place.names()
+
+    def begin(self) -> None:
+        """The place as it is before the change."""
+        self._place.reset(self._template, is_fresh=self.change.is_fresh)
+        if self.change.first:
+            self._place.prepare(list(self.change.first))
+
+    def steps_done(self, state: State) -> int:
+        """How far a change has come. A market that is empty is as good as none."""
+        if state in self.states:
+            return max(n for n, each in enumerate(self.states) if each == state)
+        if self.states[0] is None and state is not None and not any(_told(state)):
+            return 0
+        after = self.states[-1]
+        raise AssertionError(differences(after or {}, state or {name: [] for name in after or {}}))
+
+
+def _told(state: dict[str, list[str]]) -> Iterator[str]:
+    """What a market has that a new one has not."""
+    yield from state["events"]
+    yield from state["postings"]
+
+
+def check_told(place: Place, reference: Reference, outcome: Outcome) -> int:
+    """Hold what a command told against what it left; how many of its steps were done."""
+    change = reference.change
+    steps = reference.steps_done(place.state())
+    told = outcome.out.splitlines()
+    expected = reference.done.out.splitlines()
+    assert outcome.out == "" or outcome.out.endswith("\n"), "half a line was told"
+    claims = sum(line in expected for line in told)
+    if claims and change.result is None:
+        assert steps >= (min(claims, change.steps) if change.steps > 1 else 1), "told and not done"
+    check_result(place, reference, outcome)
+    return steps
+
+
+def check_result(place: Place, reference: Reference, outcome: Outcome) -> None:
+    """A result beside the market is whole, or not there."""
+    result = reference.change.result
+    if result is None:
+        return
+    path = place.work / result
+    if path.is_dir():
+        assert place.state(result) == reference.states[0]
+    elif path.exists():
+        assert path.read_text().endswith("# EOF\n") or path.read_text().count("\n") > 50
+    else:
+        assert outcome.code != 0, "exit code 0, and not there"
+
+
+def check_again(place: Place, reference: Reference) -> None:
+    """The same command once more brings the market to where it should be."""
+    change = reference.change
+    is_done = reference.steps_done(place.state()) == change.steps
+    if change.result is not None:
+        is_done = (place.work / change.result).exists()
+    if change.again or not is_done:
+        done = place.run(change)
+        assert done.code == 0, f"again: {done}"
+    assert reference.steps_done(place.state()) == change.steps, "again, and not done"
+    check_result(place, reference, Outcome(0, "", "", []))
