@@ -21,14 +21,17 @@ from compute_market.records import (
 )
 from compute_market.store.schema import DEADLINES, JOBS
 from compute_market.store.txn import Txn
-from compute_market.text import sum_line
+from compute_market.text import for_terminal, sum_line
+from tb_cli.frame import guard
 from tb_cli.frame.options import (
+    FAILED_TO,
     JOB_ID,
     JOB_IDS,
     JSONL,
     LIMIT,
     PRIORITY,
     check_choices,
+    check_given,
 )
 from tb_cli.frame.render import Listing, emit, fields, note, write_json, write_line
 from tb_cli.frame.session import Session
@@ -76,6 +79,8 @@ def list_(
 ) -> None:
     """Reads in short transactions, so memory stays flat with any number."""
     check_choices("--state", state, JOB_STATES)
+    check_given("--buyer", buyer)
+    check_given("--provider", provider)
 
     def wanted(job: Job) -> bool:
         holder = None if job.placement is None else job.placement.provider
@@ -107,16 +112,35 @@ def requirements(session: Session, job_id: str) -> None:
 
 @takes(
     JOB_IDS,
-    option("--timeout", "Give up after this many seconds.", kind="number", least=0),
+    option("--timeout", "Give up after this many seconds.", kind="number", least=0, most=2**31),
+    FAILED_TO,
 )
-def wait(session: Session, job_ids: list[str], *, timeout: float | None) -> None:
+def wait(
+    session: Session, job_ids: list[str], *, timeout: float | None, failed_to: str | None
+) -> None:
     """Ends at once if they have. A time-out ends with code 10.
 
     An overdue job ends with the next command that changes the market; looking does not end it.
     """
-    from tb_cli.frame import bulk
+    from tb_cli.frame.ids import Ids
 
-    left = bulk.ids_at_once(job_ids, "job id")
+    left = Ids(job_ids, "job id").at_once()
+    if not left:
+        note("nothing given, nothing done")
+    if failed_to is None:
+        _wait(session, left, timeout)
+        return
+    from tb_cli.frame import files
+
+    result = files.Result(failed_to)
+    try:
+        _wait(session, left, timeout)
+    finally:
+        result.write("".join(f"{job_id}\n" for job_id in left))
+
+
+def _wait(session: Session, left: list[str], timeout: float | None) -> None:
+    """Wait until none of the jobs is `left`."""
     give_up = None if timeout is None else time.monotonic() + timeout
     ended: list[dict[str, Any]] = []
     told: set[str] = set()
@@ -132,7 +156,7 @@ def wait(session: Session, job_ids: list[str], *, timeout: float | None) -> None
                 if not session.json:
                     write_line(f"job {job.job_id} {job.state}")
                     sys.stdout.flush()
-        left = [job.job_id for job in states if job.state in LIVE_STATES]
+        left[:] = [job.job_id for job in states if job.state in LIVE_STATES]
         if not left:
             break
         if give_up is not None and time.monotonic() >= give_up:
@@ -183,7 +207,9 @@ def slices(
     )
     for index, entry in islice(wanted, limit):
         if b3sum:
-            sys.stdout.write(sum_line(entry.path, entry.reference.hex()))
+            line = sum_line(entry.path, entry.reference.hex())
+            sys.stdout.write(for_terminal(line) if sys.stdout.isatty() else line)
+            guard.stop_if_lost()
         else:
             listing.add(documents.slice_document(index, entry, reference=references))
     if not b3sum:

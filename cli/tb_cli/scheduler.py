@@ -9,11 +9,11 @@ from typing import Any
 
 from compute_market.errors import NotFoundError
 from compute_market.jobs import jobs
-from compute_market.records import Job
+from compute_market.records import Job, check_id
 from compute_market.scheduler import queue as run_queue
 from compute_market.store.schema import PENDING
 from compute_market.store.txn import Txn
-from tb_cli.frame.options import JSONL, LIMIT
+from tb_cli.frame.options import JSONL, LIMIT, check_given
 from tb_cli.frame.render import Listing, emit, fields, note, shown
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, flag, option, takes
@@ -51,6 +51,7 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
     from compute_market import events
     from compute_market.scheduler.explain import explain as verdicts_on
 
+    check_given("--offer", offer)
     draft = _draft_from_file(target)
 
     def document(txn: Txn) -> dict[str, Any]:
@@ -112,10 +113,10 @@ def match(session: Session) -> None:
 
 def _draft_from_file(target: str) -> Job | None:
     """The job a file describes, or None when the text is no file."""
-    from tb_cli.frame import files, job_files
+    from tb_cli.frame import job_files
 
     if not os.path.isfile(target):
-        files.check_text(target, "the job id")
+        check_id(target, "there is no such file, and as a job id it")
         return None
     return job_files.draft_of(target)
 

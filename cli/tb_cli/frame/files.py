@@ -1,41 +1,16 @@
-"""Reading what operators hand in: a file, or stdin as `-`."""
+"""Files that operators name and those of the home."""
 
 import errno
 import os
 import stat
-import sys
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import BinaryIO
 
-from compute_market.errors import BusyError, UsageError
+from compute_market.errors import BusyError, MarketError, UsageError
 from compute_market.text import cause_of, legible
 
 SIZE_MAX = 64 * 2**20
 # Opening a FIFO must not wait for a writer, and a terminal must not become the controlling one.
 _AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY
-
-
-def lines(path: str) -> Iterator[bytes]:
-    """The lines of a file or of stdin, as they are taken; any number of them.
-
-    Raises UsageError naming the file, also for a line over 64 MiB.
-    """
-    try:
-        if path == "-":
-            yield from _lines_of(sys.stdin.buffer, path)
-        else:
-            with _opened(path) as file:
-                yield from _lines_of(file, path)
-    except OSError as error:
-        raise UsageError(f"{path}: {cause_of(error)}") from error
-
-
-def _lines_of(file: BinaryIO, path: str) -> Iterator[bytes]:
-    while line := file.readline(SIZE_MAX + 1):
-        if len(line) > SIZE_MAX:
-            raise UsageError(f"{path}: a line of more than {SIZE_MAX} bytes")
-        yield line
 
 
 def check_readable(path: str) -> None:
@@ -61,23 +36,44 @@ def read_kept(path: str) -> bytes:
         return file.read()
 
 
-def replace(path: str, text: str) -> None:
-    """Write a file of results at once: readers see the old one or the new one, never half of it.
+class Result:
+    """A file of results, written at once: readers see the old one or the new one, never half of it.
 
-    Raises BusyError on a full disk, else UsageError naming the file.
+    It is opened before it is known what it will hold. Raises BusyError on a full disk, else
+    UsageError naming the file.
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, path)
-    except OSError as error:
-        with suppress(OSError):
-            os.unlink(temporary)
-        message = f"{path}: {cause_of(error)}"
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._temporary = f"{path}.{os.getpid()}.tmp"
+        try:
+            if os.path.isdir(path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            self._file = open(self._temporary, "w", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise self._failure(error) from error
+
+    def write(self, text: str) -> None:
+        """Put the text in its place."""
+        try:
+            with self._file as file:
+                file.write(text)
+            os.replace(self._temporary, self._path)
+        except OSError as error:
+            with suppress(OSError):
+                os.unlink(self._temporary)
+            raise self._failure(error) from error
+
+    def _failure(self, error: OSError) -> MarketError:
+        message = f"{self._path}: {cause_of(error)}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise BusyError(message, hint="free some disk space and try again") from error
-        raise UsageError(message) from error
+            return BusyError(message, hint="free some disk space and try again")
+        return UsageError(message)
+
+
+def replace(path: str, text: str) -> None:
+    """Write a file of results at once, as `Result` does."""
+    Result(path).write(text)
 
 
 def check_text(text: str, what: str) -> str:
@@ -85,18 +81,3 @@ def check_text(text: str, what: str) -> str:
     if legible(text) != text:
         raise UsageError(f"{what} {text} is not UTF-8")
     return text
-
-
-def source_of(path: str) -> str:
-    return "stdin" if path == "-" else path
-
-
-def _opened(path: str) -> BinaryIO:
-    # O_NONBLOCK: opening a FIFO must not wait for a writer. Reading waits for one that is there.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    file = open(descriptor, "rb")  # noqa: SIM115 - its caller closes it
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        file.close()
-        raise UsageError(f"{path}: is a directory")
-    os.set_blocking(descriptor, True)
-    return file

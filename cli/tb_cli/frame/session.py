@@ -14,7 +14,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import UsageError
-from tb_cli.frame import home
+from compute_market.text import printable
+from tb_cli.frame import guard, home
 from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class Session:
         Raises NotFoundError if there is none and it may not.
         """
         if self._opened.market is None and self.open() and not self.dry_run:
-            print(f"created a market in {self.home}", file=sys.stderr)
+            sys.stderr.write(f"created a market in {printable(str(self.home))}\n")
         assert self._opened.market is not None
         return self._opened.market
 
@@ -184,7 +185,7 @@ class Session:
         result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
         due = market.due if sweep_limit is None else replace(market.due, failed=())
         if due.text:
-            print(f"dry_run: {due.text}" if self.dry_run else due.text, file=sys.stderr)
+            sys.stderr.write(f"{'dry_run: ' if self.dry_run else ''}{due.text}\n")
         if not self.dry_run:
             self.follow_log()
         return result
@@ -221,10 +222,8 @@ class Session:
         try:
             self.market.follow_log(path)
         except OSError as error:
-            print(
-                f"warning: {path}: {error.strerror}; the next change makes it whole",
-                file=sys.stderr,
-            )
+            shown = printable(f"{path}: {error.strerror}")
+            sys.stderr.write(f"warning: {shown}; the next change makes it whole\n")
 
     def _new_home(self) -> str:
         """The home in which the store is to be made."""
@@ -252,8 +251,14 @@ def perform(
 
     `command` is the line as it was given, for the log.
     """
+    if verb.writes:
+        guard.spare_output()
     with Session.begin(settings, verb.market, batch, command) as session:
-        return function(session, **bound(parameters_of(function), values)) or 0
+        try:
+            code = function(session, **bound(parameters_of(function), values)) or 0
+        except guard.OutputLost:
+            code = 0
+        return guard.finished(code, writes=verb.writes)
 
 
 def _from(
@@ -267,7 +272,7 @@ def _asked(command: Sequence[str]) -> "Asked":
     import pwd
 
     from compute_market.records import Asked
-    from compute_market.text import clipped, printable
+    from compute_market.text import clipped
 
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
