@@ -48,6 +48,7 @@ def execute(
     ):
 
         def one(part: list[bulk.Given[str]]) -> list[bulk.Outcome]:
+            session.open()  # What is wrong with the home is wrong with no job.
             return [
                 bulk.failed(each.name, each.error)
                 if each.error is not None
@@ -55,7 +56,6 @@ def execute(
                 for each in part
             ]
 
-        session.open()  # What is wrong with the home is wrong with no job.
         return bulk.in_chunks(
             session, ids, one, size=1, jsonl=jsonl, failed_to=failed_to, source=ids
         )

@@ -7,12 +7,13 @@ import os
 from itertools import chain, islice
 from typing import Any
 
-from compute_market.errors import NotFoundError
+from compute_market.errors import NotFoundError, UsageError
 from compute_market.jobs import jobs
 from compute_market.records import Job, check_id
 from compute_market.scheduler import queue as run_queue
 from compute_market.store.schema import PENDING
 from compute_market.store.txn import Txn
+from compute_market.text import clipped, quoted
 from tb_cli.frame.options import JSONL, LIMIT, check_given
 from tb_cli.frame.render import Listing, emit, fields, note, shown
 from tb_cli.frame.session import Session
@@ -116,7 +117,11 @@ def _draft_from_file(target: str) -> Job | None:
     from tb_cli.frame import job_files
 
     if not os.path.isfile(target):
-        check_id(target, "there is no such file, and as a job id it")
+        try:
+            check_id(target, "the job id")
+        except UsageError as error:
+            message = f"{clipped(quoted(target))} is no file, and {clipped(error.message)}"
+            raise UsageError(message, hint=error.hint) from error
         return None
     return job_files.draft_of(target)
 

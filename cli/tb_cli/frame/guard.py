@@ -102,12 +102,12 @@ def answered(call: Callable[[], int], arguments: list[str]) -> int:
         return call()
     except MarketError as error:
         return _report(error, arguments)
-    except (KeyboardInterrupt, Terminated):
-        raise
-    except BaseException as error:  # noqa: BLE001 - the one place that answers for bugs
-        from tb_cli.frame.faults import answer_to
-
-        return _report(answer_to(error), arguments)
+    except Exception as error:  # noqa: BLE001 - the one place that answers for bugs
+        return _report(_answer_to(error), arguments)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # The hasher's, which is no Exception.
+            raise
+        return _report(_answer_to(error), arguments)
 
 
 def finished(code: int, *, writes: bool) -> int:
@@ -151,6 +151,12 @@ def _lost(error: OSError) -> BusyError:
     from compute_market.text import cause_of
 
     return BusyError(f"standard output: {cause_of(error)}")
+
+
+def _answer_to(error: BaseException) -> MarketError:
+    from tb_cli.frame.faults import answer_to
+
+    return answer_to(error)
 
 
 def _report(error: MarketError, arguments: list[str]) -> int:

@@ -11,6 +11,7 @@ from compute_market.requests import DOCUMENT_BYTES_MAX, Document, documents
 from compute_market.text import one_line
 from tb_cli.frame.bulk import Given, Place
 from tb_cli.frame.lines import Lines
+from tb_cli.frame.render import note
 
 
 class JsonLines:
@@ -29,13 +30,18 @@ class JsonLines:
         """Each document, what its paths are relative to, and its place."""
         for index, lines in enumerate(self._files):
             directory = directory_of(lines.path)
+            is_empty = True
             try:
                 for document in documents(lines, lines.source):
+                    is_empty = False
                     yield directory, document, (index, *document.lines)
             except UsageError as error:
                 if len(self._files) == 1:
                     raise
+                is_empty = False
                 yield directory, Document(lines.source, {}, error), (index,)
+            if is_empty and len(self._files) > 1:
+                note(f"{lines.source}: nothing in it")
 
     @property
     def total(self) -> int | None:

@@ -118,7 +118,7 @@ def standard_input() -> BinaryIO:
     """The bytes of stdin. Raises UsageError if the process was started without it."""
     # What stands in for it then (`tb_cli.entry`).
     if getattr(sys.stdin, "name", None) == os.devnull:
-        raise UsageError("standard input is closed", hint="give it a file: `< FILE`")
+        raise UsageError("standard input is closed")
     return sys.stdin.buffer
 
 
