@@ -143,7 +143,9 @@ class Report:
         counted = ", ".join(f"{count} {reason}" for reason, count in self._reasons.items())
         total = self.count if self._total is None else self._total
         note(f"{self._failed} of {total} failed: {counted}")
-        if not (self._aside or self._jsonl or self._session.json):  # Else each was told with its own.
+        if not (
+            self._aside or self._jsonl or self._session.json
+        ):  # Else each was told with its own.
             for reason, hint in self._hints.items():
                 note(f"hint: {reason}: {one_line(hint)}")
         alike = len(self._codes) == 1 and self._failed == total

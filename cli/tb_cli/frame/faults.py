@@ -6,20 +6,8 @@ Only a command that fails imports this.
 import errno
 import os
 
-from compute_market.errors import BusyError, InternalError, MarketError, UsageError
+from compute_market.errors import BusyError, InternalError, MarketError, UsageError, way_out
 from compute_market.text import cause_of
-
-# What may be had another time. All else that a system call says is about what was named.
-_FOR_NOW = {
-    errno.ENOSPC: "free some disk space and try again",
-    errno.EDQUOT: "free some disk space and try again",
-    errno.EMFILE: "raise the limit of open files (`ulimit -n`) and try again",
-    errno.ENFILE: "the machine has too many open files; try again later",
-    errno.EFBIG: "raise the limit of the size of files (`ulimit -f`) and try again",
-    errno.EAGAIN: "raise the limit of processes (`ulimit -u`), or try again later",
-    errno.ENOMEM: "try again when there is more memory",
-    errno.EIO: "look at the disk and its log",
-}
 
 
 def answer_to(error: BaseException) -> MarketError:
@@ -29,7 +17,7 @@ def answer_to(error: BaseException) -> MarketError:
     if isinstance(error, OSError):
         return _of_system(error)
     if isinstance(error, MemoryError):
-        return BusyError("out of memory", hint=_FOR_NOW[errno.ENOMEM])
+        return BusyError("out of memory", hint=way_out(errno.ENOMEM))
     if isinstance(error, RecursionError):
         return UsageError("the input is nested too deep")
     if isinstance(error, ValueError) and message.startswith("embedded null"):
@@ -45,7 +33,7 @@ def answer_to(error: BaseException) -> MarketError:
     if (isinstance(error, RuntimeError) and "start new thread" in message) or (
         kind == "PanicException" and "hread" in message
     ):
-        return BusyError("no more threads can be started", hint=_FOR_NOW[errno.EAGAIN])
+        return BusyError("no more threads can be started", hint=way_out(errno.EAGAIN))
     return InternalError(f"{kind}: {error}", hint="a bug; --debug shows where")
 
 
@@ -53,8 +41,9 @@ def _of_system(error: OSError) -> MarketError:
     name = error.filename
     path = os.fsdecode(name) if isinstance(name, str | bytes) else _lost_directory()
     text = cause_of(error) if path is None else f"{path}: {cause_of(error)}"
-    if error.errno in _FOR_NOW:
-        return BusyError(text, hint=_FOR_NOW[error.errno])
+    hint = way_out(error.errno)
+    if hint is not None or error.errno == errno.EIO:
+        return BusyError(text, hint=hint)
     if path is None:
         return InternalError(f"{type(error).__name__}: {error}", hint="a bug; --debug shows where")
     return UsageError(text)

@@ -14,7 +14,7 @@ from compute_market.text import cause_of
 
 WORDS_MAX = 64 * 1024  # bytes of a line that holds an id or a command
 # Of one that is longer than it may be, so much is passed over to find the next.
-_SKIPPED_MAX = 64 * 2**20
+SKIPPED_MAX = 64 * 2**20
 
 
 class Lines:
@@ -94,7 +94,7 @@ class Lines:
         skipped = 0
         while (part := self._file.readline(WORDS_MAX)) and not part.endswith(b"\n"):
             skipped += len(part)
-            if skipped > _SKIPPED_MAX:
+            if skipped > SKIPPED_MAX:
                 raise UsageError(f"{self.source} line {number} does not end")
 
 
