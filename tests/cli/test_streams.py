@@ -21,13 +21,14 @@ from tb_cli.entry import call
 from tb_cli.frame.guard import guarded
 from tests.cli.test_bulk import locked, waiting
 from tests.support.cli import Cli, Done
-from tests.support.effort import TORTURE, effort
+from tests.support.effort import effort
 from tests.support.verbs import EACH, VERBS, Path_, arguments_of
 
 pytest_plugins = ("tests.support.cli",)
 
 # They take seconds, or a process of their own.
 SLOW = {("demo",), ("compute", "calibrate")}
+BROKEN = [(stream, how) for stream in ("stdout", "stderr") for how in ("gone", "full")]
 GIVEN = {("batch", "-"): "wallet deposit alice --ct 1\ncompute status nope\n"}
 
 
@@ -68,7 +69,10 @@ def run(cli: Cli, words: Path_, stream: str | None = None, how: str = "", given:
 def stored(cli: Cli) -> Any:
     """What a command may have changed, but for when it did."""
     events = [row | {"at_ms": 0, "pid": 0, "command": ""} for row in cli.document("log")]
-    return events, cli.document("state", "stats"), cli.wallet("alice")
+    # How long a command took is counted as well.
+    timed = ("meta", "counters")
+    sizes = [row for row in cli.document("state", "stats") if row["table"] not in timed]
+    return events, sizes, cli.wallet("alice")
 
 
 def with_jobs(cli: Cli) -> None:
@@ -99,21 +103,20 @@ def test_broken_stream_changes_neither_the_code_nor_the_work(cli: Cli, path: Pat
 
     afresh()
     expected = run(cli, words, given=given)
-    assert expected.code in (0, 7, 10), expected
+    assert expected.code in (0, 3, 5, 7, 10), expected
     after = stored(cli)
-    for stream in ("stdout", "stderr"):
-        for how in ("gone", "full"):
-            afresh()
-            done = run(cli, words, stream, how, given)
-            lost = (stream, how) == ("stdout", "full") and expected.out != ""
-            if lost and expected.code == 0 and not VERBS[path].writes:
-                assert done.code == 8, (stream, how, done)
-                assert done.err == "error[busy]: standard output: no space left on device\n"
-            else:
-                assert done.code == expected.code, (stream, how, done)
-                warned = "warning: standard output: no space left on device" in done.err
-                assert warned == (lost and VERBS[path].writes)
-            assert stored(cli) == after, (stream, how)
+    for stream, how in random.Random(" ".join(path)).sample(BROKEN, effort(1, len(BROKEN))):
+        afresh()
+        done = run(cli, words, stream, how, given)
+        lost = (stream, how) == ("stdout", "full") and expected.out != ""
+        if lost and expected.code == 0 and not VERBS[path].writes:
+            assert done.code == 8, (stream, how, done)
+            assert done.err == "error[busy]: standard output: no space left on device\n"
+        else:
+            assert done.code == expected.code, (stream, how, done)
+            warned = "warning: standard output: no space left on device" in done.err
+            assert warned == (lost and VERBS[path].writes)
+        assert stored(cli) == after, (stream, how)
 
 
 FAILING = [
@@ -158,24 +161,20 @@ def test_failure_keeps_its_code_whatever_can_be_written(
     cli: Cli, code: int, words: Path_, form: Path_
 ) -> None:
     with_jobs(cli)
-    for stream in ("stdout", "stderr"):
-        for how in ("gone", "full"):
-            words = (*words, *form) if words != ("nonsense",) else words
-            assert run(cli, (*words, "-n") if code == 7 else words, stream, how).code == code
+    words = (*words, *form, *(("-n",) if code == 7 else ()))
+    for stream, how in BROKEN:
+        assert run(cli, words, stream, how).code == code
 
 
 def test_damage_is_told_by_the_code_whatever_can_be_written(cli: Cli) -> None:
-    from compute_market.jobs import jobs
     from compute_market.store.schema import JOBS
 
     with_jobs(cli)
     cli.audited = False
     cli.update(lambda txn: txn.delete(JOBS, b"j0"))
-    del jobs
     for words in (("compute-market", "audit"), ("state", "check")):
-        for stream in ("stdout", "stderr"):
-            for how in ("gone", "full"):
-                assert run(cli, words, stream, how).code == 9
+        for stream, how in BROKEN:
+            assert run(cli, words, stream, how).code == 9
 
 
 SHELL = {
@@ -207,15 +206,16 @@ def test_process_ends_with_its_code_whatever_is_closed(cli: Cli) -> None:
 
 
 def test_listing_stops_once_nobody_reads(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compute_market.jobs import documents
+    from compute_market.offers import offers
 
-    cli.active(*(f"j{number:03}" for number in range(200)))
+    names = tuple(f"o{number:03}" for number in range(300))
+    cli.ok("compute", "offer", "post", "-", stdin=offer_lines(*names))
     looked: list[int] = []
-    make = documents.job_document
+    make = offers.document
     monkeypatch.setattr("tb_cli.frame.session.PAGE", 10)
-    monkeypatch.setattr(documents, "job_document", lambda *given: looked.append(1) or make(*given))
-    assert run(cli, ("compute", "list", "--jsonl"), "stdout", "gone").code == 0
-    assert len(looked) < 100
+    monkeypatch.setattr(offers, "document", lambda offer: looked.append(1) or make(offer))
+    assert run(cli, ("compute", "offer", "list", "--jsonl"), "stdout", "gone").code == 0
+    assert len(looked) < 150
 
 
 # Standard input.
@@ -247,9 +247,9 @@ def test_stdin_that_is_closed_or_unreadable_is_usage(
             assert guarded(lambda: call(list(words)), list(words)) == 2
         return out.getvalue() + err.getvalue()
 
-    assert "standard input is closed" in told(open(os.devnull))
+    assert "standard input is closed" in told(open(os.devnull))  # noqa: SIM115
     writable = os.open(cli.directory / "file", os.O_WRONLY | os.O_CREAT)
-    assert "bad file descriptor" in told(open(writable))
+    assert "bad file descriptor" in told(open(writable))  # noqa: SIM115
     assert cli.files() == before
 
 
@@ -326,7 +326,7 @@ def test_failed_to_has_what_was_not_tried_however_a_run_ends(
     words, given, transactions = BULK[verb]
     if verb == "withdraw":
         cli.ok("compute", "offer", "post", "-", stdin=offer_lines(*NAMES))
-    else:
+    elif verb != "post":
         cli.post()
     if verb in ("cancel", "execute"):
         cli.ok("compute", "submit", "-", stdin=job_lines(cli, *NAMES))
@@ -372,14 +372,14 @@ def test_signal_leaves_what_was_read_and_what_was_not(cli: Cli, number: signal.S
     assert process.stdout is not None
     process.stdin.write(b"a\nb\n")
     process.stdin.flush()
-    assert process.stdout.readline() == b"cancelled job a\n"
+    assert [process.stdout.readline() for _ in "ab"] == [b"cancelled job a\n", b"cancelled job b\n"]
     with locked(cli):
         process.stdin.write(b"c\nd\n")
         process.stdin.flush()
         waiting(process)
         process.send_signal(number)
         out, err = process.communicate(b"e\n# not\nf\n", timeout=20)
-    assert (process.returncode, out) == (128 + number, b"cancelled job b\n")
+    assert (process.returncode, out) == (128 + number, b"")
     assert err == b"interrupted after 2 of 6; run it again\n"
     assert left.read_text() == "c\nd\ne\nf\n"
 
@@ -438,15 +438,19 @@ def test_character_that_a_locale_lacks_is_escaped(
 ) -> None:
     cli.post()
     path = cli.directory / "job.json"
-    asked = {"capability": {"gpu": "A100"}, "slices": []}
-    path.write_text(json.dumps(asked))
-    for form in ((), ("--json",)):
+    path.write_text(json.dumps({"workload": "transcode", "capability": {"gpu": "A100"}}))
+
+    def explained(*form: str) -> bytes:
         out = io.BytesIO()
+        words = ["compute", "explain", str(path), *form]
+        stream = io.TextIOWrapper(out, encoding=encoding)
         with monkeypatch.context() as patched:
-            patched.setattr(sys, "stdout", io.TextIOWrapper(out, encoding=encoding))
-            words = ["compute", "explain", str(path), *form]
+            patched.setattr(sys, "stdout", stream)
             assert guarded(lambda: call(words), words) == 0
-        text = out.getvalue().decode(encoding)
+        return out.getvalue()
+
+    for form in ((), ("--json",)):
+        text = explained(*form).decode(encoding)
         expected = "gpu A100 ≠ none"
         if form:
             assert expected in json.dumps(json.loads(text), ensure_ascii=False)
@@ -595,11 +599,6 @@ def test_completion_that_cannot_be_installed_is_usage(
 
 def test_slices_are_hashed_where_no_thread_can_be_started(cli: Cli) -> None:
     """As a user at the limit of processes, or in a container at its own."""
-    import _thread
-
-    from compute_market.hashing import cpu
-
-    assert not TORTURE or cpu.has_threads()
     cli.slice("long.slice", bytes(3 << 20))
     expected = cli.ok("compute", "run", "long.slice")
     script = (
@@ -610,7 +609,6 @@ def test_slices_are_hashed_where_no_thread_can_be_started(cli: Cli) -> None:
         "from tb_cli.entry import main\n"
         "main()\n"
     )
-    del _thread
     for words in (("run", "long.slice"), ("run", "-"), ("run", "long.slice", "--workers", "2")):
         with open("long.slice", "rb") as file:
             done = subprocess.run(

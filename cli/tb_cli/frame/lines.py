@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from io import UnsupportedOperation
 from itertools import count, islice
 from typing import BinaryIO
 
@@ -115,11 +116,22 @@ def source_of(path: str) -> str:
 
 
 def standard_input() -> BinaryIO:
-    """The bytes of stdin. Raises UsageError if the process was started without it."""
+    """The bytes of stdin. Raises UsageError if the process was started without it, or cannot read
+    what it was given.
+    """
     # What stands in for it then (`tb_cli.entry`).
     if getattr(sys.stdin, "name", None) == os.devnull:
         raise UsageError("standard input is closed")
-    return sys.stdin.buffer
+    stream = sys.stdin.buffer
+    try:
+        descriptor = stream.fileno()
+    except UnsupportedOperation:
+        return stream  # In a batch it is no file.
+    try:
+        os.read(descriptor, 0)
+    except OSError as error:
+        raise UsageError(f"standard input cannot be read: {cause_of(error)}") from error
+    return stream
 
 
 def _opened(path: str) -> BinaryIO:
