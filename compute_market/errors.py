@@ -4,6 +4,7 @@ A `MarketError` raised inside a transaction rolls it back. What must be remember
 answer is "no" is not an error but a returned `Refused` verdict (see `records`).
 """
 
+import errno
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,23 @@ EXIT_CODES = (
     ExitCode(9, "integrity", "damage found, wrong proof, bad signature, audit failed"),
     ExitCode(10, "pending", "not yet: reveal too early, bundles left, wait timed out"),
 )
+
+
+# What a system call says that may be had another time, and what to do about it.
+_WAYS_OUT = {
+    errno.ENOSPC: "free some disk space and try again",
+    errno.EDQUOT: "free some disk space and try again",
+    errno.EFBIG: "raise the limit of the size of files (`ulimit -f`) and try again",
+    errno.EMFILE: "raise the limit of open files (`ulimit -n`) and try again",
+    errno.ENFILE: "the machine has too many open files; try again later",
+    errno.EAGAIN: "too many processes are at work; try again later",
+    errno.ENOMEM: "try again when there is more memory",
+}
+
+
+def way_out(number: int | None) -> str | None:
+    """What to do about an error of the system that passes; None if it is about what was named."""
+    return None if number is None else _WAYS_OUT.get(number)
 
 
 def exit_code(token: str) -> int:

@@ -27,6 +27,14 @@ DEADLINE_SECS_DEFAULT = 86_400
 R = TypeVar("R", bound=Struct)
 
 
+class FieldError(UsageError):
+    """One field of a document is wrong: `problem` says in what way."""
+
+    def __init__(self, source: str, problem: str, field: str, *, where: str = "") -> None:
+        super().__init__(f"{source}: {problem}{where}", field=field)
+        self.problem = problem
+
+
 class CapabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """What is asked for or offered. A job may name several GPU models, any of which will do."""
 
@@ -134,8 +142,7 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     try:
         request = msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
-        message = str(error).replace("`decimal`", "`float`")
-        raise UsageError(f"{source}: {_shown(message)}") from error
+        raise _field_error(source, str(error).replace("`decimal`", "`float`")) from error
     except UnicodeEncodeError as error:
         # Half a surrogate pair. What else is wrong with it is told first, if anything is.
         build(_escaped(document), kind, source)
@@ -156,59 +163,74 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     return request
 
 
+def _field_error(source: str, message: str) -> UsageError:
+    """What msgspec says, as an error that knows the field if one is named."""
+    problem, at, path = message.partition(" - at `$.")
+    missing = "missing required field `"
+    if missing in problem and not at:
+        field = problem.partition(missing)[2].rstrip("`")
+    elif at:
+        field = path.rstrip("`").partition("[")[0]
+    else:
+        return UsageError(f"{source}: {_shown(message)}")
+    return FieldError(source, _shown(problem), field, where=_shown(f"{at}{path}"))
+
+
 class Document(Struct, frozen=True, gc=False):
     """One JSON object as it was handed in, or what is wrong with it."""
 
     source: str  # as errors name it: the file, and the line of one that holds many
     fields: dict[str, Any]
     error: UsageError | None = None
+    lines: tuple[int, int] = (0, 0)  # the first and the last that it takes up, from 1
+
+
+# What is asked for by options alone.
+NO_FILE = Document("options", {})
 
 
 def documents(lines: Iterable[bytes], source: str) -> Iterator[Document]:
     """The JSON objects of a file: one, however it is laid out, or one per line.
 
     Reads as the caller takes them, so a file may hold any number of lines. A line that is wrong is
-    one wrong document among the others, also the first where the next one begins an object. Raises
-    UsageError for a single object that is wrong.
+    one wrong document among the others, also the first where the next one begins an object. A file
+    without any holds none. Raises UsageError for a single object that is wrong.
     """
     numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     first = next(numbered, None)
     if first is None:
-        raise UsageError(f"{source}: empty", hint="it must hold a JSON object, or one per line")
-    document = _document(f"{source} line {first[0]}", first[1])
+        return
+    document = _document(source, *first)
     second = next(numbered, None)
     one_per_line = second is not None and second[1].lstrip().startswith(b"{")
     if second is None or (document.error is not None and not one_per_line):
         # One object that may have many lines; blank ones count, so that errors name the right one.
-        head = b"\n" * (first[0] - 1) + first[1]
-        more = () if second is None else (_at(first, second),)
-        whole = _whole(chain((head,), more, (line for _, line in numbered)), source)
-        yield Document(source, parse(whole, source))
+        text = bytearray()
+        last = 0
+        for number, line in chain((first,), () if second is None else (second,), numbered):
+            text += b"\n" * (number - last - 1) + line
+            last = number
+            if len(text) > DOCUMENT_BYTES_MAX:
+                raise _too_long(source)
+        yield Document(source, parse(bytes(text), source), None, (first[0], last))
         return
     yield document
     for number, line in chain((second,), numbered):
-        yield _document(f"{source} line {number}", line)
+        yield _document(source, number, line)
 
 
-def _whole(lines: Iterable[bytes], source: str) -> bytes:
-    whole = bytearray()
-    for line in lines:
-        whole += line
-        if len(whole) > DOCUMENT_BYTES_MAX:
-            raise UsageError(f"{source}: an object of more than {DOCUMENT_BYTES_MAX} bytes")
-    return bytes(whole)
-
-
-def _at(first: tuple[int, bytes], second: tuple[int, bytes]) -> bytes:
-    """The second line, with the blank ones that were skipped before it."""
-    return b"\n" * (second[0] - first[0] - 1) + second[1]
-
-
-def _document(source: str, line: bytes) -> Document:
+def _document(file: str, number: int, line: bytes) -> Document:
+    source = f"{file} line {number}"
     try:
-        return Document(source, parse(line, source))
+        if len(line) > DOCUMENT_BYTES_MAX:
+            raise _too_long(source)
+        return Document(source, parse(line, source), None, (number, number))
     except UsageError as error:
-        return Document(source, {}, error)
+        return Document(source, {}, error, (number, number))
+
+
+def _too_long(source: str) -> UsageError:
+    return UsageError(f"{source}: has more than {DOCUMENT_BYTES_MAX} bytes")
 
 
 class _BadJson(Exception):

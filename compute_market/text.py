@@ -29,6 +29,26 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def json_escape(character: str) -> str:
+    """The escape that JSON has for a character; of one beyond 16 bits, those of its surrogates."""
+    code = ord(character)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+
+
+def printable_json(text: str) -> str:
+    """A JSON document that cannot command a terminal: it means the same.
+
+    What JSON itself escapes are the first 32 characters; DEL, a second set of commands and marks
+    that turn the order of text round are left.
+    """
+    if text.isascii() and "\x7f" not in text:
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else json_escape(c) for c in text)
+
+
 def one_line(text: str) -> str:
     """The same, with every stretch of white space as one blank: for text that may have lines."""
     return printable(" ".join(text.split()))
@@ -50,6 +70,11 @@ def quoted(path: str) -> str:
 def cause_of(error: OSError) -> str:
     """What the operating system said, as the end of a line."""
     return (error.strerror or str(error)).lower()
+
+
+def for_terminal(line: str) -> str:
+    """A line of another program's format, line break and all, fit for a terminal."""
+    return f"{printable(line.rstrip(chr(10)))}\n"
 
 
 def sum_line(path: str, digest: str) -> str:

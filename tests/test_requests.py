@@ -538,11 +538,27 @@ def test_document_that_is_wrong_stands_among_the_others() -> None:
     ]
 
 
+@pytest.mark.parametrize("content", [b"", b" \n\n"])
+def test_file_without_any_holds_no_document(content: bytes) -> None:
+    assert read(content) == []
+
+
+def test_line_and_object_that_are_too_long_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    from compute_market import requests
+
+    monkeypatch.setattr(requests, "DOCUMENT_BYTES_MAX", 20)
+    assert read(b'{"a": 1}\n{"a": "' + b"x" * 20 + b'"}\n{"a": 3}\n') == [
+        ("file.json line 1", {"a": 1}),
+        ("file.json line 2", "file.json line 2: has more than 20 bytes"),
+        ("file.json line 3", {"a": 3}),
+    ]
+    with pytest.raises(UsageError, match="has more than 20 bytes"):
+        read(b'{\n"b": 1234567890,\n"a": 1}')
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "file.json: empty"),
-        (b" \n\n", "file.json: empty"),
         (b"no", "file.json: line 1, column 1: Expecting value"),
         (b'{\n\n"a": }', "file.json: line 3, column 6: Expecting value"),
         (b'\n{\n\n"a": }', "file.json: line 4, column 6: Expecting value"),

@@ -3,11 +3,13 @@
 Every verb is imported only when it is called or asked for help.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from functools import cache
 from inspect import cleandoc
 from operator import getitem
+from re import ASCII, fullmatch
 from typing import Any, Literal, cast
 
 import typer
@@ -15,6 +17,7 @@ from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 from typer.main import get_click_type, get_install_completion_arguments
 
 from compute_market.errors import EXIT_CODES, UsageError
+from compute_market.text import clipped
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.session import Session, perform
 from tb_cli.frame.verbs import Group, Parameter, Verb, parameters_of
@@ -22,6 +25,7 @@ from tb_cli.tree import TREE
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _EPILOG = "Exit codes: " + ", ".join(f"{row.code} {row.token}" for row in EXIT_CODES) + "."
+_PATTERNS = {"integer": r"-?[0-9]+", "number": r"-?[0-9]+(\.[0-9]+)?"}
 _TYPES = {"text": str, "integer": int, "number": float}
 
 
@@ -82,6 +86,22 @@ class VerbCommand(TyperCommand):
             rich_markup_mode=_markup(),
         )
 
+    def make_parser(self, ctx: Any) -> Any:
+        """A parser that takes an option with one value once."""
+        parser: Any = super().make_parser(ctx)
+        parse_args = parser.parse_args
+
+        def parse(args: list[str]) -> Any:
+            options, left, order = parse_args(args)
+            for param in self.params:
+                valued = isinstance(param, TyperOption) and not (param.is_flag or param.multiple)
+                if valued and order.count(param) > 1:
+                    ctx.fail(f"Option '{param.opts[0]}' is given twice, and takes one value.")
+            return options, left, order
+
+        parser.parse_args = parse
+        return parser
+
     def invoke(self, ctx: Any) -> int:
         values = {each.name: ctx.params.pop(each.name) for each in self.own}
         values |= {each.name: list(values[each.name] or ()) for each in self.own if each.many}
@@ -108,10 +128,8 @@ def call(arguments: list[str], batch: Session | None = None) -> int:
         raise UsageError(error.format_message(), hint=f"see `{path} --help`") from error
     except typer.Abort as error:
         raise KeyboardInterrupt from error
-    except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # Typer would make it a failure.
-            raise error.__context__ from None
-        raise
+    except SystemExit as error:  # Completion is shown so; a batch goes on after it.
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
     return result if isinstance(result, int) else 0
 
 
@@ -169,7 +187,23 @@ def _type(declared: Parameter) -> Any:
         annotation = getitem(cast(Any, Literal), declared.choices)
         return get_click_type(annotation=annotation, parameter_info=typer.Option())
     limits = typer.Option(min=declared.least, max=declared.most)
-    return get_click_type(annotation=_TYPES[declared.kind], parameter_info=limits)
+    found: Any = get_click_type(annotation=_TYPES[declared.kind], parameter_info=limits)
+    if declared.kind in _PATTERNS:
+        found.convert = _digits_only(found.convert, _PATTERNS[declared.kind], declared.kind)
+    return found
+
+
+def _digits_only(convert: Callable[..., Any], pattern: str, kind: str) -> Callable[..., Any]:
+    """Of what Python takes for a number, only what everybody reads as the same one."""
+
+    def checked(value: Any, param: Any, ctx: Any) -> Any:
+        if isinstance(value, str) and not fullmatch(pattern, value, ASCII):
+            raise typer.BadParameter(
+                f"{clipped(value)!a} is not a valid {kind}: digits 0-9 only.", ctx=ctx, param=param
+            )
+        return convert(value, param, ctx)
+
+    return checked
 
 
 def _completion(kind: str | None) -> Callable[..., Any] | None:
@@ -193,4 +227,5 @@ def _version(ctx: Any, param: Any, value: bool) -> None:
 
 
 def _markup() -> Literal["rich"] | None:
-    return "rich" if sys.stdout.isatty() and "--help" in sys.argv else None
+    is_plain = "--no-color" in sys.argv or "NO_COLOR" in os.environ
+    return "rich" if sys.stdout.isatty() and "--help" in sys.argv and not is_plain else None

@@ -4,11 +4,11 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from io import BufferedReader, RawIOBase, TextIOWrapper
 
 from compute_market.errors import UsageError, exit_code
-from tb_cli.frame.guard import answered
+from tb_cli.frame.guard import Terminated, answered
+from tb_cli.frame.lines import WORDS_MAX, Lines, text_of
 from tb_cli.frame.render import note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, flag, takes
@@ -36,27 +36,37 @@ def batch(session: Session, source: str, *, keep_going: bool) -> int:
 
     if source != "-":
         raise UsageError(f"{source!a}: only - , stdin, can be read")
-    codes = []
+    codes: list[int] = []
     form = ["--json"] if session.json else []
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        text = _decoded(line, number).strip()
-        if not text or text.startswith("#"):
-            continue
-        words = _words(text, number)
-        with _stdin_kept():
-            code = answered(partial(call, words, session), [*words, *form])
-        sys.stdout.flush()
-        codes.append(code)
-        if code:
-            note(f"line {number}: exit code {code}")
-            if not keep_going:
-                break
+    words: list[str] = []
+
+    def run() -> int:
+        words[:] = _words(line, number)
+        return call(words, session) if words else 0
+
+    try:
+        for number, line in Lines("-", WORDS_MAX).numbered():
+            words.clear()
+            with _stdin_kept():
+                code = answered(run, [*_said(line), *form])
+            sys.stdout.flush()
+            if not words and not code:
+                continue
+            codes.append(code)
+            if code:
+                note(f"line {number}: exit code {code}")
+                if not keep_going:
+                    break
+    except (KeyboardInterrupt, Terminated):
+        note(f"interrupted after {len(codes)} {'command' if len(codes) == 1 else 'commands'}")
+        raise
+    if not codes:
+        note("nothing given, nothing done")
     failed = [code for code in codes if code]
     if not failed:
         return 0
-    return (
-        failed[0] if len(failed) == len(codes) and len(set(failed)) == 1 else exit_code("partial")
-    )
+    alike = len(failed) == len(codes) and len(set(failed)) == 1
+    return failed[0] if alike else exit_code("partial")
 
 
 class _Taken(RawIOBase):
@@ -83,20 +93,25 @@ def _stdin_kept() -> Iterator[None]:
         sys.stdin = stdin
 
 
-def _decoded(line: bytes, number: int) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"stdin line {number} is not UTF-8") from error
-
-
-def _words(text: str, number: int) -> list[str]:
+def _words(line: bytes, number: int) -> list[str]:
+    """The words of a command; none if the line is blank or a comment."""
+    source = f"stdin line {number}"
+    text = text_of(line, source, WORDS_MAX).strip()
+    if not text or text.startswith("#"):
+        return []
+    if "\0" in text:
+        raise UsageError(f"{source} has a NUL character")
     try:
         words = shlex.split(text)
     except ValueError as error:
-        raise UsageError(f"stdin line {number}: {error}") from error
+        raise UsageError(f"{source}: {error}") from error
     if words[:1] == ["tb-cli"]:
         words = words[1:]
     if words[:1] == ["batch"]:
-        raise UsageError(f"stdin line {number}: a batch cannot hold a batch")
+        raise UsageError(f"{source}: a batch cannot hold a batch")
     return words
+
+
+def _said(line: bytes) -> list[str]:
+    """The options of a line that say how its error is told, which it may be before it is read."""
+    return [word for word in ("--json", "--jsonl", "--debug") if word.encode() in line.split()]

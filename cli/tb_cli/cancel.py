@@ -6,7 +6,8 @@ from compute_market.errors import AlreadyDoneError, MarketError, NotFoundError, 
 from compute_market.jobs.cancel import cancel as cancel_job
 from compute_market.store.txn import Txn
 from tb_cli.frame import bulk
-from tb_cli.frame.options import ATOMIC, CHUNK, JOB_IDS, JSONL
+from tb_cli.frame.ids import Ids
+from tb_cli.frame.options import ATOMIC, CHUNK, FAILED_TO, JOB_IDS, JSONL
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import flag, option, takes
 
@@ -22,7 +23,7 @@ from tb_cli.frame.verbs import flag, option, takes
     CHUNK,
     ATOMIC,
     flag("--ignore-not-found", help="Unknown ids are no failure."),
-    option("--failed-to", "Write the ids that failed to this file.", metavar="FILE"),
+    FAILED_TO,
     JSONL,
 )
 def cancel(
@@ -62,10 +63,12 @@ def cancel(
             done = AlreadyDoneError(cancelled.text, hint=f"see `tb-cli compute status {job_id}`")
         return bulk.Outcome(job_id, cancelled.text, document, done, is_named=changed)
 
+    ids = Ids(job_ids, "job id", keep=failed_to is not None)
     return bulk.run(
         session,
-        bulk.read_ids(job_ids, "job id"),
+        ids,
         act,
+        source=ids,
         chunk=chunk,
         atomic=atomic,
         jsonl=jsonl,

@@ -1,7 +1,5 @@
 """Verbs that do the work of jobs: execute, prove."""
 
-import sys
-from contextlib import closing
 from typing import Any
 
 from compute_market.amounts import AMOUNT_MAX
@@ -17,7 +15,8 @@ from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import backend as hashing
 from tb_cli.frame import bulk
-from tb_cli.frame.options import BACKEND, EXECUTOR, JOB_ID, JOB_IDS, JSONL
+from tb_cli.frame.ids import Ids
+from tb_cli.frame.options import BACKEND, EXECUTOR, FAILED_TO, JOB_ID, JOB_IDS, JSONL
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session, now_ms
@@ -25,7 +24,7 @@ from tb_cli.frame.verbs import argument, number, takes
 from tb_cli.network.executors import executor
 
 
-@takes(JOB_IDS, BACKEND, EXECUTOR, JSONL)
+@takes(JOB_IDS, BACKEND, EXECUTOR, FAILED_TO, JSONL)
 def execute(
     session: Session,
     job_ids: list[str],
@@ -34,6 +33,7 @@ def execute(
     workers: int | None,
     where: str,
     cluster_timeout: int,
+    failed_to: str | None,
     jsonl: bool,
 ) -> int:
     """Runs the slices that are not proven yet, and submits their proofs.
@@ -41,19 +41,25 @@ def execute(
     A run that was stopped is run again: it goes on at the first unproven slice. Ctrl-C and SIGTERM
     submit the proofs that are there; a kill loses the last ten seconds and what is under way.
     """
-    ids = bulk.ids_at_once(job_ids, "job id")
-    said = bulk.Report(session, single=len(ids) == 1, jsonl=jsonl)
+    ids = Ids(job_ids, "job id", keep=failed_to is not None)
     with (
         executor(where, workers, cluster_timeout, backend) as pool,
         hashing.hasher(session, backend, here=pool is None) as hasher,
         Runner(workers, pool, hasher=hasher) as runner,
-        closing(said),
     ):
-        session.open()  # What is wrong with the home is wrong with no job.
-        for job_id in ids:
-            said.add(_execute_one(session, runner, job_id))
-            sys.stdout.flush()
-    return said.end()
+
+        def one(part: list[bulk.Given[str]]) -> list[bulk.Outcome]:
+            session.open()  # What is wrong with the home is wrong with no job.
+            return [
+                bulk.failed(each.name, each.error)
+                if each.error is not None
+                else _execute_one(session, runner, each.name)
+                for each in part
+            ]
+
+        return bulk.in_chunks(
+            session, ids, one, size=1, jsonl=jsonl, failed_to=failed_to, source=ids
+        )
 
 
 @takes(

@@ -22,14 +22,17 @@ from compute_market.records import (
 )
 from compute_market.store.schema import JOBS
 from compute_market.store.txn import Txn
-from compute_market.text import sum_line
+from compute_market.text import for_terminal, sum_line
+from tb_cli.frame import guard
 from tb_cli.frame.options import (
+    FAILED_TO,
     JOB_ID,
     JOB_IDS,
     JSONL,
     LIMIT,
     PRIORITY,
     check_choices,
+    check_given,
 )
 from tb_cli.frame.render import Listing, emit, fields, note, write_json, write_line
 from tb_cli.frame.session import Session
@@ -83,6 +86,8 @@ def list_(
 ) -> None:
     """Reads in short transactions, so memory stays flat with any number."""
     check_choices("--state", state, JOB_STATES)
+    check_given("--buyer", buyer)
+    check_given("--provider", provider)
 
     def wanted(job: Job) -> bool:
         holder = None if job.placement is None else job.placement.provider
@@ -114,25 +119,47 @@ def requirements(session: Session, job_id: str) -> None:
 
 @takes(
     JOB_IDS,
-    option("--timeout", "Give up after this many seconds.", kind="number", least=0),
+    option("--timeout", "Give up after this many seconds.", kind="number", least=0, most=2**31),
     option("--for", "What to wait for.", name="goal", choices=tuple(_GOALS), default="completed"),
+    FAILED_TO,
 )
-def wait(session: Session, job_ids: list[str], *, timeout: float | None, goal: str) -> None:
+def wait(
+    session: Session,
+    job_ids: list[str],
+    *,
+    timeout: float | None,
+    goal: str,
+    failed_to: str | None,
+) -> None:
     """Ends with 0 if all jobs came to what is waited for: completed, ended in any way, or active.
 
     Ends at once if they have. If one ended in another way, the code is 4, once the others are there
     too; a time-out ends with 10. An overdue job ends with the next command that changes the market;
     looking does not end it.
     """
-    from collections import Counter
-    from math import isnan
+    from tb_cli.frame.ids import Ids
 
-    from tb_cli.frame import bulk
+    left = Ids(job_ids, "job id").at_once()
+    if not left:
+        note("nothing given, nothing done")
+    if failed_to is None:
+        _wait(session, left, timeout, goal)
+        return
+    from tb_cli.frame.results import Result
+
+    result = Result(failed_to)
+    try:
+        _wait(session, left, timeout, goal)
+    finally:
+        result.write("".join(f"{job_id}\n" for job_id in left))
+
+
+def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -> None:
+    """Wait until none of the jobs is `left`, but for those that ended in another way."""
+    from collections import Counter
+
     from tb_cli.frame.progress import StatusLine
 
-    if timeout is not None and isnan(timeout):
-        raise UsageError("--timeout: nan is no number of seconds")
-    left = bulk.ids_at_once(job_ids, "job id")
     give_up = None if timeout is None else time.monotonic() + timeout
     arrived: list[dict[str, Any]] = []
     told: set[str] = set()
@@ -151,7 +178,7 @@ def wait(session: Session, job_ids: list[str], *, timeout: float | None, goal: s
                 write_line(f"job {job.job_id} {job.state}")
                 sys.stdout.flush()
         waiting = Counter(job.state for job in states if job not in there)
-        left = [job.job_id for job in states if job not in there]
+        left[:] = [job.job_id for job in states if job not in there]
         if not left:
             break
         if give_up is not None and time.monotonic() >= give_up:
@@ -210,7 +237,9 @@ def slices(
     )
     for index, entry in islice(wanted, limit):
         if b3sum:
-            sys.stdout.write(sum_line(entry.path, entry.reference.hex()))
+            line = sum_line(entry.path, entry.reference.hex())
+            sys.stdout.write(for_terminal(line) if sys.stdout.isatty() else line)
+            guard.stop_if_lost()
         else:
             listing.add(documents.slice_document(index, entry, reference=references))
     if not b3sum:

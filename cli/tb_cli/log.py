@@ -11,6 +11,7 @@ from compute_market.events import Logged, Selection
 from compute_market.records import EVENT_NAMES, check_id
 from compute_market.store.txn import Txn
 from tb_cli.frame.event_listing import EventListing
+from tb_cli.frame.guard import stop_if_lost
 from tb_cli.frame.options import JSONL, LIMIT, check_choices
 from tb_cli.frame.session import Session, now_ms
 from tb_cli.frame.times import instant
@@ -64,6 +65,7 @@ def log(
         after = max(after, logged.seq)
     while follow and (until_ms is None or now_ms() <= until_ms):
         sys.stdout.flush()
+        stop_if_lost()
         time.sleep(_POLL_S)
         new, after = session.view(partial(_behind, selection=selection, after=after))
         for logged in new:

@@ -1,6 +1,6 @@
 """Verbs on offers: post, list, show, withdraw."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -8,19 +8,24 @@ from compute_market.errors import UsageError
 from compute_market.jobs.submit import post_offer
 from compute_market.offers import offers
 from compute_market.records import OFFER_STATES, Offer, check_id
-from compute_market.requests import Document, OfferRequest, build, documents
+from compute_market.requests import NO_FILE, Document, OfferRequest, build
 from compute_market.store.schema import OFFERS
 from compute_market.store.txn import Txn
-from tb_cli.frame import bulk, files
+from tb_cli.frame import bulk
+from tb_cli.frame.ids import Ids
+from tb_cli.frame.json_lines import JsonLines
 from tb_cli.frame.options import (
     ATOMIC,
     CHUNK,
+    FAILED_TO,
     JSONL,
     KEY,
     LIMIT,
     OFFERED,
     amount,
+    by_option,
     check_choices,
+    check_given,
     with_options,
 )
 from tb_cli.frame.render import Listing, emit, fields
@@ -67,6 +72,8 @@ _TABLE = (*_COLUMNS[:2], "shelf", *_COLUMNS[2:-1])
     KEY,
     CHUNK,
     ATOMIC,
+    FAILED_TO,
+    JSONL,
 )
 def post(
     session: Session,
@@ -77,6 +84,8 @@ def post(
     key: str | None,
     chunk: int,
     atomic: bool,
+    failed_to: str | None,
+    jsonl: bool,
 ) -> int:
     """Options win over the fields of a file; the same offer again changes nothing."""
 
@@ -94,8 +103,21 @@ def post(
             text += f", taken by {' '.join(posted.matched)}"
         return bulk.Outcome(name, text, document)
 
-    asked = _offers(file, given, capability, key)
-    return bulk.run(session, asked, act, id_field="offer_id", chunk=chunk, atomic=atomic)
+    source = None if file is None else JsonLines([file], keep=failed_to is not None)
+    asked: Iterable[bulk.Given[OfferRequest]] = [_offer(NO_FILE, given, capability)]
+    if source is not None:
+        asked = _offers(source, given, capability, key)
+    return bulk.run(
+        session,
+        asked,
+        act,
+        id_field="offer_id",
+        chunk=chunk,
+        atomic=atomic,
+        jsonl=jsonl,
+        failed_to=failed_to,
+        source=source,
+    )
 
 
 @takes(
@@ -111,6 +133,7 @@ def list_(
     `unfunded` a provider who cannot pay its bond, which matters once money moves.
     """
     check_choices("--state", state, OFFER_STATES)
+    check_given("--provider", provider)
 
     def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Offer], bytes | None]:
         found, last = txn.page(OFFERS, after, size)
@@ -139,10 +162,17 @@ def show(session: Session, offer_id: str) -> None:
     ),
     CHUNK,
     ATOMIC,
+    FAILED_TO,
     JSONL,
 )
 def withdraw(
-    session: Session, offer_ids: list[str], *, chunk: int, atomic: bool, jsonl: bool
+    session: Session,
+    offer_ids: list[str],
+    *,
+    chunk: int,
+    atomic: bool,
+    failed_to: str | None,
+    jsonl: bool,
 ) -> int:
     """Jobs that hold units of them go on."""
 
@@ -151,26 +181,36 @@ def withdraw(
         text = f"withdrew offer {offer_id}" if changed else f"offer {offer_id} already withdrawn"
         return bulk.Outcome(offer_id, text, offers.document(offer) | {"changed": changed})
 
-    ids = bulk.read_ids(offer_ids, "offer id")
-    return bulk.run(session, ids, act, id_field="offer_id", chunk=chunk, atomic=atomic, jsonl=jsonl)
+    ids = Ids(offer_ids, "offer id", keep=failed_to is not None)
+    return bulk.run(
+        session,
+        ids,
+        act,
+        id_field="offer_id",
+        chunk=chunk,
+        atomic=atomic,
+        jsonl=jsonl,
+        failed_to=failed_to,
+        source=ids,
+    )
 
 
 def _offers(
-    file: str | None, given: dict[str, Any], capability: dict[str, Any], key: str | None
+    source: JsonLines, given: dict[str, Any], capability: dict[str, Any], key: str | None
 ) -> Iterator[bulk.Given[OfferRequest]]:
-    if file is None:
-        yield _offer(Document("options", {}), given, capability)
-        return
-    for number, document in enumerate(documents(files.lines(file), files.source_of(file))):
+    for number, (_, document, place) in enumerate(source):
         if number and "offer_id" in given:
             raise UsageError("--offer-id names one offer, and more are given")
         if number and key is not None:
             raise UsageError("--key is that of one offer, and more are given")
-        yield _offer(document, given, capability)
+        yield _offer(document, given, capability, place)
 
 
 def _offer(
-    document: Document, given: dict[str, Any], capability: dict[str, Any]
+    document: Document,
+    given: dict[str, Any],
+    capability: dict[str, Any],
+    place: bulk.Place | None = None,
 ) -> bulk.Given[OfferRequest]:
     """One offer as it was asked for. What is wrong with it is its own outcome."""
     try:
@@ -179,5 +219,7 @@ def _offer(
         fields = with_options(document.fields, given, capability)
         request = build(fields, OfferRequest, document.source)
     except UsageError as error:
-        return bulk.Given(document.source, None, error)
-    return bulk.Given(request.offer_id or f"offer of {request.provider}", request)
+        alone = document is NO_FILE
+        named = by_option(error, given, capability, post, alone=alone)
+        return bulk.Given(document.source, None, named, place)
+    return bulk.Given(request.offer_id or f"offer of {request.provider}", request, None, place)

@@ -5,9 +5,10 @@ from typing import Any
 
 from compute_market.errors import NotFoundError
 from compute_market.jobs import jobs
+from compute_market.records import check_id
 from compute_market.settlement import receipts, settlement
 from compute_market.store.txn import Txn
-from tb_cli.frame.options import JSONL, LIMIT
+from tb_cli.frame.options import JSONL, LIMIT, check_given
 from tb_cli.frame.render import Listing, emit, fields, note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, option, takes
@@ -17,6 +18,7 @@ _COLUMNS = ("seq", "job_id", "provider", "units", "quote_price", "status", "idem
 
 @takes(option("--job", "Only of this job.", complete="any job"), LIMIT, JSONL)
 def list_(session: Session, *, job: str | None, limit: int | None, jsonl: bool) -> None:
+    check_given("--job", job)
     listing = Listing(session, _COLUMNS, jsonl=jsonl)
     damaged = False
     found = chain.from_iterable(session.pages(_page, 0))
@@ -34,6 +36,7 @@ def list_(session: Session, *, job: str | None, limit: int | None, jsonl: bool) 
 @takes(argument("target", "JOB|KEY", "A job id or a key in hex."))
 def show(session: Session, target: str) -> None:
     """A job that was handed over has one for each provider. The key is the idempotency key."""
+    check_id(target, "job id or key")
     found = session.view(lambda txn: _find(txn, target))
     lines = [line for document in found for line in fields(document)]
     emit(session, found[0] if len(found) == 1 else found, lines)

@@ -9,16 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from io import TextIOWrapper
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from compute_market.errors import MarketError, UsageError
-from compute_market.text import legible, sum_line
+from compute_market.text import for_terminal, legible, sum_line
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.tasks import Result
 from compute_market.workloads.workloads import BUILT_IN, resolve
 from tb_cli.frame import backend as hashing
+from tb_cli.frame import guard
 from tb_cli.frame.options import BACKEND, EXECUTOR, JSONL
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.session import Session
@@ -107,12 +107,17 @@ def write(
                     lines.append(sum_line(path, digest.hex()))
                     if len(lines) >= lines_max:
                         _print(lines)
+                        guard.stop_if_lost()
                     continue
                 from tb_cli.frame.bulk import Outcome
 
                 said = said or report(len(paths))
                 document = {"path": legible(path), "digest": digest.hex(), "bytes": length}
                 said.add(Outcome(path, "", document, error))
+                if said.count % _LINES_PER_WRITE == 0:
+                    guard.stop_if_lost()
+        except guard.OutputLost:
+            pass  # Nobody reads on: what failed until then still counts.
         finally:
             _print(lines)
     return 0 if said is None else said.end()
@@ -121,7 +126,9 @@ def write(
 def _print(lines: list[str]) -> None:
     text = "".join(lines)
     lines.clear()
-    if not text.isascii() and isinstance(sys.stdout, TextIOWrapper):
+    if sys.stdout.isatty():
+        text = "".join(map(for_terminal, text.splitlines(keepends=True)))
+    if not text.isascii() and hasattr(sys.stdout, "reconfigure"):
         # A name that is no text in this locale goes out as it is on disk, whatever the locale says.
         sys.stdout.reconfigure(errors="surrogateescape")
     sys.stdout.write(text)
@@ -165,17 +172,15 @@ def _in_turn(runner: Runner, parts: "list[Part]", progress: Progress) -> Iterato
 
 def _of_stdin(workload: str, advance: Callable[[int], None]) -> Result:
     from compute_market.hashing.cpu import hash_stream
+    from tb_cli.frame.lines import standard_input
 
     try:
-        # What stands in for a stream that the process was started without (`tb_cli.entry`).
-        if getattr(sys.stdin, "name", None) == os.devnull:
-            raise UsageError("-: standard input is closed", reason="unreadable")
         if workload not in BUILT_IN:
             raise UsageError(
                 f"-: workload {workload!r} runs over files, not over standard input",
                 hint="write it to a file first",
             )
-        return Result("-", *hash_stream(sys.stdin.buffer, advance))
+        return Result("-", *hash_stream(standard_input(), advance))
     except MarketError as error:
         return Result("-", b"", 0, error)
 

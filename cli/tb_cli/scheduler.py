@@ -7,13 +7,14 @@ import os
 from itertools import chain, islice
 from typing import Any
 
-from compute_market.errors import NotFoundError
+from compute_market.errors import NotFoundError, UsageError
 from compute_market.jobs import jobs
-from compute_market.records import Job
+from compute_market.records import Job, check_id
 from compute_market.scheduler import queue as run_queue
 from compute_market.store.schema import PENDING
 from compute_market.store.txn import Txn
-from tb_cli.frame.options import JSONL, LIMIT
+from compute_market.text import clipped, quoted
+from tb_cli.frame.options import JSONL, LIMIT, check_given
 from tb_cli.frame.render import Listing, emit, fields, note, shown
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, flag, option, takes
@@ -49,6 +50,7 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
     """
     from compute_market.scheduler.explain import explain as verdicts_on
 
+    check_given("--offer", offer)
     draft = _draft_from_file(target, session.config.slice_root)
 
     def document(txn: Txn) -> dict[str, Any]:
@@ -133,10 +135,14 @@ def _decision(txn: Txn, job: Job) -> dict[str, Any] | None:
 
 def _draft_from_file(target: str, slice_root: str) -> Job | None:
     """The job a file describes, or None when the text is no file."""
-    from tb_cli.frame import files, job_files
+    from tb_cli.frame import job_files
 
     if not os.path.isfile(target):
-        files.check_text(target, "the job id")
+        try:
+            check_id(target, "the job id")
+        except UsageError as error:
+            message = f"{clipped(quoted(target))} is no file, and {clipped(error.message)}"
+            raise UsageError(message, hint=error.hint) from error
         return None
     return job_files.draft_of(target, slice_root)
 

@@ -23,7 +23,7 @@ from compute_market.records import LIVE_STATES, Job
 from compute_market.store.creation import sync
 from compute_market.store.schema import JOBS, META, TABLES
 from compute_market.store.txn import Txn
-from tb_cli.frame import copies, files, results
+from tb_cli.frame import copies, files, lines, results
 from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
 from tb_cli.frame.render import Listing, emit, fields, note
@@ -123,7 +123,7 @@ def restore(session: Session, source: str) -> None:
         session,
         document,
         [
-            f"restored {session.home} from {files.source_of(source)}",
+            f"restored {session.home} from {lines.source_of(source)}",
             "its time is held: `tb-cli compute-market clock accept` lets it go on",
         ],
     )

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compute_market.errors import RefusedError, UsageError
 from compute_market.execution import (
@@ -18,8 +18,7 @@ from compute_market.jobs import documents, drafts, jobs
 from compute_market.jobs.submit import Submitted, ask
 from compute_market.jobs.submit import submit as submit_job
 from compute_market.records import DEADLINE_MAX, Refused, Slice
-from compute_market.requests import Document, JobRequest, build
-from compute_market.requests import documents as read_documents
+from compute_market.requests import NO_FILE, Document, JobRequest, build
 from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
@@ -28,13 +27,18 @@ from tb_cli.frame.options import (
     ASKED,
     ATOMIC,
     CHUNK,
+    FAILED_TO,
     JSONL,
     PRIORITY,
     amount,
+    by_option,
     with_options,
 )
 from tb_cli.frame.session import Session, now_ms
 from tb_cli.frame.verbs import argument, flag, group, option, takes
+
+if TYPE_CHECKING:
+    from tb_cli.frame.json_lines import JsonLines
 
 
 @takes(
@@ -64,6 +68,7 @@ from tb_cli.frame.verbs import argument, flag, group, option, takes
     ASKED,
     CHUNK,
     ATOMIC,
+    FAILED_TO,
     JSONL,
 )
 def submit(
@@ -75,6 +80,7 @@ def submit(
     capability: dict[str, Any],
     chunk: int,
     atomic: bool,
+    failed_to: str | None,
     jsonl: bool,
 ) -> int:
     """Options win over the fields of a file; the same job again changes nothing.
@@ -83,16 +89,21 @@ def submit(
     job. A reference that a file gives is checked.
     """
     if "slices" in given:
+        if "" in given["slices"]:
+            raise UsageError("--slice is empty", hint="name a file")
         given = given | {"slices": [os.path.abspath(path) for path in given["slices"]]}
 
     def act(txn: Txn, item: _Asked) -> bulk.Outcome:
         job_id = item.request.job_id
         verdict = submit_job(txn, item.request, item.inputs, wait=wait)
         if isinstance(verdict, Refused):
-            return bulk.failed(job_id, verdict.error(), f"refused job {job_id}")
+            return bulk.failed(job_id, verdict.error(), f"refused job {job_id}: {verdict.reason}")
         document = documents.job_document(txn, verdict.job) | {"changed": verdict.changed}
         return bulk.Outcome(job_id, _text(verdict), document)
 
+    for path in paths:
+        files.check_readable(path)
+    source = _source(paths, keep=failed_to is not None) if paths else None
     with Runner() as runner:
 
         def prepare(item: _Asked) -> None:
@@ -101,12 +112,16 @@ def submit(
 
         return bulk.run(
             session,
-            _jobs(paths, given, capability),
+            [_job(NO_FILE, given, capability)]
+            if source is None
+            else _jobs(source, given, capability),
             act,
             prepare=prepare,
             chunk=chunk,
             atomic=atomic,
             jsonl=jsonl,
+            failed_to=failed_to,
+            source=source,
         )
 
 
@@ -147,36 +162,27 @@ def _exists(job_id: str, txn: Txn) -> bool:
     return jobs.find(txn, job_id) is not None
 
 
+def _source(paths: list[str], *, keep: bool) -> "JsonLines":
+    from tb_cli.frame.json_lines import JsonLines  # A job of options alone reads none.
+
+    return JsonLines(paths, keep=keep)
+
+
 def _jobs(
-    paths: list[str], given: dict[str, Any], capability: dict[str, Any]
+    source: "JsonLines", given: dict[str, Any], capability: dict[str, Any]
 ) -> Iterator[bulk.Given[_Asked]]:
-    if not paths:
-        yield _job(Document("options", {}), given, capability, "")
-    for path in paths:
-        files.check_readable(path)
-    count = 0
-    for path in paths:
-        directory = files.directory_of(path)
-        for document in _documents(path, alone=len(paths) == 1):
-            count += 1
-            if count > 1 and "job_id" in given:
-                raise UsageError("--job-id names one job, and more are given")
-            yield _job(document, given, capability, directory)
-
-
-def _documents(path: str, *, alone: bool) -> Iterator[Document]:
-    """The jobs of a file. One that is wrong as a whole is one wrong job, unless it is alone."""
-    source = files.source_of(path)
-    try:
-        yield from read_documents(files.lines(path), source)
-    except UsageError as error:
-        if alone:
-            raise
-        yield Document(source, {}, error)
+    for number, (directory, document, place) in enumerate(source):
+        if number and "job_id" in given:
+            raise UsageError("--job-id names one job, and more are given")
+        yield _job(document, given, capability, directory, place)
 
 
 def _job(
-    document: Document, given: dict[str, Any], capability: dict[str, Any], directory: str
+    document: Document,
+    given: dict[str, Any],
+    capability: dict[str, Any],
+    directory: str = "",
+    place: bulk.Place | None = None,
 ) -> bulk.Given[_Asked]:
     """One job as it was asked for. What is wrong with it is its own outcome."""
     fields = document.fields
@@ -189,8 +195,10 @@ def _job(
         for path in paths_of(request, directory):
             files.check_text(path, f"{document.source}: the slice")
     except UsageError as error:
-        return bulk.Given(document.source, None, error)
-    return bulk.Given(request.job_id, _Asked(request, directory, []))
+        alone = document is NO_FILE
+        named = by_option(error, given, capability, submit, alone=alone)
+        return bulk.Given(document.source, None, named, place)
+    return bulk.Given(request.job_id, _Asked(request, directory, []), None, place)
 
 
 def _text(submitted: Submitted) -> str:

@@ -10,6 +10,7 @@ cache, so one large warm file takes no longer than with the official `b3sum`, wh
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import BinaryIO
 
 from blake3 import blake3
@@ -23,6 +24,7 @@ THREADED_BYTES = 1_048_576
 _READ_BYTES = 1_048_576
 _BLOCK_BYTES = 4_194_304
 _READERS_MAX = 4
+_TRIAL_BYTES = 65_536  # enough for the hasher to share it among its threads
 
 # Called with the number of bytes hashed since the last call.
 Advance = Callable[[int], None]
@@ -31,7 +33,8 @@ Advance = Callable[[int], None]
 def hash_bytes(data: bytes | bytearray | memoryview) -> bytes:
     """The 32-byte BLAKE3 digest of `data`."""
     length = data.nbytes if isinstance(data, memoryview) else len(data)
-    return blake3(data, max_threads=blake3.AUTO if length >= THREADED_BYTES else 1).digest()
+    is_long = length >= THREADED_BYTES and has_threads()
+    return blake3(data, max_threads=blake3.AUTO if is_long else 1).digest()
 
 
 def hash_stream(stream: BinaryIO, advance: Advance | None = None) -> tuple[bytes, int]:
@@ -40,7 +43,7 @@ def hash_stream(stream: BinaryIO, advance: Advance | None = None) -> tuple[bytes
     Works through one buffer of 1 MiB, whatever the length. Raises IntegrityError (`unreadable`)
     when the stream breaks.
     """
-    hasher = blake3(max_threads=blake3.AUTO)
+    hasher = blake3(max_threads=blake3.AUTO if has_threads() else 1)
     buffer = memoryview(bytearray(_READ_BYTES))
     length = 0
     try:
@@ -70,8 +73,10 @@ def hash_opened(
     """
     if threads is None:
         threads = _threads_for(length)
-    if threads != 1:
-        return _hash_while_reading(path, descriptor, length, threads, advance)
+    if threads != 1 and has_threads():
+        # Where the reading threads cannot be started, nothing was read.
+        with suppress(RuntimeError):
+            return _hash_while_reading(path, descriptor, length, threads, advance)
     if length < _READ_BYTES:
         # One byte more than announced shows a file that grew without another call to find its end.
         whole = os.read(descriptor, length + 1)
@@ -162,6 +167,29 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+@cache
+def has_threads() -> bool:
+    """Whether threads can be started: one of Python's, and those of the hasher, which stay.
+
+    Where they cannot, the hasher would panic. It is asked once, when they are needed first.
+    """
+    import _thread
+
+    done = _thread.allocate_lock()
+    done.acquire()
+    try:
+        _thread.start_new_thread(done.release, ())
+        done.acquire()
+        blake3(bytes(_TRIAL_BYTES), max_threads=blake3.AUTO)
+    except RuntimeError:
+        return False
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # It is no Exception.
+            raise
+        return False
+    return True
 
 
 def _threads_for(length: int) -> int:

@@ -59,7 +59,7 @@ def require(txn: Txn, account: str, token: Token, needed: int) -> None:
         raise RefusedError(
             f"{kind} of {owner} has {available} {token}, {needed} {token} are needed",
             hint=f"tb-cli wallet deposit {owner} --{token.lower()} {needed - available}"
-            if kind == "wallet"
+            if kind == "wallet" and needed <= AMOUNT_MAX
             else None,
             reason="insufficient_funds",
             owner=owner,

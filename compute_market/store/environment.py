@@ -23,6 +23,7 @@ from compute_market.errors import (
     MarketError,
     NotFoundError,
     UsageError,
+    way_out,
 )
 from compute_market.home import (
     FILE_MODE,
@@ -353,7 +354,7 @@ def translated(path: str) -> Iterator[None]:
             _what(path, error), hint="give the store more room with a larger map_size_gib"
         ) from error
     except lmdb.DiskError as error:
-        raise BusyError(_what(path, error), hint=_FREE_SPACE) from error
+        raise BusyError(_what(path, error), hint=way_out(errno.ENOSPC)) from error
     except _DAMAGE as error:
         raise IntegrityError(_what(path, error), hint=_RESTORE) from error
     except UnicodeDecodeError as error:
@@ -380,8 +381,10 @@ def _what(path: str, error: lmdb.Error) -> str:
 def _translate(path: str, error: OSError) -> MarketError:
     what = f"{error.filename or path}: {cause_of(error)}"
     # LMDB reports a write that the disk cut short as an input/output error.
-    if error.errno in _NO_ROOM or (error.errno == errno.EIO and _is_full(path)):
-        return BusyError(what, hint=_FREE_SPACE)
+    if error.errno in _NO_ROOM:
+        return BusyError(what, hint=way_out(error.errno))
+    if error.errno == errno.EIO and _is_full(path):
+        return BusyError(what, hint=way_out(errno.ENOSPC))
     if error.errno == errno.EIO:
         return IntegrityError(what, hint="the disk failed; restore the directory from a backup")
     if error.errno == errno.ENOMEM:
@@ -399,7 +402,6 @@ def _is_full(path: str) -> bool:
 
 
 _RESTORE = "restore the directory from a backup"
-_FREE_SPACE = "free some disk space and try again"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 _DAMAGE = (
     lmdb.InvalidError,

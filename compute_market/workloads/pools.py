@@ -1,14 +1,17 @@
 """Tasks of slices in a row, and the threads of a runner that work them."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from compute_market.hashing.files import FileIdentity
 from compute_market.workloads.places import TaskPlace
 from compute_market.workloads.tasks import Outcome
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Answer(Protocol):
@@ -68,13 +71,21 @@ class Pools:
         self._workers_pool: Executor | None = None
         self._device_pool: Executor | None = None
 
-    def workers(self) -> "Executor":
-        """Threads that hash."""
-        if self._workers_pool is None:
-            from concurrent.futures import ThreadPoolExecutor
+    def work(self, function: Callable[P, T], *given: P.args, **named: P.kwargs) -> "Future[T]":
+        """Have a thread call the function; the calling one where no more can be started."""
+        from concurrent.futures import Future, ThreadPoolExecutor
 
+        if self._workers_pool is None:
             self._workers_pool = ThreadPoolExecutor(self._workers)
-        return self._workers_pool
+        try:
+            return self._workers_pool.submit(function, *given, **named)
+        except RuntimeError as error:
+            if "start new thread" not in str(error):
+                raise
+        # It is in the queue as well: a thread that is there may do the same again, for nothing.
+        done: Future[T] = Future()
+        done.set_result(function(*given, **named))
+        return done
 
     def device(self, width: int) -> "Executor":
         """Threads that read slices into the memory of a device, which takes so many at once."""

@@ -152,7 +152,7 @@ class _Run:
         self._remote: RemoteTasks | None = None
         # How a task is handed over to its place.
         self._hand_over: dict[TaskPlace, Callable[[Task], Answer]] = {
-            "pool": lambda task: resources.pools.workers().submit(run_slices, name, task.paths)
+            "pool": lambda task: resources.pools.work(run_slices, name, task.paths)
         }
         if resources.executor is not None:
             self._remote = remote = _remote_tasks(resources.executor, name, resources.limits)

@@ -166,9 +166,7 @@ def test_wrong_type_in_an_offer(market: Cli, fields: dict[str, Any], says: str) 
     post(market, says=says, **fields)
 
 
-@pytest.mark.parametrize(
-    "text", ["[]", '"x"', "5", "true", "null", "", "{", '{"a": 1,}', "{]", "\0"]
-)
+@pytest.mark.parametrize("text", ["[]", '"x"', "5", "true", "null", "{", '{"a": 1,}', "{]", "\0"])
 def test_file_that_is_no_object(market: Cli, text: str) -> None:
     path = written(market, text)
     for verb in (("compute", "submit"), ("compute", "offer", "post")):
@@ -300,7 +298,9 @@ def test_fifo_as_slice(market: Cli, reference: str | None) -> None:
 
 def test_fifo_and_directory_as_job_file(market: Cli) -> None:
     os.mkfifo(market.directory / "pipe.json")
-    refused(market, "compute", "submit", "pipe.json", says="pipe.json: ")
+    # One that nobody writes to has nothing in it, and is not waited for.
+    nothing = "nothing given, nothing done\n"
+    assert market("compute", "submit", "pipe.json") == (0, "", nothing)
     refused(market, "compute", "submit", str(market.directory), says="is a directory")
     refused(market, "compute", "offer", "post", "missing.json", says="missing.json: no such file")
 
@@ -447,7 +447,6 @@ BAD = os.fsdecode(b"bad\xff")
         (("compute", "run", BAD, "--home", BAD), "the home directory {directory}/bad\\xff"),
         (("state", "init", "--home", BAD), "the home directory {directory}/bad\\xff"),
         (("state", "backup", BAD + "2"), "the directory bad\\xff2"),
-        (("compute", "explain", BAD + "2"), "the job id bad\\xff2"),
         (("compute-market", "settle", "dry-run", "--reason", BAD), "the reason bad\\xff"),
     ],
 )
@@ -684,7 +683,7 @@ def test_closed_descriptors(market: Cli, closed: str, command: str) -> None:
         timeout=60,
     )
     assert done.returncode == {"compute list": 0, "nonsense": 2}.get(
-        command, 0 if "<&-" in closed else 3
+        command, 2 if "<&-" in closed else 3
     )
     assert "Traceback" not in done.stderr
     assert done.stderr.count("\n") <= 2
@@ -701,5 +700,5 @@ def test_full_stdout(market: Cli, unbuffered: str, monkeypatch: pytest.MonkeyPat
         done = subprocess.run(
             market.command("compute", "list"), stdout=full, stderr=subprocess.PIPE, timeout=60
         )
-    assert done.stderr == b"error[busy]: standard output: no space left\n"
+    assert done.stderr == b"error[busy]: standard output: no space left on device\n"
     assert done.returncode == 8

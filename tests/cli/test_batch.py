@@ -44,7 +44,7 @@ def test_batch_reads_stdin_without_being_told(cli: Cli) -> None:
 
 
 def test_batch_of_nothing_does_nothing(cli: Cli) -> None:
-    assert cli.ok("batch", "-", stdin="\n# only words\n") == ""
+    assert cli("batch", "-", stdin="\n# only words\n") == (0, "", "nothing given, nothing done\n")
 
 
 def test_each_line_is_a_transaction_of_its_own(cli: Cli) -> None:
@@ -77,13 +77,12 @@ def test_batch_ends_with_the_common_code(cli: Cli) -> None:
 def test_usage_errors_name_the_line(cli: Cli) -> None:
     cli.ok("state", "init")
     done = cli("batch", stdin="compute list\ncompute status 'unclosed\n")
-    assert (done.code, done.out) == (2, "")
-    assert done.err == "error[usage]: stdin line 2: No closing quotation\n"
+    assert (done.code, done.out) == (7, "")
+    error = "error[usage]: stdin line 2: No closing quotation\n"
+    assert done.err == f"{error}line 2: exit code 2\n"
     done = cli("batch", stdin="batch -\n")
-    assert (done.code, done.err) == (
-        2,
-        "error[usage]: stdin line 1: a batch cannot hold a batch\n",
-    )
+    error = "error[usage]: stdin line 1: a batch cannot hold a batch\n"
+    assert (done.code, done.err) == (2, f"{error}line 1: exit code 2\n")
     error = "error[usage]: 'file': only - , stdin, can be read\n"
     assert cli("batch", "file") == (2, "", error)
 
@@ -112,12 +111,33 @@ def test_line_may_name_a_home_of_its_own(cli: Cli) -> None:
     assert cli.document("wallet", "balance", "a", "--home", other)["ct"] == 2
 
 
-def test_input_that_is_no_text_is_usage(cli: Cli) -> None:
-    cli.ok("state", "init")
-    done = cli("batch", stdin=b"compute list\n\xff\xfe\n")
-    assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error[usage]: ")
-    assert "Traceback" not in done.err
+@pytest.mark.parametrize(
+    "bad",
+    [
+        b'wallet deposit b --ct 1 "',
+        b"wallet deposit \xff\xfe --ct 1",
+        b"wallet deposit b --ct 1 --key " + b"k" * 70_000,
+        b"state backup copy\0",
+        b"batch -",
+        b"nonsense",
+    ],
+    ids=["unclosed", "not UTF-8", "too long", "NUL", "batch", "nonsense"],
+)
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_line_that_is_wrong_fails_alone(cli: Cli, bad: bytes, form: tuple[str, ...]) -> None:
+    given = b"wallet deposit a --ct 1\n" + bad + b"\nwallet deposit a --ct 2\n"
+    done = cli("batch", "-", *form, stdin=given)
+    assert (done.code, cli.wallet("a")) == (7, (3, 0))
+    assert done.err.count('"error":"usage"' if form else "error[usage]: ") == 1
+    assert "\nline 2: exit code 2\n" in done.err
+    assert len(done.err) < 500
+
+
+@pytest.mark.parametrize("line", ["--show-completion", "--help", "compute cancel --help", "tb-cli"])
+def test_line_that_only_shows_something_does_not_end_the_batch(cli: Cli, line: str) -> None:
+    done = cli("batch", "-", stdin=f"{line}\nwallet deposit a --ct 1\n")
+    assert done.code == 0
+    assert done.out.endswith("deposited 1 CT 0 IT; a has 1 CT 0 IT\n")
 
 
 def test_batch_prints_as_it_goes(cli: Cli) -> None:

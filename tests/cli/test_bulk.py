@@ -117,15 +117,23 @@ def test_stdin_skips_comments_blanks_and_duplicates_and_keeps_the_order(cli: Cli
 
 
 def test_stdin_without_ids_does_nothing(cli: Cli) -> None:
-    assert cli.ok("compute", "cancel", "-", stdin="# nobody\n\n") == ""
-    assert cli.document("compute", "cancel", "-", stdin="") == []
+    said = "nothing given, nothing done\n"
+    cli.ok("state", "init")
+    for verb in (("compute", "cancel"), ("compute", "execute"), ("compute", "offer", "withdraw")):
+        assert cli(*verb, "-", stdin="# nobody\n\n") == (0, "", said)
+    for verb in (("compute", "submit"), ("compute", "offer", "post"), ("compute", "wait")):
+        assert cli(*verb, "-", stdin="\n\n") == (0, "", said)
+    done = cli("compute", "cancel", "-", "--json", stdin="")
+    assert (done.code, done.json, done.err) == (0, [], said)
 
 
 @pytest.mark.parametrize("bad", [b"no such", b"a/b", b"\xff", b"x" * 129, b"-x"])
 def test_line_that_is_no_id_fails_alone_and_is_named(cli: Cli, bad: bytes) -> None:
     cli.active("a", "b")
     done = cli("compute", "cancel", "-", stdin=b"a\n" + bad + b"\nb\n")
-    assert (done.code, done.err) == (7, "1 of 3 failed: 1 usage\n")
+    hint = "hint: usage: ids are "
+    assert (done.code, done.err.startswith("1 of 3 failed: 1 usage\n")) == (7, True)
+    assert (hint in done.err) == (bad != b"\xff")
     first, second, third = done.out.splitlines()
     assert (first, third) == ("cancelled job a", "cancelled job b")
     assert second.startswith("stdin line 2")
@@ -158,12 +166,12 @@ def test_bad_lines_alone_create_no_home(cli: Cli) -> None:
 def test_ids_that_come_again_are_dropped_within_a_window(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tb_cli.frame import bulk
+    from tb_cli.frame import ids
 
     cli.active("a")
     given = "a\nb\nc\na\n"
     assert len(cli("compute", "cancel", "-", "-n", stdin=given).out.splitlines()) == 3
-    monkeypatch.setattr(bulk, "SEEN_MAX", 2)
+    monkeypatch.setattr(ids, "SEEN_MAX", 2)
     out = cli("compute", "cancel", "-", stdin=given).out
     assert out.splitlines() == [
         *("cancelled job a", "b: job not found", "c: job not found", "a: job already cancelled"),
@@ -211,15 +219,24 @@ def test_input_of_any_length_takes_the_same_memory(cli: Cli) -> None:
     assert peak_kib(40_000) < peak_kib(4_000) + 16_384
 
 
+# The first hint of each reason.
+LIST = "hint: not_found: see `tb-cli compute list`"
+STATUS = "hint: already_done: see `tb-cli compute status done`"
+
+
 @pytest.mark.parametrize(
     ("ids", "code", "counted"),
     [
         (("a", "b"), 0, None),
         (("a", "gone"), 0, None),
-        (("nope", "never"), 3, "2 of 2 failed: 2 not_found"),
-        (("done", "done2"), 4, "2 of 2 failed: 2 already_done"),
-        (("a", "nope"), 7, "1 of 2 failed: 1 not_found"),
-        (("nope", "done", "never"), 7, "3 of 3 failed: 2 not_found, 1 already_done"),
+        (("nope", "never"), 3, f"2 of 2 failed: 2 not_found\n{LIST}"),
+        (("done", "done2"), 4, f"2 of 2 failed: 2 already_done\n{STATUS}"),
+        (("a", "nope"), 7, f"1 of 2 failed: 1 not_found\n{LIST}"),
+        (
+            ("nope", "done", "never"),
+            7,
+            f"3 of 3 failed: 2 not_found, 1 already_done\n{LIST}\n{STATUS}",
+        ),
     ],
 )
 def test_exit_code_of_many(cli: Cli, ids: tuple[str, ...], code: int, counted: str | None) -> None:
@@ -331,7 +348,7 @@ def test_atomic_changes_all_or_nothing(cli: Cli) -> None:
         "a: not changed, another item failed\n"
         "nope: job not found\n"
         "c: not changed, another item failed\n",
-        "1 of 3 failed: 1 not_found\n",
+        f"1 of 3 failed: 1 not_found\n{LIST}\n",
     )
     assert set(cli.states().values()) == {"active"}
     assert cli.log() == ""

@@ -318,6 +318,12 @@ def test_execute_without_any_worker_left_keeps_what_is_proven(cli: Cli, cluster:
     )
 
 
+WORKERS = (
+    "hint: busy: start workers; then run the command again; `compute execute` goes on where it "
+    "stopped\n"
+)
+
+
 def test_execute_of_many_waits_for_a_lost_cluster_only_once(cli: Cli, cluster: Cluster) -> None:
     submit(cli, count=1)
     cli.submit("j2")
@@ -328,7 +334,7 @@ def test_execute_of_many_waits_for_a_lost_cluster_only_once(cli: Cli, cluster: C
     cluster.kill(*cluster.workers)
     text = f"{cluster.where}: no worker within 2 s"
     done = finished(process)
-    assert done == (8, f"j1: {text}\nj2: {text}\n", "2 of 2 failed: 2 busy\n")
+    assert done == (8, f"j1: {text}\nj2: {text}\n", f"2 of 2 failed: 2 busy\n{WORKERS}")
 
 
 def test_execute_of_many_goes_on_after_a_job_that_failed(cli: Cli, cluster: Cluster) -> None:
@@ -490,7 +496,10 @@ def test_cluster_that_cannot_be_had_is_waited_for_only_once(dask: None, cli: Cli
     assert done == (
         7,
         f"job nope does not exist\nj1: {text}\nj2: {text}\n",
-        "3 of 3 failed: 1 not_found, 2 busy\n",
+        "3 of 3 failed: 1 not_found, 2 busy\n"
+        "hint: not_found: see `tb-cli compute list`\n"
+        "hint: busy: check the address and that the scheduler runs; then run the command again; "
+        "`compute execute` goes on where it stopped\n",
     )
     assert cli.states() == {"j1": "active", "j2": "active"}
 

@@ -255,7 +255,7 @@ def test_execute_of_many_tells_each(cli: Cli) -> None:
         f"executed job j1: 1 of 1 slices proven, completed{NOT_PAID}\n"
         "job nope does not exist\n"
         f"executed job j2: 1 of 1 slices proven, completed{NOT_PAID}\n",
-        "1 of 3 failed: 1 not_found\n",
+        "1 of 3 failed: 1 not_found\nhint: not_found: see `tb-cli compute list`\n",
     )
     assert cli.states() == {"j1": "completed", "j2": "completed"}
 

@@ -56,7 +56,7 @@ def test_run_goes_on_after_a_file_that_fails(cli: Cli) -> None:
     assert done == (
         7,
         f"{HELLO}  a.slice\n",
-        "error[usage]: nope: no such file\n1 of 2 failed: 1 usage\n",
+        "error[usage]: nope: no such file\n1 of 2 failed: 1 missing\n",
     )
     assert cli("compute", "run", "nope") == (2, "", "error[usage]: nope: no such file\n")
 
@@ -146,7 +146,7 @@ def test_run_of_several_workloads_keeps_the_order(cli: Cli, plugin: ModuleType) 
         7,
         f"{both_zeros}{HELLO}  a.slice\n{both_zeros}{HELLO}  -\n{both_zeros}{both}"
         f"{EMPTY}  b.slice\n",
-        "error[usage]: nope: no such file\n1 of 12 failed: 1 usage\n",
+        "error[usage]: nope: no such file\n1 of 12 failed: 1 missing\n",
     )
 
 
@@ -229,7 +229,8 @@ def test_run_goes_on_after_a_json_file_that_cannot_be_read(cli: Cli, bad: Any) -
     text = f"error[usage]: bad.json: {bad(cli.directory / 'bad.json')}\n"
     assert cli("compute", "run", "bad.json") == (2, "", text)
     done = cli("compute", "run", job_file(cli), "bad.json", "a.slice")
-    assert done == (7, f"{HELLO}  a.slice\n" * 2, f"{text}1 of 3 failed: 1 usage\n")
+    counted = "1 of 3 failed: 1 missing\n" if bad is missing else "1 of 3 failed: 1 not_a_file\n"
+    assert done == (7, f"{HELLO}  a.slice\n" * 2, f"{text}{counted}")
 
 
 def test_run_of_another_workload_over_stdin_is_usage(cli: Cli, plugin: ModuleType) -> None:
@@ -248,7 +249,7 @@ def test_run_of_stdin_that_is_closed_is_usage(cli: Cli, options: str) -> None:
         done = subprocess.run(shell, capture_output=True, text=True, timeout=60)
         return done.returncode, done.stdout, done.stderr
 
-    text = "error[usage]: -: standard input is closed\n"
+    text = "error[usage]: standard input is closed\n"
     assert run("-") == (2, "", text)
     assert run("- a.slice") == (7, f"{HELLO}  a.slice\n", f"{text}1 of 2 failed: 1 usage\n")
     code, out, err = run("- --json")

@@ -232,7 +232,7 @@ def test_submit_without_a_match_is_refused(
         "offer fits"
     )
     done = cli(*cli.job_arguments("j1", *asked, slices=files))
-    assert done == (5, "refused job j1\n", f"error[refused]: {message}\nhint: {hint}\n")
+    assert done == (5, f"refused job j1: {reason}\n", f"error[refused]: {message}\nhint: {hint}\n")
     done = cli(*cli.job_arguments("j1", *asked, slices=files), "--json")
     assert (done.code, done.out) == (5, "")
     assert done.error == {
@@ -361,10 +361,12 @@ def test_many_files_and_lines_each_get_an_outcome(cli: Cli) -> None:
     assert done == (
         7,
         f"submitted job j1: active, 1 unit at 5 from prov{NO_MONEY}\n"
-        "refused job j2\n"
+        "refused job j2: price_mismatch\n"
         f"submitted job j3: active, 1 unit at 5 from prov{NO_MONEY}\n"
         f"submitted job j4: active, 1 unit at 5 from prov{NO_MONEY}\n",
-        "1 of 4 failed: 1 refused\n",
+        "1 of 4 failed: 1 price_mismatch\n"
+        "hint: price_mismatch: `tb-cli compute explain FILE` names what each offer lacks; "
+        "--wait keeps the job until an offer fits\n",
     )
     assert cli.states() == {"j1": "active", "j3": "active", "j4": "active"}
 
@@ -404,7 +406,7 @@ def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:
     bad = ["{", "[1]", json.dumps(job | {"prize": 1}), json.dumps(job | {"job_id": "no such"})]
     given = "\n".join([good[0], *bad, "", good[1]])
     done = cli("compute", "submit", "-", stdin=given)
-    assert (done.code, done.err) == (7, "4 of 6 failed: 4 usage\n")
+    assert (done.code, done.err.startswith("4 of 6 failed: 4 usage\nhint: ")) == (7, True)
     first, *failed, last = done.out.splitlines()
     assert first == f"submitted job a: active, 1 unit at 5 from prov{NO_MONEY}"
     assert last == f"submitted job b: active, 1 unit at 5 from prov{NO_MONEY}"
@@ -436,11 +438,10 @@ def test_file_that_is_wrong_among_others_fails_alone(cli: Cli) -> None:
     empty = cli.directory / "empty.json"
     empty.write_text("")
     done = cli("compute", "submit", bad, job_file(cli), empty)
-    assert (done.code, done.err) == (7, "2 of 3 failed: 2 usage\n")
-    first, second, third = done.out.splitlines()
+    assert (done.code, done.err) == (7, f"{empty}: nothing in it\n1 of 2 failed: 1 usage\n")
+    first, second = done.out.splitlines()
     assert first.startswith(f"{bad}: line 2, column 3: ")
     assert second == f"submitted job j1: active, 1 unit at 5 from prov{NO_MONEY}"
-    assert third == f"{empty}: empty"
     done = cli("compute", "submit", bad)
     assert (done.code, done.out, done.err[:13]) == (2, "", "error[usage]:")
 
@@ -448,16 +449,17 @@ def test_file_that_is_wrong_among_others_fails_alone(cli: Cli) -> None:
 def test_input_that_breaks_off_keeps_what_was_done(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tb_cli.frame import files
+    from tb_cli.frame import json_lines, lines
 
     cli.post()
     job = json.loads(job_file(cli).read_text())
     given = "".join(json.dumps(job | {"job_id": name}) + "\n" for name in "abc")
-    monkeypatch.setattr(files, "SIZE_MAX", 500)
-    given += " " * 501 + "\n"
+    monkeypatch.setattr(json_lines, "DOCUMENT_BYTES_MAX", 500)
+    monkeypatch.setattr(lines, "SKIPPED_MAX", 1000)
+    given += " " * 100_000 + "\n"
     done = cli("compute", "submit", "-", "--chunk", "2", stdin=given)
     assert (done.code, done.err) == (7, "1 of 4 failed: 1 usage\n")
-    assert done.out.splitlines()[3] == "input: -: a line of more than 500 bytes"
+    assert done.out.splitlines()[3] == "input: stdin line 4 does not end"
     assert list(cli.states()) == ["a", "b", "c"]
     # Nothing is done where the first transaction would come after it.
     done = cli("compute", "submit", "-", stdin=given.replace('"a"', '"z"'))
@@ -498,7 +500,7 @@ def test_any_of_several_models_will_do(cli: Cli) -> None:
     cli.ok("compute", "submit", path, "--job-id", "four", "--gpu=V100", "--gpu-count=1")
     assert cli.job("four")["capability"] == one["capability"]
     done = cli("compute", "submit", path, "--job-id", "five", "--gpu", "H100", "--gpu", "A100")
-    assert (done.code, done.out) == (5, "refused job five\n")
+    assert (done.code, done.out) == (5, "refused job five: capability_mismatch\n")
     assert "capability: gpu=A100|V100 gpu_count=1\n" in cli.ok("compute", "status", "two")
 
 

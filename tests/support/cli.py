@@ -200,7 +200,8 @@ class Cli:
     def post(self, *extra: str, provider: str = "prov", units: int = 1000, price: int = 5) -> str:
         """Post an offer; returns its id."""
         terms = ("--provider", provider, "--units", str(units), "--price", str(price))
-        found: str = self.document("compute", "offer", "post", *terms, *extra)["offer_id"]
+        words = _unless_given(terms, extra)
+        found: str = self.document("compute", "offer", "post", *words, *extra)["offer_id"]
         return found
 
     def job_arguments(
@@ -210,7 +211,8 @@ class Cli:
         paths = slices or [self.slice()]
         given = [text for path in paths for text in ("--slice", str(path))]
         terms = ("--job-id", job_id, "--buyer", buyer, "--workload", "transcode")
-        return ("compute", "submit", *terms, "--max-price", "100", *given, *extra)
+        words = _unless_given((*terms, "--max-price", "100"), extra)
+        return ("compute", "submit", *words, *given, *extra)
 
     def submit(self, job_id: str = "j1", *extra: str, **terms: Any) -> dict[str, Any]:
         found: dict[str, Any] = self.document(*self.job_arguments(job_id, *extra, **terms))
@@ -279,6 +281,12 @@ class Cli:
         """What the audit finds in the store and in `cancellations.log` as it lies there."""
         log = self.log().encode()
         return self.view(lambda txn: [*audit.check(txn), *audit.log_violations(txn, log)])
+
+
+def _unless_given(terms: tuple[str, ...], extra: tuple[str, ...]) -> tuple[str, ...]:
+    """Options with their values, but for those that are given."""
+    pairs = zip(terms[::2], terms[1::2], strict=True)
+    return tuple(word for pair in pairs if pair[0] not in extra for word in pair)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Many items in one command: read their ids, act chunk by chunk, say what became of each.
+"""Many items in one command: act chunk by chunk, say what became of each.
 
 One outcome line per item, in order, printed once its chunk is committed. A single item ends with
 its own exit code; several with 0, the common code if all failed alike, else 7.
@@ -7,7 +7,7 @@ its own exit code; several with 0, the common code if all failed alike, else 7.
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -19,11 +19,10 @@ from compute_market.errors import (
     InternalError,
     MarketError,
     NotFoundError,
-    UsageError,
     exit_code,
 )
-from compute_market.records import check_id
 from compute_market.store.txn import Txn
+from compute_market.text import one_line
 from tb_cli.frame.render import (
     emit,
     end_elements,
@@ -36,15 +35,12 @@ from tb_cli.frame.render import (
 from tb_cli.frame.session import Session
 
 if TYPE_CHECKING:
-    from tb_cli.frame.results import Result
+    from tb_cli.frame.left import Left, Source
 
 # Items after which what was read of the store is given back.
 _ITEMS_MAPPED = 1000
 
 Item = TypeVar("Item")
-
-# Ids among which one that comes again is noticed.
-SEEN_MAX = 100_000
 
 
 class Outcome(Struct, frozen=True):
@@ -55,6 +51,11 @@ class Outcome(Struct, frozen=True):
     document: dict[str, Any]
     error: MarketError | None = None
     is_named: bool = True  # the text says which item it is about
+    is_undone: bool = False  # it went well, and was rolled back with the others
+
+
+# Where an item stands in what was given: places come in order, and only their source reads them.
+Place = tuple[int, ...]
 
 
 class Given(Struct, Generic[Item], frozen=True):
@@ -63,6 +64,7 @@ class Given(Struct, Generic[Item], frozen=True):
     name: str  # what its outcome is known by if it fails
     item: Item | None
     error: MarketError | None = None
+    place: Place | None = None
 
 
 class Report:
@@ -70,8 +72,7 @@ class Report:
 
     `total` is the number of items where not every outcome is added. With `single` there is one,
     which ends with its own code. With `aside`, failures are told on stderr as they come instead of
-    by a line among the results. Memory stays flat, but for the names that failed, which are kept if
-    `keep_names`.
+    by a line among the results. Memory stays flat.
     """
 
     def __init__(
@@ -82,27 +83,25 @@ class Report:
         jsonl: bool = False,
         ignore_not_found: bool = False,
         aside: bool = False,
-        keep_names: bool = False,
         total: int | None = None,
     ) -> None:
-        self._names: list[str] | None = [] if keep_names else None
         self._first: MarketError | None = None
-        self._tokens: Counter[str] = Counter()
+        self._reasons: Counter[str] = Counter()
+        self._hints: dict[str, str] = {}  # the first of each reason
         self._codes: set[int] = set()
         self._session = session
         self._total = total
         self.count = 0
         self._failed = 0
-        self._single = single
         self._jsonl = jsonl
         self._ignore_not_found = ignore_not_found
+        self.is_single = single
         self._aside = aside
         self._is_list = session.json and not jsonl and not single
         self._documents = 0  # of that list
 
     def is_failure(self, outcome: Outcome) -> bool:
-        ignored = self._ignore_not_found and isinstance(outcome.error, NotFoundError)
-        return outcome.error is not None and not ignored
+        return _is_failure(outcome, self._ignore_not_found)
 
     def add(self, outcome: Outcome) -> None:
         self.count += 1
@@ -110,19 +109,20 @@ class Report:
         if failed and outcome.error is not None:
             self._failed += 1
             self._first = self._first or outcome.error
-            self._tokens[outcome.error.token] += 1
+            reason = outcome.error.reason or outcome.error.token
+            self._reasons[reason] += 1
             self._codes.add(outcome.error.exit_code)
-            if self._names is not None:
-                self._names.append(outcome.name)
+            if outcome.error.hint is not None:
+                self._hints.setdefault(reason, outcome.error.hint)
         as_json = self._jsonl or self._session.json
         if failed and self._aside:
-            if outcome.error is not None and not self._single:
+            if outcome.error is not None and not self.is_single:
                 report(outcome.error, as_json)
         elif not as_json:
-            emit(self._session, None, _line(outcome, alone=self._single))
+            emit(self._session, None, _line(outcome, alone=self.is_single))
         elif self._jsonl:
             write_jsonl(self._document(outcome))
-        elif not self._single:
+        elif not self.is_single:
             write_element(self._document(outcome), first=self._documents == 0)
             self._documents += 1
         elif not failed:  # The error object on stderr says it all.
@@ -139,78 +139,24 @@ class Report:
         self.close()
         if self._first is None:
             return 0
-        if self._single:
+        if self.is_single:
             return report(self._first, self._session.json or self._jsonl)
-        counted = ", ".join(f"{count} {token}" for token, count in self._tokens.items())
+        counted = ", ".join(f"{count} {reason}" for reason, count in self._reasons.items())
         total = self.count if self._total is None else self._total
         note(f"{self._failed} of {total} failed: {counted}")
+        if not (
+            self._aside or self._jsonl or self._session.json
+        ):  # Else each was told with its own.
+            for reason, hint in self._hints.items():
+                note(f"hint: {reason}: {one_line(hint)}")
         alike = len(self._codes) == 1 and self._failed == total
         return self._codes.pop() if alike else exit_code("partial")
-
-    def write_failed(self, result: "Result") -> None:
-        """Write the names that failed, one per line, ready to be read by `-`.
-
-        What was done is done, so that a failure is a warning.
-        """
-        try:
-            result.write("".join(f"{name}\n" for name in self._names or ()))
-        except MarketError as error:
-            note(f"warning: {error.message}")
 
     def _document(self, outcome: Outcome) -> dict[str, Any]:
         document = outcome.document
         if outcome.error is not None:
             document = document | {"error": outcome.error.document()}
         return document | {"dry_run": True} if self._session.dry_run else document
-
-
-def read_ids(arguments: Iterable[str], what: str) -> Iterator[Given[str]]:
-    """Ids from arguments, `-` standing for lines of stdin, which are read as they are taken.
-
-    Their order is kept, and an id that comes again within the next `SEEN_MAX` is left out; acting
-    on one twice changes nothing. A line that is no id is one that fails. Raises UsageError for an
-    argument that is none, before anything is done.
-    """
-    given = list(arguments)
-    for argument in given:
-        if argument != "-":
-            check_id(argument, what)
-    seen: dict[str, None] = {}
-    for each in _each_id(given, what):
-        if each.item is not None:
-            if each.item in seen:
-                continue
-            seen[each.item] = None
-            if len(seen) > SEEN_MAX:
-                del seen[next(iter(seen))]
-        yield each
-
-
-def ids_at_once(arguments: Iterable[str], what: str) -> list[str]:
-    """The same as a list. Raises UsageError also for a line of stdin that is no id."""
-    found = []
-    for each in read_ids(arguments, what):
-        if each.item is None:
-            raise each.error or InternalError(f"{each.name} is no id")
-        found.append(each.item)
-    return found
-
-
-def _each_id(arguments: list[str], what: str) -> Iterator[Given[str]]:
-    for argument in arguments:
-        if argument != "-":
-            yield Given(argument, argument)
-            continue
-        from tb_cli.frame import files  # One id in a shell loop reads and writes none.
-
-        for number, line in enumerate(files.lines("-"), 1):
-            source = f"stdin line {number}"
-            try:
-                text = _decoded(line, number).strip()
-                if text and not text.startswith("#"):
-                    yield Given(text, check_id(text, f"{source}: {what}"))
-            except UsageError as error:
-                yield Given(source, None, error)
 
 
 def run(
@@ -225,6 +171,7 @@ def run(
     jsonl: bool = False,
     ignore_not_found: bool = False,
     failed_to: str | None = None,
+    source: "Source | None" = None,
 ) -> int:
     """Act on every item, `chunk` of them per transaction, and print the outcomes.
 
@@ -232,34 +179,89 @@ def run(
     so an item that fails leaves the others alone; it is then known by its name, in the field
     `id_field` of its document. `prepare` does the slow work of an item before the transaction, or
     raises what is wrong with it. With `atomic` all items share one transaction and one failure
-    undoes them all; the ids that failed go to the file `failed_to`. Returns the exit code.
+    undoes them all. Returns the exit code; the rest is as in `in_chunks`.
     """
-    source = iter(items)
-    ahead = list(islice(source, 2))
-    said = Report(
+
+    def commit(part: list[Given[Item]]) -> list[Outcome]:
+        ready = [_prepared(each, prepare) for each in part]
+        return _commit(session, ready, act, id_field, atomic=atomic, ignored=ignore_not_found)
+
+    return in_chunks(
         session,
-        single=len(ahead) == 1,
+        items,
+        commit,
+        # A dry run is one transaction too: what is rolled back could not be built upon.
+        size=None if atomic or session.dry_run else chunk,
         jsonl=jsonl,
         ignore_not_found=ignore_not_found,
-        keep_names=failed_to is not None,
+        failed_to=failed_to,
+        source=source,
     )
-    rest = _kept_up(chain(ahead, source), said)
-    # A dry run is one transaction too: what is rolled back could not be built upon.
-    size = None if atomic or session.dry_run else chunk
+
+
+def in_chunks(
+    session: Session,
+    items: Iterable[Given[Item]],
+    deal_with: Callable[[list[Given[Item]]], list[Outcome]],
+    *,
+    size: int | None,
+    jsonl: bool = False,
+    ignore_not_found: bool = False,
+    failed_to: str | None = None,
+    source: "Source | None" = None,
+) -> int:
+    """Deal with so many items at a time, and print the outcomes. Returns the exit code.
+
+    The items come from the `source`. However the run ends, the file `failed_to` then has what
+    failed and what was not tried; a dry run leaves it alone.
+    """
+    left = None if failed_to is None or session.dry_run else _file_of_left(failed_to, source)
+    said: Report | None = None
+    try:
+        given = iter(items)
+        ahead = list(islice(given, 2))
+        said = Report(
+            session, single=len(ahead) == 1, jsonl=jsonl, ignore_not_found=ignore_not_found
+        )
+        _go_through(session, _kept_up(chain(ahead, given), said), deal_with, size, said, left)
+    except BaseException as error:
+        from tb_cli.frame.left import broke_off
+
+        broke_off(error, said, left, None if source is None else source.total)
+        raise
+    if left is not None:
+        left.write()
+    if not said.count:
+        note("nothing given, nothing done")
+    return said.end()
+
+
+def _file_of_left(path: str, source: "Source | None") -> "Left":
+    from tb_cli.frame.left import Left
+
+    return Left(path, source)
+
+
+def _go_through(
+    session: Session,
+    items: Iterator[Given[Item]],
+    deal_with: Callable[[list[Given[Item]]], list[Outcome]],
+    size: int | None,
+    said: Report,
+    left: "Left | None",
+) -> None:
     mapped = 0
-    kept = None if failed_to is None or session.dry_run else _result(failed_to)
-    with closing(said), kept or nullcontext():
-        while part := [_prepared(each, prepare) for each in islice(rest, size)]:
-            for outcome in _commit(session, part, act, id_field, said if atomic else None):
+    with closing(said):
+        while part := list(islice(items, size)):
+            for given, outcome in zip(part, deal_with(part), strict=True):
                 said.add(outcome)
+                if left is not None:
+                    left.dealt_with(given, failed=outcome.is_undone or said.is_failure(outcome))
             sys.stdout.flush()
             mapped += len(part)
-            if mapped >= _ITEMS_MAPPED:
+            if mapped >= _ITEMS_MAPPED and session.is_open:
                 session.let_go()
                 mapped = 0
-        if kept is not None:
-            said.write_failed(kept)
-    return said.end()
 
 
 def _kept_up(items: Iterable[Given[Item]], said: Report) -> Iterator[Given[Item]]:
@@ -316,7 +318,9 @@ def _commit(
     part: list[Given[Item]],
     act: Callable[[Txn, Item], Outcome],
     id_field: str,
-    atomic: Report | None,
+    *,
+    atomic: bool,
+    ignored: bool,
 ) -> list[Outcome]:
     """The outcomes of some items in one transaction; in none if all of them are wrong."""
 
@@ -338,7 +342,7 @@ def _commit(
 
     def action(txn: Txn | None) -> list[Outcome]:
         outcomes = [one(txn, given) for given in part]
-        if atomic is not None and any(map(atomic.is_failure, outcomes)):
+        if atomic and any(_is_failure(outcome, ignored) for outcome in outcomes):
             raise _Abort(outcomes)
         return outcomes
 
@@ -359,17 +363,10 @@ def _undone(outcome: Outcome) -> Outcome:
         outcome.name,
         f"{outcome.name}: not changed, another item failed",
         {id_field: outcome.document[id_field], "changed": False},
+        is_undone=True,
     )
 
 
-def _result(path: str) -> "Result":
-    from tb_cli.frame.results import Result  # Most commands write none.
-
-    return Result(path)
-
-
-def _decoded(line: bytes, number: int) -> str:
-    try:
-        return line.decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"stdin line {number} is not UTF-8") from error
+def _is_failure(outcome: Outcome, ignore_not_found: bool) -> bool:
+    ignored = ignore_not_found and isinstance(outcome.error, NotFoundError)
+    return outcome.error is not None and not ignored

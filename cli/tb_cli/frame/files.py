@@ -1,10 +1,7 @@
-"""Reading what operators hand in: a file, or stdin as `-`."""
+"""Files that operators name and those of the home."""
 
 import os
 import stat
-import sys
-from collections.abc import Iterator
-from typing import BinaryIO
 
 from compute_market.errors import UsageError
 from compute_market.text import cause_of, legible
@@ -12,28 +9,6 @@ from compute_market.text import cause_of, legible
 SIZE_MAX = 64 * 2**20
 # What a path names, rather than where it is, is all that such a directory says.
 _STREAMS = ("/dev", "/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")
-
-
-def lines(path: str) -> Iterator[bytes]:
-    """The lines of a file or of stdin, as they are taken; any number of them.
-
-    Raises UsageError naming the file, also for a line over 64 MiB.
-    """
-    try:
-        if path == "-":
-            yield from _lines_of(sys.stdin.buffer, path)
-        else:
-            with _opened(path) as file:
-                yield from _lines_of(file, path)
-    except OSError as error:
-        raise UsageError(f"{path}: {cause_of(error)}") from error
-
-
-def _lines_of(file: BinaryIO, path: str) -> Iterator[bytes]:
-    while line := file.readline(SIZE_MAX + 1):
-        if len(line) > SIZE_MAX:
-            raise UsageError(f"{path}: a line of more than {SIZE_MAX} bytes")
-        yield line
 
 
 def check_readable(path: str) -> None:
@@ -59,19 +34,3 @@ def directory_of(path: str) -> str:
     """What the paths in a file are relative to: its directory; for a stream the present one."""
     directory = os.path.dirname(path)
     return "" if path == "-" or directory in _STREAMS else directory
-
-
-def source_of(path: str) -> str:
-    return "stdin" if path == "-" else path
-
-
-def _opened(path: str) -> BinaryIO:
-    # Opening a FIFO must not wait for a writer, and a terminal must not become the controlling one.
-    # Reading waits for a writer that is there.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-    file = open(descriptor, "rb")  # noqa: SIM115 - its caller closes it
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        file.close()
-        raise UsageError(f"{path}: is a directory")
-    os.set_blocking(descriptor, True)
-    return file

@@ -1,4 +1,7 @@
-"""Every command ends here: an exit code of the table, one clear line, never a traceback."""
+"""Every command ends here: an exit code of the table, one clear line, never a traceback.
+
+The code is decided before it is printed: whether words can be written changes nothing about it.
+"""
 
 # The module behind `signal`, which makes three enumerations that take longer than a command has.
 import _signal
@@ -7,51 +10,153 @@ import os
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
 
-from compute_market.errors import BusyError, InternalError, MarketError
+from compute_market.errors import BusyError, MarketError
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+# What says that nobody reads, which is no error of the command.
+_READER_GONE = (errno.EPIPE, errno.ECONNRESET)
 
 
-class _Terminated(BaseException):
+class Terminated(BaseException):
     """SIGTERM, raised like KeyboardInterrupt so that an open transaction is rolled back."""
+
+
+class OutputLost(BaseException):
+    """Raised by what has nothing to do but print, once that reaches nobody."""
+
+
+class Output:
+    """A standard stream on which writing does not fail.
+
+    The first failure is kept in `error`; what is written from then on goes nowhere. A character
+    that the encoding lacks becomes the escape that JSON has for it. All else is the stream's.
+    """
+
+    __slots__ = ("_stream", "error", "is_needed")
+
+    def __init__(self, stream: "TextIO") -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+        self.is_needed = True  # False for a command whose work counts, told or not
+
+    def write(self, text: str) -> int:
+        if self.error is None:
+            try:
+                try:
+                    self._stream.write(text)
+                except UnicodeEncodeError:
+                    self._stream.write(_encodable(text, self._stream.encoding))
+            except OSError as error:
+                self._lose(error)
+        return len(text)
+
+    def flush(self) -> None:
+        if self.error is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._lose(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _lose(self, error: OSError) -> None:
+        """Send what is still buffered nowhere, so that flushing it at exit cannot fail again."""
+        self.error = error
+        try:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        except OSError:
+            pass  # It is no file, or none can be opened: what is buffered is lost either way.
 
 
 def guarded(call: Callable[[], int], arguments: list[str]) -> int:
     """Run a command to its exit code, whatever ends it. `arguments` are those it was given."""
     _signal.signal(_signal.SIGTERM, _terminate)
+    streams = sys.stdout, sys.stderr
+    sys.stdout = cast("TextIO", Output(sys.stdout))
+    sys.stderr = cast("TextIO", Output(sys.stderr))
     try:
-        return answered(lambda: _flushed(call), arguments)
-    except BrokenPipeError:
-        _silence_stdout()  # Nobody reads any more, which is no error of the command.
-        return 0
+        return _told(answered(call, arguments), arguments)
     except KeyboardInterrupt:
         return 128 + int(_signal.SIGINT)
-    except _Terminated:
+    except Terminated:
         return 128 + int(_signal.SIGTERM)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        sys.stdout, sys.stderr = streams
 
 
 def answered(call: Callable[[], int], arguments: list[str]) -> int:
     """Run a command and turn what it raises into a message on stderr and an exit code.
 
-    Signals and a closed pipe pass through: they end more than one command.
+    Signals pass through: they end more than one command.
     """
     try:
         return call()
     except MarketError as error:
         return _report(error, arguments)
-    except BrokenPipeError:
-        raise
     except Exception as error:  # noqa: BLE001 - the one place that answers for bugs
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            # The store and files have their own errors; this is the output.
-            return _report(BusyError("standard output: no space left"), arguments)
-        message = f"{type(error).__name__}: {error}"
-        return _report(InternalError(message, hint="a bug; --debug shows where"), arguments)
+        return _report(_answer_to(error), arguments)
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # The hasher's, which is no Exception.
+            raise
+        return _report(_answer_to(error), arguments)
 
 
-def _flushed(call: Callable[[], int]) -> int:
-    code = call()
-    sys.stdout.flush()
+def finished(code: int, *, writes: bool) -> int:
+    """The exit code of a verb that has ended with `code`.
+
+    Raises BusyError if it had nothing to do but to print, and that was lost.
+    """
+    if code == 0 and not writes:
+        sys.stdout.flush()
+        error = getattr(sys.stdout, "error", None)
+        if error is not None and error.errno not in _READER_GONE:
+            raise _lost(error)
     return code
+
+
+def spare_output() -> None:
+    """From here on the work of the command counts, whether its output can be written or not."""
+    if isinstance(sys.stdout, Output):
+        sys.stdout.is_needed = False
+
+
+def stop_if_lost() -> None:
+    """Raise OutputLost if what is printed reaches nobody any more."""
+    if getattr(sys.stdout, "error", None) is not None:
+        raise OutputLost
+
+
+def _told(code: int, arguments: list[str]) -> int:
+    """The exit code, once all output was written, or was found to be lost."""
+    sys.stdout.flush()
+    out = cast(Output, sys.stdout)
+    if out.error is None or out.error.errno in _READER_GONE:
+        return code
+    if out.is_needed:
+        return code or _report(_lost(out.error), arguments)
+    sys.stderr.write(f"warning: {_lost(out.error).message}: what was to be told is lost\n")
+    return code
+
+
+def _lost(error: OSError) -> BusyError:
+    from compute_market.text import cause_of
+
+    return BusyError(f"standard output: {cause_of(error)}")
+
+
+def _answer_to(error: BaseException) -> MarketError:
+    from tb_cli.frame.faults import answer_to
+
+    return answer_to(error)
 
 
 def _report(error: MarketError, arguments: list[str]) -> int:
@@ -65,9 +170,19 @@ def _report(error: MarketError, arguments: list[str]) -> int:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise _Terminated
+    raise Terminated
 
 
-def _silence_stdout() -> None:
-    """Send what is still buffered nowhere, so that flushing it at exit cannot fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _encodable(text: str, encoding: str) -> str:
+    """The text, with an escape for each character that the encoding lacks."""
+
+    def escaped(character: str) -> str:
+        try:
+            character.encode(encoding)
+        except UnicodeEncodeError:
+            from compute_market.text import json_escape
+
+            return json_escape(character)
+        return character
+
+    return "".join(map(escaped, text))

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
 from compute_market.hashing.files import open_slice
-from compute_market.requests import SliceList, build, documents, parse
+from compute_market.requests import DOCUMENT_BYTES_MAX, SliceList, build, documents, parse
 from tb_cli.frame import files
+from tb_cli.frame.lines import Lines
 
 if TYPE_CHECKING:
     from compute_market.records import Job
@@ -77,7 +78,9 @@ def draft_of(path: str, slice_root: str) -> "Job":
     from compute_market.requests import JobRequest
 
     given = {"job_id": "draft", "buyer": "draft", "max_price_per_unit": AMOUNT_MAX}
-    data = next(documents(files.lines(path), path))
+    data = next(documents(Lines(path, DOCUMENT_BYTES_MAX), path), None)
+    if data is None:
+        raise UsageError(f"{path}: is empty")
     if data.error is not None:
         raise data.error
     slices = {"slices": ["-"]} if not data.fields.get("slices") else {}

@@ -1,12 +1,13 @@
 """Arguments and options that several commands share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.backends import BACKENDS
 from compute_market.errors import UsageError
-from tb_cli.frame.verbs import Parameter, argument, flag, group, option
+from compute_market.text import clipped
+from tb_cli.frame.verbs import Parameter, argument, flag, group, option, parameters_of
 
 # They may stand before the command as well, and do not reach the function of a verb.
 GLOBAL = (
@@ -23,9 +24,14 @@ JOB_IDS = argument(
 )
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
 KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
+FAILED_TO = option(
+    "--failed-to",
+    "Write what failed or was not tried to this file, to be handed in again.",
+    metavar="FILE",
+)
 JSONL = flag("--jsonl", help="Print one JSON document per line.")
 ATOMIC = flag("--atomic", help="All items or none, in one transaction.")
-LIMIT = option("--limit", "At most this many.", kind="integer", least=0)
+LIMIT = option("--limit", "At most this many.", kind="integer", least=0, most=2**31)
 PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal", "low"))
 CHUNK = option(
     "--chunk", "Items per transaction.", kind="integer", least=1, most=100_000, default=1000
@@ -104,8 +110,57 @@ def with_options(
     return merged
 
 
+def by_option(
+    error: UsageError,
+    given: dict[str, Any],
+    capability: dict[str, Any],
+    verb: Callable[..., Any],
+    *,
+    alone: bool,
+) -> UsageError:
+    """What is wrong with a document, told of the option that gave or could give the field.
+
+    With `alone` there is no file that could have given it.
+    """
+    from compute_market.records import check_id
+    from compute_market.requests import FieldError
+
+    asked = given | capability
+    for parameter in parameters_of(verb):
+        value = asked.get(parameter.name)
+        if parameter.name in ("job_id", "offer_id", "buyer", "provider") and value is not None:
+            try:
+                check_id(value, parameter.spellings[0])
+            except UsageError as found:
+                return found
+    if isinstance(error, FieldError):
+        name = error.details["field"].removeprefix("capability.")
+        for parameter in parameters_of(verb):
+            if parameter.name != name or not parameter.spellings:
+                continue
+            if name in asked:
+                return UsageError(f"{parameter.spellings[0]}: {error.problem}", field=name)
+            if alone:
+                return UsageError(f"{parameter.spellings[0]} is missing", field=name)
+    return error
+
+
 def check_choices(spelling: str, given: Sequence[str], allowed: Sequence[str]) -> None:
-    """Raise UsageError for a value that is none of the allowed ones."""
+    """Raise UsageError for a value that is none of the allowed ones, with the nearest of them."""
     for value in given:
         if value not in allowed:
-            raise UsageError(f"{spelling}: {value!a} is none of {', '.join(allowed)}")
+            from difflib import get_close_matches
+
+            near = get_close_matches(value, allowed, 1)
+            raise UsageError(
+                f"{spelling}: {clipped(value)!a} is none of {', '.join(allowed)}",
+                hint=f"did you mean {near[0]}?" if near else None,
+            )
+
+
+def check_given(spelling: str, given: str | None) -> None:
+    """Raise UsageError unless the option was left out or names an id."""
+    if given is not None:
+        from compute_market.records import check_id
+
+        check_id(given, spelling)

@@ -97,6 +97,8 @@ def _take(
     value = None if text[:1] == "-" else _value(parameter, text)
     if parameter.many:
         found.setdefault(parameter.name, []).append(value)
+    elif parameter.name in found:
+        return False
     else:
         found[parameter.name] = value
     return value is not None

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,8 +42,10 @@ class Progress:
         if self._takes_timer:
             from threading import Timer
 
-            self._timer = Timer(_AFTER_S, self._start)
-            self._timer.start()
+            timer = Timer(_AFTER_S, self._start)
+            with suppress(RuntimeError):  # No more threads are to be had: then there is no bar.
+                timer.start()
+                self._timer = timer
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,7 +73,7 @@ class Progress:
             progress.DownloadColumn(binary_units=True),
             progress.TransferSpeedColumn(),
             progress.TimeRemainingColumn(),
-            console=Console(stderr=True, no_color=None if self._color else True),
+            console=Console(stderr=True, color_system="auto" if self._color else None),
             transient=True,
             # On the same terminal lines go above the bar; those for a file must get there.
             redirect_stdout=sys.stdout.isatty(),

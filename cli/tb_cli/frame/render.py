@@ -7,7 +7,8 @@ from typing import Any
 from msgspec import json
 
 from compute_market.errors import MarketError
-from compute_market.text import one_line, printable
+from compute_market.text import one_line, printable, printable_json
+from tb_cli.frame import guard
 from tb_cli.frame.session import Session, now_ms
 
 
@@ -19,7 +20,7 @@ def emit(session: Session, document: Any, text: str | Iterable[str]) -> None:
         write_json(document)
         return
     for line in (text,) if isinstance(text, str) else text:
-        write_line(f"dry_run: {line}" if session.dry_run else line)
+        write_line(printable(f"dry_run: {line}" if session.dry_run else line))
 
 
 def write_line(text: str) -> None:
@@ -29,21 +30,25 @@ def write_line(text: str) -> None:
 
 def write_json(document: Any) -> None:
     """One document, indented."""
-    sys.stdout.write(json.format(json.encode(document), indent=2).decode() + "\n")
+    sys.stdout.write(_json(json.format(json.encode(document), indent=2)) + "\n")
 
 
 def write_jsonl(document: Any) -> None:
     """One document on one line."""
-    sys.stdout.write(json.encode(document).decode() + "\n")
+    sys.stdout.write(_json(json.encode(document)) + "\n")
 
 
 def write_element(document: Any, *, first: bool) -> None:
     """One document of a list that is printed as it comes."""
-    sys.stdout.write(("[\n" if first else ",\n") + json.encode(document).decode())
+    sys.stdout.write(("[\n" if first else ",\n") + _json(json.encode(document)))
 
 
 def end_elements(*, empty: bool) -> None:
     sys.stdout.write("[]\n" if empty else "\n]\n")
+
+
+def _json(encoded: bytes) -> str:
+    return printable_json(encoded.decode())
 
 
 def fields(document: dict[str, Any]) -> list[str]:
@@ -92,6 +97,7 @@ class Listing:
         self._color = session.color
 
     def add(self, document: dict[str, Any]) -> None:
+        guard.stop_if_lost()
         if self._jsonl:
             write_jsonl(document)
         elif self._json:
@@ -122,13 +128,13 @@ class Listing:
 
 def note(text: str) -> None:
     """A word to the operator that is no result."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
 
 
 def report(error: MarketError, as_json: bool) -> int:
     """Print an error on stderr and return its exit code."""
     if as_json:
-        sys.stderr.write(json.encode(error.document()).decode() + "\n")
+        sys.stderr.write(_json(json.encode(error.document())) + "\n")
     else:
         note(f"error[{error.token}]: {one_line(error.message)}")
         if error.hint:

@@ -14,8 +14,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import UsageError
-from compute_market.text import cause_of
-from tb_cli.frame import home
+from compute_market.text import cause_of, printable
+from tb_cli.frame import guard, home
 from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Session:
                 return result
             self._end_trial()
             if self.open():
-                _note(f"created a market in {self.home}")
+                _note(f"created a market in {printable(str(self.home))}")
             market = self.market
         market.asked = _asked(self._command)
         limit = SWEEP_LIMIT if sweep_limit is None else sweep_limit
@@ -230,7 +230,7 @@ class Session:
             self._tell_of_clock()
         due = market.due if sweep_limit is None else replace(market.due, failed=())
         if due.text:
-            print(f"dry_run: {due.text}" if self.dry_run else due.text, file=sys.stderr)
+            sys.stderr.write(f"{'dry_run: ' if self.dry_run else ''}{due.text}\n")
         if not self.dry_run:
             self.follow_log()
         return result
@@ -287,10 +287,8 @@ class Session:
         try:
             self.market.follow_log(path)
         except OSError as error:
-            print(
-                f"warning: {path}: {error.strerror}; the next change makes it whole",
-                file=sys.stderr,
-            )
+            shown = printable(f"{path}: {error.strerror}")
+            sys.stderr.write(f"warning: {shown}; the next change makes it whole\n")
 
     def _new_home(self) -> str:
         """The home in which the store is to be made."""
@@ -330,8 +328,14 @@ def perform(
 
     `command` is the line as it was given, for the log.
     """
+    if verb.writes:
+        guard.spare_output()
     with Session.begin(settings, verb.market, batch, command) as session:
-        return function(session, **bound(parameters_of(function), values)) or 0
+        try:
+            code = function(session, **bound(parameters_of(function), values)) or 0
+        except guard.OutputLost:
+            code = 0
+        return guard.finished(code, writes=verb.writes)
 
 
 def _note(text: str) -> None:
@@ -351,7 +355,7 @@ def _asked(command: Sequence[str]) -> "Asked":
     import pwd
 
     from compute_market.records import Asked
-    from compute_market.text import clipped, printable
+    from compute_market.text import clipped
 
     try:
         user = pwd.getpwuid(os.getuid()).pw_name

@@ -1,0 +1,108 @@
+"""JSON documents from files and stdin: one in a file, however it is laid out, or one per line."""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from msgspec import DecodeError, Raw, json
+
+from compute_market.errors import UsageError
+from compute_market.requests import DOCUMENT_BYTES_MAX, Document, documents
+from compute_market.text import one_line
+from tb_cli.frame.bulk import Given, Place
+from tb_cli.frame.files import directory_of
+from tb_cli.frame.lines import Lines
+from tb_cli.frame.render import note
+
+
+class JsonLines:
+    """The documents of some files, `-` being stdin, read as they are taken.
+
+    With `keep` it can tell what was not dealt with. A file that is wrong as a whole is one wrong
+    document, unless it is the only one.
+    """
+
+    def __init__(self, paths: list[str], *, keep: bool = False) -> None:
+        self._paths = paths
+        self._files = [Lines(path, DOCUMENT_BYTES_MAX, keep=keep) for path in paths]
+        self._next = 0  # the file of which not all was dealt with
+
+    def __iter__(self) -> Iterator[tuple[str, Document, Place]]:
+        """Each document, what its paths are relative to, and its place."""
+        for index, lines in enumerate(self._files):
+            directory = directory_of(lines.path)
+            is_empty = True
+            try:
+                for document in documents(lines, lines.source):
+                    is_empty = False
+                    yield directory, document, (index, *document.lines)
+            except UsageError as error:
+                if len(self._files) == 1:
+                    raise
+                is_empty = False
+                yield directory, Document(lines.source, {}, error), (index,)
+            if is_empty and len(self._files) > 1:
+                note(f"{lines.source}: nothing in it")
+
+    @property
+    def total(self) -> int | None:
+        return None
+
+    def again(self, given: Given[Any]) -> str:
+        """The document on one line, with paths that are right anywhere."""
+        if given.place is None or len(given.place) == 1:
+            return f"# {given.name}"
+        index, first, last = given.place
+        lines = self._files[index]
+        return _portable(lines.kept(first, last), directory_of(lines.path))
+
+    def forget(self, place: Place) -> None:
+        """Everything up to that place was dealt with."""
+        self._next = place[0]
+        if len(place) > 1:
+            self._files[self._next].forget(place[-1])
+        else:
+            self._next += 1
+
+    def left(self) -> Iterator[str]:
+        """What was not dealt with, read or not."""
+        for lines in self._files[self._next :]:
+            for text in _texts(lines.left()):
+                yield _portable(text, directory_of(lines.path))
+
+
+def _texts(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The documents as they are written, right or wrong."""
+    kept: dict[int, bytes] = {}
+
+    def keeping() -> Iterator[bytes]:
+        for number, line in enumerate(lines, 1):
+            kept[number] = line
+            yield line
+
+    try:
+        for document in documents(keeping(), ""):
+            first, last = document.lines
+            yield b"".join(kept.pop(number, b"") for number in range(first, last + 1))
+    except UsageError:
+        yield b"".join(kept.values())
+
+
+def _portable(text: bytes, directory: str) -> str:
+    """A document on one line, its slices by absolute paths; one that is wrong as it is."""
+    try:
+        fields = json.decode(text, type=dict[str, Raw])
+        if "slices" in fields:
+            slices = json.decode(fields["slices"], type=list[Any])
+            fields["slices"] = Raw(json.encode([_absolute(each, directory) for each in slices]))
+        return json.format(json.encode(fields), indent=-1).decode()
+    except (DecodeError, UnicodeDecodeError, RecursionError):
+        return one_line(text.decode(errors="backslashreplace"))
+
+
+def _absolute(entry: Any, directory: str) -> Any:
+    if isinstance(entry, str):
+        return os.path.abspath(os.path.join(directory, entry))
+    if isinstance(entry, dict) and isinstance(entry.get("path"), str):
+        return entry | {"path": _absolute(entry["path"], directory)}
+    return entry
