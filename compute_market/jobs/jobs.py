@@ -153,8 +153,11 @@ def enqueue(
     txn.add(BACKLOG, _BACKLOG_UNITS, job.units)
     if placement.funded:
         escrow.lock(txn, job)
-    queue.enter(txn, job)
-    return _moved(
+    # A submission works the queue next: where nobody waits, the job need not go through it.
+    at_once = inputs is not None and queue.takes_at_once(txn, job)
+    if not at_once:
+        queue.enter(txn, job)
+    job = _moved(
         txn,
         job,
         "job_queued",
@@ -166,11 +169,16 @@ def enqueue(
             "funded": placement.funded,
         },
     )
+    return _start(txn, job) if at_once else job
 
 
 def start(txn: Txn, job: Job) -> Job:
     """Move a job from the queue to a slot. Now the time that its provider was promised begins."""
     queue.leave(txn, job)
+    return _start(txn, job)
+
+
+def _start(txn: Txn, job: Job) -> Job:
     queue.take_slot(txn, job)
     waited_ms = txn.now_ms - job.queued_ms
     if job.priority != "low" and waited_ms > PRIORITY_MISS_MS:

@@ -84,7 +84,7 @@ def submit(
         return _refuse(txn, job, verdict.refused)
     job = placing.place(txn, job, verdict, inputs)
     work(txn)
-    return Submitted(jobs.get(txn, job.job_id), True)
+    return Submitted(job if job.state == "active" else jobs.get(txn, job.job_id), True)
 
 
 def ask(txn: Txn, request: JobRequest, inputs: list[Slice], *, wait: bool) -> bool:

@@ -121,6 +121,15 @@ def next_to_start(txn: Txn) -> str | None:
     return first
 
 
+def takes_at_once(txn: Txn, job: Job) -> bool:
+    """Whether a job that is not in the queue yet would be the next one to start: nobody waits."""
+    return (
+        txn.size(QUEUE_PAIRS) == 0
+        and not is_full(txn)
+        and (job.priority != "low" or not low_held_back(txn))
+    )
+
+
 def in_order(txn: Txn) -> Iterator[str]:
     """Ids of all waiting jobs in the order they would start, caps aside."""
     from heapq import merge  # Few commands list the queue, and most import this module.
