@@ -30,7 +30,7 @@ LEFT_OUT = ("__init__.py", "documents.py", "laws.py")
 EVERY_ROOM = (
     *(f"tests/{room}" for room in (*ROOMS, "scheduler")),
     *(f"tests/test_{name}.py" for name in ("amounts", "audit", "chain", "events", "market")),
-    "tests/test_metrics.py",
+    *("tests/test_metrics.py", "tests/test_upgrades.py"),
 )
 HISTORIES = ("tests/simulation/test_model.py",)
 LEAST_PERCENT = 99

@@ -71,7 +71,7 @@ def test_failing_calls_leave_the_truth(
             check(place, reference, fault, outcome)
             check_again(place, reference)
         except (AssertionError, MarketError) as error:
-            failed[fault] = f"{fault}, {_name(reference, fault)}: {error}\n{outcome}"
+            failed[fault] = f"{fault}, {hit(outcome, fault)}: {error}\n{outcome}"
     for kills, attack in ((True, "killed at a system call"), (False, "a system call fails")):
         tried = [fault for fault in chosen if fault.kills == kills]
         attacks(attack, len(tried), sum(fault in failed for fault in tried))
@@ -122,8 +122,10 @@ def sample(cases: list[Fault], rng: Random) -> list[Fault]:
     return cases if len(cases) <= CASES else rng.sample(cases, CASES)
 
 
-def _name(reference: Reference, fault: Fault) -> str:
-    return reference.done.calls[fault.at - 1].name
+def hit(outcome: Outcome, fault: Fault) -> str | None:
+    """The name of the call that met the fault; None if there were not so many."""
+    calls = outcome.calls[fault.at - 1 : fault.at]
+    return calls[0].name if calls else None
 
 
 def check(place: Place, reference: Reference, fault: Fault, outcome: Outcome) -> None:
@@ -141,6 +143,9 @@ def check(place: Place, reference: Reference, fault: Fault, outcome: Outcome) ->
     if outcome.code == 0:
         assert steps == reference.change.steps, "exit code 0, and not done"
         assert outcome.out == reference.done.out
-    if fault.action not in ("fail from there on", "fail afterwards"):
+    # What cannot be taken away again stays.
+    if fault.action not in ("fail from there on", "fail afterwards") and (
+        hit(outcome, fault) != "unlink"
+    ):
         left = place.names() - reference.names
         assert left == set(), "files are left behind"
