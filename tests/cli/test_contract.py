@@ -321,6 +321,76 @@ def test_usage_error_names_the_option(cli: Cli, arguments: Path_, named: str, se
     assert not cli.home.exists()
 
 
+TERMS = ("--provider", "p", "--units", "1", "--price", "1")
+
+
+@pytest.mark.parametrize("number", ["٥", " 5", "5 ", "1_000", "+5", "５", "1e3", "nan", "inf", ""])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("wallet", "deposit", "alice", "--ct"),
+        ("compute", "list", "--limit"),
+        ("compute", "wait", "j1", "--timeout"),
+        ("chain", "advance"),
+        ("compute", "list", "--lock-timeout"),
+    ],
+    ids=" ".join,
+)
+def test_number_is_of_ascii_digits(cli: Cli, words: Path_, number: str) -> None:
+    for spelled in ((*words, number), (*words[:-1], f"{words[-1]}={number}")):
+        if words[-1][:2] == "--" or spelled[-1] == number:
+            done = cli(*spelled)
+            assert (done.code, done.out, done.err[:13]) == (2, "", "error[usage]:")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("compute", "offer", "post", "--units", "1", "--price", "1"), "--provider is missing"),
+        (("compute", "offer", "post", *TERMS, "--gpu", ""), "--gpu: Expected "),
+        (("compute", "offer", "post", *TERMS, "--offer-id", ""), "--offer-id is empty"),
+        (("compute", "offer", "post", *TERMS, "--job", "a b"), "--job 'a b' has the character ' '"),
+        (
+            ("compute", "offer", "post", *TERMS, "--gpu", "A", "--gpu", "B"),
+            "Option '--gpu' is given",
+        ),
+        (("compute", "submit", "--job-id", "j"), "--buyer is missing"),
+        (("compute", "submit", "--slice", ""), "--slice is empty"),
+        (("compute", "list", "--state", "activ"), "--state: 'activ' is none of "),
+        (("compute", "list", "--buyer", ""), "--buyer is empty"),
+        (("compute", "list", "--limit", str(2**31 + 1)), "Invalid value for '--limit'"),
+        (("compute", "offer", "list", "--provider", "a/b"), "--provider 'a/b' has the character "),
+        (("compute", "explain", ""), "'' is no file, and the job id is empty"),
+        (("compute", "explain", "j1", "--offer", ""), "--offer is empty"),
+        (("compute", "explain", "x" * 600), "is no file, and the job id has 600 characters"),
+        (("compute-market", "receipts", "show", ""), "job id or key is empty"),
+        (("compute-market", "receipts", "list", "--job", ""), "--job is empty"),
+    ],
+    ids=lambda value: " ".join(value)[:50] if isinstance(value, tuple) else "",
+)
+def test_wrong_value_is_told_by_its_option(cli: Cli, words: Path_, says: str) -> None:
+    cli.ok("state", "init")
+    done = cli(*words)
+    assert done.code == 2
+    assert says in done.err
+    assert len(done.err) < 600
+    if "activ" in words:
+        assert "hint: did you mean active?\n" in done.err
+
+
+def test_help_without_colour_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tb_cli import app
+
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    for words, styled in ((["--help"], True), (["--no-color", "--help"], False)):
+        monkeypatch.setattr(sys, "argv", ["tb-cli", *words])
+        assert (app._markup() == "rich") == styled
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "argv", ["tb-cli", "--help"])
+    assert app._markup() is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "token"),
     [

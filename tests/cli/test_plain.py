@@ -170,6 +170,9 @@ def test_line_with_nothing_but_what_must_be_is_served(path: Path_) -> None:
         ("compute", "status", "j1", "j2"),
         ("wallet", "deposit", "a", "--ct", str(2**63)),
         ("wallet", "deposit", "a", "--ct", "1.5"),
+        ("wallet", "deposit", "a", "--ct", "1", "--ct", "2"),
+        ("wallet", "deposit", "a", "--ct", "٥"),
+        ("wallet", "deposit", "a", "--ct", "1_000"),
     ],
     ids=" ".join,
 )

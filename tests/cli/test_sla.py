@@ -15,9 +15,9 @@ def test_sweep_fails_every_overdue_job(cli: Cli, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(sla, "_CHUNK", 2)
     cli.post()
     for number in range(5):
-        cli.submit(f"j{number}", "--deadline-secs", "5")
-    cli.submit("late", "--deadline-secs", "6")
-    cli.advance(6)
+        cli.submit(f"j{number}", "--deadline-secs", "65")
+    cli.submit("late", "--deadline-secs", "66")
+    cli.advance(66)
     dry = cli.ok("compute-market", "sla", "sweep", "--dry-run")
     said = cli.ok("compute-market", "sla", "sweep")
     assert dry == "".join(f"dry_run: {line}\n" for line in said.splitlines())
@@ -41,8 +41,8 @@ def test_sweep_tells_of_overdue_jobs_that_were_queued(
     monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
     cli.post()
     for number in range(6):
-        cli.submit(f"j{number}", "--deadline-secs", "5")
-    cli.advance(6)
+        cli.submit(f"j{number}", "--deadline-secs", "65")
+    cli.advance(66)
     said = cli.ok("compute-market", "sla", "sweep")
     assert set(cli.states().values()) == {"failed"}
     assert said == "".join(f"failed job j{number}\n" for number in range(6)) + "6 jobs failed\n"
@@ -51,8 +51,8 @@ def test_sweep_tells_of_overdue_jobs_that_were_queued(
 def test_sweep_burns_the_bond_of_the_provider_only(cli: Cli) -> None:
     cli.real()
     cli.post("--bond", "10")
-    cli.submit("j1", "--deadline-secs", "5")
-    cli.advance(6)
+    cli.submit("j1", "--deadline-secs", "65")
+    cli.advance(66)
     assert cli.ok("compute-market", "sla", "sweep") == (
         "failed job j1\n1 job failed, 10 CT of bonds burned\n"
     )
@@ -63,9 +63,9 @@ def test_sweep_burns_the_bond_of_the_provider_only(cli: Cli) -> None:
 def test_sweep_after_an_outage_tells_what_is_nobodys_fault(cli: Cli) -> None:
     cli.real()
     cli.post("--bond", "10")
-    cli.submit("missed", "--deadline-secs", "5")
+    cli.submit("missed", "--deadline-secs", "65")
     cli.submit("away", "--deadline-secs", "900")
-    cli.advance(6)
+    cli.advance(66)
     cli.ok("compute", "offer", "list")  # Looking is no sign of life.
     dry = cli.ok("compute-market", "sla", "sweep", "--dry-run")
     assert dry == "dry_run: failed job missed\ndry_run: 1 job failed, 10 CT of bonds burned\n"
