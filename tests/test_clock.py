@@ -484,6 +484,7 @@ def away(market: Market, seconds: float, **fields: Any) -> None:
 def test_deadline_that_falls_into_an_outage_is_nobodys_fault(
     real: Market, gap: float, deadline_secs: int, cause: str
 ) -> None:
+    real.configure(deadline_min_secs=0)
     before = balances(real)
     away(real, gap, deadline_secs=deadline_secs)
     command(real)
@@ -500,9 +501,9 @@ def test_deadline_that_falls_into_an_outage_is_nobodys_fault(
 
 def test_deadline_before_or_after_an_outage_is_the_providers_fault(real: Market) -> None:
     real.post(reputation=9)
-    real.submit("before", deadline_secs=10)
-    real.submit("after", deadline_secs=HOUR + 60)
-    real.advance(11)
+    real.submit("before", deadline_secs=60)
+    real.submit("after", deadline_secs=HOUR + 120)
+    real.advance(61)
     real.opened.update(lambda txn: None, sweep_limit=0)
     real.advance(HOUR + 1)
     command(real)
@@ -514,7 +515,7 @@ def test_deadline_before_or_after_an_outage_is_the_providers_fault(real: Market)
 
 def test_outage_pays_what_was_proven_and_refunds_the_rest(real: Market) -> None:
     real.post(price_per_unit=5, fee_pct_ct=25, provider_bond=30)
-    real.submit(lengths=(1, 1, 1, 1), consumer_bond=20, deadline_secs=10)
+    real.submit(lengths=(1, 1, 1, 1), consumer_bond=20, deadline_secs=60)
     real.prove("job", 2)
     real.advance(2 * HOUR)
     command(real)
@@ -540,7 +541,7 @@ def test_outage_that_takes_many_commands_to_clear_is_nobodys_fault_to_the_last(
 
 
 def test_outage_is_as_long_as_the_setting_says(real: Market) -> None:
-    real.configure(outage_secs=60)
+    real.configure(outage_secs=60, deadline_min_secs=0)
     away(real, 61, deadline_secs=30)
     command(real)
     assert real.job().cause == "outage"

@@ -9,8 +9,9 @@ from compute_market.backends import BACKENDS, DEVICE_BACKENDS
 from compute_market.errors import UsageError
 from compute_market.workloads.places import files_together
 from compute_market.workloads.workloads import calibrate_gpu
+from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.render import Listing, note, write_json
-from tb_cli.frame.session import Session, now_ms
+from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import option, takes
 
 if TYPE_CHECKING:

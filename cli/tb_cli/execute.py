@@ -15,11 +15,12 @@ from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import backend as hashing
 from tb_cli.frame import bulk
+from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.ids import Ids
 from tb_cli.frame.options import BACKEND, EXECUTOR, FAILED_TO, JOB_ID, JOB_IDS, JSONL
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.render import emit
-from tb_cli.frame.session import Session, now_ms
+from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, number, takes
 from tb_cli.network.executors import executor
 

@@ -10,10 +10,11 @@ from compute_market import events
 from compute_market.events import Logged, Selection
 from compute_market.records import EVENT_NAMES, check_id
 from compute_market.store.txn import Txn
+from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.event_listing import EventListing
 from tb_cli.frame.guard import stop_if_lost
 from tb_cli.frame.options import JSONL, LIMIT, check_choices
-from tb_cli.frame.session import Session, now_ms
+from tb_cli.frame.session import Session
 from tb_cli.frame.times import instant
 from tb_cli.frame.verbs import flag, option, takes
 

@@ -24,10 +24,11 @@ from compute_market.store.creation import sync
 from compute_market.store.schema import JOBS, META, TABLES
 from compute_market.store.txn import Txn
 from tb_cli.frame import copies, files, lines, results
+from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
 from tb_cli.frame.render import Listing, emit, fields, note
-from tb_cli.frame.session import Session, now_ms, sleep
+from tb_cli.frame.session import Session, sleep
 from tb_cli.frame.verbs import argument, takes
 
 _LEFTOVER = ".restore-"  # what the name of a home begins with that is being restored

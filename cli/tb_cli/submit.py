@@ -23,6 +23,7 @@ from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import bulk, files
+from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.options import (
     ASKED,
     ATOMIC,
@@ -34,7 +35,7 @@ from tb_cli.frame.options import (
     by_option,
     with_options,
 )
-from tb_cli.frame.session import Session, now_ms
+from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, flag, group, option, takes
 
 if TYPE_CHECKING:

@@ -199,12 +199,12 @@ def _is_party(txn: Txn, job: Job, posting: Posting) -> bool:
 
 def _receipts(txn: Txn) -> Iterator[Violation]:
     """One receipt for what each provider proved of an ended job, and no other."""
-    law = "a receipt's units are what its provider proved of the job, once"
+    once = "a receipt's units are what its provider proved of the job, once"
     due = 0
     for job in txn.records(JOBS):
         if job.state not in LIVE_STATES:
             due += sum(each.units_proven > 0 for each in jobs.placements(txn, job))
-    yield from same_size(txn, RECEIPT_CHAIN, due, law)
+    yield from same_size(txn, RECEIPT_CHAIN, due, once)
     for link in txn.records(RECEIPT_CHAIN):
         try:
             receipt = receipts.find(txn, link.key)
@@ -214,12 +214,12 @@ def _receipts(txn: Txn) -> Iterator[Violation]:
             continue
         ended = jobs.find(txn, receipt.job_id)
         if ended is None or ended.state in LIVE_STATES:
-            yield Violation("receipts", link.key.hex(), law, f"no ended job {receipt.job_id}")
+            yield Violation("receipts", link.key.hex(), once, f"no ended job {receipt.job_id}")
         elif link.key not in {
             receipts.key_of_placement(ended, each) for each in jobs.placements(txn, ended)
         }:
             detail = f"{receipt.units} units of {receipt.job_id} by {receipt.provider}"
-            yield Violation("receipts", link.key.hex(), law, detail)
+            yield Violation("receipts", link.key.hex(), once, detail)
 
 
 def _offer_units(txn: Txn) -> Iterator[Violation]:

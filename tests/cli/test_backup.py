@@ -23,6 +23,7 @@ from tests.support.stores import contents
 pytest_plugins = ("tests.support.cli",)
 
 SOUND = "receipts 0 invalid 0\n"
+HELD = "time is held since a restore: nothing falls due; see `tb-cli compute-market clock`"
 
 
 def with_a_cancelled_job(cli: Cli) -> None:
@@ -214,7 +215,7 @@ def test_restored_home_is_the_market_of_the_backup(cli: Cli, form: str, home: st
     assert done == (
         0,
         f"restored {cli.home} from {source}\n"
-        "its time is held: `tb-cli clock accept` lets it go on\n",
+        "its time is held: `tb-cli compute-market clock accept` lets it go on\n",
         "",
     )
     assert contents(Path("copy")) == before
@@ -222,15 +223,15 @@ def test_restored_home_is_the_market_of_the_backup(cli: Cli, form: str, home: st
     names = {"config.toml", "cancellations.log", "market"}
     assert set(os.listdir(cli.home)) == names
     assert all(path.stat().st_mode & 0o077 == 0 for path in cli.home.rglob("*"))
-    assert cli.ok("compute", "list") == listed
+    assert cli.ok("compute", "list", due=HELD) == listed
     assert cli.ok("state", "check") == SOUND
-    restored = cli.document("state", "info")
+    restored = cli.document("state", "info", due=HELD)
     assert restored["market_id"] == info["market_id"]
     assert restored["instance_id"] not in (info["instance_id"], info["market_id"])
     assert restored["time_held"] == "restored from a backup"
     assert cli.view(lambda txn: txn.get(instance.META, instance.TIME_HELD)) is not None
     # It lives.
-    cli.ok("compute", "cancel", "j1")
+    cli.ok("compute", "cancel", "j1", due=HELD)
     assert cli.log() == "j2 client\nj1 client\n"
 
 
@@ -361,8 +362,8 @@ def test_killed_restore_is_run_again(cli: Cli) -> None:
             cli.ok("--home", new, "state", "restore", "copy")
         else:
             assert done == (0, SOUND, "")
-        assert cli.document("--home", new, "state", "info")["time_held"]
-        assert cli.ok("--home", new, "compute", "list") == listed
+        assert cli.document("--home", new, "state", "info", due=HELD)["time_held"]
+        assert cli.ok("--home", new, "compute", "list", due=HELD) == listed
         assert set(os.listdir(new)) == {"config.toml", "cancellations.log", "market"}
     assert unfinished, "none was killed before it was done"
 

@@ -87,6 +87,14 @@ def test_fault_of_a_job_that_is_not_active_changes_nothing(real: Market, fault: 
     assert contents(real, META) == before
 
 
+def miss_the_deadline(market: Market) -> None:
+    """Let it pass while the market is there."""
+    market.advance(86_000)
+    command(market)
+    market.advance(401)
+    command(market)
+
+
 @pytest.mark.parametrize("fault", ["slice_changed", "slice_unreadable"])
 def test_fault_of_an_unknown_job_is_not_found(market: Market, fault: Fault) -> None:
     with pytest.raises(NotFoundError):
@@ -97,8 +105,7 @@ def test_unreadable_slice_ends_the_job_at_its_deadline_without_fault(real: Marke
     started(real)
     assert tell(real, "slice_unreadable", index=1) == "active"
     assert real.opened.job("job")["unreadable_slice"] == 1
-    real.advance(86_401)
-    command(real)
+    miss_the_deadline(real)
     job = real.job()
     assert (job.state, job.ended_by, job.cause) == ("failed", "deadline", "slice_unreadable")
     assert balances(real) == {
@@ -130,6 +137,5 @@ def test_proof_of_the_slice_that_could_not_be_read_makes_it_good(
     market.submit(lengths=(1, 1, 1))
     tell(market, "slice_unreadable", index=1)
     market.prove("job", proven, digest=DIGEST)
-    market.advance(86_401)
-    command(market)
+    miss_the_deadline(market)
     assert market.job().cause == cause

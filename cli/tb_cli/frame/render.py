@@ -9,7 +9,8 @@ from msgspec import json
 from compute_market.errors import MarketError
 from compute_market.text import one_line, printable, printable_json
 from tb_cli.frame import guard
-from tb_cli.frame.session import Session, now_ms
+from tb_cli.frame.clocks import now_ms
+from tb_cli.frame.session import Session
 
 
 def emit(session: Session, document: Any, text: str | Iterable[str]) -> None:

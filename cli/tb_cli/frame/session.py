@@ -14,15 +14,15 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import UsageError
-from compute_market.text import cause_of, printable
+from compute_market.text import printable
 from tb_cli.frame import guard, home
 from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 
 if TYPE_CHECKING:
-    from compute_market.clock import Reading
     from compute_market.config.settings import Config
     from compute_market.market import Market
     from compute_market.records import Asked
+    from compute_market.store.environment import Creation
     from compute_market.store.txn import Txn
     from tb_cli.frame.trial import Trial
 
@@ -31,7 +31,6 @@ K = TypeVar("K")
 
 # Characters of a command line that the log keeps.
 _COMMAND_MAX = 1000
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 PAGE = 1000  # records that a listing reads in one transaction
 # Pages of a listing after which the data file is mapped anew.
 _PAGES_MAPPED = 64
@@ -124,23 +123,9 @@ class Session:
 
     def configuration(self) -> "tuple[Config, dict[str, str]]":
         """The configuration and the origin of each setting."""
-        from compute_market.config import files as config
-        from compute_market.home import read
-        from compute_market.records import replace
+        from tb_cli.frame.configuration import load
 
-        path = self.home.config
-        content = None
-        try:
-            content = read(path)
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except OSError as error:
-            raise UsageError(f"{path}: {cause_of(error)}") from error
-        loaded, origins = config.load(content, path, os.environ)
-        if self._lock_timeout is not None:
-            origins["lock_timeout_secs"] = "--lock-timeout"
-            loaded = replace(loaded, lock_timeout_secs=self._lock_timeout)
-        return loaded, origins
+        return load(self.home.config, self._lock_timeout)
 
     @property
     def is_open(self) -> bool:
@@ -180,10 +165,12 @@ class Session:
         if warning := self.home.check_owner():
             _note(f"warning: {warning}")
         config = self.config
-        home = self._new_home() if is_new else self.home.path
         # One that is there may be unfinished: whoever made it was killed, or is still at it.
         finishes = self._market == "created" and not self.dry_run
-        self._opened.market = self._market_in(home, config, makes=is_new or finishes)
+        # First of all: under a clock that cannot be right nothing is made.
+        creation = _genesis() if is_new or finishes else None
+        home = self._new_home() if is_new else self.home.path
+        self._opened.market = _market_in(home, config, creation)
         if is_new and not self.dry_run:
             from tb_cli.frame.mounts import network_type
 
@@ -192,16 +179,6 @@ class Session:
                     f"warning: {home} is on a file system of type {kind}: locks and memory maps "
                     "of other machines do not work there; put the home on a local disk"
                 )
-
-    def _market_in(self, directory: str, config: "Config", *, makes: bool) -> "Market":
-        from compute_market.clock import read
-        from compute_market.market import Market, open_store
-        from compute_market.store.environment import Creation
-
-        clock = _system_clock()
-        creation = Creation(read(clock).wall_ms, os.urandom(16)) if makes else None
-        store = open_store(directory, config, sleep=sleep, creation=creation)
-        return Market(store, config, clock=clock, stopwatch=time.perf_counter_ns)
 
     def update(self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None) -> T:
         """Run one action in one transaction, after what is due; rolled back if dry.
@@ -307,8 +284,9 @@ class Session:
         from tb_cli.frame.trial import Trial
 
         config = self.config
+        creation = _genesis()
         self.home.check()
-        return Trial(lambda directory: self._market_in(directory, config, makes=True))
+        return Trial(lambda directory: _market_in(directory, config, creation))
 
     def _end_trial(self) -> None:
         if self._trial is not None:
@@ -365,6 +343,23 @@ def _asked(command: Sequence[str]) -> "Asked":
     return Asked(user, os.uname().nodename, os.getpid(), words)
 
 
+def _market_in(directory: str, config: "Config", creation: "Creation | None") -> "Market":
+    from compute_market.market import Market, open_store
+    from tb_cli.frame.clocks import system_clock
+
+    store = open_store(directory, config, sleep=sleep, creation=creation)
+    return Market(store, config, clock=system_clock(), stopwatch=time.perf_counter_ns)
+
+
+def _genesis() -> "Creation":
+    """That of a market made now. Raises BusyError under a clock that was never set."""
+    from compute_market.clock import read
+    from compute_market.store.environment import Creation
+    from tb_cli.frame.clocks import system_clock
+
+    return Creation(read(system_clock()).wall_ms, os.urandom(16))
+
+
 def _collect_garbage() -> None:
     """Start the collector that `entry` stopped; what start-up built is no garbage."""
     if not gc.isenabled():
@@ -377,31 +372,3 @@ def sleep(seconds: float) -> float:
     began = time.monotonic()
     time.sleep(seconds)
     return time.monotonic() - began
-
-
-def _system_clock() -> "Callable[[], Reading]":
-    """What reads the clocks of this machine; the boot it runs in is looked up once."""
-    from compute_market.clock import Reading
-
-    boot_id = _boot_id()
-    if boot_id is None:
-        return lambda: Reading(now_ms())
-    return lambda: Reading(
-        now_ms(), boot_id, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
-    )
-
-
-def _boot_id() -> str | None:
-    """The name of this boot, None on a system that gives it none."""
-    try:
-        descriptor = os.open(_BOOT_ID, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return os.read(descriptor, 64).decode().strip()
-    finally:
-        os.close(descriptor)
-
-
-def now_ms() -> int:
-    return time.time_ns() // 1_000_000
