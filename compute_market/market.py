@@ -19,7 +19,7 @@ from compute_market import home
 from compute_market.clock import Clock, Due, Reading, Time
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.errors import UsageError
-from compute_market.records import Asked, Refused, check_id, check_number, check_output
+from compute_market.records import Asked, Refused, check_id, check_number
 from compute_market.store.environment import Creation
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
@@ -37,6 +37,7 @@ NOBODY = Asked()
 # Overdue jobs that one change fails at most before its own effects.
 SWEEP_LIMIT = 256
 MARKET_ID_BYTES = 16
+OUTPUT_BYTES = 32
 _PAGE = 1000
 
 
@@ -287,7 +288,9 @@ class Market:
         from compute_market.jobs.prove import prove
 
         check_id(job_id, "job")
-        proof = check_number(index, "index"), check_output(digest)
+        if not isinstance(digest, bytes) or len(digest) != OUTPUT_BYTES:
+            raise UsageError(f"the output of a slice is {OUTPUT_BYTES} bytes")
+        proof = check_number(index, "index"), digest
         verdict = self.update(lambda txn: prove(txn, job_id, [proof]))[0]
         return verdict.accepted()
 

@@ -84,7 +84,6 @@ MATCH_RESULTS = (
     "bond_unfunded",
 )
 
-OUTPUT_BYTES = 32
 DEADLINE_MAX = 253_402_300_799  # the last second of the year 9999
 ID_LENGTH_MAX = 128
 _ID_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
@@ -115,13 +114,6 @@ def check_number(value: Any, what: str) -> int:
     if type(value) is int and 0 <= value <= AMOUNT_MAX:
         return value
     raise UsageError(f"{what} is not a whole number within 0…{AMOUNT_MAX}")
-
-
-def check_output(value: Any) -> bytes:
-    """Return `value`, or raise UsageError unless it can be what a slice was run to."""
-    if isinstance(value, bytes) and len(value) == OUTPUT_BYTES:
-        return value
-    raise UsageError(f"the output of a slice is {OUTPUT_BYTES} bytes")
 
 
 _ID_HINT = "ids are letters, digits and _ . : @ + - , and begin with a letter, a digit or _"

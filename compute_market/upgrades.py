@@ -241,7 +241,8 @@ def _recent_from_1(txn: Txn) -> None:
 
 def _sums_from_1(txn: Txn) -> None:
     for job in txn.records(schema.JOBS):
-        jobs.recount_backlog(txn, job)
+        if job.state in ("queued", "active"):
+            txn.add(schema.BACKLOG, b"units", job.units - job.units_proven)
         escrow.recount(txn, job)
 
 

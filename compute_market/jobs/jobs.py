@@ -3,7 +3,7 @@
 The actions that decide about these moves are beside it: `submit`, `prove`, `cancel`, `expire`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from compute_market import events, metrics
@@ -79,25 +79,16 @@ def slice_at(txn: Txn, job: Job, index: int) -> Slice:
         raise UsageError(
             f"job {job.job_id} has no slice {index}", hint=f"slices are 0…{job.slices - 1}"
         )
-    return txn.must_read(SLICES, _slice_key(job.job_id, index))
+    return txn.must_read(SLICES, _numbered(job.job_id, index))
 
 
 def placements(txn: Txn, job: Job) -> list[Placement]:
     """All that a job was given to, the present one last; none while it is pending."""
     earlier = [
-        txn.must_read(PLACEMENTS, _placement_key(job.job_id, number))
+        txn.must_read(PLACEMENTS, _numbered(job.job_id, number))
         for number in range(job.placements_before)
     ]
     return earlier if job.placement is None else [*earlier, job.placement]
-
-
-def live_ids(txn: Txn) -> Iterator[str]:
-    """Ids of every pending, queued and active job."""
-    for table in (PENDING, *queue.TABLES.values()):
-        for _, value in txn.scan(table):
-            yield value[8:].decode()
-    for key, _ in txn.scan(ACTIVE):
-        yield key.decode()
 
 
 def pending_ids(txn: Txn) -> Iterator[str]:
@@ -197,9 +188,9 @@ def _start(txn: Txn, job: Job) -> Job:
 
 def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     """Credit slices, by index, whose proofs were accepted to the provider that holds the job."""
-    units = units_of_slices(proven.values())
+    units = sum(units_of(entry.length) for entry in proven.values())
     for index, entry in proven.items():
-        key = _slice_key(job.job_id, index)
+        key = _numbered(job.job_id, index)
         txn.write(SLICES, key, replace(entry, proven_ms=txn.now_ms))
     offers.prove(txn, job.placed.offer_id, units)
     txn.add(BACKLOG, _BACKLOG_UNITS, -units)
@@ -250,7 +241,7 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
         job = escrow.hand_over(txn, job, placement, due)
     # After this point the handover must succeed.
     receipts.claim(txn, job, offer.provider, offer.price_per_unit)
-    txn.write(PLACEMENTS, _placement_key(job.job_id, job.placements_before), job.placed)
+    txn.write(PLACEMENTS, _numbered(job.job_id, job.placements_before), job.placed)
     offers.release(txn, job.placed.offer_id, left)
     offers.reserve(txn, offers.get(txn, offer.offer_id), left)
     metrics.count(txn, "scheduler_preempt_total", "success")
@@ -355,17 +346,6 @@ def pending_entry(job: Job, since_ms: int) -> tuple[Table[bytes], bytes, bytes]:
     return PENDING, _pending_key(job), pack_u64(since_ms) + job.job_id.encode()
 
 
-def recount_backlog(txn: Txn, job: Job) -> None:
-    """Add what a stored job has left to a backlog that was never counted."""
-    if job.state in ("queued", "active"):
-        txn.add(BACKLOG, _BACKLOG_UNITS, job.units - job.units_proven)
-
-
-def units_of_slices(entries: Iterable[Slice]) -> int:
-    """The compute units of some slices together."""
-    return sum(units_of(entry.length) for entry in entries)
-
-
 def with_event(txn: Txn, job: Job, seq: int) -> Job:
     """Store that an event is the last one of a job."""
     job = replace(job, event_seq=seq)
@@ -384,7 +364,7 @@ def _moved(txn: Txn, job: Job, event: EventName, detail: dict[str, Any]) -> Job:
 def _store_new(txn: Txn, job: Job, inputs: list[Slice]) -> Job:
     job = replace(job, seq=txn.next_number("job_seq"))
     for index, entry in enumerate(inputs):
-        txn.write(SLICES, _slice_key(job.job_id, index), entry)
+        txn.write(SLICES, _numbered(job.job_id, index), entry)
     txn.put(DEADLINES, _deadline_key(job))
     return job
 
@@ -408,11 +388,8 @@ def _leave_indexes(txn: Txn, job: Job) -> None:
         txn.remove(PENDING, _pending_key(job))
 
 
-def _slice_key(job_id: str, index: int) -> bytes:
-    return id_prefix(job_id) + pack_u64(index)
-
-
-def _placement_key(job_id: str, number: int) -> bytes:
+def _numbered(job_id: str, number: int) -> bytes:
+    """The key of a slice or of an earlier placement."""
     return id_prefix(job_id) + pack_u64(number)
 
 

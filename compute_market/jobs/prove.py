@@ -72,8 +72,9 @@ def prove(
         job = jobs.with_event(txn, job, seq)
         record_outcome(txn, job.placed.provider, -1)
     if fresh:
+        before = job.units_proven
         job = jobs.prove_slices(txn, job, fresh)
-        demand.note_proven(txn, jobs.units_of_slices(fresh.values()))
+        demand.note_proven(txn, job.units_proven - before)
     if job.state == "active" and job.slices_proven == job.slices:
         job = jobs.close(txn, job, "completed", "provider", "all_proven")
         record_outcome(txn, job.placed.provider, +1)
