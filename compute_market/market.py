@@ -23,7 +23,6 @@ from compute_market.records import Asked, Refused, check_id, check_number
 from compute_market.store.environment import Creation
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
-from compute_market.text import cause_of
 
 if TYPE_CHECKING:
     from compute_market.execution import Proofs, Tell
@@ -87,7 +86,7 @@ class Market:
         if market_id is not None and len(market_id) != MARKET_ID_BYTES:
             raise UsageError(f"a market id has {MARKET_ID_BYTES} bytes, not {len(market_id)}")
         path = os.path.join(directory, home.CONFIG)
-        config, _ = files.load(_content(path), path)
+        config, _ = files.load(files.content_of(path), path)
         store = open_store(
             directory,
             config,
@@ -403,12 +402,3 @@ def _bring_up_to_date(txn: Txn, schema: int) -> None:
     from compute_market.upgrades import bring_up_to_date
 
     bring_up_to_date(txn, schema)
-
-
-def _content(path: str) -> bytes | None:
-    try:
-        return home.read(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UsageError(f"{path}: {cause_of(error)}") from error

@@ -36,6 +36,7 @@ ORDER = (
     "store.lock",
     "store.pages",
     "store.creation",
+    "store.translation",
     "store.environment",
     "store.store",
     "laws",
@@ -135,7 +136,7 @@ ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 # Who may talk to the operating system: the store's files and the slices.
 USES_FILES = {
     *("home", "jobs.cancellations", "market", "execution", *APART),
-    *("store.lock", "store.creation", "store.environment", "store.store"),
+    *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
 }
 # Time, randomness and the network are arguments or somebody else's.
 FORBIDDEN_IMPORTS = {
@@ -240,7 +241,7 @@ def test_only_modules_about_its_file_import_lmdb() -> None:
         for name, tree in (SOURCES | CLI_SOURCES).items()
         if any(found.split(".")[0] == "lmdb" for found in imports(tree))
     }
-    assert users == {"store.pages", "store.creation", "store.environment"}
+    assert users == {"store.pages", "store.creation", "store.translation", "store.environment"}
 
 
 def test_only_the_market_runs_transactions() -> None:

@@ -1,6 +1,6 @@
 """What a configuration file and variables say about the settings.
 
-Nothing here opens a file or looks at the environment: both are arguments of `load`.
+Nothing here looks at the environment: that and the content of the file are arguments of `load`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -8,12 +8,13 @@ from typing import Any
 
 from msgspec import Struct
 
+from compute_market import home
 from compute_market.amounts import format_ppm, parse_ppm
 from compute_market.config import toml
 from compute_market.config.settings import DEFAULTS, Config, Setting, file_form, rows
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError
-from compute_market.text import clipped
+from compute_market.text import cause_of, clipped
 
 
 class Found(Struct, frozen=True, gc=False):
@@ -29,6 +30,16 @@ _SECTIONS = (_MAIN_SECTION, "scheduler")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _SHOWN_MAX = 60  # characters of a value that a message quotes
 _PRINTABLE_INTEGER = 10**40  # Python refuses to print integers of more than 4300 digits.
+
+
+def content_of(path: str) -> bytes | None:
+    """The bytes of a file of settings; None where there is none. Raises UsageError."""
+    try:
+        return home.read(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UsageError(f"{path}: {cause_of(error)}") from error
 
 
 def load(

@@ -1,4 +1,4 @@
-"""The LMDB environment on disk: opened, checked, and its errors put into words.
+"""The LMDB environment on disk: opened and checked.
 
 Whoever only looks makes no file. LMDB needs its table of readers, `lock.mdb`, to keep a writer from
 using pages that somebody reads. Where it cannot be used, as in a backup, a look shares the writers'
@@ -8,8 +8,8 @@ snapshot, since what it takes away in one transaction is only used again by the 
 
 import errno
 import os
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from typing import Any, Final, Literal, TypeVar
 
@@ -19,11 +19,8 @@ from msgspec import Struct
 from compute_market.errors import (
     BusyError,
     IntegrityError,
-    InternalError,
     MarketError,
     NotFoundError,
-    UsageError,
-    way_out,
 )
 from compute_market.home import (
     FILE_MODE,
@@ -42,7 +39,7 @@ from compute_market.store.schema import (
     damaged,
     unpack_u64,
 )
-from compute_market.text import cause_of
+from compute_market.store.translation import RESTORE, translated
 
 Environment = lmdb.Environment
 T = TypeVar("T")
@@ -51,11 +48,8 @@ MAP_SIZE: Final = 64 * 2**30
 MAX_TABLES: Final = 256
 MAX_READERS: Final = 512
 _EMPTY_BYTES: Final = 8192  # the two meta pages that LMDB begins with
-_SHOWN_BYTES: Final = 64
 # LMDB's lock file: 64 bytes for each reader, one of them the header.
 _LOCK_FILE_BYTES: Final = 64 * (MAX_READERS + 2)
-# Less free space than this is a full disk.
-_FULL_BYTES: Final = 2**20
 
 
 # What a store is opened for: a `try` runs a writer's transaction that is rolled back, and like a
@@ -283,7 +277,7 @@ def _nothing_in(path: str) -> MarketError:
         length = os.stat(data).st_size
         return IntegrityError(
             f"{data} is damaged: it has {length} bytes, and there is no market in them",
-            hint=_RESTORE,
+            hint=RESTORE,
         )
     if os.path.exists(lock_file(path)):
         return IntegrityError(
@@ -318,7 +312,7 @@ def _check_length(
             raise IntegrityError(
                 f"{data_file(path)} is damaged: it has {length} bytes, not {_needed(env)}: "
                 f"{problems[0]}",
-                hint=_RESTORE,
+                hint=RESTORE,
             )
         if write and os.stat(data_file(path)).st_size < _needed(env):
             os.truncate(data_file(path), _needed(env))
@@ -340,77 +334,3 @@ def verify(path: str, lock_timeout_ms: int, sleep: Callable[[float], float | Non
         # Unless that was a writer at work.
         with nobody_writing(path, lock_timeout_ms, sleep):
             return walked(path)
-
-
-@contextmanager
-def translated(path: str) -> Iterator[None]:
-    """Turn errors of LMDB and the file system into errors an operator can act on."""
-    try:
-        yield
-    except (lmdb.ReadersFullError, lmdb.TlsFullError) as error:
-        raise BusyError(_what(path, error), hint="let some commands end first") from error
-    except (lmdb.MapFullError, lmdb.TxnFullError) as error:
-        raise BusyError(
-            _what(path, error), hint="give the store more room with a larger map_size_gib"
-        ) from error
-    except lmdb.DiskError as error:
-        raise BusyError(_what(path, error), hint=way_out(errno.ENOSPC)) from error
-    except _DAMAGE as error:
-        raise IntegrityError(_what(path, error), hint=_RESTORE) from error
-    except UnicodeDecodeError as error:
-        # The keys and plain values of the tables are all that a transaction decodes.
-        raise IntegrityError(
-            f"{path}: the stored text {error.object[:_SHOWN_BYTES]!r} is not UTF-8", hint=_RESTORE
-        ) from error
-    except lmdb.Error as error:
-        number = getattr(error, "code", None)
-        if isinstance(error, lmdb.ReadonlyError) and os.access(path, os.W_OK):
-            number = None  # Not the directory, but the transaction cannot write.
-        if not isinstance(number, int) or number <= 0:
-            raise InternalError(_what(path, error)) from error
-        raise _translate(path, OSError(number, os.strerror(number))) from error
-    except OSError as error:
-        raise _translate(path, error) from error
-
-
-def _what(path: str, error: lmdb.Error) -> str:
-    """The path, once, and what LMDB says."""
-    return f"{path}: {str(error).removeprefix(f'{path}: ')}"
-
-
-def _translate(path: str, error: OSError) -> MarketError:
-    what = f"{error.filename or path}: {cause_of(error)}"
-    # LMDB reports a write that the disk cut short as an input/output error.
-    if error.errno in _NO_ROOM:
-        return BusyError(what, hint=way_out(error.errno))
-    if error.errno == errno.EIO and _is_full(path):
-        return BusyError(what, hint=way_out(errno.ENOSPC))
-    if error.errno == errno.EIO:
-        return IntegrityError(what, hint="the disk failed; restore the directory from a backup")
-    if error.errno == errno.ENOMEM:
-        return BusyError(what, hint="allow more address space, or set a smaller map_size_gib")
-    if error.errno == errno.EINVAL:
-        return InternalError(what)
-    return UsageError(what, hint="choose another directory with --home or TB_HOME")
-
-
-def _is_full(path: str) -> bool:
-    while not os.path.exists(path):  # It could not be made.
-        path = os.path.dirname(path)
-    disk = os.statvfs(path)
-    return disk.f_bavail * disk.f_frsize < _FULL_BYTES
-
-
-_RESTORE = "restore the directory from a backup"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
-_DAMAGE = (
-    lmdb.InvalidError,
-    lmdb.VersionMismatchError,
-    lmdb.CorruptedError,
-    lmdb.PageNotFoundError,
-    lmdb.NotFoundError,
-    lmdb.IncompatibleError,
-    lmdb.PanicError,
-    lmdb.BadDbiError,  # of a table whose root record is damaged
-    lmdb.CursorFullError,  # a tree that is too deep
-)

@@ -29,11 +29,11 @@ from compute_market.store.environment import (
     open_environment,
     open_table,
     schema_of,
-    translated,
     write_alone,
 )
 from compute_market.store.lock import Patience, Threads
 from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
+from compute_market.store.translation import translated
 from compute_market.store.txn import Handles, Txn
 
 T = TypeVar("T")

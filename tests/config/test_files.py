@@ -355,6 +355,6 @@ def test_import_adds_no_module_to_those_the_records_need() -> None:
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert shown == (
-        "['backends', 'config', 'config.files', 'config.settings', 'config.toml']\n"
+        "['backends', 'config', 'config.files', 'config.settings', 'config.toml', 'home']\n"
         "False\nTrue False\n"
     )

@@ -4,10 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 from compute_market.config import files
-from compute_market.errors import UsageError
-from compute_market.home import read
 from compute_market.records import replace
-from compute_market.text import cause_of
 
 if TYPE_CHECKING:
     from compute_market.config.settings import Config
@@ -15,14 +12,7 @@ if TYPE_CHECKING:
 
 def load(path: str, lock_timeout_secs: float | None) -> "tuple[Config, dict[str, str]]":
     """The configuration and the origin of each setting. Raises UsageError for one that is wrong."""
-    content = None
-    try:
-        content = read(path)
-    except (FileNotFoundError, NotADirectoryError):
-        pass
-    except OSError as error:
-        raise UsageError(f"{path}: {cause_of(error)}") from error
-    loaded, origins = files.load(content, path, os.environ)
+    loaded, origins = files.load(files.content_of(path), path, os.environ)
     if lock_timeout_secs is not None:
         origins["lock_timeout_secs"] = "--lock-timeout"
         loaded = replace(loaded, lock_timeout_secs=lock_timeout_secs)

@@ -117,7 +117,7 @@ class Home:
 
     def make(self) -> None:
         """Create the directory unless it is there. Raises what making a store raises."""
-        from compute_market.store.environment import translated
+        from compute_market.store.translation import translated
 
         with translated(self.path):
             home.make_directories(self.path)
