@@ -594,7 +594,7 @@ def test_object_of_many_lines_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> No
     """There may be any number of objects, but one is read whole."""
     monkeypatch.setattr(requests, "DOCUMENT_BYTES_MAX", 1_000)
     lines = chain((b"{\n",), repeat(b' "a": 1,\n', 1_000_000))
-    with pytest.raises(UsageError, match="f: an object of more than 1000 bytes"):
+    with pytest.raises(UsageError, match="f: has more than 1000 bytes"):
         list(documents(lines, "f"))
     assert len(list(lines)) > 999_000, "it was read on"
     assert len(list(documents((b'{"a": 1}\n' for _ in range(1_000)), "f"))) == 1_000

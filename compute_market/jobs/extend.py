@@ -3,7 +3,6 @@
 from compute_market import clock
 from compute_market.jobs import jobs
 from compute_market.records import DEADLINE_MAX
-from compute_market.store.schema import DEADLINES
 from compute_market.store.txn import Txn
 
 
@@ -13,8 +12,8 @@ def extend(txn: Txn, by_secs: int) -> int:
     Time that was held since a restore goes on then. No deadline goes beyond the year 9999.
     """
     clock.release(txn)
-    live = [key for key, _ in txn.scan(DEADLINES)]
-    for key in live:
-        job = jobs.named(txn, key[8:])
+    live = list(jobs.live_ids(txn))
+    for job_id in live:
+        job = jobs.named(txn, job_id.encode())
         jobs.postpone(txn, job, min(job.deadline + by_secs, DEADLINE_MAX))
     return len(live)

@@ -28,8 +28,6 @@ from compute_market.records import (
 from compute_market.scheduler import queue
 from compute_market.settlement import escrow, receipts, settlement
 from compute_market.store.schema import (
-    ACTIVE,
-    ACTIVE_LOW,
     BACKLOG,
     DEADLINES,
     JOBS,
@@ -89,6 +87,12 @@ def placements(txn: Txn, job: Job) -> list[Placement]:
         for number in range(job.placements_before)
     ]
     return earlier if job.placement is None else [*earlier, job.placement]
+
+
+def live_ids(txn: Txn) -> Iterator[str]:
+    """Ids of every pending, queued and active job, the nearest deadline first."""
+    for key, _ in txn.scan(DEADLINES):
+        yield key[8:].decode()
 
 
 def pending_ids(txn: Txn) -> Iterator[str]:
@@ -174,15 +178,15 @@ def _start(txn: Txn, job: Job) -> Job:
     waited_ms = txn.now_ms - job.queued_ms
     if job.priority != "low" and waited_ms > PRIORITY_MISS_MS:
         metrics.count(txn, "scheduler_priority_miss_total")
-    before = _deadline_key(job)
+    before = deadline_key(job)
     job = replace(job, state="active", started_at=txn.now)
     if job.deadline_secs is not None:
         # Unless it was moved beyond that while the job waited.
         due = min(txn.now + job.deadline_secs, DEADLINE_MAX)
         job = replace(job, deadline=max(job.deadline, due))
-    if _deadline_key(job) != before:
+    if deadline_key(job) != before:
         txn.delete(DEADLINES, before)
-        txn.put(DEADLINES, _deadline_key(job))
+        txn.put(DEADLINES, deadline_key(job))
     return _moved(txn, job, "job_started", {"waited_ms": max(0, waited_ms)})
 
 
@@ -254,10 +258,10 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
 
 def postpone(txn: Txn, job: Job, deadline: int) -> Job:
     """Move the deadline of a live job to a later second."""
-    txn.delete(DEADLINES, _deadline_key(job))
+    txn.delete(DEADLINES, deadline_key(job))
     by_secs = deadline - job.deadline
     job = replace(job, deadline=deadline, extended_secs=job.extended_secs + by_secs)
-    txn.put(DEADLINES, _deadline_key(job))
+    txn.put(DEADLINES, deadline_key(job))
     return _moved(txn, job, "deadline_extended", {"deadline": deadline, "by_secs": by_secs})
 
 
@@ -326,22 +330,6 @@ def placement_on(offer: Offer, *, funded: bool) -> Placement:
     )
 
 
-def index_entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes | None]]:
-    """The (table, key, value) a job's state demands; None for a value that does not matter."""
-    if job.state not in LIVE_STATES:
-        return
-    yield DEADLINES, _deadline_key(job), None
-    if job.state == "pending":
-        table, key, _ = pending_entry(job, 0)
-        yield table, key, None
-    elif job.state == "queued":
-        yield from queue.entries(job)
-    else:
-        yield ACTIVE, job.job_id.encode(), None
-        if job.priority == "low":
-            yield ACTIVE_LOW, job.job_id.encode(), None
-
-
 def pending_entry(job: Job, since_ms: int) -> tuple[Table[bytes], bytes, bytes]:
     return PENDING, _pending_key(job), pack_u64(since_ms) + job.job_id.encode()
 
@@ -365,7 +353,7 @@ def _store_new(txn: Txn, job: Job, inputs: list[Slice]) -> Job:
     job = replace(job, seq=txn.next_number("job_seq"))
     for index, entry in enumerate(inputs):
         txn.write(SLICES, _numbered(job.job_id, index), entry)
-    txn.put(DEADLINES, _deadline_key(job))
+    txn.put(DEADLINES, deadline_key(job))
     return job
 
 
@@ -379,7 +367,7 @@ def _with_payments(job: Job, settled: list[Settlement]) -> Job:
 
 
 def _leave_indexes(txn: Txn, job: Job) -> None:
-    txn.remove(DEADLINES, _deadline_key(job))
+    txn.remove(DEADLINES, deadline_key(job))
     if job.state == "active":
         queue.free_slot(txn, job)
     elif job.state == "queued":
@@ -393,7 +381,8 @@ def _numbered(job_id: str, number: int) -> bytes:
     return id_prefix(job_id) + pack_u64(number)
 
 
-def _deadline_key(job: Job) -> bytes:
+def deadline_key(job: Job) -> bytes:
+    """The key of a live job in the order of deadlines."""
     return pack_u64(job.deadline) + job.job_id.encode()
 
 

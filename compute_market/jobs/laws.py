@@ -253,7 +253,7 @@ def _indexes(txn: Txn) -> Iterator[Violation]:
     """Queue, active set, pending jobs and deadlines against the states of the jobs."""
     expected: Counter[Table[bytes]] = Counter()
     for job in txn.records(JOBS):
-        for table, key, value in jobs.index_entries(job):
+        for table, key, value in index_entries(job):
             expected[table] += 1
             stored = txn.get(table, key)
             named = stored is not None and (
@@ -331,6 +331,23 @@ _FAULTS: dict[Cause, tuple[str, Side]] = {
     "cancelled_by_provider": ("cancel:slash", "provider"),
     "slice_changed": ("slice:slash", "buyer"),
 }
+
+
+def index_entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes | None]]:
+    """The (table, key, value) a job's state demands; None for a value that does not matter."""
+    if job.state not in LIVE_STATES:
+        return
+    yield DEADLINES, jobs.deadline_key(job), None
+    if job.state == "pending":
+        table, key, _ = jobs.pending_entry(job, 0)
+        yield table, key, None
+    elif job.state == "queued":
+        yield from queue.entries(job)
+    else:
+        yield ACTIVE, job.job_id.encode(), None
+        if job.priority == "low":
+            yield ACTIVE_LOW, job.job_id.encode(), None
+
 
 LAWS = (
     Law(_slices, (JOBS, SLICES, PLACEMENTS)),

@@ -190,7 +190,7 @@ def test_file_that_cannot_be_written_is_told_before_anything_is_done(cli: Cli, p
 def test_failure_at_the_end_is_a_warning(cli: Cli, place: Path) -> None:
     code, err = failed_to(cli, "/dev/full", "gone", "a")
     assert code == 7
-    assert "warning: /dev/full: no space left on device\n" in err
+    assert "warning: /dev/full: no space left on device: what failed is not in it\n" in err
     assert cli.states() == {"a": "cancelled"}
 
 

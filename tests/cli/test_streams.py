@@ -326,7 +326,9 @@ def test_failed_to_has_what_was_not_tried_however_a_run_ends(
     words, given, transactions = BULK[verb]
     if verb == "withdraw":
         cli.ok("compute", "offer", "post", "-", stdin=offer_lines(*NAMES))
-    elif verb != "post":
+    elif verb == "post":
+        cli.ok("state", "init")
+    else:
         cli.post()
     if verb in ("cancel", "execute"):
         cli.ok("compute", "submit", "-", stdin=job_lines(cli, *NAMES))
@@ -413,7 +415,7 @@ def test_failed_to_that_cannot_be_written_at_the_end_is_a_warning(
 ) -> None:
     cli.active("a")
 
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fails)

@@ -355,7 +355,7 @@ def test_every_law_has_a_case() -> None:
 
 def test_every_index_of_live_jobs_has_a_case(busy: Market) -> None:
     tables = busy.view(
-        lambda txn: {table for job in txn.records(JOBS) for table, _, _ in jobs.index_entries(job)}
+        lambda txn: {table for job in txn.records(JOBS) for table, _, _ in laws.index_entries(job)}
     )
     assert tables == set(PLACES)
 

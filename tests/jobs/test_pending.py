@@ -89,8 +89,8 @@ def test_post_gives_pending_jobs_no_more_than_the_new_offer_has(market: Market) 
 
 
 def test_pending_job_is_matched_in_the_second_of_its_deadline(market: Market) -> None:
-    market.submit(wait=True, deadline_secs=10)
-    market.advance(10.999)
+    market.submit(wait=True, deadline_secs=60)
+    market.advance(60.999)
     market.post()
     assert market.job().state == "active"
 

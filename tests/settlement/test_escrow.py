@@ -70,10 +70,10 @@ def test_balance_of_a_stranger_is_nothing(market: Market) -> None:
 def test_burned_bonds_tell_of_which_job_and_why(real: Market) -> None:
     real.configure(provider_cancel_penalty_after=1)
     real.post(provider_bond=20, reputation=9)
-    real.submit("late", deadline_secs=10)
+    real.submit("late", deadline_secs=60)
     real.submit("left")
     real.cancel("left", by="provider")
-    real.advance(11)
+    real.advance(61)
     command(real)
     postings = real.view(lambda txn: list(txn.records(POSTINGS)))
     burned = [posting for posting in postings if posting.credit == "burned"]

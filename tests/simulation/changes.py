@@ -8,7 +8,7 @@ from tests.support.cli import HELLO
 from tests.support.processes import DEADLINE
 from tests.support.verbs import VERBS
 
-CONFIG = 'settle_mode = "real"\n[scheduler]\nslots = 3\n'
+CONFIG = 'settle_mode = "real"\ndeadline_max_secs = 253402300799\n[scheduler]\nslots = 3\n'
 # What a market has before the change: jobs that run, wait in the queue, and wait for an offer.
 BEFORE = f"""
 wallet deposit alice --ct 1000 --it 1000 --key in-a
@@ -89,6 +89,8 @@ CHANGES = (
     Change("compute-market settle tick"),
     Change("compute-market capacity record", ("5",), again=False),
     Change("compute-market sla sweep"),
+    Change("compute-market sla extend", ("--by", "60"), again=False),
+    Change("compute-market clock", ("accept",)),
     Change("wallet deposit", _DEPOSIT),
     Change("wallet deposit", _DEPOSIT, is_fresh=True),
     Change("wallet withdraw", ("alice", "--ct", "7", "--key", "k")),
@@ -105,6 +107,7 @@ CHANGES = (
     ),
     Change("state init", is_fresh=True),
     Change("state backup", ("copy",), again=False, result="copy"),
+    Change("state restore", ("saved",), is_fresh=True, again=False),
     Change("metrics", ("--textfile", "tb.prom"), result="tb.prom"),
 )
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import compute_market.store.store as store_module
 from compute_market.errors import (
     InternalError,
     MarketError,
     UsageError,
 )
+from compute_market.store import pages
+from compute_market.store.environment import verify
 from compute_market.store.schema import (
     ACTIVE,
     BOOK,
@@ -420,10 +421,10 @@ def test_backup_refuses_a_place_it_cannot_fill(store: Store, tmp_path: Path, mis
 
 
 def test_verify_looks_again_before_it_calls_a_file_damaged(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer at work looks like damage to who reads page by page."""
     answers = [["page 7: torn"], []]
-    monkeypatch.setattr(store_module, "verify_file", lambda path: answers.pop(0))
-    assert store.verify() == []
+    monkeypatch.setattr(pages, "walked", lambda path: answers.pop(0))
+    assert verify(str(path), 0, lambda seconds: None) == []
     assert answers == []
