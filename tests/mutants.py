@@ -89,6 +89,11 @@ EQUAL: dict[str, str] = {
     "compute_market/jobs/jobs.py: table, key, _ = pending_entry(job, 0): 0 → 1": (
         "the time goes into the value, which is not looked at here"
     ),
+    "compute_market/admission/shares.py: "
+    'if charged.role != "market" and charged.charged_ms != txn.now_ms:: '
+    'charged.role != "market" and charged.charged_ms != txn.now_ms → charged.role != "market"': (
+        "an entry is taken out and put back as it was"
+    ),
 }
 
 
