@@ -262,6 +262,8 @@ def _is_event(node: ast.AST) -> bool:
 
 def _without_a_keyword(node: ast.Call, code: Callable[[ast.AST], str]) -> Iterator[str]:
     for left_out in node.keywords:
+        if left_out.arg == "hint":
+            continue  # what an error says besides
         kept = [code(each) for each in node.args]
         kept += [
             f"{each.arg}={code(each.value)}" if each.arg else f"**{code(each.value)}"
