@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -36,6 +37,17 @@ void faults_begin(const char *directory, long at, int what, int error, int to)
     action = what;
     number_of_error = error;
     told = to;
+}
+
+/* A child of the command has calls of its own, in no order that anybody could rely on. */
+static void count_no_more(void)
+{
+    below_length = 0;
+}
+
+__attribute__((constructor)) static void begin(void)
+{
+    pthread_atfork(0, 0, count_no_more);
 }
 
 static int is_below(const char *path)
