@@ -51,7 +51,7 @@ class JsonLines:
     def again(self, given: Given[Any]) -> str:
         """The document on one line, with paths that are right anywhere."""
         if given.place is None or len(given.place) == 1:
-            return f"# {given.name}"
+            return ""  # A file that is wrong as a whole, which its outcome names.
         index, first, last = given.place
         lines = self._files[index]
         return _portable(lines.kept(first, last), directory_of(lines.path))

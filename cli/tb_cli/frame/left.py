@@ -20,7 +20,7 @@ class Source(Protocol):
         """How many there are, if that is known."""
 
     def again(self, given: "Given[Any]") -> str:
-        """The line to hand in to have that one again."""
+        """The line to hand in to have that one again; empty if there is none."""
 
     def forget(self, place: "Place") -> None:
         """Everything up to that place was dealt with."""
@@ -45,8 +45,8 @@ class Left:
     def dealt_with(self, given: "Given[Any]", *, failed: bool) -> None:
         if self._source is None:
             return
-        if failed:
-            self._lines.append(self._source.again(given))
+        if failed and (line := self._source.again(given)):
+            self._lines.append(line)
         if given.place is not None:
             self._source.forget(given.place)
 

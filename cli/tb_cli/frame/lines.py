@@ -61,7 +61,7 @@ class Lines:
         """
         while self._kept:
             yield self._kept.popleft()[0]
-        if self._file is not None and self._file.isatty():
+        if self.path == "-" and sys.stdin.isatty():
             return
         while line := self._next():
             self._kept.clear()

@@ -120,6 +120,9 @@ class _Cluster(Executor):
             raise self._silent(_reason(error) or self._refusal())
         if isinstance(error, MarketError):
             raise error
+        # Of another protocol the first bytes read as a length that no memory holds.
+        if isinstance(error, MemoryError):
+            raise self._silent("what answers is no Dask scheduler")
         if error is not None:
             raise UsageError(
                 f"{self._where}: {type(error).__name__}: {error}",
