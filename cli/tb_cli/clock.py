@@ -43,6 +43,8 @@ def _show(session: Session) -> None:
 
 
 def _accept(session: Session) -> None:
+    session.tells_of_clock()
+
     def act(txn: Txn) -> tuple[bool, Time, dict[str, Any]]:
         changed = clocks.accept(txn, session.market.read())
         return changed, *_read(session, txn)

@@ -77,15 +77,15 @@ def test_post_serves_a_smaller_job_behind_one_that_does_not_fit(market: Market) 
     assert states(market, "large", "small") == ["pending", "active"]
 
 
-def test_post_gives_pending_jobs_no_more_than_the_new_offer_has(market: Market) -> None:
-    """An older offer that came back into good standing is left to `match`."""
+def test_offer_that_came_back_into_good_standing_is_tried_before_a_new_one(market: Market) -> None:
     market.post("old", price_per_unit=9, reputation=-1)
     market.submit("a", wait=True)
     market.submit("b", wait=True)
     market.update(lambda txn: record_outcome(txn, "old", +1))
     posted = market.update(lambda txn: post_offer(txn, offer_request(units=1)))
-    assert posted.matched == ["a"]
-    assert states(market, "a", "b") == ["active", "pending"]
+    assert posted.matched == []
+    assert states(market, "a", "b") == ["active", "active"]
+    assert [market.job(name).placed.provider for name in "ab"] == ["old", "old"]
 
 
 def test_pending_job_is_matched_in_the_second_of_its_deadline(market: Market) -> None:

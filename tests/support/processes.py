@@ -35,6 +35,7 @@ from compute_market.store.schema import (
     META,
     PENDING,
     PROVIDER_CANCELS,
+    QUEUE_PAIRS,
     RECEIPT_CHAIN,
     RECORD_TABLES,
     SCORES_RECENT,
@@ -366,7 +367,7 @@ _TIMES = frozenset(
 _ORDER = frozenset(("seq", "queue_seq", "offset"))
 # Nothing but times, or amounts that shrink as time passes.
 _TIMED_TABLES = (USAGE, USAGE_RECENT, THROUGHPUT)
-_TIMED_NUMBERS = (b"last_run_ms", b"clock", b"height_seen", b"event_seq")
+_TIMED_NUMBERS = (b"last_run_ms", b"clock", b"height_seen", b"event_seq", b"pending_marked")
 _TIMED_COUNTERS = (
     b"scheduler_match_latency_seconds",
     b"match_loop_latency_seconds",
@@ -417,7 +418,7 @@ def _entries(txn: Txn, table: Table[Any], ordered: bool) -> Iterator[str]:
             continue
         if table is COUNTERS.table and key.startswith(_TIMED_COUNTERS):
             continue
-        if table in (PENDING, *queue.TABLES.values()):
+        if table in (PENDING, QUEUE_PAIRS, *queue.TABLES.values()):
             yield f"{key if ordered else b''!r} {value[8:]!r}"
         elif table is EFFECTIVE_PRICES:
             yield f"{key!r} {value[8:]!r}"

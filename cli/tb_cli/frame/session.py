@@ -219,6 +219,10 @@ class Session:
         finally:
             self._tell_of_clock()
 
+    def tells_of_clock(self) -> None:
+        """Say nothing beside of a clock that is not believed: the verb itself does."""
+        self._opened.told_of_clock = True
+
     def _tell_of_clock(self) -> None:
         """Say once in one line that the clock is not believed."""
         time = self.market.time
