@@ -22,6 +22,7 @@ from compute_market.market import begin_instance, open_store
 from compute_market.records import LIVE_STATES, Job
 from compute_market.store.creation import sync
 from compute_market.store.schema import JOBS, META, TABLES
+from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
 from tb_cli.frame import copies, files, lines, results
 from tb_cli.frame.clocks import now_ms
@@ -173,15 +174,17 @@ def _empty_home(session: Session) -> Iterator[str]:
         yield home.path
     finally:
         os.close(descriptor)
-        if is_new and not os.listdir(home.path):
-            os.rmdir(home.path)
+        with translated(home.path):
+            if is_new and not os.listdir(home.path):
+                os.rmdir(home.path)
 
 
 def _lock(descriptor: int, home: Home) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BusyError(f"another process is restoring {home}", hint="try again") from None
+    with translated(home.path):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"another process is restoring {home}", hint="try again") from None
 
 
 def _check_empty(home: Home) -> None:
