@@ -92,6 +92,15 @@ def placements(txn: Txn, job: Job) -> list[Placement]:
     return earlier if job.placement is None else [*earlier, job.placement]
 
 
+def live_ids(txn: Txn) -> Iterator[str]:
+    """Ids of every pending, queued and active job."""
+    for table in (PENDING, *queue.TABLES.values()):
+        for _, value in txn.scan(table):
+            yield value[8:].decode()
+    for key, _ in txn.scan(ACTIVE):
+        yield key.decode()
+
+
 def pending_ids(txn: Txn) -> Iterator[str]:
     """Ids of jobs without a match, in order of priority, then submission."""
     for _, value in txn.scan(PENDING):
@@ -242,7 +251,7 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
             reason="key_collision",
         )
     left = job.units - job.units_proven
-    placement = placement_on(offer, funded=job.funded)
+    placement = offers.placement_on(offer, funded=job.funded)
     receipts.check_claim(txn, job, offer.provider, offer.price_per_unit)
     if job.funded:
         due = [settlement.due_to(each) for each in earlier]
@@ -311,18 +320,6 @@ def mark_paid(txn: Txn, settled: Settlement) -> None:
     job = _with_payments(named(txn, settled.job_id.encode()), [settled])
     detail = {"provider": settled.provider, "ct": settled.ct, "it": settled.it}
     _moved(txn, job, "job_paid", detail)
-
-
-def placement_on(offer: Offer, *, funded: bool) -> Placement:
-    """What a job gets from an offer as it stands now."""
-    return Placement(
-        offer.offer_id,
-        offer.provider,
-        offer.price_per_unit,
-        offer.fee_pct_ct,
-        offer.provider_bond,
-        funded,
-    )
 
 
 def index_entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes | None]]:
