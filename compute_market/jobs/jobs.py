@@ -238,7 +238,7 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
             reason="key_collision",
         )
     left = job.units - job.units_proven
-    placement = placement_on(offer, funded=job.funded)
+    placement = offers.placement_on(offer, funded=job.funded)
     receipts.check_claim(txn, job, offer.provider, offer.price_per_unit)
     if job.funded:
         due = [settlement.due_to(each) for each in earlier]
@@ -316,18 +316,6 @@ def mark_paid(txn: Txn, settled: Settlement) -> None:
     job = _with_payments(named(txn, settled.job_id.encode()), [settled])
     detail = {"provider": settled.provider, "ct": settled.ct, "it": settled.it}
     _moved(txn, job, "job_paid", detail)
-
-
-def placement_on(offer: Offer, *, funded: bool) -> Placement:
-    """What a job gets from an offer as it stands now."""
-    return Placement(
-        offer.offer_id,
-        offer.provider,
-        offer.price_per_unit,
-        offer.fee_pct_ct,
-        offer.provider_bond,
-        funded,
-    )
 
 
 def pending_entry(job: Job, since_ms: int) -> tuple[Table[bytes], bytes, bytes]:

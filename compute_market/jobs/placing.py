@@ -9,6 +9,7 @@ from compute_market import metrics
 from compute_market.admission import admission
 from compute_market.amounts import checked
 from compute_market.jobs import jobs
+from compute_market.offers import offers
 from compute_market.records import Job, Placement, Refused, Slice
 from compute_market.scheduler import outcomes
 from compute_market.scheduler.matching import Match, NoMatch, match
@@ -62,7 +63,7 @@ def place(txn: Txn, job: Job, decided: Decided, inputs: list[Slice] | None) -> J
 
 def _admit(txn: Txn, job: Job, found: Match, *, real: bool) -> Decided | Unplaced:
     """Whether a job may go to the offer it matched. Writes nothing."""
-    placement = jobs.placement_on(found.offer, funded=real)
+    placement = offers.placement_on(found.offer, funded=real)
     checked(job.units * placement.price_per_unit, "the price of the whole job")
     receipts.check_claim(txn, job, placement.provider, placement.price_per_unit)
     admitted = admission.admit(txn, job.buyer, placement.provider, job.units)

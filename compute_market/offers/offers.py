@@ -13,7 +13,7 @@ from compute_market.amounts import format_ppm
 from compute_market.errors import NotFoundError
 from compute_market.offers import book
 from compute_market.offers.prices import effective_price
-from compute_market.records import Offer, OfferState, Shelf, capability_document, replace
+from compute_market.records import Offer, OfferState, Placement, Shelf, capability_document, replace
 from compute_market.reputation import reputation
 from compute_market.settlement import ledger
 from compute_market.store.schema import (
@@ -126,6 +126,18 @@ def release(txn: Txn, offer_id: str, units: int) -> None:
             units_left=offer.units_left + units,
             units_reserved=offer.units_reserved - units,
         )
+
+
+def placement_on(offer: Offer, *, funded: bool) -> Placement:
+    """What a job gets from an offer as it stands now."""
+    return Placement(
+        offer.offer_id,
+        offer.provider,
+        offer.price_per_unit,
+        offer.fee_pct_ct,
+        offer.provider_bond,
+        funded,
+    )
 
 
 def restand(txn: Txn, provider: str, bonds: range | None = None) -> None:

@@ -5,13 +5,12 @@ Completion never fails and never prints.
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 from compute_market.errors import MarketError
 from compute_market.jobs import jobs
-from compute_market.scheduler import queue
-from compute_market.store.schema import ACTIVE, JOBS, OFFERS, Table
+from compute_market.store.schema import JOBS, OFFERS, Table
 from compute_market.store.txn import Txn
 from tb_cli.frame.session import Session
 
@@ -37,10 +36,8 @@ def _first(found: Iterable[str]) -> list[str]:
 
 
 def _live_jobs(txn: Txn, prefix: bytes) -> Iterator[str]:
-    """There may be millions of ended ones, so those are looked for where the live ones stand."""
-    waiting = chain(jobs.pending_ids(txn), queue.in_order(txn))
-    active = (key.decode() for key, _ in txn.scan(ACTIVE))
-    for job_id in islice(chain(waiting, active), LIVE_JOBS_MAX):
+    """There may be millions of ended ones."""
+    for job_id in islice(jobs.live_ids(txn), LIVE_JOBS_MAX):
         if job_id.encode().startswith(prefix):
             yield job_id
 
