@@ -92,7 +92,7 @@ def log_violations(txn: Txn, log: bytes) -> Iterator[Violation]:
             "cancellations.log",
             f"byte {offset}",
             "the log is the text of the table",
-            f"{len(log) - offset} bytes too many",
+            f"it goes on after its {offset} bytes",
         )
 
 

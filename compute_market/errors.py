@@ -157,6 +157,7 @@ def check_same(
     for field, now in asked.items():
         before = stored[field]
         if before != now:
+            shown, wanted = ("none" if each is None else each for each in (before, now))
             raise ConflictError(
-                f"{what} exists with {field} {before}, not {now}", hint=hint, field=field
+                f"{what} exists with {field} {shown}, not {wanted}", hint=hint, field=field
             )

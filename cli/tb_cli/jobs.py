@@ -182,6 +182,8 @@ def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -
         if not left:
             break
         if give_up is not None and time.monotonic() >= give_up:
+            if session.json and arrived:
+                write_json(arrived)
             raise PendingError(f"not {goal} yet: {' '.join(left[:5])}", waiting=len(left))
         counts = ", ".join(f"{count} {state}" for state, count in waiting.items())
         line.show(f"waiting for {len(left)} of {len(left) + len(arrived)}: {counts}")

@@ -490,3 +490,16 @@ def test_audit_finds_what_a_page_hides(cli: Cli) -> None:
     assert done.code == 9
     assert "slices *: no entry is hidden: 2 are found, 3 expected\n" in done.out
     assert cli("--home", "copy", "state", "check").code == 9
+
+
+@pytest.mark.parametrize("verb", ["backup", "restore"])
+def test_tar_over_a_closed_stream_is_a_usage_error(cli: Cli, verb: str) -> None:
+    cli.active()
+    home = cli.home if verb == "backup" else cli.directory / "new"
+    shell = f'exec "$0" -m tb_cli.entry --home "$1" state {verb} - <&- >&-'
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable, home], stderr=subprocess.PIPE, check=False
+    )
+    assert done.returncode == 2
+    assert b"is closed" in done.stderr
+    assert cli.document("state", "info")["last_backup"] is None

@@ -206,3 +206,9 @@ def test_interrupted_command_leaves_no_temporary_file(
     monkeypatch.setattr(exposition, "render", interrupted)
     assert cli("metrics", "--textfile", place / "tb.prom").code == 130
     assert list(place.iterdir()) == []
+
+
+def test_file_without_a_name_is_refused_before_anything_is_done(cli: Cli) -> None:
+    cli.active("a")
+    assert cli("compute", "cancel", "a", "--failed-to", "").code == 2
+    assert cli.states() == {"a": "active"}

@@ -25,6 +25,7 @@ from compute_market.errors import (
 from compute_market.market import Market, open_store
 from compute_market.store.creation import sync
 from compute_market.text import cause_of
+from tb_cli.frame import lines
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.home import Home
 from tb_cli.frame.session import Session, sleep
@@ -151,16 +152,18 @@ def _write(path: str, content: BinaryIO) -> None:
 
 
 def standard_input() -> BinaryIO:
-    """Where a tar comes from. Raises UsageError for a terminal."""
+    """Where a tar comes from. Raises UsageError for a terminal, or where nothing can be read."""
     if sys.stdin.isatty():
         raise UsageError("a tar is not typed on a terminal", hint="tb-cli state restore - < FILE")
-    return sys.stdin.buffer
+    return lines.standard_input()
 
 
 def standard_output() -> BinaryIO:
-    """Where a tar goes. Raises UsageError for a terminal."""
+    """Where a tar goes. Raises UsageError for a terminal, or where nothing can be written."""
     if sys.stdout.isatty():
         raise UsageError("a tar is not for a terminal", hint="tb-cli state backup - > FILE")
+    if getattr(sys.stdout, "name", None) == os.devnull:  # What stands in for it (`tb_cli.entry`).
+        raise UsageError("standard output is closed", hint="tb-cli state backup - > FILE")
     return sys.stdout.buffer
 
 

@@ -84,6 +84,8 @@ class Result:
         self._descriptor = self._directory = -1
 
     def _open(self) -> None:
+        if not self._path:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         target = _end_of(self._path)
         there = _status(self._path)
         if there is not None and stat.S_ISDIR(there.st_mode):

@@ -269,7 +269,11 @@ class Session:
             self.market.follow_log(path)
         except OSError as error:
             shown = printable(f"{path}: {error.strerror}")
-            sys.stderr.write(f"warning: {shown}; the next change makes it whole\n")
+            in_the_way = os.path.lexists(path) and (
+                os.path.islink(path) or not os.path.isfile(path)
+            )
+            way_out = "move it away, and " if in_the_way else ""
+            sys.stderr.write(f"warning: {shown}; {way_out}the next change makes it whole\n")
 
     def _new_home(self) -> str:
         """The home in which the store is to be made."""
