@@ -240,7 +240,7 @@ def test_post_again_returns_the_offer_as_it_is_now(market: Market) -> None:
         ),
         ("reputation", 0, 1, "reputation 0, not 1"),
         ("reputation_multiplier", "1", "0.5", "multiplier_ppm 1000000, not 500000"),
-        ("job_id", None, "job", "job_id None, not job"),
+        ("job_id", None, "job", "job_id none, not job"),
     ],
 )
 def test_post_again_with_other_content_is_a_conflict_naming_the_field(
