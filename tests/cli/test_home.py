@@ -5,8 +5,6 @@ import os
 import pwd
 import shutil
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,23 +13,12 @@ from compute_market import home as names
 from compute_market.hashing.calibration import Calibration, CpuRates, machine
 from tb_cli.frame import mounts
 from tests.support.cli import Cli
+from tests.support.owners import SOMEBODY, as_root, umask
 from tests.support.processes import Running, needs_proc, until
 
 pytest_plugins = ("tests.support.cli",)
 
-SOMEBODY = 12_345
 DEPOSIT = ("wallet", "deposit", "alice", "--ct", "1")
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act in a home of another")
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    previous = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(previous)
 
 
 @pytest.fixture

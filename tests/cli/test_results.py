@@ -2,28 +2,14 @@
 
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.cli import Cli
+from tests.support.owners import SOMEBODY, as_root, umask
 
 pytest_plugins = ("tests.support.cli",)
-
-SOMEBODY = 12_345
-
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act in a home of another")
-
-
-@contextmanager
-def umask(mask: int) -> Iterator[None]:
-    previous = os.umask(mask)
-    try:
-        yield
-    finally:
-        os.umask(previous)
 
 
 def failed_to(cli: Cli, path: str | Path, *ids: str) -> tuple[int, str]:

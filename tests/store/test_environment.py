@@ -32,7 +32,6 @@ from compute_market.store.txn import Txn
 from tests.support.stores import (
     PRELUDE,
     ROOT,
-    Child,
     Spawn,
     contents,
     get,
@@ -591,23 +590,3 @@ def test_update_of_a_market_that_was_replaced_is_a_conflict(path: Path, store: S
     store = open_to_look(path)
     store.update(put(b"b"), now_ms=0)
     store.close()
-
-
-def test_update_does_not_write_into_what_was_replaced_while_it_waited(
-    path: Path, holder: Child, spawn: Spawn
-) -> None:
-    waiter = spawn("""
-        def nap(seconds):
-            if not naps:
-                say("waiting")
-            naps.append(seconds)
-            time.sleep(seconds)
-        naps = []
-        store = open_store(sleep=nap)
-        attempt("update", lambda: store.update(lambda txn: txn.put(HEADS, b"a", b"1"), now_ms=0))
-    """)
-    assert waiter.hear() == "waiting"
-    path.rename(path.with_name("before"))
-    shutil.copytree(path.with_name("before"), path)
-    holder.tell()
-    assert waiter.hear().startswith("update conflict ")

@@ -19,6 +19,7 @@ from tb_cli.frame import guard, home
 from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 
 if TYPE_CHECKING:
+    from compute_market.clock import Clock
     from compute_market.config.settings import Config
     from compute_market.market import Market
     from compute_market.records import Asked
@@ -168,9 +169,10 @@ class Session:
         # One that is there may be unfinished: whoever made it was killed, or is still at it.
         finishes = self._market == "created" and not self.dry_run
         # First of all: under a clock that cannot be right nothing is made.
-        creation = _genesis() if is_new or finishes else None
+        clock = _system_clock()
+        creation = _genesis(clock) if is_new or finishes else None
         home = self._new_home() if is_new else self.home.path
-        self._opened.market = _market_in(home, config, creation)
+        self._opened.market = _market_in(home, config, clock, creation)
         if is_new and not self.dry_run:
             from tb_cli.frame.mounts import network_type
 
@@ -292,9 +294,10 @@ class Session:
         from tb_cli.frame.trial import Trial
 
         config = self.config
-        creation = _genesis()
+        clock = _system_clock()
+        creation = _genesis(clock)
         self.home.check()
-        return Trial(lambda directory: _market_in(directory, config, creation))
+        return Trial(lambda directory: _market_in(directory, config, clock, creation))
 
     def _end_trial(self) -> None:
         if self._trial is not None:
@@ -351,21 +354,27 @@ def _asked(command: Sequence[str]) -> "Asked":
     return Asked(user, os.uname().nodename, os.getpid(), words)
 
 
-def _market_in(directory: str, config: "Config", creation: "Creation | None") -> "Market":
+def _market_in(
+    directory: str, config: "Config", clock: "Clock", creation: "Creation | None"
+) -> "Market":
     from compute_market.market import Market, open_store
-    from tb_cli.frame.clocks import system_clock
 
     store = open_store(directory, config, sleep=sleep, creation=creation)
-    return Market(store, config, clock=system_clock(), stopwatch=time.perf_counter_ns)
+    return Market(store, config, clock=clock, stopwatch=time.perf_counter_ns)
 
 
-def _genesis() -> "Creation":
+def _system_clock() -> "Clock":
+    from tb_cli.frame.clocks import system_clock
+
+    return system_clock()
+
+
+def _genesis(clock: "Clock") -> "Creation":
     """That of a market made now. Raises BusyError under a clock that was never set."""
     from compute_market.clock import read
     from compute_market.store.environment import Creation
-    from tb_cli.frame.clocks import system_clock
 
-    return Creation(read(system_clock()).wall_ms, os.urandom(16))
+    return Creation(read(clock).wall_ms, os.urandom(16))
 
 
 def _collect_garbage() -> None:
