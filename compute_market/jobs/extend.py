@@ -16,4 +16,6 @@ def extend(txn: Txn, by_secs: int) -> int:
     for job_id in live:
         job = jobs.named(txn, job_id.encode())
         jobs.postpone(txn, job, min(job.deadline + by_secs, DEADLINE_MAX))
+    # One that was overdue was passed over when something helped it.
+    txn.helped = txn.helped or bool(live)
     return len(live)

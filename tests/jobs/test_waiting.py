@@ -115,6 +115,17 @@ def test_job_that_the_next_change_takes_waits_for_nothing(market: Market) -> Non
     assert market.opened.due.text == "1 waiting job placed"
 
 
+def test_job_passed_over_while_it_was_overdue_is_tried_when_its_deadline_moves(
+    market: Market,
+) -> None:
+    without_funds(market)
+    market.deposit("buyer", ct=6)
+    market.advance(1 + market.job().deadline - market.now_ms // 1000)
+    market.opened.extend_deadlines(100)
+    command(market)
+    assert market.job().state == "active"
+
+
 def test_deadline_that_is_missed_frees_units_for_a_job_that_waits(market: Market) -> None:
     market.post(units=1, reputation=9)
     market.submit("late", deadline_secs=60)
