@@ -23,6 +23,10 @@ CLI = ROOT / "cli" / "tb_cli"
 ORDER = (
     "text",
     "errors",
+    "signatures.canonical",
+    "signatures.pyca",
+    "signatures.signatures",
+    "signatures.keys",
     "home",
     "amounts",
     "backends",

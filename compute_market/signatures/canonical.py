@@ -1,0 +1,47 @@
+"""One JSON form of what is signed: a line that says the same in any other bytes is refused.
+
+Fields in their order, no spaces, hex in lower case, a newline at the end.
+"""
+
+from typing import TypeVar
+
+from msgspec import DecodeError, Struct, ValidationError, json
+
+from compute_market.errors import IntegrityError
+
+S = TypeVar("S", bound=Struct)
+
+
+def line(document: Struct) -> bytes:
+    """The canonical form of a document, with its newline."""
+    return json.encode(document) + b"\n"
+
+
+def parsed(text: bytes, kind: type[S], what: str) -> S:
+    """The document that a canonical line holds.
+
+    Raises IntegrityError (`malformed`) naming `what` for anything that is not the canonical form of
+    one: another field, a field twice, spaces, a carriage return, upper-case hex digits.
+    """
+    try:
+        found = json.decode(text, type=kind)
+    except (DecodeError, ValidationError, UnicodeDecodeError) as error:
+        raise IntegrityError(f"{what}: {error}", reason="malformed") from error
+    if line(found) != text:
+        raise IntegrityError(
+            f"{what} is not in its canonical form: one line of JSON, fields in order, no spaces",
+            hint="export it again; an editor may have changed it",
+            reason="malformed",
+        )
+    return found
+
+
+def unhex(text: str, count: int, what: str) -> bytes:
+    """The `count` bytes behind lower-case hex. Raises IntegrityError (`malformed`)."""
+    try:
+        found = bytes.fromhex(text)
+    except ValueError:
+        found = b""
+    if len(found) != count or found.hex() != text:
+        raise IntegrityError(f"{what} is not {2 * count} lower-case hex digits", reason="malformed")
+    return found
