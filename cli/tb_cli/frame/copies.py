@@ -21,6 +21,7 @@ from compute_market.errors import (
     MarketError,
     NotFoundError,
     UsageError,
+    file_error,
 )
 from compute_market.market import Market, open_store
 from compute_market.store.creation import sync
@@ -57,12 +58,10 @@ def failing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{what}: {cause_of(error)}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise BusyError(message, hint="free some disk space and try again") from error
         if error.errno == errno.EIO:
+            message = f"{what}: {cause_of(error)}"
             raise IntegrityError(message, hint="the disk failed") from error
-        raise UsageError(message) from error
+        raise file_error(what, error) from error
 
 
 def fill(copy: Home, session: Session) -> None:
