@@ -75,10 +75,8 @@ def backup(session: Session, target: str) -> None:
                 os.rename(copy.path, target)
                 sync(parent)
             _remember(session, target, size)
-    text = [f"wrote {size} bytes to {target}"]
-    if not session.dry_run:
-        check = f"tb-cli --home {shlex.quote(target)} state check"
-        text.append(f"it is not checked: `{check}` does that")
+    check = f"tb-cli --home {shlex.quote(target)} state check"
+    text = [f"wrote {size} bytes to {target}", f"it is not checked: `{check}` does that"]
     emit(session, {"path": target, "bytes": size}, text)
 
 

@@ -101,7 +101,6 @@ def test_dry_backup_leaves_nothing(cli: Cli) -> None:
     before = cli.files()
     said = cli.ok("state", "backup", "deep/copy", "-n")
     assert said.startswith("dry_run: wrote ")
-    assert said.count("\n") == 1
     assert (in_directory(cli), cli.files()) == ({"home", "a.slice"}, before)
 
 
