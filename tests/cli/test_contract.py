@@ -378,6 +378,33 @@ def test_wrong_value_is_told_by_its_option(cli: Cli, words: Path_, says: str) ->
         assert "hint: did you mean active?\n" in done.err
 
 
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("compute", "cance", "j1"), "did you mean `tb-cli compute cancel`?"),
+        (("comptue", "list"), "did you mean `tb-cli compute`?"),
+        (("compute-market", "setle", "status"), "did you mean `tb-cli compute-market settle`?"),
+        (("balance", "alice"), "did you mean `tb-cli wallet balance`?"),
+        (("wallet", "cancel"), "did you mean `tb-cli compute cancel`?"),
+        (("audit", "--json"), "did you mean `tb-cli compute-market audit`?"),
+        (("compute", "frobnicate"), "see `tb-cli compute --help`"),
+        (("compute", "list", "--limt", "3"), "(Possible options: --limit, --lock-timeout)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_word_that_is_no_command_is_told_the_nearest(cli: Cli, words: Path_, hint: str) -> None:
+    done = cli(*words)
+    assert (done.code, done.out) == (2, "")
+    assert hint in done.err
+
+
+@EACH
+def test_every_verb_is_found_by_a_slip_of_the_hand(cli: Cli, path: Path_) -> None:
+    *above, name = path
+    done = cli(*above, f"{name}{name[-1]}")
+    assert (done.code, f"did you mean `tb-cli {' '.join(path)}`?" in done.err) == (2, True)
+
+
 def test_help_without_colour_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
     from tb_cli import app
 
