@@ -347,7 +347,8 @@ def test_number_is_of_ascii_digits(cli: Cli, words: Path_, number: str) -> None:
     ("words", "says"),
     [
         (("compute", "offer", "post", "--units", "1", "--price", "1"), "--provider is missing"),
-        (("compute", "offer", "post", *TERMS, "--gpu", ""), "--gpu: Expected "),
+        (("compute", "offer", "post", *TERMS, "--gpu", ""), "error[usage]: --gpu is empty\n"),
+        (("compute", "offer", "post", *TERMS, "--accelerator", ""), "--accelerator is empty\n"),
         (("compute", "offer", "post", *TERMS, "--offer-id", ""), "--offer-id is empty"),
         (("compute", "offer", "post", *TERMS, "--job", "a b"), "--job 'a b' has the character ' '"),
         (
