@@ -72,7 +72,12 @@ class Time(Struct, frozen=True, gc=False):
 
     @property
     def text(self) -> str:
-        """Why the clock is not believed, in one line; empty when it is."""
+        """Why the clock is not believed and where to look, in one line; empty when it is."""
+        return f"{self.why}; see `tb-cli compute-market clock`" if self.why else ""
+
+    @property
+    def why(self) -> str:
+        """Why the clock is not believed; empty when it is."""
         if self.doubt is None:
             return ""
         said = {
@@ -80,7 +85,7 @@ class Time(Struct, frozen=True, gc=False):
             "ahead": f"the clock went ahead by {self.off_ms // 1000} s",
             "held": "time is held since a restore",
         }[self.doubt]
-        return f"{said}: nothing falls due; see `tb-cli compute-market clock`"
+        return f"{said}: nothing falls due"
 
 
 class Due(Struct, frozen=True, gc=False):

@@ -8,7 +8,7 @@ import errno
 from collections.abc import Mapping
 from typing import Any
 
-from compute_market.text import legible
+from compute_market.text import cause_of, legible
 
 
 class ExitCode:
@@ -143,6 +143,13 @@ class PendingError(MarketError):
     """Not yet: the same command passes later with nothing else changed."""
 
     token, exit_code, retryable = "pending", 10, True
+
+
+def file_error(what: str, error: OSError) -> MarketError:
+    """What an error of the file system about `what` is: BusyError if it passes, else UsageError."""
+    hint = way_out(error.errno)
+    kind = UsageError if hint is None else BusyError
+    return kind(f"{what}: {cause_of(error)}", hint=hint)
 
 
 def check_same(

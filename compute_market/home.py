@@ -61,7 +61,7 @@ def read(path: str, size_max: int = READ_MAX) -> bytes:
     with open(descriptor, "rb") as file:
         content = file.read(size_max + 1)
     if len(content) > size_max:
-        raise OSError(errno.EFBIG, f"more than {size_max} bytes", path)
+        raise OSError(errno.EINVAL, f"more than {size_max} bytes", path)
     return content
 
 

@@ -22,17 +22,27 @@ Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]([ -~]*[!-~])?\Z")]
 GPU_MODELS_MAX = 32
 DOCUMENT_BYTES_MAX = 64 * 2**20
+PathText = Annotated[str, Meta(min_length=1)]
 DEADLINE_SECS_DEFAULT = 86_400
 
 R = TypeVar("R", bound=Struct)
+
+
+_EMPTY = "is empty"
+# What msgspec says of an empty text or list that must not be.
+_TOO_SHORT = ("Expected `str` of length >= 1", "Expected `array` of length >= 1")
 
 
 class FieldError(UsageError):
     """One field of a document is wrong: `problem` says in what way."""
 
     def __init__(self, source: str, problem: str, field: str, *, where: str = "") -> None:
-        super().__init__(f"{source}: {problem}{where}", field=field)
         self.problem = problem
+        super().__init__(f"{self.told_of(source)}{where}", field=field)
+
+    def told_of(self, name: str) -> str:
+        """What is wrong, of what an operator knows the field by."""
+        return f"{name}{' ' if self.problem == _EMPTY else ': '}{self.problem}"
 
 
 class CapabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,14 +90,14 @@ class OfferRequest(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SliceRequest(Struct, frozen=True, forbid_unknown_fields=True):
-    path: Annotated[str, Meta(min_length=1)]
+    path: PathText
     reference: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")] | None = None
 
 
 class SliceList(Struct, frozen=True):
     """The slices of a job file and what to run over them, whatever else is in it."""
 
-    slices: Annotated[list[str | SliceRequest], Meta(min_length=1)]
+    slices: Annotated[list[PathText | SliceRequest], Meta(min_length=1)]
     workload: str | UnsetType = UNSET
 
 
@@ -97,7 +107,7 @@ class JobRequest(Struct, frozen=True, forbid_unknown_fields=True):
     job_id: str
     buyer: str
     workload: str
-    slices: Annotated[list[str | SliceRequest], Meta(min_length=1)]
+    slices: Annotated[list[PathText | SliceRequest], Meta(min_length=1)]
     max_price_per_unit: Amount
     capability: CapabilityRequest = CapabilityRequest()
     consumer_bond: Amount = 1
@@ -173,6 +183,8 @@ def _field_error(source: str, message: str) -> UsageError:
         field = path.rstrip("`").partition("[")[0]
     else:
         return UsageError(f"{source}: {_shown(message)}")
+    if at and problem in _TOO_SHORT:
+        return FieldError(f"{source}: {_shown(path.rstrip('`'))}", _EMPTY, field)
     return FieldError(source, _shown(problem), field, where=_shown(f"{at}{path}"))
 
 

@@ -5,7 +5,7 @@ Every verb is imported only when it is called or asked for help.
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from inspect import cleandoc
 from operator import getitem
@@ -61,6 +61,19 @@ class LazyGroup(TyperGroup):
                 else VerbCommand(cmd_name, node)
             )
         return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of a word. For one that is none the nearest is named."""
+        word = args[0]
+        if self.get_command(ctx, word) is None and word[:1] != "-" and not ctx.resilient_parsing:
+            near = _nearest(word, self.tree, ctx.command_path)
+            raise UsageError(
+                f"No such command {clipped(word)!a}.",
+                hint=f"did you mean {' or '.join(f'`{each}`' for each in near)}?"
+                if near
+                else f"see `{ctx.command_path} --help`",
+            )
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands from the tree: plain help need not import what it only names."""
@@ -131,6 +144,23 @@ def call(arguments: list[str], batch: Session | None = None) -> int:
     except SystemExit as error:  # Completion is shown so; a batch goes on after it.
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     return result if isinstance(result, int) else 0
+
+
+def _nearest(word: str, tree: Group, path: str) -> list[str]:
+    """The commands that a word may stand for: some of its name in other groups, else the one of
+    this group that is spelled most like it.
+    """
+    from difflib import get_close_matches
+
+    elsewhere = [" ".join(("tb-cli", *found)) for found in _paths(TREE) if found[-1] == word]
+    return elsewhere[:3] or [f"{path} {each}" for each in get_close_matches(word, tree.commands, 1)]
+
+
+def _paths(tree: Group) -> Iterator[tuple[str, ...]]:
+    for name, node in tree.commands.items():
+        yield (name,)
+        if isinstance(node, Group):
+            yield from ((name, *below) for below in _paths(node))
 
 
 def description(verb: Verb) -> str:

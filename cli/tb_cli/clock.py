@@ -38,6 +38,7 @@ def clock(session: Session, action: str | None) -> None:
 
 
 def _show(session: Session) -> None:
+    session.tells_of_clock()
     time, document = session.view(lambda txn: _read(session, txn))
     emit(session, document, _lines(time, document))
 
@@ -68,8 +69,14 @@ def _lines(time: Time, document: dict[str, Any]) -> list[str]:
         f"market time: {local(time.now_ms)}",
         f"ahead of the clock: {_seconds(time.kept.ahead_ms)}",
         f"last outage: {' to '.join(ends) or '-'}",
-        f"believed: {time.text or 'yes'}",
+        f"believed: {_believed(time)}",
     ]
+
+
+def _believed(time: Time) -> str:
+    if not time.why:
+        return "yes"
+    return f"{time.why} until it is right or `tb-cli compute-market clock {_ACCEPT}` takes it"
 
 
 def _seconds(ms: int | None) -> str:

@@ -21,6 +21,7 @@ def main() -> None:
     # Nothing built while starting is garbage; looking for some costs a tenth of the time.
     gc.disable()
     _open_what_is_closed()
+    _import_nothing_from_here()
     import_lightly("typing")
     from tb_cli.frame.guard import guarded
 
@@ -46,6 +47,30 @@ def _open_what_is_closed() -> None:
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def _import_nothing_from_here() -> None:
+    """Take the current directory off the path if an empty part of PYTHONPATH put it there.
+
+    `PYTHONPATH=$UNSET:DIR` does not mean that what lies around may stand in for a module. A
+    checkout, where the library itself lies, stays.
+    """
+    given = os.environ.get("PYTHONPATH")
+    if not given or "" not in (parts := given.split(os.pathsep)):
+        return
+    try:
+        here = os.getcwd()
+    except OSError:
+        return  # It was deleted, and nothing is in it.
+    path = sys.path[:]
+    if here not in parts:
+        sys.path[:] = [each for each in path if each not in ("", here)]
+    try:
+        import compute_market  # noqa: F401
+    except ModuleNotFoundError:
+        sys.path[:] = path
+    else:  # For the processes that this one starts.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, parts))
 
 
 def import_lightly(name: str) -> None:

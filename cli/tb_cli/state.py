@@ -2,13 +2,15 @@
 
 import fcntl
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import json
+from msgspec import Meta, Struct, json
+from msgspec.structs import asdict
 
 from compute_market import events, instance
 from compute_market import home as names
@@ -30,6 +32,7 @@ from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
 from tb_cli.frame.render import Listing, emit, fields, note
 from tb_cli.frame.session import Session, sleep
+from tb_cli.frame.times import with_local
 from tb_cli.frame.verbs import argument, takes
 
 _LEFTOVER = ".restore-"  # what the name of a home begins with that is being restored
@@ -72,7 +75,9 @@ def backup(session: Session, target: str) -> None:
                 os.rename(copy.path, target)
                 sync(parent)
             _remember(session, target, size)
-    emit(session, {"path": target, "bytes": size}, f"wrote {size} bytes to {target}")
+    check = f"tb-cli --home {shlex.quote(target)} state check"
+    text = [f"wrote {size} bytes to {target}", f"it is not checked: `{check}` does that"]
+    emit(session, {"path": target, "bytes": size}, text)
 
 
 def _to_stdout(session: Session) -> None:
@@ -87,10 +92,18 @@ def _to_stdout(session: Session) -> None:
             _remember(session, "-", size)
 
 
+class _Backup(Struct):
+    """What the home remembers of the last backup."""
+
+    at_ms: Annotated[int, Meta(ge=0, le=2**53)]
+    path: str
+    bytes: int
+
+
 def _remember(session: Session, target: str, size: int) -> None:
     """Note in the home that there is a backup. The backup is good without."""
     path = os.path.abspath(target) if target != "-" else "-"
-    text = json.encode({"at_ms": now_ms(), "path": path, "bytes": size}).decode()
+    text = json.encode(_Backup(now_ms(), path, size)).decode()
     try:
         results.replace(session.home.last_backup, f"{text}\n")
     except MarketError as error:
@@ -109,7 +122,8 @@ def restore(session: Session, source: str) -> None:
         raise UsageError("the directory of the backup is empty", hint="name one, or - for a tar")
     stream = copies.standard_input() if source == "-" else None
     if stream is None:
-        _check_sound(session, files.check_text(source, "the directory"))
+        copies.check_directory(files.check_text(source, "the directory"))
+        _check_sound(session, source)
     with _empty_home(session) as directory, copies.making(directory, _LEFTOVER) as copy:
         if stream is None:
             with _other(session, source) as other:
@@ -229,7 +243,7 @@ def info(session: Session) -> None:
         "last_command": about["last_command"],
         "last_backup": _last_backup(session.home),
     }
-    emit(session, document, fields(document))
+    emit(session, document, fields(with_local(document)))
 
 
 def _about(txn: Txn) -> dict[str, Any]:
@@ -276,10 +290,9 @@ def _end(job: Job) -> tuple[int, int]:
 def _last_backup(home: Home) -> dict[str, Any] | None:
     """What `backup` noted last; None without a backup, or when that is unreadable."""
     try:
-        found = json.decode(names.read(home.last_backup))
+        return asdict(json.decode(names.read(home.last_backup), type=_Backup))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def stats(session: Session) -> None:

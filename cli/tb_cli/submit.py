@@ -98,7 +98,7 @@ def submit(
         job_id = item.request.job_id
         verdict = submit_job(txn, item.request, item.inputs, wait=wait)
         if isinstance(verdict, Refused):
-            return bulk.failed(job_id, verdict.error(), f"refused job {job_id}: {verdict.reason}")
+            return bulk.failed(job_id, verdict.error(), f"{_REFUSAL} {job_id}: {verdict.reason}")
         document = documents.job_document(txn, verdict.job) | {"changed": verdict.changed}
         return bulk.Outcome(job_id, _text(verdict), document)
 
@@ -117,6 +117,7 @@ def submit(
             if source is None
             else _jobs(source, given, capability),
             act,
+            refusal=_REFUSAL,
             prepare=prepare,
             chunk=chunk,
             atomic=atomic,
@@ -124,6 +125,9 @@ def submit(
             failed_to=failed_to,
             source=source,
         )
+
+
+_REFUSAL = "refused job"
 
 
 class _Asked(NamedTuple):

@@ -7,8 +7,8 @@ def _reads(target: str, help: str) -> Verb:
     return Verb(f"tb_cli.{target}", help)
 
 
-def _writes(target: str, help: str) -> Verb:
-    return Verb(f"tb_cli.{target}", help, writes=True)
+def _writes(target: str, help: str, *, reads_without: str | None = None) -> Verb:
+    return Verb(f"tb_cli.{target}", help, writes=True, reads_without=reads_without)
 
 
 def _creates(target: str, help: str) -> Verb:
@@ -65,7 +65,9 @@ TREE = Group(
                 "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
                 "match": _writes("scheduler:match", "Try the pending jobs again."),
                 "audit": _reads("audit:audit", "Check every law of the market."),
-                "clock": _writes("clock:clock", "Show market time, or accept the clock."),
+                "clock": _writes(
+                    "clock:clock", "Show market time, or accept the clock.", reads_without="action"
+                ),
                 "settle": Group(
                     "The settlement mode.",
                     {

@@ -13,8 +13,8 @@ from compute_market.amounts import format_ppm, parse_ppm
 from compute_market.config import toml
 from compute_market.config.settings import DEFAULTS, Config, Setting, file_form, rows
 from compute_market.config.toml import DecimalText
-from compute_market.errors import UsageError
-from compute_market.text import cause_of, clipped
+from compute_market.errors import UsageError, file_error
+from compute_market.text import clipped
 
 
 class Found(Struct, frozen=True, gc=False):
@@ -33,13 +33,16 @@ _PRINTABLE_INTEGER = 10**40  # Python refuses to print integers of more than 430
 
 
 def content_of(path: str) -> bytes | None:
-    """The bytes of a file of settings; None where there is none. Raises UsageError."""
+    """The bytes of a file of settings; None where there is none.
+
+    Raises UsageError, or BusyError where it cannot be read now.
+    """
     try:
         return home.read(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise UsageError(f"{path}: {cause_of(error)}") from error
+        raise file_error(path, error) from error
 
 
 def load(

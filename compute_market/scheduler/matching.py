@@ -115,8 +115,16 @@ def match(txn: Txn, job: Job, *, real: bool) -> Match | NoMatch:
             accelerator = job.capability.accelerator is not None
             price = effective_price(offer.price_per_unit, offer.multiplier_ppm, accelerator)
             return Match(offer, price)
-    result = STAGES[_furthest(txn, job)]
-    return NoMatch(result, _MESSAGES[result])
+    stage, cheapest = _furthest(txn, job)
+    result = STAGES[stage]
+    if stage != _PRICE or cheapest is None:
+        return NoMatch(result, _MESSAGES[result])
+    asks = " and ".join(
+        _ASKS[shortfall.condition].format(shortfall)
+        for shortfall in judge(txn, job, cheapest, real=False)
+        if shortfall.stage == _PRICE
+    )
+    return NoMatch(result, f"{_MESSAGES[result]}: {cheapest.offer_id}, the cheapest, {asks}")
 
 
 def _on_shelves(
@@ -128,35 +136,37 @@ def _on_shelves(
         yield offers.named(txn, offer_id)
 
 
-def _furthest(txn: Txn, job: Job) -> int:
-    """The furthest stage any offer reached, given that none fits; the bond is the last."""
-    if _reaches(txn, job, _BONDS_ASIDE, book.floor_of(job), _BOND):
-        return _BOND
-    if _reaches(txn, job, _UNITS_ASIDE, book.floor_of(job, units=False), _UNITS):
-        return _UNITS
+def _furthest(txn: Txn, job: Job) -> tuple[int, Offer | None]:
+    """The furthest stage any offer reached, given that none fits, and the cheapest that did.
+
+    The bond is the last stage. No offer need have reached the first.
+    """
     bare = book.floor_of(job, terms=False, units=False)
-    if _reaches(txn, job, _UNITS_ASIDE, bare, _PRICE):
-        return _PRICE
-    if _reaches(txn, job, ("barred",), bare, _REPUTATION):
-        return _REPUTATION
-    return _CAPABILITY
-
-
-def _reaches(txn: Txn, job: Job, shelves: tuple[Shelf, ...], floor: book.Floor, stage: int) -> bool:
-    """Whether some offer on these shelves passes every condition before `stage`."""
-    for shelf in shelves:
-        for offer in _on_shelves(txn, job, (shelf,), floor):
+    ways: tuple[tuple[int, tuple[Shelf, ...], book.Floor], ...] = (
+        (_BOND, _BONDS_ASIDE, book.floor_of(job)),
+        (_UNITS, _UNITS_ASIDE, book.floor_of(job, units=False)),
+        (_PRICE, _UNITS_ASIDE, bare),
+        (_REPUTATION, ("barred",), bare),
+    )
+    for stage, shelves, floor in ways:
+        for offer in _on_shelves(txn, job, shelves, floor):
             found = judge(txn, job, offer, real=False)
             if all(shortfall.stage >= stage for shortfall in found):
-                return True
-    return False
+                return stage, offer
+    return _CAPABILITY, None
 
 
 _MESSAGES = {
     "capability_mismatch": "no offer of another provider has the capability asked for",
     "reputation_failure": "every offer that fits is of a provider in bad standing",
-    "price_mismatch": "every offer that fits asks a higher price or bond than the job allows, or "
-    "locks a lower one",
+    "price_mismatch": "no offer that fits has the terms asked for",
     "no_capacity": "no offer that fits has enough units left",
     "bond_unfunded": "no provider whose offer fits can pay its bond",
+}
+
+# What is wrong with the terms of an offer, by the condition of its shortfall.
+_ASKS = {
+    "max_price_per_unit": "asks {0.offered} per unit, more than the {0.asked} allowed",
+    "consumer_bond": "asks a buyer's bond of {0.offered}, more than the {0.asked} given",
+    "provider_bond_min": "locks a bond of {0.offered}, less than the {0.asked} wanted",
 }

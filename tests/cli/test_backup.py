@@ -1,7 +1,6 @@
-"""`state backup` and `state restore`: copies that can be trusted, and what is made of them."""
+"""`state backup`: copies that can be trusted, and what is no market or damaged."""
 
 import faulthandler
-import fcntl
 import io
 import os
 import shutil
@@ -15,7 +14,6 @@ from signal import SIGBUS, SIGKILL, SIGSEGV, Signals
 
 import pytest
 
-from compute_market import instance
 from tests.cli.test_bad_input import mounted
 from tests.support.cli import Cli
 from tests.support.effort import effort
@@ -24,7 +22,6 @@ from tests.support.stores import contents
 pytest_plugins = ("tests.support.cli",)
 
 SOUND = "receipts 0 invalid 0\n"
-HELD = "time is held since a restore: nothing falls due; see `tb-cli compute-market clock`"
 
 
 def with_a_cancelled_job(cli: Cli) -> None:
@@ -49,7 +46,10 @@ def test_backup_is_a_home_of_its_own(cli: Cli) -> None:
     finally:
         os.umask(previous)
     size = (copy / "market" / "data.mdb").stat().st_size
-    assert said == f"wrote {size} bytes to {copy}\n"
+    assert said == (
+        f"wrote {size} bytes to {copy}\n"
+        f"it is not checked: `tb-cli --home {copy} state check` does that\n"
+    )
     assert all(path.stat().st_mode & 0o077 == 0 for path in (copy, *copy.rglob("*")))
     assert contents(copy).keys() == {"config.toml", "cancellations.log", "market/data.mdb"}
     assert cli.ok("--home", copy, "compute", "list") == cli.ok("compute", "list")
@@ -75,8 +75,10 @@ def test_backup_is_remembered(cli: Cli) -> None:
     last = {"at_ms": cli.now_ms, "path": f"{cli.directory}/copy", "bytes": document["bytes"]}
     assert cli.document("state", "info")["last_backup"] == last
     assert cli.document("state", "info", "--home", "copy")["last_backup"] is None
-    (cli.home / "last_backup").write_text("{")
-    assert cli.document("state", "info")["last_backup"] is None
+    for junk in ("{", "[]", "{}", '{"at_ms": 1e99, "path": "", "bytes": 1}'):
+        (cli.home / "last_backup").write_text(junk)
+        assert cli.document("state", "info")["last_backup"] is None
+        assert cli.ok("state", "info").endswith("last_backup: -\n")
 
 
 def test_backup_never_overwrites(cli: Cli) -> None:
@@ -195,192 +197,6 @@ def test_backup_that_nobody_takes_is_no_success(cli: Cli) -> None:
     assert done.returncode == 8
     assert b"the backup is not whole" in done.stderr
     assert cli.document("state", "info")["last_backup"] is None
-
-
-# Restoring.
-
-
-@pytest.mark.parametrize("form", ["directory", "tar"])
-@pytest.mark.parametrize("home", ["missing", "empty"])
-def test_restored_home_is_the_market_of_the_backup(cli: Cli, form: str, home: str) -> None:
-    with_a_cancelled_job(cli)
-    listed, info = cli.ok("compute", "list"), cli.document("state", "info")
-    tar = tar_of(cli)
-    cli.ok("state", "backup", "copy")
-    shutil.rmtree(cli.home)
-    if home == "empty":
-        cli.home.mkdir(mode=0o750)
-    before = contents(Path("copy"))
-    done = cli("state", "restore", *(("copy",) if form == "directory" else ("-",)), stdin=tar)
-    source = "copy" if form == "directory" else "stdin"
-    assert done == (
-        0,
-        f"restored {cli.home} from {source}\n"
-        "its time is held: `tb-cli compute-market clock accept` lets it go on\n",
-        "",
-    )
-    assert contents(Path("copy")) == before
-    assert cli.home.stat().st_mode & 0o777 == (0o750 if home == "empty" else 0o700)
-    names = {"config.toml", "cancellations.log", "market"}
-    assert set(os.listdir(cli.home)) == names
-    assert all(path.stat().st_mode & 0o077 == 0 for path in cli.home.rglob("*"))
-    assert cli.ok("compute", "list", due=HELD) == listed
-    assert cli.ok("state", "check") == SOUND
-    restored = cli.document("state", "info", due=HELD)
-    assert restored["market_id"] == info["market_id"]
-    assert restored["instance_id"] not in (info["instance_id"], info["market_id"])
-    assert restored["time_held"] == "restored from a backup"
-    assert cli.view(lambda txn: txn.get(instance.META, instance.TIME_HELD)) is not None
-    # It lives.
-    cli.ok("compute", "cancel", "j1", due=HELD)
-    assert cli.log() == "j2 client\nj1 client\n"
-
-
-def test_restoring_twice_gives_two_instances(cli: Cli) -> None:
-    cli.active()
-    cli.ok("state", "backup", "copy")
-    ids = {
-        cli.document("--home", home, "state", "restore", "copy")["instance_id"]
-        for home in ("one", "two")
-    }
-    assert len(ids) == 2
-
-
-@pytest.mark.parametrize("kept", ["home", "config.toml", "mine"])
-def test_restore_into_a_home_that_is_not_empty_is_refused(cli: Cli, kept: str) -> None:
-    with_a_cancelled_job(cli)
-    cli.ok("state", "backup", "copy")
-    if kept != "home":
-        shutil.rmtree(cli.home)
-        cli.home.mkdir()
-        (cli.home / kept).write_text("min_capacity = 6\n")
-    before = cli.files()
-    done = cli("state", "restore", "copy")
-    assert (done.code, done.out) == (2, "")
-    assert done.err.startswith(f"error[usage]: {cli.home} is not empty: ")
-    assert cli.files() == before
-
-
-def test_restore_from_no_backup_makes_nothing(cli: Cli) -> None:
-    (cli.directory / "empty").mkdir()
-    for source in ("empty", "missing"):
-        assert cli("state", "restore", source).code == 3
-    assert in_directory(cli) == {"empty"}
-    assert os.listdir("empty") == []
-
-
-def test_dry_restore_checks_and_leaves_nothing(cli: Cli) -> None:
-    cli.active()
-    cli.ok("state", "backup", "copy")
-    new = cli.directory / "new"
-    said = cli.ok("--home", new, "state", "restore", "copy", "-n")
-    assert said.startswith(f"dry_run: restored {new} from copy\n")
-    assert not new.exists()
-    os.truncate("copy/market/data.mdb", 20_000)
-    assert cli("--home", new, "state", "restore", "copy", "-n").code == 9
-
-
-def test_restore_of_a_damaged_backup_is_refused(cli: Cli) -> None:
-    cli.active(*(f"j{number}" for number in range(30)))
-    cli.ok("state", "backup", "copy")
-    data = bytearray(Path("copy/market/data.mdb").read_bytes())
-    at = data.index(b"transcode", data.index(b"j17"))
-    data[at] ^= 1
-    Path("copy/market/data.mdb").write_bytes(data)
-    new = cli.directory / "new"
-    done = cli("--home", new, "state", "restore", "copy")
-    assert (done.code, done.out) == (9, "")
-    assert done.err.startswith("error[integrity]: the backup is damaged: ")
-    assert not new.exists()
-
-
-def test_restore_of_a_tar_that_is_cut_or_junk_is_refused(cli: Cli) -> None:
-    with_a_cancelled_job(cli)
-    tar = tar_of(cli)
-    new = cli.directory / "new"
-    rng = Random(3)
-    for length in (
-        0,
-        1,
-        511,
-        512,
-        700,
-        2000,
-        *(rng.randrange(len(tar) - 20_000) for _ in range(5)),
-    ):
-        done = cli("--home", new, "state", "restore", "-", stdin=tar[:length])
-        assert done.code in (3, 9), (length, done)
-        assert not new.exists()
-    assert cli("--home", new, "state", "restore", "-", stdin=b"junk" * 1000).code == 9
-
-
-@pytest.mark.parametrize("name", ["../evil", "/evil", "market/lock.mdb", "link"])
-def test_restore_of_a_tar_with_other_things_is_refused(cli: Cli, name: str) -> None:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        entry = tarfile.TarInfo("config.toml" if name == "link" else name)
-        if name == "link":
-            entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        tar.addfile(entry, io.BytesIO())
-    done = cli("state", "restore", "-", stdin=stream.getvalue())
-    assert (done.code, done.out) == (2, "")
-    assert "which is no part of a backup" in done.err
-    assert in_directory(cli) == set()
-
-
-def test_restore_beside_another_is_busy(cli: Cli) -> None:
-    cli.active()
-    cli.ok("state", "backup", "copy")
-    (cli.directory / "new").mkdir()
-    other = os.open("new", os.O_RDONLY)
-    fcntl.flock(other, fcntl.LOCK_EX)
-    done = cli("--home", "new", "state", "restore", "copy")
-    os.close(other)
-    assert done.code == 8
-    assert os.listdir("new") == []
-    cli.ok("--home", "new", "state", "restore", "copy")
-
-
-def test_killed_restore_is_run_again(cli: Cli) -> None:
-    """Killed at any instant there is no market in the home, or the whole one with its time held."""
-    with_a_cancelled_job(cli)
-    cli.ok("state", "backup", "copy")
-    listed = cli.ok("--home", "copy", "compute", "list")
-    rng = Random(11)
-    began = time.perf_counter()
-    assert cli.process("--home", "whole", "state", "restore", "copy").code == 0
-    takes_s = time.perf_counter() - began
-    unfinished = 0
-    for number in range(effort(5, 300)):
-        new = cli.directory / f"new{number}"
-        running = cli.start("--home", new, "state", "restore", "copy")
-        time.sleep(rng.uniform(0.3, 1.1) * takes_s)
-        running.kill()
-        running.communicate()
-        done = cli("--home", new, "state", "check")
-        if done.code == 3:
-            unfinished += 1
-            cli.ok("--home", new, "state", "restore", "copy")
-        else:
-            assert done == (0, SOUND, "")
-        assert cli.document("--home", new, "state", "info", due=HELD)["time_held"]
-        assert cli.ok("--home", new, "compute", "list", due=HELD) == listed
-        left = set(os.listdir(new)) - {"config.toml", "cancellations.log", "market"}
-        # Killed with all of it in place, but for taking away what it lay in before.
-        assert len(left) <= 1
-        assert all(name.startswith(".restore-") and not os.listdir(new / name) for name in left)
-    assert unfinished, "none was killed before it was done"
-
-
-def test_restore_stopped_between_its_renames_is_run_again(cli: Cli) -> None:
-    with_a_cancelled_job(cli)
-    cli.ok("state", "backup", "copy")
-    new = cli.directory / "new"
-    (new / ".restore-x" / "market").mkdir(parents=True)
-    shutil.copy("copy/config.toml", new)
-    assert cli("--home", new, "state", "check").code == 3
-    cli.ok("--home", new, "state", "restore", "copy")
-    assert set(os.listdir(new)) == {"config.toml", "cancellations.log", "market"}
 
 
 # What is no market, and what is left of one.

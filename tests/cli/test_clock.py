@@ -126,7 +126,12 @@ def test_clock_says_why_it_is_not_believed(cli: Cli) -> None:
     cli.active()
     cli.set_clock(10 * YEAR)
     done = cli(*CLOCK)
-    assert done.out.endswith(f"\nbelieved: {AHEAD}")
+    why, _, see = AHEAD.partition(";")
+    assert see == " see `tb-cli compute-market clock`\n"
+    # It does not send the reader to where it is.
+    way_out = "until it is right or `tb-cli compute-market clock accept` takes it"
+    assert done.out.endswith(f"\nbelieved: {why} {way_out}\n")
+    assert (done.code, done.err) == (0, "")
     shown = cli(*CLOCK, "--json").json
     assert (shown["doubt"], shown["off_ms"]) == ("ahead", 10 * YEAR * 1000)
     assert shown["market_ms"] == cli.now_ms - 10 * YEAR * 1000

@@ -347,7 +347,8 @@ def test_number_is_of_ascii_digits(cli: Cli, words: Path_, number: str) -> None:
     ("words", "says"),
     [
         (("compute", "offer", "post", "--units", "1", "--price", "1"), "--provider is missing"),
-        (("compute", "offer", "post", *TERMS, "--gpu", ""), "--gpu: Expected "),
+        (("compute", "offer", "post", *TERMS, "--gpu", ""), "error[usage]: --gpu is empty\n"),
+        (("compute", "offer", "post", *TERMS, "--accelerator", ""), "--accelerator is empty\n"),
         (("compute", "offer", "post", *TERMS, "--offer-id", ""), "--offer-id is empty"),
         (("compute", "offer", "post", *TERMS, "--job", "a b"), "--job 'a b' has the character ' '"),
         (
@@ -376,6 +377,33 @@ def test_wrong_value_is_told_by_its_option(cli: Cli, words: Path_, says: str) ->
     assert len(done.err) < 600
     if "activ" in words:
         assert "hint: did you mean active?\n" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("compute", "cance", "j1"), "did you mean `tb-cli compute cancel`?"),
+        (("comptue", "list"), "did you mean `tb-cli compute`?"),
+        (("compute-market", "setle", "status"), "did you mean `tb-cli compute-market settle`?"),
+        (("balance", "alice"), "did you mean `tb-cli wallet balance`?"),
+        (("wallet", "cancel"), "did you mean `tb-cli compute cancel`?"),
+        (("audit", "--json"), "did you mean `tb-cli compute-market audit`?"),
+        (("compute", "frobnicate"), "see `tb-cli compute --help`"),
+        (("compute", "list", "--limt", "3"), "(Possible options: --limit, --lock-timeout)"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_word_that_is_no_command_is_told_the_nearest(cli: Cli, words: Path_, hint: str) -> None:
+    done = cli(*words)
+    assert (done.code, done.out) == (2, "")
+    assert hint in done.err
+
+
+@EACH
+def test_every_verb_is_found_by_a_slip_of_the_hand(cli: Cli, path: Path_) -> None:
+    *above, name = path
+    done = cli(*above, f"{name}{name[-1]}")
+    assert (done.code, f"did you mean `tb-cli {' '.join(path)}`?" in done.err) == (2, True)
 
 
 def test_help_without_colour_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import compute_market
 from tests.support.cli import Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -55,6 +57,44 @@ def test_a_hot_verb_imports_nothing_it_does_not_use(cli: Cli, arguments: tuple[s
     found = imported(*arguments)
     assert "msgspec" in found
     assert found & UNUSED == set()
+
+
+LAUNCHER = "import sys; from tb_cli.entry import main; sys.exit(main())\n"
+
+
+@pytest.mark.parametrize("path", [":{0}", "{0}:", "{0}::/nonesuch"])
+def test_a_command_imports_nothing_from_where_it_is_run(cli: Cli, path: str) -> None:
+    cli.active("j1")
+    launcher = cli.directory / "bin" / "tb-cli"
+    launcher.parent.mkdir()
+    launcher.write_text(LAUNCHER)
+    around = cli.directory / "around"
+    around.mkdir()
+    for name in ("lmdb", "msgspec", "typing", "prometheus_client"):
+        (around / f"{name}.py").write_text("raise SystemExit(99)\n")
+    sources = os.pathsep.join(filter(None, os.environ["PYTHONPATH"].split(os.pathsep)))
+    for words in (("compute", "status", "j1"), ("metrics",)):
+        done = subprocess.run(
+            [sys.executable, launcher, *words],
+            cwd=around,
+            env=os.environ | {"PYTHONPATH": path.format(sources)},
+            capture_output=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_checkout_is_run_from_where_it_lies(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "tb-cli").write_text(LAUNCHER)
+    root = Path(compute_market.__file__).parents[1]
+    done = subprocess.run(
+        [sys.executable, tmp_path / "tb-cli", "compute-market", "params"],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": f":{root / 'cli'}"},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 IMPORTS = "from tb_cli.entry import import_lightly as run; run('typing'); run('msgspec')"

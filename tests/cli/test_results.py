@@ -1,8 +1,11 @@
 """Files of results: what was there is replaced at once, written through, or left alone."""
 
+import errno
 import os
+import resource
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -171,6 +174,43 @@ def test_file_that_cannot_be_written_is_told_before_anything_is_done(cli: Cli, p
         assert cli("metrics", "--textfile", path).err == done.err
     assert cli.states() == {"a": "active"}
     assert sorted(path.name for path in place.iterdir()) == ["directory", "fifo", "loop"]
+
+
+@pytest.mark.parametrize("words", [("metrics", "--textfile", "f"), ("state", "backup", "f")])
+def test_file_beyond_the_limit_of_files_is_busy(
+    cli: Cli, place: Path, words: tuple[str, ...]
+) -> None:
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
+
+    done = cli.process(*words, cwd=place, preexec_fn=limited)
+    assert (done.code, "file too large" in done.err, "`ulimit -f`" in done.err) == (8, True, True)
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.EMFILE, 8), (errno.EDQUOT, 8), (errno.EACCES, 2)],
+    ids=errno.errorcode.get,
+)
+def test_error_of_the_file_system_has_one_code_wherever_it_is_met(
+    cli: Cli, place: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    opened = os.open
+
+    def failing(path: Any, *rest: Any, **named: Any) -> int:
+        if "named" in str(path) or ".tmp" in str(path):
+            raise OSError(number, os.strerror(number))
+        return opened(path, *rest, **named)
+
+    (place / "named").write_text("")
+    monkeypatch.setattr(os, "open", failing)
+    for words in (
+        ("metrics", "--textfile", place / "result"),
+        ("compute", "submit", place / "named"),
+    ):
+        done = cli(*words)
+        assert (done.code, os.strerror(number).lower() in done.err) == (code, True), done
 
 
 def test_failure_at_the_end_is_a_warning(cli: Cli, place: Path) -> None:

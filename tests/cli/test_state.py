@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from compute_market.store.schema import SCHEMA_VERSION, TABLES
+from tb_cli.frame.times import local
 from tests.support.cli import Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -140,8 +141,15 @@ def test_info_names_the_oldest_jobs_and_the_last_command(cli: Cli) -> None:
     assert found["last_command"]["at_ms"] == cli.now_ms == found["last_change_ms"]
     assert found["last_command"]["command"] == "compute cancel j0"
     lines = cli.ok("state", "info").splitlines()
-    assert f"oldest_live: job_id=j9 submitted_at={began}" in lines
+    assert f"oldest_live: job_id=j9 submitted_at={local(began * 1000)}" in lines
+    assert f"oldest_ended: job_id=j5 ended_at={local((began + 3) * 1000)}" in lines
+    assert f"last_change: {local(cli.now_ms)}" in lines
+    assert any(line.startswith(f"last_command: at={local(cli.now_ms)} user=") for line in lines)
     assert "last_backup: -" in lines
+    cli.ok("state", "backup", "copy")
+    lines = cli.ok("state", "info").splitlines()
+    said = f"last_backup: at={local(cli.now_ms)} path={cli.directory}/copy bytes="
+    assert lines[-1].startswith(said)
 
 
 def test_info_counts_pages_that_are_free(cli: Cli) -> None:

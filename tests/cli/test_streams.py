@@ -119,6 +119,28 @@ def test_broken_stream_changes_neither_the_code_nor_the_work(cli: Cli, path: Pat
         assert stored(cli) == after, (stream, how)
 
 
+# What only reads as it is called here, though the verb can change something.
+LOOKING = [
+    *((*arguments_of(path), "--dry-run") for path in VERBS if VERBS[path].writes),
+    *(path for path in VERBS if VERBS[path].reads_without is not None),
+]
+
+
+def test_lost_output_of_what_only_looked_is_told_by_the_code(cli: Cli) -> None:
+    with_jobs(cli)
+    told = 0
+    for words in LOOKING:
+        if words[:-1] in SLOW or words[:2] in SLOW:
+            continue
+        expected = run(cli, words, given=GIVEN.get(words[:-1], ""))
+        done = run(cli, words, "stdout", "full", GIVEN.get(words[:-1], ""))
+        lost = expected.code == 0 and expected.out != ""
+        assert done.code == (8 if lost else expected.code), (words, done)
+        assert "what was to be told is lost" not in done.err
+        told += lost
+    assert told > len(LOOKING) / 2
+
+
 FAILING = [
     (2, ("compute", "list", "--limit", "x")),
     (2, ("nonsense",)),

@@ -118,7 +118,8 @@ def test_reference_that_is_false_is_refused_and_stores_nothing(cli: Cli) -> None
     done = cli("compute", "submit", job_file(cli, slices=[{"path": "a.slice", "reference": WRONG}]))
     text = f"slice 0 does not give the reference of the job file: {cli.directory}/a.slice"
     hint = "leave the reference out, or restore the file"
-    assert done == (9, f"{text}\n", f"error[integrity]: {text}\nhint: {hint}\n")
+    refused = "refused job j1: reference_mismatch\n"
+    assert done == (9, refused, f"error[integrity]: {text}\nhint: {hint}\n")
     assert HELLO not in done.out + done.err
     assert cli.files() == before
 
@@ -189,6 +190,40 @@ def test_same_id_with_other_content_is_a_conflict(
     assert cli.offer()["units_reserved"] == 1
 
 
+# What each job asks that makes it no job, the code and the reason it gets.
+NO_JOB: list[tuple[dict[str, Any], int, str]] = [
+    ({"deadline_secs": 1}, 5, "deadline"),
+    ({"consumer_bond": 0}, 5, "consumer_bond_too_low"),
+    ({"slices": ["empty.slice"]}, 5, "empty_slice"),
+    ({"slices": ["nope"]}, 2, "missing"),
+    ({"slices": [{"path": "a.slice", "reference": WRONG}]}, 9, "reference_mismatch"),
+    ({"slices": ["/etc/passwd"]}, 5, "outside_slice_root"),
+    ({"max_price_per_unit": 1}, 5, "price_mismatch"),
+]
+
+
+def test_every_refused_job_is_named_with_its_reason_alone_and_among_others(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_SLICE_ROOT", str(cli.directory))
+    cli.post()
+    cli.slice("empty.slice", b"")
+    files = []
+    for number, (fields, code, reason) in enumerate(NO_JOB):
+        files.append(job_file(cli, f"{number}.json", job_id=f"j{number}", **fields))
+        done = cli("compute", "submit", files[-1])
+        assert (done.code, done.out) == (code, f"refused job j{number}: {reason}\n")
+        assert done.err.startswith("error[")
+    lines = cli("compute", "submit", *files).out.splitlines()
+    for number, (line, (_, _, reason)) in enumerate(zip(lines, NO_JOB, strict=True)):
+        said, _, detail = line.partition(f": {reason}")
+        assert said == f"refused job j{number}"
+        # What only this job knows is told on its line: there is no other place for it.
+        assert detail[:2] == ("" if reason == "price_mismatch" else ": ")
+    assert "empty.slice is empty" in lines[2]
+
+
+TERMS = "no offer that fits has the terms asked for: o-1, the cheapest,"
 # Reason, what the buyer is told, the offer's options, the job's.
 REFUSED = [
     (
@@ -205,17 +240,28 @@ REFUSED = [
     ),
     (
         "price_mismatch",
-        "every offer that fits asks a higher price or bond than the job allows, or locks a lower "
-        "one",
+        f"{TERMS} asks 5 per unit, more than the 4 allowed",
         (),
         ("--max-price", "4"),
     ),
     (
         "price_mismatch",
-        "every offer that fits asks a higher price or bond than the job allows, or locks a lower "
-        "one",
+        f"{TERMS} asks a buyer's bond of 9, more than the 8 given",
         ("--consumer-bond", "9"),
         ("--bond", "8"),
+    ),
+    (
+        "price_mismatch",
+        f"{TERMS} locks a bond of 7, less than the 8 wanted",
+        ("--bond", "7"),
+        ("--provider-bond-min", "8"),
+    ),
+    (
+        "price_mismatch",
+        f"{TERMS} asks 5 per unit, more than the 4 allowed and locks a bond of 7, less than the 8 "
+        "wanted",
+        ("--bond", "7"),
+        ("--provider-bond-min", "8", "--max-price", "4"),
     ),
     ("no_capacity", "no offer that fits has enough units left", ("--units", "1"), ()),
 ]

@@ -26,6 +26,21 @@ from tests.support.stores import Child, Spawn, contents, get, open_store, put
 pytestmark = pytest.mark.timeout(30)
 
 
+# A process that says when it waits for the lock, and one that then writes.
+WAITING = """
+    def nap(seconds):
+        if not naps:
+            say("waiting")
+        naps.append(seconds)
+        time.sleep(seconds)
+    naps = []
+    store = open_store(sleep=nap)
+"""
+WAITER = f"""{WAITING}
+    attempt("update", lambda: store.update(lambda txn: txn.put(HEADS, b"a", b"1"), now_ms=0))
+"""
+
+
 def test_update_without_the_lock_in_time_names_the_holder(path: Path, holder: Child) -> None:
     naps: list[float] = []
     store = open_store(path, lock_timeout_ms=50, sleep=naps.append)
@@ -54,17 +69,7 @@ def test_update_behind_another_waiter_names_the_holder_of_the_lock(
     path: Path, holder: Child, spawn: Spawn
 ) -> None:
     """The one who waits at the turnstile is not the one who keeps everybody waiting."""
-    waiter = spawn("""
-        def nap(seconds):
-            if not naps:
-                say("waiting")
-            naps.append(seconds)
-            time.sleep(seconds)
-        naps = []
-        open_store(sleep=nap).update(
-            lambda txn: None, now_ms=0
-        )
-    """)
+    waiter = spawn(WAITER)
     assert waiter.hear() == "waiting"
     store = open_store(path, lock_timeout_ms=20)
     with pytest.raises(BusyError, match=f"held by process {holder.pid}$"):
@@ -91,18 +96,11 @@ def test_killing_the_holder_frees_the_lock_and_shows_nothing(path: Path, holder:
 
 
 def test_interrupting_a_waiter_ends_it_while_the_lock_is_held(holder: Child, spawn: Spawn) -> None:
-    waiter = spawn("""
-        def nap(seconds):
-            if not naps:
-                say("waiting")
-            naps.append(seconds)
-            time.sleep(seconds)
-        naps = []
-        store = open_store(sleep=nap)
-        try:
-            store.update(lambda txn: None, now_ms=0)
-        except KeyboardInterrupt:
-            say("interrupted")
+    waiter = spawn(f"""{WAITING}
+    try:
+        store.update(lambda txn: None, now_ms=0)
+    except KeyboardInterrupt:
+        say("interrupted")
     """)
     assert waiter.hear() == "waiting"
     waiter.process.send_signal(signal.SIGINT)
@@ -185,18 +183,6 @@ def test_update_names_a_waiter_that_is_stopped(path: Path, holder: Child, spawn:
 
 
 # A place that is not what it was.
-
-
-WAITER = """
-    def nap(seconds):
-        if not naps:
-            say("waiting")
-        naps.append(seconds)
-        time.sleep(seconds)
-    naps = []
-    store = open_store(sleep=nap)
-    attempt("update", lambda: store.update(lambda txn: txn.put(HEADS, b"a", b"1"), now_ms=0))
-"""
 
 
 @pytest.mark.parametrize("what", ["home", "lock", "nothing", "other"])

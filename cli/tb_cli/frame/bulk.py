@@ -52,6 +52,7 @@ class Outcome(Struct, frozen=True):
     error: MarketError | None = None
     is_named: bool = True  # the text says which item it is about
     is_undone: bool = False  # it went well, and was rolled back with the others
+    detail: str = ""  # what the error says beyond the text, if it is not told beside it
 
 
 # Where an item stands in what was given: places come in order, and only their source reads them.
@@ -165,6 +166,7 @@ def run(
     act: Callable[[Txn, Item], Outcome],
     *,
     id_field: str = "job_id",
+    refusal: str | None = None,
     prepare: Callable[[Item], None] | None = None,
     chunk: int = 1000,
     atomic: bool = False,
@@ -177,14 +179,16 @@ def run(
 
     Items are taken as they are needed, so there may be any number. `act` decides before it writes,
     so an item that fails leaves the others alone; it is then known by its name, in the field
-    `id_field` of its document. `prepare` does the slow work of an item before the transaction, or
-    raises what is wrong with it. With `atomic` all items share one transaction and one failure
-    undoes them all. Returns the exit code; the rest is as in `in_chunks`.
+    `id_field` of its document, and if there is a `refusal` its line begins so where a reason is
+    known: `refused job j-1: deadline`. `prepare` does the slow work of an item before the
+    transaction, or raises what is wrong with it. With `atomic` all items share one transaction and
+    one failure undoes them all. Returns the exit code; the rest is as in `in_chunks`.
     """
 
     def commit(part: list[Given[Item]]) -> list[Outcome]:
         ready = [_prepared(each, prepare) for each in part]
-        return _commit(session, ready, act, id_field, atomic=atomic, ignored=ignore_not_found)
+        named = id_field, refusal
+        return _commit(session, ready, act, named, atomic=atomic, ignored=ignore_not_found)
 
     return in_chunks(
         session,
@@ -301,8 +305,11 @@ def failed(
 
 
 def _line(outcome: Outcome, *, alone: bool) -> str:
-    """The line of an outcome. Among others it must say which item it is about."""
-    return outcome.text if alone or outcome.is_named else f"{outcome.name}: {outcome.text}"
+    """The line of an outcome. Among others it must say all, and which item it is about."""
+    if alone:
+        return outcome.text
+    text = outcome.text if outcome.is_named else f"{outcome.name}: {outcome.text}"
+    return f"{text}: {outcome.detail}" if outcome.detail else text
 
 
 class _Abort(Exception):
@@ -317,17 +324,26 @@ def _commit(
     session: Session,
     part: list[Given[Item]],
     act: Callable[[Txn, Item], Outcome],
-    id_field: str,
+    named: tuple[str, str | None],
     *,
     atomic: bool,
     ignored: bool,
 ) -> list[Outcome]:
     """The outcomes of some items in one transaction; in none if all of them are wrong."""
 
+    id_field, refusal = named
+
+    def fail(given: Given[Item], error: MarketError) -> Outcome:
+        if refusal is None or error.reason is None or given.item is None:
+            return failed(given.name, error, id_field=id_field)
+        text = f"{refusal} {given.name}: {error.reason}"
+        outcome = failed(given.name, error, text, id_field=id_field)
+        return replace(outcome, detail=error.message)
+
     def one(txn: Txn | None, given: Given[Item]) -> Outcome:
         if given.error is not None or given.item is None or txn is None:
             error = given.error or InternalError(f"{given.name}: nothing to act on")
-            return failed(given.name, error, id_field=id_field)
+            return fail(given, error)
         writes = txn.writes
         try:
             return act(txn, given.item)
@@ -338,7 +354,7 @@ def _commit(
                 message = f"{given.name}: failed after it had written: {error}"
                 raise InternalError(message) from error
             # Without its traceback, which would keep every frame of every failure alive.
-            return failed(given.name, error.with_traceback(None), id_field=id_field)
+            return fail(given, error.with_traceback(None))
 
     def action(txn: Txn | None) -> list[Outcome]:
         outcomes = [one(txn, given) for given in part]

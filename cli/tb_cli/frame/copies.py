@@ -5,6 +5,7 @@ What is written here lies on the disk before its name says that it is whole.
 
 import errno
 import os
+import shlex
 import shutil
 import stat
 import sys
@@ -12,7 +13,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from compute_market import home as names
 from compute_market.errors import (
@@ -21,10 +22,11 @@ from compute_market.errors import (
     MarketError,
     NotFoundError,
     UsageError,
+    file_error,
 )
 from compute_market.market import Market, open_store
 from compute_market.store.creation import sync
-from compute_market.text import cause_of
+from compute_market.text import cause_of, quoted
 from tb_cli.frame import lines
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.home import Home
@@ -34,6 +36,11 @@ _DATA = f"{names.STORE}/{names.DATA}"
 # What a copy is made of. The market comes last: where it is, the rest is there.
 PARTS = (names.CONFIG, names.CANCELLATIONS_LOG, _DATA)
 _PIECE_BYTES = 2**20
+# How files begin that hold a tar and are none, and what makes one of them.
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
+_START_BYTES = 6
+_MAKES_TAR = "`tb-cli state backup -` writes one"
+_MAKES_DIRECTORY = "`tb-cli state backup DIR` makes one"
 
 
 @contextmanager
@@ -57,12 +64,10 @@ def failing(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{what}: {cause_of(error)}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise BusyError(message, hint="free some disk space and try again") from error
         if error.errno == errno.EIO:
+            message = f"{what}: {cause_of(error)}"
             raise IntegrityError(message, hint="the disk failed") from error
-        raise UsageError(message) from error
+        raise file_error(what, error) from error
 
 
 def fill(copy: Home, session: Session) -> None:
@@ -122,12 +127,22 @@ def pack(copy: Home, stream: BinaryIO) -> None:
 def unpack(stream: BinaryIO, copy: Home) -> None:
     """Write what a tar holds into an empty directory.
 
-    Raises IntegrityError for what is no tar or is cut off, NotFoundError for one without a market,
-    UsageError for one that holds anything that is no part of a backup.
+    Raises IntegrityError for what is no tar or is cut off, NotFoundError for one without a market
+    or nothing at all, UsageError for one that is compressed, or that holds anything that is no part
+    of a backup.
     """
     found = []
+    with failing("standard input"):
+        begun = _Begun(stream)
+    if not begun.start:
+        raise NotFoundError("standard input is empty: no tar", hint=_MAKES_TAR)
+    if (by := _compressed_by(begun.start)) is not None:
+        raise UsageError("the tar is compressed", hint=_takes_compressed(by, "FILE"))
     try:
-        with tarfile.open(fileobj=stream, mode="r|") as tar:
+        with (
+            failing("standard input"),
+            tarfile.open(fileobj=cast("BinaryIO", begun), mode="r|") as tar,
+        ):
             for entry in tar:
                 name = os.path.normpath(entry.name)
                 if entry.isdir() and name in (".", names.STORE):
@@ -141,7 +156,28 @@ def unpack(stream: BinaryIO, copy: Home) -> None:
     except (tarfile.TarError, EOFError) as error:
         raise IntegrityError(f"the tar is damaged: {error}", hint="use another backup") from error
     if _DATA not in found:
-        raise NotFoundError("there is no market in the tar", hint="`state backup -` writes one")
+        raise NotFoundError("there is no market in the tar", hint=_MAKES_TAR)
+
+
+class _Begun:
+    """A stream of which the start has been looked at."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self.start = self._ahead = stream.read(_START_BYTES)
+
+    def read(self, size: int) -> bytes:
+        part, self._ahead = self._ahead[:size], self._ahead[size:]
+        return part + self._stream.read(size - len(part))
+
+
+def _compressed_by(start: bytes) -> str | None:
+    """The program that made what begins so, if one did that compresses."""
+    return next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), None)
+
+
+def _takes_compressed(by: str, path: str) -> str:
+    return f"{by} -dc {path} | tb-cli state restore -"
 
 
 def _write(path: str, content: BinaryIO) -> None:
@@ -168,6 +204,34 @@ def standard_output() -> BinaryIO:
 
 
 # Into a home.
+
+
+def check_directory(path: str) -> None:
+    """Raise NotFoundError unless there is a market in the directory of a backup.
+
+    Raises UsageError for a file, such as a tar.
+    """
+    named = quoted(path)
+    with failing(named):
+        if not os.path.lexists(path):
+            raise NotFoundError(f"there is no backup {named}", hint=_MAKES_DIRECTORY)
+        if not os.path.isdir(path):
+            by, word = _compressed_by(_start_of(path)), shlex.quote(path)
+            raise UsageError(
+                f"the backup {named} is no directory",
+                hint=f"a tar comes from stdin: tb-cli state restore - < {word}"
+                if by is None
+                else _takes_compressed(by, word),
+            )
+        if not Home(path).has_market():
+            raise NotFoundError(f"there is no market in {named}", hint=_MAKES_DIRECTORY)
+
+
+def _start_of(path: str) -> bytes:
+    if not os.path.isfile(path):
+        return b""
+    with open(path, "rb") as file:
+        return file.read(_START_BYTES)
 
 
 def move_in(copy: Home, into: Home) -> None:

@@ -110,12 +110,12 @@ def answered(call: Callable[[], int], arguments: list[str]) -> int:
         return _report(_answer_to(error), arguments)
 
 
-def finished(code: int, *, writes: bool) -> int:
+def finished(code: int, *, acts: bool) -> int:
     """The exit code of a verb that has ended with `code`.
 
     Raises BusyError if it had nothing to do but to print, and that was lost.
     """
-    if code == 0 and not writes:
+    if code == 0 and not acts:
         sys.stdout.flush()
         error = getattr(sys.stdout, "error", None)
         if error is not None and error.errno not in _READER_GONE:

@@ -10,8 +10,7 @@ from io import UnsupportedOperation
 from itertools import count, islice
 from typing import BinaryIO
 
-from compute_market.errors import UsageError
-from compute_market.text import cause_of
+from compute_market.errors import UsageError, file_error
 
 WORDS_MAX = 64 * 1024  # bytes of a line that holds an id or a command
 # Of one that is longer than it may be, so much is passed over to find the next.
@@ -86,7 +85,7 @@ class Lines:
                 self._skip(number)
         except OSError as error:
             what = "standard input cannot be read" if self.path == "-" else self.path
-            raise UsageError(f"{what}: {cause_of(error)}") from error
+            raise file_error(what, error) from error
         return line
 
     def _skip(self, number: int) -> None:
@@ -130,7 +129,7 @@ def standard_input() -> BinaryIO:
     try:
         os.read(descriptor, 0)
     except OSError as error:
-        raise UsageError(f"standard input cannot be read: {cause_of(error)}") from error
+        raise file_error("standard input cannot be read", error) from error
     return stream
 
 

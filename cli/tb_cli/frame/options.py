@@ -139,7 +139,7 @@ def by_option(
             if parameter.name != name or not parameter.spellings:
                 continue
             if name in asked:
-                return UsageError(f"{parameter.spellings[0]}: {error.problem}", field=name)
+                return UsageError(error.told_of(parameter.spellings[0]), field=name)
             if alone:
                 return UsageError(f"{parameter.spellings[0]} is missing", field=name)
     return error

@@ -9,14 +9,13 @@ import os
 import stat
 from types import TracebackType
 
-from compute_market.errors import BusyError, MarketError, UsageError
-from compute_market.text import cause_of, quoted
+from compute_market.errors import MarketError, UsageError, file_error
+from compute_market.text import quoted
 
 PRIVATE = 0o600
 PUBLIC = 0o644
 
 _LINKS_MAX = 40
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # Opening a FIFO must not wait for a reader, and a terminal must not become the controlling one.
 _AT_ONCE = os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _STDOUT, _STDERR = 1, 2
@@ -29,8 +28,8 @@ class Result:
     user. A file that is replaced passes on its mode and, if root writes, its owner; a new one has
     `mode`. As a context it discards what was not written.
 
-    Raises UsageError naming the file when it cannot be written, BusyError when the disk is full,
-    each as soon as it can be known.
+    Raises UsageError naming the file when it cannot be written, BusyError when there is no room or
+    no descriptor for it, each as soon as it can be known.
     """
 
     def __init__(self, path: str, *, mode: int = PRIVATE) -> None:
@@ -123,12 +122,9 @@ class Result:
     def _failed(self, error: OSError | ValueError) -> MarketError:
         if not isinstance(error, OSError):
             return UsageError(f"{quoted(self._path)}: not a path: {error}")
-        message = f"{quoted(self._path)}: {cause_of(error)}"
-        if error.errno in _NO_SPACE:
-            return BusyError(message, hint="free some disk space and try again")
         if error.errno == errno.ENXIO:
             return UsageError(f"{quoted(self._path)}: nobody reads it")
-        return UsageError(message)
+        return file_error(quoted(self._path), error)
 
 
 def replace(path: str, text: str, *, mode: int = PRIVATE) -> None:

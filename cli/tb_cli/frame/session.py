@@ -317,14 +317,15 @@ def perform(
 
     `command` is the line as it was given, for the log.
     """
-    if verb.writes:
-        guard.spare_output()
     with Session.begin(settings, verb.market, batch, command) as session:
+        acts = verb.changes(values) and not session.dry_run
+        if acts:
+            guard.spare_output()
         try:
             code = function(session, **bound(parameters_of(function), values)) or 0
         except guard.OutputLost:
             code = 0
-        return guard.finished(code, writes=verb.writes)
+        return guard.finished(code, acts=acts)
 
 
 def _note(text: str) -> None:

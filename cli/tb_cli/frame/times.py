@@ -1,6 +1,7 @@
 """Times as people write them."""
 
 import time
+from typing import Any
 
 from compute_market.errors import UsageError
 from compute_market.text import clipped, printable
@@ -21,6 +22,24 @@ def seconds_of(text: str) -> int | None:
 def local(at_ms: int) -> str:
     """An instant in the time zone of the machine, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))
+
+
+def with_local(document: dict[str, Any]) -> dict[str, Any]:
+    """A record for eyes: its instants, in milliseconds (`…_ms`) or seconds (`…_at`), as local time.
+
+    Records in it too; a name says no unit then.
+    """
+    found: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, dict):
+            found[name] = with_local(value)
+        elif name.endswith("_ms") and value is not None:
+            found[name.removesuffix("_ms")] = local(value)
+        elif name.endswith("_at") and value is not None:
+            found[name] = local(value * 1000)
+        else:
+            found[name] = value
+    return found
 
 
 def relative(at: int, now: int) -> str:

@@ -82,7 +82,7 @@ class Parameter:
 class Verb:
     """A command of the tree. Its function is imported when the command is called."""
 
-    __slots__ = ("help", "market", "target", "writes")
+    __slots__ = ("help", "market", "reads_without", "target", "writes")
 
     def __init__(
         self,
@@ -90,12 +90,19 @@ class Verb:
         help: str,  # one line; the docstring of the function says what there is to say beyond it
         *,
         writes: bool = False,  # has --dry-run
+        reads_without: str | None = None,  # the argument without which it changes nothing
         market: NeedOfMarket = "needed",
     ) -> None:
         self.target = target
         self.help = help
         self.writes = writes
+        self.reads_without = reads_without
         self.market = market
+
+    def changes(self, values: dict[str, Any]) -> bool:
+        """Whether it changes anything when it is called with these values."""
+        needed = self.reads_without
+        return self.writes and (needed is None or values[needed] is not None)
 
     def function(self) -> Callable[..., int | None]:
         module, _, name = self.target.partition(":")
