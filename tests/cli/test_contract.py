@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -170,9 +171,10 @@ OVERDUE = ("compute-market sla sweep",)
 @pytest.mark.parametrize("path", WRITING, ids=" ".join)
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_dry_run_tells_what_would_happen_and_changes_no_byte(
-    cli: Cli, path: Path_, form: Path_
+    cli: Cli, path: Path_, form: Path_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenario(cli)
+    monkeypatch.setattr(os, "urandom", bytes)  # What is drawn is the same each time.
     name = " ".join(path)
     for command in PREPARE.get(name, []):
         cli.ok(*command, due=REAL if "tick" in command else "")
@@ -219,6 +221,7 @@ def test_verbs_that_create_a_market_are_those_that_bring_something_new() -> None
     assert {" ".join(path) for path in CREATING} == {
         *("compute offer post", "compute submit", "compute-market settle arm"),
         *("compute-market capacity record", "wallet deposit", "state init"),
+        *("key new", "key import-public"),
     }
 
 
@@ -288,6 +291,21 @@ def test_readme_shows_the_exit_codes() -> None:
 def test_version(cli: Cli) -> None:
     assert cli.ok("--version") == f"tb-cli {__version__}\n"
     assert cli.process("--version") == (0, f"tb-cli {__version__}\n", "")
+
+
+def test_version_under_json_names_the_backends_of_signatures(cli: Cli) -> None:
+    document = cli.document("--version")
+    assert list(document) == ["version", "signing_backend", "verifying_backend"]
+    assert (document["version"], document["signing_backend"]) == (__version__, "cryptography")
+    assert document["verifying_backend"] in ("cryptography", "liboqs")
+    assert not cli.home.exists()
+
+
+def test_json_may_stand_before_the_command(cli: Cli) -> None:
+    cli.ok("state", "init")
+    assert cli.ok("--json", "compute", "list") == "[]\n"
+    done = cli("--json", "compute", "status", "nope")
+    assert (done.code, done.error["error"]) == (3, "not_found")
 
 
 @pytest.mark.parametrize(
@@ -466,6 +484,7 @@ def test_bug_is_one_line_and_a_traceback_only_for_debug(
 HEAVY = {
     *("rich", "prometheus_client", "pydantic", "cryptography", "numpy", "cupy", "asyncio"),
     *("importlib.metadata", "ssl", "http", "concurrent", "multiprocessing"),
+    *("oqs", "ctypes", "compute_market.signatures.signatures"),
 }
 
 
