@@ -61,6 +61,8 @@ EventName = Literal[
     "deadline_extended",
     "clock_accepted",
     "slice_unreadable",
+    "key_made",
+    "key_imported",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 

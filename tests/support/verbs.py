@@ -28,6 +28,9 @@ def verbs(group: Group = TREE, path: Path_ = ()) -> Iterator[tuple[Path_, Verb]]
 VERBS = dict(verbs())
 EACH = pytest.mark.parametrize("path", VERBS, ids=" ".join)
 
+# The public file of the key whose seed are the bytes from 0 to 31.
+FRIEND = str(Path(__file__).with_name("friend.pub"))
+
 # What to give each verb so that it gets as far as its store, or does what it does without one.
 ARGUMENTS: dict[str, Path_] = {
     "demo": (),
@@ -80,6 +83,10 @@ ARGUMENTS: dict[str, Path_] = {
     "chain advance": ("1",),
     "net compute stats": (),
     "net reputation show": (),
+    "key new": ("k1",),
+    "key list": (),
+    "key show": ("k1",),
+    "key import-public": ("friend", FRIEND),
     "log": (),
     "tick": (),
     "metrics": (),
