@@ -73,7 +73,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute-market sla extend": ("--by", "60"),
     "compute-market receipts list": (),
     "compute-market receipts show": ("j1",),
-    "compute-market receipts export": ("receipts.jsonl", "--key", "node"),
+    "compute-market receipts export": ("receipts.jsonl", "--key", "k1"),
     "compute-market receipts verify": (str(DATA / "receipts-1.jsonl"),),
     "wallet deposit": ("alice", "--ct", "1"),
     "wallet withdraw": ("alice", "--ct", "1"),
