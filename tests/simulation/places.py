@@ -24,8 +24,8 @@ State = dict[str, list[str]] | None
 _OWN = ("b'market_id'", "b'genesis_ms'", "b'instance_id'")
 # Heights grow by the second.
 _HEIGHT = re.compile(r"(?<='height': )\d+|(?<='activate_at': )\d+")
-# That of a key that is made is random.
-_KEY_ID = re.compile(r"(?:(?<='key_id': ')|(?<=made key k1: ))[0-9a-f]{64}")
+# That of a key that is made is random; and a state root is that of receipts of their second.
+_KEY_ID = re.compile(r"(?:(?<='key_id': ')|(?<=made key k1: )|(?<=, root ))[0-9a-f]{64}")
 
 
 def environment(below: Path) -> dict[str, str]:
