@@ -22,6 +22,10 @@ from tb_cli.frame.results import Result
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, option, takes
 
+# Receipts that are read in one transaction: they lie anywhere in the data file, and what was mapped
+# to read them is given back after each.
+_PAGE = 250
+
 _Page = tuple[list[Exported], Exported | None]
 
 
@@ -117,10 +121,13 @@ def verify(session: Session, source: str, *, key: str | None, from_link: str | N
 
 def _pages(session: Session, section: Section) -> Iterator[list[Exported]]:
     def fetch(txn: Txn, after: Exported | None, size: int) -> _Page:
-        found = receipt_export.page(txn, section, after, size)
-        return found, found[-1] if len(found) == size else None
+        limit = min(size, _PAGE)
+        found = receipt_export.page(txn, section, after, limit)
+        return found, found[-1] if len(found) == limit else None
 
-    return session.pages(fetch, None)
+    for page in session.pages(fetch, None):
+        yield page
+        session.let_go()
 
 
 def _to_stdout(lines: bytes) -> None:
