@@ -76,6 +76,7 @@ TREE = Group(
                         "cancel-arm": _writes("settle:cancel_arm", "Take arming back."),
                         "dry-run": _writes("settle:dry_run", "Stop moving money."),
                         "tick": _writes("settle:tick", "Do only what is due."),
+                        "plan": _reads("settle:plan", "Show what paying what waits would move."),
                     },
                 ),
                 "capacity": Group(
@@ -97,6 +98,10 @@ TREE = Group(
                     {
                         "list": _reads("receipts:list_", "List receipts in order of issue."),
                         "show": _reads("receipts:show", "Show the receipt of a job or key."),
+                        "export": _reads(
+                            "receipt_files:export", "Write receipts to a signed file."
+                        ),
+                        "verify": _apart("receipt_files:verify", "Verify a file of receipts."),
                     },
                 ),
             },
@@ -154,6 +159,7 @@ TREE = Group(
                 "restore": _apart("state:restore", "Make a home of a backup.", writes=True),
                 "info": _reads("state:info", "Show what the home holds, and how full it is."),
                 "stats": _reads("state:stats", "Show how many entries each table has."),
+                "root": _reads("state:root", "Print one hash of money, mode and receipts."),
             },
         ),
         "config": Group(

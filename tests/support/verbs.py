@@ -14,6 +14,8 @@ from tests.support.cli import HELLO
 
 Path_ = tuple[str, ...]
 
+DATA = Path(__file__).parents[1] / "data"
+
 
 def verbs(group: Group = TREE, path: Path_ = ()) -> Iterator[tuple[Path_, Verb]]:
     for name, node in group.commands.items():
@@ -63,6 +65,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute-market settle cancel-arm": (),
     "compute-market settle dry-run": ("--reason", "r"),
     "compute-market settle tick": (),
+    "compute-market settle plan": (),
     "compute-market capacity record": ("5",),
     "compute-market capacity show": (),
     "compute-market clock": ("accept",),
@@ -70,6 +73,8 @@ ARGUMENTS: dict[str, Path_] = {
     "compute-market sla extend": ("--by", "60"),
     "compute-market receipts list": (),
     "compute-market receipts show": ("j1",),
+    "compute-market receipts export": ("receipts.jsonl", "--key", "k1"),
+    "compute-market receipts verify": (str(DATA / "receipts-1.jsonl"),),
     "wallet deposit": ("alice", "--ct", "1"),
     "wallet withdraw": ("alice", "--ct", "1"),
     "wallet balance": ("alice",),
@@ -92,6 +97,7 @@ ARGUMENTS: dict[str, Path_] = {
     "state restore": ("copy",),
     "state info": (),
     "state stats": (),
+    "state root": (),
     "config show": (),
 }
 

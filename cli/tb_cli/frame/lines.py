@@ -10,7 +10,7 @@ from io import UnsupportedOperation
 from itertools import count, islice
 from typing import BinaryIO
 
-from compute_market.errors import UsageError, file_error
+from compute_market.errors import MarketError, UsageError, file_error
 
 WORDS_MAX = 64 * 1024  # bytes of a line that holds an id or a command
 # Of one that is longer than it may be, so much is passed over to find the next.
@@ -84,8 +84,7 @@ class Lines:
             if len(line) > self._length_max and not line.endswith(b"\n"):
                 self._skip(number)
         except OSError as error:
-            what = "standard input cannot be read" if self.path == "-" else self.path
-            raise file_error(what, error) from error
+            raise _unreadable(self.path, error) from error
         return line
 
     def _skip(self, number: int) -> None:
@@ -96,6 +95,19 @@ class Lines:
             skipped += len(part)
             if skipped > SKIPPED_MAX:
                 raise UsageError(f"{self.source} line {number} does not end")
+
+
+def bounded(path: str, length_max: int) -> Iterator[bytes]:
+    """The lines of a file or of stdin for who stops at the first that is too long.
+
+    There are `length_max + 1` bytes of that one, and what follows them is no line. Raises
+    UsageError for a file that cannot be read.
+    """
+    try:
+        with _opened(path) as file:
+            yield from iter(partial(file.readline, length_max + 1), b"")
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def text_of(line: bytes, what: str, length_max: int) -> str:
@@ -131,6 +143,10 @@ def standard_input() -> BinaryIO:
     except OSError as error:
         raise file_error("standard input cannot be read", error) from error
     return stream
+
+
+def _unreadable(path: str, error: OSError) -> MarketError:
+    return file_error("standard input cannot be read" if path == "-" else path, error)
 
 
 def _opened(path: str) -> BinaryIO:
