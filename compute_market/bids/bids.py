@@ -184,9 +184,10 @@ def check_window(txn: Txn, bid: Bid) -> Refused | None:
     """Whether it is too late to reveal a bid. Raises PendingError (`too_early`)."""
     height = chain.height(txn)
     if bid.state == "expired" or height > bid.reveal_until:
-        cost = f", and its bond of {bid.bond_ct} CT with it" if bid.bond_ct else ""
-        message = f"bid {bid.bid_id} could be revealed until height {bid.reveal_until}{cost}"
-        return Refused("expired", f"{message}; it is {height} now")
+        message = f"bid {bid.bid_id} could be revealed until height {bid.reveal_until}"
+        is_burned = bid.state == "expired" and bid.bond_ct
+        cost = f"; its bond of {bid.bond_ct} CT is burned" if is_burned else ""
+        return Refused("expired", f"{message}, and it is {height} now{cost}")
     if height < bid.reveal_from:
         blocks = bid.reveal_from - height
         raise PendingError(

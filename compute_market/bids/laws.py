@@ -22,9 +22,14 @@ from compute_market.store.schema import (
 from compute_market.store.txn import Txn
 
 
+_BOND = "the bond of a bid is what its state demands"
+_IS_DUE = "every committed bid is due, and no other"
+_HIGHEST = "a bidder's sequence number is the highest of its bids"
+_IS_SIGNED = "the id of a bid is that of what was signed"
+
+
 def _money(txn: Txn) -> Iterator[Violation]:
     """A bond is held while its bid is committed, and was moved as its bid says."""
-    law = "the bond of a bid is what its state demands"
     accounts = {
         account: amount
         for account, amount in ledger.balances(txn, "CT").items()
@@ -38,7 +43,7 @@ def _money(txn: Txn) -> Iterator[Violation]:
             )
             wallet = ledger.wallet(_owner_of(txn, posting.ref))
             if posting.event == "bid:lock" and posting.debit != wallet:
-                yield Violation("postings", str(posting.seq), law, f"from {posting.debit}")
+                yield Violation("postings", str(posting.seq), _BOND, f"from {posting.debit}")
     for bid in txn.records(BIDS):
         held = accounts.pop(ledger.bid_bond(bid.bid_id), 0)
         demanded = bid.bond_ct if bid.state == "committed" else 0
@@ -51,49 +56,46 @@ def _money(txn: Txn) -> Iterator[Violation]:
         }
         if held != demanded or found != {event: n for event, n in right.items() if n}:
             detail = f"holds {held}, {bid.state} demands {demanded}; postings say {found}"
-            yield Violation("bids", bid.bid_id, law, detail)
+            yield Violation("bids", bid.bid_id, _BOND, detail)
     for bid_id in sorted({bid_id for bid_id, _ in moved}):
-        yield Violation("postings", bid_id, law, "no such bid")
+        yield Violation("postings", bid_id, _BOND, "no such bid")
     for account in sorted(accounts):
-        yield Violation("accounts", f"{account} CT", law, "no such bid")
+        yield Violation("accounts", f"{account} CT", _BOND, "no such bid")
 
 
 def _due(txn: Txn) -> Iterator[Violation]:
     """Each committed bid is due when its window has passed, and nothing else is."""
-    law = "every committed bid is due, and no other"
     count = 0
     for bid in txn.records(BIDS):
         if bid.state == "committed":
             count += 1
             if txn.get(BIDS_DUE, bids.due_key(bid)) is None:
-                yield Violation("bids_due", bid.bid_id, law, "missing")
-    yield from same_size(txn, BIDS_DUE, count, law)
+                yield Violation("bids_due", bid.bid_id, _IS_DUE, "missing")
+    yield from same_size(txn, BIDS_DUE, count, _IS_DUE)
     first = txn.first(BIDS_DUE)
     should = 0 if first is None else unpack_u64(first[0][:8]) + 1
     if txn.number(BIDS_DUE_FROM) != should:
         detail = f"{txn.number(BIDS_DUE_FROM)}, the first is due at {should}"
-        yield Violation("meta", BIDS_DUE_FROM, law, detail)
+        yield Violation("meta", BIDS_DUE_FROM, _IS_DUE, detail)
 
 
 def _bidders(txn: Txn) -> Iterator[Violation]:
     """No sequence number is used twice, and each bid is the one that was signed."""
-    law = "a bidder's sequence number is the highest of its bids"
     used: dict[bytes, set[int]] = {}
     for bid in txn.records(BIDS):
         sequences = used.setdefault(bid.key_id, set())
         if bid.sequence in sequences:
-            yield Violation("bids", bid.bid_id, law, f"{bid.sequence} is used twice")
+            yield Violation("bids", bid.bid_id, _HIGHEST, f"{bid.sequence} is used twice")
         sequences.add(bid.sequence)
         bidder = txn.read(BIDDERS, bid.key_id)
         if bidder is None or bids.bid_tx_of(txn, bid).bid_id != bid.bid_id:
-            law_of_ids = "the id of a bid is that of what was signed"
-            yield Violation("bids", bid.bid_id, law_of_ids, "it has another, or no bidder")
+            yield Violation("bids", bid.bid_id, _IS_SIGNED, "it has another, or no bidder")
     for key, payload in txn.scan(BIDDERS):
         bidder = BIDDERS.decode(key, payload)
         highest = max(used.get(key, ()), default=None)
         if bidder.sequence != highest or key_id(bidder.public_key) != key:
             detail = f"{bidder.sequence}, bids say {highest}"
-            yield Violation("bidders", key.hex(), law, detail)
+            yield Violation("bidders", key.hex(), _HIGHEST, detail)
 
 
 def _jobs(txn: Txn) -> Iterator[Violation]:
