@@ -62,6 +62,8 @@ EventName = Literal[
     "deadline_extended",
     "clock_accepted",
     "slice_unreadable",
+    "key_made",
+    "key_imported",
     "bid_committed",
     "bid_revealed",
     "bid_expired",

@@ -142,6 +142,17 @@ TREE = Group(
                 ),
             },
         ),
+        "key": Group(
+            "Keys that sign.",
+            {
+                "new": _creates("key:new", "Make a key of your own."),
+                "list": _reads("key:list_", "List keys by name."),
+                "show": _reads("key:show", "Show the public part of a key."),
+                "import-public": _creates(
+                    "key:import_public", "Take the public key of somebody else from a file."
+                ),
+            },
+        ),
         "log": _reads("log:log", "Print what happened, and who asked for it."),
         "tick": _writes("settle:tick", "Do what is due and nothing else."),
         "metrics": _reads("metrics:metrics", "Print the metrics for Prometheus."),

@@ -21,7 +21,6 @@ from compute_market.store.schema import (
 )
 from compute_market.store.txn import Txn
 
-
 _BOND = "the bond of a bid is what its state demands"
 _IS_DUE = "every committed bid is due, and no other"
 _HIGHEST = "a bidder's sequence number is the highest of its bids"

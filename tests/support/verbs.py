@@ -4,6 +4,7 @@ Tests of what holds for all of them take them from here, so that a new one is co
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,9 @@ def verbs(group: Group = TREE, path: Path_ = ()) -> Iterator[tuple[Path_, Verb]]
 
 VERBS = dict(verbs())
 EACH = pytest.mark.parametrize("path", VERBS, ids=" ".join)
+
+# The public file of the key whose seed are the bytes from 0 to 31.
+FRIEND = str(Path(__file__).with_name("friend.pub"))
 
 # What to give each verb so that it gets as far as its store, or does what it does without one.
 ARGUMENTS: dict[str, Path_] = {
@@ -74,6 +78,10 @@ ARGUMENTS: dict[str, Path_] = {
     "chain advance": ("1",),
     "net compute stats": (),
     "net reputation show": (),
+    "key new": ("k1",),
+    "key list": (),
+    "key show": ("k1",),
+    "key import-public": ("friend", FRIEND),
     "log": (),
     "tick": (),
     "metrics": (),

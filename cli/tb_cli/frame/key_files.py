@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from compute_market import home as files
 from compute_market.errors import (
     BusyError,
     ConflictError,
@@ -40,13 +41,13 @@ def names(home: Home) -> list[str]:
     """The names of all keys, in order. Raises UsageError for a directory that others may write."""
     private_files.check_directory(home.keys)
     try:
-        files = os.listdir(home.keys)
+        listed = os.listdir(home.keys)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise UsageError(f"{home.keys}: {cause_of(error)}") from error
     ends = (_OWN, _PUBLIC)
-    found = {file[: -len(_OWN)] for file in files if file.endswith(ends) and file[0] != "."}
+    found = {file[: -len(_OWN)] for file in listed if file.endswith(ends) and file[0] != "."}
     return sorted(found)
 
 
@@ -112,10 +113,8 @@ def alone(home: Home) -> Iterator[None]:
 
 def is_begun(home: Home, name: str) -> bool:
     """Whether a killed command made the key, and the log may not tell of it."""
-    begun = _begun(home, name)
-    with suppress(FileNotFoundError):
-        return any(os.path.samefile(begun, path) for path in _paths(home, name))
-    return False
+    begun = files.file_at(_begun(home, name))
+    return begun is not None and begun in map(files.file_at, _paths(home, name))
 
 
 @contextmanager
