@@ -10,7 +10,7 @@ from typing import Any
 
 from compute_market.bids import bid_files, bids, sealed_jobs, sealing
 from compute_market.bids.sealing import MARKET_ID_BYTES, BidTx, Sealed
-from compute_market.errors import MarketError, UsageError
+from compute_market.errors import MarketError, NotFoundError, UsageError
 from compute_market.execution import hashed, known_slices, paths_of
 from compute_market.jobs import drafts
 from compute_market.records import BID_STATES, check_id
@@ -231,12 +231,11 @@ def _bid_tx(session: Session, bid_id: str) -> BidTx:
 
 def _name_of(session: Session, bid_tx: BidTx) -> str:
     """What the key of a bidder is called here."""
-    key_id = bid_tx.terms.key_id
-    for name in key_files.names(session.home):
-        key = key_files.find(session.home, name)
-        if key is not None and key.key_id == key_id:
-            return name
-    raise UsageError(
-        f"no key here has the id {key_id.hex()}: whose wallet is to bear the bond?",
-        hint="give --owner, or `tb-cli key import-public` the bidder's key",
-    )
+    key_id = bid_tx.terms.key_id.hex()
+    try:
+        return key_files.named(session.home, key_id)[0]
+    except NotFoundError as error:
+        raise UsageError(
+            f"no key here has the id {key_id}: whose wallet is to bear the bond?",
+            hint="give --owner, or `tb-cli key import-public` the bidder's key",
+        ) from error
