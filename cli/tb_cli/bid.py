@@ -25,6 +25,7 @@ from tb_cli.frame.json_lines import JsonLines
 from tb_cli.frame.options import BID_ID, JSONL, LIMIT, amount, check_choices, check_given
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
+from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.frame.verbs import argument, option, takes
 
 _COLUMNS = (
@@ -79,11 +80,11 @@ def commit(
         if not session.dry_run:
             secret_files.keep(session.home, sealed)
         document = {"bid_id": sealed.bid_tx.bid_id, "market_id": market, "changed": True}
-        emit(session, document, f"sealed bid {sealed.bid_tx.bid_id} for market {market}")
+        emit(session, document, f"sealed bid {sealed.bid_tx.bid_id} for another market")
         return
     document = _commit(session, key, seal, owner or bidder, sequence)
     text = f"committed to bid {document['bid_id']}: reveal it from height "
-    text += f"{document['reveal_from']} to {document['reveal_until']}"
+    text += f"{document['reveal_from']} on, until height {document['reveal_until']}"
     bond = f", bond {document['bond_ct']} CT" if document["bond_ct"] else ""
     emit(session, document, text + bond)
 
@@ -105,6 +106,7 @@ def import_(session: Session, file: str, *, owner: str | None) -> None:
     """It may be revealed from two blocks after this one. The same bid again changes nothing."""
     check_given("--owner", owner)
     session.home.check_market()
+    prepare_to_verify()
     bid_tx = bid_files.parse_bid(lines.start_of(file, _BID_FILE_MAX), lines.source_of(file))
     bearer = owner or _name_of(session, bid_tx)
 
@@ -114,7 +116,7 @@ def import_(session: Session, file: str, *, owner: str | None) -> None:
 
     document = session.update(act)
     text = f"imported bid {document['bid_id']}: it may be revealed from height "
-    text += f"{document['reveal_from']} to {document['reveal_until']}"
+    text += f"{document['reveal_from']} on, until height {document['reveal_until']}"
     if not document["changed"]:
         text = f"bid {document['bid_id']} exists, unchanged: {document['state']}"
     emit(session, document, text)

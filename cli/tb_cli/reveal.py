@@ -16,6 +16,7 @@ from tb_cli.frame import key_files, lines, results, secret_files
 from tb_cli.frame.options import BID_ID
 from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
+from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.frame.verbs import argument, option, takes
 
 
@@ -28,6 +29,7 @@ def reveal(session: Session, bid_id: str, *, to: str | None) -> None:
     was refused is tried again.
     """
     check_id(bid_id, "bid id")
+    prepare_to_verify()
     sealed = secret_files.find(session.home, bid_id)
     if sealed is None:
         raise _lost(session, bid_id)
@@ -49,6 +51,7 @@ def reveal(session: Session, bid_id: str, *, to: str | None) -> None:
 def import_reveal(session: Session, file: str) -> None:
     """The bid must have been imported two blocks before, or earlier. No slice is read."""
     session.home.check_market()
+    prepare_to_verify()
     text = lines.start_of(file, bid_files.FILE_BYTES_MAX)
     _reveal(session, bid_files.parse_reveal(text, lines.source_of(file)))
 

@@ -77,9 +77,8 @@ def test_bid_is_sealed_and_then_submitted_as_its_job(cli: Cli) -> None:
     (document,) = cli.document("bid", "list")
     bid_id = document["bid_id"]
     begin = document["height"]
-    assert (
-        done == f"committed to bid {bid_id}: reveal it from height {begin + 2} to {begin + 100}\n"
-    )
+    window = f"reveal it from height {begin + 2} on, until height {begin + 100}"
+    assert done == f"committed to bid {bid_id}: {window}\n"
     assert list(document) == FIELDS
     assert (
         document | {"bid_id": bid_id, "state": "committed", "sequence": 1, "job_id": None}
