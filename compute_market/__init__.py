@@ -28,6 +28,7 @@ bottom, and so they do inside each package:
     scheduler/                who waits for a slot; match, effective price, explain
     admission/                capacity, fair share, burst
     jobs/                     job records, and submit, match, prove, cancel, expire
+    bids/                     jobs that are sealed first and revealed later
     audit                     walks the laws of every room
     exposition                the metrics as Prometheus reads them
     upgrades                  what an older release stored, brought up to date

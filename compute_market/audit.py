@@ -12,6 +12,7 @@ from msgspec.structs import asdict
 
 from compute_market import metrics
 from compute_market.admission import laws as admission
+from compute_market.bids import laws as bids
 from compute_market.jobs import cancellations
 from compute_market.jobs import laws as jobs
 from compute_market.laws import Law
@@ -46,7 +47,12 @@ _DERIVED = (
     "settle_applied_total",
 )
 # What a posting is counted as. Burns are told by the account they enter.
-_KINDS = {"settle": "paid", "escrow:refund": "refunded", "bond:release": "refunded"}
+_KINDS = {
+    "settle": "paid",
+    "escrow:refund": "refunded",
+    "bond:release": "refunded",
+    "bid:release": "refunded",
+}
 
 
 def check(txn: Txn) -> Iterator[Violation]:
@@ -185,6 +191,7 @@ LAWS: tuple[Law, ...] = (
     *scheduler.LAWS,
     *admission.LAWS,
     *jobs.LAWS,
+    *bids.LAWS,
     Law(_counters, (POSTINGS, JOBS, SETTLEMENTS, QUARANTINE, COUNTERS.table)),
     Law(_log, (EVENTS, JOBS, META)),
 )

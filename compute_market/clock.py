@@ -97,6 +97,8 @@ class Due(Struct, frozen=True, gc=False):
     burned_ct: int = 0  # of their providers' bonds
     away: int = 0  # of them failed without fault, their deadlines fell into an outage
     matched: tuple[str, ...] = ()  # ids of jobs that had waited for an offer
+    bids: int = 0  # that were not revealed in time
+    bids_burned_ct: int = 0  # of their bonds
 
     @property
     def text(self) -> str:
@@ -109,13 +111,16 @@ class Due(Struct, frozen=True, gc=False):
         if self.failed:
             jobs = f"{_counted(len(self.failed), 'overdue job')} failed"
             found.append(jobs + cost_of(self.burned_ct, self.away))
+        if self.bids:
+            found.append(f"{_counted(self.bids, 'bid')} expired{cost_of(self.bids_burned_ct, 0)}")
         if self.matched:
             found.append(f"{_counted(len(self.matched), 'waiting job')} placed")
         return ", ".join(found)
 
 
 def cost_of(burned_ct: int, away: int) -> str:
-    """How the text about jobs that failed goes on: what they cost, and what is nobody's fault."""
+    """How the text about jobs that failed, or bids that expired, goes on: what they cost, and what
+    is nobody's fault."""
     burned = f", {burned_ct} CT of bonds burned" if burned_ct else ""
     return burned + (f", {away} without fault (the market was away)" if away else "")
 

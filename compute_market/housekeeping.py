@@ -8,22 +8,25 @@ from compute_market.jobs.work import work
 from compute_market.offers.standing import follow_wallets
 from compute_market.records import Asked
 from compute_market.settlement import modes, receipts, settlement
-from compute_market.store.schema import PENDING
+from compute_market.store.schema import BIDS_DUE_FROM, PENDING
 from compute_market.store.txn import Txn
 
 # What `tick` looks at at most beside what is due: entries of the log, and receipts.
 TRIM_LIMIT = 10_000
 SCRUB_LIMIT = 1_000
+# Bids that one change lets expire at most.
+BIDS_LIMIT = 256
 
 
 def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     """What is due: every change of the market does it before its own effects.
 
     Keeps the height, lets an armed settlement turn real, pays receipts that waited for it, fails
-    at most `sweep_limit` overdue jobs, tries jobs that wait for an offer and works the queue. What
-    time alone causes is left out while the clock is not believed.
+    at most `sweep_limit` overdue jobs, lets bids expire that were not revealed in time, tries jobs
+    that wait for an offer and works the queue. What time alone causes is left out while the clock
+    is not believed.
     """
-    chain.remember(txn)
+    height = chain.remember(txn)
     modes.seed(txn)
     activated = txn.timely and modes.activate(txn)
     paid = 0
@@ -33,6 +36,11 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
             jobs.mark_paid(txn, settlement.apply(txn, waiting))
             paid += 1
     expired = expire(txn, sweep_limit if txn.timely else 0)
+    bids, bids_burned_ct = 0, 0
+    if txn.timely and 0 < txn.number(BIDS_DUE_FROM) <= height:
+        from compute_market.bids import bids as sealed  # Most often no bid is overdue.
+
+        bids, bids_burned_ct = sealed.expire(txn, BIDS_LIMIT)
     matched: list[str] = []
     if txn.size(PENDING):
         from compute_market.jobs.waiting import try_again  # Most often no job waits for an offer.
@@ -40,7 +48,8 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         matched = try_again(txn)
     work(txn)
     ids = tuple(expired.job_ids)
-    return Due(activated, paid, ids, expired.burned_ct, expired.away, tuple(matched))
+    waited = tuple(matched)
+    return Due(activated, paid, ids, expired.burned_ct, expired.away, waited, bids, bids_burned_ct)
 
 
 def tick(txn: Txn) -> None:

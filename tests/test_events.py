@@ -17,6 +17,7 @@ from compute_market.records import EVENT_NAMES, Asked, Event
 from compute_market.settlement import ledger, modes, receipts
 from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
 from compute_market.store.txn import Txn
+from tests.support.bids import reveal, seal, take
 from tests.support.laws import hand_over
 from tests.support.market import START_MS, Market, job_request, slice_of
 from tests.support.state import command, contents, put_payload
@@ -86,6 +87,18 @@ def wrong(market: Market) -> None:
 
 # Every event: what brings it about in a market where `job` has one of two slices proven, and what
 # it must say.
+def take_and_reveal(market: Market) -> None:
+    take(market, seal("other"))
+    market.update(lambda txn: chain.advance(txn, 2))
+    reveal(market, seal("other"))
+
+
+def take_and_miss(market: Market) -> None:
+    take(market, seal())
+    market.update(lambda txn: chain.advance(txn, 101))
+    market.opened.tick()
+
+
 HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     "job_queued": (
         lambda market: market.submit("new"),
@@ -169,6 +182,12 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         hold_and_accept,
         {"doubt": "held", "from_ms": START_MS, "to_ms": START_MS},
     ),
+    "bid_committed": (
+        lambda market: take(market, seal()),
+        {"height": 0, "sequence": 1, "reveal_from": 2, "reveal_until": 100, "bond_ct": 1},
+    ),
+    "bid_revealed": (take_and_reveal, {"bid_id": seal("other").bid_tx.bid_id}),
+    "bid_expired": (take_and_miss, {"burned_ct": 1}),
 }
 
 

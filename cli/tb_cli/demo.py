@@ -7,6 +7,7 @@ import tempfile
 from functools import partial
 
 from compute_market.errors import InternalError, UsageError
+from compute_market.home import BIDS
 from tb_cli.frame.guard import answered
 from tb_cli.frame.home import VARIABLE
 from tb_cli.frame.session import Session
@@ -48,6 +49,12 @@ compute submit tpu_inference.json --buyer bob --slice inference.slice --max-pric
 --slice inference.slice --gpu RTX4090 --gpu-memory-mb 65536 --max-price 99
 compute explain gpu_inference.json
 compute list
+# A bid hides its job until it is revealed: two blocks later, and nobody else can.
+key new alice
+bid commit sealed_bid.json --bidder alice
+bid list
+chain advance 2
+bid reveal $BID
 # The slices are run and proven; the last proof pays the provider.
 compute execute cpu-only gpu-inference multi-gpu
 # Bob changes his mind. Cancelling twice is harmless.
@@ -63,6 +70,8 @@ compute stats
 # Every law of the market is checked.
 compute-market audit
 """
+# Stands for the id of the bid, which is another each time.
+_BID = "$BID"
 
 
 def demo(session: Session) -> None:
@@ -77,18 +86,26 @@ def demo(session: Session) -> None:
     # The commands below name the example files as an operator in that directory would.
     os.chdir(workloads)
     with tempfile.TemporaryDirectory(prefix="tb-demo-") as directory:
-        os.environ[VARIABLE] = os.path.join(directory, "home")
+        home = os.environ[VARIABLE] = os.path.join(directory, "home")
         for line in STORY.splitlines():
             if line.startswith("#"):
                 print(f"\n{line}", flush=True)
                 continue
             code, command = line.split(" ", 1) if line[0].isdigit() else ("0", line)
+            if _BID in command:
+                command = command.replace(_BID, _sealed_in(home))
             print(f"$ tb-cli {command}", flush=True)
             arguments = shlex.split(command)
             found = answered(partial(call, arguments), arguments)
             sys.stdout.flush()
             if found != int(code):
                 raise InternalError(f"`tb-cli {command}` ended with {found}, not {code}")
+
+
+def _sealed_in(home: str) -> str:
+    """The id of the one bid that was sealed in a home."""
+    (name,) = os.listdir(os.path.join(home, BIDS))
+    return name.partition(".")[0]
 
 
 def _workloads() -> str:

@@ -122,6 +122,20 @@ TREE = Group(
                 "advance": _writes("chain:advance", "Let blocks pass at once."),
             },
         ),
+        "bid": Group(
+            "Sealed bids: jobs that nobody can read before they are revealed.",
+            {
+                "commit": _writes("bid:commit", "Seal a job, and commit to it."),
+                "export": _reads("bid:export", "Write what another market takes in."),
+                "import": _writes("bid:import_", "Take in the sealed bid of another home."),
+                "reveal": _writes("reveal:reveal", "Open a bid, and submit the job it holds."),
+                "import-reveal": _writes(
+                    "reveal:import_reveal", "Open the bid of another home by its file."
+                ),
+                "list": _reads("bid:list_", "List sealed bids by id."),
+                "show": _reads("bid:show", "Show one bid: state, window, bond, job."),
+            },
+        ),
         "net": Group(
             "Views other nodes ask for.",
             {

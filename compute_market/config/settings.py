@@ -159,6 +159,16 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
         Setting("epoch_blocks", "integer", (1, _BILLION), "blocks",
             "The length of an epoch."),
     ] = 60
+    bid_reveal_window: Annotated[
+        int,
+        Setting("bid_reveal_window", "integer", (2, _BILLION), "blocks",
+            "How long after the height it was signed at a sealed bid may be revealed."),
+    ] = 100
+    bid_bond_ct: Annotated[
+        int,
+        Setting("bid_bond_ct", "integer", (0, _BILLION), "CT",
+            "What a sealed bid costs its owner when it is not revealed in time."),
+    ] = 1
     log_retention_secs: Annotated[
         int,
         Setting("log_retention_secs", "integer", (3_600, 100 * _YEAR_SECS), "seconds",

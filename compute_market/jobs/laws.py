@@ -16,6 +16,7 @@ from compute_market.store.schema import (
     ACTIVE,
     ACTIVE_LOW,
     BACKLOG,
+    BIDS,
     CANCELLATIONS,
     DEADLINES,
     HOLDINGS,
@@ -81,9 +82,13 @@ def _money(txn: Txn) -> Iterator[Violation]:
     accounts: dict[tuple[str, str], int] = {}
     for token in ledger.TOKENS:
         for account, amount in ledger.balances(txn, token).items():
-            if not account.startswith("wallet/"):
+            # Those of bids are looked at in their own room.
+            if not ledger.is_wallet(account) and not ledger.is_bid_bond(account):
                 accounts[account, token] = amount
     held: Counter[bytes] = Counter()
+    for bid in txn.records(BIDS):
+        if bid.state == "committed":
+            held[id_prefix(bid.owner) + b"bonds_ct"] += bid.bond_ct
     for job in txn.records(JOBS):
         for account, token, owner, what, expected in _demanded(txn, job):
             held[id_prefix(owner) + what.encode()] += expected
@@ -107,8 +112,8 @@ def _money(txn: Txn) -> Iterator[Violation]:
             yield Violation(
                 "holdings",
                 key.decode().replace("\0", " "),
-                "what is held of an owner is the sum over its jobs",
-                f"{is_}, jobs say {should}",
+                "what is held of an owner is the sum over its jobs and bids",
+                f"{is_}, they say {should}",
             )
 
 
@@ -154,7 +159,7 @@ def _movements(txn: Txn) -> Iterator[Violation]:
     """What was locked, paid and refunded for each job, by the postings that name it."""
     moved: Counter[tuple[str, str, str]] = Counter()
     for posting in txn.records(POSTINGS):
-        if posting.event in ("deposit", "withdraw"):
+        if posting.event in ("deposit", "withdraw") or _is_of_a_bid(posting):
             continue
         job = jobs.find(txn, posting.ref)
         if job is None:
@@ -186,6 +191,10 @@ def _movements(txn: Txn) -> Iterator[Violation]:
                 "what was paid and refunded is what its postings say",
                 f"{said}, postings say {posted}",
             )
+
+
+def _is_of_a_bid(posting: Posting) -> bool:
+    return posting.event in ("bid:lock", "bid:release", "bid:slash")
 
 
 def _is_party(txn: Txn, job: Job, posting: Posting) -> bool:
@@ -288,7 +297,7 @@ def _burned(txn: Txn) -> Iterator[Violation]:
     law = "a bond is burned for the fault its job ended with"
     burned: dict[str, int] = {}
     for posting in txn.records(POSTINGS):
-        if posting.credit != ledger.BURNED:
+        if posting.credit != ledger.BURNED or _is_of_a_bid(posting):
             continue
         job = jobs.find(txn, posting.ref)
         fault = None if job is None or job.cause is None else _FAULTS.get(job.cause)
@@ -351,7 +360,7 @@ def index_entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes | None]
 
 LAWS = (
     Law(_slices, (JOBS, SLICES, PLACEMENTS)),
-    Law(_money, (JOBS, PLACEMENTS, SETTLEMENTS, ACCOUNTS.table, HOLDINGS.table)),
+    Law(_money, (JOBS, PLACEMENTS, SETTLEMENTS, BIDS, ACCOUNTS.table, HOLDINGS.table)),
     Law(_settlements, (JOBS, PLACEMENTS, SETTLEMENTS)),
     Law(_movements, (POSTINGS, JOBS, PLACEMENTS)),
     Law(_receipts, (RECEIPT_CHAIN, JOBS, PLACEMENTS)),

@@ -1,4 +1,4 @@
-"""Money that is held for a job: the buyer's escrow, and a bond of each side.
+"""Money that is held: the buyer's escrow of a job, a bond of each side, and bonds of sealed bids.
 
 Beside the accounts it keeps what is held of each owner, so that a wallet is shown without a walk
 over jobs. The only mover of escrows and bonds, and the only writer of `holdings`.
@@ -127,8 +127,29 @@ def close(
     return _with_refunds(job, refunded)
 
 
+def lock_bid(txn: Txn, owner: str, bid_id: str, amount: int) -> None:
+    """Take the bond of a sealed bid. Raises RefusedError (`insufficient_funds`)."""
+    _move_bid_bond(txn, owner, bid_id, amount, "bid:lock")
+
+
+def release_bid(txn: Txn, owner: str, bid_id: str, amount: int) -> None:
+    """Give the bond of a bid back, since it was revealed."""
+    _move_bid_bond(txn, owner, bid_id, amount, "bid:release")
+    metrics.count(txn, "compute_market_fee_split", "ct", "refunded", by=amount)
+
+
+def burn_bid(txn: Txn, owner: str, bid_id: str, amount: int) -> None:
+    """Burn the bond of a bid that was not revealed in time."""
+    _move_bid_bond(txn, owner, bid_id, amount, "bid:slash")
+    metrics.count(txn, "compute_market_fee_split", "ct", "burned", by=amount)
+    metrics.count(txn, "slashing_burn_ct_total", by=amount)
+
+
 def held_of(txn: Txn, owner: str, what: Held) -> int:
-    """What jobs hold of an owner. An ended job holds what its receipt is due until it is paid."""
+    """What jobs and bids hold of an owner.
+
+    An ended job holds what its receipt is due until it is paid.
+    """
     return txn.sum(HOLDINGS, _holding_key(owner, what))
 
 
@@ -152,7 +173,7 @@ def held_accounts(job: Job) -> list[tuple[str, Token, str, Held]]:
 
 
 def balance_document(txn: Txn, owner: str) -> dict[str, Any]:
-    """`wallet balance`: what a party has, and what its jobs hold of it."""
+    """`wallet balance`: what a party has, and what its jobs and bids hold of it."""
     wallet = ledger.wallet(owner)
     return {
         "owner": owner,
@@ -223,6 +244,24 @@ def _burn_bond(txn: Txn, job: Job, side: Side, owner: str, amount: int, event: s
         cause=event,
     )
     return replace(job, event_seq=seq)
+
+
+def _move_bid_bond(
+    txn: Txn,
+    owner: str,
+    bid_id: str,
+    amount: int,
+    event: Literal["bid:lock", "bid:release", "bid:slash"],
+) -> None:
+    wallet, bond = ledger.wallet(owner), ledger.bid_bond(bid_id)
+    debit, credit = {
+        "bid:lock": (wallet, bond),
+        "bid:release": (bond, wallet),
+        "bid:slash": (bond, ledger.BURNED),
+    }[event]
+    ledger.transfer(txn, "CT", amount, debit, credit, event, bid_id)
+    if amount:
+        _hold(txn, owner, "bonds_ct", amount if event == "bid:lock" else -amount)
 
 
 def _with_refunds(job: Job, refunded: dict[Token, int]) -> Job:

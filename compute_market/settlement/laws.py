@@ -117,9 +117,23 @@ def _is_right(posting: Posting, locked: dict[str, str]) -> bool:
         return debit == escrow and credit == locked.get(debit)
     if event == "bond:release":
         return debit in bonds and credit == locked.pop(debit, None)
+    if event in ("bid:lock", "bid:release", "bid:slash"):
+        return _is_right_for_a_bid(posting, locked)
     if event == "settle":
         return debit == escrow and ledger.is_wallet(credit)
     return debit in bonds and credit == ledger.BURNED
+
+
+def _is_right_for_a_bid(posting: Posting, locked: dict[str, str]) -> bool:
+    event, debit, credit = posting.event, posting.debit, posting.credit
+    bond = ledger.bid_bond(posting.ref)
+    if event == "bid:lock":
+        return (
+            ledger.is_wallet(debit) and credit == bond and locked.setdefault(bond, debit) == debit
+        )
+    wallet = locked.pop(debit, None)  # Once given back or burned, it is gone.
+    back_to = wallet if event == "bid:release" else ledger.BURNED
+    return debit == bond and wallet is not None and credit == back_to
 
 
 def _tap_of(txn: Txn, posting: Posting) -> Iterator[Violation]:

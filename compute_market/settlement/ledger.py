@@ -1,9 +1,9 @@
 """Double-entry accounts in two tokens. The only writer of accounts and postings.
 
-An account is named `wallet/OWNER`, `escrow/JOB`, `bond/JOB/ROLE`, `supply` or `burned`, and exists
-once per token. Every movement is one posting, kept for ever; a balance equals the sum of its
-postings. Per token all balances sum to zero, and only `supply` is ever negative: it holds minus
-what is in circulation.
+An account is named `wallet/OWNER`, `escrow/JOB`, `bond/JOB/ROLE`, `bid/BID`, `supply` or `burned`,
+and exists once per token. Every movement is one posting, kept for ever; a balance equals the sum
+of its postings. Per token all balances sum to zero, and only `supply` is ever negative: it holds
+minus what is in circulation.
 """
 
 from typing import Any, Literal
@@ -28,6 +28,7 @@ BURNED = "burned"
 TOKENS: tuple[Token, Token] = ("CT", "IT")
 
 _WALLET = "wallet/"
+_BID = "bid/"
 
 
 def wallet(owner: str) -> str:
@@ -44,6 +45,14 @@ def escrow(job_id: str) -> str:
 
 def bond(job_id: str, role: Literal["buyer", "provider"]) -> str:
     return f"bond/{job_id}/{role}"
+
+
+def bid_bond(bid_id: str) -> str:
+    return f"{_BID}{bid_id}"
+
+
+def is_bid_bond(account: str) -> bool:
+    return account.startswith(_BID)
 
 
 def balance(txn: Txn, account: str, token: Token) -> int:
@@ -75,7 +84,7 @@ def transfer(
     """Move `amount` from `debit` to `credit` as one posting; an amount of zero is no movement.
 
     Raises RefusedError (`insufficient_funds`, `overflow`) before anything is written, and
-    IntegrityError for an account of a job that holds less than it must.
+    IntegrityError for an account of a job or a bid that holds less than it must.
     """
     if amount == 0:
         return

@@ -199,6 +199,14 @@ CANCELLATIONS = Table(
 )
 THROUGHPUT = Table("throughput", bytes, key="u64 unix second", writer="jobs.demand")
 
+# bids
+BIDS = Table("bids", records.Bid, key="bid id", writer="bids.bids")
+BIDDERS = Table("bidders", records.Bidder, key="id of a public key", writer="bids.bids")
+BIDS_DUE = Table("bids_due", bytes, key="u64 last height to reveal at, bid id", writer="bids.bids")
+
+# A number of `meta`: the height at which the next bid expires, 0 when none waits to be revealed.
+BIDS_DUE_FROM: Final = "bids_due_from"
+
 # the log
 EVENTS = Table("events", records.LogEntry, key="u64 seq of the first event", writer="events")
 

@@ -1,5 +1,6 @@
 """Looking changes nothing: what reading verbs leave as it was, and what none of them tells."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -34,11 +35,17 @@ def files_of(home: Path) -> Files:
 def with_much_due(cli: Cli) -> None:
     """A home in which everything waits that a command might be tempted to do."""
     cli.real()
-    cli.ok("key", "new", "k1")
     cli.post("--bond", "3")
     for job_id in ("j0", "j1", "j2"):
         cli.submit(job_id, "--deadline-secs", "62" if job_id == "j2" else "1000")
     cli.ok("compute", "cancel", "j0")
+    # A bid whose time to be revealed will have passed.
+    job = {"job_id": "b", "buyer": "alice", "workload": "transcode", "max_price_per_unit": 9}
+    Path("job.json").write_text(json.dumps(job | {"slices": ["a.slice"]}))
+    (cli.home / "config.toml").write_text("bid_reveal_window = 60")
+    cli.ok("key", "new", "k1")
+    cli.ok("bid", "commit", "job.json", "--bidder", "k1", "--owner", "alice")
+    (cli.home / "config.toml").unlink()
     # A receipt waits for the mode, and the mode for a height.
     cli.ok("compute-market", "settle", "dry-run", "--reason", "to wait")
     cli.ok("compute", "execute", "j1")
@@ -51,7 +58,19 @@ def with_much_due(cli: Cli) -> None:
 def is_all_due(cli: Cli, *home: str) -> bool:
     status = cli.document(*home, "compute-market", "settle", "status")
     job = cli.document(*home, "compute", "status", "j2")
-    return (status["due"], status["pending"], job["overdue"]) == (True, 1, True)
+    (bid,) = cli.document(*home, "bid", "list")
+    return (status["due"], status["pending"], job["overdue"], bid["overdue"]) == (
+        True,
+        1,
+        True,
+        True,
+    )
+
+
+def words_of(cli: Cli, path: Path_) -> list[str]:
+    """The command line of a verb, with the id of the bid that there is."""
+    (bid,) = cli.document("bid", "list")
+    return [bid["bid_id"] if word == "b-1" else word for word in arguments_of(path)]
 
 
 def run(cli: Cli, path: Path_, *arguments: str | Path) -> Done:
@@ -64,7 +83,7 @@ def run(cli: Cli, path: Path_, *arguments: str | Path) -> Done:
 def test_reading_verb_leaves_a_live_home_as_it_was(cli: Cli, path: Path_, form: Path_) -> None:
     with_much_due(cli)
     before = files_of(cli.home)
-    done = run(cli, path, *arguments_of(path), *form)
+    done = run(cli, path, *words_of(cli, path), *form)
     assert done.code == 0, done
     assert files_of(cli.home) == before
     assert is_all_due(cli)
@@ -84,14 +103,14 @@ def test_reading_verb_leaves_a_backup_as_it_was(
     assert is_all_due(cli, "--home", str(copy))
     shutil.copytree(cli.home / "keys", copy / "keys")  # Secrets are in no backup.
     before = files_of(copy)
-    done = run(cli, path, "--home", copy, *arguments_of(path), *form)
+    done = run(cli, path, "--home", copy, *words_of(cli, path), *form)
     assert done.code == 0, done
     assert files_of(copy) == before
 
 
 def test_batch_of_reading_lines_leaves_the_home_as_it_was(cli: Cli) -> None:
     with_much_due(cli)
-    lines = [" ".join(arguments_of(path)) for path in READING if path != ("demo",)]
+    lines = [" ".join(words_of(cli, path)) for path in READING if path != ("demo",)]
     before = files_of(cli.home)
     assert cli("batch", stdin="\n".join(lines)).code == 0
     assert files_of(cli.home) == before
@@ -103,6 +122,7 @@ def test_completion_leaves_the_home_as_it_was(cli: Cli) -> None:
     assert completions("job", "j") == ["j2"]
     assert completions("any job", "") == ["j0", "j1", "j2", "p1"]
     assert completions("offer", "o") == ["o-1"]
+    assert completions("bid", "b-") == [cli.document("bid", "list")[0]["bid_id"]]
     assert files_of(cli.home) == before
 
 
@@ -111,7 +131,7 @@ def test_what_was_only_shown_is_done_by_the_next_change(cli: Cli) -> None:
     cli.ok(
         *("wallet", "deposit", "bob", "--ct", "1"),
         due="the settlement mode turned real, 1 receipt that had waited paid, "
-        "1 overdue job failed, 3 CT of bonds burned",
+        "1 overdue job failed, 3 CT of bonds burned, 1 bid expired, 1 CT of bonds burned",
     )
     assert not is_all_due(cli)
     assert cli.log() == "j0 client\n"

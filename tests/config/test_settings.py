@@ -28,6 +28,8 @@ def test_defaults_are_those_of_the_documents() -> None:
         "burst_refill_rate_micro": 500_000,
         "block_interval_secs": 1,
         "epoch_blocks": 60,
+        "bid_reveal_window": 100,
+        "bid_bond_ct": 1,
         "log_retention_secs": 7_776_000,
         "outage_secs": 3_600,
         "clock_tolerance_secs": 300,

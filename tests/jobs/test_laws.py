@@ -88,7 +88,7 @@ MONEY = (
     ),
     *(
         Case(
-            "what is held of an owner is the sum over its jobs",
+            "what is held of an owner is the sum over its jobs and bids",
             "holdings",
             f"{owner} {what}",
             lambda txn, owner=owner, what=what: txn.add(HOLDINGS, f"{owner}\0{what}".encode(), 1),

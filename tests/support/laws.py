@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
-from compute_market import audit
+from compute_market import audit, chain
 from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer
 from compute_market.offers import offers
@@ -16,6 +16,7 @@ from compute_market.records import Posting, Violation, replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
 from compute_market.store.txn import Txn
+from tests.support.bids import seal, take
 from tests.support.market import Market, offer_request
 
 DAMAGED = b"\xc1"  # the one byte that no MessagePack value begins with
@@ -77,6 +78,8 @@ def busy_market(path: Path) -> Market:
     for priority in ("high", "normal", "low"):
         market.submit(f"wait-{priority}", priority=priority)
     market.submit("pend", wait=True, capability={"gpu": "none has it"})
+    # A bid that is not revealed yet.
+    take(market, seal(height=market.view(chain.height)), owner="other")
     # Owed: the mode fell before the receipt could be paid.
     market.update(lambda txn: modes.to_dry_run(txn, "test"))
     market.prove("owed", 0, 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 from compute_market.errors import MarketError
 from compute_market.jobs import jobs
-from compute_market.store.schema import JOBS, OFFERS, Table
+from compute_market.store.schema import BIDS, JOBS, OFFERS, Table
 from compute_market.store.txn import Txn
 from tb_cli.frame import key_files
 from tb_cli.frame.session import Session
@@ -53,4 +53,5 @@ _FINDERS: dict[str, Callable[[Txn, bytes], Iterable[str]]] = {
     "job": _live_jobs,
     "any job": partial(_keys, JOBS),
     "offer": partial(_keys, OFFERS),
+    "bid": partial(_keys, BIDS),
 }

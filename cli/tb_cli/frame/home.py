@@ -59,6 +59,11 @@ class Home:
         """The directory of keys."""
         return os.path.join(self.path, home.KEYS)
 
+    @property
+    def bids(self) -> str:
+        """The directory of the secrets of sealed bids."""
+        return os.path.join(self.path, home.BIDS)
+
     def has_market(self) -> bool:
         """Whether there is one, or was one: what is left of it is the store's to answer for."""
         return os.path.lexists(self.data) or os.path.lexists(home.lock_file(self.market))

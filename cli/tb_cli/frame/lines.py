@@ -126,6 +126,11 @@ def source_of(path: str) -> str:
     return "stdin" if path == "-" else path
 
 
+def start_of(path: str, size_max: int) -> bytes:
+    """What is in a file of one line; of any other as much as shows that it is none."""
+    return b"".join(islice(Lines(path, size_max), 2))
+
+
 def standard_input() -> BinaryIO:
     """The bytes of stdin. Raises UsageError if the process was started without it, or cannot read
     what it was given.

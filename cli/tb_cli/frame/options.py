@@ -23,6 +23,7 @@ JOB_IDS = argument(
     "job_ids", "JOB…", "Job ids; - reads them from stdin.", many=True, complete="job"
 )
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
+BID_ID = argument("bid_id", "BID", "A bid id.", complete="bid")
 KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
 FAILED_TO = option(
     "--failed-to",

@@ -13,7 +13,7 @@ from compute_market.text import cause_of
 
 _OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _OTHERS_MAY = stat.S_IRWXG | stat.S_IRWXO
-_SIZE_MAX = 2**16
+SIZE_MAX = 2**16
 
 
 def make_directory(path: str) -> None:
@@ -45,7 +45,7 @@ def check_directory(path: str) -> None:
         )
 
 
-def read(path: str, *, secret: bool) -> bytes | None:
+def read(path: str, *, secret: bool, size_max: int = SIZE_MAX) -> bytes | None:
     """The content of a file; None where there is none.
 
     Raises UsageError for one that others may change, and for a `secret` one that they may read.
@@ -63,11 +63,11 @@ def read(path: str, *, secret: bool) -> bytes | None:
             may = "read or changed" if secret else "changed"
             raise UsageError(f"{path} may be {may} by others", hint=f"chmod 600 {path}")
         try:
-            content = file.read(_SIZE_MAX + 1)
+            content = file.read(size_max + 1)
         except OSError as error:
             raise IntegrityError(f"{path}: {cause_of(error)}", hint="the disk failed") from error
-    if len(content) > _SIZE_MAX:
-        raise IntegrityError(f"{path} has more than {_SIZE_MAX} bytes", reason="malformed")
+    if len(content) > size_max:
+        raise IntegrityError(f"{path} has more than {size_max} bytes", reason="malformed")
     return content
 
 
