@@ -170,14 +170,7 @@ def _receipt(txn: Txn, seq: int, key: bytes, previous: bytes, digest: bytes) -> 
         return
     if link_digest(seq, previous, RECEIPTS.opened(key, txn.stored(RECEIPTS, key))) != digest:
         yield Violation("receipt_chain", str(seq), "the chain is unbroken", "the link does not fit")
-    computed = receipts.key_of(
-        receipt.job_id,
-        receipt.buyer,
-        receipt.provider,
-        receipt.quote_price,
-        receipt.units,
-        receipt.version,
-    )
+    computed = receipts.key_of_fields(receipt)
     if computed != key or receipt.idempotency_key != key:
         yield Violation("receipts", key.hex(), "the key is that of its fields", computed.hex())
         return

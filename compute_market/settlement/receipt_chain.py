@@ -7,7 +7,8 @@ from compute_market.store.schema import RECEIPT_CHAIN, encode, pack_u64
 from compute_market.store.txn import Txn
 
 CONTEXT: Final = "compute_market 2026-11 receipt chain v1"
-GENESIS: Final = bytes(32)
+DIGEST_BYTES: Final = 32
+GENESIS: Final = bytes(DIGEST_BYTES)  # what the first receipt of a store follows
 
 
 def link_digest(seq: int, previous: bytes, receipt: bytes) -> bytes:
@@ -17,9 +18,22 @@ def link_digest(seq: int, previous: bytes, receipt: bytes) -> bytes:
     return blake3(pack_u64(seq) + previous + receipt, derive_key_context=CONTEXT).digest()
 
 
+def digest(txn: Txn, seq: int) -> bytes:
+    """The link of a receipt, or for 0 what the first one follows.
+
+    Raises IntegrityError when it is missing or damaged.
+    """
+    return txn.must_read(RECEIPT_CHAIN, pack_u64(seq)).digest if seq else GENESIS
+
+
+def head(txn: Txn) -> tuple[int, bytes]:
+    """Number and link of the last receipt; 0 when there is none."""
+    last = txn.number("receipt_seq")
+    return last, digest(txn, last)
+
+
 def link_to(txn: Txn, receipt: Receipt) -> Link:
     """The next link, that of a receipt that is about to be stored."""
     last = txn.read(RECEIPT_CHAIN, pack_u64(receipt.seq - 1))
     previous = GENESIS if last is None else last.digest
-    digest = link_digest(receipt.seq, previous, encode(receipt))
-    return Link(receipt.idempotency_key, digest)
+    return Link(receipt.idempotency_key, link_digest(receipt.seq, previous, encode(receipt)))

@@ -41,6 +41,18 @@ def key_of(
     )
 
 
+def key_of_fields(receipt: Receipt) -> bytes:
+    """The key that a receipt must have."""
+    return key_of(
+        receipt.job_id,
+        receipt.buyer,
+        receipt.provider,
+        receipt.quote_price,
+        receipt.units,
+        receipt.version,
+    )
+
+
 def key_of_placement(job: Job, placement: Placement) -> bytes | None:
     """The key of the receipt an ended job has for one placement; None if nothing was proven."""
     if placement.units_proven == 0:
