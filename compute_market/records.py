@@ -22,6 +22,7 @@ Lane = Literal["industrial", "consumer"]
 JobState = Literal["pending", "queued", "active", "completed", "cancelled", "failed"]
 OfferState = Literal["open", "exhausted", "withdrawn"]
 Mode = Literal["dry_run", "armed", "real"]
+ImportStatus = Literal["recorded", "applied", "failed", "duplicate"]
 # Why a job ended.
 Cause = Literal[
     "all_proven",
@@ -61,6 +62,9 @@ EventName = Literal[
     "deadline_extended",
     "clock_accepted",
     "slice_unreadable",
+    "receipts_imported",
+    "import_paid",
+    "import_failed",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 
@@ -312,6 +316,37 @@ class Link(Struct, frozen=True, array_like=True, gc=False):
 
     key: bytes
     digest: bytes
+
+
+class Imported(Struct, frozen=True, array_like=True, gc=False):
+    """A receipt of another market. One that is held already is a duplicate, and counts nowhere."""
+
+    receipt: Receipt
+    link: bytes
+    status: ImportStatus
+    dry_run: bool  # it was recorded and nothing else when it was first stored
+    at_ms: int  # when it came to its status
+    reason: str | None = None  # why it could not be paid the last time
+
+
+class Origin(Struct, frozen=True, array_like=True, gc=False):
+    """Another market, and how much of its chain was imported, without a gap."""
+
+    key_id: bytes  # of the last file
+    from_seq: int
+    from_link: bytes  # the link before the first receipt
+    to_seq: int
+    to_link: bytes
+
+
+class ImportFailure(Struct, frozen=True, array_like=True, gc=False):
+    """A receipt of another market that could not be paid."""
+
+    market_id: bytes
+    seq: int
+    reason: str
+    message: str
+    at_ms: int
 
 
 class Cancellation(Struct, frozen=True, array_like=True, gc=False):

@@ -154,7 +154,7 @@ def _movements(txn: Txn) -> Iterator[Violation]:
     """What was locked, paid and refunded for each job, by the postings that name it."""
     moved: Counter[tuple[str, str, str]] = Counter()
     for posting in txn.records(POSTINGS):
-        if posting.event in ("deposit", "withdraw"):
+        if posting.event in ("deposit", "withdraw", "import:settle"):
             continue
         job = jobs.find(txn, posting.ref)
         if job is None:
