@@ -20,6 +20,7 @@ CONFIG: Final = "config.toml"
 CANCELLATIONS_LOG: Final = "cancellations.log"
 CALIBRATION: Final = "calibration.json"
 LAST_BACKUP: Final = "last_backup"  # when the last backup was made, and where
+KEYS: Final = "keys"  # the directory of the keys of one's own and of the public keys of others
 
 FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700

@@ -62,6 +62,8 @@ EventName = Literal[
     "deadline_extended",
     "clock_accepted",
     "slice_unreadable",
+    "key_made",
+    "key_imported",
     "receipts_imported",
     "import_paid",
     "import_failed",

@@ -1,13 +1,14 @@
-"""Verbs on the settlement mode: status, arm, cancel-arm, dry-run, tick."""
+"""Verbs on the settlement mode: status, plan, arm, cancel-arm, dry-run, tick."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from compute_market import housekeeping
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.settlement import modes
+from compute_market.settlement import modes, settlement
 from compute_market.store.txn import Txn
 from tb_cli.frame import files
+from tb_cli.frame.options import digest_of
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import option, takes
@@ -27,11 +28,44 @@ def status(session: Session) -> None:
         required=True,
         least=0,
         most=AMOUNT_MAX,
-    )
+    ),
+    option(
+        "--expect-root",
+        "Only if the state still has this root, which `settle plan` shows.",
+        metavar="HEX",
+    ),
 )
-def arm(session: Session, *, delay_blocks: int) -> None:
-    """Until then the mode behaves as dry_run."""
-    _change(session, lambda txn: bool(modes.arm(txn, delay_blocks)))
+def arm(session: Session, *, delay_blocks: int, expect_root: str | None) -> None:
+    """Until then the mode behaves as dry_run. What is due comes first; with --expect-root it must
+    not have moved the state either.
+    """
+    expected = None if expect_root is None else digest_of("--expect-root", expect_root)
+
+    def act(txn: Txn) -> bool:
+        if expected is not None:
+            from compute_market.settlement import state_root
+
+            modes.check_can_be_armed(txn)
+            state_root.check(txn, expected)
+        modes.arm(txn, delay_blocks)
+        return True
+
+    _change(session, act)
+
+
+def plan(session: Session) -> None:
+    """It moves nothing. The root is that of the state the plan was made of, for --expect-root."""
+    from compute_market.settlement import state_root
+
+    def act(txn: Txn) -> dict[str, Any]:
+        return {
+            "root": state_root.root(txn).hex(),
+            "pending": len(settlement.waiting(txn)),
+            "moves": settlement.moves(txn),
+        }
+
+    document = session.view(act)
+    emit(session, document, _lines(document))
 
 
 def cancel_arm(session: Session) -> None:
@@ -58,6 +92,13 @@ def tick(session: Session) -> None:
     document = session.update(act)
     document["changed"] = bool(session.market.due.text)
     emit(session, document, fields(document))
+
+
+def _lines(document: dict[str, Any]) -> Iterator[str]:
+    yield f"root: {document['root']}"
+    yield f"pending: {document['pending']}"
+    for move in document["moves"]:
+        yield f"{move['amount']} {move['token']} from {move['from']} to {move['to']}"
 
 
 def _change(session: Session, act: Callable[[Txn], bool]) -> None:

@@ -1,4 +1,7 @@
-"""Verbs on the files of the market: init, backup, restore, info, stats. `check` is an audit."""
+"""Verbs on the files of the market: init, backup, restore, info, stats; on its state: root.
+
+`check` is an audit.
+"""
 
 import fcntl
 import os
@@ -20,6 +23,7 @@ from compute_market.errors import (
 )
 from compute_market.market import begin_instance, open_store
 from compute_market.records import LIVE_STATES, Job
+from compute_market.settlement import state_root
 from compute_market.store.creation import sync
 from compute_market.store.schema import JOBS, META, TABLES
 from compute_market.store.translation import translated
@@ -290,3 +294,12 @@ def stats(session: Session) -> None:
     for document in session.view(sizes):
         listing.add(document)
     listing.end()
+
+
+def root(session: Session) -> None:
+    """Two states with the same root have the same money in the same hands. It reads every account.
+
+    Any movement of money, change of the mode and receipt gives another; time alone does not.
+    """
+    document = session.view(state_root.document)
+    emit(session, document, fields(document))

@@ -74,6 +74,7 @@ TREE = Group(
                         "cancel-arm": _writes("settle:cancel_arm", "Take arming back."),
                         "dry-run": _writes("settle:dry_run", "Stop moving money."),
                         "tick": _writes("settle:tick", "Do only what is due."),
+                        "plan": _reads("settle:plan", "Show what paying what waits would move."),
                     },
                 ),
                 "capacity": Group(
@@ -95,6 +96,10 @@ TREE = Group(
                     {
                         "list": _reads("receipts:list_", "List receipts in order of issue."),
                         "show": _reads("receipts:show", "Show the receipt of a job or key."),
+                        "export": _reads(
+                            "receipt_files:export", "Write receipts to a signed file."
+                        ),
+                        "verify": _apart("receipt_files:verify", "Verify a file of receipts."),
                     },
                 ),
             },
@@ -128,6 +133,17 @@ TREE = Group(
                 ),
             },
         ),
+        "key": Group(
+            "Keys that sign.",
+            {
+                "new": _creates("key:new", "Make a key of your own."),
+                "list": _reads("key:list_", "List keys by name."),
+                "show": _reads("key:show", "Show the public part of a key."),
+                "import-public": _creates(
+                    "key:import_public", "Take the public key of somebody else from a file."
+                ),
+            },
+        ),
         "log": _reads("log:log", "Print what happened, and who asked for it."),
         "tick": _writes("settle:tick", "Do what is due and nothing else."),
         "metrics": _reads("metrics:metrics", "Print the metrics for Prometheus."),
@@ -141,6 +157,7 @@ TREE = Group(
                 "restore": _apart("state:restore", "Make a home of a backup.", writes=True),
                 "info": _reads("state:info", "Show what the home holds, and how full it is."),
                 "stats": _reads("state:stats", "Show how many entries each table has."),
+                "root": _reads("state:root", "Print one hash of money, mode and receipts."),
             },
         ),
         "config": Group(

@@ -69,12 +69,20 @@ def hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, int]])
     return _with_refunds(job, refunded)
 
 
+def ends_of(due: Settlement) -> tuple[str, str]:
+    """The account that pays a receipt, the escrow of its job, and the one that is paid."""
+    return ledger.escrow(due.job_id), ledger.wallet(due.provider)
+
+
+def amounts_of(due: Settlement) -> tuple[tuple[Token, int], ...]:
+    """What a receipt is due, by token."""
+    return ("CT", due.ct), ("IT", due.it)
+
+
 def pay(txn: Txn, due: Settlement) -> Settlement:
     """Pay what a receipt is due, from the escrow of its job to its provider."""
-    ends = ledger.escrow(due.job_id), ledger.wallet(due.provider)
-    amounts: tuple[tuple[Token, int], ...] = (("CT", due.ct), ("IT", due.it))
-    for token, amount in amounts:
-        ledger.transfer(txn, token, amount, *ends, "settle", due.job_id)
+    for token, amount in amounts_of(due):
+        ledger.transfer(txn, token, amount, *ends_of(due), "settle", due.job_id)
         _hold(txn, due.buyer, _ESCROWS[token], -amount)
         metrics.count(txn, "compute_market_fee_split", token.lower(), "paid", by=amount)
     metrics.count(txn, "settle_applied_total")

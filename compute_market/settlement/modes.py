@@ -42,8 +42,8 @@ def activate(txn: Txn) -> bool:
     return True
 
 
-def arm(txn: Txn, delay_blocks: int) -> SettleState:
-    """Turn real `delay_blocks` from now. Raises RefusedError unless the mode is dry_run."""
+def check_can_be_armed(txn: Txn) -> None:
+    """Raise RefusedError (`mode`) unless the mode is dry_run."""
     present = state(txn)
     if present.mode != "dry_run":
         raise RefusedError(
@@ -51,6 +51,11 @@ def arm(txn: Txn, delay_blocks: int) -> SettleState:
             hint="tb-cli compute-market settle cancel-arm" if present.mode == "armed" else None,
             reason="mode",
         )
+
+
+def arm(txn: Txn, delay_blocks: int) -> SettleState:
+    """Turn real `delay_blocks` from now. Raises RefusedError unless the mode is dry_run."""
+    check_can_be_armed(txn)
     height = chain.height(txn) + delay_blocks
     if height > AMOUNT_MAX:
         raise RefusedError(f"height {height} is past {AMOUNT_MAX}", reason="overflow")

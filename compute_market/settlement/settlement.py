@@ -3,6 +3,8 @@
 The only writer of `settlements` and `unsettled`.
 """
 
+from typing import Any
+
 from msgspec import Struct
 
 from compute_market.amounts import payment
@@ -63,6 +65,18 @@ def apply(txn: Txn, waiting: Waiting) -> Settlement:
 def waiting(txn: Txn) -> list[Waiting]:
     """Receipts that wait to be paid, in order of issue."""
     return [Waiting(unpack_u64(seq), key) for seq, key in txn.scan(UNSETTLED)]
+
+
+def moves(txn: Txn) -> list[dict[str, Any]]:
+    """What paying all receipts that wait would move, as documents, in the order of paying."""
+    found = []
+    for each in waiting(txn):
+        due = txn.must_read(SETTLEMENTS, each.key)
+        debit, credit = escrow.ends_of(due)
+        for token, amount in escrow.amounts_of(due):
+            if amount:
+                found.append({"token": token, "from": debit, "to": credit, "amount": amount})
+    return found
 
 
 def of(txn: Txn, key: bytes) -> Settlement | None:

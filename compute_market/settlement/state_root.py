@@ -44,12 +44,17 @@ def document(txn: Txn) -> dict[str, Any]:
 
 
 def check(txn: Txn, expected: bytes) -> None:
-    """Raise ConflictError (`state_moved`) unless the state still has the root it is expected to."""
+    """Raise ConflictError (`state_moved`) unless the state still has the root it is expected to.
+
+    In a change of the market that is the state after what is due: nothing that time brought about
+    since somebody looked goes unseen.
+    """
     found = root(txn)
     if found != expected:
         raise ConflictError(
             f"the state moved: its root is {found.hex()}, not {expected.hex()}",
-            hint="look at `tb-cli compute-market settle plan` again",
+            hint="`tb-cli tick` does what is due; then look at "
+            "`tb-cli compute-market settle plan` again",
             reason="state_moved",
             root=found.hex(),
             expected=expected.hex(),

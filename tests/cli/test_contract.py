@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import os
 import re
 import subprocess
 import sys
@@ -170,9 +171,10 @@ OVERDUE = ("compute-market sla sweep",)
 @pytest.mark.parametrize("path", WRITING, ids=" ".join)
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_dry_run_tells_what_would_happen_and_changes_no_byte(
-    cli: Cli, path: Path_, form: Path_
+    cli: Cli, path: Path_, form: Path_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenario(cli)
+    monkeypatch.setattr(os, "urandom", bytes)  # What is drawn is the same each time.
     name = " ".join(path)
     for command in PREPARE.get(name, []):
         cli.ok(*command, due=REAL if "tick" in command else "")
@@ -219,6 +221,7 @@ def test_verbs_that_create_a_market_are_those_that_bring_something_new() -> None
     assert {" ".join(path) for path in CREATING} == {
         *("compute offer post", "compute submit", "compute-market settle arm"),
         *("compute-market capacity record", "wallet deposit", "state init"),
+        *("key new", "key import-public"),
     }
 
 

@@ -1,4 +1,4 @@
-"""`compute-market settle status|arm|cancel-arm|dry-run|tick`."""
+"""`compute-market settle status|plan|arm|cancel-arm|dry-run|tick`."""
 
 import pytest
 
@@ -207,3 +207,100 @@ def test_armed_cannot_be_configured(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     done = cli(*SETTLE, "status")
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith('error[usage]: TB_SETTLE_MODE: settle_mode: "armed" cannot be ')
+
+
+def root(cli: Cli) -> str:
+    found: str = cli.document("state", "root")["root"]
+    return found
+
+
+def waiting(cli: Cli) -> None:
+    """A receipt of 20 CT and 60 IT waits, and one of a job that pays in CT alone."""
+    cli.real()
+    cli.post("--fee-pct-ct", "25", price=80)
+    cli.submit("j1")
+    cli.post("--fee-pct-ct", "100", price=3)
+    cli.submit("j2")
+    cli.ok(*SETTLE, "dry-run", "--reason", "test")
+    cli.ok("compute", "execute", "j1", "j2")
+
+
+def test_plan_shows_what_paying_would_move(cli: Cli) -> None:
+    waiting(cli)
+    before = cli.files()
+    document = cli.document(*SETTLE, "plan")
+    assert list(document) == ["root", "pending", "moves"]
+    assert document["root"] == root(cli)
+    assert document["pending"] == 2
+    assert document["moves"] == [
+        {"token": "CT", "from": "escrow/j1", "to": "wallet/prov", "amount": 20},
+        {"token": "IT", "from": "escrow/j1", "to": "wallet/prov", "amount": 60},
+        {"token": "CT", "from": "escrow/j2", "to": "wallet/prov", "amount": 3},
+    ]
+    assert cli.ok(*SETTLE, "plan").splitlines() == [
+        f"root: {root(cli)}",
+        "pending: 2",
+        "20 CT from escrow/j1 to wallet/prov",
+        "60 IT from escrow/j1 to wallet/prov",
+        "3 CT from escrow/j2 to wallet/prov",
+    ]
+    assert cli.files() == before
+    cli.ok(*SETTLE, "arm", "--delay-blocks", "0", "--expect-root", document["root"])
+    wallet = cli.wallet("prov")
+    cli.ok("tick", due=f"{REAL}, 2 receipts that had waited paid")
+    assert cli.wallet("prov") == (wallet[0] + 23, wallet[1] + 60)
+    assert cli.document(*SETTLE, "plan")["moves"] == []
+
+
+def test_plan_of_a_market_in_which_nothing_waits(cli: Cli) -> None:
+    cli.ok("state", "init")
+    assert cli.document(*SETTLE, "plan") == {"root": root(cli), "pending": 0, "moves": []}
+
+
+def test_arm_that_expects_another_state_is_refused(cli: Cli) -> None:
+    waiting(cli)
+    planned = cli.document(*SETTLE, "plan")["root"]
+    cli.ok("wallet", "deposit", "alice", "--ct", "1")
+    arm = (*SETTLE, "arm", "--delay-blocks", "5", "--expect-root")
+    done = cli(*arm, planned)
+    assert (done.code, done.out) == (6, "")
+    moved = f"the state moved: its root is {root(cli)}, not {planned}"
+    assert done.err.splitlines()[0] == f"error[conflict]: {moved}"
+    error = cli(*arm, planned, "--json").error
+    assert (error["reason"], error["root"], error["expected"]) == (
+        "state_moved",
+        root(cli),
+        planned,
+    )
+    assert mode(cli) == "dry_run"
+    assert cli(*arm, planned, "-n").code == 6
+    # In upper case it is the same.
+    assert cli.document(*arm, root(cli).upper())["mode"] == "armed"
+    # Once it is armed, that is what is told.
+    assert cli(*arm, planned).code == 5
+
+
+def test_arm_sees_what_is_due_as_well(cli: Cli) -> None:
+    """An overdue job gives its escrow back before: that moves the state that was planned with."""
+    waiting(cli)
+    cli.ok(*SETTLE, "arm", "--delay-blocks", "0")
+    cli.ok("tick", due=f"{REAL}, 2 receipts that had waited paid")
+    cli.submit("j3", "--deadline-secs", "100")
+    cli.ok(*SETTLE, "dry-run", "--reason", "again")
+    cli.advance(50)
+    planned = cli.document(*SETTLE, "plan")["root"]
+    arm = (*SETTLE, "arm", "--delay-blocks", "5", "--expect-root")
+    assert cli(*arm, planned, "-n").code == 0  # Time alone moves nothing.
+    cli.advance(51)
+    assert cli.document(*SETTLE, "plan")["root"] == planned
+    assert cli(*arm, planned).code == 6
+    assert cli("tick").code == 0
+    assert cli.document(*arm, cli.document(*SETTLE, "plan")["root"])["mode"] == "armed"
+
+
+def test_arm_that_expects_a_root_makes_no_market(cli: Cli) -> None:
+    done = cli(*SETTLE, "arm", "--delay-blocks", "5", "--expect-root", "ab" * 32)
+    assert done.code == 6
+    assert not cli.home.exists()
+    done = cli(*SETTLE, "arm", "--delay-blocks", "5", "--expect-root", "ab")
+    assert done == (2, "", "error[usage]: --expect-root: 'ab' is not 64 hex digits\n")

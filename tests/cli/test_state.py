@@ -1,4 +1,4 @@
-"""`state init|info|stats`, and where the home is."""
+"""`state init|info|stats|root`, and where the home is."""
 
 import os
 from pathlib import Path
@@ -154,3 +154,23 @@ def test_info_counts_pages_that_are_free(cli: Cli) -> None:
     assert copy["free_pages"] < 3
     lacking = before["pages"] - before["free_pages"] - copy["pages"] + copy["free_pages"]
     assert abs(lacking) < 3
+
+
+def test_root_stands_for_the_money(cli: Cli) -> None:
+    cli.ok("state", "init")
+    found = cli.document("state", "root")
+    assert list(found) == ["root", "receipts", "height", "mode"]
+    assert (found["receipts"], found["height"], found["mode"]) == (0, 0, "dry_run")
+    assert cli.ok("state", "root") == (
+        f"root: {found['root']}\nreceipts: 0\nheight: 0\nmode: dry_run\n"
+    )
+    cli.ok("chain", "advance", "5")
+    later = cli.document("state", "root")
+    assert (later["root"], later["height"]) == (found["root"], 5)
+    cli.active()
+    cli.ok("compute", "execute", "j1")
+    proven = cli.document("state", "root")
+    assert proven["receipts"] == 1
+    cli.ok("wallet", "deposit", "alice", "--ct", "1")
+    deposited = cli.document("state", "root")["root"]
+    assert len({found["root"], proven["root"], deposited}) == 3

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tb_cli.frame.verbs import Verb
 from tests.support.cli import HELLO
 from tests.support.processes import DEADLINE
-from tests.support.verbs import VERBS
+from tests.support.verbs import FRIEND, VERBS
 
 CONFIG = 'settle_mode = "real"\ndeadline_max_secs = 253402300799\n[scheduler]\nslots = 3\n'
 # What a market has before the change: jobs that run, wait in the queue, and wait for an offer.
@@ -95,6 +95,9 @@ CHANGES = (
     Change("wallet deposit", _DEPOSIT, is_fresh=True),
     Change("wallet withdraw", ("alice", "--ct", "7", "--key", "k")),
     Change("chain advance", ("3",), again=False),
+    Change("key new", ("k1",), again=False),
+    Change("key new", ("k1",), is_fresh=True, again=False),
+    Change("key import-public", ("friend", FRIEND)),
     Change("tick"),
     Change(
         "batch",

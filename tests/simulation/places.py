@@ -23,6 +23,8 @@ State = dict[str, list[str]] | None
 _OWN = ("b'market_id'", "b'genesis_ms'", "b'instance_id'")
 # Heights grow by the second.
 _HEIGHT = re.compile(r"(?<='height': )\d+|(?<='activate_at': )\d+")
+# That of a key that is made is random.
+_KEY_ID = re.compile(r"(?:(?<='key_id': ')|(?<=made key k1: ))[0-9a-f]{64}")
 
 
 def environment(below: Path) -> dict[str, str]:
@@ -80,7 +82,8 @@ class Place:
         self, change: Change, *, steps: int | None = None, fault: Fault | None = None
     ) -> Outcome:
         words, stdin = change.command(steps)
-        return self._run(words, below=self.work, stdin=stdin, fault=fault)
+        done = self._run(words, below=self.work, stdin=stdin, fault=fault)
+        return done._replace(out=_KEY_ID.sub("#", done.out))
 
     def state(self, home: str = "home") -> State:
         """What the market there holds; None without one."""
@@ -102,7 +105,7 @@ class Place:
             store.close()
         found["meta"] = [entry for entry in found["meta"] if not entry.startswith(_OWN)]
         for table in ("settle_state", "events"):
-            found[table] = [_HEIGHT.sub("#", entry) for entry in found[table]]
+            found[table] = [_KEY_ID.sub("#", _HEIGHT.sub("#", entry)) for entry in found[table]]
         return found
 
     def names(self) -> set[str]:

@@ -4,6 +4,7 @@ Tests of what holds for all of them take them from here, so that a new one is co
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from tb_cli.tree import TREE
 from tests.support.cli import HELLO
 
 Path_ = tuple[str, ...]
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 def verbs(group: Group = TREE, path: Path_ = ()) -> Iterator[tuple[Path_, Verb]]:
@@ -24,6 +27,9 @@ def verbs(group: Group = TREE, path: Path_ = ()) -> Iterator[tuple[Path_, Verb]]
 
 VERBS = dict(verbs())
 EACH = pytest.mark.parametrize("path", VERBS, ids=" ".join)
+
+# The public file of the key whose seed are the bytes from 0 to 31.
+FRIEND = str(Path(__file__).with_name("friend.pub"))
 
 # What to give each verb so that it gets as far as its store, or does what it does without one.
 ARGUMENTS: dict[str, Path_] = {
@@ -59,6 +65,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute-market settle cancel-arm": (),
     "compute-market settle dry-run": ("--reason", "r"),
     "compute-market settle tick": (),
+    "compute-market settle plan": (),
     "compute-market capacity record": ("5",),
     "compute-market capacity show": (),
     "compute-market clock": ("accept",),
@@ -66,6 +73,8 @@ ARGUMENTS: dict[str, Path_] = {
     "compute-market sla extend": ("--by", "60"),
     "compute-market receipts list": (),
     "compute-market receipts show": ("j1",),
+    "compute-market receipts export": ("receipts.jsonl", "--key", "k1"),
+    "compute-market receipts verify": (str(DATA / "receipts-1.jsonl"),),
     "wallet deposit": ("alice", "--ct", "1"),
     "wallet withdraw": ("alice", "--ct", "1"),
     "wallet balance": ("alice",),
@@ -74,6 +83,10 @@ ARGUMENTS: dict[str, Path_] = {
     "chain advance": ("1",),
     "net compute stats": (),
     "net reputation show": (),
+    "key new": ("k1",),
+    "key list": (),
+    "key show": ("k1",),
+    "key import-public": ("friend", FRIEND),
     "log": (),
     "tick": (),
     "metrics": (),
@@ -84,6 +97,7 @@ ARGUMENTS: dict[str, Path_] = {
     "state restore": ("copy",),
     "state info": (),
     "state stats": (),
+    "state root": (),
     "config show": (),
 }
 

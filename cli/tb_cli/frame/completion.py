@@ -12,6 +12,7 @@ from compute_market.errors import MarketError
 from compute_market.jobs import jobs
 from compute_market.store.schema import JOBS, OFFERS, Table
 from compute_market.store.txn import Txn
+from tb_cli.frame import key_files
 from tb_cli.frame.session import Session
 
 COMPLETIONS_MAX = 200
@@ -21,12 +22,14 @@ LIVE_JOBS_MAX = 10_000  # looked at for a completion
 def completions(kind: str, incomplete: str) -> list[str]:
     """Ids of a kind that begin with a text."""
     prefix = incomplete.encode(errors="surrogateescape")
-    find = _FINDERS[kind]
     try:
         with Session.begin({}) as session:
+            if kind == "key":
+                names = key_files.names(session.home)
+                return _first(name for name in names if name.startswith(incomplete))
             if not session.home.has_market():
                 return []
-            return sorted(session.view(lambda txn: _first(find(txn, prefix))))
+            return sorted(session.view(lambda txn: _first(_FINDERS[kind](txn, prefix))))
     except MarketError:
         return []
 

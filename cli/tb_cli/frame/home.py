@@ -54,6 +54,11 @@ class Home:
         """What `state backup` leaves for `state info`."""
         return os.path.join(self.path, home.LAST_BACKUP)
 
+    @property
+    def keys(self) -> str:
+        """The directory of keys."""
+        return os.path.join(self.path, home.KEYS)
+
     def has_market(self) -> bool:
         """Whether there is one, or was one: what is left of it is the store's to answer for."""
         return os.path.lexists(self.data) or os.path.lexists(home.lock_file(self.market))

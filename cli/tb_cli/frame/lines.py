@@ -85,8 +85,7 @@ class Lines:
             if len(line) > self._length_max and not line.endswith(b"\n"):
                 self._skip(number)
         except OSError as error:
-            what = "standard input cannot be read" if self.path == "-" else self.path
-            raise UsageError(f"{what}: {cause_of(error)}") from error
+            raise _unreadable(self.path, error) from error
         return line
 
     def _skip(self, number: int) -> None:
@@ -97,6 +96,19 @@ class Lines:
             skipped += len(part)
             if skipped > SKIPPED_MAX:
                 raise UsageError(f"{self.source} line {number} does not end")
+
+
+def bounded(path: str, length_max: int) -> Iterator[bytes]:
+    """The lines of a file or of stdin for who stops at the first that is too long.
+
+    There are `length_max + 1` bytes of that one, and what follows them is no line. Raises
+    UsageError for a file that cannot be read.
+    """
+    try:
+        with _opened(path) as file:
+            yield from iter(partial(file.readline, length_max + 1), b"")
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def text_of(line: bytes, what: str, length_max: int) -> str:
@@ -132,6 +144,11 @@ def standard_input() -> BinaryIO:
     except OSError as error:
         raise UsageError(f"standard input cannot be read: {cause_of(error)}") from error
     return stream
+
+
+def _unreadable(path: str, error: OSError) -> UsageError:
+    what = "standard input cannot be read" if path == "-" else path
+    return UsageError(f"{what}: {cause_of(error)}")
 
 
 def _opened(path: str) -> BinaryIO:

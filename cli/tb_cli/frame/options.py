@@ -164,3 +164,14 @@ def check_given(spelling: str, given: str | None) -> None:
         from compute_market.records import check_id
 
         check_id(given, spelling)
+
+
+def digest_of(spelling: str, text: str) -> bytes:
+    """The 32 bytes behind the 64 hex digits of an option. Raises UsageError."""
+    try:
+        digest = bytes.fromhex(text)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32 or len(text) != 64:
+        raise UsageError(f"{spelling}: {clipped(text)!a} is not 64 hex digits")
+    return digest

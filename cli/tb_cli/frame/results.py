@@ -1,4 +1,4 @@
-"""Files of results: opened before anything is done, written at once when all is done.
+"""Files of results: opened before anything is done, in place at once when all is done.
 
 Readers see the old file or the new one, never half of it. What is there and is no regular file, a
 device or a FIFO, is written to as it is.
@@ -24,6 +24,8 @@ _STDOUT, _STDERR = 1, 2
 
 class Result:
     """A file of results on its way: `write` makes it, `discard` leaves what was there.
+
+    A long one gets its parts by `add` before; `write` is the last of them.
 
     A link is followed to its end, and what is there is replaced, unless it is a link of another
     user. A file that is replaced passes on its mode and, if root writes, its owner; a new one has
@@ -57,12 +59,17 @@ class Result:
     ) -> None:
         self.discard()
 
+    def add(self, part: bytes) -> None:
+        """Write a part of it. Nothing is in the place of what was there yet, but in a stream."""
+        try:
+            self._put(part)
+        except OSError as error:
+            raise self._failed(error) from error
+
     def write(self, text: str) -> None:
         """Put the text into the place of what was there. The last thing to be done with it."""
         try:
-            left = memoryview(text.encode())
-            while left:
-                left = left[os.write(self._descriptor, left) :]
+            self._put(text.encode())
             if self._temporary:
                 self._replace()
         except OSError as error:
@@ -82,6 +89,11 @@ class Result:
             if descriptor != -1:
                 os.close(descriptor)
         self._descriptor = self._directory = -1
+
+    def _put(self, part: bytes) -> None:
+        left = memoryview(part)
+        while left:
+            left = left[os.write(self._descriptor, left) :]
 
     def _open(self) -> None:
         if not self._path:

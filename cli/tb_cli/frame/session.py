@@ -161,6 +161,11 @@ class Session:
         self._open(is_new)
         return is_new
 
+    def open_told(self) -> None:
+        """The same, and say so if it had to be made and stays."""
+        if self.open() and not self.dry_run:
+            _note(f"created a market in {printable(str(self.home))}")
+
     def _open(self, is_new: bool) -> None:
         assert self._market != "unused", "the verb has declared that it needs no market"
         if warning := self.home.check_owner():
@@ -198,8 +203,7 @@ class Session:
             if not is_written:
                 return result
             self._end_trial()
-            if self.open():
-                _note(f"created a market in {printable(str(self.home))}")
+            self.open_told()
             market = self.market
         market.asked = _asked(self._command)
         limit = SWEEP_LIMIT if sweep_limit is None else sweep_limit

@@ -1,0 +1,131 @@
+"""Verbs on keys: new, list, show, import-public."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from itertools import islice
+from typing import Any
+
+from compute_market import events
+from compute_market.errors import ConflictError, check_same
+from compute_market.records import EventName
+from compute_market.signatures import keys
+from compute_market.signatures.keys import Key
+from compute_market.signatures.signatures import ALGORITHM, SEED_BYTES
+from compute_market.store.txn import Txn
+from tb_cli.frame import key_files, lines
+from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import argument, flag, takes
+
+# Bytes of a public file that are read; one has about 4000.
+_FILE_MAX = 2**16
+_NEW_NAME = argument("name", "NAME", "What to call it here.")
+
+
+@takes(_NEW_NAME)
+def new(session: Session, name: str) -> None:
+    """It signs with ML-DSA-65 (FIPS 204). Its file, `keys/NAME.key` in the home, holds the
+    secret, and no backup of the market has it. A name that is taken is exit 6.
+    """
+    with _alone(session, name):
+        found = key_files.find(session.home, name)
+        if found is not None and (found.seed is None or not key_files.is_begun(session.home, name)):
+            raise ConflictError(
+                f"key {name} exists with id {found.key_id.hex()}", hint="choose another name"
+            )
+        key = found or keys.key_of(os.urandom(SEED_BYTES))
+        _keep(session, name, key)
+    document = _document(name, key) | {"changed": True}
+    emit(session, document, f"made key {name}: {key.key_id.hex()}")
+
+
+def list_(session: Session) -> None:
+    session.home.check_market()
+    listing = Listing(session, ("name", "key_id", "kind"))
+    for name in key_files.names(session.home):
+        key = key_files.find(session.home, name)
+        if key is not None:  # Else it was taken away meanwhile.
+            listing.add(_document(name, key))
+    listing.end()
+
+
+@takes(
+    argument("name", "NAME|ID", "The name or the id of a key.", complete="key"),
+    flag("--public", help="Print the file that import-public takes."),
+)
+def show(session: Session, name: str, *, public: bool) -> None:
+    """The secret of a key is never shown."""
+    session.home.check_market()
+    name, key = key_files.named(session.home, name)
+    if public:
+        sys.stdout.write(keys.public_text(key).decode())
+        return
+    document = _document(name, key) | {
+        "algorithm": ALGORITHM,
+        "public_key": key.public_key.hex(),
+    }
+    emit(session, document, fields(document))
+
+
+@takes(
+    _NEW_NAME,
+    argument("file", "FILE|-", "What `key show --public` printed there, or - for stdin."),
+)
+def import_public(session: Session, name: str, file: str) -> None:
+    """Compare the id it tells with what the owner of the key says. The same key again changes
+    nothing; another one under the name is exit 6.
+    """
+    key_files.check_name(name)
+    # One line is all that there is in such a file.
+    text = b"".join(islice(lines.Lines(file, _FILE_MAX), 2))
+    given = keys.parse_public(text, lines.source_of(file))
+    with _alone(session, name):
+        found = key_files.find(session.home, name)
+        if found is not None:
+            stored, asked = ({"id": key.key_id.hex()} for key in (found, given))
+            check_same(f"key {name}", stored, asked, hint="choose another name")
+        changed = found is None or key_files.is_begun(session.home, name)
+        key = found or given
+        if changed:
+            _keep(session, name, key)
+    document = _document(name, key) | {"changed": changed}
+    text_ = "imported key {}: {}" if changed else "key {} exists, unchanged: {}"
+    emit(session, document, text_.format(name, key.key_id.hex()))
+
+
+@contextmanager
+def _alone(session: Session, name: str) -> Iterator[None]:
+    """A market, in which nobody else makes keys meanwhile; in a dry run nothing is made."""
+    key_files.check_name(name)
+    session.home.check()
+    session.open_told()
+    with nullcontext() if session.dry_run else key_files.alone(session.home):
+        yield
+
+
+def _keep(session: Session, name: str, key: Key) -> None:
+    """Write the file of a key, and note it in the log."""
+    event: EventName = "key_imported" if key.seed is None else "key_made"
+    key_id = key.key_id.hex()
+
+    def act(txn: Txn) -> None:
+        if not (is_begun and _is_noted(txn, event, key_id)):
+            events.note(txn, event, name=name, key_id=key_id)
+
+    is_begun = key_files.is_begun(session.home, name)
+    with nullcontext() if session.dry_run else key_files.written(session.home, name, key):
+        session.update(act)
+
+
+def _is_noted(txn: Txn, event: EventName, key_id: str) -> bool:
+    return any(
+        logged.event.event == event and logged.event.detail.get("key_id") == key_id
+        for logged in islice(events.back(txn), events.LOOK_BACK_ENTRIES)
+    )
+
+
+def _document(name: str, key: Key) -> dict[str, Any]:
+    kind = "public" if key.seed is None else "own"
+    return {"name": name, "key_id": key.key_id.hex(), "kind": kind}
