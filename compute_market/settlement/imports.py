@@ -140,8 +140,8 @@ def take(
             if not archives:
                 taken.is_unpaid = True
                 break
-            status, is_new = _archive(txn, file, each, error)
-            taken.failure, pays = error, False
+            taken.failure, pays = _failure(file, each, error), False
+            status, is_new = _archive(txn, file, each, taken.failure)
         taken.became[status] += 1
         taken.imported += is_new
         if status != "duplicate":
@@ -208,6 +208,17 @@ def _pay(txn: Txn, receipt: Receipt) -> None:
         owner=receipt.buyer,
         provider=receipt.provider,
         ct=amount,
+    )
+
+
+def _failure(file: Verified, each: Exported, error: MarketError) -> MarketError:
+    return RefusedError(
+        f"receipt {each.seq} of market {file.market_id.hex()} was not paid, and the mode is dry_run "
+        f"now: {error.message}",
+        hint=error.hint,
+        reason=error.reason,
+        **error.details,
+        seq=each.seq,
     )
 
 
