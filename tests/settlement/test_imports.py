@@ -18,6 +18,7 @@ from compute_market.store.schema import (
 )
 from compute_market.store.txn import Txn
 from tests.support.importing import (
+    OTHERS,
     PRICE,
     THEIRS,
     file_of,
@@ -385,7 +386,7 @@ def test_another_market_has_a_chain_of_its_own(real: Market) -> None:
     real.deposit("buyer", ct=100)
     import_of(real, three())
     others = [receipt(seq, job_id=f"other-{seq}") for seq in (1, 2)]
-    import_(real, file_of(links(*others), market_id=b"another market\0\0"))
+    import_(real, file_of(links(*others), market_id=OTHERS))
     assert metrics_of(real) == (0, 5, 5)
 
 
@@ -423,11 +424,11 @@ def test_another_trusted_key_cannot_go_on_with_the_chain_of_a_market(market: Mar
 
 def test_same_receipt_from_two_markets_counts_once(real: Market) -> None:
     import_of(real, three())
-    taken = import_(real, file_of(three(), market_id=b"another market\0\0"))
+    taken = import_(real, file_of(three(), market_id=OTHERS))
     assert counts(taken) == {"duplicate": 3, "imported": 0}
     assert metrics_of(real) == (0, 3, 3)
     more = links(*(receipt(seq) for seq in (1, 2, 3)), receipt(4, quote_price=0))
-    taken = import_(real, file_of(more, market_id=b"another market\0\0"))
+    taken = import_(real, file_of(more, market_id=OTHERS))
     assert counts(taken) == {"duplicate": 3, "applied": 1, "imported": 1}
 
 

@@ -16,6 +16,7 @@ from tests.support.market import Market
 from tests.support.receipt_file import KEY, chained, receipt, signed
 
 THEIRS = b"their market\0\0\0\0"
+OTHERS = b"another market\0\0"
 PRICE = 5  # of a receipt of `receipt_file`
 
 Update = Callable[[Callable[[Txn], Taken]], Taken]
