@@ -25,6 +25,7 @@ ORDER = (
     "errors",
     "signatures.canonical",
     "signatures.pyca",
+    "signatures.liboqs",
     "signatures.signatures",
     "signatures.keys",
     "home",
@@ -145,7 +146,7 @@ ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 
 # Who may talk to the operating system: the store's files and the slices.
 USES_FILES = {
-    *("home", "jobs.cancellations", "market", "execution", *APART),
+    *("home", "signatures.liboqs", "jobs.cancellations", "market", "execution", *APART),
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
 }
 # Time, randomness and the network are arguments or somebody else's.

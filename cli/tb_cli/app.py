@@ -147,9 +147,9 @@ def root() -> LazyGroup:
         is_eager=True,
         expose_value=False,
         callback=_version,
-        help="Print the version.",
+        help="Print the version; with --json, what signs and what verifies as well.",
     )
-    params = [version, *map(_parameter, GLOBAL), *get_install_completion_arguments()]
+    params = [version, *map(_parameter, (JSON, *GLOBAL)), *get_install_completion_arguments()]
     return LazyGroup("tb-cli", TREE, params=params, epilog=_EPILOG)
 
 
@@ -219,11 +219,19 @@ def _completion(kind: str | None) -> Callable[..., Any] | None:
 
 
 def _version(ctx: Any, param: Any, value: bool) -> None:
-    if value:
-        from compute_market import __version__
+    if not value:
+        return
+    from compute_market import __version__
 
+    _, arguments = ctx.obj
+    if "--json" in arguments:
+        from tb_cli.frame.render import write_json
+        from tb_cli.frame.signing import backends
+
+        write_json({"version": __version__, **backends()})
+    else:
         print(f"tb-cli {__version__}")
-        raise typer.Exit
+    raise typer.Exit
 
 
 def _markup() -> Literal["rich"] | None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
@@ -27,6 +27,10 @@ from tb_cli.frame.spool import spooled
 from tb_cli.frame.verbs import argument, option, takes
 
 _BECAME: tuple[ImportStatus, ...] = ("applied", "recorded", "failed", "duplicate")
+# Receipts that are read in one transaction: they lie anywhere in the data file, and what was mapped
+# to read them is given back after each.
+_PAGE = 250
+
 _Page = tuple[list[Exported], Exported | None]
 
 
@@ -142,8 +146,16 @@ def import_(session: Session, source: str, *, from_link: str | None) -> int:
             act = partial(imports.take, file=file, entries=entries, from_link=link, archives=True)
             taken = session.update(act)
         else:
-            taken = imports.take_all(session.update, file, entries, from_link=link)
+            update = partial(_update, session)
+            taken = imports.take_all(update, file, entries, from_link=link)
     return _tell(session, file, taken)
+
+
+def _update(session: Session, act: Callable[[Txn], Taken]) -> Taken:
+    """One transaction of many: what was mapped of the store for it is given back."""
+    taken = session.update(act)
+    session.let_go()
+    return taken
 
 
 def _tell(session: Session, file: Verified, taken: Taken) -> int:
@@ -172,10 +184,13 @@ def _tell(session: Session, file: Verified, taken: Taken) -> int:
 
 def _pages(session: Session, section: Section) -> Iterator[list[Exported]]:
     def fetch(txn: Txn, after: Exported | None, size: int) -> _Page:
-        found = receipt_export.page(txn, section, after, size)
-        return found, found[-1] if len(found) == size else None
+        limit = min(size, _PAGE)
+        found = receipt_export.page(txn, section, after, limit)
+        return found, found[-1] if len(found) == limit else None
 
-    return session.pages(fetch, None)
+    for page in session.pages(fetch, None):
+        yield page
+        session.let_go()
 
 
 def _to_stdout(lines: bytes) -> None:

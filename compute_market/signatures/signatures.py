@@ -1,9 +1,12 @@
 """Signing and verifying with ML-DSA-65 (FIPS 204), each purpose under a context of its own.
 
 Signatures are randomised: two of one message differ, so their bytes are never compared or hashed.
-A backend is imported by what signs or verifies, and by nothing else.
+There are two backends, which understand each other: `cryptography` signs, since a key is kept as
+its seed, and verifies unless the process has loaded liboqs (`liboqs.load`). A backend is imported
+by what signs or verifies, and by nothing else.
 """
 
+from collections.abc import Callable
 from typing import Final, Literal
 
 from compute_market.errors import IntegrityError, UsageError
@@ -19,6 +22,9 @@ Purpose = Literal["tb/bid-commit/v1", "tb/bid-reveal/v1", "tb/receipts/v1"]
 BID_COMMIT: Final = "tb/bid-commit/v1"
 BID_REVEAL: Final = "tb/bid-reveal/v1"
 RECEIPTS: Final = "tb/receipts/v1"
+
+Backend = Literal["cryptography", "liboqs"]
+SIGNING_BACKEND: Final[Backend] = "cryptography"
 
 _KEY_ID_CONTEXT: Final = "compute_market 2026-11 public key id v1"
 
@@ -54,10 +60,8 @@ def verify(
 
     Raises IntegrityError (`bad_signature`) that names `what` was signed.
     """
-    from compute_market.signatures import pyca
-
     _check_length("a public key", public_key, PUBLIC_KEY_BYTES)
-    if len(signature) != SIGNATURE_BYTES or not pyca.verify(
+    if len(signature) != SIGNATURE_BYTES or not _verifier()(
         public_key, signature, message, purpose.encode()
     ):
         raise IntegrityError(
@@ -65,6 +69,23 @@ def verify(
             hint="it was changed, or signed by another key or for another purpose",
             reason="bad_signature",
         )
+
+
+def verifying_backend() -> Backend:
+    """What verifies in this process."""
+    from compute_market.signatures import liboqs
+
+    return "cryptography" if liboqs.loaded() is None else "liboqs"
+
+
+def _verifier() -> Callable[[bytes, bytes, bytes, bytes], bool]:
+    from compute_market.signatures import liboqs
+
+    if liboqs.loaded() is not None:
+        return liboqs.verify
+    from compute_market.signatures import pyca
+
+    return pyca.verify
 
 
 def framed(*parts: bytes) -> bytes:

@@ -34,6 +34,7 @@ def files_of(home: Path) -> Files:
 def with_much_due(cli: Cli) -> None:
     """A home in which everything waits that a command might be tempted to do."""
     cli.real()
+    cli.ok("key", "new", "k1")
     cli.post("--bond", "3")
     for job_id in ("j0", "j1", "j2"):
         cli.submit(job_id, "--deadline-secs", "62" if job_id == "j2" else "1000")
@@ -81,6 +82,8 @@ def test_reading_verb_leaves_a_backup_as_it_was(
     names = ["cancellations.log", "data.mdb", "market"]
     assert sorted(Path(name).name for name in before) == names
     assert is_all_due(cli, "--home", str(copy))
+    shutil.copytree(cli.home / "keys", copy / "keys")  # Secrets are in no backup.
+    before = files_of(copy)
     done = run(cli, path, "--home", copy, *arguments_of(path), *form)
     assert done.code == 0, done
     assert files_of(copy) == before

@@ -22,6 +22,7 @@ compute prove j1 0 {HELLO}
 compute cancel j0
 tick
 state backup saved
+key new node
 """
 SLICE = "a.slice"
 
@@ -114,16 +115,24 @@ CHANGES = (
     Change("state init", is_fresh=True),
     Change("state backup", ("copy",), again=False, result="copy"),
     Change("state restore", ("saved",), is_fresh=True, again=False),
+    Change(
+        "compute-market receipts export",
+        ("receipts.jsonl", "--key", "node"),
+        first=("compute execute j1 j2",),
+        result="receipts.jsonl",
+    ),
     Change("metrics", ("--textfile", "tb.prom"), result="tb.prom"),
 )
 
 # Changing verbs that are left out, and why.
 LEFT_OUT = {"compute calibrate": "it measures for seconds, and then writes as `metrics` does"}
 
+_EXPORT = ("compute-market", "receipts", "export")
+
 
 def changing(path: tuple[str, ...], verb: Verb) -> bool:
     """Whether a verb writes anything: the market, or files that stand for it."""
-    return verb.writes or path in (("state", "backup"), ("metrics",))
+    return verb.writes or path in (("state", "backup"), ("metrics",), _EXPORT)
 
 
 def lacking() -> set[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from compute_market import audit
 from compute_market.errors import NotFoundError
+from compute_market.settlement.receipt_files import verify
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tests.simulation.changes import BEFORE, CONFIG, FILES, Change
@@ -23,8 +24,8 @@ State = dict[str, list[str]] | None
 _OWN = ("b'market_id'", "b'genesis_ms'", "b'instance_id'")
 # Heights grow by the second.
 _HEIGHT = re.compile(r"(?<='height': )\d+|(?<='activate_at': )\d+")
-# That of a key that is made is random.
-_KEY_ID = re.compile(r"(?:(?<='key_id': ')|(?<=made key k1: ))[0-9a-f]{64}")
+# That of a key that is made is random; and a state root is that of receipts of their second.
+_KEY_ID = re.compile(r"(?:(?<='key_id': ')|(?<=made key k1: )|(?<=, root ))[0-9a-f]{64}")
 
 
 def environment(below: Path) -> dict[str, str]:
@@ -176,6 +177,8 @@ def check_result(place: Place, reference: Reference, outcome: Outcome) -> None:
     path = place.work / result
     if path.is_dir():
         assert place.state(result) == reference.states[0]
+    elif path.suffix == ".jsonl" and path.exists():
+        assert verify(path.read_bytes().splitlines(keepends=True)).receipts
     elif path.exists():
         assert path.read_text().endswith("# EOF\n") or path.read_text().count("\n") > 50
     else:
