@@ -212,9 +212,9 @@ def _pay(txn: Txn, receipt: Receipt) -> None:
 
 
 def _failure(file: Verified, each: Exported, error: MarketError) -> MarketError:
+    which = f"receipt {each.seq} of market {file.market_id.hex()}"
     return RefusedError(
-        f"receipt {each.seq} of market {file.market_id.hex()} was not paid, and the mode is dry_run "
-        f"now: {error.message}",
+        f"{which} was not paid, and the mode is dry_run now: {error.message}",
         hint=error.hint,
         reason=error.reason,
         **error.details,
