@@ -23,6 +23,7 @@ from tb_cli.frame.options import digest_of
 from tb_cli.frame.render import emit, note, report
 from tb_cli.frame.results import Result
 from tb_cli.frame.session import Session
+from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.frame.spool import spooled
 from tb_cli.frame.verbs import argument, option, takes
 
@@ -36,7 +37,13 @@ _Page = tuple[list[Exported], Exported | None]
 
 @takes(
     argument("target", "FILE|-", "The file to write; - for stdout.", required=False, default="-"),
-    option("--key", "The key of one's own that signs.", metavar="NAME", required=True),
+    option(
+        "--key",
+        "The key of one's own that signs.",
+        metavar="NAME",
+        required=True,
+        complete="key",
+    ),
     option(
         "--from",
         "The first receipt. [1]",
@@ -96,6 +103,7 @@ def export(session: Session, target: str, *, key: str, from_seq: int, to_seq: in
         "--key",
         "Whose they must be: a file with a public key, a key by its name, or its id in hex.",
         metavar="KEY",
+        complete="key",
     ),
     option("--from-link", "The link that the first must follow.", metavar="HEX"),
 )
@@ -103,6 +111,7 @@ def verify(session: Session, source: str, *, key: str | None, from_link: str | N
     """It says which line is the first that is wrong. Without --key, receipts are those of whoever
     made the file. --from-link is the `to_link` of the file before.
     """
+    prepare_to_verify()
     found = receipt_files.verify(
         bounded(source, LINE_BYTES_MAX),
         key_id=None if key is None else _key_id(session, key),
@@ -138,6 +147,7 @@ def import_(session: Session, source: str, *, from_link: str | None) -> int:
     are imported again in real. At the first that cannot be paid the mode falls to dry_run.
     """
     link = None if from_link is None else digest_of("--from-link", from_link)
+    prepare_to_verify()
     with spooled(bounded(source, LINE_BYTES_MAX)) as lines:
         file = receipt_files.verify(lines, from_link=link)
         entries = receipt_files.entries(lines)

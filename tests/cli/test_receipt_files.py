@@ -265,3 +265,17 @@ def test_line_that_never_ends_is_refused_at_once(cli: Cli) -> None:
     error = cli(*VERIFY, "r.jsonl", "--json").error
     assert (error["line"], error["reason"]) == (2, "malformed")
     assert error["message"] == "line 2: the line has more than 65536 bytes"
+
+
+def test_export_is_written_through_to_a_fifo_and_a_device(three: Cli) -> None:
+    fifo = three.directory / "fifo"
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        three.ok(*EXPORT, fifo, "--key", "node")
+        assert three(*VERIFY, "-", "--key", "node", stdin=os.read(reader, 2**20)).code == 0
+    finally:
+        os.close(reader)
+    done = three(*EXPORT, "/dev/full", "--key", "node")
+    assert (done.code, done.out) == (8, "")
+    assert done.err.startswith("error[busy]: /dev/full: no space left on device\n")
