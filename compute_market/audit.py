@@ -25,6 +25,8 @@ from compute_market.settlement import ledger
 from compute_market.store.schema import (
     COUNTERS,
     EVENTS,
+    IMPORT_FAILURES,
+    IMPORTS,
     JOBS,
     META,
     POSTINGS,
@@ -45,6 +47,7 @@ _DERIVED = (
     "scheduler_cancel_total",
     "matches_total",
     "settle_applied_total",
+    "settle_failed_total",
 )
 # What a posting is counted as. Burns are told by the account they enter.
 _KINDS = {
@@ -141,6 +144,12 @@ def _counters(txn: Txn) -> Iterator[Violation]:
         dry_run = settled.status == "recorded"
         expected["matches_total", "true" if dry_run else "false"] += 1
         expected["settle_applied_total",] += settled.status == "applied"
+    for imported in txn.records(IMPORTS):
+        if imported.status != "duplicate":
+            expected["matches_total", "true" if imported.dry_run else "false"] += 1
+        expected["settle_applied_total",] += imported.status == "applied"
+    for failure in txn.records(IMPORT_FAILURES):
+        expected["settle_failed_total", failure.reason] += 1
     expected["receipt_corrupt_total",] = txn.size(QUARANTINE)
     expected["industrial_rejected_total", "SLA"] += 0
     for name in _DERIVED:
@@ -192,6 +201,9 @@ LAWS: tuple[Law, ...] = (
     *admission.LAWS,
     *jobs.LAWS,
     *bids.LAWS,
-    Law(_counters, (POSTINGS, JOBS, SETTLEMENTS, QUARANTINE, COUNTERS.table)),
+    Law(
+        _counters,
+        (POSTINGS, JOBS, SETTLEMENTS, IMPORTS, IMPORT_FAILURES, QUARANTINE, COUNTERS.table),
+    ),
     Law(_log, (EVENTS, JOBS, META)),
 )

@@ -23,6 +23,7 @@ JobState = Literal["pending", "queued", "active", "completed", "cancelled", "fai
 OfferState = Literal["open", "exhausted", "withdrawn"]
 Mode = Literal["dry_run", "armed", "real"]
 BidState = Literal["committed", "revealed", "expired"]
+ImportStatus = Literal["recorded", "applied", "failed", "duplicate"]
 # Why a job ended.
 Cause = Literal[
     "all_proven",
@@ -67,6 +68,9 @@ EventName = Literal[
     "bid_committed",
     "bid_revealed",
     "bid_expired",
+    "receipts_imported",
+    "import_paid",
+    "import_failed",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 
@@ -344,6 +348,37 @@ class Bid(Struct, frozen=True, array_like=True, gc=False):
     bond_ct: int  # given; held while it is committed
     job_id: str | None = None
     refused: str | None = None  # why its job was not let in when it was revealed
+
+
+class Imported(Struct, frozen=True, array_like=True, gc=False):
+    """A receipt of another market. One that is held already is a duplicate, and counts nowhere."""
+
+    receipt: Receipt
+    link: bytes
+    status: ImportStatus
+    dry_run: bool  # it was recorded and nothing else when it was first stored
+    at_ms: int  # when it came to its status
+    reason: str | None = None  # why it could not be paid the last time
+
+
+class Origin(Struct, frozen=True, array_like=True, gc=False):
+    """Another market, and how much of its chain was imported, without a gap."""
+
+    key_id: bytes  # of the last file
+    from_seq: int
+    from_link: bytes  # the link before the first receipt
+    to_seq: int
+    to_link: bytes
+
+
+class ImportFailure(Struct, frozen=True, array_like=True, gc=False):
+    """A receipt of another market that could not be paid."""
+
+    market_id: bytes
+    seq: int
+    reason: str
+    message: str
+    at_ms: int
 
 
 class Cancellation(Struct, frozen=True, array_like=True, gc=False):

@@ -42,7 +42,10 @@ LOG_IS_THE_TEXT = "the log is the text of the table"
 NOTHING_HIDDEN = "no entry is hidden"
 COUNTERS_FIT = "counters equal what the tables say"
 ROOT = Path(__file__).parents[1]
-ROOMS = tuple(path.parent.name for path in sorted(ROOT.glob("compute_market/*/laws.py")))
+# A room with many has a second module of them.
+LAWS = tuple(
+    (path.parent.name, path.stem) for path in sorted(ROOT.glob("compute_market/*/*laws.py"))
+)
 
 
 def miscount(txn: Txn, series: tuple[str, ...]) -> None:
@@ -71,6 +74,8 @@ COUNTS = tuple(
         ("matches_total", "true"),
         ("matches_total", "false"),
         ("settle_applied_total",),
+        ("settle_failed_total", "insufficient_funds"),
+        ("settle_failed_total", "overflow"),
         ("receipt_corrupt_total",),
     )
 )
@@ -138,18 +143,18 @@ def test_every_law_has_a_case() -> None:
     assert {case.law for case in CASES} | others == laws_in(audit)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_laws_of_a_room_are_walked_and_have_their_cases(room: str) -> None:
-    laws: tuple[Law, ...] = import_module(f"compute_market.{room}.laws").LAWS
+@pytest.mark.parametrize(("room", "module"), LAWS)
+def test_laws_of_a_room_are_walked_and_have_their_cases(room: str, module: str) -> None:
+    laws: tuple[Law, ...] = import_module(f"compute_market.{room}.{module}").LAWS
     assert laws
     assert set(audit.LAWS) >= set(laws)
-    cases = import_module(f"tests.{room}.test_laws")
+    cases = import_module(f"tests.{room}.test_{module}")
     assert {case.law for case in cases.CASES}
 
 
 def test_every_law_is_that_of_a_room_or_spans_them() -> None:
-    modules = {f"compute_market.{room}.laws" for room in ROOMS} | {"compute_market.audit"}
-    assert {law.check.__module__ for law in audit.LAWS} == modules
+    modules = {f"compute_market.{room}.{module}" for room, module in LAWS}
+    assert {law.check.__module__ for law in audit.LAWS} == modules | {"compute_market.audit"}
 
 
 # Damage that no single law is about.

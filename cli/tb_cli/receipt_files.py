@@ -1,15 +1,18 @@
-"""Verbs on files of receipts: export, verify."""
+"""Verbs on files of receipts: export, import, verify."""
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.errors import UsageError
-from compute_market.settlement import receipt_export, receipt_files
-from compute_market.settlement.receipt_files import LINE_BYTES_MAX, Exported, Section
+from compute_market.errors import UsageError, exit_code
+from compute_market.records import ImportStatus
+from compute_market.settlement import imports, receipt_export, receipt_files
+from compute_market.settlement.imports import Taken
+from compute_market.settlement.receipt_files import LINE_BYTES_MAX, Exported, Section, Verified
 from compute_market.signatures import keys
 from compute_market.signatures.signatures import KEY_ID_BYTES
 from compute_market.store.txn import Txn
@@ -17,12 +20,14 @@ from tb_cli.frame import key_files
 from tb_cli.frame.guard import stop_if_lost
 from tb_cli.frame.lines import bounded
 from tb_cli.frame.options import digest_of
-from tb_cli.frame.render import emit, note
+from tb_cli.frame.render import emit, note, report
 from tb_cli.frame.results import Result
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
+from tb_cli.frame.spool import spooled
 from tb_cli.frame.verbs import argument, option, takes
 
+_BECAME: tuple[ImportStatus, ...] = ("applied", "recorded", "failed", "duplicate")
 # Receipts that are read in one transaction: they lie anywhere in the data file, and what was mapped
 # to read them is given back after each.
 _PAGE = 250
@@ -126,6 +131,65 @@ def verify(session: Session, source: str, *, key: str | None, from_link: str | N
     emit(session, document, f"verified {found.receipts} receipts, root {root}")
     if key is None and not session.json:
         note(f"the key is the file's own, {key_id}: --key says whose receipts they must be")
+
+
+@takes(
+    argument("source", "FILE|-", "A file of receipts of another market; - for stdin."),
+    option(
+        "--from-link",
+        "Let the first file of a market begin behind this link.",
+        metavar="HEX",
+    ),
+)
+def import_(session: Session, source: str, *, from_link: str | None) -> int:
+    """They are taken in order, each once, if their key is in `trusted` of [net] in config.toml. In
+    the mode real the buyer's wallet pays the provider's. Else they are recorded, and paid when they
+    are imported again in real. At the first that cannot be paid the mode falls to dry_run.
+    """
+    link = None if from_link is None else digest_of("--from-link", from_link)
+    prepare_to_verify()
+    with spooled(bounded(source, LINE_BYTES_MAX)) as lines:
+        file = receipt_files.verify(lines, from_link=link)
+        entries = receipt_files.entries(lines)
+        if session.dry_run:
+            # What is rolled back could not be built upon: it is one transaction.
+            act = partial(imports.take, file=file, entries=entries, from_link=link, archives=True)
+            taken = session.update(act)
+        else:
+            update = partial(_update, session)
+            taken = imports.take_all(update, file, entries, from_link=link)
+    return _tell(session, file, taken)
+
+
+def _update(session: Session, act: Callable[[Txn], Taken]) -> Taken:
+    """One transaction of many: what was mapped of the store for it is given back."""
+    taken = session.update(act)
+    session.let_go()
+    return taken
+
+
+def _tell(session: Session, file: Verified, taken: Taken) -> int:
+    """Print what became of the receipts of a file; the exit code."""
+    became = {"duplicates" if name == "duplicate" else name: taken.became[name] for name in _BECAME}
+    document = {
+        "market_id": file.market_id.hex(),
+        "from_seq": file.from_seq,
+        "to_seq": file.to_seq,
+        "imported": taken.imported,
+        **became,
+        "changed": taken.became.total() > taken.became["duplicate"],
+    }
+    counted = ", ".join(f"{count} {name}" for name, count in became.items())
+    of = f"{file.receipts} receipts of market {file.market_id.hex()}"
+    emit(session, document, f"imported {taken.imported} of {of}: {counted}")
+    for error in (taken.failure, taken.stop):
+        if error is not None:
+            report(error, session.json)
+    if taken.stop is not None:
+        return taken.stop.exit_code
+    if taken.failure is not None:
+        return taken.failure.exit_code if file.receipts == 1 else exit_code("partial")
+    return 0
 
 
 def _pages(session: Session, section: Section) -> Iterator[list[Exported]]:

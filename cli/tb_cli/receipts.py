@@ -11,17 +11,27 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.options import JSONL, LIMIT, check_given
 from tb_cli.frame.render import Listing, emit, fields, note
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, option, takes
+from tb_cli.frame.verbs import argument, flag, option, takes
 
 _COLUMNS = ("seq", "job_id", "provider", "units", "quote_price", "status", "idempotency_key")
+_IMPORTED = ("market_id", *_COLUMNS, "reason")
 
 
-@takes(option("--job", "Only of this job.", complete="any job"), LIMIT, JSONL)
-def list_(session: Session, *, job: str | None, limit: int | None, jsonl: bool) -> None:
+@takes(
+    option("--job", "Only of this job.", complete="any job"),
+    flag("--imported", help="Those of other markets, by market."),
+    LIMIT,
+    JSONL,
+)
+def list_(
+    session: Session, *, job: str | None, imported: bool, limit: int | None, jsonl: bool
+) -> None:
     check_given("--job", job)
-    listing = Listing(session, _COLUMNS, jsonl=jsonl)
+    listing = Listing(session, _IMPORTED if imported else _COLUMNS, jsonl=jsonl)
     damaged = False
-    found = chain.from_iterable(session.pages(_page, 0))
+    found = chain.from_iterable(
+        session.pages(_imported_page, None) if imported else session.pages(_page, 0)
+    )
     wanted = (d for d in found if d is None or job in (None, d["job_id"]))
     for document in islice(wanted, limit):
         if document is None:
@@ -54,6 +64,15 @@ def _page(txn: Txn, after: int, size: int) -> tuple[list[dict[str, Any] | None],
             found.append(receipts.document(receipt, settled))
         last = seq
     return found, last if len(found) == size else None
+
+
+def _imported_page(
+    txn: Txn, after: bytes | None, size: int
+) -> tuple[list[dict[str, Any] | None], bytes | None]:
+    from compute_market.settlement import imports  # It brings signatures, which few lists need.
+
+    found, last = imports.page(txn, after, size)
+    return [*found], last
 
 
 def _find(txn: Txn, target: str) -> list[dict[str, Any]]:

@@ -102,6 +102,9 @@ TREE = Group(
                             "receipt_files:export", "Write receipts to a signed file."
                         ),
                         "verify": _apart("receipt_files:verify", "Verify a file of receipts."),
+                        "import": _creates(
+                            "receipt_files:import_", "Take receipts of another market."
+                        ),
                     },
                 ),
             },

@@ -11,7 +11,15 @@ from msgspec import Struct
 from compute_market import home
 from compute_market.amounts import format_ppm, parse_ppm
 from compute_market.config import toml
-from compute_market.config.settings import DEFAULTS, Config, Setting, file_form, rows
+from compute_market.config.settings import (
+    DEFAULTS,
+    KEY_ID_DIGITS,
+    Config,
+    Setting,
+    Value,
+    file_form,
+    rows,
+)
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError, file_error
 from compute_market.text import clipped
@@ -20,15 +28,16 @@ from compute_market.text import clipped
 class Found(Struct, frozen=True, gc=False):
     """A value as `Config` holds it, and where from: `config.toml:12`, `TB_EPOCH_BLOCKS`."""
 
-    value: int | str
+    value: Value
     origin: str
 
 
 SETTINGS = rows()
 _MAIN_SECTION = "compute_market"  # Its keys may stand at the top level as well.
-_SECTIONS = (_MAIN_SECTION, "scheduler")
+_SECTIONS = (_MAIN_SECTION, "scheduler", "net")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 _SHOWN_MAX = 60  # characters of a value that a message quotes
+_HEX = frozenset("0123456789abcdef")
 _PRINTABLE_INTEGER = 10**40  # Python refuses to print integers of more than 4300 digits.
 
 
@@ -119,7 +128,8 @@ def render_default() -> str:
         "# Every setting with its default. Copy what you want to change into config.toml in the",
         f"# home directory. The keys above [scheduler] may also stand in [{_MAIN_SECTION}].",
         "# A variable wins over the file: TB_ and the key in capitals, with the section before",
-        "# it where there is one, as in TB_EPOCH_BLOCKS and TB_SCHEDULER_SLOTS.",
+        "# it where there is one, as in TB_EPOCH_BLOCKS and TB_SCHEDULER_SLOTS. Commas stand",
+        "# between the values of a list there.",
     ]
     section = ""
     for setting in SETTINGS:
@@ -147,8 +157,10 @@ def _entries(document: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
             yield (name,), value
 
 
-def _value(setting: Setting, raw: Any, origin: str) -> int | str:
+def _value(setting: Setting, raw: Any, origin: str) -> Value:
     """Return `raw` as `Config` holds it, or raise UsageError."""
+    if setting.kind == "key ids":
+        return _key_ids(setting, raw, origin)
     value: int | str | None = None
     if setting.kind == "choice":
         if setting.name == "settle_mode" and raw == "armed":
@@ -186,8 +198,27 @@ def _value(setting: Setting, raw: Any, origin: str) -> int | str:
     return value
 
 
-def _typed(setting: Setting, text: str) -> int | str:
-    """What a file would hold for the text of a variable, as far as it reads as that."""
+def _key_ids(setting: Setting, raw: Any, origin: str) -> tuple[str, ...]:
+    if not isinstance(raw, list):
+        raise UsageError(
+            f"{origin}: {setting.name}: expected {setting.limits}; found {_shown(raw)}"
+        )
+    for each in raw:
+        if not isinstance(each, str) or len(each) != KEY_ID_DIGITS or not _HEX.issuperset(each):
+            raise UsageError(
+                f"{origin}: {setting.name}: {_shown(each)} is no key id of {KEY_ID_DIGITS} "
+                "lower-case hex digits"
+            )
+    return tuple(raw)
+
+
+def _typed(setting: Setting, text: str) -> int | str | list[str]:
+    """What a file would hold for the text of a variable, as far as it reads as that.
+
+    In a list commas stand between the values.
+    """
+    if setting.kind == "key ids":
+        return text.split(",") if text else []
     digits = text.removeprefix("-")
     if setting.kind == "integer" and digits.isascii() and digits.isdigit() and len(digits) <= 40:
         return int(text)

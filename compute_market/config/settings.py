@@ -6,7 +6,7 @@ read or shown, so the annotations below are evaluated no earlier.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Final, Literal, get_type_hints
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,6 +18,10 @@ _DAY_SECS = 86_400
 _YEAR_SECS = 365 * _DAY_SECS
 _BILLION = 1_000_000_000
 
+KEY_ID_DIGITS: Final = 64  # hex
+
+Value = int | str | tuple[str, ...]
+
 
 class Setting(Struct, frozen=True, gc=False):
     """What a configuration file may say about one field of `Config`."""
@@ -25,7 +29,7 @@ class Setting(Struct, frozen=True, gc=False):
     # The key, with its section before a dot: `min_capacity`, `scheduler.slots`.
     name: str
     # A decimal is written as a number or as a string and held in millionths, as are its bounds.
-    kind: Literal["integer", "decimal", "choice", "path"]
+    kind: Literal["integer", "decimal", "choice", "path", "key ids"]
     allowed: tuple[int, int] | tuple[str, ...]
     unit: str
     help: str
@@ -41,14 +45,18 @@ class Setting(Struct, frozen=True, gc=False):
         """What is allowed, as a person reads it: `0…100 percent`, `"dry_run" or "real"`."""
         if self.kind == "path":
             return 'an absolute path or ""'
+        if self.kind == "key ids":
+            return f"a list of key ids of {KEY_ID_DIGITS} lower-case hex digits"
         if self.kind == "choice":
             return " or ".join(file_form(self, choice) for choice in self.allowed)
         least, most = (file_form(self, bound) for bound in self.allowed)
         return f"{least}…{most} {self.unit}".rstrip()
 
 
-def file_form(setting: Setting, value: int | str) -> str:
+def file_form(setting: Setting, value: Value) -> str:
     """The text that stands for `value` in a configuration file, and that reads back as it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(file_form(setting, each) for each in value)}]"
     if isinstance(value, str):
         quoted = value.replace("\\", "\\\\").replace('"', '\\"')
         return f'"{quoted}"'
@@ -214,6 +222,12 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
         Setting("scheduler.slots", "integer", (1, 1_000_000), "jobs",
             "How many jobs may be active at once."),
     ] = 64
+    net_trusted: Annotated[
+        tuple[str, ...],
+        Setting("net.trusted", "key ids", (), "",
+            "The keys of other markets whose receipts may be imported, which in the mode real\n"
+            "moves money."),
+    ] = ()
 # fmt: on
 
 

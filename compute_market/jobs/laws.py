@@ -36,6 +36,11 @@ from compute_market.store.schema import (
 )
 from compute_market.store.txn import Txn
 
+# Postings that no job of this market is behind.
+_OF_NO_JOB = frozenset(
+    ("deposit", "withdraw", "bid:lock", "bid:release", "bid:slash", "import:settle")
+)
+
 
 def _slices(txn: Txn) -> Iterator[Violation]:
     total = placements = 0
@@ -159,7 +164,7 @@ def _movements(txn: Txn) -> Iterator[Violation]:
     """What was locked, paid and refunded for each job, by the postings that name it."""
     moved: Counter[tuple[str, str, str]] = Counter()
     for posting in txn.records(POSTINGS):
-        if posting.event in ("deposit", "withdraw") or _is_of_a_bid(posting):
+        if posting.event in _OF_NO_JOB:
             continue
         job = jobs.find(txn, posting.ref)
         if job is None:
@@ -191,10 +196,6 @@ def _movements(txn: Txn) -> Iterator[Violation]:
                 "what was paid and refunded is what its postings say",
                 f"{said}, postings say {posted}",
             )
-
-
-def _is_of_a_bid(posting: Posting) -> bool:
-    return posting.event in ("bid:lock", "bid:release", "bid:slash")
 
 
 def _is_party(txn: Txn, job: Job, posting: Posting) -> bool:
@@ -297,7 +298,7 @@ def _burned(txn: Txn) -> Iterator[Violation]:
     law = "a bond is burned for the fault its job ended with"
     burned: dict[str, int] = {}
     for posting in txn.records(POSTINGS):
-        if posting.credit != ledger.BURNED or _is_of_a_bid(posting):
+        if posting.credit != ledger.BURNED or posting.event in _OF_NO_JOB:
             continue
         job = jobs.find(txn, posting.ref)
         fault = None if job is None or job.cause is None else _FAULTS.get(job.cause)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from compute_market.errors import IntegrityError
 from compute_market.laws import Law, same_size
 from compute_market.records import Posting, Violation
-from compute_market.settlement import ledger, receipts, settlement
+from compute_market.settlement import import_laws, ledger, receipts, settlement
 from compute_market.settlement.receipt_chain import GENESIS, link_digest
 from compute_market.store.schema import (
     ACCOUNTS,
@@ -119,6 +119,8 @@ def _is_right(posting: Posting, locked: dict[str, str]) -> bool:
         return debit in bonds and credit == locked.pop(debit, None)
     if event in ("bid:lock", "bid:release", "bid:slash"):
         return _is_right_for_a_bid(posting, locked)
+    if event == "import:settle":
+        return ledger.is_wallet(debit) and ledger.is_wallet(credit)
     if event == "settle":
         return debit == escrow and ledger.is_wallet(credit)
     return debit in bonds and credit == ledger.BURNED
@@ -213,4 +215,5 @@ LAWS = (
     Law(_accounts, (POSTINGS, ACCOUNTS.table, WALLET_POSTINGS)),
     Law(_movements, (POSTINGS, TAPS, SETTLEMENTS)),
     Law(_receipts, (RECEIPT_CHAIN, SETTLEMENTS, UNSETTLED, QUARANTINE, META)),
+    *import_laws.LAWS,
 )

@@ -140,6 +140,16 @@ SETTLEMENTS = Table(
 )
 UNSETTLED = Table("unsettled", bytes, key="u64 seq of a receipt", writer="settlement.settlement")
 SETTLE_STATE = Table("settle_state", records.SettleState, key="mode", writer="settlement.modes")
+IMPORTS = Table(
+    "imports", records.Imported, key="market id, u64 seq there", writer="settlement.imports"
+)
+IMPORT_KEYS = Table(
+    "import_keys", bytes, key="idempotency key of an import", writer="settlement.imports"
+)
+ORIGINS = Table("origins", records.Origin, key="market id", writer="settlement.imports")
+IMPORT_FAILURES = Table(
+    "import_failures", records.ImportFailure, key="u64 number", writer="settlement.imports"
+)
 
 # reputation, offers
 REPUTATION = Table("reputation", records.Score, key="provider", writer="reputation.reputation")

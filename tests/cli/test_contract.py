@@ -17,7 +17,7 @@ from compute_market.errors import EXIT_CODES, MarketError
 from tb_cli.frame.verbs import Group, parameters_of
 from tb_cli.tree import TREE
 from tests.support.cli import REAL, Cli
-from tests.support.verbs import ARGUMENTS, EACH, VERBS, Path_, arguments_of
+from tests.support.verbs import ARGUMENTS, EACH, TRUST, VERBS, Path_, arguments_of
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -29,6 +29,11 @@ def groups(group: Group = TREE, path: Path_ = ()) -> Iterator[Path_]:
     for name, node in group.commands.items():
         if isinstance(node, Group):
             yield from groups(node, (*path, name))
+
+
+@pytest.fixture(autouse=True)
+def trust(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(*TRUST)
 
 
 CREATING = [path for path, verb in VERBS.items() if verb.market == "created"]
@@ -228,7 +233,7 @@ def test_verbs_that_create_a_market_are_those_that_bring_something_new() -> None
     assert {" ".join(path) for path in CREATING} == {
         *("compute offer post", "compute submit", "compute-market settle arm"),
         *("compute-market capacity record", "wallet deposit", "state init"),
-        *("key new", "key import-public"),
+        *("key new", "key import-public", "compute-market receipts import"),
     }
 
 

@@ -239,7 +239,7 @@ def test_parse_refuses_in_one_short_line(content: bytes | str) -> None:
 
 def test_parse_refuses_each_setting_beyond_its_bounds() -> None:
     for setting in SETTINGS:
-        if setting.kind in ("choice", "path"):
+        if setting.kind in ("choice", "path", "key ids"):
             continue
         least, most = (int(bound) for bound in setting.allowed)
         for bound, beyond in ((least, least - 1), (most, most + 1)):
@@ -256,6 +256,41 @@ def test_parse_takes_an_absolute_path(path: str) -> None:
     (setting,) = (each for each in SETTINGS if each.name == "slice_root")
     assert parse(f"slice_root = {file_form(setting, path)}", "f")["slice_root"].value == path
     assert load(None, "f", {"TB_SLICE_ROOT": path})[0].slice_root == path
+
+
+KEY_IDS = ("ab" * 32, "01" * 32)
+
+
+@pytest.mark.parametrize("key_ids", [(), KEY_IDS[:1], KEY_IDS])
+def test_parse_takes_a_list_of_key_ids(key_ids: tuple[str, ...]) -> None:
+    (setting,) = (each for each in SETTINGS if each.name == "net.trusted")
+    found = parse(f"[net]\ntrusted = {file_form(setting, key_ids)}", "f")
+    assert found["net.trusted"].value == key_ids
+    assert settings("", TB_NET_TRUSTED=",".join(key_ids)).net_trusted == key_ids
+    lines = "".join(f'  "{key_id}",  # one of them\n' for key_id in key_ids)
+    assert settings(f"[net]\ntrusted = [\n{lines}]\n").net_trusted == key_ids
+
+
+@pytest.mark.parametrize(
+    "wrong", ["ab" * 31, "ab" * 33, "AB" * 32, "", " " + "a" * 63, "g" * 64, "٣" * 64, 7, ["a"]]
+)
+def test_parse_names_what_is_no_key_id_with_its_line(wrong: object) -> None:
+    content = f"[net]\n\ntrusted = [{KEY_IDS[0]!r}, {wrong!r}]\n"
+    message = refusal(content).message
+    assert message.startswith("home/config.toml:3: net.trusted: ")
+    assert message.endswith(" is no key id of 64 lower-case hex digits")
+
+
+@pytest.mark.parametrize("wrong", ["'x'", "7", "{a = 1}", "1.5", "true"])
+def test_parse_names_what_is_no_list_of_key_ids(wrong: str) -> None:
+    message = refusal(f"[net]\ntrusted = {wrong}\n").message
+    assert "trusted: expected a list of key ids of 64 lower-case hex digits; found " in message
+
+
+@pytest.mark.parametrize("text", [",", f"{KEY_IDS[0]},", f" {KEY_IDS[0]}", "x", "[]"])
+def test_load_names_the_variable_of_what_is_no_key_id(text: str) -> None:
+    with pytest.raises(UsageError, match=r"^TB_NET_TRUSTED: net\.trusted: .* is no key id"):
+        load(None, "f", {"TB_NET_TRUSTED": text})
 
 
 @pytest.mark.parametrize("path", ["slices", "./slices", "~/slices", " /a", "/a\x1b", "/a\n"])

@@ -37,6 +37,7 @@ def test_defaults_are_those_of_the_documents() -> None:
         "map_size_gib": 64,
         "backend": "auto",
         "slice_root": "",
+        "net_trusted": (),
     }
 
 

@@ -6,9 +6,10 @@ from typing import NamedTuple
 from tb_cli.frame.verbs import Verb
 from tests.support.cli import HELLO
 from tests.support.processes import DEADLINE
-from tests.support.verbs import FRIEND, VERBS
+from tests.support.verbs import FRIEND, RECEIPTS, TRUST, VERBS
 
 CONFIG = 'settle_mode = "real"\ndeadline_max_secs = 253402300799\n[scheduler]\nslots = 3\n'
+CONFIG += f'[net]\ntrusted = ["{TRUST[1]}"]\n'
 # What a market has before the change: jobs that run, wait in the queue, and wait for an offer.
 BEFORE = f"""
 wallet deposit alice --ct 1000 --it 1000 --key in-a
@@ -69,6 +70,7 @@ class Change(NamedTuple):
 
 _DEPOSIT = ("bob", "--ct", "7", "--key", "k")
 _OFFER = ("--offer-id", "new", "--provider", "p", "--units", "5", "--price", "9")
+_IMPORT = "compute-market receipts import"
 _TO_DRY_RUN = "compute-market settle dry-run --reason before"
 
 CHANGES = (
@@ -92,6 +94,7 @@ CHANGES = (
     Change("compute-market sla sweep"),
     Change("compute-market sla extend", ("--by", "60"), again=False),
     Change("compute-market clock", ("accept",)),
+    Change(_IMPORT, (RECEIPTS,), first=("wallet deposit buyer --ct 100",)),
     Change("wallet deposit", _DEPOSIT),
     Change("wallet deposit", _DEPOSIT, is_fresh=True),
     Change("wallet withdraw", ("alice", "--ct", "7", "--key", "k")),

@@ -17,7 +17,9 @@ from compute_market.settlement import ledger, modes
 from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import seal, take
+from tests.support.importing import OTHERS, file_of, import_, import_of, links, trust
 from tests.support.market import Market, offer_request
+from tests.support.receipt_file import KEY, receipt
 
 DAMAGED = b"\xc1"  # the one byte that no MessagePack value begins with
 
@@ -80,8 +82,14 @@ def busy_market(path: Path) -> Market:
     market.submit("pend", wait=True, capability={"gpu": "none has it"})
     # A bid that is not revealed yet.
     take(market, seal(height=market.view(chain.height)), owner="other")
-    # Owed: the mode fell before the receipt could be paid.
-    market.update(lambda txn: modes.to_dry_run(txn, "test"))
+    # Of other markets: paid, not to be paid, recorded behind that, and known already.
+    trust(market, KEY)
+    market.deposit("far", ct=10)
+    theirs = (receipt(1, buyer="far"), receipt(2, buyer="far"), receipt(3, buyer="poor"))
+    import_of(market, links(*theirs, receipt(4, buyer="far")))
+    more = links(receipt(1, buyer="far"), receipt(2, job_id="x"))
+    import_(market, file_of(more, market_id=OTHERS))
+    # Owed: with that failure the mode fell before the receipt could be paid.
     market.prove("owed", 0, 1)
     market.submit("refused", buyer="prov", lengths=(1,) * 2000)
     assert market.job("run").state == "active"

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 
 from blake3 import blake3
 
-from compute_market.records import Receipt
+from compute_market.records import Receipt, replace
 from compute_market.settlement import receipt_export, receipt_files
 from compute_market.settlement.receipt_chain import GENESIS, link_digest
 from compute_market.settlement.receipt_files import Exported, Section
-from compute_market.settlement.receipts import key_of
+from compute_market.settlement.receipts import key_of_fields
 from compute_market.signatures import keys
 from compute_market.signatures.keys import Key
 from compute_market.store.schema import encode
@@ -40,11 +40,11 @@ def receipts_of(market: Market, section: Section, page: int = 2) -> Iterator[Exp
 
 def receipt(seq: int, **fields: object) -> Receipt:
     """A receipt as a market issues it."""
-    named = {"job_id": f"job-{seq}", "buyer": "buyer", "provider": "prov"} | fields
-    key = key_of(named["job_id"], named["buyer"], named["provider"], 5, 1)  # type: ignore[arg-type]
+    named = {"job_id": f"job-{seq}", "buyer": "buyer", "provider": "prov"}
     terms = {"quote_price": 5, "units": 1, "issued_at": START_MS // 1000, "lane": "industrial"}
-    more = {"version": 1, "dry_run": False, "seq": seq, "idempotency_key": key}
-    return Receipt(**(terms | more | named))  # type: ignore[arg-type]
+    more = {"version": 1, "dry_run": False, "seq": seq, "idempotency_key": b""}
+    found = Receipt(**(named | terms | more | fields))  # type: ignore[arg-type]
+    return replace(found, idempotency_key=key_of_fields(found))
 
 
 def chained(receipts: Sequence[Receipt], previous: bytes = GENESIS) -> Iterator[Exported]:
@@ -55,11 +55,15 @@ def chained(receipts: Sequence[Receipt], previous: bytes = GENESIS) -> Iterator[
 
 
 def signed(
-    entries: Sequence[Exported], key: Key = KEY, market_id: bytes = MARKET_ID
+    entries: Sequence[Exported],
+    key: Key = KEY,
+    market_id: bytes = MARKET_ID,
+    from_link: bytes = GENESIS,
 ) -> list[bytes]:
-    """The file that whoever has a key can make of entries from the first one on."""
+    """The file that whoever has a key can make of entries that follow a link."""
+    first = entries[0].seq if entries else 1
     end = entries[-1] if entries else Exported(0, GENESIS, receipt(1))
-    section = Section(market_id, 1, GENESIS, end.seq, end.link, "dry_run", 7, ROOT)
+    section = Section(market_id, first, from_link, end.seq, end.link, "dry_run", 7, ROOT)
     return [
         receipt_files.first_line(section, key.public_key),
         *map(receipt_files.receipt_line, entries),

@@ -31,6 +31,10 @@ EACH = pytest.mark.parametrize("path", VERBS, ids=" ".join)
 # The public file of the key whose seed are the bytes from 0 to 31.
 FRIEND = str(Path(__file__).with_name("friend.pub"))
 
+# Receipts of another market, and the variable that lets its key be trusted.
+RECEIPTS = str(DATA / "receipts-1.jsonl")
+TRUST = ("TB_NET_TRUSTED", "520555c1dec02c95e93da486ee49d6174d5b8fc4f9c5f86f0e873f8684e443ea")
+
 # What to give each verb so that it gets as far as its store, or does what it does without one.
 ARGUMENTS: dict[str, Path_] = {
     "demo": (),
@@ -74,7 +78,8 @@ ARGUMENTS: dict[str, Path_] = {
     "compute-market receipts list": (),
     "compute-market receipts show": ("j1",),
     "compute-market receipts export": ("receipts.jsonl", "--key", "k1"),
-    "compute-market receipts verify": (str(DATA / "receipts-1.jsonl"),),
+    "compute-market receipts verify": (RECEIPTS,),
+    "compute-market receipts import": (RECEIPTS,),
     "wallet deposit": ("alice", "--ct", "1"),
     "wallet withdraw": ("alice", "--ct", "1"),
     "wallet balance": ("alice",),
