@@ -54,6 +54,7 @@ class Model:
         self.scores: dict[str, int] = {}
         self.offers: dict[str, Record] = {}
         self.jobs: dict[str, Record] = {}
+        self.bids: dict[int, Record] = {}  # by sequence number
         self.arrivals = 0
         self.samples: list[int] = []
         self.usage: dict[tuple[str, str], tuple[int, int, int]] = {}  # used, burst, at_ms
@@ -159,6 +160,9 @@ class Model:
             self.miss(job)
         if late:
             self.work()
+        for bid in sorted(self.bids.values(), key=lambda b: (b.until, b.id)):
+            if self.believed() and bid.state == "committed" and self.height() > bid.until:
+                self.expire(bid)
         # Every job that waits is asked about every time: the market must not forget one.
         self.match_pending()
 
@@ -225,6 +229,8 @@ class Model:
                 found[f"escrow/{job.id} {token}"] = amount
             for role, amount in job.bonds.items():
                 found[f"bond/{job.id}/{role} CT"] = amount
+        for bid in self.bids.values():
+            found[f"bid/{bid.sequence} CT"] = bid.bond if bid.state == "committed" else 0
         found["burned CT"] = self.burned
         for token, amount in self.issued.items():
             found[f"supply {token}"] = -amount
@@ -235,6 +241,8 @@ class Model:
         bought = [job for job in self.jobs.values() if job.buyer == owner]
         escrow = [sum(job.escrow[token] for job in bought) for token in ("CT", "IT")]
         bonds = sum(job.bonds["buyer"] for job in bought)
+        sealed = [b for b in self.bids.values() if b.owner == owner and b.state == "committed"]
+        bonds += sum(bid.bond for bid in sealed)
         run = [job for job in self.jobs.values() if job.parts and job.parts[-1].provider == owner]
         return escrow[0], escrow[1], bonds + sum(job.bonds["provider"] for job in run)
 
@@ -419,6 +427,59 @@ class Model:
     def refuse(self, job: Record, reason: str) -> str:
         self.tell("job_refused", job=job, reason=reason, units=job.units)
         return reason
+
+    # Sealed bids.
+
+    def commit(self, bid: Record) -> int:
+        """The last height at which it may be revealed."""
+        bond = self.config["bid_bond_ct"] if self.mode == "real" else 0
+        if self.wallets[bid.owner, "CT"] < bond:
+            raise Denied("insufficient_funds")
+        bid.state, bid.bond, bid.job_id, bid.refused = "committed", bond, None, None
+        bid.since = self.height() + 2
+        bid.until = self.height() + self.config["bid_reveal_window"]
+        self.wallets[bid.owner, "CT"] -= bond
+        self.bids[bid.sequence] = bid
+        self.tell(
+            "bid_committed",
+            owner=bid.owner,
+            bidder=bid.bidder,
+            height=self.height(),
+            sequence=bid.sequence,
+            reveal_from=bid.since,
+            reveal_until=bid.until,
+            bond_ct=bond,
+        )
+        return int(bid.until)
+
+    def reveal(self, bid: Record) -> str:
+        """The state of its job, or the reason why there is none."""
+        if bid.job_id is not None:
+            return str(self.jobs[bid.job_id].state)
+        if bid.state == "expired" or (bid.state == "committed" and self.height() > bid.until):
+            return "expired"
+        if bid.state == "committed" and self.height() < bid.since:
+            raise Denied("too_early")
+        verdict = self.submit(bid.job, True)
+        self.end_bond(bid, "refunded")
+        self.wallets[bid.owner, "CT"] += bid.bond * (bid.state == "committed")
+        bid.state = "revealed"
+        got_in = bid.job.id in self.jobs
+        bid.job_id, bid.refused = (bid.job.id, None) if got_in else (None, verdict)
+        job = bid.job if got_in else None
+        self.tell("bid_revealed", job=job, owner=bid.owner, refused=bid.refused)
+        return verdict
+
+    def expire(self, bid: Record) -> None:
+        self.end_bond(bid, "burned")
+        bid.state = "expired"
+        self.burned += bid.bond
+        self.count("slashing_burn_ct_total", by=bid.bond)
+        self.tell("bid_expired", owner=bid.owner, burned_ct=bid.bond)
+
+    def end_bond(self, bid: Record, kind: str) -> None:
+        if bid.state == "committed":
+            self.count("compute_market_fee_split", "ct", kind, by=bid.bond)
 
     def place(self, job: Record, offer: Record) -> None:
         self.arrivals += 1
@@ -736,7 +797,7 @@ class Model:
             name: [
                 event
                 for event, job_id, *_ in self.events
-                if job_id == name and event != "job_refused"
+                if job_id == name and event not in ("job_refused", "bid_revealed")
             ]
             for name in about
         }
@@ -762,6 +823,9 @@ class Model:
             "jobs": {
                 j.id: (j.state, j.funded, j.ended_by, j.cause, j.deadline, j.paid, j.refunded)
                 for j in self.jobs.values()
+            },
+            "bids": {
+                b.sequence: (b.state, b.bond, b.job_id, b.refused) for b in self.bids.values()
             },
             "placements": {
                 j.id: [(p.offer, p.provider, p.price, p.pct, p.units) for p in j.parts]

@@ -22,6 +22,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from compute_market import chain, clock, events
 from compute_market.admission import capacity, shares
+from compute_market.bids import bids, sealed_jobs, sealing
+from compute_market.bids.sealing import Opening
 from compute_market.clock import Reading
 from compute_market.errors import MarketError
 from compute_market.events import Logged
@@ -33,14 +35,16 @@ from compute_market.jobs.submit import post_offer, submit
 from compute_market.jobs.waiting import match_pending
 from compute_market.market import SWEEP_LIMIT
 from compute_market.offers import offers
-from compute_market.records import Refused, replace
+from compute_market.records import Refused, Slice, replace
 from compute_market.reputation import reputation
+from compute_market.requests import JobRequest
 from compute_market.scheduler import outcomes, queue
 from compute_market.scheduler.matching import judge
 from compute_market.settlement import escrow, ledger, modes, settlement
-from compute_market.store.schema import ACTIVE, COUNTERS, JOBS, RECEIPTS
+from compute_market.store.schema import ACTIVE, BIDS, COUNTERS, JOBS, RECEIPTS
 from compute_market.store.txn import Txn
 from tests.simulation.model import CLASSES, MICRO, Denied, Model, units_proven
+from tests.support.bids import ALICE, SALT
 from tests.support.effort import effort
 from tests.support.market import DIGEST, Market, job_request, offer_request, slice_of
 
@@ -60,6 +64,8 @@ START_CONFIG = {
     "provider_cancel_window_secs": 30,
     "clock_tolerance_secs": 20,
     "outage_secs": 120,
+    "bid_reveal_window": 20,
+    "bid_bond_ct": 5,
 }
 
 
@@ -70,9 +76,12 @@ def picture(market: Market) -> dict[str, Any]:
         all_jobs = list(txn.records(JOBS))
         receipts = sorted(txn.records(RECEIPTS), key=lambda r: r.seq)
         settled = [settlement.of(txn, r.idempotency_key) for r in receipts]
+        sealed = {bid.bid_id: bid for bid in txn.records(BIDS)}
+        # The model knows bids by their sequence numbers.
+        accounts = {ledger.bid_bond(bid.bid_id): f"bid/{bid.sequence}" for bid in sealed.values()}
         return {
             "balances": {
-                f"{account} {token}": amount
+                f"{accounts.get(account, account)} {token}": amount
                 for token in ledger.TOKENS
                 for account, amount in ledger.balances(txn, token).items()
             },
@@ -95,6 +104,9 @@ def picture(market: Market) -> dict[str, Any]:
                     {"CT": j.refunded_ct, "IT": j.refunded_it},
                 )
                 for j in all_jobs
+            },
+            "bids": {
+                b.sequence: (b.state, b.bond_ct, b.job_id, b.refused) for b in sealed.values()
             },
             "placements": {
                 j.job_id: [
@@ -160,9 +172,10 @@ def held_of(txn: Txn, owner: str) -> tuple[int, int, int]:
 
 
 def told(logged: Logged) -> tuple[Any, ...]:
-    """An event without what is told in words or as a guess: messages and waiting times."""
+    """An event without what is told in words or as a guess, and ids of bids."""
     event = logged.event
-    detail = {k: v for k, v in event.detail.items() if k not in ("message", "retry_after_ms")}
+    left_out = ("message", "retry_after_ms", "bid_id")
+    detail = {k: v for k, v in event.detail.items() if k not in left_out}
     return event.event, event.job_id, event.offer_id, event.owner, detail
 
 
@@ -264,6 +277,7 @@ class MarketMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(dir=shared_memory if shared_memory.is_dir() else None))
         self.market = Market(self.folder / "market")
         self.told = 0  # events that have been compared
+        self.openings: dict[int, Opening] = {}  # of bids, by their sequence numbers
 
     def teardown(self) -> None:
         self.market.store.close()
@@ -408,9 +422,18 @@ class MarketMachine(RuleBasedStateMachine):
 
     @rule(terms=REQUESTS, rehearse=st.booleans())
     def submit(self, terms: dict[str, Any], rehearse: bool) -> None:
+        job = self.job_of(self.next_job_id(), terms)
+        self.act(
+            lambda: self.model.submit(job, job.wait),
+            self.submission(job, job.max_price, job.lane, job.wait),
+            rehearse=rehearse,
+        )
+
+    @staticmethod
+    def job_of(job_id: str, terms: dict[str, Any]) -> Record:
         slice_units = [ceil(Fraction(length, MIB)) for length in terms["lengths"]]
-        job = Record(
-            id=self.next_job_id(),
+        return Record(
+            id=job_id,
             slice_units=slice_units,
             units=sum(slice_units),
             proven=set(),
@@ -425,15 +448,20 @@ class MarketMachine(RuleBasedStateMachine):
             refunded={"CT": 0, "IT": 0},
             **terms,
         )
-        self.act(
-            lambda: self.model.submit(job, job.wait),
-            self.submission(job, job.max_price, job.lane, job.wait),
-            rehearse=rehearse,
-        )
 
     def submission(
         self, job: Record, max_price: int, lane: str, wait: bool
     ) -> Callable[[Txn], str]:
+        request, inputs = self.asked(job, max_price, lane)
+
+        def action(txn: Txn) -> str:
+            found = submit(txn, request, inputs, wait=wait)
+            return found.reason if isinstance(found, Refused) else found.job.state
+
+        return action
+
+    @staticmethod
+    def asked(job: Record, max_price: int, lane: str) -> tuple[JobRequest, list[Slice]]:
         inputs = [slice_of(length, f"/{n}") for n, length in enumerate(job.lengths)]
         request = job_request(
             job.id,
@@ -447,12 +475,50 @@ class MarketMachine(RuleBasedStateMachine):
             priority=job.priority,
             lane=lane,
         )
+        return request, inputs
+
+    @rule(terms=REQUESTS, owner=st.sampled_from(OWNERS), rehearse=st.booleans())
+    def commit(self, terms: dict[str, Any], owner: str, rehearse: bool) -> None:
+        sequence = len(self.model.bids) + 1
+        job = self.job_of(f"s{sequence}", terms)
+        state = sealed_jobs.state_of(*self.asked(job, job.max_price, job.lane))
+        bid = Record(sequence=sequence, owner=owner, bidder=ALICE.key_id.hex(), job=job)
+
+        def action(txn: Txn) -> int:
+            terms = bids.next_terms(txn, ALICE.public_key, ALICE.key_id)
+            sealed = sealing.blind_sign_cat(
+                SALT,
+                state,
+                market_id=terms.market_id,
+                key=ALICE,
+                height=terms.height,
+                sequence=terms.sequence,
+            )
+            self.openings[sequence] = sealed.opening
+            return bids.take(txn, sealed.bid_tx, owner).bid.reveal_until
+
+        self.act(lambda: self.model.commit(bid), action, rehearse=rehearse)
+        if sequence in self.model.bids:
+            # It decides between bids that expire at one height, and nobody can foresee it.
+            self.model.bids[sequence].id = self.openings[sequence].bid_id
+
+    @precondition(lambda self: self.model.bids)
+    @rule(data=st.data(), ms=st.sampled_from((0, 2_000, 20_000)), rehearse=st.booleans())
+    def reveal(self, data: st.DataObject, ms: int, rehearse: bool) -> None:
+        """Mostly a bid that was not revealed yet."""
+        sealed = [bid.sequence for bid in self.model.bids.values() if bid.state == "committed"]
+        sequence = data.draw(st.sampled_from(sorted([*self.model.bids, *sealed * 5])))
+        if ms:
+            self.advance(ms)
 
         def action(txn: Txn) -> str:
-            found = submit(txn, request, inputs, wait=wait)
-            return found.reason if isinstance(found, Refused) else found.job.state
+            opened = sealing.sign_reveal(self.openings[sequence], ALICE)
+            found = bids.reveal(txn, opened)
+            if isinstance(found, Refused):
+                return found.reason
+            return found.job.state if found.job is not None else str(found.bid.refused)
 
-        return action
+        self.act(lambda: self.model.reveal(self.model.bids[sequence]), action, rehearse=rehearse)
 
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data(), changed=st.sampled_from(("", "", "max_price_per_unit", "lane")))
