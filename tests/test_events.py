@@ -17,8 +17,10 @@ from compute_market.records import EVENT_NAMES, Asked, Event
 from compute_market.settlement import ledger, modes, receipts
 from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
 from compute_market.store.txn import Txn
+from tests.support.importing import PRICE, THEIRS, import_of, links, trust
 from tests.support.laws import hand_over
 from tests.support.market import START_MS, Market, job_request, slice_of
+from tests.support.receipt_file import KEY, receipt
 from tests.support.state import command, contents, put_payload
 
 OPERATOR = Asked("ann", "node-1", 4711, "tb-cli compute submit job.json")
@@ -82,6 +84,16 @@ def hold_and_accept(market: Market) -> None:
 
 def wrong(market: Market) -> None:
     market.prove("job", 1, digest=bytes(32))
+
+
+def import_receipt(buyer: str) -> Callable[[Market], Any]:
+    """Take a receipt of another market that this buyer owes."""
+
+    def act(market: Market) -> None:
+        trust(market, KEY)
+        import_of(market, links(receipt(1, job_id="x", buyer=buyer)))
+
+    return act
 
 
 # Every event: what brings it about in a market where `job` has one of two slices proven, and what
@@ -180,6 +192,15 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
             lambda txn: events.note_once(txn, "key_imported", name="k", key_id="00")
         ),
         {"name": "k", "key_id": "00"},
+    ),
+    "receipts_imported": (
+        import_receipt("buyer"),
+        {"market_id": THEIRS.hex(), "from_seq": 1, "to_seq": 1, "imported": 1, "applied": 1},
+    ),
+    "import_paid": (import_receipt("buyer"), {"provider": "prov", "ct": PRICE}),
+    "import_failed": (
+        import_receipt("poor"),
+        {"market_id": THEIRS.hex(), "seq": 1, "provider": "prov", "reason": "insufficient_funds"},
     ),
 }
 
