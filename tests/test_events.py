@@ -18,8 +18,10 @@ from compute_market.settlement import ledger, modes, receipts
 from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import reveal, seal, take
+from tests.support.importing import PRICE, THEIRS, import_of, links, trust
 from tests.support.laws import hand_over
 from tests.support.market import START_MS, Market, job_request, slice_of
+from tests.support.receipt_file import KEY, receipt
 from tests.support.state import command, contents, put_payload
 
 OPERATOR = Asked("ann", "node-1", 4711, "tb-cli compute submit job.json")
@@ -85,8 +87,16 @@ def wrong(market: Market) -> None:
     market.prove("job", 1, digest=bytes(32))
 
 
-# Every event: what brings it about in a market where `job` has one of two slices proven, and what
-# it must say.
+def import_receipt(buyer: str) -> Callable[[Market], Any]:
+    """Take a receipt of another market that this buyer owes."""
+
+    def act(market: Market) -> None:
+        trust(market, KEY)
+        import_of(market, links(receipt(1, job_id="x", buyer=buyer)))
+
+    return act
+
+
 def take_and_reveal(market: Market) -> None:
     take(market, seal("other"))
     market.update(lambda txn: chain.advance(txn, 2))
@@ -99,6 +109,8 @@ def take_and_miss(market: Market) -> None:
     market.opened.tick()
 
 
+# Every event: what brings it about in a market where `job` has one of two slices proven, and what
+# it must say.
 HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     "job_queued": (
         lambda market: market.submit("new"),
@@ -199,6 +211,15 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
             lambda txn: events.note_once(txn, "key_imported", name="k", key_id="00")
         ),
         {"name": "k", "key_id": "00"},
+    ),
+    "receipts_imported": (
+        import_receipt("buyer"),
+        {"market_id": THEIRS.hex(), "from_seq": 1, "to_seq": 1, "imported": 1, "applied": 1},
+    ),
+    "import_paid": (import_receipt("buyer"), {"provider": "prov", "ct": PRICE}),
+    "import_failed": (
+        import_receipt("poor"),
+        {"market_id": THEIRS.hex(), "seq": 1, "provider": "prov", "reason": "insufficient_funds"},
     ),
 }
 

@@ -83,6 +83,18 @@ def with_jobs(cli: Cli) -> None:
     cli.ok("wallet", "deposit", "alice", "--ct", "5")
 
 
+def with_a_bid(cli: Cli) -> None:
+    """A sealed bid, and the two files it is carried in."""
+    job = {"job_id": "sealed", "buyer": "alice", "workload": "transcode", "max_price_per_unit": 9}
+    Path("job.json").write_text(json.dumps(job | {"slices": ["a.slice"]}))
+    cli.ok("key", "new", "b")
+    bid_id = cli.document("bid", "commit", "job.json", "--bidder", "b", "--owner", "alice")[
+        "bid_id"
+    ]
+    cli.ok("bid", "export", bid_id, "sealed.bid")
+    cli.ok("bid", "reveal", bid_id, "--to", "open.bid")
+
+
 def words_of(path: Path_) -> Path_:
     words = arguments_of(path)
     return (*words, "--timeout", "0") if path == ("compute", "wait") else words
@@ -96,6 +108,8 @@ def test_broken_stream_changes_neither_the_code_nor_the_work(
         pytest.skip("it takes seconds; the demo and calibration print by the same means")
     monkeypatch.setattr(os, "urandom", bytes)  # What is drawn is the same each time.
     with_jobs(cli)
+    if path[0] == "bid":
+        with_a_bid(cli)
     shutil.copytree(cli.home, cli.directory / "kept")
     words, given = words_of(path), GIVEN.get(words_of(path), "")
 
