@@ -322,7 +322,7 @@ def measured_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration in this process measures each figure once, on a part of the data."""
     from compute_market.hashing import measure
 
-    for name, value in (("_RUNS_MAX", 1), ("_LONG_BYTES", 4 * MIB), ("_SLICES", 1000)):
+    for name, value in (("_RUNS_MAX", 1), ("_LONG_BYTES", 8 * MIB), ("_SLICES", 1000)):
         monkeypatch.setattr(measure, name, value)
 
 
