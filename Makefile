@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml Makefile
+# What it makes of the tests is kept for the next time, even where PYTHONDONTWRITEBYTECODE is set.
+PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 
-.PHONY: demo test lint types check torture mutants bench clean
+.PHONY: demo test lint types check torture mutants bench clean bytecode
 
 demo: $(VENV)/.installed
 	$(BIN)/tb-cli demo
@@ -18,12 +20,12 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
-check: $(VENV)/.installed-dev
-	$(BIN)/pytest -n 2 --dist worksteal
+check: bytecode
+	$(PYTEST) -n 2 --dist worksteal
 
 # What `check` takes samples of, in full; it takes an hour or more.
-torture: $(VENV)/.installed-dev
-	TB_TORTURE=1 $(BIN)/pytest -n 2 --dist worksteal --timeout=0
+torture: bytecode
+	TB_TORTURE=1 $(PYTEST) -n 2 --dist worksteal --timeout=0
 
 # Whether the tests notice small mistakes in the rooms that move money; MUTANTS=--all takes hours.
 MUTANTS ?= --sample 150 --seed 1
@@ -51,6 +53,10 @@ $(VENV)/.installed: $(BIN)/python $(SOURCES)
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
+
+# Of what was changed since: the tests start a thousand commands.
+bytecode: $(VENV)/.installed-dev
+	$(BIN)/python -m compileall -q compute_market cli
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

@@ -8,7 +8,7 @@ from functools import partial
 
 from compute_market.errors import InternalError, UsageError
 from compute_market.home import BIDS
-from tb_cli.frame.guard import answered
+from tb_cli.frame.guard import answered, stop_if_lost
 from tb_cli.frame.home import VARIABLE
 from tb_cli.frame.session import Session
 
@@ -88,6 +88,7 @@ def demo(session: Session) -> None:
     with tempfile.TemporaryDirectory(prefix="tb-demo-") as directory:
         home = os.environ[VARIABLE] = os.path.join(directory, "home")
         for line in STORY.splitlines():
+            stop_if_lost()
             if line.startswith("#"):
                 print(f"\n{line}", flush=True)
                 continue
@@ -98,6 +99,7 @@ def demo(session: Session) -> None:
             arguments = shlex.split(command)
             found = answered(partial(call, arguments), arguments)
             sys.stdout.flush()
+            stop_if_lost()  # A command whose words are lost may end with another code.
             if found != int(code):
                 raise InternalError(f"`tb-cli {command}` ended with {found}, not {code}")
 

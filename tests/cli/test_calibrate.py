@@ -43,6 +43,7 @@ def store(cli: Cli, calibration: Calibration) -> Path:
 
 
 def test_calibrate_measures_the_cpu_and_keeps_it(cli: Cli) -> None:
+    """The only test here that measures as much as an operator's machine does."""
     document = cli.document("compute", "calibrate", "--backend", "cpu")
     assert document["machine"] == machine()
     assert document["measured_at"] == cli.now
@@ -53,7 +54,7 @@ def test_calibrate_measures_the_cpu_and_keeps_it(cli: Cli) -> None:
     assert cli.home.stat().st_mode & 0o777 == 0o700
 
 
-def test_calibrate_prints_a_table(cli: Cli) -> None:
+def test_calibrate_prints_a_table(cli: Cli, measured_little: None) -> None:
     done = cli("compute", "calibrate", "--backend", "cpu")
     assert (done.code, done.err) == (0, "")
     assert [row[0] for row in done.rows] == [
@@ -76,13 +77,13 @@ def test_calibrate_without_a_gpu_says_so(cli: Cli, monkeypatch: pytest.MonkeyPat
     assert "; opencl: " in done.err
 
 
-def test_calibrate_dry_run_keeps_nothing(cli: Cli) -> None:
+def test_calibrate_dry_run_keeps_nothing(cli: Cli, measured_little: None) -> None:
     document = cli.document("compute", "calibrate", "--backend", "cpu", "--dry-run")
     assert document["dry_run"] is True
     assert not cli.home.exists()
 
 
-def test_calibrate_marks_a_dry_run(cli: Cli) -> None:
+def test_calibrate_marks_a_dry_run(cli: Cli, measured_little: None) -> None:
     done = cli("compute", "calibrate", "--backend", "cpu", "-n")
     assert done.code == 0
     assert all(line.startswith("dry_run: ") for line in done.out.splitlines())
@@ -140,7 +141,7 @@ def test_home_that_cannot_be_written_is_told_before_measuring(
 
 
 def test_calibrate_of_a_device_that_fails_keeps_the_cpu(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, measured_little: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("numpy")
     from compute_market.hashing.device import DeviceError
@@ -157,14 +158,14 @@ def test_calibrate_of_a_device_that_fails_keeps_the_cpu(
     assert done.err.startswith("error[usage]: the device failed: launch failed\n")
 
 
-def test_calibrate_replaces_what_was_there(cli: Cli) -> None:
+def test_calibrate_replaces_what_was_there(cli: Cli, measured_little: None) -> None:
     path = store(cli, Calibration(1, "another", 1, CPU))
     cli.document("compute", "calibrate", "--backend", "cpu")
     assert json.loads(path.read_bytes())["machine"] == machine()
     assert [found.name for found in cli.home.iterdir()] == [path.name]
 
 
-def test_calibrate_measures_an_opencl_device(cli: Cli) -> None:
+def test_calibrate_measures_an_opencl_device(cli: Cli, measured_little: None) -> None:
     if missing := without_opencl():
         pytest.skip(missing)
     done = cli("compute", "calibrate", "--backend", "opencl", "--json")

@@ -16,6 +16,7 @@ from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.plain import Line
 from tb_cli.frame.verbs import Parameter, parameters_of
 from tb_cli.tree import TREE
+from tests.support.effort import effort
 from tests.support.verbs import EACH, VERBS, Path_
 
 Words = list[str]
@@ -95,7 +96,7 @@ def lines(path: Path_) -> st.SearchStrategy[Words]:
 
 
 @EACH
-@settings(max_examples=30)
+@settings(max_examples=effort(15, 300))
 @given(data=st.data())
 def test_line_that_is_served_means_what_the_parser_takes_it_for(
     path: Path_, data: st.DataObject

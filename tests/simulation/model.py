@@ -100,12 +100,21 @@ class Model:
         return max(self.last_ms, self.clock_ms()) if self.believed() else self.last_ms
 
     def come_back(self) -> None:
-        """Notice whether the market was away since the last command."""
+        """Notice whether the market was away since the last command.
+
+        Jobs that fell into the time away before this one, and live, are not at fault either: both
+        are one while there are any.
+        """
         if self.last_ms and self.now_ms - self.last_ms > 1000 * self.config["outage_secs"]:
-            self.away = self.last_ms // 1000, self.now_ms // 1000
+            first = min((job.deadline for job in self.live()), default=-1)
+            begin = self.away[0] if self.was_away(first) else self.last_ms // 1000
+            self.away = begin, self.now_ms // 1000
         if self.believed() and self.wall_ms >= self.last_ms:
             self.ahead_ms = 0
         self.last_ms = self.now_ms
+
+    def was_away(self, second: int) -> bool:
+        return bool(self.away[0] <= second <= self.away[1])
 
     def accept_clock(self) -> bool:
         if self.believed():
@@ -716,7 +725,7 @@ class Model:
         return "cancelled"
 
     def miss(self, job: Record) -> None:
-        if self.away[0] <= job.deadline <= self.away[1]:
+        if self.was_away(job.deadline):
             self.end(job, "failed", "deadline", "outage")
             return
         if job.state != "active":

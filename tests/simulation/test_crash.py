@@ -71,12 +71,12 @@ from tests.support.processes import (
 
 # How many kills each campaign must land; a process that had ended by itself does not count.
 QUOTAS = {
-    "submit": effort(16, 120),
-    "cancel by the client": effort(18, 140),
+    "submit": effort(14, 120),
+    "cancel by the client": effort(15, 140),
     "cancel by the provider": effort(12, 60),
-    "execute": effort(16, 120),
+    "execute": effort(14, 120),
     "batch": effort(16, 120),
-    "crowd": effort(18, 140),
+    "crowd": effort(15, 140),
 }
 # After so many kills a run may come through.
 SERIES_KILLS = 8

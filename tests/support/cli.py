@@ -317,6 +317,15 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
         assert operator.violations() == []
 
 
+@pytest.fixture
+def measured_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A calibration in this process measures each figure once, on a part of the data."""
+    from compute_market.hashing import measure
+
+    for name, value in (("_RUNS_MAX", 1), ("_LONG_BYTES", 8 * MIB), ("_SLICES", 1000)):
+        monkeypatch.setattr(measure, name, value)
+
+
 def without(*names: str) -> str | None:
     """Why a test cannot run: the first of these programs or Python modules not installed.
 
