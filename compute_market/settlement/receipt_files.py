@@ -19,6 +19,7 @@ from compute_market.signatures import canonical, signatures
 from compute_market.signatures.keys import Key, public_key_of
 from compute_market.signatures.signatures import PUBLIC_KEY_BYTES, RECEIPTS, SIGNATURE_BYTES
 from compute_market.store.schema import encode, pack_u64
+from compute_market.text import clipped
 
 FORMAT: Final = "tb-receipts"
 VERSION: Final = 1
@@ -26,6 +27,7 @@ LINE_BYTES_MAX: Final = 64 * 1024  # with the newline
 MARKET_ID_BYTES: Final = 16
 
 _VERSION_MAX = 2**16 - 1
+_MESSAGE_MAX = 300  # characters of what is wrong with a line, which may quote it
 _LAST = b'{"receipts":'
 
 _Number = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
@@ -327,7 +329,7 @@ def _broken(problem: str) -> IntegrityError:
 
 def _at(number: int, error: IntegrityError) -> IntegrityError:
     return IntegrityError(
-        f"line {number}: {error.message}",
+        f"line {number}: {clipped(error.message, _MESSAGE_MAX)}",
         hint=error.hint,
         reason=error.reason,
         **error.details,

@@ -328,6 +328,8 @@ ATTACKS: dict[str, tuple[Attack, int, str]] = {
     "a version of three bytes": (lambda f: changed(f, 3, version=2**16), 3, "malformed"),
     "an id that is none": (lambda f: changed(f, 3, buyer="a b"), 3, "malformed"),
     "an empty id": (lambda f: changed(f, 3, provider=""), 3, "malformed"),
+    "a field of any length": (lambda f: changed(f, 3, **{"x" * 60_000: 1}), 3, "malformed"),
+    "a format of any length": (lambda f: changed(f, 1, format="x" * 60_000), 1, "malformed"),
     "a lane that is none": (lambda f: changed(f, 3, lane="fast"), 3, "malformed"),
     "no text": (lambda f: [f[0], b"\xff\xfe\n", *f[1:]], 2, "malformed"),
     "a line too long": (lambda f: [f[0], b" " * LINE_BYTES_MAX + b"\n", *f[1:]], 2, "malformed"),
@@ -345,6 +347,7 @@ def test_first_wrong_line_is_named(three: Lines, name: str) -> None:
     error = refusal(attack(list(three)))
     assert (error.details["line"], error.reason) == (line, reason), error.message
     assert error.message.startswith(f"line {line}: ")
+    assert len(error.message) < 400
     # Receipts before that line are given, and none behind it.
     taken = []
     with suppress(IntegrityError):
