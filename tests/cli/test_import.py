@@ -169,6 +169,17 @@ def test_failure_of_the_only_receipt_has_its_own_code(cli: Cli) -> None:
     assert (done.error["needed"], done.error["available"]) == (5, 4)
 
 
+def test_failure_in_a_home_that_is_made_for_it_is_kept(cli: Cli) -> None:
+    with (cli.home / "config.toml").open("r+") as config:
+        content = config.read()
+        config.seek(0)
+        config.write(f'settle_mode = "real"\n{content}')
+    done = cli(*IMPORT, "r.jsonl")
+    assert (done.code, done.out) == (7, told(3, 0, 2, 1, 0))
+    assert done.err.startswith(f"created a market in {cli.home}\nerror[refused]: receipt 1 of ")
+    assert counters(cli) == {"dry": 2, "real": 1, "applied": 0, "failed": 1}
+
+
 def test_receipt_that_is_not_taken_ends_the_import_with_its_code(cli: Cli) -> None:
     collides = receipt(3, job_id="job-1b", buyer="uyer")
     path = write(cli, "c.jsonl", file_of(links(receipt(1), receipt(2), collides, receipt(4))))

@@ -31,7 +31,7 @@ from tests.support.importing import (
 )
 from tests.support.market import MARKET_ID, Market
 from tests.support.modes import go_real, mode
-from tests.support.receipt_file import KEY, OTHER_KEY, exported, receipt
+from tests.support.receipt_file import KEY, OTHER_KEY, chained, exported, receipt
 from tests.support.state import balances, command, contents, three_receipts
 
 
@@ -502,6 +502,15 @@ def test_other_receipts_under_our_own_name_are_a_fork(market: Market, count: int
     three_receipts(market)
     forged = links(*(receipt(seq) for seq in range(1, count + 1)))
     error = refusal(market, file_of(forged, market_id=MARKET_ID))
+    assert (error.reason, error.exit_code) == ("fork", 9)
+
+
+def test_receipt_that_we_never_issued_is_a_fork_of_our_own_chain(market: Market) -> None:
+    """As when a home was restored from a backup, and the file is from after it."""
+    three_receipts(market)
+    known = list(receipt_files.entries(exported(market)))
+    more = [*known, *chained([receipt(4)], known[-1].link)]
+    error = refusal(market, file_of(more, market_id=MARKET_ID))
     assert (error.reason, error.exit_code) == ("fork", 9)
 
 
