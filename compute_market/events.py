@@ -7,6 +7,7 @@ one, so that the history of one job needs no walk through the log. The only writ
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from msgspec import Struct
@@ -76,6 +77,14 @@ def note(
     told = {name: value for name, value in detail.items() if value is not None}
     txn.noted.append(Event(event, job_id, offer_id, owner, told, before))
     return txn.noted_after + len(txn.noted)
+
+
+def note_once(txn: Txn, event: EventName, **detail: Any) -> None:
+    """The same, unless the log's last `LOOK_BACK_ENTRIES` events tell of it already."""
+    for logged in islice(back(txn), LOOK_BACK_ENTRIES):
+        if (logged.event.event, logged.event.detail) == (event, detail):
+            return
+    note(txn, event, **detail)
 
 
 def flush(txn: Txn, asked: Asked) -> None:

@@ -182,6 +182,18 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         hold_and_accept,
         {"doubt": "held", "from_ms": START_MS, "to_ms": START_MS},
     ),
+    "key_made": (
+        lambda market: market.update(
+            lambda txn: events.note_once(txn, "key_made", name="k", key_id="00")
+        ),
+        {"name": "k", "key_id": "00"},
+    ),
+    "key_imported": (
+        lambda market: market.update(
+            lambda txn: events.note_once(txn, "key_imported", name="k", key_id="00")
+        ),
+        {"name": "k", "key_id": "00"},
+    ),
     "bid_committed": (
         lambda market: take(market, seal()),
         {"height": 0, "sequence": 1, "reveal_from": 2, "reveal_until": 100, "bond_ct": 1},
@@ -233,6 +245,15 @@ def repair(market: Market) -> None:
         receipts.issue(txn, job, job.placed)
 
     market.alone(action)
+
+
+def test_note_once_looks_for_the_same_event(market: Market) -> None:
+    def note(name: str) -> None:
+        market.update(lambda txn: events.note_once(txn, "key_made", name=name))
+
+    for name in ("a", "b", "a", "b"):
+        note(name)
+    assert [each.event.detail["name"] for each in market.events("key_made")] == ["a", "b"]
 
 
 def test_every_event_has_its_happening() -> None:

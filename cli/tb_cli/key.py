@@ -13,7 +13,6 @@ from compute_market.records import EventName
 from compute_market.signatures import keys
 from compute_market.signatures.keys import Key
 from compute_market.signatures.signatures import ALGORITHM, SEED_BYTES
-from compute_market.store.txn import Txn
 from tb_cli.frame import key_files, lines
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
@@ -108,22 +107,10 @@ def _alone(session: Session, name: str) -> Iterator[None]:
 def _keep(session: Session, name: str, key: Key) -> None:
     """Write the file of a key, and note it in the log."""
     event: EventName = "key_imported" if key.seed is None else "key_made"
-    key_id = key.key_id.hex()
-
-    def act(txn: Txn) -> None:
-        if not (is_begun and _is_noted(txn, event, key_id)):
-            events.note(txn, event, name=name, key_id=key_id)
-
-    is_begun = key_files.is_begun(session.home, name)
+    # Only what a killed command began may be in the log already.
+    note = events.note_once if key_files.is_begun(session.home, name) else events.note
     with nullcontext() if session.dry_run else key_files.written(session.home, name, key):
-        session.update(act)
-
-
-def _is_noted(txn: Txn, event: EventName, key_id: str) -> bool:
-    return any(
-        logged.event.event == event and logged.event.detail.get("key_id") == key_id
-        for logged in islice(events.back(txn), events.LOOK_BACK_ENTRIES)
-    )
+        session.update(lambda txn: note(txn, event, name=name, key_id=key.key_id.hex()))
 
 
 def _document(name: str, key: Key) -> dict[str, Any]:

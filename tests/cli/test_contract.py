@@ -300,6 +300,21 @@ def test_version(cli: Cli) -> None:
     assert cli.process("--version") == (0, f"tb-cli {__version__}\n", "")
 
 
+def test_version_under_json_names_the_backends_of_signatures(cli: Cli) -> None:
+    document = cli.document("--version")
+    assert list(document) == ["version", "signing_backend", "verifying_backend"]
+    assert (document["version"], document["signing_backend"]) == (__version__, "cryptography")
+    assert document["verifying_backend"] in ("cryptography", "liboqs")
+    assert not cli.home.exists()
+
+
+def test_json_may_stand_before_the_command(cli: Cli) -> None:
+    cli.ok("state", "init")
+    assert cli.ok("--json", "compute", "list") == "[]\n"
+    done = cli("--json", "compute", "status", "nope")
+    assert (done.code, done.error["error"]) == (3, "not_found")
+
+
 @pytest.mark.parametrize(
     ("arguments", "named", "see"),
     [
@@ -448,6 +463,7 @@ def test_bug_is_one_line_and_a_traceback_only_for_debug(
 HEAVY = {
     *("rich", "prometheus_client", "pydantic", "cryptography", "numpy", "cupy", "asyncio"),
     *("importlib.metadata", "ssl", "http", "concurrent", "multiprocessing"),
+    *("oqs", "ctypes", "compute_market.signatures.signatures"),
 }
 
 
