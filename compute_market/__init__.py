@@ -12,6 +12,7 @@ bottom, and so they do inside each package:
     home  amounts             the files of a home; integer arithmetic
     backends                  the names of what hashes slices
     records                   the nouns, and how they are stored
+    bid_records               sealed bids, and how they are stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions

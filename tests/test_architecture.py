@@ -32,6 +32,7 @@ ORDER = (
     "amounts",
     "backends",
     "records",
+    "bid_records",
     "requests",
     "config.toml",
     "config.settings",

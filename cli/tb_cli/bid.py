@@ -8,12 +8,13 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any
 
+from compute_market.bid_records import BID_STATES
 from compute_market.bids import bid_files, bids, sealed_jobs, sealing
 from compute_market.bids.sealing import MARKET_ID_BYTES, BidTx, Sealed
 from compute_market.errors import MarketError, NotFoundError, UsageError
 from compute_market.execution import hashed, known_slices, paths_of
 from compute_market.jobs import drafts
-from compute_market.records import BID_STATES, check_id
+from compute_market.records import check_id
 from compute_market.requests import JobRequest, build
 from compute_market.signatures.keys import Key
 from compute_market.store.txn import Txn

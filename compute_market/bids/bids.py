@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from compute_market import chain, events
+from compute_market.bid_records import Bid, Bidder
 from compute_market.bids import sealed_jobs, sealing
 from compute_market.bids.sealing import BidTx, Reveal, Terms
 from compute_market.errors import (
@@ -21,7 +22,7 @@ from compute_market.errors import (
 )
 from compute_market.jobs import jobs
 from compute_market.jobs.submit import Submitted, submit
-from compute_market.records import Bid, Bidder, Job, Refused, check_id, replace
+from compute_market.records import Job, Refused, check_id, replace
 from compute_market.settlement import escrow, ledger, modes
 from compute_market.store.schema import (
     BIDDERS,

@@ -9,13 +9,17 @@ In keys, `u64` is eight bytes that sort like the number, and `·` a zero byte, w
 """
 
 from binascii import crc32
-from typing import Any, Final, Generic, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from msgspec import DecodeError, Struct
+from msgspec import DecodeError
 from msgspec.msgpack import Decoder, Encoder
 
 from compute_market import records
 from compute_market.errors import IntegrityError
+
+if TYPE_CHECKING:
+    from compute_market.bid_records import Bid, Bidder
 
 SCHEMA_VERSION: Final = 3
 # The last schema whose values have no checksum.
@@ -34,18 +38,32 @@ _SUM_BYTES: Final = 16
 class Table(Generic[R]):
     """One table. `R` is the record its values decode to, or bytes where they are plain.
 
-    `key` says what its keys are made of, `writer` which module of the library may write it.
+    `key` says what its keys are made of, `writer` which module of the library may write it. What
+    few commands need is not imported before: then `kind` is a function that brings the record.
     """
 
-    __slots__ = ("_decode", "key", "kind", "name", "seed", "writer")
+    __slots__ = ("_decode", "_kind", "key", "name", "seed", "writer")
 
-    def __init__(self, name: str, kind: type[R], *, key: str, writer: str) -> None:
+    def __init__(
+        self, name: str, kind: type[R] | Callable[[], type[R]], *, key: str, writer: str
+    ) -> None:
         self.name = name
-        self.kind = kind
+        self._kind: Any = kind
         self.key = key
         self.writer = writer
         self.seed = crc32(f"{name}\0".encode())
         self._decode: Any = None
+
+    @property
+    def kind(self) -> type[R]:
+        if not isinstance(self._kind, type):
+            self._kind = self._kind()
+        found: type[R] = self._kind
+        return found
+
+    @property
+    def has_records(self) -> bool:
+        return self._kind is not bytes
 
     def decode(self, key: bytes, payload: bytes) -> R:
         """The record. Raises IntegrityError naming table and key when it does not decode."""
@@ -209,9 +227,22 @@ CANCELLATIONS = Table(
 )
 THROUGHPUT = Table("throughput", bytes, key="u64 unix second", writer="jobs.demand")
 
+
 # bids
-BIDS = Table("bids", records.Bid, key="bid id", writer="bids.bids")
-BIDDERS = Table("bidders", records.Bidder, key="id of a public key", writer="bids.bids")
+def _bid() -> "type[Bid]":
+    from compute_market.bid_records import Bid
+
+    return Bid
+
+
+def _bidder() -> "type[Bidder]":
+    from compute_market.bid_records import Bidder
+
+    return Bidder
+
+
+BIDS: "Table[Bid]" = Table("bids", _bid, key="bid id", writer="bids.bids")
+BIDDERS: "Table[Bidder]" = Table("bidders", _bidder, key="id of a public key", writer="bids.bids")
 BIDS_DUE = Table("bids_due", bytes, key="u64 last height to reveal at, bid id", writer="bids.bids")
 
 # A number of `meta`: the height at which the next bid expires, 0 when none waits to be revealed.
@@ -227,4 +258,4 @@ TABLES: Final[tuple["Table[Any]", ...]] = tuple(
     if isinstance(each, Table | Sums)
 )
 # Those whose values are records.
-RECORD_TABLES: Final = tuple(table for table in TABLES if issubclass(table.kind, Struct))
+RECORD_TABLES: Final = tuple(table for table in TABLES if table.has_records)

@@ -322,7 +322,7 @@ class Txn:
         for key, value in self._entries(table, b"", None):
             try:
                 payload = table.opened(key, value)
-                if table.kind is not bytes:
+                if table.has_records:
                     table.decode(key, payload)
             except IntegrityError as error:
                 yield key, error

@@ -1,6 +1,7 @@
 """Attacks on what a sealed bid is made of: any change of any of it is found out."""
 
 from collections.abc import Callable
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,6 +17,8 @@ from compute_market.signatures.signatures import RECEIPTS, Purpose, framed
 from tests.support.bids import ALICE, MALLORY, SALT, seal, state
 from tests.support.effort import effort
 from tests.support.market import MARKET_ID
+from tests.support.verbs import OPENED as OPENED_FILE
+from tests.support.verbs import SEALED as SEALED_FILE
 
 SEALED = seal(height=7, sequence=3)
 REVEAL = sealing.sign_reveal(SEALED.opening, ALICE)
@@ -52,6 +55,15 @@ def test_file_reads_back_as_it_was(name: str) -> None:
     found = {"bid": SEALED.bid_tx, "reveal": REVEAL, "secret": SEALED}[name]
     assert parse(text, "it") == found
     assert text.count(b"\n") == 1
+
+
+def test_files_of_an_older_release_are_read() -> None:
+    """What was written once must be read for ever: no change of format goes unnoticed."""
+    sealed = bid_files.parse_bid(Path(SEALED_FILE).read_bytes(), "it")
+    opened = bid_files.parse_reveal(Path(OPENED_FILE).read_bytes(), "it")
+    sealing.check_reveal(sealed, opened)
+    assert sealed.bid_id == seal().bid_tx.bid_id
+    assert opened.opening == seal().opening
 
 
 @EACH_FILE

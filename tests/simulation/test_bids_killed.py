@@ -14,8 +14,8 @@ from typing import NamedTuple
 import pytest
 
 from compute_market import audit
+from compute_market.bid_records import Bid
 from compute_market.bids import bid_files
-from compute_market.records import Bid
 from compute_market.signatures import keys
 from compute_market.store.schema import BIDS, JOBS
 from compute_market.store.store import Store

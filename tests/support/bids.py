@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from compute_market.bid_records import Bid
 from compute_market.bids import bids, sealed_jobs, sealing
 from compute_market.bids.bids import Revealed, Taken
 from compute_market.bids.sealing import Opening, Reveal, Sealed
-from compute_market.records import Bid, Refused
+from compute_market.records import Refused
 from compute_market.signatures import keys
 from compute_market.signatures.keys import Key
 from tests.support.market import MARKET_ID, Market, job_request, slice_of

@@ -30,6 +30,9 @@ EACH = pytest.mark.parametrize("path", VERBS, ids=" ".join)
 
 # The public file of the key whose seed are the bytes from 0 to 31.
 FRIEND = str(Path(__file__).with_name("friend.pub"))
+# A bid by that key, for a market whose id is of zeros, and its reveal: `tests.support.bids.seal`.
+SEALED = str(Path(__file__).with_name("sealed.bid"))
+OPENED = str(Path(__file__).with_name("open.bid"))
 
 # Receipts of another market, and the variable that lets its key be trusted.
 RECEIPTS = str(DATA / "receipts-1.jsonl")
@@ -94,9 +97,9 @@ ARGUMENTS: dict[str, Path_] = {
     "key import-public": ("friend", FRIEND),
     "bid commit": ("job.json", "--bidder", "b", "--owner", "alice"),
     "bid export": ("b-1",),
-    "bid import": ("sealed.bid",),
+    "bid import": (SEALED, "--owner", "alice"),
     "bid reveal": ("b-1",),
-    "bid import-reveal": ("open.bid",),
+    "bid import-reveal": (OPENED,),
     "bid list": (),
     "bid show": ("b-1",),
     "log": (),
