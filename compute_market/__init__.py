@@ -13,6 +13,7 @@ bottom, and so they do inside each package:
     backends                  the names of what hashes slices
     records                   the nouns, and how they are stored
     bid_records               sealed bids, and how they are stored
+    import_records            receipts of other markets, and how they are stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions

@@ -22,8 +22,6 @@ Lane = Literal["industrial", "consumer"]
 JobState = Literal["pending", "queued", "active", "completed", "cancelled", "failed"]
 OfferState = Literal["open", "exhausted", "withdrawn"]
 Mode = Literal["dry_run", "armed", "real"]
-BidState = Literal["committed", "revealed", "expired"]
-ImportStatus = Literal["recorded", "applied", "failed", "duplicate"]
 # Why a job ended.
 Cause = Literal[
     "all_proven",
@@ -82,7 +80,6 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 LIVE_STATES: tuple[JobState, ...] = ("pending", "queued", "active")
 JOB_STATES: tuple[JobState, ...] = (*LIVE_STATES, "completed", "cancelled", "failed")
 OFFER_STATES: tuple[OfferState, ...] = ("open", "exhausted", "withdrawn")
-BID_STATES: tuple[BidState, ...] = get_args(BidState)
 
 # Results of a match: success, or the furthest stage any offer reached. What the store keeps of a
 # result is its place in here, so that new ones are only ever appended.
@@ -323,62 +320,6 @@ class Link(Struct, frozen=True, array_like=True, gc=False):
 
     key: bytes
     digest: bytes
-
-
-class Bidder(Struct, frozen=True, array_like=True, gc=False):
-    """Who has sealed bids; stored under the id of the key."""
-
-    public_key: bytes
-    sequence: int  # the highest that was seen
-
-
-class Bid(Struct, frozen=True, array_like=True, gc=False):
-    """A sealed bid. What it holds is not known before it is revealed, and then it is a job."""
-
-    bid_id: str
-    key_id: bytes  # of its bidder
-    owner: str  # whose wallet gave the bond
-    height: int  # that was signed
-    sequence: int
-    commitment: bytes
-    signature: bytes  # of the commitment
-    reveal_from: int  # heights between which it may be revealed, both included
-    reveal_until: int
-    state: BidState
-    bond_ct: int  # given; held while it is committed
-    job_id: str | None = None
-    refused: str | None = None  # why its job was not let in when it was revealed
-
-
-class Imported(Struct, frozen=True, array_like=True, gc=False):
-    """A receipt of another market. One that is held already is a duplicate, and counts nowhere."""
-
-    receipt: Receipt
-    link: bytes
-    status: ImportStatus
-    dry_run: bool  # it was recorded and nothing else when it was first stored
-    at_ms: int  # when it came to its status
-    reason: str | None = None  # why it could not be paid the last time
-
-
-class Origin(Struct, frozen=True, array_like=True, gc=False):
-    """Another market, and how much of its chain was imported, without a gap."""
-
-    key_id: bytes  # of the last file
-    from_seq: int
-    from_link: bytes  # the link before the first receipt
-    to_seq: int
-    to_link: bytes
-
-
-class ImportFailure(Struct, frozen=True, array_like=True, gc=False):
-    """A receipt of another market that could not be paid."""
-
-    market_id: bytes
-    seq: int
-    reason: str
-    message: str
-    at_ms: int
 
 
 class Cancellation(Struct, frozen=True, array_like=True, gc=False):

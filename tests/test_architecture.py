@@ -33,6 +33,7 @@ ORDER = (
     "backends",
     "records",
     "bid_records",
+    "import_records",
     "requests",
     "config.toml",
     "config.settings",

@@ -9,7 +9,7 @@ from itertools import islice
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError, exit_code
-from compute_market.records import ImportStatus
+from compute_market.import_records import ImportStatus
 from compute_market.settlement import imports, receipt_export, receipt_files
 from compute_market.settlement.imports import Taken
 from compute_market.settlement.receipt_files import LINE_BYTES_MAX, Exported, Section, Verified

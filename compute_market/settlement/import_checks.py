@@ -1,7 +1,7 @@
 """What receipts of another market must be to be taken; see `imports`, which writes."""
 
 from compute_market.errors import ConflictError, IntegrityError, RefusedError
-from compute_market.records import Origin
+from compute_market.import_records import Origin
 from compute_market.settlement import settlement
 from compute_market.settlement.receipt_chain import link_digest
 from compute_market.settlement.receipt_files import Exported, Verified

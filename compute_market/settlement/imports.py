@@ -17,14 +17,8 @@ from msgspec import Struct, field
 from compute_market import events, metrics
 from compute_market.amounts import checked
 from compute_market.errors import ConflictError, MarketError, RefusedError
-from compute_market.records import (
-    Imported,
-    ImportFailure,
-    ImportStatus,
-    Origin,
-    Receipt,
-    replace,
-)
+from compute_market.import_records import Imported, ImportFailure, ImportStatus, Origin
+from compute_market.records import Receipt, replace
 from compute_market.settlement import import_checks as checks
 from compute_market.settlement import ledger, modes
 from compute_market.settlement.receipt_files import Exported, Verified

@@ -9,7 +9,7 @@ In keys, `u64` is eight bytes that sort like the number, and `·` a zero byte, w
 """
 
 from binascii import crc32
-from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from msgspec import DecodeError
@@ -20,6 +20,7 @@ from compute_market.errors import IntegrityError
 
 if TYPE_CHECKING:
     from compute_market.bid_records import Bid, Bidder
+    from compute_market.import_records import Imported, ImportFailure, Origin
 
 SCHEMA_VERSION: Final = 3
 # The last schema whose values have no checksum.
@@ -38,15 +39,13 @@ _SUM_BYTES: Final = 16
 class Table(Generic[R]):
     """One table. `R` is the record its values decode to, or bytes where they are plain.
 
-    `key` says what its keys are made of, `writer` which module of the library may write it. What
-    few commands need is not imported before: then `kind` is a function that brings the record.
+    `key` says what its keys are made of, `writer` which module of the library may write it. A
+    record that few commands need is named by its module, and imported once it is met.
     """
 
     __slots__ = ("_decode", "_kind", "key", "name", "seed", "writer")
 
-    def __init__(
-        self, name: str, kind: type[R] | Callable[[], type[R]], *, key: str, writer: str
-    ) -> None:
+    def __init__(self, name: str, kind: type[R] | str, *, key: str, writer: str) -> None:
         self.name = name
         self._kind: Any = kind
         self.key = key
@@ -56,8 +55,9 @@ class Table(Generic[R]):
 
     @property
     def kind(self) -> type[R]:
-        if not isinstance(self._kind, type):
-            self._kind = self._kind()
+        if isinstance(self._kind, str):
+            module, name = self._kind.split(".")
+            self._kind = getattr(import_module(f"compute_market.{module}"), name)
         found: type[R] = self._kind
         return found
 
@@ -158,15 +158,20 @@ SETTLEMENTS = Table(
 )
 UNSETTLED = Table("unsettled", bytes, key="u64 seq of a receipt", writer="settlement.settlement")
 SETTLE_STATE = Table("settle_state", records.SettleState, key="mode", writer="settlement.modes")
-IMPORTS = Table(
-    "imports", records.Imported, key="market id, u64 seq there", writer="settlement.imports"
+IMPORTS: "Table[Imported]" = Table(
+    "imports",
+    "import_records.Imported",
+    key="market id, u64 seq there",
+    writer="settlement.imports",
 )
 IMPORT_KEYS = Table(
     "import_keys", bytes, key="idempotency key of an import", writer="settlement.imports"
 )
-ORIGINS = Table("origins", records.Origin, key="market id", writer="settlement.imports")
-IMPORT_FAILURES = Table(
-    "import_failures", records.ImportFailure, key="u64 number", writer="settlement.imports"
+ORIGINS: "Table[Origin]" = Table(
+    "origins", "import_records.Origin", key="market id", writer="settlement.imports"
+)
+IMPORT_FAILURES: "Table[ImportFailure]" = Table(
+    "import_failures", "import_records.ImportFailure", key="u64 number", writer="settlement.imports"
 )
 
 # reputation, offers
@@ -229,20 +234,10 @@ THROUGHPUT = Table("throughput", bytes, key="u64 unix second", writer="jobs.dema
 
 
 # bids
-def _bid() -> "type[Bid]":
-    from compute_market.bid_records import Bid
-
-    return Bid
-
-
-def _bidder() -> "type[Bidder]":
-    from compute_market.bid_records import Bidder
-
-    return Bidder
-
-
-BIDS: "Table[Bid]" = Table("bids", _bid, key="bid id", writer="bids.bids")
-BIDDERS: "Table[Bidder]" = Table("bidders", _bidder, key="id of a public key", writer="bids.bids")
+BIDS: "Table[Bid]" = Table("bids", "bid_records.Bid", key="bid id", writer="bids.bids")
+BIDDERS: "Table[Bidder]" = Table(
+    "bidders", "bid_records.Bidder", key="id of a public key", writer="bids.bids"
+)
 BIDS_DUE = Table("bids_due", bytes, key="u64 last height to reveal at, bid id", writer="bids.bids")
 
 # A number of `meta`: the height at which the next bid expires, 0 when none waits to be revealed.
