@@ -11,7 +11,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
 from tests.support.attacks import attacks, pytest_terminal_summary
-from tests.support.effort import TORTURE
+from tests.support.effort import TORTURE, effort
 from tests.support.laws import busy_market
 from tests.support.market import Market, shared_directory
 from tests.support.memory import shared_memory
@@ -20,7 +20,12 @@ from tests.support.memory import shared_memory
 __all__ = ["attacks", "pytest_terminal_summary"]
 
 # A busy machine makes no property false.
-hypothesis.register_profile("market", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.register_profile(
+    "market",
+    max_examples=effort(60, 1000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 hypothesis.load_profile("market")
 
 # Much more than a run has at any time: what a test leaves is removed once it has passed.
