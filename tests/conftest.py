@@ -1,5 +1,6 @@
 """Fixtures of every test: a market whose laws are checked afterwards, and caches of its own."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,15 +11,31 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
 from tests.support.attacks import attacks, pytest_terminal_summary
+from tests.support.effort import TORTURE, effort
 from tests.support.laws import busy_market
 from tests.support.market import Market, shared_directory
+from tests.support.memory import shared_memory
 
 # What is found here by its name.
 __all__ = ["attacks", "pytest_terminal_summary"]
 
 # A busy machine makes no property false.
-hypothesis.register_profile("market", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis.register_profile(
+    "market",
+    max_examples=effort(60, 1000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 hypothesis.load_profile("market")
+
+# Much more than a run has at any time: what a test leaves is removed once it has passed.
+ROOM_BYTES = 2**32
+
+
+def pytest_configure() -> None:
+    """Files lie in memory, where there is room; those of the torture lie on a disk."""
+    if not TORTURE and (directory := shared_memory(ROOM_BYTES)) is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", directory)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,6 +16,7 @@ from compute_market.records import Refused, Usage, replace
 from compute_market.store.schema import META, USAGE, USAGE_RECENT
 from compute_market.store.txn import Txn
 from tests.admission.support import MICRO, burst_left, enter, key_of, reason, usage
+from tests.support.effort import effort
 from tests.support.market import Market
 
 MINUTE_MS = 60_000
@@ -277,7 +278,7 @@ def check_the_wait_is_exact(market: Market, standing: Standing) -> None:
         assert isinstance(passed, Admitted)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=effort(150, 4000), deadline=None)
 @given(standing=standings())
 def test_refuse_names_the_exact_wait(shared: Market, standing: Standing) -> None:
     assume(isinstance(verdict_at(shared, standing, 0), Refused))

@@ -134,6 +134,7 @@ def test_line_that_is_wrong_fails_alone(cli: Cli, bad: bytes, form: tuple[str, .
 
 
 @pytest.mark.parametrize("line", ["--show-completion", "--help", "compute cancel --help", "tb-cli"])
+@pytest.mark.usefixtures("from_bash")
 def test_line_that_only_shows_something_does_not_end_the_batch(cli: Cli, line: str) -> None:
     done = cli("batch", "-", stdin=f"{line}\nwallet deposit a --ct 1\n")
     assert done.code == 0

@@ -1,5 +1,6 @@
 """The progress bar: on a terminal, after half a second, with the time left if it can be known."""
 
+import json
 import os
 import pty
 import re
@@ -155,7 +156,10 @@ def test_bar_shows_for_short_slices_that_are_slow(
     cli: Cli, plugin: ModuleType, command: tuple[str, ...], out: str, options: tuple[str, ...]
 ) -> None:
     cli.post()
-    cli.submit("j1", "--workload", "slow")
+    # With its reference, for which the workload would have to be run.
+    slices = [{"path": str(cli.slice()), "reference": "00" * 32}]
+    job = {"job_id": "j1", "buyer": "alice", "workload": "slow", "max_price_per_unit": 100}
+    cli.ok("compute", "submit", "-", stdin=json.dumps(job | {"slices": slices}))
     packages = os.path.dirname(str(plugin.__file__))
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((packages, os.environ["PYTHONPATH"])),

@@ -639,6 +639,7 @@ def test_directory_that_was_deleted_is_named(cli: Cli, monkeypatch: pytest.Monke
     )
 
 
+@pytest.mark.usefixtures("from_bash")
 def test_completion_that_cannot_be_installed_is_usage(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ from compute_market.offers import book
 from compute_market.records import Capability, Job, Offer, Shelf, replace
 from compute_market.store.schema import BOOK, HEADS
 from compute_market.store.txn import Txn
+from tests.support.effort import effort
 from tests.support.market import Market, job_request, slice_of
 
 TABLES = (BOOK, HEADS)
@@ -313,7 +314,9 @@ OFFERS = st.lists(
     ]
 )
 FIXTURE = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=effort(50, 1000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 

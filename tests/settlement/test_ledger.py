@@ -14,6 +14,7 @@ from compute_market.settlement import ledger
 from compute_market.settlement.ledger import BURNED, SUPPLY, bond, escrow, wallet
 from compute_market.store.schema import ACCOUNTS, POSTINGS, TAPS
 from compute_market.store.txn import Txn
+from tests.support.effort import effort
 from tests.support.market import START_MS, Market
 
 
@@ -139,7 +140,9 @@ MOVES = st.tuples(
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=effort(60, 1000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.lists(MOVES, max_size=25))
 def test_balances_equal_the_postings_whatever_is_tried(

@@ -47,6 +47,7 @@ from tests.simulation.model import CLASSES, MICRO, Denied, Model, units_proven
 from tests.support.bids import ALICE, SALT
 from tests.support.effort import effort
 from tests.support.market import DIGEST, Market, job_request, offer_request, slice_of
+from tests.support.memory import shared_memory
 
 MIB = 1_048_576
 WRONG = bytes(32)
@@ -276,8 +277,7 @@ class MarketMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        shared_memory = Path("/dev/shm")
-        self.folder = Path(tempfile.mkdtemp(dir=shared_memory if shared_memory.is_dir() else None))
+        self.folder = Path(tempfile.mkdtemp(dir=shared_memory()))
         self.market = Market(self.folder / "market")
         self.told = 0  # events that have been compared
         self.openings: dict[int, Opening] = {}  # of bids, by their sequence numbers

@@ -12,6 +12,7 @@ from compute_market.records import Score
 from compute_market.store.schema import COUNTERS, HEADS, REPUTATION
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
+from tests.support.effort import effort
 from tests.support.stores import open_store
 
 # Every test here is over in a second or two; one that is not waits for a lock nobody gives back.
@@ -73,7 +74,9 @@ KEYS = st.binary(min_size=1, max_size=3).map(lambda key: bytes(b % 3 for b in ke
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=effort(50, 1000),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
     st.lists(st.tuples(st.sampled_from(["put", "delete"]), KEYS, st.binary(max_size=2))),

@@ -318,6 +318,12 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
 
 
 @pytest.fixture
+def from_bash(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands in this process find that they were started by Bash, whatever has started pytest."""
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
+
+
+@pytest.fixture
 def measured_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration in this process measures each figure once, on a part of the data."""
     from compute_market.hashing import measure

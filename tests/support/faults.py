@@ -24,6 +24,7 @@ import pytest
 
 from tests.support.cli import missing
 from tests.support.market import shared_directory
+from tests.support.memory import shared_memory
 from tests.support.verbs import VERBS
 
 ROOT = Path(__file__).parents[2]
@@ -109,8 +110,7 @@ def compiled(factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def in_memory(name: str) -> Iterator[Path]:
     """A directory where a sync costs nothing; what is tried is the calls, not the disk."""
-    where = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=where) as directory:
+    with tempfile.TemporaryDirectory(prefix=f"{name}-", dir=shared_memory()) as directory:
         yield Path(directory)
 
 
