@@ -364,6 +364,17 @@ def test_home_of_schema_2_gets_what_it_lacks(tmp_path: Path) -> None:
     assert schema_in(tmp_path) == SCHEMA_VERSION
 
 
+def test_home_of_schema_3_is_taken_as_it_is(tmp_path: Path) -> None:
+    """An older release would not read what comes into it from now on, and refuses it."""
+    market = busy_market(tmp_path / "market")
+    market.alone(lambda txn: txn.put(schema.META, b"schema", bytes((3,))))
+    market.reopen()
+    market.submit("new")
+    assert market.violations() == []
+    market.store.close()
+    assert schema_in(tmp_path) == SCHEMA_VERSION == 4
+
+
 # What dies, waits or comes at once.
 
 PROGRAM = """

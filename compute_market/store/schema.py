@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from compute_market.bid_records import Bid, Bidder
     from compute_market.import_records import Imported, ImportFailure, Origin
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 # The last schema whose values have no checksum.
 UNSEALED_SCHEMA: Final = 1
 
