@@ -297,8 +297,8 @@ def _to_3(txn: Txn) -> None:
         offers.index_anew(txn, offer)
 
 
-# Schema 4: sealed bids and imports. Nothing changes of what is there; an older release would not read
-# their events, nor let a bid expire.
+# Schema 4: sealed bids and imports. Nothing changes of what is there; an older release would not
+# read their events, nor let a bid expire.
 
 
 def _to_4(txn: Txn) -> None:
