@@ -73,7 +73,7 @@ def commit(
     if away is None:
         session.home.check_market()
     key = key_files.own(session.home, bidder)
-    state = _state(session, file)
+    state = _state(session, file, (owner or bidder) if away is None else None)
     seal = partial(sealing.blind_sign_cat, os.urandom(sealing.SALT_BYTES), state, key=key)
     if away is not None:
         market_id, at, number = away
@@ -152,8 +152,8 @@ def show(session: Session, bid_id: str) -> None:
     emit(session, document, fields(document))
 
 
-def _state(session: Session, file: str) -> bytes:
-    """The bytes of a bid for the job in a file, its slices hashed."""
+def _state(session: Session, file: str, owner: str | None) -> bytes:
+    """The bytes of a bid for the job in a file, its slices hashed; of this owner if it is known."""
     files.check_readable(file)
     found = list(islice(JsonLines([file]), 2))
     if len(found) != 1:
@@ -162,8 +162,11 @@ def _state(session: Session, file: str) -> bytes:
     if document.error is not None:
         raise document.error
     request = build(document.fields, JobRequest, document.source)
+    if owner is not None:
+        bids.check_buyer(owner, request.buyer)
     for path in paths_of(request, directory):
         files.check_text(path, f"{document.source}: the slice")
+        sealed_jobs.check_path(path, document.source)
     known = known_slices(request, directory, session.config.slice_root)
     drafts.draft(request, known, now_ms() // 1000, session.config)
     from tb_cli.frame.progress import Progress

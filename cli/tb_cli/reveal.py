@@ -5,7 +5,13 @@ from typing import Any
 
 from compute_market.bids import bid_files, bids, sealed_jobs, sealing
 from compute_market.bids.sealing import Reveal, Sealed
-from compute_market.errors import MarketError, NotFoundError
+from compute_market.errors import (
+    IntegrityError,
+    MarketError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from compute_market.hashing.files import check_inside
 from compute_market.jobs import documents
 from compute_market.records import Refused, check_id
@@ -93,13 +99,10 @@ def _lost(session: Session, bid_id: str) -> MarketError:
 
 def _reveal(session: Session, opened: Reveal) -> None:
     """Submit the job of a bid, whose signature was checked."""
-    request, inputs = sealed_jobs.job_of(opened.opening.state)
-    resolve(request.workload)
-    for entry in inputs:
-        check_inside(entry.path, session.config.slice_root)
+    barred = _barred(session, opened)
 
     def act(txn: Txn) -> tuple[bids.Revealed | Refused, dict[str, Any]]:
-        found = bids.reveal(txn, opened)
+        found = bids.reveal(txn, opened, barred)
         if isinstance(found, Refused) or found.job is None:
             return found, {}
         document = bids.document(txn, found.bid) | {"changed": found.changed}
@@ -112,9 +115,23 @@ def _reveal(session: Session, opened: Reveal) -> None:
     if found.refused is not None:
         refused = found.refused
         message = f"bid {bid_id} is revealed, and its job was refused: {refused.message}"
+        if refused.reason == "malformed":
+            raise IntegrityError(message, hint=refused.hint, reason=refused.reason)
         raise Refused(refused.reason, message, refused.hint, refused.retry_after_ms).error()
     job = document["job"]
     text = f"revealed bid {bid_id}: job {job['job_id']} {job['state']}"
     if not found.changed:
         text = f"bid {bid_id} was revealed, unchanged: job {job['job_id']} {job['state']}"
     emit(session, document, text)
+
+
+def _barred(session: Session, opened: Reveal) -> Refused | None:
+    """What keeps the job of a bid out of this home, whatever its market says."""
+    try:
+        request, inputs = sealed_jobs.job_of(opened.opening.state)
+        resolve(request.workload)
+        for entry in inputs:
+            check_inside(entry.path, session.config.slice_root)
+    except (IntegrityError, RefusedError, UsageError) as error:
+        return Refused(error.reason or error.token, error.message, error.hint)
+    return None

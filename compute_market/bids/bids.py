@@ -14,6 +14,7 @@ from compute_market.bids import sealed_jobs, sealing
 from compute_market.bids.sealing import BidTx, Reveal, Terms
 from compute_market.errors import (
     ConflictError,
+    IntegrityError,
     MarketError,
     NotFoundError,
     PendingError,
@@ -145,40 +146,66 @@ def take(txn: Txn, bid_tx: BidTx, owner: str) -> Taken:
     return Taken(bid, True)
 
 
-def reveal(txn: Txn, opened: Reveal) -> Revealed | Refused:
-    """Reveal a bid, which submits the job it holds, and gives its bond back.
+def reveal(txn: Txn, opened: Reveal, barred: Refused | None = None) -> Revealed | Refused:
+    """Reveal a bid, which gives its bond back and submits the job it holds.
 
     The job waits where no offer fits it. What else keeps it out is kept with the bid, which is
-    revealed all the same; another reveal tries it again. A bid whose job is there is unchanged.
-    Returns Refused (`expired`) when it is too late. Raises NotFoundError, PendingError
+    revealed all the same: that it is no job (`malformed`), that it would spend the money of
+    another than the bid's owner (`buyer_mismatch`), what the caller says (`barred`), and what
+    `submit` does. Another reveal within the window tries it again. A bid whose job is there is
+    unchanged. Returns Refused (`expired`) when it is too late. Raises NotFoundError, PendingError
     (`too_early`), RefusedError (`foreign_market`), and IntegrityError (`bad_signature`,
-    `bad_commitment`, or `malformed` for a bid that holds no job).
+    `bad_commitment`).
     """
     opening = opened.opening
     bid_id = opening.bid_id
     _check_market(txn, opening.terms, bid_id)
     bid = get(txn, bid_id)
     sealing.check_reveal(bid_tx_of(txn, bid), opened)
-    request, inputs = sealed_jobs.job_of(opening.state)
     if bid.job_id is not None:
         return Revealed(bid, jobs.get(txn, bid.job_id), None, False)
-    if bid.state != "revealed":
-        late = check_window(txn, bid)
-        if late is not None:
-            return late
-    try:
-        # What it raises it raises before it has written anything.
-        verdict: Submitted | Refused = submit(txn, request, inputs, wait=True)
-    except (ConflictError, RefusedError) as error:
-        verdict = Refused(error.reason or error.token, error.message, error.hint)
+    late = check_window(txn, bid)
+    if late is not None:
+        return late
     if bid.state == "committed":
+        # First of all: the bond may be what the job is paid with.
         escrow.release_bid(txn, bid.owner, bid_id, bid.bond_ct)
         txn.delete(BIDS_DUE, due_key(bid))
         _note_next(txn)
+    verdict = barred or _submit(txn, bid, opening.state)
     if isinstance(verdict, Refused):
         return _revealed(txn, replace(bid, refused=verdict.reason), None, verdict)
     bid = replace(bid, job_id=verdict.job.job_id, refused=None)
     return _revealed(txn, bid, verdict.job, None)
+
+
+def _submit(txn: Txn, bid: Bid, state: bytes) -> Submitted | Refused:
+    """Submit the job of a bid; whatever keeps it out is a verdict."""
+    try:
+        request, inputs = sealed_jobs.job_of(state)
+        check_buyer(bid.owner, request.buyer)
+        # What it raises it raises before it has written anything.
+        return submit(txn, request, inputs, wait=True)
+    except ConflictError as error:
+        hint = "what is sealed cannot be changed: seal a new bid, with another job id"
+        return Refused(error.reason or error.token, error.message, hint)
+    except (IntegrityError, RefusedError) as error:
+        return Refused(error.reason or error.token, error.message, error.hint)
+
+
+def check_buyer(owner: str, buyer: str) -> None:
+    """Raise RefusedError (`buyer_mismatch`) unless a bid's job spends the money of its owner.
+
+    The signature says whose bid it is, and not whose wallet: only the owner, whom this market's
+    operator has named, is known to have bid.
+    """
+    if buyer != owner:
+        raise RefusedError(
+            f"the job's buyer is {buyer}, and the bid is {owner}'s: a bid spends the money of "
+            "its owner alone",
+            hint=f"seal a new bid and give `--owner {buyer}`",
+            reason="buyer_mismatch",
+        )
 
 
 def check_window(txn: Txn, bid: Bid) -> Refused | None:
@@ -186,8 +213,12 @@ def check_window(txn: Txn, bid: Bid) -> Refused | None:
     height = chain.height(txn)
     if bid.state == "expired" or height > bid.reveal_until:
         message = f"bid {bid.bid_id} could be revealed until height {bid.reveal_until}"
-        is_burned = bid.state == "expired" and bid.bond_ct
-        cost = f"; its bond of {bid.bond_ct} CT is burned" if is_burned else ""
+        bond = f"; its bond of {bid.bond_ct} CT" if bid.bond_ct else ""
+        cost = {
+            "expired": bond and f"{bond} is burned",
+            "committed": bond and f"{bond} burns with the next change",
+            "revealed": f"; it was revealed, and its job refused: {bid.refused}",
+        }[bid.state]
         return Refused("expired", f"{message}, and it is {height} now{cost}")
     if height < bid.reveal_from:
         blocks = bid.reveal_from - height

@@ -132,7 +132,7 @@ def test_bid_goes_from_one_home_to_another_by_files_and_is_executed_there(cli: C
 
 def test_nothing_tells_of_the_job_before_it_is_revealed(cli: Cli) -> None:
     ready(cli, real=True)
-    path = job_file(cli, "the-hidden-job", buyer="hidden-buyer", max_price_per_unit=987654)
+    path = job_file(cli, "the-hidden-job", max_price_per_unit=987654)
     path.rename("j.json")
     told = cli.ok("bid", "commit", "j.json", "--bidder", "alice")
     bid_id = cli.document("bid", "list")[0]["bid_id"]
@@ -144,7 +144,7 @@ def test_nothing_tells_of_the_job_before_it_is_revealed(cli: Cli) -> None:
     everything |= {path: path.read_bytes() for path in Path("copy").rglob("*") if path.is_file()}
     everything[Path("said")] = told.encode()
     assert everything.pop(Path("bids") / f"{bid_id}.secret")
-    for hidden in (opening.salt, opening.state, b"the-hidden-job", b"hidden-buyer", b"987654"):
+    for hidden in (opening.salt, opening.state, b"the-hidden-job", b"987654"):
         for name, content in everything.items():
             assert hidden not in content, name
             assert hidden.hex().encode() not in content, name
@@ -248,7 +248,7 @@ def test_second_reveal_returns_the_job(cli: Cli) -> None:
 
 def test_refused_job_is_told_and_may_be_tried_again(cli: Cli) -> None:
     ready(cli, real=True)
-    bid_id = commit(cli, buyer="poor", max_price_per_unit=9)
+    bid_id = commit(cli, consumer_bond=2000)
     cli.advance(2)
     done = cli("bid", "reveal", bid_id, "--json")
     assert refused(done) == (5, "refused", "insufficient_funds")
@@ -259,8 +259,8 @@ def test_refused_job_is_told_and_may_be_tried_again(cli: Cli) -> None:
         None,
     )
     assert cli.wallet("alice")[0] == 1000
-    cli.ok("wallet", "deposit", "poor", "--ct", "10")
-    cli.advance(WINDOW)
+    cli.ok("wallet", "deposit", "alice", "--ct", "2000")
+    cli.advance(WINDOW - 2)
     found = cli.document("bid", "reveal", bid_id)
     assert (found["job_id"], found["refused"], found["job"]["state"]) == ("j1", None, "active")
 
@@ -296,7 +296,8 @@ def test_lost_secret_says_what_it_costs(cli: Cli) -> None:
 
 def test_bond_that_cannot_be_paid_leaves_no_secret(cli: Cli) -> None:
     ready(cli, real=True)
-    done = cli("bid", "commit", job_file(cli), "--bidder", "alice", "--owner", "poor", "--json")
+    path = job_file(cli, buyer="poor")
+    done = cli("bid", "commit", path, "--bidder", "alice", "--owner", "poor", "--json")
     assert refused(done) == (5, "refused", "insufficient_funds")
     assert list((cli.home / "bids").glob("*")) == []
 
@@ -378,7 +379,7 @@ def test_owner_is_who_the_key_belongs_to_here(cli: Cli) -> None:
 
 def test_list_selects(cli: Cli) -> None:
     ready(cli)
-    first, second = commit(cli, "j1"), commit(cli, "j2", "--owner", "bob")
+    first, second = commit(cli, "j1"), commit(cli, "j2", "--owner", "bob", buyer="bob")
     cli.advance(2)
     cli.ok("bid", "reveal", first)
 
@@ -451,3 +452,68 @@ def test_file_that_is_no_bid_is_refused(cli: Cli) -> None:
         assert cli("bid", verb, "huge").code in (2, 9)
     assert cli.files() == before
     os.unlink("huge")
+
+
+def sealed_away(cli: Cli, **fields: Any) -> str:
+    """A bid of mallory's home that was taken in here in mallory's name, and its reveal `open`."""
+    away = cli.directory / "away"
+    add_key(away, "mallory", bytes(32))
+    chain = cli.document("chain", "status")
+    words = ("--market", chain["market_id"], "--height", str(chain["height"]), "--sequence", "1")
+    job = job_file(cli, **fields)
+    sealed = cli.document("bid", "commit", job, "--bidder", "mallory", *words, "--home", away)
+    bid_id: str = sealed["bid_id"]
+    exported = cli.ok("bid", "export", bid_id, "--home", away)
+    cli.ok("bid", "import", "-", "--owner", "mallory", stdin=exported)
+    assert cli("bid", "reveal", bid_id, "--to", "open", "--home", away).code == 0
+    cli.advance(2)
+    return bid_id
+
+
+def test_bid_spends_the_money_of_its_owner_alone(cli: Cli) -> None:
+    ready(cli, real=True)
+    cli.ok("wallet", "deposit", "mallory", "--ct", "1")
+    bid_id = sealed_away(cli, buyer="alice")
+    done = cli("bid", "import-reveal", "open", "--json")
+    assert refused(done) == (5, "refused", "buyer_mismatch")
+    found = bid(cli, bid_id)
+    assert (found["state"], found["refused"]) == ("revealed", "buyer_mismatch")
+    assert (cli.wallet("alice")[0], cli.wallet("mallory")[0]) == (1000, 1)
+    assert cli.document("compute", "list") == []
+
+
+def test_commit_names_the_owner_that_it_needs(cli: Cli) -> None:
+    ready(cli)
+    done = cli("bid", "commit", job_file(cli, buyer="bob"), "--bidder", "alice", "--json")
+    assert refused(done) == (5, "refused", "buyer_mismatch")
+    assert "`--owner bob`" in done.error["hint"]
+    assert not (cli.home / "bids").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"), [("slice_root", "outside_slice_root"), ("", "unknown_workload")]
+)
+def test_what_this_home_does_not_take_is_a_refusal_and_the_bond_is_given_back(
+    cli: Cli, setting: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(cli, real=True)
+    cli.ok("wallet", "deposit", "mallory", "--ct", "50")
+    bid_id = sealed_away(cli, buyer="mallory")
+    if setting:
+        (cli.directory / "root").mkdir()
+        monkeypatch.setenv("TB_SLICE_ROOT", str(cli.directory / "root"))
+    else:
+        monkeypatch.setattr("compute_market.workloads.workloads.BUILT_IN", {})
+    done = cli("bid", "import-reveal", "open", "--json")
+    assert refused(done) == (5, "refused", reason)
+    found = bid(cli, bid_id)
+    assert (found["state"], found["refused"]) == ("revealed", reason)
+    assert cli.wallet("mallory")[0] == 50
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1bb", "/".join(["x" * 200] * 25)])
+def test_path_that_nobody_could_take_is_not_sealed(cli: Cli, name: str) -> None:
+    ready(cli)
+    done = cli("bid", "commit", job_file(cli, slices=[name]), "--bidder", "alice", "--json")
+    assert refused(done)[:2] == (2, "usage")
+    assert not (cli.home / "bids").exists()
