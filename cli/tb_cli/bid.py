@@ -10,8 +10,8 @@ from typing import Any
 
 from compute_market.bid_records import BID_STATES
 from compute_market.bids import bid_files, bids, sealed_jobs, sealing
-from compute_market.bids.sealing import MARKET_ID_BYTES, BidTx, Sealed
-from compute_market.errors import MarketError, NotFoundError, UsageError
+from compute_market.bids.sealing import MARKET_ID_BYTES, BidTx, Sealed, Terms
+from compute_market.errors import ConflictError, MarketError, NotFoundError, UsageError
 from compute_market.execution import hashed, known_slices, paths_of
 from compute_market.jobs import drafts
 from compute_market.records import check_id
@@ -200,26 +200,39 @@ def _other_market(
 def _commit(
     session: Session, key: Key, seal: Callable[..., Sealed], owner: str, sequence: int | None
 ) -> dict[str, Any]:
+    """Seal a bid for what the market is now, and commit to it, while nobody waits for either."""
+
+    def terms_of(txn: Txn) -> Terms:
+        return bids.next_terms(txn, key.public_key, key.key_id, sequence)
+
+    while True:
+        terms = session.view(terms_of)
+        sealed = seal(market_id=terms.market_id, height=terms.height, sequence=terms.sequence)
+        try:
+            return _take(session, sealed, owner)
+        except ConflictError as error:
+            # Another bid of the key was committed to since: whichever came first has the number.
+            if sequence is not None or error.reason != "sequence_reused":
+                raise
+
+
+def _take(session: Session, sealed: Sealed, owner: str) -> dict[str, Any]:
     """Commit to a bid whose secret is on the disk before; taken away if there is no bid then."""
-    kept: list[str] = []
+    bid_id = sealed.bid_tx.bid_id
 
     def act(txn: Txn) -> dict[str, Any]:
-        terms = bids.next_terms(txn, key.public_key, key.key_id, sequence)
-        sealed = seal(market_id=terms.market_id, height=terms.height, sequence=terms.sequence)
         taken = bids.take(txn, sealed.bid_tx, owner)
-        if not session.dry_run:
-            kept.append(taken.bid.bid_id)
-            secret_files.keep(session.home, sealed)
         return bids.document(txn, taken.bid) | {"changed": True}
 
     try:
+        if not session.dry_run:
+            secret_files.keep(session.home, sealed)
         return session.update(act)
     except BaseException:
         # It may have been committed all the same: then the secret is all that opens it.
         with suppress(MarketError):
-            for bid_id in kept:
-                if session.view(partial(bids.find, bid_id=bid_id)) is None:
-                    secret_files.remove(session.home, bid_id)
+            if session.view(partial(bids.find, bid_id=bid_id)) is None:
+                secret_files.remove(session.home, bid_id)
         raise
 
 

@@ -9,8 +9,9 @@ from typing import Any
 from msgspec import Struct
 
 from compute_market import chain, events
+from compute_market.amounts import AMOUNT_MAX
 from compute_market.bid_records import Bid, Bidder
-from compute_market.bids import sealed_jobs, sealing
+from compute_market.bids import sealed_jobs
 from compute_market.bids.sealing import BidTx, Reveal, Terms
 from compute_market.errors import (
     ConflictError,
@@ -75,10 +76,19 @@ def market_id(txn: Txn) -> bytes:
 
 
 def next_terms(txn: Txn, public_key: bytes, key_id: bytes, sequence: int | None = None) -> Terms:
-    """What a bidder binds a bid to that is sealed now; the next sequence number unless given."""
+    """What a bidder binds a bid to that is sealed now; the next sequence number unless given.
+
+    Raises ConflictError (`sequence_used_up`) when the key has used the highest that there is.
+    """
     if sequence is None:
         bidder = txn.read(BIDDERS, key_id)
         sequence = 1 if bidder is None else bidder.sequence + 1
+        if sequence > AMOUNT_MAX:
+            raise ConflictError(
+                f"key {key_id.hex()} has used the highest sequence number, {AMOUNT_MAX}",
+                hint="it can seal no more bids for this market; use another key",
+                reason="sequence_used_up",
+            )
     return Terms(market_id(txn), public_key, chain.height(txn), sequence)
 
 
@@ -93,13 +103,13 @@ def take(txn: Txn, bid_tx: BidTx, owner: str) -> Taken:
     """Take a sealed bid in, with a bond from the wallet of its owner; the same again is no change.
 
     It may be revealed from two blocks after this one, so that no bid can be chosen by what others
-    have revealed, until the window after the height that it was signed at has passed. Raises
-    IntegrityError (`bad_signature`), RefusedError (`foreign_market`, `height_ahead`, `expired`,
+    have revealed, until the window after the height that it was signed at has passed. Its
+    signature is checked before, outside of any transaction: by `bid_files.parse_bid` or
+    `sealing.check_bid_tx`. Raises RefusedError (`foreign_market`, `height_ahead`, `expired`,
     `insufficient_funds`), and ConflictError (`sequence_reused`, or for another owner).
     """
     check_id(owner, "owner")
     terms, bid_id = bid_tx.terms, bid_tx.bid_id
-    sealing.check_bid_tx(bid_tx)
     _check_market(txn, terms, bid_id)
     existing = find(txn, bid_id)
     if existing is not None:
@@ -146,6 +156,16 @@ def take(txn: Txn, bid_tx: BidTx, owner: str) -> Taken:
     return Taken(bid, True)
 
 
+def to_open(txn: Txn, opened: Reveal) -> BidTx:
+    """What a reveal must open: `sealing.check_reveal` says whether it does.
+
+    Raises NotFoundError and RefusedError (`foreign_market`).
+    """
+    bid_id = opened.opening.bid_id
+    _check_market(txn, opened.opening.terms, bid_id)
+    return bid_tx_of(txn, get(txn, bid_id))
+
+
 def reveal(txn: Txn, opened: Reveal, barred: Refused | None = None) -> Revealed | Refused:
     """Reveal a bid, which gives its bond back and submits the job it holds.
 
@@ -153,15 +173,15 @@ def reveal(txn: Txn, opened: Reveal, barred: Refused | None = None) -> Revealed 
     revealed all the same: that it is no job (`malformed`), that it would spend the money of
     another than the bid's owner (`buyer_mismatch`), what the caller says (`barred`), and what
     `submit` does. Another reveal within the window tries it again. A bid whose job is there is
-    unchanged. Returns Refused (`expired`) when it is too late. Raises NotFoundError, PendingError
-    (`too_early`), RefusedError (`foreign_market`), and IntegrityError (`bad_signature`,
-    `bad_commitment`).
+    unchanged. Both signatures are checked before, outside of any transaction: see `to_open`.
+    Returns Refused (`expired`) when it is too late. Raises NotFoundError, PendingError
+    (`too_early`), and RefusedError (`foreign_market`).
     """
     opening = opened.opening
     bid_id = opening.bid_id
     _check_market(txn, opening.terms, bid_id)
+    # Its id is a hash of all that was signed, the commitment too: it is the bid that was checked.
     bid = get(txn, bid_id)
-    sealing.check_reveal(bid_tx_of(txn, bid), opened)
     if bid.job_id is not None:
         return Revealed(bid, jobs.get(txn, bid.job_id), None, False)
     late = check_window(txn, bid)
@@ -211,6 +231,20 @@ def check_buyer(owner: str, buyer: str) -> None:
 def check_window(txn: Txn, bid: Bid) -> Refused | None:
     """Whether it is too late to reveal a bid. Raises PendingError (`too_early`)."""
     height = chain.height(txn)
+    if height < bid.reveal_from:
+        blocks = bid.reveal_from - height
+        raise PendingError(
+            f"bid {bid.bid_id} may be revealed from height {bid.reveal_from} on, in "
+            f"{'1 block' if blocks == 1 else f'{blocks} blocks'}; it is {height} now",
+            reason="too_early",
+            blocks=blocks,
+        )
+    return lateness(txn, bid)
+
+
+def lateness(txn: Txn, bid: Bid) -> Refused | None:
+    """That it is too late to reveal a bid, and what it has cost; None while it is not."""
+    height = chain.height(txn)
     if bid.state == "expired" or height > bid.reveal_until:
         message = f"bid {bid.bid_id} could be revealed until height {bid.reveal_until}"
         bond = f"; its bond of {bid.bond_ct} CT" if bid.bond_ct else ""
@@ -220,14 +254,6 @@ def check_window(txn: Txn, bid: Bid) -> Refused | None:
             "revealed": f"; it was revealed, and its job refused: {bid.refused}",
         }[bid.state]
         return Refused("expired", f"{message}, and it is {height} now{cost}")
-    if height < bid.reveal_from:
-        blocks = bid.reveal_from - height
-        raise PendingError(
-            f"bid {bid.bid_id} may be revealed from height {bid.reveal_from} on, in "
-            f"{'1 block' if blocks == 1 else f'{blocks} blocks'}; it is {height} now",
-            reason="too_early",
-            blocks=blocks,
-        )
     return None
 
 

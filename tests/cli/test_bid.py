@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from compute_market.bids import bid_files
+from compute_market.bids import bid_files, bids
+from compute_market.bids.sealing import Terms
+from compute_market.records import replace
 from compute_market.signatures import keys
+from compute_market.store.txn import Txn
+from tests.cli.test_streams import run
 from tests.support.cli import RECEIPT_FIELDS, Cli, Done
 
 pytest_plugins = ("tests.support.cli",)
@@ -272,6 +276,7 @@ def test_job_id_that_is_taken_is_a_refusal(cli: Cli) -> None:
     cli.advance(2)
     done = cli("bid", "reveal", bid_id, "--json")
     assert refused(done) == (5, "refused", "conflict")
+    assert "seal a new bid" in done.error["hint"]
     assert bid(cli, bid_id)["refused"] == "conflict"
 
 
@@ -292,6 +297,90 @@ def test_lost_secret_says_what_it_costs(cli: Cli) -> None:
     said = done.error["message"]
     assert bid_id in said
     assert f"after height {until}, which costs alice its bond of 1 CT" in said
+    cli.advance(WINDOW + 1)
+    done = cli("bid", "reveal", bid_id, "--json")
+    assert refused(done) == (5, "refused", "expired")
+    assert "its bond of 1 CT burns with the next change" in done.error["message"]
+    cli.ok("tick", due="1 bid expired, 1 CT of bonds burned")
+    done = cli("bid", "reveal", bid_id, "--json")
+    assert refused(done) == (5, "refused", "expired")
+    assert "its bond of 1 CT is burned" in done.error["message"]
+
+
+def test_secret_of_a_revealed_bid_is_not_needed_any_more(cli: Cli) -> None:
+    ready(cli)
+    bid_id = commit(cli)
+    cli.advance(2)
+    first = cli.document("bid", "reveal", bid_id)
+    cli.advance(WINDOW)
+    # Who has seen it can be shown it again, for ever.
+    assert cli("bid", "reveal", bid_id, "--to", "open").code == 0
+    secret(cli, bid_id).unlink()
+    assert cli.document("bid", "reveal", bid_id) == first | {"changed": False}
+    done = cli("bid", "reveal", bid_id, "--to", "again", "--json")
+    assert refused(done)[:2] == (3, "not_found")
+    assert "was revealed as job j1" in done.error["message"]
+
+
+def test_secret_under_the_name_of_another_bid_reveals_neither(cli: Cli) -> None:
+    ready(cli)
+    first, second = commit(cli, "j1"), commit(cli, "j2")
+    cli.advance(2)
+    secret(cli, second).replace(secret(cli, first))
+    for more in ((), ("--to", "open")):
+        done = cli("bid", "reveal", first, "--json", *more)
+        assert refused(done) == (9, "integrity", "bad_commitment")
+    assert second in done.error["message"]
+    assert {each["state"] for each in cli.document("bid", "list")} == {"committed"}
+
+
+def test_number_that_another_commit_has_taken_meanwhile_is_not_used_again(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(cli)
+    commit(cli, "j2")
+    found, looked = bids.next_terms, []
+
+    def seen_before(txn: Txn, public_key: bytes, key_id: bytes, sequence: int | None) -> Terms:
+        """What it was before the other bid was committed to, when it is looked at first."""
+        looked.append(sequence)
+        terms = found(txn, public_key, key_id, sequence)
+        return replace(terms, sequence=1) if len(looked) == 1 else terms
+
+    monkeypatch.setattr(bids, "next_terms", seen_before)
+    commit(cli, "j1")
+    assert len(looked) == 2
+    assert sorted(each["sequence"] for each in cli.document("bid", "list")) == [1, 2]
+    assert {path.stem for path in (cli.home / "bids").iterdir()} == {
+        each["bid_id"] for each in cli.document("bid", "list")
+    }
+
+
+def test_last_sequence_number_is_the_last(cli: Cli) -> None:
+    ready(cli)
+    commit(cli, "j1", "--sequence", str(2**63 - 1))
+    done = cli("bid", "commit", job_file(cli, "j2"), "--bidder", "alice", "--json")
+    assert refused(done) == (6, "conflict", "sequence_used_up")
+
+
+def test_tick_lets_all_bids_expire(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compute_market.housekeeping.BIDS_LIMIT", 1)
+    ready(cli)
+    for number in range(3):
+        commit(cli, f"j{number}")
+    cli.advance(WINDOW + 1)
+    cli("tick")
+    assert {each["state"] for each in cli.document("bid", "list")} == {"expired"}
+
+
+def test_reveal_for_others_that_cannot_be_written_fails(cli: Cli) -> None:
+    ready(cli)
+    bid_id = commit(cli)
+    cli.advance(2)
+    done = run(cli, ("bid", "reveal", bid_id, "--to", "-"), "stdout", "full")
+    assert done.code == 8
+    # The work of one that submits the job counts, told or not.
+    assert run(cli, ("bid", "reveal", bid_id), "stdout", "full").code == 0
 
 
 def test_bond_that_cannot_be_paid_leaves_no_secret(cli: Cli) -> None:
