@@ -40,7 +40,9 @@ _COLUMNS = (
     "job_id",
     "commitment",
 )
-_OWNER = option("--owner", "Whose wallet bears the bond. [the name of the bidder's key here]")
+_OWNER = option(
+    "--owner", "The job's buyer, who bears the bond. [the name of the bidder's key here]"
+)
 # A line of a file without a state is no longer.
 _BID_FILE_MAX = 2**16
 

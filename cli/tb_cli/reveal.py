@@ -33,7 +33,7 @@ from tb_cli.frame.verbs import argument, option, takes
 )
 def reveal(session: Session, bid_id: str, *, to: str | None) -> None:
     """From then on everybody can read the bid. A bid that was revealed is unchanged; one whose job
-    was refused is tried again.
+    was refused is tried again, within the window.
     """
     check_id(bid_id, "bid id")
     prepare_to_verify()

@@ -600,6 +600,24 @@ def test_what_this_home_does_not_take_is_a_refusal_and_the_bond_is_given_back(
     assert cli.wallet("mallory")[0] == 50
 
 
+def test_reveal_of_no_job_is_malformed_and_the_bond_is_given_back(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(cli, real=True)
+    cli.ok("wallet", "deposit", "mallory", "--ct", "5")
+    with monkeypatch.context() as patched:
+        patched.setattr("compute_market.bids.sealed_jobs.state_of", lambda *_: b"no job")
+        bid_id = sealed_away(cli, buyer="mallory")
+    done = cli("bid", "import-reveal", "open", "--json")
+    assert refused(done) == (9, "integrity", "malformed")
+    found = bid(cli, bid_id)
+    assert (found["state"], found["refused"], cli.wallet("mallory")[0]) == (
+        "revealed",
+        "malformed",
+        5,
+    )
+
+
 @pytest.mark.parametrize("name", ["a\nb", "a\x1bb", "/".join(["x" * 200] * 25)])
 def test_path_that_nobody_could_take_is_not_sealed(cli: Cli, name: str) -> None:
     ready(cli)
