@@ -10,8 +10,8 @@ from typing import Any
 
 from compute_market.bid_records import BID_STATES
 from compute_market.bids import bid_files, bids, sealed_jobs, sealing
-from compute_market.bids.sealing import MARKET_ID_BYTES, BidTx, Sealed
-from compute_market.errors import MarketError, NotFoundError, UsageError
+from compute_market.bids.sealing import MARKET_ID_BYTES, BidTx, Sealed, Terms
+from compute_market.errors import ConflictError, MarketError, NotFoundError, UsageError
 from compute_market.execution import hashed, known_slices, paths_of
 from compute_market.jobs import drafts
 from compute_market.records import check_id
@@ -40,7 +40,9 @@ _COLUMNS = (
     "job_id",
     "commitment",
 )
-_OWNER = option("--owner", "Whose wallet bears the bond. [the name of the bidder's key here]")
+_OWNER = option(
+    "--owner", "The job's buyer, who bears the bond. [the name of the bidder's key here]"
+)
 # A line of a file without a state is no longer.
 _BID_FILE_MAX = 2**16
 
@@ -73,7 +75,7 @@ def commit(
     if away is None:
         session.home.check_market()
     key = key_files.own(session.home, bidder)
-    state = _state(session, file)
+    state = _state(session, file, (owner or bidder) if away is None else None)
     seal = partial(sealing.blind_sign_cat, os.urandom(sealing.SALT_BYTES), state, key=key)
     if away is not None:
         market_id, at, number = away
@@ -152,8 +154,8 @@ def show(session: Session, bid_id: str) -> None:
     emit(session, document, fields(document))
 
 
-def _state(session: Session, file: str) -> bytes:
-    """The bytes of a bid for the job in a file, its slices hashed."""
+def _state(session: Session, file: str, owner: str | None) -> bytes:
+    """The bytes of a bid for the job in a file, its slices hashed; of this owner if it is known."""
     files.check_readable(file)
     found = list(islice(JsonLines([file]), 2))
     if len(found) != 1:
@@ -162,8 +164,11 @@ def _state(session: Session, file: str) -> bytes:
     if document.error is not None:
         raise document.error
     request = build(document.fields, JobRequest, document.source)
+    if owner is not None:
+        bids.check_buyer(owner, request.buyer)
     for path in paths_of(request, directory):
         files.check_text(path, f"{document.source}: the slice")
+        sealed_jobs.check_path(path, document.source)
     known = known_slices(request, directory, session.config.slice_root)
     drafts.draft(request, known, now_ms() // 1000, session.config)
     from tb_cli.frame.progress import Progress
@@ -197,26 +202,39 @@ def _other_market(
 def _commit(
     session: Session, key: Key, seal: Callable[..., Sealed], owner: str, sequence: int | None
 ) -> dict[str, Any]:
+    """Seal a bid for what the market is now, and commit to it, while nobody waits for either."""
+
+    def terms_of(txn: Txn) -> Terms:
+        return bids.next_terms(txn, key.public_key, key.key_id, sequence)
+
+    while True:
+        terms = session.view(terms_of)
+        sealed = seal(market_id=terms.market_id, height=terms.height, sequence=terms.sequence)
+        try:
+            return _take(session, sealed, owner)
+        except ConflictError as error:
+            # Another bid of the key was committed to since: whichever came first has the number.
+            if sequence is not None or error.reason != "sequence_reused":
+                raise
+
+
+def _take(session: Session, sealed: Sealed, owner: str) -> dict[str, Any]:
     """Commit to a bid whose secret is on the disk before; taken away if there is no bid then."""
-    kept: list[str] = []
+    bid_id = sealed.bid_tx.bid_id
 
     def act(txn: Txn) -> dict[str, Any]:
-        terms = bids.next_terms(txn, key.public_key, key.key_id, sequence)
-        sealed = seal(market_id=terms.market_id, height=terms.height, sequence=terms.sequence)
         taken = bids.take(txn, sealed.bid_tx, owner)
-        if not session.dry_run:
-            kept.append(taken.bid.bid_id)
-            secret_files.keep(session.home, sealed)
         return bids.document(txn, taken.bid) | {"changed": True}
 
     try:
+        if not session.dry_run:
+            secret_files.keep(session.home, sealed)
         return session.update(act)
     except BaseException:
         # It may have been committed all the same: then the secret is all that opens it.
         with suppress(MarketError):
-            for bid_id in kept:
-                if session.view(partial(bids.find, bid_id=bid_id)) is None:
-                    secret_files.remove(session.home, bid_id)
+            if session.view(partial(bids.find, bid_id=bid_id)) is None:
+                secret_files.remove(session.home, bid_id)
         raise
 
 

@@ -3,11 +3,18 @@
 import sys
 from typing import Any
 
+from compute_market.bid_records import Bid
 from compute_market.bids import bid_files, bids, sealed_jobs, sealing
 from compute_market.bids.sealing import Reveal, Sealed
-from compute_market.errors import MarketError, NotFoundError
+from compute_market.errors import (
+    IntegrityError,
+    MarketError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from compute_market.hashing.files import check_inside
-from compute_market.jobs import documents
+from compute_market.jobs import documents, jobs
 from compute_market.records import Refused, check_id
 from compute_market.signatures.keys import Key
 from compute_market.store.txn import Txn
@@ -26,13 +33,14 @@ from tb_cli.frame.verbs import argument, option, takes
 )
 def reveal(session: Session, bid_id: str, *, to: str | None) -> None:
     """From then on everybody can read the bid. A bid that was revealed is unchanged; one whose job
-    was refused is tried again.
+    was refused is tried again, within the window.
     """
     check_id(bid_id, "bid id")
     prepare_to_verify()
     sealed = secret_files.find(session.home, bid_id)
     if sealed is None:
-        raise _lost(session, bid_id)
+        _without_secret(session, bid_id, to)
+        return
     opened = sealing.sign_reveal(sealed.opening, _key_of(session, sealed))
     if to is None:
         _reveal(session, opened)
@@ -67,7 +75,7 @@ def _check_now(session: Session, sealed: Sealed) -> None:
     """Make sure that a bid may be revealed, or warn that it is not known."""
     bid_id, market_id = sealed.bid_tx.bid_id, sealed.opening.terms.market_id
     if session.home.has_market() and session.view(bids.market_id) == market_id:
-        late = session.view(lambda txn: bids.check_window(txn, bids.get(txn, bid_id)))
+        late = session.view(lambda txn: _late(txn, bids.get(txn, bid_id)))
         if late is not None:
             raise late.error()
         return
@@ -77,44 +85,94 @@ def _check_now(session: Session, sealed: Sealed) -> None:
     )
 
 
-def _lost(session: Session, bid_id: str) -> MarketError:
+def _late(txn: Txn, bid: Bid) -> Refused | None:
+    """Whether it is too late to show others what is in a bid; once revealed, it never is."""
+    return None if bid.state == "revealed" else bids.check_window(txn, bid)
+
+
+def _without_secret(session: Session, bid_id: str, to: str | None) -> None:
+    """Answer for a bid that was revealed, of which nobody needs the secret any more."""
+
+    def act(txn: Txn) -> tuple[bids.Revealed, dict[str, Any]] | Bid:
+        bid = bids.get(txn, bid_id)
+        if bid.job_id is None or to is not None:
+            return bid
+        return _answer(txn, bids.Revealed(bid, jobs.get(txn, bid.job_id), None, False))
+
+    found = session.view(act)
+    if isinstance(found, Bid):
+        raise _lost(session, found)
+    _tell(session, *found)
+
+
+def _lost(session: Session, bid: Bid) -> MarketError:
     """The error of a bid whose secret is not in this home."""
-    bid = session.view(lambda txn: bids.get(txn, bid_id))
+    bid_id = bid.bid_id
     path = secret_files.path_of(session.home, bid_id)
-    cost = "" if bid.state != "committed" else f"it expires after height {bid.reveal_until}"
-    if cost and bid.bond_ct:
+    if bid.job_id is not None:
+        return NotFoundError(
+            f"bid {bid_id} was revealed as job {bid.job_id}, and {path} is not there any more"
+        )
+    late = session.view(lambda txn: bids.lateness(txn, bid))
+    if late is not None:
+        return late.error()
+    cost = f"it expires after height {bid.reveal_until}"
+    if bid.state == "revealed":
+        cost = f"it was revealed, its job was refused ({bid.refused}), and is not tried again"
+    elif bid.bond_ct:
         cost += f", which costs {bid.owner} its bond of {bid.bond_ct} CT"
     return NotFoundError(
-        f"bid {bid_id} cannot be revealed here: {path} is not there" + (cost and f"; {cost}"),
+        f"bid {bid_id} cannot be revealed here: {path} is not there; {cost}",
         hint="put it back from a copy, or have the bidder send its reveal: "
         "`tb-cli bid import-reveal FILE`",
     )
 
 
 def _reveal(session: Session, opened: Reveal) -> None:
-    """Submit the job of a bid, whose signature was checked."""
-    request, inputs = sealed_jobs.job_of(opened.opening.state)
-    resolve(request.workload)
-    for entry in inputs:
-        check_inside(entry.path, session.config.slice_root)
+    """Submit the job of a bid."""
+    sealing.check_reveal(session.view(lambda txn: bids.to_open(txn, opened)), opened)
+    barred = _barred(session, opened)
 
-    def act(txn: Txn) -> tuple[bids.Revealed | Refused, dict[str, Any]]:
-        found = bids.reveal(txn, opened)
-        if isinstance(found, Refused) or found.job is None:
-            return found, {}
-        document = bids.document(txn, found.bid) | {"changed": found.changed}
-        return found, document | {"job": documents.job_document(txn, found.job)}
+    def act(txn: Txn) -> tuple[bids.Revealed, dict[str, Any]] | Refused:
+        found = bids.reveal(txn, opened, barred)
+        return found if isinstance(found, Refused) else _answer(txn, found)
 
-    found, document = session.update(act)
+    found = session.update(act)
     if isinstance(found, Refused):
         raise found.error()
+    _tell(session, *found)
+
+
+def _answer(txn: Txn, found: bids.Revealed) -> tuple[bids.Revealed, dict[str, Any]]:
+    """What is told of a revealed bid, and its document."""
+    document = bids.document(txn, found.bid) | {"changed": found.changed}
+    if found.job is not None:
+        document["job"] = documents.job_document(txn, found.job)
+    return found, document
+
+
+def _tell(session: Session, found: bids.Revealed, document: dict[str, Any]) -> None:
     bid_id = found.bid.bid_id
     if found.refused is not None:
         refused = found.refused
         message = f"bid {bid_id} is revealed, and its job was refused: {refused.message}"
+        if refused.reason == "malformed":
+            raise IntegrityError(message, hint=refused.hint, reason=refused.reason)
         raise Refused(refused.reason, message, refused.hint, refused.retry_after_ms).error()
     job = document["job"]
     text = f"revealed bid {bid_id}: job {job['job_id']} {job['state']}"
     if not found.changed:
         text = f"bid {bid_id} was revealed, unchanged: job {job['job_id']} {job['state']}"
     emit(session, document, text)
+
+
+def _barred(session: Session, opened: Reveal) -> Refused | None:
+    """What keeps the job of a bid out of this home, whatever its market says."""
+    try:
+        request, inputs = sealed_jobs.job_of(opened.opening.state)
+        resolve(request.workload)
+        for entry in inputs:
+            check_inside(entry.path, session.config.slice_root)
+    except (IntegrityError, RefusedError, UsageError) as error:
+        return Refused(error.reason or error.token, error.message, error.hint)
+    return None

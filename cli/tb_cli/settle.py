@@ -90,7 +90,10 @@ def tick(session: Session) -> None:
         return modes.document(txn)
 
     document = session.update(act)
-    document["changed"] = bool(session.market.due.text)
+    is_changed = bool(session.market.due.text)
+    while session.market.due.bids == housekeeping.BIDS_LIMIT and not session.dry_run:
+        document = session.update(act)  # There may be more than one change lets expire.
+    document["changed"] = is_changed
     emit(session, document, fields(document))
 
 

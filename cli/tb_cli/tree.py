@@ -7,8 +7,16 @@ def _reads(target: str, help: str) -> Verb:
     return Verb(f"tb_cli.{target}", help)
 
 
-def _writes(target: str, help: str, *, reads_without: str | None = None) -> Verb:
-    return Verb(f"tb_cli.{target}", help, writes=True, reads_without=reads_without)
+def _writes(
+    target: str, help: str, *, reads_without: str | None = None, reads_with: str | None = None
+) -> Verb:
+    return Verb(
+        f"tb_cli.{target}",
+        help,
+        writes=True,
+        reads_without=reads_without,
+        reads_with=reads_with,
+    )
 
 
 def _creates(target: str, help: str) -> Verb:
@@ -131,7 +139,9 @@ TREE = Group(
                 "commit": _writes("bid:commit", "Seal a job, and commit to it."),
                 "export": _reads("bid:export", "Write what another market takes in."),
                 "import": _writes("bid:import_", "Take in the sealed bid of another home."),
-                "reveal": _writes("reveal:reveal", "Open a bid, and submit the job it holds."),
+                "reveal": _writes(
+                    "reveal:reveal", "Open a bid, and submit the job it holds.", reads_with="to"
+                ),
                 "import-reveal": _writes(
                     "reveal:import_reveal", "Open the bid of another home by its file."
                 ),

@@ -9,11 +9,13 @@ from typing import Any
 from msgspec import Struct
 
 from compute_market import chain, events
+from compute_market.amounts import AMOUNT_MAX
 from compute_market.bid_records import Bid, Bidder
-from compute_market.bids import sealed_jobs, sealing
+from compute_market.bids import sealed_jobs
 from compute_market.bids.sealing import BidTx, Reveal, Terms
 from compute_market.errors import (
     ConflictError,
+    IntegrityError,
     MarketError,
     NotFoundError,
     PendingError,
@@ -74,10 +76,19 @@ def market_id(txn: Txn) -> bytes:
 
 
 def next_terms(txn: Txn, public_key: bytes, key_id: bytes, sequence: int | None = None) -> Terms:
-    """What a bidder binds a bid to that is sealed now; the next sequence number unless given."""
+    """What a bidder binds a bid to that is sealed now; the next sequence number unless given.
+
+    Raises ConflictError (`sequence_used_up`) when the key has used the highest that there is.
+    """
     if sequence is None:
         bidder = txn.read(BIDDERS, key_id)
         sequence = 1 if bidder is None else bidder.sequence + 1
+        if sequence > AMOUNT_MAX:
+            raise ConflictError(
+                f"key {key_id.hex()} has used the highest sequence number, {AMOUNT_MAX}",
+                hint="it can seal no more bids for this market; use another key",
+                reason="sequence_used_up",
+            )
     return Terms(market_id(txn), public_key, chain.height(txn), sequence)
 
 
@@ -92,13 +103,13 @@ def take(txn: Txn, bid_tx: BidTx, owner: str) -> Taken:
     """Take a sealed bid in, with a bond from the wallet of its owner; the same again is no change.
 
     It may be revealed from two blocks after this one, so that no bid can be chosen by what others
-    have revealed, until the window after the height that it was signed at has passed. Raises
-    IntegrityError (`bad_signature`), RefusedError (`foreign_market`, `height_ahead`, `expired`,
+    have revealed, until the window after the height that it was signed at has passed. Its
+    signature is checked before, outside of any transaction: by `bid_files.parse_bid` or
+    `sealing.check_bid_tx`. Raises RefusedError (`foreign_market`, `height_ahead`, `expired`,
     `insufficient_funds`), and ConflictError (`sequence_reused`, or for another owner).
     """
     check_id(owner, "owner")
     terms, bid_id = bid_tx.terms, bid_tx.bid_id
-    sealing.check_bid_tx(bid_tx)
     _check_market(txn, terms, bid_id)
     existing = find(txn, bid_id)
     if existing is not None:
@@ -145,50 +156,81 @@ def take(txn: Txn, bid_tx: BidTx, owner: str) -> Taken:
     return Taken(bid, True)
 
 
-def reveal(txn: Txn, opened: Reveal) -> Revealed | Refused:
-    """Reveal a bid, which submits the job it holds, and gives its bond back.
+def to_open(txn: Txn, opened: Reveal) -> BidTx:
+    """What a reveal must open: `sealing.check_reveal` says whether it does.
+
+    Raises NotFoundError and RefusedError (`foreign_market`).
+    """
+    bid_id = opened.opening.bid_id
+    _check_market(txn, opened.opening.terms, bid_id)
+    return bid_tx_of(txn, get(txn, bid_id))
+
+
+def reveal(txn: Txn, opened: Reveal, barred: Refused | None = None) -> Revealed | Refused:
+    """Reveal a bid, which gives its bond back and submits the job it holds.
 
     The job waits where no offer fits it. What else keeps it out is kept with the bid, which is
-    revealed all the same; another reveal tries it again. A bid whose job is there is unchanged.
+    revealed all the same: that it is no job (`malformed`), that it would spend the money of
+    another than the bid's owner (`buyer_mismatch`), what the caller says (`barred`), and what
+    `submit` does. Another reveal within the window tries it again. A bid whose job is there is
+    unchanged. Both signatures are checked before, outside of any transaction: see `to_open`.
     Returns Refused (`expired`) when it is too late. Raises NotFoundError, PendingError
-    (`too_early`), RefusedError (`foreign_market`), and IntegrityError (`bad_signature`,
-    `bad_commitment`, or `malformed` for a bid that holds no job).
+    (`too_early`), and RefusedError (`foreign_market`).
     """
     opening = opened.opening
     bid_id = opening.bid_id
     _check_market(txn, opening.terms, bid_id)
+    # Its id is a hash of all that was signed, the commitment too: it is the bid that was checked.
     bid = get(txn, bid_id)
-    sealing.check_reveal(bid_tx_of(txn, bid), opened)
-    request, inputs = sealed_jobs.job_of(opening.state)
     if bid.job_id is not None:
         return Revealed(bid, jobs.get(txn, bid.job_id), None, False)
-    if bid.state != "revealed":
-        late = check_window(txn, bid)
-        if late is not None:
-            return late
-    try:
-        # What it raises it raises before it has written anything.
-        verdict: Submitted | Refused = submit(txn, request, inputs, wait=True)
-    except (ConflictError, RefusedError) as error:
-        verdict = Refused(error.reason or error.token, error.message, error.hint)
+    late = check_window(txn, bid)
+    if late is not None:
+        return late
     if bid.state == "committed":
+        # First of all: the bond may be what the job is paid with.
         escrow.release_bid(txn, bid.owner, bid_id, bid.bond_ct)
         txn.delete(BIDS_DUE, due_key(bid))
         _note_next(txn)
+    verdict = barred or _submit(txn, bid, opening.state)
     if isinstance(verdict, Refused):
         return _revealed(txn, replace(bid, refused=verdict.reason), None, verdict)
     bid = replace(bid, job_id=verdict.job.job_id, refused=None)
     return _revealed(txn, bid, verdict.job, None)
 
 
+def _submit(txn: Txn, bid: Bid, state: bytes) -> Submitted | Refused:
+    """Submit the job of a bid; whatever keeps it out is a verdict."""
+    try:
+        request, inputs = sealed_jobs.job_of(state)
+        check_buyer(bid.owner, request.buyer)
+        # What it raises it raises before it has written anything.
+        return submit(txn, request, inputs, wait=True)
+    except ConflictError as error:
+        hint = "what is sealed cannot be changed: seal a new bid, with another job id"
+        return Refused(error.reason or error.token, error.message, hint)
+    except (IntegrityError, RefusedError) as error:
+        return Refused(error.reason or error.token, error.message, error.hint)
+
+
+def check_buyer(owner: str, buyer: str) -> None:
+    """Raise RefusedError (`buyer_mismatch`) unless a bid's job spends the money of its owner.
+
+    The signature says whose bid it is, and not whose wallet: only the owner, whom this market's
+    operator has named, is known to have bid.
+    """
+    if buyer != owner:
+        raise RefusedError(
+            f"the job's buyer is {buyer}, and the bid is {owner}'s: a bid spends the money of "
+            "its owner alone",
+            hint=f"seal a new bid and give `--owner {buyer}`",
+            reason="buyer_mismatch",
+        )
+
+
 def check_window(txn: Txn, bid: Bid) -> Refused | None:
     """Whether it is too late to reveal a bid. Raises PendingError (`too_early`)."""
     height = chain.height(txn)
-    if bid.state == "expired" or height > bid.reveal_until:
-        message = f"bid {bid.bid_id} could be revealed until height {bid.reveal_until}"
-        is_burned = bid.state == "expired" and bid.bond_ct
-        cost = f"; its bond of {bid.bond_ct} CT is burned" if is_burned else ""
-        return Refused("expired", f"{message}, and it is {height} now{cost}")
     if height < bid.reveal_from:
         blocks = bid.reveal_from - height
         raise PendingError(
@@ -197,6 +239,21 @@ def check_window(txn: Txn, bid: Bid) -> Refused | None:
             reason="too_early",
             blocks=blocks,
         )
+    return lateness(txn, bid)
+
+
+def lateness(txn: Txn, bid: Bid) -> Refused | None:
+    """That it is too late to reveal a bid, and what it has cost; None while it is not."""
+    height = chain.height(txn)
+    if bid.state == "expired" or height > bid.reveal_until:
+        message = f"bid {bid.bid_id} could be revealed until height {bid.reveal_until}"
+        bond = f"; its bond of {bid.bond_ct} CT" if bid.bond_ct else ""
+        cost = {
+            "expired": bond and f"{bond} is burned",
+            "committed": bond and f"{bond} burns with the next change",
+            "revealed": f"; it was revealed, and its job refused: {bid.refused}",
+        }[bid.state]
+        return Refused("expired", f"{message}, and it is {height} now{cost}")
     return None
 
 

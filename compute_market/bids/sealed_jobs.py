@@ -11,8 +11,12 @@ from msgspec import json, to_builtins
 from compute_market.errors import IntegrityError, UsageError
 from compute_market.records import Slice
 from compute_market.requests import JobRequest, SliceRequest, build, parse
+from compute_market.text import clipped, printable
 
 _LENGTH_MAX = 2**63 - 1
+_PATH_BYTES_MAX = 4095  # PATH_MAX, less the byte that ends it
+# Control characters, line and paragraph separators, and halves of surrogate pairs.
+_NO_TEXT = frozenset((*range(32), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000)))
 
 
 def state_of(request: JobRequest, inputs: list[Slice]) -> bytes:
@@ -35,6 +39,17 @@ def job_of(state: bytes) -> tuple[JobRequest, list[Slice]]:
         raise IntegrityError(error.message, hint=error.hint, reason="malformed") from error
 
 
+def check_path(path: str, what: str) -> None:
+    """Raise UsageError unless a path may be sealed: text without control characters, and no
+    longer than a system can open."""
+    length = len(path.encode(errors="surrogatepass"))
+    if length > _PATH_BYTES_MAX or any(map(_NO_TEXT.__contains__, map(ord, path))):
+        raise UsageError(
+            f"{what}: the path of a slice is no text of one line and at most {_PATH_BYTES_MAX} "
+            f"bytes: {clipped(printable(path))}"
+        )
+
+
 _WHAT = "the sealed job"
 
 
@@ -47,5 +62,6 @@ def _slices(requests: list[SliceRequest], lengths: Any) -> list[Slice]:
             raise UsageError(f"{_WHAT}: a slice has no length")
         if not entry.path.startswith("/") or entry.reference is None:
             raise UsageError(f"{_WHAT}: a slice has no absolute path or no reference")
+        check_path(entry.path, _WHAT)
         found.append(Slice(entry.path, length, bytes.fromhex(entry.reference)))
     return found

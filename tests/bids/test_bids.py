@@ -184,16 +184,58 @@ def test_reveal_of_an_unknown_bid_or_by_another_is_an_error(real: Market) -> Non
         reveal(real, sealed, MALLORY)
 
 
-def test_reveal_of_what_is_no_job_changes_nothing(real: Market) -> None:
+def test_reveal_of_what_is_no_job_gives_the_bond_back(real: Market) -> None:
     sealed = sealing.blind_sign_cat(
         bytes(32), b"no job", market_id=bytes(16), key=ALICE, height=0, sequence=1
     )
     take(real, sealed)
     advance(real, 2)
-    with pytest.raises(IntegrityError) as caught:
-        reveal(real, sealed)
-    assert caught.value.reason == "malformed"
-    assert bid_of(real, sealed).state == "committed"
+    found = reveal(real, sealed)
+    assert isinstance(found, Revealed)
+    assert (found.bid.state, found.bid.refused, found.job) == ("revealed", "malformed", None)
+    assert real.balance("wallet/buyer") == 100
+    assert real.opened.audit() == []
+
+
+def test_job_of_another_buyer_than_the_owner_is_refused(real: Market) -> None:
+    """Whoever seals a bid signs for his own money, and for nobody else's."""
+    real.deposit("mallory", ct=10)
+    before = real.balance("wallet/buyer")
+    sealed = seal(key=MALLORY)
+    take(real, sealed, "mallory")
+    advance(real, 2)
+    found = reveal(real, sealed, MALLORY)
+    assert isinstance(found, Revealed)
+    assert (found.bid.state, found.bid.refused, found.job) == ("revealed", "buyer_mismatch", None)
+    assert (real.balance("wallet/buyer"), real.balance("wallet/mallory")) == (before, 10)
+    assert real.opened.audit() == []
+
+
+def test_bond_helps_to_pay_the_job(real: Market) -> None:
+    real.submit("first")
+    cost = 100 - real.balance("wallet/buyer")
+    real.deposit("poor", ct=cost)
+    sealed = seal(buyer="poor")
+    take(real, sealed, "poor")
+    advance(real, 2)
+    found = reveal(real, sealed)
+    assert isinstance(found, Revealed)
+    assert (found.refused, real.balance("wallet/poor")) == (None, 0)
+
+
+def test_refused_job_is_not_tried_again_after_the_window(real: Market) -> None:
+    """Else who has a bid could wait for ever for the moment that suits him."""
+    sealed = seal(consumer_bond=1000)
+    take(real, sealed)
+    advance(real, 2)
+    reveal(real, sealed)
+    real.deposit("buyer", ct=2000)
+    advance(real, WINDOW - 1)
+    found = reveal(real, sealed)
+    assert isinstance(found, Refused)
+    assert (found.reason, bid_of(real, sealed).refused) == ("expired", "insufficient_funds")
+    assert "insufficient_funds" in found.message
+    assert real.balance("burned") == 0
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,14 @@ SLICE = {"path": "/a", "reference": "00" * 32}
         *(job(slices=[SLICE | {"path": "a"}]), job(slices=[SLICE | {"reference": "0"}])),
         *(job(unknown=1), job(buyer="a/b"), job(max_price_per_unit=-1)),
         *(job(deadline=1, deadline_secs=1), state().replace(b'"job"', b'"job":{},"job"', 1)),
+        *(
+            job(slices=[SLICE | {"path": f"/a{text}b"}])
+            for text in "\0\n\t\x1b\x7f\x85\u2028\ud800"
+        ),
+        job(slices=[SLICE | {"path": "/" + "é" * 2048}]),
         b'{"job":' + b"9" * 10_000 + b',"lengths":[]}',
     ],
-    ids=range(30),
+    ids=range(39),
 )
 def test_anything_else_is_malformed(content: bytes) -> None:
     with pytest.raises(IntegrityError) as caught:

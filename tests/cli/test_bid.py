@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
-from compute_market.bids import bid_files
+from compute_market.bids import bid_files, bids
+from compute_market.bids.sealing import Terms
+from compute_market.records import replace
 from compute_market.signatures import keys
+from compute_market.store.txn import Txn
+from tests.cli.test_streams import run
 from tests.support.cli import RECEIPT_FIELDS, Cli, Done
 
 pytest_plugins = ("tests.support.cli",)
@@ -132,7 +136,7 @@ def test_bid_goes_from_one_home_to_another_by_files_and_is_executed_there(cli: C
 
 def test_nothing_tells_of_the_job_before_it_is_revealed(cli: Cli) -> None:
     ready(cli, real=True)
-    path = job_file(cli, "the-hidden-job", buyer="hidden-buyer", max_price_per_unit=987654)
+    path = job_file(cli, "the-hidden-job", max_price_per_unit=987654)
     path.rename("j.json")
     told = cli.ok("bid", "commit", "j.json", "--bidder", "alice")
     bid_id = cli.document("bid", "list")[0]["bid_id"]
@@ -144,7 +148,7 @@ def test_nothing_tells_of_the_job_before_it_is_revealed(cli: Cli) -> None:
     everything |= {path: path.read_bytes() for path in Path("copy").rglob("*") if path.is_file()}
     everything[Path("said")] = told.encode()
     assert everything.pop(Path("bids") / f"{bid_id}.secret")
-    for hidden in (opening.salt, opening.state, b"the-hidden-job", b"hidden-buyer", b"987654"):
+    for hidden in (opening.salt, opening.state, b"the-hidden-job", b"987654"):
         for name, content in everything.items():
             assert hidden not in content, name
             assert hidden.hex().encode() not in content, name
@@ -248,7 +252,7 @@ def test_second_reveal_returns_the_job(cli: Cli) -> None:
 
 def test_refused_job_is_told_and_may_be_tried_again(cli: Cli) -> None:
     ready(cli, real=True)
-    bid_id = commit(cli, buyer="poor", max_price_per_unit=9)
+    bid_id = commit(cli, consumer_bond=2000)
     cli.advance(2)
     done = cli("bid", "reveal", bid_id, "--json")
     assert refused(done) == (5, "refused", "insufficient_funds")
@@ -259,8 +263,8 @@ def test_refused_job_is_told_and_may_be_tried_again(cli: Cli) -> None:
         None,
     )
     assert cli.wallet("alice")[0] == 1000
-    cli.ok("wallet", "deposit", "poor", "--ct", "10")
-    cli.advance(WINDOW)
+    cli.ok("wallet", "deposit", "alice", "--ct", "2000")
+    cli.advance(WINDOW - 2)
     found = cli.document("bid", "reveal", bid_id)
     assert (found["job_id"], found["refused"], found["job"]["state"]) == ("j1", None, "active")
 
@@ -272,6 +276,7 @@ def test_job_id_that_is_taken_is_a_refusal(cli: Cli) -> None:
     cli.advance(2)
     done = cli("bid", "reveal", bid_id, "--json")
     assert refused(done) == (5, "refused", "conflict")
+    assert "seal a new bid" in done.error["hint"]
     assert bid(cli, bid_id)["refused"] == "conflict"
 
 
@@ -292,11 +297,96 @@ def test_lost_secret_says_what_it_costs(cli: Cli) -> None:
     said = done.error["message"]
     assert bid_id in said
     assert f"after height {until}, which costs alice its bond of 1 CT" in said
+    cli.advance(WINDOW + 1)
+    done = cli("bid", "reveal", bid_id, "--json")
+    assert refused(done) == (5, "refused", "expired")
+    assert "its bond of 1 CT burns with the next change" in done.error["message"]
+    cli.ok("tick", due="1 bid expired, 1 CT of bonds burned")
+    done = cli("bid", "reveal", bid_id, "--json")
+    assert refused(done) == (5, "refused", "expired")
+    assert "its bond of 1 CT is burned" in done.error["message"]
+
+
+def test_secret_of_a_revealed_bid_is_not_needed_any_more(cli: Cli) -> None:
+    ready(cli)
+    bid_id = commit(cli)
+    cli.advance(2)
+    first = cli.document("bid", "reveal", bid_id)
+    cli.advance(WINDOW)
+    # Who has seen it can be shown it again, for ever.
+    assert cli("bid", "reveal", bid_id, "--to", "open").code == 0
+    secret(cli, bid_id).unlink()
+    assert cli.document("bid", "reveal", bid_id) == first | {"changed": False}
+    done = cli("bid", "reveal", bid_id, "--to", "again", "--json")
+    assert refused(done)[:2] == (3, "not_found")
+    assert "was revealed as job j1" in done.error["message"]
+
+
+def test_secret_under_the_name_of_another_bid_reveals_neither(cli: Cli) -> None:
+    ready(cli)
+    first, second = commit(cli, "j1"), commit(cli, "j2")
+    cli.advance(2)
+    secret(cli, second).replace(secret(cli, first))
+    for more in ((), ("--to", "open")):
+        done = cli("bid", "reveal", first, "--json", *more)
+        assert refused(done) == (9, "integrity", "bad_commitment")
+    assert second in done.error["message"]
+    assert {each["state"] for each in cli.document("bid", "list")} == {"committed"}
+
+
+def test_number_that_another_commit_has_taken_meanwhile_is_not_used_again(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(cli)
+    commit(cli, "j2")
+    found, looked = bids.next_terms, []
+
+    def seen_before(txn: Txn, public_key: bytes, key_id: bytes, sequence: int | None) -> Terms:
+        """What it was before the other bid was committed to, when it is looked at first."""
+        looked.append(sequence)
+        terms = found(txn, public_key, key_id, sequence)
+        return replace(terms, sequence=1) if len(looked) == 1 else terms
+
+    monkeypatch.setattr(bids, "next_terms", seen_before)
+    commit(cli, "j1")
+    assert len(looked) == 2
+    assert sorted(each["sequence"] for each in cli.document("bid", "list")) == [1, 2]
+    assert {path.stem for path in (cli.home / "bids").iterdir()} == {
+        each["bid_id"] for each in cli.document("bid", "list")
+    }
+
+
+def test_last_sequence_number_is_the_last(cli: Cli) -> None:
+    ready(cli)
+    commit(cli, "j1", "--sequence", str(2**63 - 1))
+    done = cli("bid", "commit", job_file(cli, "j2"), "--bidder", "alice", "--json")
+    assert refused(done) == (6, "conflict", "sequence_used_up")
+
+
+def test_tick_lets_all_bids_expire(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compute_market.housekeeping.BIDS_LIMIT", 1)
+    ready(cli)
+    for number in range(3):
+        commit(cli, f"j{number}")
+    cli.advance(WINDOW + 1)
+    cli("tick")
+    assert {each["state"] for each in cli.document("bid", "list")} == {"expired"}
+
+
+def test_reveal_for_others_that_cannot_be_written_fails(cli: Cli) -> None:
+    ready(cli)
+    bid_id = commit(cli)
+    cli.advance(2)
+    done = run(cli, ("bid", "reveal", bid_id, "--to", "-"), "stdout", "full")
+    assert done.code == 8
+    # The work of one that submits the job counts, told or not.
+    assert run(cli, ("bid", "reveal", bid_id), "stdout", "full").code == 0
 
 
 def test_bond_that_cannot_be_paid_leaves_no_secret(cli: Cli) -> None:
     ready(cli, real=True)
-    done = cli("bid", "commit", job_file(cli), "--bidder", "alice", "--owner", "poor", "--json")
+    path = job_file(cli, buyer="poor")
+    done = cli("bid", "commit", path, "--bidder", "alice", "--owner", "poor", "--json")
     assert refused(done) == (5, "refused", "insufficient_funds")
     assert list((cli.home / "bids").glob("*")) == []
 
@@ -378,7 +468,7 @@ def test_owner_is_who_the_key_belongs_to_here(cli: Cli) -> None:
 
 def test_list_selects(cli: Cli) -> None:
     ready(cli)
-    first, second = commit(cli, "j1"), commit(cli, "j2", "--owner", "bob")
+    first, second = commit(cli, "j1"), commit(cli, "j2", "--owner", "bob", buyer="bob")
     cli.advance(2)
     cli.ok("bid", "reveal", first)
 
@@ -451,3 +541,86 @@ def test_file_that_is_no_bid_is_refused(cli: Cli) -> None:
         assert cli("bid", verb, "huge").code in (2, 9)
     assert cli.files() == before
     os.unlink("huge")
+
+
+def sealed_away(cli: Cli, **fields: Any) -> str:
+    """A bid of mallory's home that was taken in here in mallory's name, and its reveal `open`."""
+    away = cli.directory / "away"
+    add_key(away, "mallory", bytes(32))
+    chain = cli.document("chain", "status")
+    words = ("--market", chain["market_id"], "--height", str(chain["height"]), "--sequence", "1")
+    job = job_file(cli, **fields)
+    sealed = cli.document("bid", "commit", job, "--bidder", "mallory", *words, "--home", away)
+    bid_id: str = sealed["bid_id"]
+    exported = cli.ok("bid", "export", bid_id, "--home", away)
+    cli.ok("bid", "import", "-", "--owner", "mallory", stdin=exported)
+    assert cli("bid", "reveal", bid_id, "--to", "open", "--home", away).code == 0
+    cli.advance(2)
+    return bid_id
+
+
+def test_bid_spends_the_money_of_its_owner_alone(cli: Cli) -> None:
+    ready(cli, real=True)
+    cli.ok("wallet", "deposit", "mallory", "--ct", "1")
+    bid_id = sealed_away(cli, buyer="alice")
+    done = cli("bid", "import-reveal", "open", "--json")
+    assert refused(done) == (5, "refused", "buyer_mismatch")
+    found = bid(cli, bid_id)
+    assert (found["state"], found["refused"]) == ("revealed", "buyer_mismatch")
+    assert (cli.wallet("alice")[0], cli.wallet("mallory")[0]) == (1000, 1)
+    assert cli.document("compute", "list") == []
+
+
+def test_commit_names_the_owner_that_it_needs(cli: Cli) -> None:
+    ready(cli)
+    done = cli("bid", "commit", job_file(cli, buyer="bob"), "--bidder", "alice", "--json")
+    assert refused(done) == (5, "refused", "buyer_mismatch")
+    assert "`--owner bob`" in done.error["hint"]
+    assert not (cli.home / "bids").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "reason"), [("slice_root", "outside_slice_root"), ("", "unknown_workload")]
+)
+def test_what_this_home_does_not_take_is_a_refusal_and_the_bond_is_given_back(
+    cli: Cli, setting: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(cli, real=True)
+    cli.ok("wallet", "deposit", "mallory", "--ct", "50")
+    bid_id = sealed_away(cli, buyer="mallory")
+    if setting:
+        (cli.directory / "root").mkdir()
+        monkeypatch.setenv("TB_SLICE_ROOT", str(cli.directory / "root"))
+    else:
+        monkeypatch.setattr("compute_market.workloads.workloads.BUILT_IN", {})
+    done = cli("bid", "import-reveal", "open", "--json")
+    assert refused(done) == (5, "refused", reason)
+    found = bid(cli, bid_id)
+    assert (found["state"], found["refused"]) == ("revealed", reason)
+    assert cli.wallet("mallory")[0] == 50
+
+
+def test_reveal_of_no_job_is_malformed_and_the_bond_is_given_back(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready(cli, real=True)
+    cli.ok("wallet", "deposit", "mallory", "--ct", "5")
+    with monkeypatch.context() as patched:
+        patched.setattr("compute_market.bids.sealed_jobs.state_of", lambda *_: b"no job")
+        bid_id = sealed_away(cli, buyer="mallory")
+    done = cli("bid", "import-reveal", "open", "--json")
+    assert refused(done) == (9, "integrity", "malformed")
+    found = bid(cli, bid_id)
+    assert (found["state"], found["refused"], cli.wallet("mallory")[0]) == (
+        "revealed",
+        "malformed",
+        5,
+    )
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1bb", "/".join(["x" * 200] * 25)])
+def test_path_that_nobody_could_take_is_not_sealed(cli: Cli, name: str) -> None:
+    ready(cli)
+    done = cli("bid", "commit", job_file(cli, slices=[name]), "--bidder", "alice", "--json")
+    assert refused(done)[:2] == (2, "usage")
+    assert not (cli.home / "bids").exists()

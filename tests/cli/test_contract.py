@@ -161,7 +161,7 @@ def scenario(cli: Cli) -> None:
         cli.submit(job_id, "--deadline-secs", "62" if job_id == "j2" else "1000")
     cli.ok("compute", "cancel", "j0")
     cli.submit("p1", "--gpu", "H100", "--wait")
-    job = {"job_id": "j5", "buyer": "b", "workload": "transcode", "max_price_per_unit": 9}
+    job = {"job_id": "j5", "buyer": "alice", "workload": "transcode", "max_price_per_unit": 9}
     Path("job.json").write_text(json.dumps(job | {"slices": ["a.slice"]}))
     cli.ok("key", "new", "b")
 

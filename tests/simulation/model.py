@@ -465,13 +465,15 @@ class Model:
         """The state of its job, or the reason why there is none."""
         if bid.job_id is not None:
             return str(self.jobs[bid.job_id].state)
-        if bid.state == "expired" or (bid.state == "committed" and self.height() > bid.until):
+        if self.height() > bid.until:
             return "expired"
         if bid.state == "committed" and self.height() < bid.since:
             raise Denied("too_early")
-        verdict = self.submit(bid.job, True)
         self.end_bond(bid, "refunded")
         self.wallets[bid.owner, "CT"] += bid.bond * (bid.state == "committed")
+        # A bid spends the money of its owner alone.
+        is_own = bid.job.buyer == bid.owner
+        verdict = self.submit(bid.job, True) if is_own else "buyer_mismatch"
         bid.state = "revealed"
         got_in = bid.job.id in self.jobs
         bid.job_id, bid.refused = (bid.job.id, None) if got_in else (None, verdict)

@@ -43,6 +43,7 @@ def seal(
 
 
 def take(market: Market, sealed: Sealed, owner: str = "buyer") -> Taken:
+    sealing.check_bid_tx(sealed.bid_tx)
     return market.update(lambda txn: bids.take(txn, sealed.bid_tx, owner))
 
 
@@ -54,6 +55,7 @@ def reveal(
     if isinstance(opened, Opening):
         opened = sealing.sign_reveal(opened, key)
     found = opened
+    sealing.check_reveal(market.view(lambda txn: bids.to_open(txn, found)), found)
     return market.update(lambda txn: bids.reveal(txn, found))
 
 

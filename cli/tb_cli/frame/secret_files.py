@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from compute_market.bids import bid_files
 from compute_market.bids.sealing import Sealed
+from compute_market.errors import IntegrityError
 from compute_market.records import check_id
 from compute_market.store.creation import sync
 from compute_market.store.translation import translated
@@ -22,12 +23,22 @@ def path_of(home: Home, bid_id: str) -> str:
 def find(home: Home, bid_id: str) -> Sealed | None:
     """The secret of a bid, or None.
 
-    Raises UsageError for a file that others may read, IntegrityError for one that was changed.
+    Raises UsageError for a file that others may read, IntegrityError for one that was changed or
+    is that of another bid (`bad_commitment`).
     """
     private_files.check_directory(home.bids)
     path = path_of(home, bid_id)
     text = private_files.read(path, secret=True, size_max=bid_files.FILE_BYTES_MAX)
-    return None if text is None else bid_files.parse_secret(text, path)
+    if text is None:
+        return None
+    sealed = bid_files.parse_secret(text, path)
+    if sealed.bid_tx.bid_id != bid_id:
+        raise IntegrityError(
+            f"{path} is the secret of bid {sealed.bid_tx.bid_id}, not of bid {bid_id}",
+            hint="put the right one back from a copy",
+            reason="bad_commitment",
+        )
+    return sealed
 
 
 def keep(home: Home, sealed: Sealed) -> None:

@@ -82,7 +82,7 @@ class Parameter:
 class Verb:
     """A command of the tree. Its function is imported when the command is called."""
 
-    __slots__ = ("help", "market", "reads_without", "target", "writes")
+    __slots__ = ("help", "market", "reads_with", "reads_without", "target", "writes")
 
     def __init__(
         self,
@@ -91,18 +91,24 @@ class Verb:
         *,
         writes: bool = False,  # has --dry-run
         reads_without: str | None = None,  # the argument without which it changes nothing
+        reads_with: str | None = None,  # the option with which it only writes what it was asked for
         market: NeedOfMarket = "needed",
     ) -> None:
         self.target = target
         self.help = help
         self.writes = writes
+        self.reads_with = reads_with
         self.reads_without = reads_without
         self.market = market
 
     def changes(self, values: dict[str, Any]) -> bool:
         """Whether it changes anything when it is called with these values."""
-        needed = self.reads_without
-        return self.writes and (needed is None or values[needed] is not None)
+        needed, barring = self.reads_without, self.reads_with
+        return (
+            self.writes
+            and (needed is None or values[needed] is not None)
+            and (barring is None or values[barring] is None)
+        )
 
     def function(self) -> Callable[..., int | None]:
         module, _, name = self.target.partition(":")
