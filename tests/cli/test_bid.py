@@ -451,3 +451,35 @@ def test_file_that_is_no_bid_is_refused(cli: Cli) -> None:
         assert cli("bid", verb, "huge").code in (2, 9)
     assert cli.files() == before
     os.unlink("huge")
+
+
+def test_file_of_another_format_is_told_by_its_name(cli: Cli) -> None:
+    ready(cli)
+    bid_id = commit(cli)
+    sealed = cli.ok("bid", "export", bid_id)
+    cli.advance(2)
+    opened = cli.ok("bid", "reveal", bid_id, "--to", "-")
+    receipts = cli.ok("compute-market", "receipts", "export", "--key", "alice")
+    verbs = {
+        "tb-bid": (("bid", "import"), sealed),
+        "tb-bid-reveal": (("bid", "import-reveal"), opened),
+        "tb-receipts": (("compute-market", "receipts", "verify"), receipts),
+    }
+    for wanted, (verb, _) in verbs.items():
+        for given, (_, text) in verbs.items():
+            if given != wanted:
+                done = cli(*verb, "-", "--json", stdin=text)
+                assert refused(done) == (9, "integrity", "malformed")
+                said = f"is a file of format {given}, version 1; {wanted}, version 1, is asked for"
+                assert said in done.error["message"]
+
+
+@pytest.mark.parametrize("field", ["version", "height", "sequence"])
+@pytest.mark.parametrize("digits", [20, 400, 4_300, 10_000])
+def test_number_of_any_length_is_malformed(cli: Cli, field: str, digits: int) -> None:
+    ready(cli)
+    fields = json.loads(cli.ok("bid", "export", commit(cli)))
+    text = json.dumps(fields | {field: "HERE"}).replace('"HERE"', "9" * digits)
+    done = cli("bid", "import", "-", "--json", stdin=text)
+    assert refused(done) == (9, "integrity", "malformed")
+    assert len(done.error["message"]) < 200
