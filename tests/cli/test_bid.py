@@ -483,3 +483,18 @@ def test_number_of_any_length_is_malformed(cli: Cli, field: str, digits: int) ->
     done = cli("bid", "import", "-", "--json", stdin=text)
     assert refused(done) == (9, "integrity", "malformed")
     assert len(done.error["message"]) < 200
+
+
+def test_own_key_with_a_public_name_reveals_and_bears_the_bond(cli: Cli) -> None:
+    ready(cli)
+    key_id = cli.document("key", "show", "alice")["key_id"]
+    public = cli.home / "keys" / "aa.pub"
+    public.touch(0o600)
+    public.write_text(cli.ok("key", "show", "alice", "--public"))
+    found = cli.document("bid", "commit", job_file(cli), "--bidder", key_id)
+    assert found["owner"] == "alice"
+    exported = cli.ok("bid", "export", found["bid_id"])
+    assert not cli.document("bid", "import", "-", stdin=exported)["changed"]
+    (cli.home / "keys" / "ab.pub").write_text("junk")
+    cli.advance(2)
+    assert cli("bid", "reveal", found["bid_id"]).code == 0
