@@ -49,7 +49,7 @@ _BID_FILE_MAX = 2**16
 
 @takes(
     argument("file", "JOB.json|-", "The file of the job, or - for stdin."),
-    option("--bidder", "The key that signs.", required=True, metavar="KEY", complete="key"),
+    option("--bidder", "The key that signs.", required=True, metavar="NAME|ID", complete="key"),
     _OWNER,
     option("--market", "The id of another market that the bid is for.", metavar="HEX"),
     amount("--height", "The height of that market now."),
@@ -74,8 +74,8 @@ def commit(
     away = _other_market(market, height, sequence)
     if away is None:
         session.home.check_market()
-    key = key_files.own(session.home, bidder)
-    state = _state(session, file, (owner or bidder) if away is None else None)
+    name, key = key_files.own_named(session.home, bidder)
+    state = _state(session, file, (owner or name) if away is None else None)
     seal = partial(sealing.blind_sign_cat, os.urandom(sealing.SALT_BYTES), state, key=key)
     if away is not None:
         market_id, at, number = away
@@ -85,7 +85,7 @@ def commit(
         document = {"bid_id": sealed.bid_tx.bid_id, "market_id": market, "changed": True}
         emit(session, document, f"sealed bid {sealed.bid_tx.bid_id} for another market")
         return
-    document = _commit(session, key, seal, owner or bidder, sequence)
+    document = _commit(session, key, seal, owner or name, sequence)
     text = f"committed to bid {document['bid_id']}: reveal it from height "
     text += f"{document['reveal_from']} on, until height {document['reveal_until']}"
     bond = f", bond {document['bond_ct']} CT" if document["bond_ct"] else ""

@@ -3,18 +3,18 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from typing import Any
 
 from compute_market import events
-from compute_market.errors import ConflictError, check_same
+from compute_market.errors import ConflictError, MarketError, NotFoundError, check_same
 from compute_market.records import EventName
 from compute_market.signatures import keys
 from compute_market.signatures.keys import Key
 from compute_market.signatures.signatures import ALGORITHM, SEED_BYTES
 from tb_cli.frame import key_files, lines
-from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.render import Listing, emit, fields, note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, flag, takes
 
@@ -41,13 +41,21 @@ def new(session: Session, name: str) -> None:
 
 
 def list_(session: Session) -> None:
+    """A file that holds no key, or is unsafe, is an error behind all the others."""
     session.home.check_market()
     listing = Listing(session, ("name", "key_id", "kind"))
+    problems = []
     for name in key_files.names(session.home):
-        key = key_files.find(session.home, name)
-        if key is not None:  # Else it was taken away meanwhile.
+        key = key_files.attempted(session.home, name)
+        if isinstance(key, MarketError):
+            problems.append(key)
+        elif key is not None:  # Else it was taken away meanwhile.
             listing.add(_document(name, key))
     listing.end()
+    for problem in problems[1:]:
+        note(f"warning: {problem.message}")
+    if problems:
+        raise problems[0]
 
 
 @takes(
@@ -74,7 +82,7 @@ def show(session: Session, name: str, *, public: bool) -> None:
 )
 def import_public(session: Session, name: str, file: str) -> None:
     """Compare the id it tells with what the owner of the key says. The same key again changes
-    nothing; another one under the name is exit 6.
+    nothing; another one under the name, or a key of one's own under another, is exit 6.
     """
     key_files.check_name(name)
     # One line is all that there is in such a file.
@@ -85,6 +93,8 @@ def import_public(session: Session, name: str, file: str) -> None:
         if found is not None:
             stored, asked = ({"id": key.key_id.hex()} for key in (found, given))
             check_same(f"key {name}", stored, asked, hint="choose another name")
+        else:
+            _check_not_own(session, given)
         changed = found is None or key_files.is_begun(session.home, name)
         key = found or given
         if changed:
@@ -100,8 +110,20 @@ def _alone(session: Session, name: str) -> Iterator[None]:
     key_files.check_name(name)
     session.home.check()
     session.open_told()
-    with nullcontext() if session.dry_run else key_files.alone(session.home):
+    timeout_ms = round(session.config.lock_timeout_secs * 1000)
+    with nullcontext() if session.dry_run else key_files.alone(session.home, timeout_ms):
         yield
+
+
+def _check_not_own(session: Session, given: Key) -> None:
+    """Raise ConflictError for the public part of a key of one's own, which needs no other name."""
+    with suppress(NotFoundError):
+        name, key = key_files.named(session.home, given.key_id.hex())
+        if key.seed is not None:
+            raise ConflictError(
+                f"{key.key_id.hex()} is a key of your own, {name}",
+                hint=f"use it by that name; `tb-cli key show {name} --public` is for others",
+            )
 
 
 def _keep(session: Session, name: str, key: Key) -> None:

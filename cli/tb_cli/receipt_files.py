@@ -40,7 +40,7 @@ _Page = tuple[list[Exported], Exported | None]
     option(
         "--key",
         "The key of one's own that signs.",
-        metavar="NAME",
+        metavar="NAME|ID",
         required=True,
         complete="key",
     ),

@@ -94,8 +94,8 @@ def parse_bid(text: bytes, what: str) -> BidTx:
 
     Its reason is `malformed`, `bad_commitment` or `bad_signature`.
     """
+    canonical.check_kind(text, BID_FORMAT, VERSION, what)
     found = canonical.parsed(text, BidFile, what)
-    _check_format(found, BID_FORMAT, what)
     bid_tx = BidTx(
         _terms(found, what),
         canonical.unhex(found.commitment, COMMITMENT_BYTES, f"{what}: the commitment"),
@@ -140,8 +140,8 @@ def _opening_text(format_: str, opening: Opening, signature: bytes) -> bytes:
 
 
 def _opening(text: bytes, format_: str, what: str) -> tuple[Opening, bytes]:
+    canonical.check_kind(text, format_, VERSION, what)
     found = canonical.parsed(text, OpeningFile, what)
-    _check_format(found, format_, what)
     opening = Opening(
         _terms(found, what),
         canonical.unhex(found.salt, SALT_BYTES, f"{what}: the salt"),
@@ -163,14 +163,6 @@ def _terms(found: BidFile | OpeningFile, what: str) -> Terms:
         found.height,
         found.sequence,
     )
-
-
-def _check_format(found: BidFile | OpeningFile, format_: str, what: str) -> None:
-    if (found.format, found.version) != (format_, VERSION):
-        raise _malformed(
-            f"{what} is a file of format {found.format}, version {found.version}; "
-            f"{format_}, version {VERSION}, is asked for"
-        )
 
 
 def _malformed(message: str) -> IntegrityError:

@@ -206,12 +206,8 @@ def _checked(
 
 
 def _first(text: bytes, key_id: bytes | None, from_link: bytes | None) -> tuple[_First, Key]:
+    canonical.check_kind(text, FORMAT, VERSION, "it")
     first = canonical.parsed(_whole(text), _First, "the first line of the file")
-    if (first.format, first.version) != (FORMAT, VERSION):
-        raise _malformed(
-            f"it is a file of {first.format}, version {first.version}; "
-            f"{FORMAT}, version {VERSION}, is known"
-        )
     canonical.unhex(first.market_id, MARKET_ID_BYTES, "market_id")
     key = public_key_of(canonical.unhex(first.public_key, PUBLIC_KEY_BYTES, "public_key"))
     start = canonical.unhex(first.from_link, DIGEST_BYTES, "from_link")

@@ -8,8 +8,18 @@ from typing import TypeVar
 from msgspec import DecodeError, Struct, ValidationError, json
 
 from compute_market.errors import IntegrityError
+from compute_market.text import clipped
 
 S = TypeVar("S", bound=Struct)
+
+_SHOWN_MAX = 60  # characters of what stands in the place of a format
+
+
+class _Kind(Struct, gc=False):
+    """What every file with a format says of itself, whatever else it holds."""
+
+    format: str
+    version: int
 
 
 def line(document: Struct) -> bytes:
@@ -34,6 +44,24 @@ def parsed(text: bytes, kind: type[S], what: str) -> S:
             reason="malformed",
         )
     return found
+
+
+def check_kind(text: bytes, format_: str, version: int, what: str) -> None:
+    """Make sure that a file is of a format, before its fields are looked at: its first line says.
+
+    Raises IntegrityError (`malformed`) naming both for one of another. What is of no format at all
+    is left to `parsed`, which says why it cannot be read.
+    """
+    try:
+        found = json.decode(text.split(b"\n", 1)[0], type=_Kind)
+    except ValueError:
+        return
+    if (found.format, found.version) != (format_, version):
+        shown = clipped(f"{found.format}, version {found.version}", _SHOWN_MAX)
+        raise IntegrityError(
+            f"{what} is a file of format {shown}; {format_}, version {version}, is asked for",
+            reason="malformed",
+        )
 
 
 def unhex(text: str, count: int, what: str) -> bytes:

@@ -2,7 +2,8 @@
 
 It cannot expand a key from its seed. Importing `oqs` without the shared library prints to standard
 output, waits, clones and builds one, and raises SystemExit: so the library is looked for first, and
-its installer is given a version that it takes for none.
+its installer is given a version that it takes for none. It is foreign code around a foreign
+library: whatever it raises means that it is of no use here, and is never an error of a command.
 """
 
 import os
@@ -16,9 +17,8 @@ _INSTALL_PATH: Final = "OQS_INSTALL_PATH"
 _INSTALLED_VERSION: Final = "PYOQS_VERSION"
 # Names by which the loader may know it, that of a development package and that of a release.
 _NAMES: Final = ("liboqs.so", "liboqs.so.9")
-# All that importing it was seen to raise: without the package, with a library that does not load,
-# and with one that is too old to have what is asked of it.
-_FAILURES: Final = (ImportError, OSError, RuntimeError, ValueError, AttributeError, SystemExit)
+# What it may raise: anything, and SystemExit where its library does not load.
+_FAILURES: Final = (Exception, SystemExit)
 
 
 def load(environment: MutableMapping[str, str]) -> bool:
@@ -41,7 +41,7 @@ def load(environment: MutableMapping[str, str]) -> bool:
         with redirect_stdout(StringIO()), warnings.catch_warnings():
             warnings.filterwarnings("error", "liboqs version")
             __import__("oqs")
-    except (*_FAILURES, UserWarning):
+    except _FAILURES:
         return False
     finally:
         if before is None:
@@ -69,15 +69,23 @@ def is_there(environment: Mapping[str, str]) -> bool:
 def loaded() -> ModuleType | None:
     """The module, in a process that has loaded it; a package of that name may be another one."""
     oqs = sys.modules.get("oqs")
-    has = getattr(oqs, "is_sig_enabled", None)
-    return oqs if has is not None and has(_ALGORITHM) else None
+    try:
+        has = getattr(oqs, "is_sig_enabled", None)
+        return oqs if has is not None and has(_ALGORITHM) else None
+    except _FAILURES:
+        return None
 
 
-def verify(public_key: bytes, signature: bytes, message: bytes, context: bytes) -> bool:
+def verify(public_key: bytes, signature: bytes, message: bytes, context: bytes) -> bool | None:
+    """Whether a signature is good; None where it is not loaded, or fails to say."""
     oqs = loaded()
-    assert oqs is not None, "it was not loaded"
-    with oqs.Signature(_ALGORITHM) as verifier:
-        return bool(verifier.verify_with_ctx_str(message, signature, context, public_key))
+    if oqs is None:
+        return None
+    try:
+        with oqs.Signature(_ALGORITHM) as verifier:
+            return bool(verifier.verify_with_ctx_str(message, signature, context, public_key))
+    except _FAILURES:
+        return None
 
 
 def _places(environment: Mapping[str, str]) -> Iterator[str]:

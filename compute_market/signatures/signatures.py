@@ -2,11 +2,10 @@
 
 Signatures are randomised: two of one message differ, so their bytes are never compared or hashed.
 There are two backends, which understand each other: `cryptography` signs, since a key is kept as
-its seed, and verifies unless the process has loaded liboqs (`liboqs.load`). A backend is imported
-by what signs or verifies, and by nothing else.
+its seed, and verifies unless the process has loaded liboqs (`liboqs.load`) and that can say. A
+backend is imported by what signs or verifies, and by nothing else.
 """
 
-from collections.abc import Callable
 from typing import Final, Literal
 
 from compute_market.errors import IntegrityError, UsageError
@@ -61,7 +60,7 @@ def verify(
     Raises IntegrityError (`bad_signature`) that names `what` was signed.
     """
     _check_length("a public key", public_key, PUBLIC_KEY_BYTES)
-    if len(signature) != SIGNATURE_BYTES or not _verifier()(
+    if len(signature) != SIGNATURE_BYTES or not _is_good(
         public_key, signature, message, purpose.encode()
     ):
         raise IntegrityError(
@@ -78,14 +77,15 @@ def verifying_backend() -> Backend:
     return "cryptography" if liboqs.loaded() is None else "liboqs"
 
 
-def _verifier() -> Callable[[bytes, bytes, bytes, bytes], bool]:
+def _is_good(public_key: bytes, signature: bytes, message: bytes, context: bytes) -> bool:
     from compute_market.signatures import liboqs
 
-    if liboqs.loaded() is not None:
-        return liboqs.verify
+    found = liboqs.verify(public_key, signature, message, context)
+    if found is not None:
+        return found
     from compute_market.signatures import pyca
 
-    return pyca.verify
+    return pyca.verify(public_key, signature, message, context)
 
 
 def framed(*parts: bytes) -> bytes:

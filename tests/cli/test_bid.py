@@ -624,3 +624,50 @@ def test_path_that_nobody_could_take_is_not_sealed(cli: Cli, name: str) -> None:
     done = cli("bid", "commit", job_file(cli, slices=[name]), "--bidder", "alice", "--json")
     assert refused(done)[:2] == (2, "usage")
     assert not (cli.home / "bids").exists()
+
+
+def test_file_of_another_format_is_told_by_its_name(cli: Cli) -> None:
+    ready(cli)
+    bid_id = commit(cli)
+    sealed = cli.ok("bid", "export", bid_id)
+    cli.advance(2)
+    opened = cli.ok("bid", "reveal", bid_id, "--to", "-")
+    receipts = cli.ok("compute-market", "receipts", "export", "--key", "alice")
+    verbs = {
+        "tb-bid": (("bid", "import"), sealed),
+        "tb-bid-reveal": (("bid", "import-reveal"), opened),
+        "tb-receipts": (("compute-market", "receipts", "verify"), receipts),
+    }
+    for wanted, (verb, _) in verbs.items():
+        for given, (_, text) in verbs.items():
+            if given != wanted:
+                done = cli(*verb, "-", "--json", stdin=text)
+                assert refused(done) == (9, "integrity", "malformed")
+                said = f"is a file of format {given}, version 1; {wanted}, version 1, is asked for"
+                assert said in done.error["message"]
+
+
+@pytest.mark.parametrize("field", ["version", "height", "sequence"])
+@pytest.mark.parametrize("digits", [20, 400, 4_300, 10_000])
+def test_number_of_any_length_is_malformed(cli: Cli, field: str, digits: int) -> None:
+    ready(cli)
+    fields = json.loads(cli.ok("bid", "export", commit(cli)))
+    text = json.dumps(fields | {field: "HERE"}).replace('"HERE"', "9" * digits)
+    done = cli("bid", "import", "-", "--json", stdin=text)
+    assert refused(done) == (9, "integrity", "malformed")
+    assert len(done.error["message"]) < 200
+
+
+def test_own_key_with_a_public_name_reveals_and_bears_the_bond(cli: Cli) -> None:
+    ready(cli)
+    key_id = cli.document("key", "show", "alice")["key_id"]
+    public = cli.home / "keys" / "aa.pub"
+    public.touch(0o600)
+    public.write_text(cli.ok("key", "show", "alice", "--public"))
+    found = cli.document("bid", "commit", job_file(cli), "--bidder", key_id)
+    assert found["owner"] == "alice"
+    exported = cli.ok("bid", "export", found["bid_id"])
+    assert not cli.document("bid", "import", "-", stdin=exported)["changed"]
+    (cli.home / "keys" / "ab.pub").write_text("junk")
+    cli.advance(2)
+    assert cli("bid", "reveal", found["bid_id"]).code == 0

@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from threading import Event, Thread, Timer
 
 import pytest
 
@@ -296,8 +297,9 @@ def test_new_begins_anew_where_half_a_file_was_left(cli: Cli) -> None:
 def test_new_beside_another_process_is_busy(cli: Cli) -> None:
     made(cli)
     with key_files.alone(Home(str(cli.home))):
-        assert cli("key", "new", "k2").code == 8
-        assert cli("key", "import-public", "friend", FRIEND).code == 8
+        for words in (("new", "k2"), ("import-public", "friend", FRIEND)):
+            done = cli("key", *words, "--lock-timeout", "0")
+            assert (done.code, "--lock-timeout" in done.err) == (8, True)
         cli.ok("key", "list")
 
 
@@ -314,3 +316,51 @@ def test_shell_completes_names(cli: Cli) -> None:
     made(cli, "alpha")
     made(cli, "beta")
     assert completions("key", "a") == ["alpha"]
+
+
+def test_new_waits_for_another_process_and_keeps_its_key(cli: Cli) -> None:
+    cli.ok("state", "init")
+    home = Home(str(cli.home))
+    taken, release = Event(), Event()
+
+    def other() -> None:
+        with key_files.alone(home), key_files.written(home, "k1", keys.key_of(bytes(32))):
+            taken.set()
+            release.wait(10)
+
+    thread = Thread(target=other)
+    thread.start()
+    assert taken.wait(10)
+    Timer(0.2, release.set).start()
+    assert cli("key", "new", "k1", "--lock-timeout", "10").code == 6
+    thread.join()
+
+
+def test_own_key_is_the_one_of_its_id_whatever_other_names_it_has(cli: Cli) -> None:
+    key_id = made(cli)
+    public = cli.ok("key", "show", "k1", "--public")
+    done = cli("key", "import-public", "a", "-", stdin=public)
+    assert (done.code, f"{key_id} is a key of your own, k1" in done.err) == (6, True)
+    # As a home may have it whose key was imported before its secret was put there.
+    (directory(cli) / "a.pub").write_text(public)
+    (directory(cli) / "a.pub").chmod(0o600)
+    assert cli.document("key", "show", key_id)["name"] == "k1"
+    home = Home(str(cli.home))
+    for name in ("k1", "a", key_id):
+        assert key_files.own_named(home, name)[0] == "k1"
+    cli.ok("compute-market", "receipts", "export", "--key", key_id)
+
+
+@pytest.mark.parametrize("file", ["aa.pub", "a b.pub", "aa.key", f"{FRIEND_ID}.pub"])
+def test_file_that_is_no_key_is_named_and_blocks_no_other(cli: Cli, file: str) -> None:
+    key_id = made(cli)
+    cli.ok("key", "import-public", "friend", FRIEND)
+    bad = directory(cli) / file
+    bad.touch(0o600)
+    bad.write_text("junk\n")
+    done = cli("key", "list")
+    assert (done.code, done.out) == (9, f"friend\t{FRIEND_ID}\tpublic\nk1\t{key_id}\town\n")
+    assert str(bad) in done.err
+    assert cli("key", "show", key_id).code == 0
+    done = cli("key", "show", FRIEND_ID)
+    assert (done.code, f"warning: {bad}" in done.err) == (0, True)

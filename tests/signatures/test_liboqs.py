@@ -71,7 +71,7 @@ def test_without_the_library_nothing_is_imported(cli: Cli) -> None:
     assert fake.log() == []
 
 
-@pytest.mark.parametrize("found", ["broken", "exits", "old", "release"])
+@pytest.mark.parametrize("found", ["broken", "exits", "old", "release", "strange", "moody"])
 def test_library_that_is_of_no_use_is_left_alone(cli: Cli, found: str) -> None:
     fake = Fake(cli.directory, found)
     assert fake.backends()["verifying_backend"] == "cryptography"
@@ -110,6 +110,18 @@ def test_loaded_library_is_what_verifies(loaded: Fake) -> None:
         with pytest.raises(IntegrityError, match="the signature is not that of key"):
             signatures.verify(PUBLIC_KEY, wrong, MESSAGE, purpose, "it")  # type: ignore[arg-type]
     assert loaded.log() == ["imported", *["verified", "freed"] * 3]
+
+
+def test_library_that_fails_leaves_it_to_the_other(
+    loaded: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signature = signatures.sign(SEED, MESSAGE, BID_COMMIT)
+    for name, of_no_use in (("_found", "failing"), ("_found", "moody"), ("Signature", None)):
+        monkeypatch.setattr(sys.modules["oqs"], name, of_no_use)
+        signatures.verify(PUBLIC_KEY, signature, MESSAGE, BID_COMMIT, "it")
+        with pytest.raises(IntegrityError, match="the signature is not that of key"):
+            signatures.verify(PUBLIC_KEY, flipped(signature, 7), MESSAGE, BID_COMMIT, "it")
+    assert "verified" not in loaded.log()
 
 
 def test_another_package_of_that_name_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ A key that is being made has a second name, `.NAME.new`, until the log tells of 
 was killed in between is finished by the same command once more.
 """
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +12,7 @@ from compute_market import home as files
 from compute_market.errors import (
     BusyError,
     ConflictError,
+    IntegrityError,
     MarketError,
     NotFoundError,
     UsageError,
@@ -21,10 +21,13 @@ from compute_market.records import check_id
 from compute_market.signatures import keys
 from compute_market.signatures.keys import Key
 from compute_market.signatures.signatures import KEY_ID_BYTES
+from compute_market.store.lock import Patience
 from compute_market.store.translation import translated
 from compute_market.text import cause_of
 from tb_cli.frame import private_files
 from tb_cli.frame.home import Home
+from tb_cli.frame.render import note
+from tb_cli.frame.session import sleep
 
 _OWN, _PUBLIC = ".key", ".pub"
 _HEX = frozenset("0123456789abcdef")
@@ -39,6 +42,11 @@ def check_name(name: str) -> str:
 
 def names(home: Home) -> list[str]:
     """The names of all keys, in order. Raises UsageError for a directory that others may write."""
+    return sorted({file[: -len(_OWN)] for file in _files(home)})
+
+
+def _files(home: Home) -> list[str]:
+    """The names of all files of keys: first those of one's own, each kind in order."""
     private_files.check_directory(home.keys)
     try:
         listed = os.listdir(home.keys)
@@ -46,9 +54,23 @@ def names(home: Home) -> list[str]:
         return []
     except OSError as error:
         raise UsageError(f"{home.keys}: {cause_of(error)}") from error
-    ends = (_OWN, _PUBLIC)
-    found = {file[: -len(_OWN)] for file in listed if file.endswith(ends) and file[0] != "."}
-    return sorted(found)
+    found = [file for file in listed if file.endswith((_OWN, _PUBLIC)) and file[0] != "."]
+    return sorted(found, key=lambda file: (file.endswith(_PUBLIC), file))
+
+
+def attempted(home: Home, name: str) -> Key | MarketError | None:
+    """What `find` finds of a name that `names` told, or why its file is none of a key."""
+    try:
+        check_name(name)
+    except UsageError as error:
+        path = next(filter(os.path.lexists, _paths(home, name)), home.keys)
+        return IntegrityError(
+            f"{path}: {error.message}", hint="move it away, or rename it", reason="malformed"
+        )
+    try:
+        return find(home, name)
+    except MarketError as error:
+        return error
 
 
 def find(home: Home, name: str) -> Key | None:
@@ -66,14 +88,27 @@ def find(home: Home, name: str) -> Key | None:
     return None
 
 
-def own(home: Home, name: str) -> Key:
+def own(home: Home, name_or_key_id: str) -> Key:
     """A key of one's own, with its seed. Raises NotFoundError, else as `find` does."""
-    key = find(home, name)
-    if key is None:
-        raise NotFoundError(f"no key {name}", hint=f"`tb-cli key new {name}` makes one")
+    return own_named(home, name_or_key_id)[1]
+
+
+def own_named(home: Home, name_or_key_id: str) -> tuple[str, Key]:
+    """The same with its name, which is another where the public part has a name of its own."""
+    if _is_key_id(name_or_key_id):
+        name, key = named(home, name_or_key_id)
+    else:
+        name, found = name_or_key_id, find(home, name_or_key_id)
+        if found is None:
+            raise NotFoundError(f"no key {name}", hint=f"`tb-cli key new {name}` makes one")
+        key = found
+        if key.seed is None:
+            name, key = named(home, key.key_id.hex())
     if key.seed is None:
-        raise NotFoundError(f"key {name} is the public key of somebody else: it cannot sign")
-    return key
+        raise NotFoundError(
+            f"key {name_or_key_id} is the public key of somebody else: it cannot sign"
+        )
+    return name, key
 
 
 def public(home: Home, name_or_key_id: str) -> Key:
@@ -82,12 +117,19 @@ def public(home: Home, name_or_key_id: str) -> Key:
 
 
 def named(home: Home, name_or_key_id: str) -> tuple[str, Key]:
-    """The same with its name, the first that it has."""
-    by_id = _is_key_id(name_or_key_id)
-    for name in names(home) if by_id else [name_or_key_id]:
-        found = find(home, name)
-        if found is not None and (not by_id or found.key_id.hex() == name_or_key_id):
-            return name, found
+    """The same with its name: of an id that of a key of one's own, else the first there is.
+
+    What else is in the way of an id, a file that holds no key, is warned of.
+    """
+    if _is_key_id(name_or_key_id):
+        for name in dict.fromkeys(file[: -len(_OWN)] for file in _files(home)):
+            found = attempted(home, name)
+            if isinstance(found, MarketError):
+                note(f"warning: {found.message}")
+            elif found is not None and found.key_id.hex() == name_or_key_id:
+                return name, found
+    elif (found := find(home, name_or_key_id)) is not None:
+        return name_or_key_id, found
     raise NotFoundError(
         f"no key {name_or_key_id}",
         hint="`tb-cli key list` lists them, `tb-cli key import-public` takes one from a file",
@@ -95,17 +137,18 @@ def named(home: Home, name_or_key_id: str) -> tuple[str, Key]:
 
 
 @contextmanager
-def alone(home: Home) -> Iterator[None]:
-    """With no other process making keys in the home. Raises BusyError if one does."""
+def alone(home: Home, timeout_ms: int = 0) -> Iterator[None]:
+    """With no other process making keys in the home. Raises BusyError if one does for so long."""
     private_files.make_directory(home.keys)
     with translated(home.keys):
         descriptor = os.open(home.keys, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         with translated(home.keys):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise BusyError("another process is making a key", hint="try again") from None
+            if not Patience(timeout_ms, sleep).has_lock(descriptor):
+                raise BusyError(
+                    "another process is making a key",
+                    hint="try again, or wait longer with --lock-timeout",
+                )
         yield
     finally:
         os.close(descriptor)

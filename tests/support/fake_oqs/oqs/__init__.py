@@ -2,6 +2,8 @@
 
 `FAKE_OQS` says what it finds: a library that `works`, one that is `old`, or of another `release`,
 one that does not load (`broken`), or none at all (`absent`), where the real one begins to install.
+One that is `strange` raises something else when it is imported, one that is `moody` when it is
+asked what it has, and one that is `failing` when it is to verify.
 `cryptography` verifies the signatures. `FAKE_OQS_LOG` names the file in which is what was done.
 """
 
@@ -38,7 +40,13 @@ if _found == "release":
     )
 
 
+if _found == "strange":
+    raise KeyError("liboqs")
+
+
 def is_sig_enabled(name: str) -> bool:
+    if _found == "moody":
+        raise RuntimeError("no list of algorithms")
     return name == "ML-DSA-65" and _found != "old"
 
 
@@ -60,5 +68,7 @@ class Signature:
     def verify_with_ctx_str(
         self, message: bytes, signature: bytes, context: bytes, public_key: bytes
     ) -> bool:
+        if _found == "failing":
+            raise RuntimeError("Can not verify signature")
         _log("verified")
         return pyca.verify(public_key, signature, message, context)
