@@ -43,6 +43,7 @@ def with_much_due(cli: Cli) -> None:
     job = {"job_id": "b", "buyer": "alice", "workload": "transcode", "max_price_per_unit": 9}
     Path("job.json").write_text(json.dumps(job | {"slices": ["a.slice"]}))
     (cli.home / "config.toml").write_text("bid_reveal_window = 60")
+    cli.ok("key", "new", "k1")
     cli.ok("bid", "commit", "job.json", "--bidder", "k1", "--owner", "alice")
     (cli.home / "config.toml").unlink()
     # A receipt waits for the mode, and the mode for a height.
