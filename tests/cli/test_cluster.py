@@ -424,7 +424,7 @@ def test_workers_without_the_library_or_the_workload_are_told(
         (str(ROOT), "on a worker: unknown workload 'held'"),
     ):
         workerless.kill(*workerless.workers)
-        workerless.workers = [cluster.worker(python_path)]
+        workerless.workers = [workerless.worker(python_path)]
         done = cli.process("compute", "execute", "j1", *where)
         assert (done.code, done.err.count("\n")) == (2, 2)
         assert message in done.err
