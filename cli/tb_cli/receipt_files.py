@@ -1,6 +1,5 @@
 """Verbs on files of receipts: export, import, verify."""
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -31,6 +30,8 @@ _BECAME: tuple[ImportStatus, ...] = ("applied", "recorded", "failed", "duplicate
 # Receipts that are read in one transaction: they lie anywhere in the data file, and what was mapped
 # to read them is given back after each.
 _PAGE = 250
+
+_PUBLIC = ".pub"  # how the file of a public key ends
 
 _Page = tuple[list[Exported], Exported | None]
 
@@ -101,7 +102,7 @@ def export(session: Session, target: str, *, key: str, from_seq: int, to_seq: in
     argument("source", "FILE|-", "A file of receipts; - for stdin."),
     option(
         "--key",
-        "Whose they must be: a file with a public key, a key by its name, or its id in hex.",
+        "Whose they must be: a key by its id in hex, by its name, or as a file NAME.pub.",
         metavar="KEY",
         complete="key",
     ),
@@ -128,7 +129,8 @@ def verify(session: Session, source: str, *, key: str | None, from_link: str | N
         "from_link": found.from_link.hex(),
         "to_link": found.to_link.hex(),
     }
-    emit(session, document, f"verified {found.receipts} receipts, root {root}")
+    by = "" if key is None else f", key {key_id}"
+    emit(session, document, f"verified {found.receipts} receipts, root {root}{by}")
     if key is None and not session.json:
         note(f"the key is the file's own, {key_id}: --key says whose receipts they must be")
 
@@ -209,11 +211,23 @@ def _to_stdout(lines: bytes) -> None:
 
 
 def _key_id(session: Session, given: str) -> bytes:
-    """The id of the key that --key means."""
-    if len(given) == 2 * KEY_ID_BYTES and not os.path.exists(given):
+    """The id of the key that --key means: an id, else the name of a key, else a file.
+
+    No file that lies around stands in for an id or a name: a path has a `/` or ends with `.pub`.
+    """
+    if len(given) == 2 * KEY_ID_BYTES:
         return digest_of("--key", given)
-    if os.path.exists(given):
+    is_path = "/" in given or (given.endswith(_PUBLIC) and not _is_name(session, given))
+    if is_path:
         # Two lines are no key; no more of them need be read to see that.
         content = b"".join(islice(bounded(given, LINE_BYTES_MAX), 2))
         return keys.parse_public(content, given).key_id
     return key_files.public(session.home, given).key_id
+
+
+def _is_name(session: Session, given: str) -> bool:
+    try:
+        home = session.home
+    except UsageError:
+        return False  # Where no home is known, no key has a name.
+    return given in key_files.names(home)
