@@ -8,7 +8,8 @@ from random import Random
 
 import pytest
 
-from compute_market.settlement import receipt_files
+from compute_market.settlement import imports, receipt_files
+from tb_cli.frame.guard import Terminated
 from tb_cli.frame.spool import spooled
 from tests.support.cli import REAL, Cli
 from tests.support.effort import effort
@@ -117,8 +118,6 @@ def test_import_takes_a_stream(cli: Cli, given: str) -> None:
 def test_dry_run_tells_all_of_it_and_keeps_nothing(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compute_market.settlement import imports
-
     monkeypatch.setattr(imports, "CHUNK", 1)
     write(cli, "r.jsonl", file_of(links(receipt(1), receipt(2, buyer="poor"), receipt(3))))
     cli.ok("wallet", "deposit", "buyer", "--ct", "100")
@@ -180,11 +179,11 @@ def test_failure_in_a_home_that_is_made_for_it_is_kept(cli: Cli) -> None:
     assert counters(cli) == {"dry": 2, "real": 1, "applied": 0, "failed": 1}
 
 
-def test_receipt_that_is_not_taken_ends_the_import_with_its_code(cli: Cli) -> None:
+def test_receipt_that_is_not_taken_ends_the_import_in_part(cli: Cli) -> None:
     collides = receipt(3, job_id="job-1b", buyer="uyer")
     path = write(cli, "c.jsonl", file_of(links(receipt(1), receipt(2), collides, receipt(4))))
     done = cli(*IMPORT, path)
-    assert done.code == 6
+    assert done.code == 7
     assert done.out == (
         f"imported 2 of 4 receipts of market {MARKET}: 0 applied, 2 recorded, 0 failed, "
         "0 duplicates\n"
@@ -194,7 +193,47 @@ def test_receipt_that_is_not_taken_ends_the_import_with_its_code(cli: Cli) -> No
     )
 
 
+def test_failure_and_stop_are_one_object(cli: Cli) -> None:
+    go_real(cli)
+    paid_itself = receipt(3, buyer="prov")
+    path = write(cli, "s.jsonl", file_of(links(receipt(1), receipt(2), paid_itself, receipt(4))))
+    done = cli(*IMPORT, path, "--json")
+    assert (done.code, done.json["failed"], done.json["recorded"]) == (7, 1, 1)
+    assert (done.error["reason"], done.error["seq"]) == ("insufficient_funds", 1)
+    assert done.error["stop"]["reason"] == "self_deal"
+    assert cli(*IMPORT, path).code == 7
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt, Terminated])
+def test_interrupted_import_says_how_far_it_came(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, ends: type[BaseException]
+) -> None:
+    monkeypatch.setattr(imports, "CHUNK", 1)
+    take = imports.take
+
+    def interrupted(txn, file, entries, **options):  # type: ignore[no-untyped-def]
+        if entries[0].seq == 3:
+            raise ends
+        return take(txn, file, entries, **options)
+
+    monkeypatch.setattr(imports, "take", interrupted)
+    done = cli(*IMPORT, "r.jsonl")
+    assert done.code == (130 if ends is KeyboardInterrupt else 143)
+    assert done.err.splitlines()[-1] == "interrupted after 2 of 3 receipts; run it again"
+    monkeypatch.setattr(imports, "take", take)
+    assert cli.ok(*IMPORT, "r.jsonl") == told(1, 0, 1, 0, 2)
+
+
 # What is refused whole.
+
+
+def test_receipts_of_a_key_that_is_not_trusted_are_not_copied(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cli.home / "config.toml").unlink()
+    monkeypatch.setattr("tb_cli.receipt_files.spooled", None)
+    refused(cli, "r.jsonl", code=5, reason="untrusted_key")
+    refused(cli, "r.jsonl", "-n", code=5, reason="untrusted_key")
 
 
 def refused(cli: Cli, *arguments: str | Path, code: int, reason: str) -> dict[str, object]:
