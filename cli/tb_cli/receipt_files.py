@@ -214,9 +214,14 @@ def _tell(session: Session, file: Verified, taken: Taken) -> int:
         **became,
         "changed": taken.became.total() > taken.became["duplicate"],
     }
+    if taken.unpaid:
+        document["held_unpaid"] = dict(taken.unpaid)
     counted = ", ".join(f"{count} {name}" for name, count in became.items())
     of = f"{file.receipts} receipts of market {file.market_id.hex()}"
     emit(session, document, f"imported {taken.imported} of {of}: {counted}")
+    for market, count in () if session.json else taken.unpaid.items():
+        noun = "duplicate is" if count == 1 else "duplicates are"
+        note(f"{count} {noun} held by market {market}, not paid")
     for error in _errors(taken, as_one=session.json):
         report(error, session.json)
     if taken.stop is not None and not isinstance(taken.stop, _OF_THE_FILE):

@@ -5,6 +5,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import BinaryIO
 
 import pytest
 
@@ -13,7 +14,7 @@ from tb_cli.frame.guard import Terminated
 from tb_cli.frame.spool import spooled
 from tests.support.cli import REAL, Cli
 from tests.support.effort import effort
-from tests.support.importing import PRICE, THEIRS, file_of, links, three
+from tests.support.importing import OTHERS, PRICE, THEIRS, file_of, links, three
 from tests.support.receipt_file import KEY, OTHER_KEY, receipt
 
 pytest_plugins = ("tests.support.cli",)
@@ -130,6 +131,20 @@ def test_dry_run_tells_all_of_it_and_keeps_nothing(
     assert (done.code, done.out, done.err) == (dry.code, told(3, 1, 1, 1, 0), dry.err)
 
 
+def test_duplicate_whose_holder_was_not_paid_is_told(cli: Cli) -> None:
+    cli.ok(*IMPORT, "r.jsonl")
+    write(cli, "o.jsonl", file_of(three(), market_id=OTHERS))
+    for _ in range(2):
+        done = cli(*IMPORT, "o.jsonl")
+        assert (done.code, done.err) == (0, f"3 duplicates are held by market {MARKET}, not paid\n")
+    assert cli.document(*IMPORT, "o.jsonl")["held_unpaid"] == {MARKET: 3}
+    cli.ok("wallet", "deposit", "buyer", "--ct", str(FUNDS))
+    go_real(cli)
+    cli.ok(*IMPORT, "r.jsonl")
+    cli.ok(*IMPORT, "o.jsonl")
+    assert "held_unpaid" not in cli.document(*IMPORT, "o.jsonl")
+
+
 # What cannot be paid.
 
 
@@ -142,7 +157,8 @@ def test_what_cannot_be_paid_is_told_and_the_rest_recorded(cli: Cli) -> None:
     assert done.err.splitlines() == [
         f"error[refused]: receipt 2 of market {MARKET} was not paid, and the mode is dry_run now: "
         "wallet of poor has 0 CT, 5 CT are needed",
-        "hint: tb-cli wallet deposit poor --ct 5",
+        "hint: tb-cli wallet deposit poor --ct 5; then `tb-cli compute-market settle arm`, and "
+        "import the file again once the mode is real",
     ]
     status = cli.document("compute-market", "settle", "status")
     assert (status["mode"], status["failed"]) == ("dry_run", 1)
@@ -283,7 +299,8 @@ def test_gap_is_refused_and_from_link_lets_a_chain_begin(cli: Cli) -> None:
 def test_fork_is_refused(cli: Cli) -> None:
     cli.ok(*IMPORT, "r.jsonl")
     write(cli, "fork.jsonl", file_of(links(receipt(1), receipt(2, buyer="victim"), receipt(3))))
-    refused(cli, "fork.jsonl", code=9, reason="fork")
+    error = refused(cli, "fork.jsonl", code=9, reason="fork")
+    assert "restored backup" in str(error["hint"])
 
 
 def test_own_export_comes_back_as_duplicates(cli: Cli) -> None:
@@ -362,6 +379,20 @@ def test_missing_file_is_usage(cli: Cli) -> None:
     done = cli(*IMPORT, "nope.jsonl")
     assert (done.code, done.err) == (2, "error[usage]: nope.jsonl: no such file or directory\n")
     assert not cli.data.exists()
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_full_directory_for_temporary_files_is_named(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, buffered: bool
+) -> None:
+    def full() -> BinaryIO:
+        return open("/dev/full", "r+b", buffering=-1 if buffered else 0)
+
+    monkeypatch.setattr("tb_cli.frame.spool.TemporaryFile", full)
+    monkeypatch.setattr("tb_cli.frame.spool.gettempdir", lambda: "/some/tmp")
+    done = cli(*IMPORT, "r.jsonl")
+    assert (done.code, done.out) == (8, "")
+    assert done.err.startswith("error[busy]: a copy in /some/tmp: no space left on device\n")
 
 
 # Listing.
