@@ -1,14 +1,19 @@
 """Verbs on files of receipts: export, import, verify."""
 
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.errors import UsageError, exit_code
+from compute_market.errors import (
+    ConflictError,
+    MarketError,
+    RefusedError,
+    UsageError,
+    exit_code,
+)
 from compute_market.import_records import ImportStatus
 from compute_market.settlement import imports, receipt_export, receipt_files
 from compute_market.settlement.imports import Taken
@@ -17,7 +22,7 @@ from compute_market.signatures import keys
 from compute_market.signatures.signatures import KEY_ID_BYTES
 from compute_market.store.txn import Txn
 from tb_cli.frame import key_files
-from tb_cli.frame.guard import stop_if_lost
+from tb_cli.frame.guard import Terminated, stop_if_lost
 from tb_cli.frame.lines import bounded
 from tb_cli.frame.options import digest_of
 from tb_cli.frame.render import emit, note, report
@@ -28,9 +33,13 @@ from tb_cli.frame.spool import spooled
 from tb_cli.frame.verbs import argument, option, takes
 
 _BECAME: tuple[ImportStatus, ...] = ("applied", "recorded", "failed", "duplicate")
+# A file that is taken in part for these is a bulk of which some failed; any other has its own code.
+_OF_THE_FILE = (ConflictError, RefusedError)
 # Receipts that are read in one transaction: they lie anywhere in the data file, and what was mapped
 # to read them is given back after each.
 _PAGE = 250
+
+_PUBLIC = ".pub"  # how the file of a public key ends
 
 _Page = tuple[list[Exported], Exported | None]
 
@@ -101,7 +110,7 @@ def export(session: Session, target: str, *, key: str, from_seq: int, to_seq: in
     argument("source", "FILE|-", "A file of receipts; - for stdin."),
     option(
         "--key",
-        "Whose they must be: a file with a public key, a key by its name, or its id in hex.",
+        "Whose they must be: a key by its id in hex, by its name, or as a file NAME.pub.",
         metavar="KEY",
         complete="key",
     ),
@@ -128,7 +137,8 @@ def verify(session: Session, source: str, *, key: str | None, from_link: str | N
         "from_link": found.from_link.hex(),
         "to_link": found.to_link.hex(),
     }
-    emit(session, document, f"verified {found.receipts} receipts, root {root}")
+    by = "" if key is None else f", key {key_id}"
+    emit(session, document, f"verified {found.receipts} receipts, root {root}{by}")
     if key is None and not session.json:
         note(f"the key is the file's own, {key_id}: --key says whose receipts they must be")
 
@@ -148,7 +158,13 @@ def import_(session: Session, source: str, *, from_link: str | None) -> int:
     """
     link = None if from_link is None else digest_of("--from-link", from_link)
     prepare_to_verify()
-    with spooled(bounded(source, LINE_BYTES_MAX)) as lines:
+    given = bounded(source, LINE_BYTES_MAX)
+    first = list(islice(given, 1))
+    if not _may_be_trusted(session, first):
+        # Nothing of it is kept, so that nobody unknown fills the disk.
+        file = receipt_files.verify(chain(first, given), from_link=link)
+        return _tell(session, file, session.view(lambda txn: imports.take(txn, file, ())))
+    with spooled(chain(first, given)) as lines:
         file = receipt_files.verify(lines, from_link=link)
         entries = receipt_files.entries(lines)
         if session.dry_run:
@@ -156,16 +172,35 @@ def import_(session: Session, source: str, *, from_link: str | None) -> int:
             act = partial(imports.take, file=file, entries=entries, from_link=link, archives=True)
             taken = session.update(act)
         else:
-            update = partial(_update, session)
-            taken = imports.take_all(update, file, entries, from_link=link)
+            taken = _take(session, file, entries, link)
     return _tell(session, file, taken)
 
 
-def _update(session: Session, act: Callable[[Txn], Taken]) -> Taken:
-    """One transaction of many: what was mapped of the store for it is given back."""
-    taken = session.update(act)
-    session.let_go()
-    return taken
+def _may_be_trusted(session: Session, first: list[bytes]) -> bool:
+    """Whether the first line names a key that is trusted. It may be wrong in all else."""
+    key_id = receipt_files.claimed_key(b"".join(first))
+    return key_id is not None and key_id.hex() in session.config.net_trusted
+
+
+def _take(
+    session: Session, file: Verified, entries: Iterable[Exported], from_link: bytes | None
+) -> Taken:
+    """Take all, and say how far it came if a signal ends it."""
+    count = 0
+
+    def update(act: Callable[[Txn], Taken]) -> Taken:
+        """One transaction of many: what was mapped of the store for it is given back."""
+        nonlocal count
+        taken = session.update(act)
+        count += taken.became.total()
+        session.let_go()
+        return taken
+
+    try:
+        return imports.take_all(update, file, entries, from_link=from_link)
+    except (KeyboardInterrupt, Terminated):
+        note(f"interrupted after {count} of {file.receipts} receipts; run it again")
+        raise
 
 
 def _tell(session: Session, file: Verified, taken: Taken) -> int:
@@ -179,17 +214,31 @@ def _tell(session: Session, file: Verified, taken: Taken) -> int:
         **became,
         "changed": taken.became.total() > taken.became["duplicate"],
     }
+    if taken.unpaid:
+        document["held_unpaid"] = dict(taken.unpaid)
     counted = ", ".join(f"{count} {name}" for name, count in became.items())
     of = f"{file.receipts} receipts of market {file.market_id.hex()}"
     emit(session, document, f"imported {taken.imported} of {of}: {counted}")
-    for error in (taken.failure, taken.stop):
-        if error is not None:
-            report(error, session.json)
-    if taken.stop is not None:
+    for market, count in () if session.json else taken.unpaid.items():
+        noun = "duplicate is" if count == 1 else "duplicates are"
+        note(f"{count} {noun} held by market {market}, not paid")
+    for error in _errors(taken, as_one=session.json):
+        report(error, session.json)
+    if taken.stop is not None and not isinstance(taken.stop, _OF_THE_FILE):
         return taken.stop.exit_code
-    if taken.failure is not None:
-        return taken.failure.exit_code if file.receipts == 1 else exit_code("partial")
-    return 0
+    if taken.failure is not None and file.receipts == 1:
+        return taken.failure.exit_code
+    return 0 if taken.failure is taken.stop is None else exit_code("partial")
+
+
+def _errors(taken: Taken, *, as_one: bool) -> list[MarketError]:
+    """What went wrong, the payment first; `as_one`, it has why the rest was not taken with it."""
+    errors = [error for error in (taken.failure, taken.stop) if error is not None]
+    if as_one and len(errors) > 1:
+        first, stop = errors
+        details = {**first.details, "stop": stop.document()}
+        errors = [type(first)(first.message, hint=first.hint, reason=first.reason, **details)]
+    return errors
 
 
 def _pages(session: Session, section: Section) -> Iterator[list[Exported]]:
@@ -209,11 +258,23 @@ def _to_stdout(lines: bytes) -> None:
 
 
 def _key_id(session: Session, given: str) -> bytes:
-    """The id of the key that --key means."""
-    if len(given) == 2 * KEY_ID_BYTES and not os.path.exists(given):
+    """The id of the key that --key means: an id, else the name of a key, else a file.
+
+    No file that lies around stands in for an id or a name: a path has a `/` or ends with `.pub`.
+    """
+    if len(given) == 2 * KEY_ID_BYTES:
         return digest_of("--key", given)
-    if os.path.exists(given):
+    is_path = "/" in given or (given.endswith(_PUBLIC) and not _is_name(session, given))
+    if is_path:
         # Two lines are no key; no more of them need be read to see that.
         content = b"".join(islice(bounded(given, LINE_BYTES_MAX), 2))
         return keys.parse_public(content, given).key_id
     return key_files.public(session.home, given).key_id
+
+
+def _is_name(session: Session, given: str) -> bool:
+    try:
+        home = session.home
+    except UsageError:
+        return False  # Where no home is known, no key has a name.
+    return given in key_files.names(home)

@@ -45,7 +45,6 @@ def arm(session: Session, *, delay_blocks: int, expect_root: str | None) -> None
         if expected is not None:
             from compute_market.settlement import state_root
 
-            modes.check_can_be_armed(txn)
             state_root.check(txn, expected)
         modes.arm(txn, delay_blocks)
         return True

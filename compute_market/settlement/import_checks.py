@@ -6,7 +6,7 @@ from compute_market.settlement import settlement
 from compute_market.settlement.receipt_chain import link_digest
 from compute_market.settlement.receipt_files import Exported, Verified
 from compute_market.signatures import signatures
-from compute_market.store.schema import IMPORT_KEYS, IMPORTS, ORIGINS, encode, pack_u64
+from compute_market.store.schema import IMPORT_KEYS, IMPORTS, META, ORIGINS, encode, pack_u64
 from compute_market.store.txn import Txn
 
 
@@ -99,10 +99,27 @@ def is_held(txn: Txn, file: Verified, each: Exported) -> bool:
     return True
 
 
+def unpaid_holder(txn: Txn, file: Verified, each: Exported) -> str | None:
+    """The other market, in hex, that holds the key of a duplicate and was not paid for it.
+
+    An own receipt that waits for the mode will be paid from its escrow; a recorded one never is.
+    """
+    place = txn.get(IMPORT_KEYS, each.receipt.idempotency_key)
+    if place is None:
+        own = settlement.of(txn, each.receipt.idempotency_key)
+        is_paid = own is None or own.status != "recorded"
+        market_id = txn.get(META, b"market_id") or b""
+    else:
+        is_paid = txn.must_read(IMPORTS, place).status == "applied"
+        market_id = place[:-8]
+    return None if is_paid or market_id == file.market_id else market_id.hex()
+
+
 def fork(file: Verified, seq: int) -> IntegrityError:
     return IntegrityError(
         f"receipt {seq} of market {file.market_id.hex()} is not on the chain that is held here: "
         "there are two",
-        hint="ask its operator which one is true; nothing of the other is taken",
+        hint="its market or this one may be a restored backup; ask its operator which chain is "
+        "true: nothing of the other is taken",
         reason="fork",
     )

@@ -46,6 +46,8 @@ class Taken(Struct):
 
     became: Counter[ImportStatus] = field(default_factory=Counter)
     imported: int = 0  # stored now and no duplicates, whatever became of them
+    # Of the duplicates those whose holder was not paid, by the market of the holder in hex.
+    unpaid: Counter[str] = field(default_factory=Counter)
     failure: MarketError | None = None  # of the one that failed
     stop: MarketError | None = None  # why the next one was not taken, nor any behind it
     is_unpaid: bool = False  # the next one could not be paid, and is to be archived
@@ -53,6 +55,7 @@ class Taken(Struct):
     def add(self, more: "Taken") -> None:
         self.became.update(more.became)
         self.imported += more.imported
+        self.unpaid.update(more.unpaid)
         self.failure = self.failure or more.failure
         self.stop, self.is_unpaid = more.stop, more.is_unpaid
 
@@ -140,6 +143,8 @@ def take(
         taken.imported += is_new
         if status != "duplicate":
             changed.append(each.seq)
+        elif holder := checks.unpaid_holder(txn, file, each):
+            taken.unpaid[holder] += 1
     if changed:
         events.note(
             txn,
@@ -207,9 +212,10 @@ def _pay(txn: Txn, receipt: Receipt) -> None:
 
 def _failure(file: Verified, each: Exported, error: MarketError) -> MarketError:
     which = f"receipt {each.seq} of market {file.market_id.hex()}"
+    again = "`tb-cli compute-market settle arm`, and import the file again once the mode is real"
     return RefusedError(
         f"{which} was not paid, and the mode is dry_run now: {error.message}",
-        hint=error.hint,
+        hint=again if error.hint is None else f"{error.hint}; then {again}",
         reason=error.reason,
         **error.details,
         seq=each.seq,

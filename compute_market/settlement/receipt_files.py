@@ -177,6 +177,16 @@ def entries(lines: Iterable[bytes]) -> Iterator[Exported]:
             yield each
 
 
+def claimed_key(line: bytes) -> bytes | None:
+    """The id of the key whose receipts a file is said to hold by its first line; None for no such
+    line. Only `verify` finds out whether it is so.
+    """
+    try:
+        return _first(line, None, None)[1].key_id
+    except IntegrityError:
+        return None
+
+
 def _checked(
     lines: Iterable[bytes], key_id: bytes | None, from_link: bytes | None
 ) -> Iterator[Exported | Verified]:

@@ -5,14 +5,16 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import BinaryIO
 
 import pytest
 
-from compute_market.settlement import receipt_files
+from compute_market.settlement import imports, receipt_files
+from tb_cli.frame.guard import Terminated
 from tb_cli.frame.spool import spooled
 from tests.support.cli import REAL, Cli
 from tests.support.effort import effort
-from tests.support.importing import PRICE, THEIRS, file_of, links, three
+from tests.support.importing import OTHERS, PRICE, THEIRS, file_of, links, three
 from tests.support.receipt_file import KEY, OTHER_KEY, receipt
 
 pytest_plugins = ("tests.support.cli",)
@@ -117,8 +119,6 @@ def test_import_takes_a_stream(cli: Cli, given: str) -> None:
 def test_dry_run_tells_all_of_it_and_keeps_nothing(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from compute_market.settlement import imports
-
     monkeypatch.setattr(imports, "CHUNK", 1)
     write(cli, "r.jsonl", file_of(links(receipt(1), receipt(2, buyer="poor"), receipt(3))))
     cli.ok("wallet", "deposit", "buyer", "--ct", "100")
@@ -129,6 +129,20 @@ def test_dry_run_tells_all_of_it_and_keeps_nothing(
     assert dry.out == f"dry_run: {told(3, 1, 1, 1, 0)}"
     done = cli(*IMPORT, "r.jsonl")
     assert (done.code, done.out, done.err) == (dry.code, told(3, 1, 1, 1, 0), dry.err)
+
+
+def test_duplicate_whose_holder_was_not_paid_is_told(cli: Cli) -> None:
+    cli.ok(*IMPORT, "r.jsonl")
+    write(cli, "o.jsonl", file_of(three(), market_id=OTHERS))
+    for _ in range(2):
+        done = cli(*IMPORT, "o.jsonl")
+        assert (done.code, done.err) == (0, f"3 duplicates are held by market {MARKET}, not paid\n")
+    assert cli.document(*IMPORT, "o.jsonl")["held_unpaid"] == {MARKET: 3}
+    cli.ok("wallet", "deposit", "buyer", "--ct", str(FUNDS))
+    go_real(cli)
+    cli.ok(*IMPORT, "r.jsonl")
+    cli.ok(*IMPORT, "o.jsonl")
+    assert "held_unpaid" not in cli.document(*IMPORT, "o.jsonl")
 
 
 # What cannot be paid.
@@ -143,7 +157,8 @@ def test_what_cannot_be_paid_is_told_and_the_rest_recorded(cli: Cli) -> None:
     assert done.err.splitlines() == [
         f"error[refused]: receipt 2 of market {MARKET} was not paid, and the mode is dry_run now: "
         "wallet of poor has 0 CT, 5 CT are needed",
-        "hint: tb-cli wallet deposit poor --ct 5",
+        "hint: tb-cli wallet deposit poor --ct 5; then `tb-cli compute-market settle arm`, and "
+        "import the file again once the mode is real",
     ]
     status = cli.document("compute-market", "settle", "status")
     assert (status["mode"], status["failed"]) == ("dry_run", 1)
@@ -180,11 +195,11 @@ def test_failure_in_a_home_that_is_made_for_it_is_kept(cli: Cli) -> None:
     assert counters(cli) == {"dry": 2, "real": 1, "applied": 0, "failed": 1}
 
 
-def test_receipt_that_is_not_taken_ends_the_import_with_its_code(cli: Cli) -> None:
+def test_receipt_that_is_not_taken_ends_the_import_in_part(cli: Cli) -> None:
     collides = receipt(3, job_id="job-1b", buyer="uyer")
     path = write(cli, "c.jsonl", file_of(links(receipt(1), receipt(2), collides, receipt(4))))
     done = cli(*IMPORT, path)
-    assert done.code == 6
+    assert done.code == 7
     assert done.out == (
         f"imported 2 of 4 receipts of market {MARKET}: 0 applied, 2 recorded, 0 failed, "
         "0 duplicates\n"
@@ -194,7 +209,47 @@ def test_receipt_that_is_not_taken_ends_the_import_with_its_code(cli: Cli) -> No
     )
 
 
+def test_failure_and_stop_are_one_object(cli: Cli) -> None:
+    go_real(cli)
+    paid_itself = receipt(3, buyer="prov")
+    path = write(cli, "s.jsonl", file_of(links(receipt(1), receipt(2), paid_itself, receipt(4))))
+    done = cli(*IMPORT, path, "--json")
+    assert (done.code, done.json["failed"], done.json["recorded"]) == (7, 1, 1)
+    assert (done.error["reason"], done.error["seq"]) == ("insufficient_funds", 1)
+    assert done.error["stop"]["reason"] == "self_deal"
+    assert cli(*IMPORT, path).code == 7
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt, Terminated])
+def test_interrupted_import_says_how_far_it_came(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, ends: type[BaseException]
+) -> None:
+    monkeypatch.setattr(imports, "CHUNK", 1)
+    take = imports.take
+
+    def interrupted(txn, file, entries, **options):  # type: ignore[no-untyped-def]
+        if entries[0].seq == 3:
+            raise ends
+        return take(txn, file, entries, **options)
+
+    monkeypatch.setattr(imports, "take", interrupted)
+    done = cli(*IMPORT, "r.jsonl")
+    assert done.code == (130 if ends is KeyboardInterrupt else 143)
+    assert done.err.splitlines()[-1] == "interrupted after 2 of 3 receipts; run it again"
+    monkeypatch.setattr(imports, "take", take)
+    assert cli.ok(*IMPORT, "r.jsonl") == told(1, 0, 1, 0, 2)
+
+
 # What is refused whole.
+
+
+def test_receipts_of_a_key_that_is_not_trusted_are_not_copied(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cli.home / "config.toml").unlink()
+    monkeypatch.setattr("tb_cli.receipt_files.spooled", None)
+    refused(cli, "r.jsonl", code=5, reason="untrusted_key")
+    refused(cli, "r.jsonl", "-n", code=5, reason="untrusted_key")
 
 
 def refused(cli: Cli, *arguments: str | Path, code: int, reason: str) -> dict[str, object]:
@@ -244,7 +299,8 @@ def test_gap_is_refused_and_from_link_lets_a_chain_begin(cli: Cli) -> None:
 def test_fork_is_refused(cli: Cli) -> None:
     cli.ok(*IMPORT, "r.jsonl")
     write(cli, "fork.jsonl", file_of(links(receipt(1), receipt(2, buyer="victim"), receipt(3))))
-    refused(cli, "fork.jsonl", code=9, reason="fork")
+    error = refused(cli, "fork.jsonl", code=9, reason="fork")
+    assert "restored backup" in str(error["hint"])
 
 
 def test_own_export_comes_back_as_duplicates(cli: Cli) -> None:
@@ -323,6 +379,20 @@ def test_missing_file_is_usage(cli: Cli) -> None:
     done = cli(*IMPORT, "nope.jsonl")
     assert (done.code, done.err) == (2, "error[usage]: nope.jsonl: no such file or directory\n")
     assert not cli.data.exists()
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_full_directory_for_temporary_files_is_named(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, buffered: bool
+) -> None:
+    def full() -> BinaryIO:
+        return open("/dev/full", "r+b", buffering=-1 if buffered else 0)
+
+    monkeypatch.setattr("tb_cli.frame.spool.TemporaryFile", full)
+    monkeypatch.setattr("tb_cli.frame.spool.gettempdir", lambda: "/some/tmp")
+    done = cli(*IMPORT, "r.jsonl")
+    assert (done.code, done.out) == (8, "")
+    assert done.err.startswith("error[busy]: a copy in /some/tmp: no space left on device\n")
 
 
 # Listing.

@@ -51,7 +51,8 @@ def test_export_writes_a_file_that_verifies(three: Cli) -> None:
     assert (done.code, done.out) == (0, f"verified 3 receipts, root {root(three)}\n")
     own = "the key is the file's own, {}: --key says whose receipts they must be\n"
     assert done.err == own.format(key_id(three))
-    assert three.ok(*VERIFY, "r.jsonl", "--key", "node") == done.out
+    out = three.ok(*VERIFY, "r.jsonl", "--key", "node")
+    assert out == f"{done.out[:-1]}, key {key_id(three)}\n"
 
 
 def test_documents_say_where_the_file_begins_and_ends(three: Cli) -> None:
@@ -225,6 +226,37 @@ def test_key_goes_by_file_by_name_and_by_id(cli: Cli) -> None:
     for given, code in (("nobody", 3), ("z" * 64, 2), ("a/b", 2), ("", 2), (str(FIRST_FORMAT), 9)):
         done = cli(*VERIFY, FIRST_FORMAT, "--key", given)
         assert (done.code, done.out) == (code, ""), given
+
+
+def test_file_that_lies_around_stands_for_no_id_and_no_name(cli: Cli) -> None:
+    (cli.directory / "right.pub").write_bytes(keys.public_text(KEY))
+    cli.ok("key", "import-public", "right", "right.pub")
+    cli.ok("key", "import-public", "x.pub", "right.pub")
+    for name in (KEY.key_id.hex(), OTHER_KEY.key_id.hex(), "right", "x.pub", "other"):
+        (cli.directory / name).write_bytes(keys.public_text(OTHER_KEY))
+    for given in (KEY.key_id.hex(), "right", "x.pub"):
+        found = cli.ok(*VERIFY, FIRST_FORMAT, "--key", given)
+        assert found.endswith(f", key {KEY.key_id.hex()}\n")
+    assert cli(*VERIFY, FIRST_FORMAT, "--key", "other").code == 3
+    for given in (OTHER_KEY.key_id.hex(), "./right", "./x.pub"):
+        assert cli(*VERIFY, FIRST_FORMAT, "--key", given).code == 9
+
+
+@pytest.mark.parametrize("given", [KEY.key_id.hex(), "right.pub", "./right"])
+def test_verify_needs_no_user_with_a_home(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    def nobody(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("right.pub", "right"):
+        (cli.directory / name).write_bytes(keys.public_text(KEY))
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("TB_HOME")
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    cli.ok(*VERIFY, FIRST_FORMAT, "--key", given)
+    done = cli(*VERIFY, FIRST_FORMAT, "--key", "right")
+    assert (done.code, done.err.splitlines()[0]) == (2, "error[usage]: no home directory is known")
 
 
 def test_wrong_line_is_told(cli: Cli) -> None:

@@ -276,8 +276,9 @@ def test_arm_that_expects_another_state_is_refused(cli: Cli) -> None:
     assert cli(*arm, planned, "-n").code == 6
     # In upper case it is the same.
     assert cli.document(*arm, root(cli).upper())["mode"] == "armed"
-    # Once it is armed, that is what is told.
-    assert cli(*arm, planned).code == 5
+    # Armed or not, another state is what is told first.
+    assert cli(*arm, planned, "--json").error["reason"] == "state_moved"
+    assert cli(*arm, root(cli), "--json").error["reason"] == "mode"
 
 
 def test_arm_sees_what_is_due_as_well(cli: Cli) -> None:

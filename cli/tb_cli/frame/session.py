@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from compute_market.records import Asked
     from compute_market.store.environment import Creation
     from compute_market.store.txn import Txn
+    from tb_cli.frame.home import Home
     from tb_cli.frame.trial import Trial
 
 T = TypeVar("T")
@@ -70,7 +71,9 @@ class Session:
         self.json: bool = settings.get("json", False)
         self.dry_run: bool = settings.get("dry_run", False)
         self.color: bool = not settings.get("no_color") and "NO_COLOR" not in os.environ
-        self.home = home.locate(settings.get("home"))
+        self._given_home: str | None = settings.get("home")
+        # A verb that needs no market may need no home either, and then none need be known.
+        self._home = None if market == "unused" else home.locate(self._given_home)
         self._command = command
         self._lock_timeout: float | None = settings.get("lock_timeout")
         if self._lock_timeout is not None and not 0 <= self._lock_timeout <= 86_400:
@@ -83,7 +86,7 @@ class Session:
             self.json = self.json or batch.json
             self.dry_run = self.dry_run or batch.dry_run
             if settings.get("home") is None or self.home.path == batch.home.path:
-                self.home, self._opened, self._is_line = batch.home, batch._opened, True
+                self._home, self._opened, self._is_line = batch._home, batch._opened, True
 
     @classmethod
     @contextmanager
@@ -103,6 +106,13 @@ class Session:
             session._end_trial()
             if not session._is_line:
                 session._opened.close()
+
+    @property
+    def home(self) -> "Home":
+        """The home that is meant. Raises UsageError if none is known."""
+        if self._home is None:
+            self._home = home.locate(self._given_home)
+        return self._home
 
     @property
     def config(self) -> "Config":
