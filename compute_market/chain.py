@@ -1,5 +1,7 @@
 """Heights: blocks pass with time since genesis, and by hand."""
 
+from typing import Final
+
 from msgspec import Struct
 
 from compute_market import events
@@ -7,6 +9,8 @@ from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import RefusedError
 from compute_market.store.schema import META, unpack_u64
 from compute_market.store.txn import Txn
+
+MARKET_ID_BYTES: Final = 16
 
 
 class ChainStatus(Struct, frozen=True, gc=False):
@@ -45,8 +49,13 @@ def advance(txn: Txn, blocks: int) -> ChainStatus:
 
 def status(txn: Txn) -> ChainStatus:
     now = height(txn)
-    market_id = (txn.get(META, b"market_id") or b"").hex()
-    return ChainStatus(now, now // txn.config.epoch_blocks, market_id, _genesis_ms(txn))
+    epoch = now // txn.config.epoch_blocks
+    return ChainStatus(now, epoch, market_id(txn).hex(), _genesis_ms(txn))
+
+
+def market_id(txn: Txn) -> bytes:
+    """What this market is, 16 random bytes from its creation on; its copies have the same."""
+    return txn.get(META, b"market_id") or b""
 
 
 def _computed(txn: Txn) -> int:

@@ -7,6 +7,7 @@ first, so its time is held until an operator says that it goes on.
 
 from typing import Final
 
+from compute_market import chain
 from compute_market.clock import TIME_HELD
 from compute_market.store.schema import META
 from compute_market.store.txn import Txn
@@ -23,7 +24,7 @@ def begin(txn: Txn, instance_id: bytes, reason: str) -> None:
 
 def id_of(txn: Txn) -> str:
     """32 hex digits. The first instance has the id of the market."""
-    found = txn.get(META, _INSTANCE) or txn.get(META, b"market_id") or b""
+    found = txn.get(META, _INSTANCE) or chain.market_id(txn)
     return found.hex()
 
 

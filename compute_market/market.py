@@ -35,7 +35,6 @@ NOBODY = Asked()
 
 # Overdue jobs that one change fails at most before its own effects.
 SWEEP_LIMIT = 256
-MARKET_ID_BYTES = 16
 OUTPUT_BYTES = 32
 _PAGE = 1000
 
@@ -81,10 +80,11 @@ class Market:
         the write lock, in seconds. Raises NotFoundError where there is no market and none is to be
         made, UsageError for a bad configuration, and what `Store.open` raises.
         """
+        from compute_market import chain
         from compute_market.config import files
 
-        if market_id is not None and len(market_id) != MARKET_ID_BYTES:
-            raise UsageError(f"a market id has {MARKET_ID_BYTES} bytes, not {len(market_id)}")
+        if market_id is not None and len(market_id) != chain.MARKET_ID_BYTES:
+            raise UsageError(f"a market id has {chain.MARKET_ID_BYTES} bytes, not {len(market_id)}")
         path = os.path.join(directory, home.CONFIG)
         config, _ = files.load(files.content_of(path), path)
         store = open_store(
@@ -315,7 +315,7 @@ class Market:
 
         after: bytes | None = None
         while True:
-            found, after = self.view(lambda txn: documents.job_page(txn, after, _PAGE))  # noqa: B023
+            found, after = self.view(lambda txn: documents.job_page(txn, after, _PAGE))  # noqa: B023 - called at once
             yield from found
             if after is None:
                 return

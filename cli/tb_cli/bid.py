@@ -10,7 +10,8 @@ from typing import Any
 
 from compute_market.bid_records import BID_STATES
 from compute_market.bids import bid_files, bids, sealed_jobs, sealing
-from compute_market.bids.sealing import MARKET_ID_BYTES, BidTx, Sealed, Terms
+from compute_market.bids.sealing import BidTx, Sealed, Terms
+from compute_market.chain import MARKET_ID_BYTES
 from compute_market.errors import ConflictError, MarketError, NotFoundError, UsageError
 from compute_market.execution import hashed, known_slices, paths_of
 from compute_market.jobs import drafts

@@ -66,7 +66,7 @@ def _import_nothing_from_here() -> None:
     if here not in parts:
         sys.path[:] = [each for each in path if each not in ("", here)]
     try:
-        import compute_market  # noqa: F401
+        import compute_market  # noqa: F401 - whether it can be found is all that is asked
     except ModuleNotFoundError:
         sys.path[:] = path
     else:  # For the processes that this one starts.

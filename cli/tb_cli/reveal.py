@@ -3,6 +3,7 @@
 import sys
 from typing import Any
 
+from compute_market import chain
 from compute_market.bid_records import Bid
 from compute_market.bids import bid_files, bids, sealed_jobs, sealing
 from compute_market.bids.sealing import Reveal, Sealed
@@ -74,7 +75,7 @@ def _key_of(session: Session, sealed: Sealed) -> Key:
 def _check_now(session: Session, sealed: Sealed) -> None:
     """Make sure that a bid may be revealed, or warn that it is not known."""
     bid_id, market_id = sealed.bid_tx.bid_id, sealed.opening.terms.market_id
-    if session.home.has_market() and session.view(bids.market_id) == market_id:
+    if session.home.has_market() and session.view(chain.market_id) == market_id:
         late = session.view(lambda txn: _late(txn, bids.get(txn, bid_id)))
         if late is not None:
             raise late.error()

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct, json
 from msgspec.structs import asdict
 
-from compute_market import events, instance
+from compute_market import chain, events, instance
 from compute_market import home as names
 from compute_market.errors import (
     BusyError,
@@ -27,15 +27,15 @@ from compute_market.market import begin_instance, open_store
 from compute_market.records import LIVE_STATES, Job
 from compute_market.settlement import state_root
 from compute_market.store.creation import sync
-from compute_market.store.schema import JOBS, META, TABLES
+from compute_market.store.schema import JOBS, TABLES
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
 from tb_cli.frame import copies, files, lines, results
-from tb_cli.frame.clocks import now_ms
+from tb_cli.frame.clocks import now_ms, sleep
 from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
 from tb_cli.frame.render import Listing, emit, fields, note
-from tb_cli.frame.session import Session, sleep
+from tb_cli.frame.session import Session
 from tb_cli.frame.times import with_local
 from tb_cli.frame.verbs import argument, takes
 
@@ -253,7 +253,7 @@ def info(session: Session) -> None:
 def _about(txn: Txn) -> dict[str, Any]:
     last = next(events.back(txn), None)
     return {
-        "market_id": (txn.get(META, b"market_id") or b"").hex(),
+        "market_id": chain.market_id(txn).hex(),
         "instance_id": instance.id_of(txn),
         "time_held": instance.held_because(txn),
         "last_change_ms": txn.number("last_run_ms") or None,

@@ -12,7 +12,6 @@ from compute_market.amounts import AMOUNT_MAX
 from compute_market.bids import sealing
 from compute_market.bids.sealing import (
     COMMITMENT_BYTES,
-    MARKET_ID_BYTES,
     SALT_BYTES,
     STATE_BYTES_MAX,
     BidTx,
@@ -21,8 +20,9 @@ from compute_market.bids.sealing import (
     Sealed,
     Terms,
 )
-from compute_market.errors import IntegrityError
+from compute_market.chain import MARKET_ID_BYTES
 from compute_market.signatures import canonical
+from compute_market.signatures.canonical import malformed
 from compute_market.signatures.signatures import PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 
 VERSION: Final = 1
@@ -148,7 +148,7 @@ def _opening(text: bytes, format_: str, what: str) -> tuple[Opening, bytes]:
         canonical.unhex(found.state, len(found.state) // 2, f"{what}: the state"),
     )
     if len(opening.state) > STATE_BYTES_MAX:
-        raise _malformed(f"{what}: the state has more than {STATE_BYTES_MAX} bytes")
+        raise malformed(f"{what}: the state has more than {STATE_BYTES_MAX} bytes")
     sealing.check_opens(found.bid_id, opening)
     return opening, canonical.unhex(found.signature, SIGNATURE_BYTES, f"{what}: the signature")
 
@@ -156,14 +156,10 @@ def _opening(text: bytes, format_: str, what: str) -> tuple[Opening, bytes]:
 def _terms(found: BidFile | OpeningFile, what: str) -> Terms:
     for number, name in ((found.height, "height"), (found.sequence, "sequence")):
         if not 0 <= number <= AMOUNT_MAX:
-            raise _malformed(f"{what}: the {name} is not within 0…{AMOUNT_MAX}")
+            raise malformed(f"{what}: the {name} is not within 0…{AMOUNT_MAX}")
     return Terms(
         canonical.unhex(found.market_id, MARKET_ID_BYTES, f"{what}: the market id"),
         canonical.unhex(found.public_key, PUBLIC_KEY_BYTES, f"{what}: the public key"),
         found.height,
         found.sequence,
     )
-
-
-def _malformed(message: str) -> IntegrityError:
-    return IntegrityError(message, reason="malformed")

@@ -31,7 +31,6 @@ from compute_market.store.schema import (
     BIDS,
     BIDS_DUE,
     BIDS_DUE_FROM,
-    META,
     pack_u64,
     unpack_u64,
 )
@@ -70,11 +69,6 @@ def get(txn: Txn, bid_id: str) -> Bid:
     return bid
 
 
-def market_id(txn: Txn) -> bytes:
-    """What a bid for this market is bound to."""
-    return txn.get(META, b"market_id") or b""
-
-
 def next_terms(txn: Txn, public_key: bytes, key_id: bytes, sequence: int | None = None) -> Terms:
     """What a bidder binds a bid to that is sealed now; the next sequence number unless given.
 
@@ -89,13 +83,13 @@ def next_terms(txn: Txn, public_key: bytes, key_id: bytes, sequence: int | None 
                 hint="it can seal no more bids for this market; use another key",
                 reason="sequence_used_up",
             )
-    return Terms(market_id(txn), public_key, chain.height(txn), sequence)
+    return Terms(chain.market_id(txn), public_key, chain.height(txn), sequence)
 
 
 def bid_tx_of(txn: Txn, bid: Bid) -> BidTx:
     """What was broadcast of a bid. Raises IntegrityError when its bidder is missing."""
     bidder = txn.must_read(BIDDERS, bid.key_id)
-    terms = Terms(market_id(txn), bidder.public_key, bid.height, bid.sequence)
+    terms = Terms(chain.market_id(txn), bidder.public_key, bid.height, bid.sequence)
     return BidTx(terms, bid.commitment, bid.signature)
 
 
@@ -328,7 +322,7 @@ def _revealed(txn: Txn, bid: Bid, job: Job | None, refused: Refused | None) -> R
 
 
 def _check_market(txn: Txn, terms: Terms, bid_id: str) -> None:
-    if terms.market_id != market_id(txn):
+    if terms.market_id != chain.market_id(txn):
         raise foreign_market(bid_id, terms.market_id)
 
 

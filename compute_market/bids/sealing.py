@@ -8,12 +8,12 @@ from typing import Final
 from msgspec import Struct
 
 from compute_market.amounts import AMOUNT_MAX
+from compute_market.chain import MARKET_ID_BYTES
 from compute_market.errors import IntegrityError, UsageError
 from compute_market.signatures import signatures
 from compute_market.signatures.keys import Key
 from compute_market.signatures.signatures import BID_COMMIT, BID_REVEAL, framed
 
-MARKET_ID_BYTES: Final = 16
 SALT_BYTES: Final = 32
 COMMITMENT_BYTES: Final = 32
 STATE_BYTES_MAX: Final = 2**20

@@ -1,12 +1,13 @@
 """What receipts of another market must be to be taken; see `imports`, which writes."""
 
+from compute_market import chain
 from compute_market.errors import ConflictError, IntegrityError, RefusedError
 from compute_market.import_records import Origin
 from compute_market.settlement import settlement
 from compute_market.settlement.receipt_chain import link_digest
 from compute_market.settlement.receipt_files import Exported, Verified
 from compute_market.signatures import signatures
-from compute_market.store.schema import IMPORT_KEYS, IMPORTS, META, ORIGINS, encode, pack_u64
+from compute_market.store.schema import IMPORT_KEYS, IMPORTS, ORIGINS, encode, pack_u64
 from compute_market.store.txn import Txn
 
 
@@ -108,7 +109,7 @@ def unpaid_holder(txn: Txn, file: Verified, each: Exported) -> str | None:
     if place is None:
         own = settlement.of(txn, each.receipt.idempotency_key)
         is_paid = own is None or own.status != "recorded"
-        market_id = txn.get(META, b"market_id") or b""
+        market_id = chain.market_id(txn)
     else:
         is_paid = txn.must_read(IMPORTS, place).status == "applied"
         market_id = place[:-8]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
-from compute_market import events, metrics
+from compute_market import chain, events, metrics
 from compute_market.amounts import checked
 from compute_market.errors import ConflictError, MarketError, RefusedError
 from compute_market.import_records import Imported, ImportFailure, ImportStatus, Origin
@@ -27,7 +27,6 @@ from compute_market.store.schema import (
     IMPORT_FAILURES,
     IMPORT_KEYS,
     IMPORTS,
-    META,
     ORIGINS,
     RECEIPT_CHAIN,
     pack_u64,
@@ -168,7 +167,7 @@ def _take(
     txn: Txn, file: Verified, each: Exported, from_link: bytes | None, *, pays: bool
 ) -> tuple[ImportStatus, bool]:
     """Take one receipt; what became of it, and whether it is new. Raises before it writes."""
-    if txn.get(META, b"market_id") == file.market_id:
+    if chain.market_id(txn) == file.market_id:
         link = txn.read(RECEIPT_CHAIN, pack_u64(each.seq))
         if link is None or link.digest != each.link:
             raise checks.fork(file, each.seq)

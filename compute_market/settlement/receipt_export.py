@@ -5,7 +5,7 @@ from compute_market.errors import IntegrityError, NotFoundError, UsageError
 from compute_market.settlement import modes, receipt_chain, receipts, state_root
 from compute_market.settlement.receipt_chain import link_digest
 from compute_market.settlement.receipt_files import Exported, Section
-from compute_market.store.schema import META, RECEIPT_CHAIN, encode, pack_u64
+from compute_market.store.schema import RECEIPT_CHAIN, encode, pack_u64
 from compute_market.store.txn import Txn
 
 
@@ -24,7 +24,7 @@ def section(txn: Txn, from_seq: int = 1, to_seq: int | None = None) -> Section:
         last = f"the last one is {head}" if head else "there is none yet"
         raise NotFoundError(f"there is no receipt {max(from_seq, end)}: {last}")
     return Section(
-        market_id=txn.get(META, b"market_id") or b"",
+        market_id=chain.market_id(txn),
         from_seq=from_seq,
         from_link=receipt_chain.digest(txn, from_seq - 1),
         to_seq=end,

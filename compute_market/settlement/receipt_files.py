@@ -11,11 +11,13 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 
 from compute_market.amounts import AMOUNT_MAX
+from compute_market.chain import MARKET_ID_BYTES
 from compute_market.errors import IntegrityError, UsageError
 from compute_market.records import Lane, Mode, Receipt, check_id
 from compute_market.settlement.receipt_chain import DIGEST_BYTES, GENESIS, link_digest
 from compute_market.settlement.receipts import key_of_fields
 from compute_market.signatures import canonical, signatures
+from compute_market.signatures.canonical import malformed
 from compute_market.signatures.keys import Key, public_key_of
 from compute_market.signatures.signatures import PUBLIC_KEY_BYTES, RECEIPTS, SIGNATURE_BYTES
 from compute_market.store.schema import encode, pack_u64
@@ -24,7 +26,6 @@ from compute_market.text import clipped
 FORMAT: Final = "tb-receipts"
 VERSION: Final = 1
 LINE_BYTES_MAX: Final = 64 * 1024  # with the newline
-MARKET_ID_BYTES: Final = 16
 
 _VERSION_MAX = 2**16 - 1
 _MESSAGE_MAX = 300  # characters of what is wrong with a line, which may quote it
@@ -200,7 +201,7 @@ def _checked(
         verified = None
         for number, text in numbered:  # noqa: B007 - it names the line that is wrong
             if verified is not None:
-                raise _malformed("there is more behind the last line of the file")
+                raise malformed("there is more behind the last line of the file")
             if text.startswith(_LAST):
                 verified = _verified(text, first, public, seq, link)
             else:
@@ -209,7 +210,7 @@ def _checked(
                 yield exported
         if verified is None:
             number += 1
-            raise _malformed("the file ends before its last line, which has the signature")
+            raise malformed("the file ends before its last line, which has the signature")
     except IntegrityError as error:
         raise _at(number, error) from error
     yield verified
@@ -242,7 +243,7 @@ def _entry(text: bytes, seq: int, previous: bytes) -> Exported:
         for name in ("job_id", "buyer", "provider"):
             check_id(getattr(line, name), name)
     except UsageError as error:
-        raise _malformed(error.message) from error
+        raise malformed(error.message) from error
     receipt = Receipt(
         version=line.version,
         job_id=line.job_id,
@@ -319,14 +320,10 @@ def _signed(section: Section, key_id: bytes) -> bytes:
 def _whole(text: bytes) -> bytes:
     """A line as it was read, if it is a whole one and no longer than it may be."""
     if len(text) > LINE_BYTES_MAX:
-        raise _malformed(f"the line has more than {LINE_BYTES_MAX} bytes")
+        raise malformed(f"the line has more than {LINE_BYTES_MAX} bytes")
     if not text.endswith(b"\n"):
-        raise _malformed("the file is cut off here" if text else "the file is empty")
+        raise malformed("the file is cut off here" if text else "the file is empty")
     return text
-
-
-def _malformed(problem: str) -> IntegrityError:
-    return IntegrityError(problem, reason="malformed")
 
 
 def _broken(problem: str) -> IntegrityError:

@@ -10,7 +10,7 @@ from compute_market import chain
 from compute_market.errors import ConflictError
 from compute_market.settlement import modes, receipt_chain
 from compute_market.signatures.signatures import framed
-from compute_market.store.schema import ACCOUNTS, META, pack_sum, pack_u64
+from compute_market.store.schema import ACCOUNTS, pack_sum, pack_u64
 from compute_market.store.txn import Txn
 
 CONTEXT: Final = "compute_market 2026-11 state root v1"
@@ -29,7 +29,7 @@ def root(txn: Txn) -> bytes:
     seq, link = receipt_chain.head(txn)
     activate_at = b"" if state.activate_at is None else pack_u64(state.activate_at)
     hasher = blake3(derive_key_context=CONTEXT)
-    market_id = txn.get(META, b"market_id") or b""
+    market_id = chain.market_id(txn)
     hasher.update(framed(market_id, state.mode.encode(), activate_at, pack_u64(seq), link))
     for key, amount in txn.sums(ACCOUNTS).items():
         hasher.update(framed(key, pack_sum(amount)))

@@ -36,7 +36,7 @@ def parsed(text: bytes, kind: type[S], what: str) -> S:
     try:
         found = json.decode(text, type=kind)
     except (DecodeError, ValidationError, UnicodeDecodeError) as error:
-        raise IntegrityError(f"{what}: {error}", reason="malformed") from error
+        raise malformed(f"{what}: {error}") from error
     if line(found) != text:
         raise IntegrityError(
             f"{what} is not in its canonical form: one line of JSON, fields in order, no spaces",
@@ -58,10 +58,14 @@ def check_kind(text: bytes, format_: str, version: int, what: str) -> None:
         return
     if (found.format, found.version) != (format_, version):
         shown = clipped(f"{found.format}, version {found.version}", _SHOWN_MAX)
-        raise IntegrityError(
-            f"{what} is a file of format {shown}; {format_}, version {version}, is asked for",
-            reason="malformed",
+        raise malformed(
+            f"{what} is a file of format {shown}; {format_}, version {version}, is asked for"
         )
+
+
+def malformed(problem: str) -> IntegrityError:
+    """The error for what is not of the form it must have."""
+    return IntegrityError(problem, reason="malformed")
 
 
 def unhex(text: str, count: int, what: str) -> bytes:
@@ -71,5 +75,5 @@ def unhex(text: str, count: int, what: str) -> bytes:
     except ValueError:
         found = b""
     if len(found) != count or found.hex() != text:
-        raise IntegrityError(f"{what} is not {2 * count} lower-case hex digits", reason="malformed")
+        raise malformed(f"{what} is not {2 * count} lower-case hex digits")
     return found

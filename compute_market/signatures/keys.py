@@ -8,7 +8,6 @@ from typing import Final
 
 from msgspec import Struct
 
-from compute_market.errors import IntegrityError
 from compute_market.signatures import canonical, signatures
 from compute_market.signatures.signatures import (
     ALGORITHM,
@@ -86,14 +85,13 @@ def parse_public(text: bytes, what: str) -> Key:
 
 def _check_kind(found: SecretFile | PublicFile, what: str) -> None:
     if (found.version, found.algorithm) != (VERSION, ALGORITHM):
-        raise IntegrityError(
+        raise canonical.malformed(
             f"{what} is a key of {found.algorithm}, version {found.version}; "
-            f"{ALGORITHM}, version {VERSION}, is known",
-            reason="malformed",
+            f"{ALGORITHM}, version {VERSION}, is known"
         )
 
 
 def _checked(key: Key, key_id: str, what: str) -> Key:
     if key.key_id != canonical.unhex(key_id, KEY_ID_BYTES, f"{what}: the key id"):
-        raise IntegrityError(f"{what} was changed: its key has another id", reason="malformed")
+        raise canonical.malformed(f"{what} was changed: its key has another id")
     return key

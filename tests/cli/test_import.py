@@ -5,7 +5,7 @@ import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -227,7 +227,7 @@ def test_interrupted_import_says_how_far_it_came(
     monkeypatch.setattr(imports, "CHUNK", 1)
     take = imports.take
 
-    def interrupted(txn, file, entries, **options):  # type: ignore[no-untyped-def]
+    def interrupted(txn: Any, file: Any, entries: Any, **options: Any) -> Any:
         if entries[0].seq == 3:
             raise ends
         return take(txn, file, entries, **options)
@@ -343,7 +343,7 @@ def test_every_flipped_bit_is_refused_whole(cli: Cli) -> None:
     ],
     ids=["cut", "more", "moved", "left out", "twice", "CRLF", "key twice", "long", "empty"],
 )
-def test_file_that_does_not_verify_is_refused_whole(cli: Cli, change, line: int) -> None:  # type: ignore[no-untyped-def]
+def test_file_that_does_not_verify_is_refused_whole(cli: Cli, change: Any, line: int) -> None:
     write(cli, "bad.jsonl", change(file_of(three())))
     done = cli(*IMPORT, "bad.jsonl", "--json")
     assert (done.code, done.error["line"]) == (9, line)
@@ -357,7 +357,7 @@ def test_file_that_is_replaced_while_it_is_read_is_not_believed(
     cli.ok("state", "init")
     verify = receipt_files.verify
 
-    def and_replace(lines, **options):  # type: ignore[no-untyped-def]
+    def and_replace(lines: Any, **options: Any) -> Any:
         found = verify(lines, **options)
         write(cli, "r.jsonl", file_of(links(*(receipt(s, buyer="victim") for s in (1, 2, 3)))))
         return found

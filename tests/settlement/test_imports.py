@@ -1,6 +1,7 @@
 """Receipts of other markets: taken once and in order, paid once, and what is refused."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -240,7 +241,7 @@ def test_import_killed_between_its_two_transactions_comes_to_the_same_end(real: 
     entries = links(receipt(1), receipt(2, buyer="poor"), receipt(3))
     transactions = iter((True, False))
 
-    def update(fn):  # type: ignore[no-untyped-def]
+    def update(fn: Any) -> Any:
         if next(transactions):
             return real.update(fn)
         raise Killed
@@ -263,7 +264,7 @@ def test_what_can_be_paid_by_the_second_transaction_is_paid(real: Market) -> Non
     entries = links(receipt(1), receipt(2, buyer="poor"), receipt(3))
     transactions = iter((False, True))
 
-    def update(fn):  # type: ignore[no-untyped-def]
+    def update(fn: Any) -> Any:
         if next(transactions):
             real.deposit("poor", ct=PRICE)
         return real.update(fn)
@@ -281,7 +282,7 @@ def test_two_importers_at_once_apply_everything_once(real: Market, before: int, 
     entries = links(receipt(1), receipt(2, buyer="poor"), receipt(3))
     done = 0
 
-    def update(fn):  # type: ignore[no-untyped-def]
+    def update(fn: Any) -> Any:
         nonlocal done
         if done == before:
             import_of(real, entries)
@@ -304,7 +305,7 @@ def test_mode_that_turns_real_meanwhile_pays_nothing_behind_a_failure(
     monkeypatch.setattr(imports, "CHUNK", 1)
     entries = links(receipt(1, buyer="poor"), receipt(2), receipt(3))
 
-    def update(fn):  # type: ignore[no-untyped-def]
+    def update(fn: Any) -> Any:
         taken = real.update(fn)
         if mode(real) == "dry_run":
             go_real(real)
@@ -529,7 +530,7 @@ def test_long_file_is_taken_in_chunks_and_never_held(real: Market) -> None:
             given += 1
             yield each
 
-    def update(fn):  # type: ignore[no-untyped-def]
+    def update(fn: Any) -> Any:
         nonlocal taken, transactions
         assert given - taken <= CHUNK
         found = real.update(fn)
@@ -552,8 +553,8 @@ def test_import_goes_on_where_a_killed_one_stopped(
     for transactions in range(4):
         left = iter(range(transactions))
 
-        def update(fn):  # type: ignore[no-untyped-def]
-            if next(left, None) is None:  # noqa: B023
+        def update(fn: Any) -> Any:
+            if next(left, None) is None:  # noqa: B023 - called at once
                 raise Killed
             return real.update(fn)
 

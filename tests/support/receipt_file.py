@@ -33,7 +33,7 @@ def exported(
 
 def receipts_of(market: Market, section: Section, page: int = 2) -> Iterator[Exported]:
     last: Exported | None = None
-    while found := market.view(lambda txn: receipt_export.page(txn, section, last, page)):  # noqa: B023
+    while found := market.view(lambda txn: receipt_export.page(txn, section, last, page)):  # noqa: B023 - called at once
         yield from found
         last = found[-1]
 

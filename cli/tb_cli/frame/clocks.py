@@ -37,3 +37,10 @@ def _boot_id() -> str | None:
 
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def sleep(seconds: float) -> float:
+    """Sleep, and return how long it really took: on a busy machine that is longer."""
+    began = time.monotonic()
+    time.sleep(seconds)
+    return time.monotonic() - began

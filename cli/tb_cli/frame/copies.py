@@ -28,9 +28,9 @@ from compute_market.market import Market, open_store
 from compute_market.store.creation import sync
 from compute_market.text import cause_of, quoted
 from tb_cli.frame import lines
-from tb_cli.frame.clocks import now_ms
+from tb_cli.frame.clocks import now_ms, sleep
 from tb_cli.frame.home import Home
-from tb_cli.frame.session import Session, sleep
+from tb_cli.frame.session import Session
 
 _DATA = f"{names.STORE}/{names.DATA}"
 # What a copy is made of. The market comes last: where it is, the rest is there.

@@ -10,7 +10,8 @@ from compute_market.records import Violation
 from compute_market.store.environment import verify
 from compute_market.store.txn import Txn
 from compute_market.text import cause_of
-from tb_cli.frame.session import Session, sleep
+from tb_cli.frame.clocks import sleep
+from tb_cli.frame.session import Session
 
 
 class Examined(Struct):

@@ -25,9 +25,9 @@ from compute_market.store.lock import Patience
 from compute_market.store.translation import translated
 from compute_market.text import cause_of
 from tb_cli.frame import private_files
+from tb_cli.frame.clocks import sleep
 from tb_cli.frame.home import Home
 from tb_cli.frame.render import note
-from tb_cli.frame.session import sleep
 
 _OWN, _PUBLIC = ".key", ".pub"
 _HEX = frozenset("0123456789abcdef")

@@ -373,6 +373,7 @@ def _market_in(
     directory: str, config: "Config", clock: "Clock", creation: "Creation | None"
 ) -> "Market":
     from compute_market.market import Market, open_store
+    from tb_cli.frame.clocks import sleep
 
     store = open_store(directory, config, sleep=sleep, creation=creation)
     return Market(store, config, clock=clock, stopwatch=time.perf_counter_ns)
@@ -397,10 +398,3 @@ def _collect_garbage() -> None:
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
-
-
-def sleep(seconds: float) -> float:
-    """Sleep, and return how long it really took: on a busy machine that is longer."""
-    began = time.monotonic()
-    time.sleep(seconds)
-    return time.monotonic() - began
