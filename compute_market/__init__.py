@@ -14,6 +14,7 @@ bottom, and so they do inside each package:
     records                   the nouns, and how they are stored
     bid_records               sealed bids, and how they are stored
     import_records            receipts of other markets, and how they are stored
+    courier_records           bundles on their way, and how they are stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
@@ -31,6 +32,7 @@ bottom, and so they do inside each package:
     admission/                capacity, fair share, burst
     jobs/                     job records, and submit, match, prove, cancel, expire
     bids/                     jobs that are sealed first and revealed later
+    courier/                  bundles that are stored and forwarded to other markets
     audit                     walks the laws of every room
     exposition                the metrics as Prometheus reads them
     upgrades                  what an older release stored, brought up to date

@@ -18,7 +18,7 @@ from compute_market.records import OFFER_STATES, PRIORITIES
 from compute_market.reputation import reputation
 from compute_market.scheduler import outcomes, queue
 from compute_market.settlement import ledger
-from compute_market.store.schema import PENDING, UNSETTLED
+from compute_market.store.schema import BUNDLES_PENDING, PENDING, UNSETTLED
 from compute_market.store.txn import Txn
 
 # Series of one metric with an unbounded label: the most recent ones.
@@ -73,6 +73,7 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
         ((token.lower(),), ledger.in_circulation(txn, token)) for token in ledger.TOKENS
     ],
     "provider_reputation_score": _scores,
+    "courier_pending": _one(lambda txn: txn.size(BUNDLES_PENDING)),
     "tb_last_run_timestamp_seconds": _one(lambda txn: txn.number(clock.LAST_RUN) / 1000),
     "clock_held": _one(lambda txn: not txn.timely),
     "tb_build_info": lambda txn: [((__version__,), 1)],

@@ -97,13 +97,13 @@ METRICS = (
         "scheduler_cancel_total",
         "counter",
         "Cancelled jobs.",
-        (("reason", ("client", "provider")),),
+        (("reason", ("client", "provider", "preempted")),),
     ),
     Metric(
         "scheduler_preempt_total",
         "counter",
-        "Active jobs handed over to another provider.",
-        (("reason", ("success",)),),
+        "Active jobs handed over to another provider, and handovers that failed.",
+        (("reason", ("success", "handoff_failed")),),
     ),
     Metric("scheduler_match_latency_seconds", "histogram", "Time of one match."),
     Metric(
@@ -115,6 +115,15 @@ METRICS = (
         "Changes of a provider's score by the outcome of a job.",
         (("result", ("success", "failure")),),
     ),
+    Metric(
+        "reputation_gossip_total",
+        "counter",
+        "Scores told by other markets.",
+        (("result", ("applied", "ignored")),),
+    ),
+    Metric("courier_flush_attempt_total", "counter", "Attempts to forward a bundle."),
+    Metric("courier_flush_failure_total", "counter", "Attempts to forward a bundle that failed."),
+    Metric("courier_pending", "gauge", "Bundles that no destination has acknowledged."),
     Metric("matches_total", "counter", "Receipts first stored.", (("dry_run", ("true", "false")),)),
     Metric("settle_applied_total", "counter", "Receipts paid."),
     Metric(

@@ -69,6 +69,16 @@ EventName = Literal[
     "receipts_imported",
     "import_paid",
     "import_failed",
+    "bundle_sent",
+    "bundle_acknowledged",
+    "bundle_refused",
+    "bundle_resent",
+    "bundle_received",
+    "handoff_failed",
+    "score_adjusted",
+    "score_gossiped",
+    "score_restored",
+    "scores_imported",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 

@@ -305,4 +305,11 @@ def _to_4(txn: Txn) -> None:
     """There is nothing to convert."""
 
 
-_STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2, 3: _to_3, 4: _to_4}
+# Schema 5: bundles, and scores that time changes. An older release would not let a score decay.
+
+
+def _to_5(txn: Txn) -> None:
+    """There is nothing to convert."""
+
+
+_STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5}

@@ -3,7 +3,7 @@
 Nothing here looks at the environment: that and the content of the file are arguments of `load`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -13,7 +13,9 @@ from compute_market.amounts import format_ppm, parse_ppm
 from compute_market.config import toml
 from compute_market.config.settings import (
     DEFAULTS,
+    DESTINATION_SCHEMES,
     KEY_ID_DIGITS,
+    URL_SCHEMES,
     Config,
     Setting,
     Value,
@@ -22,6 +24,7 @@ from compute_market.config.settings import (
 )
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError, file_error
+from compute_market.records import check_id
 from compute_market.text import clipped
 
 
@@ -159,8 +162,8 @@ def _entries(document: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
 
 def _value(setting: Setting, raw: Any, origin: str) -> Value:
     """Return `raw` as `Config` holds it, or raise UsageError."""
-    if setting.kind == "key ids":
-        return _key_ids(setting, raw, origin)
+    if setting.kind in _LISTS:
+        return _listed(setting, raw, origin)
     value: int | str | None = None
     if setting.kind == "choice":
         if setting.name == "settle_mode" and raw == "armed":
@@ -169,8 +172,10 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
                 hint="arming waits for a block height: run `settle arm --delay-blocks N`",
             )
         value = raw if isinstance(raw, str) else None
-    elif setting.kind == "path":
+    elif setting.kind in _TEXTS:
         value = raw if isinstance(raw, str) else None
+    elif setting.kind == "flag":
+        value = raw if isinstance(raw, bool) else None
     elif setting.kind == "integer":
         value = raw if type(raw) is int else None  # `true` is an instance of int.
     elif isinstance(raw, str | DecimalText) or type(raw) is int:
@@ -179,15 +184,15 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
         wanted = {
             "integer": "a whole number",
             "decimal": "a number with at most 6 decimals and no exponent",
-            "choice": "a string",
-            "path": "a string",
-        }[setting.kind]
+            "flag": "true or false",
+        }.get(setting.kind, "a string")
         raise UsageError(
             f"{origin}: {setting.name}: expected {wanted}, {setting.limits}; found {_shown(raw)}"
         )
-    if setting.kind == "path":
-        text = str(value)
-        allowed = text.isprintable() and text[:1] in ("", "/")
+    if setting.kind in _TEXTS:
+        allowed = _TEXTS[setting.kind](str(value))
+    elif isinstance(value, bool):
+        allowed = True
     elif isinstance(value, str):
         allowed = value in setting.allowed
     else:
@@ -198,27 +203,69 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
     return value
 
 
-def _key_ids(setting: Setting, raw: Any, origin: str) -> tuple[str, ...]:
+def _listed(setting: Setting, raw: Any, origin: str) -> tuple[str, ...]:
     if not isinstance(raw, list):
         raise UsageError(
             f"{origin}: {setting.name}: expected {setting.limits}; found {_shown(raw)}"
         )
+    what, is_one = _LISTS[setting.kind]
     for each in raw:
-        if not isinstance(each, str) or len(each) != KEY_ID_DIGITS or not _HEX.issuperset(each):
-            raise UsageError(
-                f"{origin}: {setting.name}: {_shown(each)} is no key id of {KEY_ID_DIGITS} "
-                "lower-case hex digits"
-            )
+        if not isinstance(each, str) or not is_one(each):
+            raise UsageError(f"{origin}: {setting.name}: {_shown(each)} is no {what}")
     return tuple(raw)
 
 
-def _typed(setting: Setting, text: str) -> int | str | list[str]:
+def _is_path(text: str) -> bool:
+    return text.isprintable() and text[:1] in ("", "/")
+
+
+def _is_key_id(text: str) -> bool:
+    return len(text) == KEY_ID_DIGITS and _HEX.issuperset(text)
+
+
+def _begins(text: str, schemes: tuple[str, ...]) -> bool:
+    """Whether it is an address: a scheme, and something behind it."""
+    scheme = next(filter(text.startswith, schemes), text)
+    return text.isprintable() and len(text) > len(scheme)
+
+
+def _is_url(text: str) -> bool:
+    return _begins(text, URL_SCHEMES)
+
+
+def _is_destination(text: str) -> bool:
+    return _begins(text, DESTINATION_SCHEMES)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        check_id(text, "key")
+    except UsageError:
+        return False
+    return True
+
+
+# What a text of a kind must be, and what the values of a list are.
+_TEXTS: dict[str, Callable[[str], bool]] = {
+    "path": _is_path,
+    "destination": _is_destination,
+    "key name": _is_id,
+}
+_LISTS: dict[str, tuple[str, Callable[[str], bool]]] = {
+    "key ids": (f"key id of {KEY_ID_DIGITS} lower-case hex digits", _is_key_id),
+    "urls": ("address that begins with http:// or https://", _is_url),
+}
+
+
+def _typed(setting: Setting, text: str) -> int | str | bool | list[str]:
     """What a file would hold for the text of a variable, as far as it reads as that.
 
     In a list commas stand between the values.
     """
-    if setting.kind == "key ids":
+    if setting.kind in _LISTS:
         return text.split(",") if text else []
+    if setting.kind == "flag" and text in ("true", "false"):
+        return text == "true"
     digits = text.removeprefix("-")
     if setting.kind == "integer" and digits.isascii() and digits.isdigit() and len(digits) <= 40:
         return int(text)

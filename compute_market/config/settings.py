@@ -22,6 +22,10 @@ KEY_ID_DIGITS: Final = 64  # hex
 
 Value = int | str | tuple[str, ...]
 
+# What a destination of bundles begins with, and how the address of a peer does.
+DESTINATION_SCHEMES: Final = ("dir:", "http://", "https://", "exec:")
+URL_SCHEMES: Final = ("http://", "https://")
+
 
 class Setting(Struct, frozen=True, gc=False):
     """What a configuration file may say about one field of `Config`."""
@@ -29,7 +33,9 @@ class Setting(Struct, frozen=True, gc=False):
     # The key, with its section before a dot: `min_capacity`, `scheduler.slots`.
     name: str
     # A decimal is written as a number or as a string and held in millionths, as are its bounds.
-    kind: Literal["integer", "decimal", "choice", "path", "key ids"]
+    kind: Literal[
+        "integer", "decimal", "choice", "flag", "path", "key ids", "urls", "destination", "key name"
+    ]
     allowed: tuple[int, int] | tuple[str, ...]
     unit: str
     help: str
@@ -47,6 +53,14 @@ class Setting(Struct, frozen=True, gc=False):
             return 'an absolute path or ""'
         if self.kind == "key ids":
             return f"a list of key ids of {KEY_ID_DIGITS} lower-case hex digits"
+        if self.kind == "urls":
+            return "a list of addresses that begin with http:// or https://"
+        if self.kind == "destination":
+            return "dir:PATH, http://HOST/…, https://HOST/… or exec:PROGRAM"
+        if self.kind == "key name":
+            return "the name of a key"
+        if self.kind == "flag":
+            return "true or false"
         if self.kind == "choice":
             return " or ".join(file_form(self, choice) for choice in self.allowed)
         least, most = (file_form(self, bound) for bound in self.allowed)
@@ -55,6 +69,8 @@ class Setting(Struct, frozen=True, gc=False):
 
 def file_form(setting: Setting, value: Value) -> str:
     """The text that stands for `value` in a configuration file, and that reads back as it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, tuple):
         return f"[{', '.join(file_form(setting, each) for each in value)}]"
     if isinstance(value, str):
@@ -127,6 +143,73 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
         Setting("provider_cancel_slash_pct", "integer", (0, 100), "percent",
             "The part of the bond that is lost."),
     ] = 10
+    enable_preempt: Annotated[
+        bool,
+        Setting("enable_preempt", "flag", (), "",
+            "Whether a new offer of a provider with a better earned score takes a running job\n"
+            "over."),
+    ] = False
+    preempt_min_delta: Annotated[
+        int,
+        Setting("preempt_min_delta", "integer", (1, 2_000), "points",
+            "By how much the earned score of the new provider must be the higher one."),
+    ] = 10
+    reputation_decay_ppm: Annotated[
+        int,
+        Setting("provider_reputation_decay", "decimal", (0, PPM), "",
+            "The part of its score a provider loses with each period without a change; 0 switches\n"
+            "this off."),
+    ] = 50_000
+    reputation_decay_period_secs: Annotated[
+        int,
+        Setting("provider_reputation_decay_period_secs", "integer", (1, _YEAR_SECS), "seconds",
+            "The period of that decay."),
+    ] = 86_400
+    reputation_retention_secs: Annotated[
+        int,
+        Setting("provider_reputation_retention", "integer", (60, 100 * _YEAR_SECS), "seconds",
+            "A provider whose score was zero for longer than this is forgotten."),
+    ] = 604_800
+    reputation_gossip: Annotated[
+        bool,
+        Setting("reputation_gossip", "flag", (), "",
+            "Whether scores are told to peers, and theirs are listened to."),
+    ] = True
+    courier_dest: Annotated[
+        str,
+        Setting("courier_dest", "destination", (), "",
+            "Where bundles go that name no destination. A relative directory is one in the home."),
+    ] = "dir:outbox"
+    courier_reward_ct: Annotated[
+        int,
+        Setting("courier_reward_ct", "integer", (0, _BILLION), "CT",
+            "What the sender of a bundle earns once it has arrived, while settlement is real."),
+    ] = 1
+    courier_max_attempts: Annotated[
+        int,
+        Setting("courier_max_attempts", "integer", (1, 1_000), "attempts",
+            "How often one flush tries to forward a bundle."),
+    ] = 5
+    courier_backoff_ms: Annotated[
+        int,
+        Setting("courier_backoff_ms", "integer", (0, 3_600_000), "milliseconds",
+            "The wait after the first failed attempt; each further one is twice as long."),
+    ] = 100
+    courier_timeout_secs: Annotated[
+        int,
+        Setting("courier_timeout_secs", "integer", (1, _DAY_SECS), "seconds",
+            "How long a destination may take without progress before an attempt has failed."),
+    ] = 30
+    courier_lease_secs: Annotated[
+        int,
+        Setting("courier_lease_secs", "integer", (1, _DAY_SECS), "seconds",
+            "How long a flush has a bundle for itself; one that died blocks it no longer."),
+    ] = 300
+    courier_retention_secs: Annotated[
+        int,
+        Setting("courier_retention_secs", "integer", (0, 100 * _YEAR_SECS), "seconds",
+            "How long an acknowledged bundle and its receipt are kept."),
+    ] = 604_800
     settle_mode: Annotated[
         Literal["dry_run", "real"],
         Setting("settle_mode", "choice", ("dry_run", "real"), "",
@@ -226,8 +309,19 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
         tuple[str, ...],
         Setting("net.trusted", "key ids", (), "",
             "The keys of other markets whose receipts may be imported, which in the mode real\n"
-            "moves money."),
+            "moves money, and whose bundles, acknowledgements and scores are believed."),
     ] = ()
+    net_peers: Annotated[
+        tuple[str, ...],
+        Setting("net.peers", "urls", (), "",
+            "The addresses of other markets, to which `net reputation sync` tells scores."),
+    ] = ()
+    net_key: Annotated[
+        str,
+        Setting("net.key", "key name", (), "",
+            "The key of one's own that signs what goes to other markets. It is made when it is\n"
+            "needed first."),
+    ] = "node"
 # fmt: on
 
 

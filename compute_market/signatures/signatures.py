@@ -17,10 +17,20 @@ SIGNATURE_BYTES: Final = 3309
 KEY_ID_BYTES: Final = 32
 
 # The context strings of FIPS 204: a signature for one purpose is none for another.
-Purpose = Literal["tb/bid-commit/v1", "tb/bid-reveal/v1", "tb/receipts/v1"]
+Purpose = Literal[
+    "tb/bid-commit/v1",
+    "tb/bid-reveal/v1",
+    "tb/receipts/v1",
+    "tb/bundles/v1",
+    "tb/acknowledgement/v1",
+    "tb/gossip/v1",
+]
 BID_COMMIT: Final = "tb/bid-commit/v1"
 BID_REVEAL: Final = "tb/bid-reveal/v1"
 RECEIPTS: Final = "tb/receipts/v1"
+BUNDLES: Final = "tb/bundles/v1"
+ACKNOWLEDGEMENT: Final = "tb/acknowledgement/v1"
+GOSSIP: Final = "tb/gossip/v1"
 
 Backend = Literal["cryptography", "liboqs"]
 SIGNING_BACKEND: Final[Backend] = "cryptography"

@@ -20,9 +20,10 @@ from compute_market.errors import IntegrityError
 
 if TYPE_CHECKING:
     from compute_market.bid_records import Bid, Bidder
+    from compute_market.courier_records import BundleReceipt, Delivery
     from compute_market.import_records import Imported, ImportFailure, Origin
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 # The last schema whose values have no checksum.
 UNSEALED_SCHEMA: Final = 1
 
@@ -182,6 +183,12 @@ SCORES_RECENT = Table(
     key="u64 ms of the last change, provider",
     writer="reputation.reputation",
 )
+SCORES_DUE = Table(
+    "scores_due",
+    bytes,
+    key="u64 ms at which time alone changes something, provider",
+    writer="reputation.reputation",
+)
 OFFERS = Table("offers", records.Offer, key="offer id", writer="offers.offers")
 BOOK = Table("book", bytes, key="see `offers.book`", writer="offers.book")
 HEADS = Table("heads", bytes, key="see `offers.book`", writer="offers.book")
@@ -242,6 +249,22 @@ BIDS_DUE = Table("bids_due", bytes, key="u64 last height to reveal at, bid id", 
 
 # A number of `meta`: the height at which the next bid expires, 0 when none waits to be revealed.
 BIDS_DUE_FROM: Final = "bids_due_from"
+
+# courier
+BUNDLE_RECEIPTS: "Table[BundleReceipt]" = Table(
+    "bundle_receipts", "courier_records.BundleReceipt", key="u64 id", writer="courier.courier"
+)
+BUNDLES_PENDING = Table("bundles_pending", bytes, key="u64 seq", writer="courier.courier")
+BUNDLES_ENDED = Table(
+    "bundles_ended", bytes, key="u64 ms of the end, u64 id", writer="courier.courier"
+)
+BUNDLE_COPIES = Sums("bundle_copies", key="hash of a bundle", writer="courier.courier")
+DELIVERIES: "Table[Delivery]" = Table(
+    "deliveries",
+    "courier_records.Delivery",
+    key="market id, u64 id there",
+    writer="courier.deliveries",
+)
 
 # the log
 EVENTS = Table("events", records.LogEntry, key="u64 seq of the first event", writer="events")

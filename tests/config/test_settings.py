@@ -38,6 +38,21 @@ def test_defaults_are_those_of_the_documents() -> None:
         "backend": "auto",
         "slice_root": "",
         "net_trusted": (),
+        "net_peers": (),
+        "net_key": "node",
+        "enable_preempt": False,
+        "preempt_min_delta": 10,
+        "reputation_decay_ppm": 50_000,
+        "reputation_decay_period_secs": 86_400,
+        "reputation_retention_secs": 604_800,
+        "reputation_gossip": True,
+        "courier_dest": "dir:outbox",
+        "courier_reward_ct": 1,
+        "courier_max_attempts": 5,
+        "courier_backoff_ms": 100,
+        "courier_timeout_secs": 30,
+        "courier_lease_secs": 300,
+        "courier_retention_secs": 604_800,
     }
 
 

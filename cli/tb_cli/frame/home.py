@@ -64,6 +64,21 @@ class Home:
         """The directory of the secrets of sealed bids."""
         return os.path.join(self.path, home.BIDS)
 
+    @property
+    def spool(self) -> str:
+        """The directory of bundles that are to be forwarded."""
+        return os.path.join(self.path, home.SPOOL)
+
+    @property
+    def inbox(self) -> str:
+        """The directory of bundles that other markets brought."""
+        return os.path.join(self.path, home.INBOX)
+
+    @property
+    def reputation(self) -> str:
+        """The snapshot of the scores."""
+        return os.path.join(self.path, home.REPUTATION)
+
     def has_market(self) -> bool:
         """Whether there is one, or was one: what is left of it is the store's to answer for."""
         return os.path.lexists(self.data) or os.path.lexists(home.lock_file(self.market))

@@ -1,0 +1,335 @@
+"""Bundle receipts: given to the courier, leased to a flush, acknowledged or refused.
+
+The only writer of its tables. The files, of which a hash is all that is known here, are the
+caller's: it has brought a bundle to the disk before its receipt is stored, and takes it away only
+after the last receipt has gone.
+
+A bundle that waits stands in the order of sending, with the lease of the flush that has it. Market
+time ends a lease, so that a flush that died blocks nobody for long.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from compute_market import events, metrics
+from compute_market.courier_records import BundleKind, BundleReceipt
+from compute_market.errors import MarketError, NotFoundError, RefusedError
+from compute_market.jobs import jobs, preempt
+from compute_market.records import replace
+from compute_market.settlement import ledger, modes
+from compute_market.store.schema import (
+    BUNDLE_COPIES,
+    BUNDLE_RECEIPTS,
+    BUNDLES_ENDED,
+    BUNDLES_PENDING,
+    pack_u64,
+    unpack_u64,
+)
+from compute_market.store.txn import Txn
+
+HOLDER_BYTES = 8
+_NO_HOLDER = bytes(HOLDER_BYTES)
+
+
+class Bundle(Struct, frozen=True, gc=False):
+    """What is sent, from whom, and where to. Its file is on the disk."""
+
+    bundle_hash: bytes
+    size: int
+    sender: str
+    dest: str
+    kind: BundleKind = "bundle"
+    job_id: str | None = None  # of a handoff
+    offer_id: str | None = None
+
+
+class Claimed(Struct, frozen=True, gc=False):
+    """What a flush has for itself by now."""
+
+    receipts: list[BundleReceipt]
+    after: int | None  # the seq to go on after, None at the end
+    held: int  # receipts met that another flush has
+    refused: int  # handoffs met that are due no more
+
+
+class Attempted(Struct, frozen=True, gc=False):
+    """What came of forwarding one bundle."""
+
+    receipt_id: int
+    outcome: Literal["acknowledged", "failed", "refused"]
+    attempts: int
+    failures: int
+    error: str | None = None  # the last one
+
+
+def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
+    """Store the receipt of a bundle under the first of `ids`, 64 random bits each, that is free."""
+    receipt_id = next(each for each in ids if find(txn, each) is None)
+    receipt = BundleReceipt(
+        receipt_id=receipt_id,
+        seq=txn.next_number("bundle_seq"),
+        kind=bundle.kind,
+        bundle_hash=bundle.bundle_hash,
+        size=bundle.size,
+        sender=bundle.sender,
+        dest=bundle.dest,
+        sent_ms=txn.now_ms,
+        job_id=bundle.job_id,
+        offer_id=bundle.offer_id,
+    )
+    txn.write(BUNDLE_RECEIPTS, pack_u64(receipt_id), receipt)
+    txn.add(BUNDLE_COPIES, receipt.bundle_hash, +1)
+    _wait(txn, receipt)
+    _note(txn, "bundle_sent", receipt)
+    return receipt
+
+
+def find(txn: Txn, receipt_id: int) -> BundleReceipt | None:
+    return txn.read(BUNDLE_RECEIPTS, pack_u64(receipt_id))
+
+
+def get(txn: Txn, receipt_id: int) -> BundleReceipt:
+    """The receipt. Raises NotFoundError."""
+    receipt = find(txn, receipt_id)
+    if receipt is None:
+        raise NotFoundError(
+            f"bundle receipt {id_text(receipt_id)} does not exist",
+            hint="see `tb-cli compute courier list`",
+        )
+    return receipt
+
+
+def has_pending(txn: Txn) -> bool:
+    """Whether any bundle waits to be forwarded."""
+    return txn.size(BUNDLES_PENDING) > 0
+
+
+def claim(
+    txn: Txn, holder: bytes, after: int | None, limit: int, *, only: int | None = None
+) -> Claimed:
+    """Lease the next pending bundles to a flush, in the order of sending.
+
+    `holder` is 8 random bytes that name the flush; at most `limit` receipts are looked at, those
+    behind the seq `after`, or `only` the one with that id. The handoff of a job that has ended is
+    refused for good.
+    """
+    if only is not None:
+        seqs = [get(txn, only).seq]
+        entries = [(pack_u64(s), v) for s in seqs if (v := txn.get(BUNDLES_PENDING, pack_u64(s)))]
+        last = None
+    else:
+        start = None if after is None else pack_u64(after)
+        found, last_key = txn.page(BUNDLES_PENDING, start, limit)
+        entries = [(key, bytes(value)) for key, value in found]
+        last = None if last_key is None else unpack_u64(last_key)
+    until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
+    receipts: list[BundleReceipt] = []
+    held = refused = 0
+    for key, value in entries:
+        receipt = txn.must_read(BUNDLE_RECEIPTS, value[:8])
+        if value[16:] != holder and unpack_u64(value[8:16]) > txn.now_ms:
+            held += 1
+        elif receipt.kind == "handoff" and not _is_due(txn, receipt):
+            _end(txn, receipt, "refused", error="the job has ended, or the offer is gone")
+            _handoff_failed(txn, receipt, "not_due")
+            refused += 1
+        else:
+            txn.put(BUNDLES_PENDING, key, value[:8] + pack_u64(until_ms) + holder)
+            receipts.append(receipt)
+    return Claimed(receipts, last, held, refused)
+
+
+def record(txn: Txn, attempted: Iterable[Attempted]) -> int:
+    """Note what came of forwarding, and give leases back; how many receipts are acknowledged.
+
+    Whoever was acknowledged before stays so, and is paid and counted once. With the acknowledgement
+    of a bundle its sender is paid, while settlement is real; with that of a handoff its job goes
+    over to the other provider, if it still can.
+    """
+    acknowledged = 0
+    for each in attempted:
+        receipt = find(txn, each.receipt_id)
+        if receipt is None or receipt.state != "pending":
+            continue
+        metrics.count(txn, "courier_flush_attempt_total", by=each.attempts)
+        metrics.count(txn, "courier_flush_failure_total", by=each.failures)
+        receipt = replace(receipt, attempts=receipt.attempts + each.attempts, last_error=each.error)
+        if each.outcome == "acknowledged":
+            _acknowledge(txn, receipt)
+            acknowledged += 1
+        elif each.outcome == "refused" or (receipt.kind == "handoff" and each.attempts):
+            _end(txn, receipt, "refused", error=each.error)
+            if receipt.kind == "handoff":
+                _handoff_failed(txn, receipt, "not_delivered")
+        else:
+            txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), receipt)
+            _wait(txn, receipt)
+    return acknowledged
+
+
+def resend(txn: Txn, receipt_id: int) -> BundleReceipt:
+    """Forward a bundle again that was acknowledged or refused; it earns nothing a second time.
+
+    One that waits is free for the next flush at once. Raises NotFoundError.
+    """
+    receipt = get(txn, receipt_id)
+    if receipt.state != "pending":
+        txn.remove(BUNDLES_ENDED, _ended_key(receipt))
+        receipt = replace(receipt, state="pending", ended_ms=None, last_error=None)
+        txn.write(BUNDLE_RECEIPTS, pack_u64(receipt_id), receipt)
+    _wait(txn, receipt)
+    _note(txn, "bundle_resent", receipt)
+    return receipt
+
+
+def prune(txn: Txn, limit: int) -> list[bytes]:
+    """Forget receipts that ended longer ago than they are kept; the hashes nobody needs by now."""
+    before_ms = txn.now_ms - txn.config.courier_retention_secs * 1000
+    gone: list[bytes] = []
+    for key, _ in txn.collect(BUNDLES_ENDED, limit):
+        if unpack_u64(key[:8]) >= before_ms or not txn.timely:
+            break
+        receipt = txn.must_read(BUNDLE_RECEIPTS, key[8:])
+        txn.remove(BUNDLES_ENDED, key)
+        txn.remove(BUNDLE_RECEIPTS, key[8:])
+        if txn.add(BUNDLE_COPIES, receipt.bundle_hash, -1) == 0:
+            gone.append(receipt.bundle_hash)
+    return gone
+
+
+def is_kept(txn: Txn, bundle_hash: bytes) -> bool:
+    """Whether a receipt needs the file of a bundle."""
+    return txn.sum(BUNDLE_COPIES, bundle_hash) > 0
+
+
+def listed(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
+    """Receipts by id, a page of them behind a key."""
+    found, last = txn.page(BUNDLE_RECEIPTS, after, size)
+    return [receipt for _, receipt in found], last
+
+
+def pending(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
+    """Those that wait, in the order of sending."""
+    found, last = txn.page(BUNDLES_PENDING, after, size)
+    return [txn.must_read(BUNDLE_RECEIPTS, value[:8]) for _, value in found], last
+
+
+def leased_until_ms(txn: Txn, receipt: BundleReceipt) -> int | None:
+    """When the lease of the flush that has it ends, None if no flush has it."""
+    entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
+    until_ms = 0 if entry is None else unpack_u64(entry[8:16])
+    return until_ms if until_ms > txn.now_ms else None
+
+
+def document(txn: Txn, receipt: BundleReceipt) -> dict[str, Any]:
+    """The JSON form. `next_attempt_at` is null when the next flush may have it at once."""
+    until_ms = leased_until_ms(txn, receipt)
+    found: dict[str, Any] = {
+        "id": id_text(receipt.receipt_id),
+        "bundle_hash": receipt.bundle_hash.hex(),
+        "bytes": receipt.size,
+        "sender": receipt.sender,
+        "dest": receipt.dest,
+        "timestamp": receipt.sent_ms // 1000,
+        "acknowledged": receipt.state == "acknowledged",
+        "attempts": receipt.attempts,
+        "last_error": receipt.last_error,
+        "next_attempt_at": None if until_ms is None else until_ms // 1000,
+        "state": receipt.state,
+        "kind": receipt.kind,
+        "reward_ct": receipt.reward_ct,
+    }
+    if receipt.kind == "handoff":
+        found |= {"job_id": receipt.job_id, "offer_id": receipt.offer_id}
+    return found
+
+
+def id_text(receipt_id: int) -> str:
+    """How an id is written: 16 lower-case hex digits."""
+    return f"{receipt_id:016x}"
+
+
+def receipts(txn: Txn) -> Iterator[BundleReceipt]:
+    """All receipts, by id."""
+    return txn.records(BUNDLE_RECEIPTS)
+
+
+def _acknowledge(txn: Txn, receipt: BundleReceipt) -> None:
+    receipt = _end(txn, replace(receipt, reward_ct=_reward(txn, receipt)), "acknowledged")
+    if receipt.kind == "handoff" and receipt.job_id is not None and receipt.offer_id is not None:
+        try:
+            preempt.take_over(txn, receipt.job_id, receipt.offer_id)
+        except MarketError as error:
+            _handoff_failed(txn, receipt, error.reason or error.token)
+
+
+def _reward(txn: Txn, receipt: BundleReceipt) -> int:
+    """Pay the sender, once and if money moves; what the receipt has earned by now."""
+    amount = txn.config.courier_reward_ct
+    if receipt.reward_ct or receipt.kind == "handoff" or not amount or not modes.is_real(txn):
+        return receipt.reward_ct
+    ends = ledger.SUPPLY, ledger.wallet(receipt.sender)
+    try:
+        ledger.transfer(txn, "CT", amount, *ends, "courier:reward", id_text(receipt.receipt_id))
+    except RefusedError:  # More than any wallet can hold.
+        return 0
+    return amount
+
+
+def _end(
+    txn: Txn,
+    receipt: BundleReceipt,
+    state: Literal["acknowledged", "refused"],
+    *,
+    error: str | None = None,
+) -> BundleReceipt:
+    receipt = replace(receipt, state=state, ended_ms=txn.now_ms, last_error=error)
+    txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), receipt)
+    txn.remove(BUNDLES_PENDING, pack_u64(receipt.seq))
+    txn.put(BUNDLES_ENDED, _ended_key(receipt))
+    _note(txn, "bundle_acknowledged" if state == "acknowledged" else "bundle_refused", receipt)
+    return receipt
+
+
+def _wait(txn: Txn, receipt: BundleReceipt) -> None:
+    """Let it wait for whichever flush comes first."""
+    value = pack_u64(receipt.receipt_id) + pack_u64(0) + _NO_HOLDER
+    txn.put(BUNDLES_PENDING, pack_u64(receipt.seq), value)
+
+
+def _is_due(txn: Txn, receipt: BundleReceipt) -> bool:
+    job = None if receipt.job_id is None else jobs.find(txn, receipt.job_id)
+    return job is not None and job.state == "active"
+
+
+def _handoff_failed(txn: Txn, receipt: BundleReceipt, reason: str) -> None:
+    metrics.count(txn, "scheduler_preempt_total", "handoff_failed")
+    events.note(
+        txn,
+        "handoff_failed",
+        job_id=receipt.job_id,
+        offer_id=receipt.offer_id,
+        reason=reason,
+        bundle=id_text(receipt.receipt_id),
+    )
+
+
+def _note(
+    txn: Txn,
+    event: Literal["bundle_sent", "bundle_acknowledged", "bundle_refused", "bundle_resent"],
+    receipt: BundleReceipt,
+) -> None:
+    events.note(
+        txn,
+        event,
+        job_id=receipt.job_id,
+        owner=receipt.sender,
+        bundle=id_text(receipt.receipt_id),
+        dest=receipt.dest,
+    )
+
+
+def _ended_key(receipt: BundleReceipt) -> bytes:
+    return pack_u64(receipt.ended_ms or 0) + pack_u64(receipt.receipt_id)
