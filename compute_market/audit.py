@@ -138,6 +138,8 @@ def _counters(txn: Txn) -> Iterator[Violation]:
         expected["industrial_units_total",] += job.units_proven
         if job.state == "cancelled":
             expected["scheduler_cancel_total", job.ended_by or ""] += 1
+        expected["scheduler_cancel_total", "preempted"] += job.placements_before
+        expected["scheduler_preempt_total", "success"] += job.placements_before
         if job.cause == "deadline_missed":
             expected["industrial_rejected_total", "SLA"] += 1
     for settled in txn.records(SETTLEMENTS):
@@ -152,6 +154,7 @@ def _counters(txn: Txn) -> Iterator[Violation]:
         expected["settle_failed_total", failure.reason] += 1
     expected["receipt_corrupt_total",] = txn.size(QUARANTINE)
     expected["industrial_rejected_total", "SLA"] += 0
+    expected["scheduler_preempt_total", "success"] += 0
     for name in _DERIVED:
         for values, _ in metrics.series(txn, name):
             expected[name, *values] += 0

@@ -156,7 +156,14 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     ),
     "job_handed_over": (
         lambda market: hand_over(market, "job", "spare"),
-        {"from": "prov", "to": "other", "units": 1},
+        {
+            "from": "prov",
+            "to": "other",
+            "from_score": 0,
+            "to_score": 0,
+            "units": 1,
+            "price_per_unit": 9,
+        },
     ),
     "job_paid": (owe_and_pay, {"provider": "prov", "ct": 10, "it": 0}),
     "offer_posted": (
