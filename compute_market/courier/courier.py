@@ -15,8 +15,8 @@ from msgspec import Struct
 
 from compute_market import events, metrics
 from compute_market.courier_records import BundleKind, BundleReceipt
-from compute_market.errors import MarketError, NotFoundError, RefusedError
-from compute_market.jobs import jobs, preempt
+from compute_market.errors import ConflictError, MarketError, NotFoundError, RefusedError
+from compute_market.jobs import preempt
 from compute_market.records import replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import (
@@ -131,9 +131,9 @@ def claim(
         receipt = txn.must_read(BUNDLE_RECEIPTS, value[:8])
         if value[16:] != holder and unpack_u64(value[8:16]) > txn.now_ms:
             held += 1
-        elif receipt.kind == "handoff" and not _is_due(txn, receipt):
-            _end(txn, receipt, "refused", error="the job has ended, or the offer is gone")
-            _handoff_failed(txn, receipt, "not_due")
+        elif (problem := _why_not_due(txn, receipt)) is not None:
+            _end(txn, receipt, "refused", error=problem.message)
+            _handoff_failed(txn, receipt, problem.reason or problem.token)
             refused += 1
         else:
             txn.put(BUNDLES_PENDING, key, value[:8] + pack_u64(until_ms) + holder)
@@ -261,7 +261,9 @@ def _acknowledge(txn: Txn, receipt: BundleReceipt) -> None:
     if receipt.kind == "handoff" and receipt.job_id is not None and receipt.offer_id is not None:
         try:
             preempt.take_over(txn, receipt.job_id, receipt.offer_id)
-        except MarketError as error:
+        except (NotFoundError, RefusedError, ConflictError) as error:
+            failed = replace(receipt, last_error=error.message)
+            txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), failed)
             _handoff_failed(txn, receipt, error.reason or error.token)
 
 
@@ -299,9 +301,11 @@ def _wait(txn: Txn, receipt: BundleReceipt) -> None:
     txn.put(BUNDLES_PENDING, pack_u64(receipt.seq), value)
 
 
-def _is_due(txn: Txn, receipt: BundleReceipt) -> bool:
-    job = None if receipt.job_id is None else jobs.find(txn, receipt.job_id)
-    return job is not None and job.state == "active"
+def _why_not_due(txn: Txn, receipt: BundleReceipt) -> MarketError | None:
+    """Why the handoff of a job need not be forwarded any more; other bundles always are."""
+    if receipt.job_id is None or receipt.offer_id is None:
+        return None
+    return preempt.why_not(txn, receipt.job_id, receipt.offer_id)
 
 
 def _handoff_failed(txn: Txn, receipt: BundleReceipt, reason: str) -> None:

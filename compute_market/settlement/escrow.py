@@ -46,7 +46,7 @@ def check_hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, 
     `due` is what its providers are owed so far, (CT, IT) each. Raises RefusedError
     (`insufficient_funds`): another split of the price may need more of one token than is held.
     """
-    needed = needed_with(job, to, due)
+    needed = needed_for(job.units - job.units_proven, to, due)
     for token in ledger.TOKENS:
         more = needed[token] - ledger.balance(txn, ledger.escrow(job.job_id), token)
         ledger.require(txn, ledger.wallet(job.buyer), token, more)
@@ -58,7 +58,7 @@ def hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, int]])
 
     The caller has checked that the money is there. Returns the job with what was refunded.
     """
-    needed = needed_with(job, to, due)
+    needed = needed_for(job.units - job.units_proven, to, due)
     refunded: dict[Token, int] = {}
     for token in ledger.TOKENS:
         held = ledger.balance(txn, ledger.escrow(job.job_id), token)
@@ -70,9 +70,10 @@ def hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, int]])
     return _with_refunds(job, refunded)
 
 
-def needed_with(job: Job, on: Placement, due: Iterable[tuple[int, int]]) -> dict[Token, int]:
-    """What the escrow of a running job must hold: the price of what is left, and what is due."""
-    needed_ct, needed_it = split((job.units - job.units_proven) * on.price_per_unit, on.fee_pct_ct)
+def needed_for(units: int, on: Placement, due: Iterable[tuple[int, int]]) -> dict[Token, int]:
+    """What the escrow of a running job holds: the price of `units` on a placement, and what is
+    owed to the providers before it."""
+    needed_ct, needed_it = split(units * on.price_per_unit, on.fee_pct_ct)
     for ct, it in due:
         needed_ct, needed_it = needed_ct + ct, needed_it + it
     return {"CT": needed_ct, "IT": needed_it}
