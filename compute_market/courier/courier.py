@@ -69,6 +69,13 @@ class Attempted(Struct, frozen=True, gc=False):
     error: str | None = None  # the last one
 
 
+class Pruned(Struct, frozen=True, gc=False):
+    """What was forgotten."""
+
+    receipts: int
+    hashes: list[bytes]  # of bundles that no receipt needs by now
+
+
 def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
     """Store the receipt of a bundle under the first of `ids`, 64 random bits each, that is free."""
     receipt_id = next(each for each in ids if find(txn, each) is None)
@@ -149,7 +156,9 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
     """Note what came of forwarding, and give leases back; how many receipts are acknowledged.
 
     With a `holder` only its own leases: one that has ended may be another flush's by now. Without
-    an attempt nothing but the lease is given back. Whoever was acknowledged before stays so, and is paid and counted once. With the acknowledgement
+    an attempt nothing but the lease is given back.
+
+    Whoever was acknowledged before stays so, and is paid and counted once. With the acknowledgement
     of a bundle its sender is paid, while settlement is real; with that of a handoff its job goes
     over to the other provider, if it still can.
     """
@@ -192,19 +201,26 @@ def resend(txn: Txn, receipt_id: int) -> BundleReceipt:
     return receipt
 
 
-def prune(txn: Txn, limit: int) -> list[bytes]:
-    """Forget receipts that ended longer ago than they are kept; the hashes nobody needs by now."""
-    before_ms = txn.now_ms - txn.config.courier_retention_secs * 1000
+def has_old(txn: Txn) -> bool:
+    """Whether there is anything to prune."""
+    found = txn.first(BUNDLES_ENDED)
+    return found is not None and _is_old(txn, found[0])
+
+
+def prune(txn: Txn, limit: int) -> Pruned:
+    """Forget at most `limit` receipts that ended longer ago than they are kept."""
+    count = 0
     gone: list[bytes] = []
     for key, _ in txn.collect(BUNDLES_ENDED, limit):
-        if unpack_u64(key[:8]) >= before_ms or not txn.timely:
+        if not _is_old(txn, key):
             break
         receipt = txn.must_read(BUNDLE_RECEIPTS, key[8:])
         txn.remove(BUNDLES_ENDED, key)
         txn.remove(BUNDLE_RECEIPTS, key[8:])
+        count += 1
         if txn.add(BUNDLE_COPIES, receipt.bundle_hash, -1) == 0:
             gone.append(receipt.bundle_hash)
-    return gone
+    return Pruned(count, gone)
 
 
 def is_kept(txn: Txn, bundle_hash: bytes) -> bool:
@@ -332,6 +348,12 @@ def _wait(txn: Txn, receipt: BundleReceipt) -> None:
 def _holder_of(txn: Txn, receipt: BundleReceipt) -> bytes:
     entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
     return b"" if entry is None else entry[16:]
+
+
+def _is_old(txn: Txn, key: bytes) -> bool:
+    """Whether it ended so long ago. Nothing grows old while the clock is not believed."""
+    before_ms = txn.now_ms - txn.config.courier_retention_secs * 1000
+    return txn.timely and unpack_u64(key[:8]) < before_ms
 
 
 def _is_due(txn: Txn, receipt: BundleReceipt) -> bool:
