@@ -109,6 +109,7 @@ ORDER = (
     "bids.bids",
     "bids.laws",
     "courier.courier",
+    "courier.laws",
     "audit",
     "exposition",
     "upgrades",
