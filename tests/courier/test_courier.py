@@ -4,9 +4,11 @@ import pytest
 
 from compute_market.courier import courier
 from compute_market.errors import NotFoundError, UsageError
+from compute_market.offers import offers
 from compute_market.settlement import ledger, modes
 from tests.support.bundles import HASH, HOLDER, OTHER, bundle, claim, receipt, record, send
 from tests.support.market import START_MS, Market
+from tests.support.preempting import preempting, rival
 
 
 def turn_real(market: Market) -> None:
@@ -233,12 +235,8 @@ def handoff(market: Market, job_id: str = "job", offer_id: str = "better") -> in
 
 
 def test_acknowledged_handoff_gives_the_job_to_the_other_provider(market: Market) -> None:
-    turn_real(market)
-    for party in ("buyer", "prov", "other"):
-        market.deposit(party, ct=1000, it=1000)
-    market.post()
-    market.submit()
-    market.post("other", offer_id="better", price_per_unit=5)
+    preempting(market, real=True)
+    rival(market)
     sent = handoff(market)
     assert record(market, "acknowledged", claim(market).receipts) == 1
     assert market.job().placed.offer_id == "better"
@@ -247,20 +245,26 @@ def test_acknowledged_handoff_gives_the_job_to_the_other_provider(market: Market
 
 
 def test_handoff_that_cannot_be_done_leaves_the_job_and_is_told(market: Market) -> None:
-    market.post()
-    market.submit()
+    preempting(market)
+    rival(market)
+    sent = handoff(market)
+    taken = claim(market).receipts
+    market.update(lambda txn: offers.withdraw(txn, "better"))
     before = market.job()
-    handoff(market, offer_id="nobody's")
-    record(market, "acknowledged", claim(market).receipts)
+    assert record(market, "acknowledged", taken) == 1
     assert market.job() == before
+    assert receipt(market, sent).last_error == (
+        "offer better does not fit job job: state open ≠ withdrawn"
+    )
     assert market.counter("scheduler_preempt_total", "handoff_failed") == 1
     (logged,) = market.events("handoff_failed")
     assert logged.event.job_id == "job"
+    assert logged.event.detail["reason"] == "capability_mismatch"
 
 
 def test_handoff_that_was_not_delivered_is_refused_for_good(market: Market) -> None:
-    market.post()
-    market.submit()
+    preempting(market)
+    rival(market)
     sent = handoff(market)
     record(market, "failed", claim(market).receipts, attempts=5, error="no route")
     assert receipt(market, sent).state == "refused"
@@ -268,8 +272,8 @@ def test_handoff_that_was_not_delivered_is_refused_for_good(market: Market) -> N
 
 
 def test_handoff_of_a_job_that_ended_is_refused_for_good(market: Market) -> None:
-    market.post()
-    market.submit()
+    preempting(market)
+    rival(market)
     sent = handoff(market)
     market.cancel()
     for _ in range(2):
@@ -279,3 +283,15 @@ def test_handoff_of_a_job_that_ended_is_refused_for_good(market: Market) -> None
     assert market.counter("scheduler_preempt_total", "handoff_failed") == 1
     market.update(lambda txn: courier.resend(txn, sent))
     assert claim(market).refused == 1
+
+
+def test_handoff_that_is_acknowledged_again_is_no_failure(market: Market) -> None:
+    preempting(market)
+    rival(market)
+    sent = handoff(market)
+    record(market, "acknowledged", claim(market).receipts)
+    market.update(lambda txn: courier.resend(txn, sent))
+    assert record(market, "acknowledged", claim(market).receipts) == 1
+    assert market.job().placements_before == 1
+    assert market.counter("scheduler_preempt_total", "success") == 1
+    assert market.counter("scheduler_preempt_total", "handoff_failed") == 0
