@@ -61,12 +61,6 @@ def present_earned(txn: Txn, record: Score) -> int:
     return due.present(txn, record, record.score - record.seed)
 
 
-def earned(txn: Txn, provider: str) -> int:
-    """The score without the part that its provider has advertised itself."""
-    record = entry(txn, provider)
-    return 0 if record is None else record.score - record.seed
-
-
 def is_barred(txn: Txn, provider: str) -> bool:
     """Whether a provider is in bad standing."""
     record = entry(txn, provider)
