@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import pytest
 from blake3 import blake3
@@ -110,6 +111,22 @@ def test_command_reference_is_current() -> None:
     render = runpy.run_path(str(ROOT / "docs" / "generate.py"))["render"]
     written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert written == render(), "run `python docs/generate.py`"
+
+
+def test_picture_of_the_scheduler_is_current_and_legible() -> None:
+    drawing = runpy.run_path(str(ROOT / "docs" / "draw_scheduler_flow.py"))
+    picture = drawing["TARGET"].read_text(encoding="utf-8")
+    assert picture == drawing["render"](), "run `python docs/draw_scheduler_flow.py`"
+    assert ElementTree.fromstring(picture).tag.endswith("svg")
+    # No box covers another, sticks out, or has more text than fits into it.
+    boxes = drawing["BOXES"]
+    for each in boxes:
+        assert 0 <= each.left < each.right <= drawing["WIDTH"]
+        assert each.bottom <= drawing["HEIGHT"]
+        assert max(map(len, each.lines)) * 8 <= each.right - each.left
+        for other in boxes:
+            apart = each.right <= other.left or other.right <= each.left
+            assert each == other or apart or each.bottom <= other.top or other.bottom <= each.top
 
 
 @pytest.mark.parametrize("page", PAGES)
