@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from compute_market import events, metrics
+from compute_market import events, idempotency, metrics
 from compute_market.courier_records import BundleKind, BundleReceipt
 from compute_market.errors import MarketError, NotFoundError, RefusedError, UsageError
 from compute_market.jobs import jobs, preempt
@@ -48,6 +48,14 @@ class Bundle(Struct, frozen=True, gc=False):
     kind: BundleKind = "bundle"
     job_id: str | None = None  # of a handoff
     offer_id: str | None = None
+
+
+class Sent(Struct, frozen=True, gc=False):
+    """A bundle that was sent, now or under the same key before."""
+
+    id_text: str
+    receipt: BundleReceipt | None  # None once it was forgotten
+    changed: bool
 
 
 class Claimed(Struct, frozen=True, gc=False):
@@ -96,6 +104,26 @@ def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
     _wait(txn, receipt)
     _note(txn, "bundle_sent", receipt)
     return receipt
+
+
+def send_once(txn: Txn, bundle: Bundle, ids: Iterable[int], key: str | None) -> Sent:
+    """The same under an idempotency key, if one is given.
+
+    The same call again tells of what was sent then. Raises ConflictError for a key of something
+    else.
+    """
+    asked = {
+        "bundle_hash": bundle.bundle_hash.hex(),
+        "sender": bundle.sender,
+        "dest": bundle.dest,
+    }
+    done = idempotency.find(txn, key, "bundle_sent", asked)
+    if done is not None and done.made is not None:
+        return Sent(done.made, find(txn, parse_id(done.made)), changed=False)
+    receipt = send(txn, bundle, ids)
+    made = id_text(receipt.receipt_id)
+    idempotency.remember(txn, key, "bundle_sent", asked, made)
+    return Sent(made, receipt, changed=True)
 
 
 def find(txn: Txn, receipt_id: int) -> BundleReceipt | None:
