@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import Any
 
 from compute_market.config.settings import DESTINATION_SCHEMES
-from compute_market.courier import courier
+from compute_market.courier import courier, documents
 from compute_market.courier.courier import Bundle
 from compute_market.errors import RefusedError, UsageError
 from compute_market.records import Job, check_id
@@ -83,7 +83,7 @@ def send(
                 sent = courier.send_once(txn, bundle, _random_ids(), key)
                 if sent.receipt is None:
                     return {"id": sent.id_text, "changed": False}
-                return courier.document(txn, sent.receipt) | {"changed": sent.changed}
+                return documents.document(txn, sent.receipt) | {"changed": sent.changed}
 
             document = session.update(act)
     text = f"bundle {document['id']} was sent before, unchanged"
@@ -94,11 +94,11 @@ def send(
 
 @takes(flag("--pending", help="Only those that wait, in the order of sending."), LIMIT, JSONL)
 def list_(session: Session, *, pending: bool, limit: int | None, jsonl: bool) -> None:
-    fetch = courier.pending if pending else courier.listed
+    fetch = documents.pending if pending else documents.listed
 
     def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[dict[str, Any]], bytes | None]:
         found, last = fetch(txn, after, size)
-        return [courier.document(txn, receipt) for receipt in found], last
+        return [documents.document(txn, receipt) for receipt in found], last
 
     listing = Listing(session, _COLUMNS, jsonl=jsonl)
     for document in islice(chain.from_iterable(session.pages(page, None)), limit):
@@ -109,7 +109,7 @@ def list_(session: Session, *, pending: bool, limit: int | None, jsonl: bool) ->
 @takes(argument("bundle", "ID", "The id of a bundle receipt.", complete="bundle"))
 def show(session: Session, bundle: str) -> None:
     receipt_id = courier.parse_id(bundle)
-    document = session.view(lambda txn: courier.document(txn, courier.get(txn, receipt_id)))
+    document = session.view(lambda txn: documents.document(txn, courier.get(txn, receipt_id)))
     emit(session, document, fields(document))
 
 
@@ -147,7 +147,7 @@ def resend(
 
     def act(txn: Txn, bundle_id: str) -> bulk.Outcome:
         receipt = courier.resend(txn, courier.parse_id(bundle_id))
-        document = courier.document(txn, receipt) | {"changed": True}
+        document = documents.document(txn, receipt) | {"changed": True}
         return bulk.Outcome(bundle_id, f"bundle {bundle_id} waits for the next flush", document)
 
     ids = Ids(bundle_ids, "bundle id", keep=failed_to is not None)

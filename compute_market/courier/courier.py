@@ -9,7 +9,7 @@ time ends a lease, so that a flush that died blocks nobody for long.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
 
@@ -146,6 +146,15 @@ def has_pending(txn: Txn) -> bool:
     return txn.size(BUNDLES_PENDING) > 0
 
 
+def waiting(
+    txn: Txn, after: bytes | None, limit: int
+) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """Entries of what waits behind a key, and the last key; None at the end."""
+    start = None if after is None else after + b"\0"
+    found = txn.collect(BUNDLES_PENDING, limit, start=start)
+    return found, found[-1][0] if len(found) == limit else None
+
+
 def claim(
     txn: Txn, holder: bytes, after: int | None, limit: int, *, only: int | None = None
 ) -> Claimed:
@@ -161,7 +170,7 @@ def claim(
         last = None
     else:
         start = None if after is None else pack_u64(after)
-        entries, last_key = _waiting(txn, start, limit)
+        entries, last_key = waiting(txn, start, limit)
         last = None if last_key is None else unpack_u64(last_key)
     until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
     receipts: list[BundleReceipt] = []
@@ -256,48 +265,6 @@ def is_kept(txn: Txn, bundle_hash: bytes) -> bool:
     return txn.sum(BUNDLE_COPIES, bundle_hash) > 0
 
 
-def listed(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
-    """Receipts by id, a page of them behind a key."""
-    found, last = txn.page(BUNDLE_RECEIPTS, after, size)
-    return [receipt for _, receipt in found], last
-
-
-def pending(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
-    """Those that wait, in the order of sending."""
-    found, last = _waiting(txn, after, size)
-    return [txn.must_read(BUNDLE_RECEIPTS, value[:8]) for _, value in found], last
-
-
-def leased_until_ms(txn: Txn, receipt: BundleReceipt) -> int | None:
-    """When the lease of the flush that has it ends, None if no flush has it."""
-    entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
-    until_ms = 0 if entry is None else unpack_u64(entry[8:16])
-    return until_ms if until_ms > txn.now_ms else None
-
-
-def document(txn: Txn, receipt: BundleReceipt) -> dict[str, Any]:
-    """The JSON form. `next_attempt_at` is null when the next flush may have it at once."""
-    until_ms = leased_until_ms(txn, receipt)
-    found: dict[str, Any] = {
-        "id": id_text(receipt.receipt_id),
-        "bundle_hash": receipt.bundle_hash.hex(),
-        "bytes": receipt.size,
-        "sender": receipt.sender,
-        "dest": receipt.dest,
-        "timestamp": receipt.sent_ms // 1000,
-        "acknowledged": receipt.state == "acknowledged",
-        "attempts": receipt.attempts,
-        "last_error": receipt.last_error,
-        "next_attempt_at": None if until_ms is None else until_ms // 1000,
-        "state": receipt.state,
-        "kind": receipt.kind,
-        "reward_ct": receipt.reward_ct,
-    }
-    if receipt.kind == "handoff":
-        found |= {"job_id": receipt.job_id, "offer_id": receipt.offer_id}
-    return found
-
-
 def id_text(receipt_id: int) -> str:
     """How an id is written: 16 lower-case hex digits."""
     return f"{receipt_id:016x}"
@@ -356,15 +323,6 @@ def _end(
     txn.put(BUNDLES_ENDED, ended_key(receipt))
     _note(txn, "bundle_acknowledged" if state == "acknowledged" else "bundle_refused", receipt)
     return receipt
-
-
-def _waiting(
-    txn: Txn, after: bytes | None, limit: int
-) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-    """Entries of what waits behind a key, and the last key; None at the end."""
-    start = None if after is None else after + b"\0"
-    found = txn.collect(BUNDLES_PENDING, limit, start=start)
-    return found, found[-1][0] if len(found) == limit else None
 
 
 def _wait(txn: Txn, receipt: BundleReceipt) -> None:
