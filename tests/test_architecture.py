@@ -112,6 +112,7 @@ ORDER = (
     "bids.bids",
     "bids.laws",
     "courier.courier",
+    "courier.documents",
     "courier.laws",
     "audit",
     "exposition",
