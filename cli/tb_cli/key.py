@@ -1,19 +1,15 @@
 """Verbs on keys: new, list, show, import-public."""
 
-import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from compute_market import events
 from compute_market.errors import ConflictError, MarketError, NotFoundError, check_same
-from compute_market.records import EventName
 from compute_market.signatures import keys
 from compute_market.signatures.keys import Key
-from compute_market.signatures.signatures import ALGORITHM, SEED_BYTES
-from tb_cli.frame import key_files, lines
+from compute_market.signatures.signatures import ALGORITHM
+from tb_cli.frame import key_files, lines, new_keys
 from tb_cli.frame.render import Listing, emit, fields, note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, flag, takes
@@ -28,14 +24,8 @@ def new(session: Session, name: str) -> None:
     """It signs with ML-DSA-65 (FIPS 204). Its file, `keys/NAME.key` in the home, holds the
     secret, and no backup of the market has it. A name that is taken is exit 6.
     """
-    with _alone(session, name):
-        found = key_files.find(session.home, name)
-        if found is not None and (found.seed is None or not key_files.is_begun(session.home, name)):
-            raise ConflictError(
-                f"key {name} exists with id {found.key_id.hex()}", hint="choose another name"
-            )
-        key = found or keys.key_of(os.urandom(SEED_BYTES))
-        _keep(session, name, key)
+    with new_keys.alone(session, name):
+        key = new_keys.make(session, name)
     document = _document(name, key) | {"changed": True}
     emit(session, document, f"made key {name}: {key.key_id.hex()}")
 
@@ -88,7 +78,7 @@ def import_public(session: Session, name: str, file: str) -> None:
     # One line is all that there is in such a file.
     text = b"".join(islice(lines.Lines(file, _FILE_MAX), 2))
     given = keys.parse_public(text, lines.source_of(file))
-    with _alone(session, name):
+    with new_keys.alone(session, name):
         found = key_files.find(session.home, name)
         if found is not None:
             stored, asked = ({"id": key.key_id.hex()} for key in (found, given))
@@ -98,21 +88,10 @@ def import_public(session: Session, name: str, file: str) -> None:
         changed = found is None or key_files.is_begun(session.home, name)
         key = found or given
         if changed:
-            _keep(session, name, key)
+            new_keys.keep(session, name, key)
     document = _document(name, key) | {"changed": changed}
     text_ = "imported key {}: {}" if changed else "key {} exists, unchanged: {}"
     emit(session, document, text_.format(name, key.key_id.hex()))
-
-
-@contextmanager
-def _alone(session: Session, name: str) -> Iterator[None]:
-    """A market, in which nobody else makes keys meanwhile; in a dry run nothing is made."""
-    key_files.check_name(name)
-    session.home.check()
-    session.open_told()
-    timeout_ms = round(session.config.lock_timeout_secs * 1000)
-    with nullcontext() if session.dry_run else key_files.alone(session.home, timeout_ms):
-        yield
 
 
 def _check_not_own(session: Session, given: Key) -> None:
@@ -124,15 +103,6 @@ def _check_not_own(session: Session, given: Key) -> None:
                 f"{key.key_id.hex()} is a key of your own, {name}",
                 hint=f"use it by that name; `tb-cli key show {name} --public` is for others",
             )
-
-
-def _keep(session: Session, name: str, key: Key) -> None:
-    """Write the file of a key, and note it in the log."""
-    event: EventName = "key_imported" if key.seed is None else "key_made"
-    # Only what a killed command began may be in the log already.
-    note = events.note_once if key_files.is_begun(session.home, name) else events.note
-    with nullcontext() if session.dry_run else key_files.written(session.home, name, key):
-        session.update(lambda txn: note(txn, event, name=name, key_id=key.key_id.hex()))
 
 
 def _document(name: str, key: Key) -> dict[str, Any]:
