@@ -17,7 +17,7 @@ from compute_market.settlement import ledger, modes
 from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import seal, take
-from tests.support.bundles import bring
+from tests.support.deliveries import bring
 from tests.support.importing import OTHERS, file_of, import_, import_of, links, trust
 from tests.support.market import Market, offer_request
 from tests.support.receipt_file import KEY, receipt

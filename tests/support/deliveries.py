@@ -1,4 +1,4 @@
-"""Bundles under test, of another market whose key is known."""
+"""Bundles that another market brings, whose key is known."""
 
 from typing import Any
 
