@@ -106,6 +106,7 @@ ORDER = (
     "bids.bids",
     "bids.laws",
     "courier.courier",
+    "courier.documents",
     "courier.envelope",
     "courier.retries",
     "courier.deliveries",

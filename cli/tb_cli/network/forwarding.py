@@ -16,15 +16,16 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from heapq import heappop, heappush
 from random import Random
-from typing import NamedTuple
+from typing import Literal
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from compute_market import chain
 from compute_market.courier import courier, retries
 from compute_market.courier.courier import HOLDER_BYTES, Attempted, Claimed
 from compute_market.courier_records import BundleReceipt
 from compute_market.errors import MarketError
+from compute_market.store.schema import BUNDLES_PENDING
 from compute_market.store.txn import Txn
 from tb_cli.frame import bundles
 from tb_cli.frame.node_key import node_key
@@ -40,19 +41,31 @@ _BOOK_AFTER_S = 1.0
 # A destination that took none of so many bundles in a row gets no more of them in this flush.
 _GIVE_UP_AFTER = 100
 
-Show = Callable[["Forwarded", float | None], None]
+# Destinations of which a flush tells what went wrong.
+_TOLD_MAX = 20
 
 
-class Forwarded(NamedTuple):
+class Problem(Struct, gc=False):
+    """What is wrong with a destination."""
+
+    bundles: int = 0  # that failed, or were left
+    error: str | None = None  # the last one
+
+
+class Forwarded(Struct, gc=False):
     """How far a flush came."""
 
     acknowledged: int = 0
     refused: int = 0  # for good
-    failed: int = 0  # after the last attempt
     attempts: int = 0
     failures: int = 0  # of attempts
-    left: int = 0  # bundles that still wait in the end
-    given_up: tuple[str, ...] = ()  # destinations that took none of many
+    left: int = 0  # bundles that still wait
+    problems: dict[str, Problem] = field(default_factory=dict)  # by destination, of some
+
+    @property
+    def retried(self) -> int:
+        """Attempts that were not the first of their bundle, about."""
+        return max(0, self.attempts - self.acknowledged - self.refused)
 
     @property
     def total(self) -> int:
@@ -70,6 +83,9 @@ class _Item(Struct, gc=False):
 
 
 _Parcel = list[_Item]
+_Outcome = Literal["acknowledged", "failed", "refused"]
+# Told how far a flush came, and how many seconds it waits for, if it does.
+Show = Callable[[Forwarded, float | None], None]
 
 
 def forward(
@@ -134,6 +150,7 @@ class _Flush:
         self._done: list[Attempted] = []
         self._book_at = 0.0
         self._came = Forwarded()
+        self._pending = session.view(lambda txn: txn.size(BUNDLES_PENDING))
 
     def run(self) -> None:
         self._book()
@@ -145,9 +162,8 @@ class _Flush:
                 self._book()
 
     def came(self) -> Forwarded:
-        left = self._session.view(courier.count_pending)
-        gave_up = tuple(dest for dest, count in self._failed_in_a_row.items() if self._gave_up(dest))
-        return self._came._replace(left=left, given_up=gave_up)
+        self._came.left = self._session.view(lambda txn: txn.size(BUNDLES_PENDING))
+        return self._came
 
     def end(self) -> None:
         """Stop what is under way, book what is known, and give every lease back."""
@@ -200,7 +216,7 @@ class _Flush:
     def _lease(self, claimed: Claimed) -> None:
         self._after = claimed.after
         self._is_at_end = claimed.after is None
-        self._came = self._came._replace(refused=self._came.refused + claimed.refused)
+        self._came.refused += claimed.refused
         if not self._items:
             self._leased_until = time.monotonic() + self._session.config.courier_lease_secs / 2
         if self._limit is not None:
@@ -230,8 +246,10 @@ class _Flush:
     def _is_to_be_booked(self) -> bool:
         if len(self._done) >= PAGE or (self._done and time.monotonic() >= self._book_at):
             return True
-        is_idle = not self._under_way and not any(self._ready.values())
-        return is_idle and bool(self._done or self._page())
+        if any(self._ready.values()) or len(self._under_way) == self._parallel:
+            return False
+        # Somebody has nothing to do.
+        return bool(self._page() or (self._done and not self._under_way))
 
     # What is tried.
 
@@ -284,7 +302,8 @@ class _Flush:
         now = time.monotonic()
         due = self._waiting[0][0] - now if self._waiting else None
         if self._show is not None:
-            self._show(self._came._replace(left=len(self._items) - len(self._done)), due)
+            self._came.left = self._pending - self._came.acknowledged - self._came.refused
+            self._show(self._came, None if self._under_way else due)
         if not self._under_way:
             if due is not None and not self._is_to_be_booked():
                 time.sleep(max(0.0, due))
@@ -306,35 +325,43 @@ class _Flush:
     def _answered(self, parcel: _Parcel, answers: Sequence[Answer]) -> None:
         for item, answer in zip(parcel, answers, strict=True):
             item.attempts += 1
-            self._came = self._came._replace(attempts=self._came.attempts + 1)
+            item.error = answer.error
+            self._came.attempts += 1
             if answer.outcome == "failed":
                 item.failures += 1
-                item.error = answer.error
-                self._came = self._came._replace(failures=self._came.failures + 1)
+                self._came.failures += 1
                 if not answer.is_final and item.attempts < self._max_attempts:
                     self._try_later(item)
                     continue
-            self._finish(item, answer.outcome, answer.error)
+            self._finish(item, answer.outcome)
 
     def _try_later(self, item: _Item) -> None:
         base = self._session.config.courier_backoff_ms
         ms = retries.wait_ms(base, item.failures, self._random.randrange)
         heappush(self._waiting, (time.monotonic() + ms / 1000, item.receipt.seq, item))
 
-    def _finish(self, item: _Item, outcome: str, error: str | None = None) -> None:
+    def _finish(self, item: _Item, outcome: _Outcome) -> None:
         dest = item.receipt.dest
-        is_failed = outcome == "failed"
-        self._failed_in_a_row[dest] = self._failed_in_a_row.get(dest, 0) + 1 if is_failed else 0
-        if is_failed:
-            self._came = self._came._replace(failed=self._came.failed + 1)
-        elif outcome == "refused":
-            self._came = self._came._replace(refused=self._came.refused + 1)
-            item.error = error
+        if outcome == "failed":
+            self._failed_in_a_row[dest] = self._failed_in_a_row.get(dest, 0) + 1
+            self._note(dest, item.error)
         else:
-            self._came = self._came._replace(acknowledged=self._came.acknowledged + 1)
-            item.error = None
+            self._failed_in_a_row[dest] = 0
+            if outcome == "acknowledged":
+                self._came.acknowledged += 1
+            else:
+                self._came.refused += 1
+                self._note(dest, item.error)
         self._done.append(_attempted(item, outcome))
 
+    def _note(self, dest: str, error: str | None) -> None:
+        """Keep in mind what went wrong, to be told in the end."""
+        problems = self._came.problems
+        if dest in problems or len(problems) < _TOLD_MAX:
+            problem = problems.setdefault(dest, Problem())
+            problem.bundles += 1
+            problem.error = error or problem.error
 
-def _attempted(item: _Item, outcome: str) -> Attempted:
+
+def _attempted(item: _Item, outcome: _Outcome) -> Attempted:
     return Attempted(item.receipt.receipt_id, outcome, item.attempts, item.failures, item.error)
