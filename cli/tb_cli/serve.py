@@ -19,7 +19,9 @@ from tb_cli.frame.verbs import flag, option, takes
         most=65_535,
         default=26_658,
     ),
-    option("--tls-cert", "Certificate chain in PEM format, to be reached by https.", metavar="FILE"),
+    option(
+        "--tls-cert", "Certificate chain in PEM format, to be reached by https.", metavar="FILE"
+    ),
     option("--tls-key", "Its private key in PEM format.", metavar="FILE"),
     flag("--insecure", help="Listen without TLS where other machines can reach it."),
     flag("--check", help="Say whether it could serve, and end."),
@@ -53,12 +55,12 @@ def serve(
         from compute_market.hashing.probe import installing
 
         raise UsageError(
-            f"serve needs a package that is not installed: {error.name}",
+            f"serve needs a package that is not installed: {str(error.name).partition('.')[0]}",
             hint=installing("serve"),
         ) from error
     with endpoints.Node(session) as node:
         # Behind what encrypts, or in the open, nobody knows here what the server is called.
-        hosts = frozenset(("localhost", "127.0.0.1", "[::1]") if local else ())
+        hosts = frozenset(("localhost", "127.0.0.1", "[::1]", host) if local else ())
         app = server.application(node.endpoints(), hosts)
         tls = server.Tls(tls_cert, tls_key) if tls_cert and tls_key else None
         found = server.Server(app, session.config.courier_timeout_secs, tls)

@@ -42,7 +42,6 @@ _PATH_SHOWN_MAX: Final = 200  # characters
 _ERROR: Final = "tb_error"  # where a request keeps for the log what was wrong
 
 _STATUS: Final = {
-    "usage": 400,
     "integrity": 400,
     "refused": 403,
     "not_found": 404,
@@ -109,9 +108,7 @@ class Body:
         return found
 
 
-def application(
-    endpoints: Mapping[str, tuple[str, Endpoint]], hosts: frozenset[str]
-) -> ASGIApp:
+def application(endpoints: Mapping[str, tuple[str, Endpoint]], hosts: frozenset[str]) -> ASGIApp:
     """What answers: by path the method and the function of each endpoint.
 
     Only requests to one of `hosts` are answered, whatever their port, or to any when there are
@@ -270,11 +267,15 @@ def _host_of(scope: Scope) -> str:
 
 async def _answer_to_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MarketError)
-    document = error.document()
-    if error.token == "internal" or error.retryable:
-        # What it says is about this machine.
-        document = {"error": error.token, "message": "not now; try again later", "retryable": True}
-    return _answered(request, _STATUS.get(error.token, 500), document, error.message)
+    return _answered(request, _STATUS.get(error.token, 500), for_others(error), error.message)
+
+
+def for_others(error: MarketError) -> dict[str, Any]:
+    """The document of an error for somebody else, who learns nothing of this machine."""
+    if error.token in ("internal", "usage", "busy"):
+        message = "not now; try again later" if error.retryable else "this failed here"
+        return {"error": error.token, "message": message, "retryable": error.retryable}
+    return error.document()
 
 
 async def _answer_to_mistake(request: Request, error: Exception) -> Response:
