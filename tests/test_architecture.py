@@ -110,6 +110,7 @@ ORDER = (
     "courier.retries",
     "courier.deliveries",
     "courier.delivery_laws",
+    "courier.laws",
     "audit",
     "exposition",
     "upgrades",

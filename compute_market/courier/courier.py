@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from compute_market import events, metrics
 from compute_market.courier_records import BundleKind, BundleReceipt
-from compute_market.errors import MarketError, NotFoundError, RefusedError
+from compute_market.errors import MarketError, NotFoundError, RefusedError, UsageError
 from compute_market.jobs import jobs, preempt
 from compute_market.records import replace
 from compute_market.settlement import ledger, modes
@@ -28,9 +28,14 @@ from compute_market.store.schema import (
     unpack_u64,
 )
 from compute_market.store.txn import Txn
+from compute_market.text import clipped, quoted
 
 HOLDER_BYTES = 8
 _NO_HOLDER = bytes(HOLDER_BYTES)
+# What stands for a bundle that waits: its id, the end of its lease in ms, who has that.
+ENTRY_BYTES = 16 + HOLDER_BYTES
+_ID_DIGITS = 16
+_HEX = frozenset("0123456789abcdef")
 
 
 class Bundle(Struct, frozen=True, gc=False):
@@ -62,6 +67,13 @@ class Attempted(Struct, frozen=True, gc=False):
     attempts: int
     failures: int
     error: str | None = None  # the last one
+
+
+class Pruned(Struct, frozen=True, gc=False):
+    """What was forgotten."""
+
+    receipts: int
+    hashes: list[bytes]  # of bundles that no receipt needs by now
 
 
 def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
@@ -121,8 +133,7 @@ def claim(
         last = None
     else:
         start = None if after is None else pack_u64(after)
-        found, last_key = txn.page(BUNDLES_PENDING, start, limit)
-        entries = [(key, bytes(value)) for key, value in found]
+        entries, last_key = _waiting(txn, start, limit)
         last = None if last_key is None else unpack_u64(last_key)
     until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
     receipts: list[BundleReceipt] = []
@@ -141,8 +152,11 @@ def claim(
     return Claimed(receipts, last, held, refused)
 
 
-def record(txn: Txn, attempted: Iterable[Attempted]) -> int:
+def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None) -> int:
     """Note what came of forwarding, and give leases back; how many receipts are acknowledged.
+
+    With a `holder` only its own leases: one that has ended may be another flush's by now. Without
+    an attempt nothing but the lease is given back.
 
     Whoever was acknowledged before stays so, and is paid and counted once. With the acknowledgement
     of a bundle its sender is paid, while settlement is real; with that of a handoff its job goes
@@ -155,7 +169,9 @@ def record(txn: Txn, attempted: Iterable[Attempted]) -> int:
             continue
         metrics.count(txn, "courier_flush_attempt_total", by=each.attempts)
         metrics.count(txn, "courier_flush_failure_total", by=each.failures)
-        receipt = replace(receipt, attempts=receipt.attempts + each.attempts, last_error=each.error)
+        if each.attempts:
+            attempts = receipt.attempts + each.attempts
+            receipt = replace(receipt, attempts=attempts, last_error=each.error)
         if each.outcome == "acknowledged":
             _acknowledge(txn, receipt)
             acknowledged += 1
@@ -165,7 +181,8 @@ def record(txn: Txn, attempted: Iterable[Attempted]) -> int:
                 _handoff_failed(txn, receipt, "not_delivered")
         else:
             txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), receipt)
-            _wait(txn, receipt)
+            if holder is None or _holder_of(txn, receipt) == holder:
+                _wait(txn, receipt)
     return acknowledged
 
 
@@ -176,7 +193,7 @@ def resend(txn: Txn, receipt_id: int) -> BundleReceipt:
     """
     receipt = get(txn, receipt_id)
     if receipt.state != "pending":
-        txn.remove(BUNDLES_ENDED, _ended_key(receipt))
+        txn.remove(BUNDLES_ENDED, ended_key(receipt))
         receipt = replace(receipt, state="pending", ended_ms=None, last_error=None)
         txn.write(BUNDLE_RECEIPTS, pack_u64(receipt_id), receipt)
     _wait(txn, receipt)
@@ -184,19 +201,26 @@ def resend(txn: Txn, receipt_id: int) -> BundleReceipt:
     return receipt
 
 
-def prune(txn: Txn, limit: int) -> list[bytes]:
-    """Forget receipts that ended longer ago than they are kept; the hashes nobody needs by now."""
-    before_ms = txn.now_ms - txn.config.courier_retention_secs * 1000
+def has_old(txn: Txn) -> bool:
+    """Whether there is anything to prune."""
+    found = txn.first(BUNDLES_ENDED)
+    return found is not None and _is_old(txn, found[0])
+
+
+def prune(txn: Txn, limit: int) -> Pruned:
+    """Forget at most `limit` receipts that ended longer ago than they are kept."""
+    count = 0
     gone: list[bytes] = []
     for key, _ in txn.collect(BUNDLES_ENDED, limit):
-        if unpack_u64(key[:8]) >= before_ms or not txn.timely:
+        if not _is_old(txn, key):
             break
         receipt = txn.must_read(BUNDLE_RECEIPTS, key[8:])
         txn.remove(BUNDLES_ENDED, key)
         txn.remove(BUNDLE_RECEIPTS, key[8:])
+        count += 1
         if txn.add(BUNDLE_COPIES, receipt.bundle_hash, -1) == 0:
             gone.append(receipt.bundle_hash)
-    return gone
+    return Pruned(count, gone)
 
 
 def is_kept(txn: Txn, bundle_hash: bytes) -> bool:
@@ -212,7 +236,7 @@ def listed(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt
 
 def pending(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
     """Those that wait, in the order of sending."""
-    found, last = txn.page(BUNDLES_PENDING, after, size)
+    found, last = _waiting(txn, after, size)
     return [txn.must_read(BUNDLE_RECEIPTS, value[:8]) for _, value in found], last
 
 
@@ -249,6 +273,19 @@ def document(txn: Txn, receipt: BundleReceipt) -> dict[str, Any]:
 def id_text(receipt_id: int) -> str:
     """How an id is written: 16 lower-case hex digits."""
     return f"{receipt_id:016x}"
+
+
+def parse_id(text: str) -> int:
+    """The id that is written so. Raises UsageError."""
+    if len(text) != _ID_DIGITS or not _HEX.issuperset(text):
+        shown = clipped(quoted(text))
+        raise UsageError(f"{shown} is no bundle id: {_ID_DIGITS} lower-case hex digits are one")
+    return int(text, 16)
+
+
+def ended_key(receipt: BundleReceipt) -> bytes:
+    """Where a receipt stands that is to be forgotten in time."""
+    return pack_u64(receipt.ended_ms or 0) + pack_u64(receipt.receipt_id)
 
 
 def receipts(txn: Txn) -> Iterator[BundleReceipt]:
@@ -288,15 +325,35 @@ def _end(
     receipt = replace(receipt, state=state, ended_ms=txn.now_ms, last_error=error)
     txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), receipt)
     txn.remove(BUNDLES_PENDING, pack_u64(receipt.seq))
-    txn.put(BUNDLES_ENDED, _ended_key(receipt))
+    txn.put(BUNDLES_ENDED, ended_key(receipt))
     _note(txn, "bundle_acknowledged" if state == "acknowledged" else "bundle_refused", receipt)
     return receipt
+
+
+def _waiting(
+    txn: Txn, after: bytes | None, limit: int
+) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """Entries of what waits behind a key, and the last key; None at the end."""
+    start = None if after is None else after + b"\0"
+    found = txn.collect(BUNDLES_PENDING, limit, start=start)
+    return found, found[-1][0] if len(found) == limit else None
 
 
 def _wait(txn: Txn, receipt: BundleReceipt) -> None:
     """Let it wait for whichever flush comes first."""
     value = pack_u64(receipt.receipt_id) + pack_u64(0) + _NO_HOLDER
     txn.put(BUNDLES_PENDING, pack_u64(receipt.seq), value)
+
+
+def _holder_of(txn: Txn, receipt: BundleReceipt) -> bytes:
+    entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
+    return b"" if entry is None else entry[16:]
+
+
+def _is_old(txn: Txn, key: bytes) -> bool:
+    """Whether it ended so long ago. Nothing grows old while the clock is not believed."""
+    before_ms = txn.now_ms - txn.config.courier_retention_secs * 1000
+    return txn.timely and unpack_u64(key[:8]) < before_ms
 
 
 def _is_due(txn: Txn, receipt: BundleReceipt) -> bool:
@@ -329,7 +386,3 @@ def _note(
         bundle=id_text(receipt.receipt_id),
         dest=receipt.dest,
     )
-
-
-def _ended_key(receipt: BundleReceipt) -> bytes:
-    return pack_u64(receipt.ended_ms or 0) + pack_u64(receipt.receipt_id)

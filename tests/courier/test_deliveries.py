@@ -8,7 +8,7 @@ from compute_market.courier import deliveries
 from compute_market.courier.deliveries import Brought
 from compute_market.courier.envelope import Taken
 from compute_market.errors import RefusedError
-from tests.support.bundles import bring, entry, envelope_of, handoff
+from tests.support.deliveries import bring, entry, envelope_of, handoff
 from tests.support.importing import OTHERS, THEIRS, trust
 from tests.support.market import Market
 from tests.support.receipt_file import KEY, OTHER_KEY

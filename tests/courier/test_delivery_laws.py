@@ -10,7 +10,7 @@ from compute_market.courier import delivery_laws
 from compute_market.courier.deliveries import key_of
 from compute_market.store.schema import DELIVERIES
 from compute_market.store.txn import Txn
-from tests.support.bundles import bring, entry, handoff
+from tests.support.deliveries import bring, entry, handoff
 from tests.support.importing import THEIRS, trust
 from tests.support.laws import Case, check_named, edit, laws_in
 from tests.support.market import Market

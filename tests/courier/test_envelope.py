@@ -19,7 +19,7 @@ from compute_market.courier.envelope import (
 )
 from compute_market.errors import IntegrityError, RefusedError
 from compute_market.records import replace
-from tests.support.bundles import entry, envelope_of, handoff
+from tests.support.deliveries import entry, envelope_of, handoff
 from tests.support.effort import effort
 from tests.support.importing import THEIRS
 from tests.support.market import MARKET_ID

@@ -1,47 +1,55 @@
-"""Bundles under test, of another market whose key is known."""
+"""Bundles under test: receipts as the library stores them, with no file behind."""
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import count
 
-from blake3 import blake3
+from compute_market.courier import courier
+from compute_market.courier.courier import Attempted, Bundle, Claimed
+from compute_market.courier_records import BundleReceipt
+from tests.support.market import Market
 
-from compute_market.courier import deliveries, envelope
-from compute_market.courier.deliveries import Brought
-from compute_market.courier.envelope import Entry, Envelope
-from compute_market.signatures.keys import Key
-from tests.support.importing import THEIRS
-from tests.support.market import START_MS, Market
-from tests.support.receipt_file import KEY
-
-CONTENT = b"a bundle"
-
-
-def entry(receipt_id: int = 1, content: bytes = CONTENT, **fields: Any) -> Entry:
-    defaults: dict[str, Any] = {
-        "kind": "bundle",
-        "bundle_hash": blake3(content).digest(),
-        "size": len(content),
-        "sender": "alice",
-        "dest": "dir:outbox",
-        "sent_ms": START_MS,
-    }
-    return Entry(receipt_id=receipt_id, **(defaults | fields))
+HASH = bytes(range(32))
+HOLDER = b"flush 01"
+OTHER = b"flush 02"
+# Ids are random where they matter: here those after another.
+_ids = count(1)
 
 
-def handoff(receipt_id: int = 1, job_id: str = "job", **fields: Any) -> Entry:
-    return entry(receipt_id, kind="handoff", job_id=job_id, **fields)
+def ids() -> Iterator[int]:
+    return _ids
 
 
-def envelope_of(*entries: Entry, key: Key = KEY, market_id: bytes = THEIRS) -> Envelope:
-    """An envelope as its receiver has it."""
-    return envelope.parse(envelope.text(market_id, key, entries or (entry(),)), "an envelope")
+def bundle(sender: str = "alice", **fields: object) -> Bundle:
+    defaults = {"bundle_hash": HASH, "size": 5, "dest": "dir:outbox"}
+    return Bundle(sender=sender, **(defaults | fields))  # type: ignore[arg-type]
 
 
-def bring(
-    market: Market, *entries: Entry, key: Key = KEY, market_id: bytes = THEIRS
-) -> list[Brought]:
-    """Take the bundles of an envelope, their files aside."""
-    found = envelope_of(*entries, key=key, market_id=market_id)
-    return [
-        market.update(lambda txn: deliveries.take(txn, found, each))  # noqa: B023 - called at once
-        for each in found.entries
+def send(market: Market, sender: str = "alice", **fields: object) -> BundleReceipt:
+    return market.update(lambda txn: courier.send(txn, bundle(sender, **fields), ids()))
+
+
+def claim(
+    market: Market, holder: bytes = HOLDER, limit: int = 100, only: int | None = None
+) -> Claimed:
+    return market.update(lambda txn: courier.claim(txn, holder, None, limit, only=only))
+
+
+def record(
+    market: Market,
+    outcome: str,
+    receipts: Iterable[BundleReceipt],
+    *,
+    attempts: int = 1,
+    error: str | None = None,
+    holder: bytes | None = None,
+) -> int:
+    failures = attempts - (outcome == "acknowledged")
+    told = [
+        Attempted(each.receipt_id, outcome, attempts, failures, error)  # type: ignore[arg-type]
+        for each in receipts
     ]
+    return market.update(lambda txn: courier.record(txn, told, holder))
+
+
+def receipt(market: Market, receipt_id: int) -> BundleReceipt:
+    return market.view(lambda txn: courier.get(txn, receipt_id))
