@@ -123,7 +123,7 @@ def test_picture_of_the_scheduler_is_current_and_legible() -> None:
     for each in boxes:
         assert 0 <= each.left < each.right <= drawing["WIDTH"]
         assert each.bottom <= drawing["HEIGHT"]
-        assert max(map(len, each.lines)) * 8 <= each.right - each.left
+        assert max(map(len, each.lines)) * 7 <= each.right - each.left
         for other in boxes:
             apart = each.right <= other.left or other.right <= each.left
             assert each == other or apart or each.bottom <= other.top or other.bottom <= each.top
