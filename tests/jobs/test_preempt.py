@@ -28,7 +28,12 @@ def take_over(market: Market, offer_id: str = "better") -> Job:
 
 
 def bill_of(market: Market, offer_id: str = "better") -> Bill:
-    return market.view(lambda txn: bill.bill(txn, preempt.decide(txn, "job", offer_id)))
+    return market.view(lambda txn: bill.proposed(txn, preempt.decide(txn, "job", offer_id)))
+
+
+def done(market: Market, offer_id: str = "better", since: int = 0) -> Any:
+    found = market.view(lambda txn: bill.done(txn, "job", offer_id, since))
+    return None if found is None else bill.document(found)
 
 
 def proposed(market: Market, offer_id: str = "better") -> str | None:
@@ -326,7 +331,6 @@ def test_bill_names_who_gains_and_who_loses(market: Market) -> None:
         "units": 2,
         "units_proven": 2,
         "funded": True,
-        "score_difference": DELTA,
         "from": {
             "provider": "prov",
             "offer_id": "present",
@@ -338,6 +342,7 @@ def test_bill_names_who_gains_and_who_loses(market: Market) -> None:
         },
         "to": {
             "provider": "other",
+            "offer_id": "better",
             "score": DELTA,
             "price_per_unit": 8,
             "offered": {"ct": 4, "it": 12},
@@ -381,19 +386,32 @@ def test_bill_is_what_moves(market: Market, seed: int) -> None:
         expected = {
             ("buyer", "CT"): found.refunded["CT"] - found.locked["CT"],
             ("buyer", "IT"): found.refunded["IT"] - found.locked["IT"],
-            (held, "CT"): found.bond_released_ct,
-            (provider, "CT"): -found.bond_locked_ct,
+            (held, "CT"): found.present.provider_bond,
+            (provider, "CT"): -found.following.provider_bond,
         }
         for (party, token), by in expected.items():
             account = f"wallet/{party} {token}"
             assert balances(market).get(account, 0) - before.get(account, 0) == by
+        assert done(market, provider, number) == bill.document(found)
     before = balances(market)
     market.prove("job", *left)
     for party, earned in ((held, found.kept), (provider, found.offered)):
         for token, amount in earned.items():
-            bond = found.bond_locked_ct if (party, token) == (provider, "CT") else 0
+            bond = found.following.provider_bond if (party, token) == (provider, "CT") else 0
             account = f"wallet/{party} {token}"
             assert balances(market).get(account, 0) - before.get(account, 0) == amount + bond
+
+
+def test_bill_of_what_is_done_stays_what_it_was(market: Market) -> None:
+    begun(market, CASES["half proven"], real=True)
+    expected = bill.document(bill_of(market))
+    assert done(market) is None
+    take_over(market)
+    earn(market, "other", 3)
+    market.prove("job", 2, 3)
+    assert done(market) == expected
+    assert done(market, since=1) is None
+    assert done(market, "present") is None
 
 
 # The bundle.
