@@ -31,7 +31,6 @@ _COLUMNS = (
     *("bundle_hash", "last_error"),
 )
 _DEST_MAX = 4096  # bytes
-_ID_BYTES = 8
 
 
 @takes(
@@ -80,7 +79,7 @@ def send(
                 if job is not None:
                     _check_need(txn, job)
                 bundle = Bundle(content.bundle_hash, content.size, sender, dest)
-                sent = courier.send_once(txn, bundle, _random_ids(), key)
+                sent = courier.send_once(txn, bundle, bundles.random_ids(), key)
                 if sent.receipt is None:
                     return {"id": sent.id_text, "changed": False}
                 return documents.document(txn, sent.receipt) | {"changed": sent.changed}
@@ -211,8 +210,3 @@ def _check_need(txn: Txn, job: Job) -> None:
             hint="`tb-cli compute explain FILE` names what each offer lacks",
             reason=found.result,
         )
-
-
-def _random_ids() -> Iterator[int]:
-    while True:
-        yield int.from_bytes(os.urandom(_ID_BYTES), "big")

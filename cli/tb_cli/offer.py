@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compute_market.errors import UsageError
 from compute_market.jobs.submit import post_offer
@@ -31,6 +31,9 @@ from tb_cli.frame.options import (
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, group, option, takes
+
+if TYPE_CHECKING:
+    from tb_cli.network.takeovers import Takeovers
 
 _COLUMNS = (
     "offer_id",
@@ -87,13 +90,17 @@ def post(
     failed_to: str | None,
     jsonl: bool,
 ) -> int:
-    """Options win over the fields of a file; the same offer again changes nothing."""
+    """Options win over the fields of a file; the same offer again changes nothing. With the setting
+    `enable_preempt` a new offer may take a running job over; see `compute preempt`.
+    """
+    takeovers = _takeovers(session) if session.config.enable_preempt else None
 
     def act(txn: Txn, request: OfferRequest) -> bulk.Outcome:
         posted = post_offer(txn, request, key)
         document = offers.document(posted.offer) | {
             "changed": posted.changed,
             "matched": posted.matched,
+            "took_over": None,
         }
         name = posted.offer.offer_id
         text = f"posted offer {name}"
@@ -101,16 +108,18 @@ def post(
             text = f"offer {name} exists, unchanged: {posted.offer.state}"
         if posted.matched:
             text += f", taken by {' '.join(posted.matched)}"
-        return bulk.Outcome(name, text, document)
+        outcome = bulk.Outcome(name, text, document)
+        return outcome if takeovers is None else takeovers.tried(txn, posted, outcome)
 
     source = None if file is None else JsonLines([file], keep=failed_to is not None)
     asked: Iterable[bulk.Given[OfferRequest]] = [_offer(NO_FILE, given, capability)]
     if source is not None:
         asked = _offers(source, given, capability, key)
-    return bulk.run(
+    code = bulk.run(
         session,
-        asked,
+        asked if takeovers is None else takeovers.paced(asked),
         act,
+        then=None if takeovers is None else takeovers.follow,
         id_field="offer_id",
         chunk=chunk,
         atomic=atomic,
@@ -118,6 +127,9 @@ def post(
         failed_to=failed_to,
         source=source,
     )
+    if takeovers is not None:
+        takeovers.end()
+    return code
 
 
 @takes(
@@ -193,6 +205,12 @@ def withdraw(
         failed_to=failed_to,
         source=ids,
     )
+
+
+def _takeovers(session: Session) -> "Takeovers":
+    from tb_cli.network.takeovers import Takeovers  # In most markets no offer takes a job over.
+
+    return Takeovers(session)
 
 
 def _offers(

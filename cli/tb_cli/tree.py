@@ -49,6 +49,9 @@ TREE = Group(
                 "execute": _writes("execute:execute", "Run and prove active jobs."),
                 "prove": _writes("execute:prove", "Submit one proof computed elsewhere."),
                 "cancel": _writes("cancel:cancel", "Cancel jobs that have not ended."),
+                "preempt": _writes(
+                    "preempt:hand_over", "Hand a running job over to a better offer."
+                ),
                 "run": _apart("run:run", "Hash slice files, with no market."),
                 "status": _reads("jobs:status", "Show one job: state, progress, money."),
                 "list": _reads("jobs:list_", "List jobs by id."),

@@ -38,8 +38,15 @@ from tb_cli.frame.session import Session
 _NEW = "new"
 _HEX = frozenset("0123456789abcdef")
 _HASH_DIGITS: Final = 64
+_ID_BYTES: Final = 8
 # Receipts, and names, that are dealt with in one transaction.
 _CHUNK: Final = 1000
+
+
+def random_ids() -> Iterator[int]:
+    """Ids of receipts, of which one is free: 64 random bits each."""
+    while True:
+        yield int.from_bytes(os.urandom(_ID_BYTES), "big")
 
 
 def path_of(home: Home, bundle_hash: bytes) -> str:
