@@ -40,20 +40,19 @@ def hand_over(session: Session, job_id: str, offer_id: str) -> None:
 
 def _lines(found: Bill) -> list[str]:
     present, following, job = found.present, found.following, found.job
-    proven = job.units - found.units
+    earlier = job.units - found.units - present.units_proven
     lines = [
-        f"handed job {job.job_id} over from {present.provider}, who has earned {found.score_from}, "
-        f"to {following.provider}, who has earned {found.score_to}",
-        f"{following.provider}: earns {_text(found.offered)} for {_units(found.units)} at "
-        f"{following.price_per_unit}, locks a bond of {following.provider_bond} CT",
-        f"{present.provider}: keeps {_text(found.kept)} for {_units(present.units_proven)} proven, "
-        f"loses {_text(found.lost)}, gets its bond of {present.provider_bond} CT back",
-        f"{job.buyer}: gets {_text(found.refunded)} back, pays {_text(found.locked)} more into "
-        "escrow",
+        f"handed job {job.job_id} over to offer {following.offer_id}",
+        f"{following.provider}, who has earned {found.score_to} points: {_text(found.offered)} for "
+        f"{_units(found.units)} at {following.price_per_unit}, a bond of "
+        f"{following.provider_bond} CT locked",
+        f"{present.provider}, who has earned {found.score_from} points: {_text(found.kept)} for "
+        f"{_units(present.units_proven)} proven, {_text(found.lost)} lost, its bond of "
+        f"{present.provider_bond} CT released",
+        f"{job.buyer}, the buyer: {_text(found.refunded)} back, {_text(found.locked)} more locked",
     ]
-    if proven > present.units_proven:
-        others = _units(proven - present.units_proven)
-        lines.append(f"providers before them have proven {others}, which stay theirs")
+    if earlier:
+        lines.append(f"providers before them: {_units(earlier)} proven, which stay theirs")
     if not following.funded:
         lines.append("the job holds no money: none moves")
     return lines
