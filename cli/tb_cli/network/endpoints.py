@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from msgspec import DecodeError, Struct, ValidationError, json
+from msgspec import DecodeError, Struct, ValidationError, convert, json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +20,8 @@ from compute_market.courier import deliveries, envelope
 from compute_market.courier.deliveries import Brought
 from compute_market.courier.envelope import Entry, Envelope
 from compute_market.errors import MarketError
+from compute_market.offers import standing
+from compute_market.reputation import gossip
 from compute_market.signatures.canonical import malformed
 from compute_market.signatures.keys import Key
 from compute_market.store.txn import Txn
@@ -33,7 +35,8 @@ from tb_cli.network.server import Body, Endpoint
 
 T = TypeVar("T")
 
-DELIVER: Final = "/courier.deliver"
+DELIVER: Final = "/courier.deliver"  # the path of bundles
+GOSSIP: Final = "net.reputation_gossip"  # the method of scores
 _WHAT: Final = "the envelope"
 # The first line of an envelope, that of one bundle, and the last.
 _ENVELOPE_LINES: Final = 3
@@ -134,7 +137,7 @@ class Node:
             method = self._methods().get(call.method)
             if method is None:
                 raise _RpcError(_NO_METHOD, f"there is no method {clipped(call.method)!a}")
-            answer = {"result": await method(call.params)}
+            answer = {"result": await method(request, call.params)}
         except _RpcError as error:
             server.tell(request, str(error))
             answer = {"error": error.document}
@@ -145,11 +148,25 @@ class Node:
             answer = {"error": told}
         return server.json_response({"jsonrpc": "2.0", "id": call_id} | answer)
 
-    def _methods(self) -> dict[str, Callable[[Any], Awaitable[Any]]]:
-        return {}
+    def _methods(self) -> dict[str, Callable[[Request, Any], Awaitable[Any]]]:
+        return {GOSSIP: self._listen}
+
+    async def _listen(self, request: Request, params: Any) -> dict[str, int]:
+        """Take what is news in a message of scores."""
+        text = _text_in(params)
+        await self._look(gossip.check_listening)
+        message = await run_in_threadpool(gossip.parse, text)
+        await run_in_threadpool(gossip.verify, message, self._session.config.net_trusted)
+        applied = await self._in_turn(
+            self._session.update, lambda txn: standing.take_gossip(txn, message)
+        )
+        if applied.ahead or applied.outside:
+            server.tell(request, f"{len(message.entries)} scores: {applied.text}")
+        return {"applied": applied.applied, "ignored": applied.ignored}
 
     async def _look(self, fn: Callable[[Txn], T]) -> T:
-        return await run_in_threadpool(self._session.view, fn)
+        found: T = await run_in_threadpool(self._session.view, fn)
+        return found
 
     async def _in_turn(self, fn: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, fn, *arguments)
@@ -167,6 +184,20 @@ class _RpcError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.document = {"code": code, "message": message}
+
+
+class _Scores(Struct, forbid_unknown_fields=True, gc=False):
+    """The parameters of `net.reputation_gossip`."""
+
+    message: str
+
+
+def _text_in(params: Any) -> bytes:
+    """The message of scores that a call brings."""
+    try:
+        return convert(params, _Scores).message.encode()
+    except (ValidationError, UnicodeEncodeError) as error:
+        raise _RpcError(_BAD_PARAMS, f"the parameters of {GOSSIP}: {error}") from error
 
 
 def _call_in(body: bytes) -> _Call:
