@@ -109,6 +109,7 @@ ORDER = (
     "bids.bids",
     "bids.laws",
     "courier.courier",
+    "courier.documents",
     "courier.envelope",
     "courier.retries",
     "courier.deliveries",

@@ -1,11 +1,13 @@
 """Verbs on the settlement mode: status, plan, arm, cancel-arm, dry-run, tick."""
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from compute_market import housekeeping
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.settlement import modes, settlement
+from compute_market.store.schema import BUNDLE_RECEIPTS
 from compute_market.store.txn import Txn
 from tb_cli.frame import files
 from tb_cli.frame.options import digest_of
@@ -81,7 +83,8 @@ def dry_run(session: Session, *, reason: str) -> None:
 
 def tick(session: Session) -> None:
     """That may be to turn real, to pay what waits, to fail overdue jobs and to start others. Events
-    older than `log_retention_secs` leave the log, and some stored receipts are looked at.
+    older than `log_retention_secs` leave the log, some stored receipts are looked at, and bundles
+    that arrived more than `courier_retention_secs` ago are taken away.
     """
 
     def act(txn: Txn) -> dict[str, Any]:
@@ -92,6 +95,10 @@ def tick(session: Session) -> None:
     is_changed = bool(session.market.due.text)
     while session.market.due.bids == housekeeping.BIDS_LIMIT and not session.dry_run:
         document = session.update(act)  # There may be more than one change lets expire.
+    if session.view(lambda txn: txn.size(BUNDLE_RECEIPTS)) or os.path.isdir(session.home.spool):
+        from tb_cli.frame import bundles  # Most markets send none.
+
+        bundles.prune(session)
     document["changed"] = is_changed
     emit(session, document, fields(document))
 

@@ -64,6 +64,16 @@ TREE = Group(
                     "calibrate:calibrate", "Measure how fast this machine hashes.", writes=True
                 ),
                 "wait": _reads("jobs:wait", "Wait until jobs have ended."),
+                "courier": Group(
+                    "Bundles that go to other markets.",
+                    {
+                        "send": _creates("courier:send", "Store a bundle, to be forwarded."),
+                        "flush": _writes("courier_flush:flush", "Forward the bundles that wait."),
+                        "list": _reads("courier:list_", "List the receipts of bundles by id."),
+                        "show": _reads("courier:show", "Show the receipt of one bundle."),
+                        "resend": _writes("courier:resend", "Forward bundles once more."),
+                    },
+                ),
             },
         ),
         "compute-market": Group(

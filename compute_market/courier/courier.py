@@ -9,11 +9,11 @@ time ends a lease, so that a flush that died blocks nobody for long.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
 
-from compute_market import events, metrics
+from compute_market import events, idempotency, metrics
 from compute_market.courier_records import BundleKind, BundleReceipt
 from compute_market.errors import MarketError, NotFoundError, RefusedError, UsageError
 from compute_market.jobs import jobs, preempt
@@ -48,6 +48,14 @@ class Bundle(Struct, frozen=True, gc=False):
     kind: BundleKind = "bundle"
     job_id: str | None = None  # of a handoff
     offer_id: str | None = None
+
+
+class Sent(Struct, frozen=True, gc=False):
+    """A bundle that was sent, now or under the same key before."""
+
+    id_text: str
+    receipt: BundleReceipt | None  # None once it was forgotten
+    changed: bool
 
 
 class Claimed(Struct, frozen=True, gc=False):
@@ -98,6 +106,26 @@ def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
     return receipt
 
 
+def send_once(txn: Txn, bundle: Bundle, ids: Iterable[int], key: str | None) -> Sent:
+    """The same under an idempotency key, if one is given.
+
+    The same call again tells of what was sent then. Raises ConflictError for a key of something
+    else.
+    """
+    asked = {
+        "bundle_hash": bundle.bundle_hash.hex(),
+        "sender": bundle.sender,
+        "dest": bundle.dest,
+    }
+    done = idempotency.find(txn, key, "bundle_sent", asked)
+    if done is not None and done.made is not None:
+        return Sent(done.made, find(txn, parse_id(done.made)), changed=False)
+    receipt = send(txn, bundle, ids)
+    made = id_text(receipt.receipt_id)
+    idempotency.remember(txn, key, "bundle_sent", asked, made)
+    return Sent(made, receipt, changed=True)
+
+
 def find(txn: Txn, receipt_id: int) -> BundleReceipt | None:
     return txn.read(BUNDLE_RECEIPTS, pack_u64(receipt_id))
 
@@ -118,6 +146,15 @@ def has_pending(txn: Txn) -> bool:
     return txn.size(BUNDLES_PENDING) > 0
 
 
+def waiting(
+    txn: Txn, after: bytes | None, limit: int
+) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """Entries of what waits behind a key, and the last key; None at the end."""
+    start = None if after is None else after + b"\0"
+    found = txn.collect(BUNDLES_PENDING, limit, start=start)
+    return found, found[-1][0] if len(found) == limit else None
+
+
 def claim(
     txn: Txn, holder: bytes, after: int | None, limit: int, *, only: int | None = None
 ) -> Claimed:
@@ -133,7 +170,7 @@ def claim(
         last = None
     else:
         start = None if after is None else pack_u64(after)
-        entries, last_key = _waiting(txn, start, limit)
+        entries, last_key = waiting(txn, start, limit)
         last = None if last_key is None else unpack_u64(last_key)
     until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
     receipts: list[BundleReceipt] = []
@@ -150,6 +187,19 @@ def claim(
             txn.put(BUNDLES_PENDING, key, value[:8] + pack_u64(until_ms) + holder)
             receipts.append(receipt)
     return Claimed(receipts, last, held, refused)
+
+
+def renew(txn: Txn, holder: bytes, receipts: Iterable[BundleReceipt]) -> set[int]:
+    """Let the leases of a flush begin anew; the ids of those that it still has."""
+    until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
+    found: set[int] = set()
+    for receipt in receipts:
+        key = pack_u64(receipt.seq)
+        entry = txn.get(BUNDLES_PENDING, key)
+        if entry is not None and entry[16:] == holder:
+            txn.put(BUNDLES_PENDING, key, entry[:8] + pack_u64(until_ms) + holder)
+            found.add(receipt.receipt_id)
+    return found
 
 
 def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None) -> int:
@@ -228,48 +278,6 @@ def is_kept(txn: Txn, bundle_hash: bytes) -> bool:
     return txn.sum(BUNDLE_COPIES, bundle_hash) > 0
 
 
-def listed(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
-    """Receipts by id, a page of them behind a key."""
-    found, last = txn.page(BUNDLE_RECEIPTS, after, size)
-    return [receipt for _, receipt in found], last
-
-
-def pending(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
-    """Those that wait, in the order of sending."""
-    found, last = _waiting(txn, after, size)
-    return [txn.must_read(BUNDLE_RECEIPTS, value[:8]) for _, value in found], last
-
-
-def leased_until_ms(txn: Txn, receipt: BundleReceipt) -> int | None:
-    """When the lease of the flush that has it ends, None if no flush has it."""
-    entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
-    until_ms = 0 if entry is None else unpack_u64(entry[8:16])
-    return until_ms if until_ms > txn.now_ms else None
-
-
-def document(txn: Txn, receipt: BundleReceipt) -> dict[str, Any]:
-    """The JSON form. `next_attempt_at` is null when the next flush may have it at once."""
-    until_ms = leased_until_ms(txn, receipt)
-    found: dict[str, Any] = {
-        "id": id_text(receipt.receipt_id),
-        "bundle_hash": receipt.bundle_hash.hex(),
-        "bytes": receipt.size,
-        "sender": receipt.sender,
-        "dest": receipt.dest,
-        "timestamp": receipt.sent_ms // 1000,
-        "acknowledged": receipt.state == "acknowledged",
-        "attempts": receipt.attempts,
-        "last_error": receipt.last_error,
-        "next_attempt_at": None if until_ms is None else until_ms // 1000,
-        "state": receipt.state,
-        "kind": receipt.kind,
-        "reward_ct": receipt.reward_ct,
-    }
-    if receipt.kind == "handoff":
-        found |= {"job_id": receipt.job_id, "offer_id": receipt.offer_id}
-    return found
-
-
 def id_text(receipt_id: int) -> str:
     """How an id is written: 16 lower-case hex digits."""
     return f"{receipt_id:016x}"
@@ -328,15 +336,6 @@ def _end(
     txn.put(BUNDLES_ENDED, ended_key(receipt))
     _note(txn, "bundle_acknowledged" if state == "acknowledged" else "bundle_refused", receipt)
     return receipt
-
-
-def _waiting(
-    txn: Txn, after: bytes | None, limit: int
-) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-    """Entries of what waits behind a key, and the last key; None at the end."""
-    start = None if after is None else after + b"\0"
-    found = txn.collect(BUNDLES_PENDING, limit, start=start)
-    return found, found[-1][0] if len(found) == limit else None
 
 
 def _wait(txn: Txn, receipt: BundleReceipt) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compute_market.courier import courier
+from compute_market.courier import courier, documents
 from compute_market.errors import NotFoundError, UsageError
 from compute_market.settlement import ledger, modes
 from tests.support.bundles import HASH, HOLDER, OTHER, bundle, claim, receipt, record, send
@@ -18,7 +18,7 @@ def test_send_keeps_what_it_was_told(market: Market) -> None:
     assert receipt(market, sent.receipt_id) == sent
     assert (sent.sender, sent.size, sent.dest) == ("alice", 7, "exec:true")
     assert (sent.state, sent.attempts, sent.sent_ms) == ("pending", 0, START_MS)
-    document = market.view(lambda txn: courier.document(txn, sent))
+    document = market.view(lambda txn: documents.document(txn, sent))
     assert list(document) == [
         *("id", "bundle_hash", "bytes", "sender", "dest", "timestamp", "acknowledged"),
         *("attempts", "last_error", "next_attempt_at", "state", "kind", "reward_ct"),
@@ -85,7 +85,7 @@ def test_claim_leaves_what_another_flush_has(market: Market) -> None:
     taken = claim(market, OTHER)
     assert (taken.receipts, taken.held) == ([], 1)
     assert claim(market).receipts, "its own again"
-    until_ms = market.view(lambda txn: courier.leased_until_ms(txn, sent))
+    until_ms = market.view(lambda txn: documents.leased_until_ms(txn, sent))
     assert until_ms == START_MS + market.config.courier_lease_secs * 1000
 
 
@@ -93,7 +93,7 @@ def test_lease_of_a_flush_that_died_ends(market: Market) -> None:
     sent = send(market)
     claim(market)
     market.advance(market.config.courier_lease_secs)
-    assert market.view(lambda txn: courier.leased_until_ms(txn, sent)) is None
+    assert market.view(lambda txn: documents.leased_until_ms(txn, sent)) is None
     assert claim(market, OTHER).receipts
 
 
@@ -221,7 +221,7 @@ def test_prune_forgets_no_more_than_it_is_told_to(market: Market) -> None:
     sizes = []
     for _ in range(3):
         market.update(lambda txn: courier.prune(txn, 2))
-        sizes.append(len(market.view(lambda txn: courier.listed(txn, None, 10))[0]))
+        sizes.append(len(market.view(lambda txn: documents.listed(txn, None, 10))[0]))
     assert sizes == [3, 1, 0]
 
 

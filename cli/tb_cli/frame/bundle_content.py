@@ -56,21 +56,21 @@ class OpenFile:
         Raises IntegrityError when it cannot be read (`unreadable`), or has changed by the end
         (`bundle_changed`).
         """
+        descriptor = self._descriptor
         buffer = memoryview(bytearray(min(_PIECE_BYTES, max(1, self.size))))
         done = 0
         try:
             while done < self.size:
-                start = self._next_data(done)
+                start = self._next(os.SEEK_DATA, done)
+                end = self._next(os.SEEK_HOLE, start) if start < self.size else start
                 if start > done:
                     yield start - done
                     done = start
-                if done == self.size:
-                    break
-                count = fill_from(self._descriptor, buffer[: self.size - done], done)
-                if not count:
-                    break
-                yield buffer[:count]
-                done += count
+                while done < end and (count := fill_from(descriptor, buffer[: end - done], done)):
+                    yield buffer[:count]
+                    done += count
+                if done < end:
+                    break  # It became shorter.
             found = os.fstat(self._descriptor)
         except OSError as error:
             raise unreadable(self.path, error) from error
@@ -81,15 +81,15 @@ class OpenFile:
                 hint="let the program that writes it finish, then run this again",
             )
 
-    def _next_data(self, offset: int) -> int:
-        """Where bytes go on that are no hole."""
+    def _next(self, what: int, offset: int) -> int:
+        """Where the next hole begins, or what is none; the end of the file if there is none."""
         try:
-            return min(os.lseek(self._descriptor, offset, os.SEEK_DATA), self.size)
+            return min(os.lseek(self._descriptor, offset, what), self.size)
         except OSError as error:
             if error.errno == errno.ENXIO:
                 return self.size
-            if error.errno == errno.EINVAL:
-                return offset  # The file system does not tell.
+            if error.errno == errno.EINVAL:  # The file system does not tell.
+                return offset if what == os.SEEK_DATA else self.size
             raise
 
 
