@@ -168,7 +168,10 @@ TREE = Group(
                 ),
                 "reputation": Group(
                     "Scores of providers.",
-                    {"show": _reads("reputation:show", "Show providers, the best score first.")},
+                    {
+                        "show": _reads("reputation:show", "Show providers, the best score first."),
+                        "sync": _writes("reputation_sync:sync", "Tell every peer the scores."),
+                    },
                 ),
             },
         ),

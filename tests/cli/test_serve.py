@@ -22,7 +22,7 @@ from compute_market.reputation.gossip import Told
 from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
 from tb_cli.network import server
-from tb_cli.network.endpoints import GOSSIP
+from tb_cli.network.peers import METHOD as GOSSIP
 from tests.support.cli import Cli
 from tests.support.deliveries import CONTENT, entry, handoff
 from tests.support.importing import THEIRS

@@ -30,13 +30,11 @@ from tb_cli.frame import inbox
 from tb_cli.frame.node_key import node_key
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
-from tb_cli.network import server
+from tb_cli.network import destinations, peers, server
 from tb_cli.network.server import Body, Endpoint
 
 T = TypeVar("T")
 
-DELIVER: Final = "/courier.deliver"  # the path of bundles
-GOSSIP: Final = "net.reputation_gossip"  # the method of scores
 _WHAT: Final = "the envelope"
 # The first line of an envelope, that of one bundle, and the last.
 _ENVELOPE_LINES: Final = 3
@@ -77,7 +75,7 @@ class Node:
         return {
             "/healthz": ("GET", self._health),
             "/": ("POST", self._rpc),
-            DELIVER: ("POST", self._deliver),
+            destinations.PATH: ("POST", self._deliver),
         }
 
     async def _health(self, request: Request) -> Response:
@@ -149,7 +147,7 @@ class Node:
         return server.json_response({"jsonrpc": "2.0", "id": call_id} | answer)
 
     def _methods(self) -> dict[str, Callable[[Request, Any], Awaitable[Any]]]:
-        return {GOSSIP: self._listen}
+        return {peers.METHOD: self._listen}
 
     async def _listen(self, request: Request, params: Any) -> dict[str, int]:
         """Take what is news in a message of scores."""
@@ -187,7 +185,7 @@ class _RpcError(Exception):
 
 
 class _Scores(Struct, forbid_unknown_fields=True, gc=False):
-    """The parameters of `net.reputation_gossip`."""
+    """What `peers.METHOD` takes."""
 
     message: str
 
@@ -197,7 +195,7 @@ def _text_in(params: Any) -> bytes:
     try:
         return convert(params, _Scores).message.encode()
     except (ValidationError, UnicodeEncodeError) as error:
-        raise _RpcError(_BAD_PARAMS, f"the parameters of {GOSSIP}: {error}") from error
+        raise _RpcError(_BAD_PARAMS, f"the parameters of {peers.METHOD}: {error}") from error
 
 
 def _call_in(body: bytes) -> _Call:
