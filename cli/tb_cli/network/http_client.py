@@ -126,12 +126,16 @@ class Client:
         for name, value in headers.items():
             connection.putheader(name, value)
         connection.putheader("Content-Length", str(length))
+        is_sent = False
         # Who refuses a request may answer before it has read all of it.
         with suppress(ConnectionResetError, BrokenPipeError):
             connection.endheaders()
             for part in body():
                 connection.send(part)
+            is_sent = True
         response, answer = self._answer(connection, answer_bytes_max)
+        if not is_sent:
+            connection.close()
         if response.status in _REDIRECTS:
             where = clipped(one_line(response.getheader("Location") or "nowhere"))
             raise self._failed(f"it redirects to {where}, and no redirect is followed")
