@@ -173,7 +173,7 @@ def parse(text: bytes) -> Message:
         number, first_line = next(numbered, (1, b""))
         first, key = _first(first_line)
         entries: list[Told] = []
-        for number, line in numbered:
+        for number, line in numbered:  # noqa: B007 - it names the line that is wrong
             if line.startswith(_LAST):
                 break
             if len(entries) == ENTRIES_MAX:

@@ -93,8 +93,8 @@ def adjust(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
 def pardon(txn: Txn, provider: str, delta: int, reason: str) -> tuple[Score, Score]:
     """Add what the operator says to a score, for a reason that the log keeps. See `adjust`."""
     before, after = _moved(txn, provider, delta)
-    told = {"delta": delta, "score": after.score, "reason": reason}
-    events.note(txn, "score_adjusted", owner=provider, **told)
+    now = after.score
+    events.note(txn, "score_adjusted", owner=provider, delta=delta, score=now, reason=reason)
     return before, after
 
 
