@@ -35,18 +35,21 @@ def take_gossip(txn: Txn, message: "Message") -> "Applied":
     return applied
 
 
-def follow_time(txn: Txn, limit: int) -> None:
-    """Do what time has made of at most so many scores."""
+def follow_time(txn: Txn, limit: int) -> tuple[int, int]:
+    """Do what time has made of at most so many scores; of how many, and how many bar no longer."""
     from compute_market.reputation import due  # Most often nothing is.
 
     for provider in reputation.take_terms(txn):
         offers.restand(txn, provider)
-    while limit and (overdue := due.overdue(txn, limit)):
-        limit -= len(overdue)
+    done = restored = 0
+    while overdue := due.overdue(txn, limit - done):
+        done += len(overdue)
         for provider in overdue:
             if reputation.fade(txn, provider):
+                restored += 1
                 offers.restand(txn, provider)
     due.settle(txn)
+    return done, restored
 
 
 def follow_wallets(txn: Txn) -> None:
