@@ -12,7 +12,7 @@ from compute_market.reputation import gossip, reputation
 from compute_market.reputation.gossip import Told
 from compute_market.signatures.keys import Key
 from compute_market.store.txn import Txn
-from tb_cli.frame.clocks import now_ms
+from tb_cli.frame import snapshots
 from tb_cli.frame.node_key import node_key
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
@@ -27,9 +27,11 @@ _AT_ONCE_MAX: Final = 16  # peers
 @takes()
 def sync(session: Session) -> int:
     """Each address in `peers` of [net] is sent every score that this market has seen earned, signed
-    by its key, and takes what is news to it. Peers that do not trust the key refuse them.
+    by its key, and takes what is news to it. Peers that do not trust the key refuse them. The
+    snapshot `reputation.json` is brought up to date first.
     """
     session.view(gossip.check_listening)
+    snapshots.save_if_behind(session)
     peers = [Peer(url, session.config.courier_timeout_secs) for url in session.config.net_peers]
     if not peers:
         emit(session, [], "no peers: `peers` in the section [net] of config.toml names them")
@@ -58,12 +60,12 @@ def _messages(session: Session, key: Key) -> Iterator[tuple[bytes, int]]:
         found, last = reputation.page(txn, after, size)
         return gossip.told(txn, found), last
 
-    market_id = session.view(chain.market_id)
+    market_id, now_ms = session.view(lambda txn: (chain.market_id(txn), txn.now_ms))
     told = joined.from_iterable(session.pages(page, None))
     first = True
     while (some := list(islice(told, _SCORES_A_CALL))) or first:
         first = False
-        (message,) = gossip.messages(some, key, market_id, now_ms())
+        (message,) = gossip.messages(some, key, market_id, now_ms)
         yield message, len(some)
 
 

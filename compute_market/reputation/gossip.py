@@ -106,6 +106,18 @@ class Applied(Struct, frozen=True, gc=False):
         return f"applied {self.applied}, ignored {self.ignored}" + (f" ({why})" if why else "")
 
 
+def total(found: Iterable[Applied]) -> Applied:
+    """What became of the entries of several messages."""
+    each = list(found)
+    return Applied(
+        sum(one.applied for one in each),
+        sum(one.old for one in each),
+        sum(one.ahead for one in each),
+        sum(one.outside for one in each),
+        tuple(provider for one in each for provider in one.crossed),
+    )
+
+
 def told(txn: Txn, scores: Iterable[tuple[str, Score]]) -> list[Told]:
     """What a market has to tell of these scores.
 

@@ -116,6 +116,11 @@ def entries(txn: Txn) -> Iterator[tuple[str, Score]]:
         yield key.decode(), REPUTATION.decode(key, payload)
 
 
+def count(txn: Txn) -> int:
+    """How many providers have a score."""
+    return txn.size(REPUTATION)
+
+
 def page(txn: Txn, after: bytes | None, limit: int) -> tuple[list[tuple[str, Score]], bytes | None]:
     """At most so many of `entries` from behind the key `after` on, and the last key."""
     found, last = txn.page(REPUTATION, after, limit)

@@ -1,5 +1,6 @@
 """Scores told to peers: each is told all, each is reported, and none can do harm."""
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -123,16 +124,20 @@ def test_peer_that_does_not_trust_the_key_refuses(cli: Cli, their_home: Path) ->
 
 
 def test_who_has_opted_out_tells_nobody(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    pardon(cli, "acme") if cli.data.exists() else cli.ok("state", "init")
+    cli.ok("state", "init")
     peers(cli, CLOSED)
     monkeypatch.setenv("TB_REPUTATION_GOSSIP", "false")
     done = sync(cli, "--json")
     assert (done.code, done.out, done.error["reason"]) == (5, "", "gossip_off")
 
 
-def test_market_without_peers_says_so(cli: Cli) -> None:
+def test_market_without_peers_says_so_and_keeps_the_snapshot(cli: Cli) -> None:
     cli.ok("state", "init")
+    pardon(cli, "acme")
+    assert sync(cli, "-n").out.startswith("dry_run: no peers: ")
+    assert not (cli.home / "reputation.json").exists()
     assert sync(cli).out.startswith("no peers: ")
+    assert json.loads((cli.home / "reputation.json").read_text())["acme"]["score"] == 5
     assert sync(cli, "--json").json == []
 
 

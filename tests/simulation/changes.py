@@ -113,6 +113,7 @@ CHANGES = (
     Change("key new", ("k1",), again=False),
     Change("key new", ("k1",), is_fresh=True, again=False),
     Change("key import-public", ("friend", FRIEND)),
+    Change("net reputation sync", first=("net reputation adjust prov +3 --reason r",)),
     Change("tick"),
     Change(
         "batch",
