@@ -20,8 +20,8 @@ from compute_market.courier.envelope import Acknowledgement, Entry
 from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
 from tb_cli.network import server
-from tests.support.bundles import CONTENT, entry, handoff
 from tests.support.cli import Cli
+from tests.support.deliveries import CONTENT, entry, handoff
 from tests.support.importing import THEIRS
 from tests.support.receipt_file import KEY, OTHER_KEY
 from tests.support.serving import Answer, Far, Serving, made_certificate, serving
