@@ -150,6 +150,7 @@ def resend(
         document = documents.document(txn, receipt) | {"changed": True}
         return bulk.Outcome(bundle_id, f"bundle {bundle_id} waits for the next flush", document)
 
+    session.home.check_market()
     ids = Ids(bundle_ids, "bundle id", keep=failed_to is not None)
     with bundles.kept_as_it_is(session):
         return bulk.run(
