@@ -64,6 +64,8 @@ ARGUMENTS: dict[str, Path_] = {
     "compute calibrate": ("--backend", "cpu"),
     "compute wait": ("j1",),
     "compute courier send": ("a.slice", "alice"),
+    "compute courier flush": (),
+    "compute courier receive": ("stick",),
     "compute courier list": (),
     "compute courier show": ("0000000000000000",),
     "compute courier resend": ("0000000000000000",),
