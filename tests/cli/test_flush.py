@@ -579,7 +579,7 @@ def test_window_is_smaller_than_the_queue(cli: Cli, monkeypatch: pytest.MonkeyPa
 def test_dry_run_forwards_nothing(cli: Cli) -> None:
     bundle_id = send(cli)
     before = cli.files()
-    assert cli.ok(*FLUSH, "-n") == "dry_run: 1 bundles would be forwarded\n"
+    assert cli.ok(*FLUSH, "-n") == "dry_run: acknowledged 1 of 1 bundles\n"
     assert cli.files() == before
     assert shown(cli, bundle_id)["attempts"] == 0
 
