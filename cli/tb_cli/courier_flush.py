@@ -41,13 +41,15 @@ _ATTEMPTS_MAX = 1000
 def flush(session: Session, *, parallel: int, limit: int | None, max_attempts: int | None) -> int:
     """What fails is tried again after a wait that doubles each time. What still fails waits for the
     next flush, and the exit code is 10 then. Only what its destination has confirmed is
-    acknowledged, and its sender is paid with that.
+    acknowledged, and its sender is paid with that. A dry run sends nothing, and takes it that all
+    would be confirmed.
     """
     pending = session.view(lambda txn: txn.size(BUNDLES_PENDING))
-    if not pending or session.dry_run:
-        emit(session, _document(0, pending), _text(0, pending, dry_run=session.dry_run))
-        return 0
-    return _forward(session, parallel, limit, max_attempts)
+    if pending and not session.dry_run:
+        return _forward(session, parallel, limit, max_attempts)
+    taken = pending if limit is None else min(pending, limit)
+    emit(session, _document(taken, pending, attempts=taken), _text(taken, pending))
+    return exit_code("pending") if taken < pending else 0
 
 
 def _forward(session: Session, parallel: int, limit: int | None, max_attempts: int | None) -> int:
@@ -74,17 +76,12 @@ def _forward(session: Session, parallel: int, limit: int | None, max_attempts: i
         note(f"interrupted: {_text(last.acknowledged, _total(last))}; run it again")
         raise
     line.clear()
-    document = _document(came.acknowledged, _total(came))
-    document |= {
-        "refused": came.refused,
-        "left": came.left,
-        "attempts": came.attempts,
-        "failures": came.failures,
-        "problems": [
-            {"dest": dest, "bundles": problem.bundles, "error": problem.error}
-            for dest, problem in came.problems.items()
-        ],
-    }
+    document = _document(came.acknowledged, _total(came), came.refused, came.attempts)
+    document["failures"] = came.failures
+    document["problems"] = [
+        {"dest": dest, "bundles": problem.bundles, "error": problem.error}
+        for dest, problem in came.problems.items()
+    ]
     emit(session, document, _text(came.acknowledged, _total(came)))
     for dest, problem in came.problems.items():
         if not session.json:
@@ -102,19 +99,17 @@ def _progress(came: "Forwarded", wait_s: float | None) -> str:
     return f"sent {came.acknowledged}, retried {came.retried}, left {came.left}{waits}"
 
 
-def _document(acknowledged: int, total: int) -> dict[str, Any]:
+def _document(acknowledged: int, total: int, refused: int = 0, attempts: int = 0) -> dict[str, Any]:
     return {
         "acknowledged": acknowledged,
         "bundles": total,
-        "refused": 0,
-        "left": total - acknowledged,
-        "attempts": 0,
+        "refused": refused,
+        "left": total - acknowledged - refused,
+        "attempts": attempts,
         "failures": 0,
         "problems": [],
     }
 
 
-def _text(acknowledged: int, total: int, *, dry_run: bool = False) -> str:
-    if dry_run:
-        return f"{total} bundles would be forwarded"
+def _text(acknowledged: int, total: int) -> str:
     return f"acknowledged {acknowledged} of {total} bundles"

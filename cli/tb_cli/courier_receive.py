@@ -21,6 +21,7 @@ from compute_market.errors import (
     UsageError,
     exit_code,
     file_error,
+    way_out,
 )
 from compute_market.signatures.canonical import malformed
 from compute_market.store.txn import Txn
@@ -52,6 +53,10 @@ def receive(session: Session, path: str) -> int:
             intake.take(found)
     except (KeyboardInterrupt, Terminated):
         note(f"interrupted: {intake.text}; run it again")
+        raise
+    except MarketError:  # Of this home, or of PATH as a whole.
+        if intake.received:
+            note(f"{intake.text}; run it again")
         raise
     document = {
         "received": intake.received,
@@ -93,7 +98,7 @@ class _Intake:
         try:
             found = envelope.parse(_read(path), quoted(path))
             answers = self._session.view(partial(_known, found))
-        except MarketError as error:
+        except (IntegrityError, RefusedError) as error:
             self._fail(error)
             return
         bundles = os.path.join(os.path.dirname(os.path.dirname(path)), BUNDLES)
@@ -105,7 +110,7 @@ class _Intake:
             try:
                 self._bring(bundles, entry)
                 new.append(entry)
-            except MarketError as error:
+            except IntegrityError as error:
                 self._fail(error)
         if new:
             for each in self._session.update(
@@ -193,21 +198,16 @@ def _read(path: str) -> bytes:
             if file.read(1):
                 raise malformed(f"{quoted(path)} goes on after its end")
         except OSError as error:
-            raise file_error(quoted(path), error) from error
+            raise _unreadable(path, error) from error
     return found
 
 
 def _opened(path: str) -> BinaryIO:
+    """A file of others. Raises IntegrityError for one that is not there or cannot be read."""
     try:
         return open(names.open_regular(path, os.O_RDONLY), "rb")
     except OSError as error:
-        if error.errno == errno.ENOENT:
-            raise IntegrityError(
-                f"{quoted(path)} is missing",
-                hint="it may come later; run it again then",
-                reason="missing_bundle",
-            ) from error
-        raise file_error(quoted(path), error) from error
+        raise _unreadable(path, error) from error
 
 
 def _is_whole(path: str, entry: Entry) -> bool:
@@ -226,4 +226,15 @@ def _pieces(file: BinaryIO, path: str) -> Iterator[bytes]:
         while piece := file.read(_PIECE_BYTES):
             yield piece
     except OSError as error:
-        raise file_error(quoted(path), error) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: OSError) -> MarketError:
+    if way_out(error.errno) is not None:
+        return file_error(quoted(path), error)
+    is_missing = error.errno == errno.ENOENT
+    return IntegrityError(
+        f"{quoted(path)}: {cause_of(error)}",
+        hint="it may come later; run it again then" if is_missing else None,
+        reason="missing_bundle" if is_missing else "unreadable",
+    )

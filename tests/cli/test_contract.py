@@ -43,12 +43,14 @@ APART = [path for path, verb in VERBS.items() if verb.market == "unused"]
 MEASURING = ("compute", "calibrate")
 # It makes a home, and these tests have one.
 RESTORING = ("state", "restore")
+# What it tells is a list, and what it changes is elsewhere: `test_reputation_sync` has its trial.
+TELLING = ("net", "reputation", "sync")
 # They act on a bid that has another id in every market: `test_bid` has what holds for them.
 OF_A_BID = (("bid", "import"), ("bid", "reveal"), ("bid", "import-reveal"))
 WRITING = [
     path
     for path, verb in VERBS.items()
-    if verb.writes and path not in (MEASURING, RESTORING, *OF_A_BID)
+    if verb.writes and path not in (MEASURING, RESTORING, TELLING, *OF_A_BID)
 ]
 
 
@@ -167,6 +169,10 @@ def scenario(cli: Cli) -> None:
 
 
 PREPARE: dict[str, list[Path_]] = {
+    "compute courier flush": [
+        ("compute", "courier", "send", "a.slice", "alice"),
+        ("key", "new", "node"),
+    ],
     "compute courier resend": [("compute", "courier", "send", "a.slice", "alice")],
     "compute-market settle cancel-arm": [
         ("compute-market", "settle", "arm", "--delay-blocks", "9")
@@ -235,7 +241,7 @@ def test_verbs_that_create_a_market_are_those_that_bring_something_new() -> None
         *("compute offer post", "compute submit", "compute-market settle arm"),
         *("compute-market capacity record", "wallet deposit", "state init"),
         *("key new", "key import-public", "compute-market receipts import"),
-        "compute courier send",
+        *("compute courier send", "compute courier receive"),
     }
 
 

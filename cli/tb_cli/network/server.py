@@ -136,7 +136,9 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError) as error:
+    except UnicodeError as error:
+        raise UsageError(f"--host {clipped(host)!a} is no name of a host") from error
+    except OSError as error:
         raise UsageError(f"--host {clipped(host)!a}: {cause_of(error)}") from error
     family, kind, protocol, _, address = found[0]
     listening = socket.socket(family, kind, protocol)
