@@ -41,6 +41,7 @@ def running(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     """
     monkeypatch.setenv("TB_ENABLE_PREEMPT", "true")
     monkeypatch.setenv("TB_COURIER_BACKOFF_MS", "0")
+    monkeypatch.setenv("TB_COURIER_MAX_ATTEMPTS", "2")
     cli.real()
     cli.ok("key", "new", "node")
     cli.ok("wallet", "deposit", "other", "--ct", "100")
