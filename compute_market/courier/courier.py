@@ -189,6 +189,19 @@ def claim(
     return Claimed(receipts, last, held, refused)
 
 
+def renew(txn: Txn, holder: bytes, receipts: Iterable[BundleReceipt]) -> set[int]:
+    """Let the leases of a flush begin anew; the ids of those that it still has."""
+    until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
+    found: set[int] = set()
+    for receipt in receipts:
+        key = pack_u64(receipt.seq)
+        entry = txn.get(BUNDLES_PENDING, key)
+        if entry is not None and entry[16:] == holder:
+            txn.put(BUNDLES_PENDING, key, entry[:8] + pack_u64(until_ms) + holder)
+            found.add(receipt.receipt_id)
+    return found
+
+
 def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None) -> int:
     """Note what came of forwarding, and give leases back; how many receipts are acknowledged.
 

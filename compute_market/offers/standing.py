@@ -4,16 +4,49 @@ A score that crosses zero, and a wallet that crosses the bond of an offer. A cha
 nothing rewrites nothing.
 """
 
+from typing import TYPE_CHECKING
+
 from compute_market.offers import offers
+from compute_market.records import Score
 from compute_market.reputation import reputation
 from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.reputation.gossip import Applied, Message
 
 
 def record_outcome(txn: Txn, provider: str, delta: int) -> None:
     """Adjust a provider's score by the outcome of a job, +1 or −1."""
-    before, after = reputation.adjust(txn, provider, delta)
-    if before.barred != after.barred:
+    _follow(txn, provider, *reputation.adjust(txn, provider, delta))
+
+
+def pardon(txn: Txn, provider: str, delta: int, reason: str) -> None:
+    """Adjust a provider's score by what the operator says, for a reason that the log keeps."""
+    _follow(txn, provider, *reputation.pardon(txn, provider, delta, reason))
+
+
+def take_gossip(txn: Txn, message: "Message") -> "Applied":
+    """Take the scores that another market tells, each that is news; see `gossip.apply`."""
+    from compute_market.reputation import gossip
+
+    applied = gossip.apply(txn, message)
+    for provider in applied.crossed:
         offers.restand(txn, provider)
+    return applied
+
+
+def follow_time(txn: Txn, limit: int) -> None:
+    """Do what time has made of at most so many scores."""
+    from compute_market.reputation import due  # Most often nothing is.
+
+    for provider in reputation.take_terms(txn):
+        offers.restand(txn, provider)
+    while limit and (overdue := due.overdue(txn, limit)):
+        limit -= len(overdue)
+        for provider in overdue:
+            if reputation.fade(txn, provider):
+                offers.restand(txn, provider)
+    due.settle(txn)
 
 
 def follow_wallets(txn: Txn) -> None:
@@ -25,3 +58,8 @@ def follow_wallets(txn: Txn) -> None:
     for owner, (low, high) in touched.items():
         # Also what it crossed and crossed back: an offer may have been shelved in between.
         offers.restand(txn, owner, range(low + 1, high + 1))
+
+
+def _follow(txn: Txn, provider: str, before: Score, after: Score) -> None:
+    if before.barred != after.barred:
+        offers.restand(txn, provider)
