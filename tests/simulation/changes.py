@@ -150,6 +150,7 @@ LEFT_OUT |= dict.fromkeys(
     ("compute courier flush", "compute courier receive"),
     "what they change is in two places: `test_flush_killed` kills them",
 )
+LEFT_OUT["compute preempt"] = "it commits more than once: `test_preempt_killed` kills it"
 
 _EXPORT = ("compute-market", "receipts", "export")
 

@@ -57,6 +57,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute execute": ("j1",),
     "compute prove": ("j1", "0", HELLO),
     "compute cancel": ("j1",),
+    "compute preempt": ("j1", "o-2"),
     "compute run": ("a.slice",),
     "compute status": ("j1",),
     "compute list": (),
