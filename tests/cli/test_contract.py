@@ -174,6 +174,11 @@ PREPARE: dict[str, list[Path_]] = {
         ("key", "new", "node"),
     ],
     "compute courier resend": [("compute", "courier", "send", "a.slice", "alice")],
+    "compute preempt": [
+        ("compute", "offer", "post", "--provider", "other", "--units", "9", "--price", "5"),
+        ("net", "reputation", "adjust", "other", "+10", "--reason", "known elsewhere"),
+        ("key", "new", "node"),
+    ],
     "compute-market settle cancel-arm": [
         ("compute-market", "settle", "arm", "--delay-blocks", "9")
     ],
@@ -192,6 +197,7 @@ OVERDUE = ("compute-market sla sweep",)
 def test_dry_run_tells_what_would_happen_and_changes_no_byte(
     cli: Cli, path: Path_, form: Path_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TB_ENABLE_PREEMPT", "true")
     scenario(cli)
     monkeypatch.setattr(os, "urandom", bytes)  # What is drawn is the same each time.
     name = " ".join(path)
