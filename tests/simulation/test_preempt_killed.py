@@ -99,6 +99,7 @@ def preempting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preempting]
         yield Preempting(server, memory)
 
 
+@pytest.mark.timeout(effort(240, 3600))
 @pytest.mark.parametrize(
     ("words", "offer_id", "told"),
     [(PREEMPT, "better", "handed job j1 over"), (NEW, "new", "took over job j1")],
