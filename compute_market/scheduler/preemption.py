@@ -96,16 +96,28 @@ def shortfalls(txn: Txn, job: Job, offer: Offer) -> list[Shortfall]:
     ]
 
 
-def candidates(txn: Txn, offer: Offer) -> list[Takeover]:
+def candidates(txn: Txn, offer: Offer) -> Iterator[Takeover]:
     """What an offer may take over: the largest difference first, then the oldest job.
 
-    A directed offer has its own job alone. Reads no more jobs than there are slots.
+    A directed offer has its own job alone. Reads no more jobs than there are slots, and judges only
+    those whose provider has earned so much less.
     """
     if not txn.config.enable_preempt:
-        return []
-    verdicts = (decide(txn, job, offer) for job in _considered(txn, offer))
-    found = [verdict for verdict in verdicts if isinstance(verdict, Takeover)]
-    return sorted(found, key=lambda each: (-each.difference, each.job.seq))
+        return
+    score_to = reputation.earned(txn, offer.provider)
+    scores: dict[str, int] = {}
+    ranked: list[tuple[int, int, Job]] = []
+    for job in _considered(txn, offer):
+        present = job.placed.provider
+        if present not in scores:
+            scores[present] = reputation.earned(txn, present)
+        difference = score_to - scores[present]
+        if difference >= txn.config.preempt_min_delta:
+            ranked.append((-difference, job.seq, job))
+    for _, _, job in sorted(ranked):
+        verdict = decide(txn, job, offer)
+        if isinstance(verdict, Takeover):
+            yield verdict
 
 
 def _considered(txn: Txn, offer: Offer) -> Iterator[Job]:

@@ -27,7 +27,7 @@ def verdict(market: Market, offer_id: str = "better", job_id: str = "job") -> Ta
 
 def found(market: Market, offer_id: str = "better") -> list[tuple[str, int]]:
     """(job, difference) of all that an offer could take over, the best first."""
-    chosen = market.view(lambda txn: preemption.candidates(txn, offers.get(txn, offer_id)))
+    chosen = market.view(lambda txn: list(preemption.candidates(txn, offers.get(txn, offer_id))))
     return [(each.job.job_id, each.difference) for each in chosen]
 
 
@@ -223,7 +223,7 @@ def test_disabled_market_reads_no_job(market: Market) -> None:
     def without_active(txn: Txn) -> list[Takeover]:
         txn.delete(JOBS, b"job")  # It would be missed.
         assert txn.size(ACTIVE) == 1
-        return preemption.candidates(txn, offers.get(txn, "better"))
+        return list(preemption.candidates(txn, offers.get(txn, "better")))
 
     assert (
         market.store.update(
