@@ -8,6 +8,7 @@ import pytest
 from compute_market import chain, events, metrics
 from compute_market.admission import capacity
 from compute_market.clock import TIME_HELD
+from compute_market.courier import courier
 from compute_market.errors import RefusedError
 from compute_market.events import ENTRY_EVENTS, Logged
 from compute_market.jobs import faults, jobs
@@ -21,9 +22,12 @@ from compute_market.signatures.keys import key_of
 from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import reveal, seal, take
+from tests.support.bundles import claim, record, send
+from tests.support.deliveries import bring
 from tests.support.importing import PRICE, THEIRS, import_of, links, trust
 from tests.support.laws import hand_over
 from tests.support.market import START_MS, Market, job_request, slice_of
+from tests.support.preempting import earn
 from tests.support.receipt_file import KEY, receipt
 from tests.support.state import command, contents, put_payload
 
@@ -110,6 +114,34 @@ def take_and_miss(market: Market) -> None:
     take(market, seal())
     market.update(lambda txn: chain.advance(txn, 101))
     market.opened.tick()
+
+
+def send_and(outcome: str) -> Callable[[Market], Any]:
+    """Send a bundle, and have an answer."""
+
+    def act(market: Market) -> None:
+        send(market)
+        record(market, outcome, claim(market).receipts)
+
+    return act
+
+
+def send_again(market: Market) -> None:
+    sent = send(market)
+    market.update(lambda txn: courier.resend(txn, sent.receipt_id))
+
+
+def trust_and_bring(market: Market) -> None:
+    trust(market, KEY)
+    bring(market)
+
+
+def fail_to_hand_off(market: Market) -> None:
+    market.configure(enable_preempt=True)
+    market.post("other", offer_id="better", price_per_unit=1)
+    earn(market, "other", 10)
+    send(market, kind="handoff", job_id="job", offer_id="better")
+    record(market, "failed", claim(market).receipts, error="no route")
 
 
 GOSSIP = Message(
@@ -267,6 +299,12 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         import_receipt("poor"),
         {"market_id": THEIRS.hex(), "seq": 1, "provider": "prov", "reason": "insufficient_funds"},
     ),
+    "bundle_sent": (send, {"dest": "dir:outbox"}),
+    "bundle_acknowledged": (send_and("acknowledged"), {"dest": "dir:outbox"}),
+    "bundle_refused": (send_and("refused"), {"dest": "dir:outbox"}),
+    "bundle_resent": (send_again, {"dest": "dir:outbox"}),
+    "bundle_received": (trust_and_bring, {"market": THEIRS.hex()}),
+    "handoff_failed": (fail_to_hand_off, {"reason": "not_delivered"}),
 }
 
 

@@ -35,7 +35,7 @@ class Bill(Struct, frozen=True, gc=False):
 
 
 def proposed(txn: Txn, takeover: Takeover) -> Bill:
-    """What a takeover would come to. Raises what `jobs.check_hand_over` raises, and writes nothing."""
+    """What a takeover would come to. Raises what `jobs.check_hand_over` raises."""
     following = jobs.check_hand_over(txn, takeover.job, takeover.offer)
     placements = jobs.placements(txn, takeover.job)
     scores = takeover.score_from, takeover.score_to
@@ -114,7 +114,7 @@ def _bill(
 
 
 def _scores(txn: Txn, job: Job, number: int) -> tuple[int, int]:
-    """The earned scores at the handover with a number, from 1 on; zeros where the log has lost it."""
+    """The earned scores at a handover, numbered from 1 on; zeros where the log has lost it."""
     told = [
         each.event.detail
         for each in events.history(txn, job)

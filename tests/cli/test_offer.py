@@ -66,8 +66,8 @@ def test_post_takes_every_term_as_an_option(cli: Cli) -> None:
         "shelf": "unfunded",
         "barred_by": {"reason": "unfunded", "provider_bond": 3, "balance": 0},
     }
-    assert document == expected | {"changed": True, "matched": []}
-    assert list(document) == [*OFFER_FIELDS, "changed", "matched"]
+    assert document == expected | {"changed": True, "matched": [], "took_over": None}
+    assert list(document) == [*OFFER_FIELDS, "changed", "matched", "took_over"]
     assert cli.offer("big") == expected
     assert cli.score("p1") == 9
 
