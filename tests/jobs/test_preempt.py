@@ -1,5 +1,6 @@
 """Preemption, case by case: who holds the job then, what everybody gets, what is counted."""
 
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -318,6 +319,39 @@ def test_provider_that_has_proven_some_at_the_price_does_not_get_it_again(market
     assert caught.value.reason == "key_collision"
     market.post("prov", offer_id="cheaper", price_per_unit=4)
     assert proposed(market, "cheaper") == "job"
+
+
+@pytest.mark.parametrize("seed", range(effort(10, 300)))
+def test_proposed_is_what_a_search_through_all_jobs_finds(market: Market, seed: int) -> None:
+    draw = random.Random(seed)
+    market.configure(enable_preempt=True, preempt_min_delta=2, slots=8)
+    providers = [f"p{number}" for number in range(5)]
+    for provider in providers:
+        market.post(provider, offer_id=f"of-{provider}", reputation=50, price_per_unit=9)
+        earn(market, provider, draw.choice((-3, -1, 1, 3, 6)))
+    for number in range(10):
+        provider = draw.choice(providers)
+        price = draw.randint(1, 8)
+        job_id = f"j{number}"
+        market.post(provider, offer_id=f"o{number}", job_id=job_id, price_per_unit=price, units=9)
+        market.submit(
+            job_id, lengths=(1,) * draw.randint(1, 4), priority=draw.choice(["low", "high"])
+        )
+        if market.job(job_id).state == "active" and draw.random() < 0.5:
+            market.prove(job_id, 0)
+    for number in range(6):
+        terms = {"price_per_unit": draw.randint(1, 8), "units": draw.randint(1, 4)}
+        directed = draw.choice((None, None, f"j{draw.randrange(10)}"))
+        offer_id = f"new-{number}"
+        market.post(draw.choice(providers), offer_id=offer_id, job_id=directed, **terms)
+        able = []
+        for job_id in (f"j{each}" for each in range(10)):
+            with contextlib.suppress(RefusedError, ConflictError):
+                found = market.view(lambda txn: preempt.decide(txn, job_id, offer_id))  # noqa: B023
+                able.append((-found.difference, found.job.seq, job_id))
+        assert proposed(market, offer_id) == (min(able)[2] if able else None)
+        if able:
+            market.update(lambda txn: preempt.take_over(txn, min(able)[2], offer_id))  # noqa: B023
 
 
 # The bill.
