@@ -340,7 +340,7 @@ def test_proposed_is_what_a_search_through_all_jobs_finds(market: Market, seed: 
         if market.job(job_id).state == "active" and draw.random() < 0.5:
             market.prove(job_id, 0)
     for number in range(6):
-        terms = {"price_per_unit": draw.randint(1, 8), "units": draw.randint(1, 4)}
+        terms = {"price_per_unit": draw.randint(1, 3), "units": draw.randint(2, 4)}
         directed = draw.choice((None, None, f"j{draw.randrange(10)}"))
         offer_id = f"new-{number}"
         market.post(draw.choice(providers), offer_id=offer_id, job_id=directed, **terms)
