@@ -13,6 +13,8 @@ from msgspec.structs import asdict
 from compute_market import metrics
 from compute_market.admission import laws as admission
 from compute_market.bids import laws as bids
+from compute_market.courier import delivery_laws
+from compute_market.courier import laws as courier
 from compute_market.jobs import cancellations
 from compute_market.jobs import laws as jobs
 from compute_market.laws import Law
@@ -201,6 +203,8 @@ LAWS: tuple[Law, ...] = (
     *admission.LAWS,
     *jobs.LAWS,
     *bids.LAWS,
+    *delivery_laws.LAWS,
+    *courier.LAWS,
     Law(
         _counters,
         (POSTINGS, JOBS, SETTLEMENTS, IMPORTS, IMPORT_FAILURES, QUARANTINE, COUNTERS.table),

@@ -64,6 +64,19 @@ TREE = Group(
                     "calibrate:calibrate", "Measure how fast this machine hashes.", writes=True
                 ),
                 "wait": _reads("jobs:wait", "Wait until jobs have ended."),
+                "courier": Group(
+                    "Bundles that go to other markets.",
+                    {
+                        "send": _creates("courier_send:send", "Store a bundle, to be forwarded."),
+                        "flush": _writes("courier_flush:flush", "Forward the bundles that wait."),
+                        "receive": _creates(
+                            "courier_receive:receive", "Take in what others forwarded to a place."
+                        ),
+                        "list": _reads("courier:list_", "List the receipts of bundles by id."),
+                        "show": _reads("courier:show", "Show the receipt of one bundle."),
+                        "resend": _writes("courier_send:resend", "Forward bundles once more."),
+                    },
+                ),
             },
         ),
         "compute-market": Group(
@@ -185,6 +198,8 @@ TREE = Group(
         ),
         "log": _reads("log:log", "Print what happened, and who asked for it."),
         "tick": _writes("settle:tick", "Do what is due and nothing else."),
+        # What others send changes the market. There is nothing in it to be tried.
+        "serve": _reads("serve:serve", "Take in over HTTP what other markets send."),
         "metrics": _reads("metrics:metrics", "Print the metrics for Prometheus."),
         "batch": _apart("batch:batch", "Run one command per line of standard input.", writes=True),
         "state": Group(

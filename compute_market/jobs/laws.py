@@ -38,7 +38,10 @@ from compute_market.store.txn import Txn
 
 # Postings that no job of this market is behind.
 _OF_NO_JOB = frozenset(
-    ("deposit", "withdraw", "bid:lock", "bid:release", "bid:slash", "import:settle")
+    (
+        *("deposit", "withdraw", "bid:lock", "bid:release", "bid:slash", "import:settle"),
+        "courier:reward",
+    )
 )
 
 

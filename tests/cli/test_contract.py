@@ -167,6 +167,11 @@ def scenario(cli: Cli) -> None:
 
 
 PREPARE: dict[str, list[Path_]] = {
+    "compute courier flush": [
+        ("compute", "courier", "send", "a.slice", "alice"),
+        ("key", "new", "node"),
+    ],
+    "compute courier resend": [("compute", "courier", "send", "a.slice", "alice")],
     "compute-market settle cancel-arm": [
         ("compute-market", "settle", "arm", "--delay-blocks", "9")
     ],
@@ -234,6 +239,7 @@ def test_verbs_that_create_a_market_are_those_that_bring_something_new() -> None
         *("compute offer post", "compute submit", "compute-market settle arm"),
         *("compute-market capacity record", "wallet deposit", "state init"),
         *("key new", "key import-public", "compute-market receipts import"),
+        *("compute courier send", "compute courier receive"),
     }
 
 

@@ -41,6 +41,9 @@ FILES = {
 }
 
 
+BUNDLE = "BUNDLE"  # stands for the id of the bundle that was sent first
+
+
 class Change(NamedTuple):
     """A command that changes something, on a home with a market or without one."""
 
@@ -81,6 +84,14 @@ CHANGES = (
     Change("compute execute", items=("j1",)),
     Change("compute prove", ("j2", "0", HELLO)),
     Change("compute cancel", ("--chunk", "1", "--failed-to", "left"), items=("j3", "j4", "j5")),
+    Change("compute courier send", ("b.slice", "alice", "--key", "k")),
+    Change("compute courier send", ("b.slice", "alice", "--key", "k"), is_fresh=True),
+    Change(
+        "compute courier resend",
+        items=(BUNDLE,),
+        first=("compute courier send b.slice alice",),
+        again=False,
+    ),
     Change("compute-market match"),
     Change("compute-market settle arm", ("--delay-blocks", "5"), first=(_TO_DRY_RUN,), again=False),
     Change(
@@ -132,6 +143,11 @@ LEFT_OUT = {"compute calibrate": "it measures for seconds, and then writes as `m
 LEFT_OUT |= dict.fromkeys(
     ("bid commit", "bid import", "bid reveal", "bid import-reveal"),
     "a bid has another id in every market: `test_bids_killed` kills them",
+)
+
+LEFT_OUT |= dict.fromkeys(
+    ("compute courier flush", "compute courier receive"),
+    "what they change is in two places: `test_flush_killed` kills them",
 )
 
 _EXPORT = ("compute-market", "receipts", "export")

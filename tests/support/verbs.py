@@ -40,6 +40,9 @@ TRUST = ("TB_NET_TRUSTED", "520555c1dec02c95e93da486ee49d6174d5b8fc4f9c5f86f0e87
 # Scores of that market, of a provider `far`, signed by the same key.
 SCORES = str(DATA / "scores-1.jsonl")
 
+# What that market has forwarded: one bundle, by the same key.
+STICK = str(DATA / "stick")
+
 # What to give each verb so that it gets as far as its store, or does what it does without one.
 ARGUMENTS: dict[str, Path_] = {
     "demo": (),
@@ -65,6 +68,12 @@ ARGUMENTS: dict[str, Path_] = {
     "compute stats": (),
     "compute calibrate": ("--backend", "cpu"),
     "compute wait": ("j1",),
+    "compute courier send": ("a.slice", "alice"),
+    "compute courier flush": (),
+    "compute courier receive": (STICK,),
+    "compute courier list": (),
+    "compute courier show": ("0000000000000000",),
+    "compute courier resend": ("0000000000000000",),
     "compute-market params": (),
     "compute-market stats": (),
     "compute-market match": (),
