@@ -13,7 +13,7 @@ from compute_market.reputation.gossip import Applied, Message, Told
 from compute_market.signatures.canonical import malformed
 from compute_market.store.txn import Txn
 from tb_cli.frame import snapshots
-from tb_cli.frame.guard import stop_if_lost
+from tb_cli.frame.guard import Terminated, stop_if_lost
 from tb_cli.frame.lines import bounded, source_of
 from tb_cli.frame.render import emit, note, report
 from tb_cli.frame.results import Result
@@ -88,6 +88,9 @@ def import_(session: Session, source: str) -> int:
             found.append(_take(session, text))
     except MarketError as error:
         failure = error
+    except (KeyboardInterrupt, Terminated):
+        note(f"interrupted after {len(found)} messages; run it again")
+        raise
     if not found:
         raise failure or malformed(f"{source_of(source)} is empty")
     whole = gossip.total(found)
