@@ -73,8 +73,8 @@ def adjust(session: Session, provider: str, delta: int, *, reason: str, key: str
     asked = {"provider": provider, "delta": delta}
 
     def act(txn: Txn) -> dict[str, Any]:
-        before = reputation.document(txn, provider)["score"]
         done = idempotency.find(txn, key, "score_adjusted", asked)
+        before = reputation.document(txn, provider)["score"]
         if done is None:
             idempotency.remember(txn, key, "score_adjusted", asked)
             standing.pardon(txn, provider, delta, reason)

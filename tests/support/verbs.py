@@ -104,7 +104,7 @@ ARGUMENTS: dict[str, Path_] = {
     "net reputation show": (),
     "net reputation sync": (),
     "net reputation adjust": ("prov", "+1", "--reason", "r"),
-    "net reputation export": ("scores.tb",),
+    "net reputation export": (),
     "net reputation import": (SCORES,),
     "key new": ("k1",),
     "key list": (),
