@@ -493,3 +493,77 @@ def test_shell_completes_ids(cli: Cli) -> None:
     assert completions("bundle", "") == [bundle_id]
     for other in ("zz", "0" * 17, "é"):
         assert completions("bundle", other) == []
+
+
+# Backups.
+
+
+@pytest.mark.parametrize("form", ["directory", "tar"])
+def test_backup_holds_the_bundles_that_wait(cli: Cli, form: str) -> None:
+    waits, arrived = send(cli, b"waits"), send(cli, b"arrived")
+    send(cli, b"waits")
+    ended(cli, arrived["id"])
+    other = cli.directory / "other"
+    if form == "directory":
+        cli.ok("state", "backup", "copy")
+        assert cli("--home", "copy", "state", "check").code == 0
+        done = cli("--home", other, "state", "restore", "copy")
+    else:
+        tar = cli.directory / "backup.tar"
+        with tar.open("wb") as file:
+            process = cli.start("state", "backup", "-", "--home", cli.home, stdout=file)
+            assert process.wait(60) == 0
+        done = cli("--home", other, "state", "restore", "-", stdin=tar.read_bytes())
+    assert (done.code, done.err) == (0, "")
+    assert cli("--home", other, "state", "check").code == 0
+    path = other / "spool" / waits["bundle_hash"]
+    assert [each.name for each in path.parent.iterdir()] == [path.name]
+    assert path.read_bytes() == b"waits"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len(cli("--home", other, *LIST, "--pending").rows) == 2
+
+
+@pytest.mark.parametrize("damage", ["missing", "flipped"])
+def test_backup_without_a_bundle_is_a_backup_all_the_same(
+    cli: Cli, broken: Path, damage: str
+) -> None:
+    kept = send(cli, b"kept")
+    if damage == "missing":
+        broken.unlink()
+    else:
+        broken.write_bytes(b"hullo")
+    done = cli("state", "backup", "copy")
+    assert done.code == 0
+    assert f"{broken.name}" in done.err
+    assert "not in the copy" in done.err
+    other = cli.directory / "other"
+    done = cli("--home", other, "state", "restore", "copy")
+    assert (done.code, broken.name in done.err) == (0, True)
+    assert [each.name for each in (other / "spool").iterdir()] == [kept["bundle_hash"]]
+    assert cli("--home", other, "state", "check").code == 9
+
+
+def test_restore_warns_of_a_damaged_bundle_in_a_tar(cli: Cli) -> None:
+    cli.audited = False
+    document = send(cli, b"a bundle whose bytes are seen in a tar")
+    tar = cli.directory / "backup.tar"
+    with tar.open("wb") as file:
+        assert cli.start("state", "backup", "-", stdout=file).wait(60) == 0
+    content = tar.read_bytes().replace(b"whose bytes are", b"whose bytes ape")
+    done = cli("--home", cli.directory / "other", "state", "restore", "-", stdin=content)
+    assert done.code == 0
+    assert f"warning: spool {document['bundle_hash']}: " in done.err
+
+
+def test_restore_goes_on_where_one_was_killed(cli: Cli) -> None:
+    document = send(cli)
+    cli.ok("state", "backup", "copy")
+    other = cli.directory / "other"
+    (other / "spool").mkdir(parents=True, mode=0o700)
+    (other / "spool" / document["bundle_hash"]).write_bytes(b"hallo")
+    (other / "spool" / name_of(b"another's")).write_bytes(b"another's")
+    done = cli("--home", other, "state", "restore", "copy")
+    assert (done.code, "spool is in it" in done.err) == (2, True)
+    (other / "spool" / name_of(b"another's")).unlink()
+    cli.ok("--home", other, "state", "restore", "copy")
+    assert cli("--home", other, "state", "check").code == 0

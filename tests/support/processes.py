@@ -408,7 +408,7 @@ def _with_bundles_numbered(txn: Txn, found: dict[str, list[str]]) -> dict[str, l
         name: f"bundle-{receipt.seq}"
         for receipt in sent
         for name in (
-            repr(pack_u64(receipt.receipt_id))[2:-1],
+            repr(pack_u64(receipt.receipt_id)),
             courier.id_text(receipt.receipt_id),
             str(receipt.receipt_id),
         )

@@ -12,7 +12,7 @@ from blake3 import blake3
 from msgspec import Struct
 
 from compute_market.errors import IntegrityError
-from compute_market.hashing.cpu import THREADED_BYTES, has_threads
+from compute_market.hashing.cpu import has_threads
 from compute_market.hashing.files import fill_from, identity_of, open_slice, unreadable
 from compute_market.text import quoted
 from tb_cli.frame import lines
@@ -130,14 +130,11 @@ def written(
 
 def hash_of(stream: BinaryIO) -> bytes:
     """The hash of what is left of an open file. Raises OSError."""
-    hasher = blake3(max_threads=blake3.AUTO if _is_long(stream) and has_threads() else 1)
+    # The audit runs in a forked process, where the hasher's threads are gone and waited for.
+    hasher = blake3(max_threads=1)
     while piece := stream.read(_PIECE_BYTES):
         hasher.update(piece)
     return hasher.digest()
-
-
-def _is_long(stream: BinaryIO) -> bool:
-    return os.fstat(stream.fileno()).st_size >= THREADED_BYTES
 
 
 def _hash_zeros(hasher: "blake3", length: int, done: int, advance: Advance | None) -> None:

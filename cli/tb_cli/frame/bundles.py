@@ -46,6 +46,11 @@ def path_of(home: Home, bundle_hash: bytes) -> str:
     return os.path.join(home.spool, bundle_hash.hex())
 
 
+def is_hash(name: str) -> bool:
+    """Whether a name in the spool is that of a bundle."""
+    return len(name) == _HASH_DIGITS and _HEX.issuperset(name)
+
+
 def open_checked(home: Home, receipt: BundleReceipt) -> BinaryIO:
     """The bundle of a receipt, to be read; that it has the right hash is found out by reading.
 
@@ -235,7 +240,7 @@ def _sweep(session: Session) -> None:
     home = session.home
     begun = os.path.join(home.spool, _NEW)
     with translated(home.spool), os.scandir(home.spool) as entries:
-        hashes = (entry.name for entry in entries if _is_hash(entry.name))
+        hashes = (entry.name for entry in entries if is_hash(entry.name))
         while part := list(islice(hashes, _CHUNK)):
             for name in session.view(lambda txn: _without_receipt(txn, part)):
                 _remove(os.path.join(home.spool, name))
@@ -245,10 +250,6 @@ def _sweep(session: Session) -> None:
 
 def _without_receipt(txn: Txn, hashes: list[str]) -> list[str]:
     return [name for name in hashes if not courier.is_kept(txn, bytes.fromhex(name))]
-
-
-def _is_hash(name: str) -> bool:
-    return len(name) == _HASH_DIGITS and _HEX.issuperset(name)
 
 
 def _listed(directory: str) -> list[str]:
