@@ -38,6 +38,8 @@ WINDOW = 1000  # bundles that are leased and not booked yet, about
 PAGE = 500  # that are leased, or booked, in one transaction
 # Seconds after which what came of a bundle is booked even where there is little of it.
 _BOOK_AFTER_S = 1.0
+# Transactions after which the data file is mapped anew, so that memory stays flat.
+_BOOKS_MAPPED = 64
 # A destination that took none of so many bundles in a row gets no more of them in this flush.
 _GIVE_UP_AFTER = 100
 
@@ -149,6 +151,7 @@ class _Flush:
         self._under_way: dict[Future[list[Answer]], _Parcel] = {}
         self._done: list[Attempted] = []
         self._book_at = 0.0
+        self._books = 0
         self._came = Forwarded()
         self._pending = session.view(lambda txn: txn.size(BUNDLES_PENDING))
 
@@ -204,6 +207,9 @@ class _Flush:
         for each in done:
             self._items.pop(each.receipt_id, None)
         self._book_at = time.monotonic() + _BOOK_AFTER_S
+        self._books += 1
+        if self._books % _BOOKS_MAPPED == 0:
+            self._session.let_go()
         if claimed is not None:
             self._lease(claimed)
 
