@@ -39,8 +39,9 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
             jobs.mark_paid(txn, settlement.apply(txn, waiting))
             paid += 1
     expired = expire(txn, sweep_limit if txn.timely else 0)
+    scores, restored = 0, 0
     if txn.timely and reputation.is_due(txn):
-        follow_time(txn, SCORES_LIMIT)
+        scores, restored = follow_time(txn, SCORES_LIMIT)
     bids, bids_burned_ct = 0, 0
     if txn.timely and 0 < txn.number(BIDS_DUE_FROM) <= height:
         from compute_market.bids import bids as sealed  # Most often no bid is overdue.
@@ -52,9 +53,18 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
 
         matched = try_again(txn)
     work(txn)
-    ids = tuple(expired.job_ids)
-    waited = tuple(matched)
-    return Due(activated, paid, ids, expired.burned_ct, expired.away, waited, bids, bids_burned_ct)
+    return Due(
+        activated,
+        paid,
+        tuple(expired.job_ids),
+        expired.burned_ct,
+        expired.away,
+        tuple(matched),
+        bids,
+        bids_burned_ct,
+        scores,
+        restored,
+    )
 
 
 def tick(txn: Txn) -> None:

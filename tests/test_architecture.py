@@ -58,6 +58,7 @@ ORDER = (
     "reputation.due",
     "reputation.reputation",
     "reputation.gossip",
+    "reputation.snapshot",
     "reputation.laws",
     "settlement.ledger",
     "settlement.receipt_chain",

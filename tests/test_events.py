@@ -12,9 +12,12 @@ from compute_market.errors import RefusedError
 from compute_market.events import ENTRY_EVENTS, Logged
 from compute_market.jobs import faults, jobs
 from compute_market.jobs.submit import submit
-from compute_market.offers import offers
-from compute_market.records import EVENT_NAMES, Asked, Event
+from compute_market.offers import offers, standing
+from compute_market.records import EVENT_NAMES, Asked, Event, Score
+from compute_market.reputation import snapshot
+from compute_market.reputation.gossip import Message, Told
 from compute_market.settlement import ledger, modes, receipts
+from compute_market.signatures.keys import key_of
 from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import reveal, seal, take
@@ -109,6 +112,32 @@ def take_and_miss(market: Market) -> None:
     market.opened.tick()
 
 
+GOSSIP = Message(
+    market_id=bytes(16),
+    key=key_of(bytes(32)),
+    sent_at_ms=0,
+    entries=(Told("prov", -7, START_MS // 1000 + 100),),
+    signed=b"",
+    signature=b"",
+)
+
+
+def bar_and_wait(market: Market) -> None:
+    """An unknown provider gets an offer and a bad name, which fades."""
+    market.post("unlucky", reputation=-1)
+    market.advance(14 * 86_400)
+    market.update(lambda txn: None)
+
+
+def forget_and_restore(market: Market) -> None:
+    """Every score is forgotten, as in a market that is made anew."""
+    for _ in range(6):
+        market.advance(60 * 86_400)
+        market.update(lambda txn: None)
+    entry = Score(1, 0, 5, 1000)
+    market.update(lambda txn: snapshot.restore(txn, [("prov", entry)]))
+
+
 # Every event: what brings it about in a market where `job` has one of two slices proven, and what
 # it must say.
 HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
@@ -168,6 +197,16 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         {},
     ),
     "score_changed": (wrong, {"delta": -1, "score": 4}),
+    "score_adjusted": (
+        lambda m: m.update(lambda txn: standing.pardon(txn, "prov", -2, "r")),
+        {"delta": -2, "score": 3, "reason": "r"},
+    ),
+    "score_gossiped": (
+        lambda m: m.update(lambda txn: standing.take_gossip(txn, GOSSIP)),
+        {"score": -7, "was": 5, "market_id": bytes(16).hex()},
+    ),
+    "score_restored": (bar_and_wait, {"score": 0}),
+    "scores_imported": (forget_and_restore, {"scores": 1}),
     "bond_burned": (cancel_for_a_burned_bond, {"ct": 1, "cause": "cancel:slash"}),
     "mode_changed": (
         lambda market: market.update(lambda txn: modes.to_dry_run(txn, "repair")),

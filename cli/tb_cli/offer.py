@@ -6,8 +6,8 @@ from typing import Any
 
 from compute_market.errors import UsageError
 from compute_market.jobs.submit import post_offer
-from compute_market.offers import offers
-from compute_market.records import OFFER_STATES, Offer, check_id
+from compute_market.offers import offers, standing
+from compute_market.records import OFFER_STATES, check_id
 from compute_market.requests import NO_FILE, Document, OfferRequest, build
 from compute_market.store.schema import OFFERS
 from compute_market.store.txn import Txn
@@ -91,7 +91,7 @@ def post(
 
     def act(txn: Txn, request: OfferRequest) -> bulk.Outcome:
         posted = post_offer(txn, request, key)
-        document = offers.document(posted.offer) | {
+        document = standing.document(txn, posted.offer) | {
             "changed": posted.changed,
             "matched": posted.matched,
         }
@@ -130,29 +130,31 @@ def list_(
     session: Session, *, state: list[str], provider: str | None, limit: int | None, jsonl: bool
 ) -> None:
     """The shelf says what keeps an open offer from being taken: `barred` is bad standing, and
-    `unfunded` a provider who cannot pay its bond, which matters once money moves.
+    `unfunded` a provider who cannot pay its bond, which matters once money moves. In JSON
+    `barred_by` has the numbers, and when a score will have faded to zero.
     """
     check_choices("--state", state, OFFER_STATES)
     check_given("--provider", provider)
 
-    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Offer], bytes | None]:
+    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Any], bytes | None]:
         found, last = txn.page(OFFERS, after, size)
         return [
-            offer
+            standing.document(txn, offer)
             for _, offer in found
             if (not state or offer.state in state) and provider in (None, offer.provider)
         ], last
 
     listing = Listing(session, _COLUMNS, table=_TABLE, jsonl=jsonl)
-    for offer in islice(chain.from_iterable(session.pages(page, None)), limit):
-        listing.add(offers.document(offer))
+    for document in islice(chain.from_iterable(session.pages(page, None)), limit):
+        listing.add(document)
     listing.end()
 
 
 @takes(argument("offer_id", "OFFER", "An offer id.", complete="offer"))
 def show(session: Session, offer_id: str) -> None:
+    """`barred_by` is what keeps it from being taken, and until when if nothing happens."""
     check_id(offer_id, "offer id")
-    document = session.view(lambda txn: offers.document(offers.get(txn, offer_id)))
+    document = session.view(lambda txn: standing.document(txn, offers.get(txn, offer_id)))
     emit(session, document, fields(document))
 
 
@@ -179,7 +181,7 @@ def withdraw(
     def act(txn: Txn, offer_id: str) -> bulk.Outcome:
         offer, changed = offers.withdraw(txn, offer_id)
         text = f"withdrew offer {offer_id}" if changed else f"offer {offer_id} already withdrawn"
-        return bulk.Outcome(offer_id, text, offers.document(offer) | {"changed": changed})
+        return bulk.Outcome(offer_id, text, standing.document(txn, offer) | {"changed": changed})
 
     ids = Ids(offer_ids, "offer id", keep=failed_to is not None)
     return bulk.run(

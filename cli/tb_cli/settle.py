@@ -6,6 +6,8 @@ from typing import Any
 
 from compute_market import housekeeping
 from compute_market.amounts import AMOUNT_MAX
+from compute_market.clock import Due
+from compute_market.reputation import reputation
 from compute_market.settlement import modes, settlement
 from compute_market.store.schema import BUNDLE_RECEIPTS
 from compute_market.store.txn import Txn
@@ -93,12 +95,16 @@ def tick(session: Session) -> None:
 
     document = session.update(act)
     is_changed = bool(session.market.due.text)
-    while session.market.due.bids == housekeeping.BIDS_LIMIT and not session.dry_run:
-        document = session.update(act)  # There may be more than one change lets expire.
+    while _is_more_due(session.market.due) and not session.dry_run:
+        document = session.update(act)
     if session.view(lambda txn: txn.size(BUNDLE_RECEIPTS)) or os.path.isdir(session.home.spool):
         from tb_cli.frame import bundles  # Most markets send none.
 
         bundles.prune(session)
+    if session.market.view(reputation.count):
+        from tb_cli.frame.snapshots import save_if_behind
+
+        save_if_behind(session)
     document["changed"] = is_changed
     emit(session, document, fields(document))
 
@@ -108,6 +114,11 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     yield f"pending: {document['pending']}"
     for move in document["moves"]:
         yield f"{move['amount']} {move['token']} from {move['from']} to {move['to']}"
+
+
+def _is_more_due(due: Due) -> bool:
+    """Whether there may be more than one change does."""
+    return due.bids == housekeeping.BIDS_LIMIT or due.scores == housekeeping.SCORES_LIMIT
 
 
 def _change(session: Session, act: Callable[[Txn], bool]) -> None:

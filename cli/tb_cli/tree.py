@@ -171,7 +171,18 @@ TREE = Group(
                 ),
                 "reputation": Group(
                     "Scores of providers.",
-                    {"show": _reads("reputation:show", "Show providers, the best score first.")},
+                    {
+                        "show": _reads("reputation:show", "Show providers, the best score first."),
+                        "sync": _writes("reputation_sync:sync", "Tell every peer the scores."),
+                        "adjust": _writes("reputation:adjust", "Add to the score of a provider."),
+                        "export": _writes(
+                            "reputation_files:export",
+                            "Write scores for other markets, or a snapshot.",
+                        ),
+                        "import": _writes(
+                            "reputation_files:import_", "Take the scores of another market."
+                        ),
+                    },
                 ),
             },
         ),

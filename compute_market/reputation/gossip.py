@@ -106,6 +106,18 @@ class Applied(Struct, frozen=True, gc=False):
         return f"applied {self.applied}, ignored {self.ignored}" + (f" ({why})" if why else "")
 
 
+def total(found: Iterable[Applied]) -> Applied:
+    """What became of the entries of several messages."""
+    each = list(found)
+    return Applied(
+        sum(one.applied for one in each),
+        sum(one.old for one in each),
+        sum(one.ahead for one in each),
+        sum(one.outside for one in each),
+        tuple(provider for one in each for provider in one.crossed),
+    )
+
+
 def told(txn: Txn, scores: Iterable[tuple[str, Score]]) -> list[Told]:
     """What a market has to tell of these scores.
 
@@ -173,7 +185,7 @@ def parse(text: bytes) -> Message:
         number, first_line = next(numbered, (1, b""))
         first, key = _first(first_line)
         entries: list[Told] = []
-        for number, line in numbered:
+        for number, line in numbered:  # noqa: B007 - it names the line that is wrong
             if line.startswith(_LAST):
                 break
             if len(entries) == ENTRIES_MAX:

@@ -93,8 +93,8 @@ def adjust(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
 def pardon(txn: Txn, provider: str, delta: int, reason: str) -> tuple[Score, Score]:
     """Add what the operator says to a score, for a reason that the log keeps. See `adjust`."""
     before, after = _moved(txn, provider, delta)
-    told = {"delta": delta, "score": after.score, "reason": reason}
-    events.note(txn, "score_adjusted", owner=provider, **told)
+    now = after.score
+    events.note(txn, "score_adjusted", owner=provider, delta=delta, score=now, reason=reason)
     return before, after
 
 
@@ -114,6 +114,11 @@ def entries(txn: Txn) -> Iterator[tuple[str, Score]]:
     """Every provider with a score, by id."""
     for key, payload in txn.scan(REPUTATION):
         yield key.decode(), REPUTATION.decode(key, payload)
+
+
+def count(txn: Txn) -> int:
+    """How many providers have a score."""
+    return txn.size(REPUTATION)
 
 
 def page(txn: Txn, after: bytes | None, limit: int) -> tuple[list[tuple[str, Score]], bytes | None]:

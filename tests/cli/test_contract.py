@@ -43,12 +43,14 @@ APART = [path for path, verb in VERBS.items() if verb.market == "unused"]
 MEASURING = ("compute", "calibrate")
 # It makes a home, and these tests have one.
 RESTORING = ("state", "restore")
+# What it tells is a list, and what it changes is elsewhere: `test_reputation_sync` has its trial.
+TELLING = ("net", "reputation", "sync")
 # They act on a bid that has another id in every market: `test_bid` has what holds for them.
 OF_A_BID = (("bid", "import"), ("bid", "reveal"), ("bid", "import-reveal"))
 WRITING = [
     path
     for path, verb in VERBS.items()
-    if verb.writes and path not in (MEASURING, RESTORING, *OF_A_BID)
+    if verb.writes and path not in (MEASURING, RESTORING, TELLING, *OF_A_BID)
 ]
 
 

@@ -17,12 +17,16 @@ import pytest
 from compute_market.chain import market_id
 from compute_market.courier import deliveries, envelope
 from compute_market.courier.envelope import Acknowledgement, Entry
+from compute_market.reputation import gossip, reputation
+from compute_market.reputation.gossip import Told
 from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
 from tb_cli.network import server
+from tb_cli.network.peers import METHOD as GOSSIP
 from tests.support.cli import Cli
 from tests.support.deliveries import CONTENT, entry, handoff
 from tests.support.importing import THEIRS
+from tests.support.processes import locked
 from tests.support.receipt_file import KEY, OTHER_KEY
 from tests.support.serving import Answer, Far, Serving, made_certificate, serving
 
@@ -151,7 +155,7 @@ def test_bundle_for_which_there_is_no_room_is_left_for_later(
     answer = far.deliver(parcel())
     assert (answer.status, answer.json["retryable"]) == (503, True)
     assert str(cli.home) not in answer.body.decode()  # It is told to nobody but the operator.
-    monkeypatch.undo()
+    far.stop()
     assert str(cli.home) in str(logged(capsys.readouterr().err)[-1]["error"])
 
 
@@ -163,6 +167,22 @@ def test_bundle_is_not_taken_twice_when_it_comes_twice_at_once(cli: Cli, far: Se
             "taken",
         ]
     assert (taken(far), len(stored(cli))) == (1, 1)
+
+
+def test_market_that_others_write_puts_off_what_changes_it_and_goes_on_looking(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.ok("key", "new", "node")
+    monkeypatch.setenv("TB_LOCK_TIMEOUT_SECS", "1")
+    with serving() as far:
+        acknowledged(far.deliver(parcel(entry(1))))
+        with locked(cli.home / "market"):
+            answer = far.deliver(parcel(entry(2)))
+            assert (answer.status, answer.json["retryable"]) == (503, True)
+            assert far.ask("GET", "/healthz").status == 200
+            # What is known already changes nothing, and needs no lock.
+            assert acknowledged(far.deliver(parcel(entry(1)))).taken[0].outcome == "taken"
+        assert acknowledged(far.deliver(parcel(entry(2)))).taken[0].outcome == "taken"
 
 
 # Requests that are none.
@@ -297,6 +317,78 @@ def test_bug_is_told_in_one_line_and_not_to_others(
     (line,) = logged(err)
     assert (line["status"], line["error"]) == (500, "ZeroDivisionError: by\nnought")
     assert "Traceback" not in err
+
+
+# Scores.
+
+
+def told(*scores: tuple[str, int, int], key: Key = KEY) -> dict[str, str]:
+    """The parameters that tell scores with their epochs."""
+    entries = [Told(*each) for each in scores]
+    (text,) = gossip.messages(entries, key, THEIRS, 0)
+    return {"message": text.decode()}
+
+
+def test_scores_are_taken_when_they_are_news(cli: Cli, far: Serving) -> None:
+    news = told(("acme", -5, cli.now), ("bolt", 7, cli.now))
+    assert far.call(GOSSIP, news)["result"] == {"applied": 2, "ignored": 0}
+    assert far.call(GOSSIP, news)["result"] == {"applied": 0, "ignored": 2}
+    older = told(("acme", 900, cli.now - 1))
+    assert far.call(GOSSIP, older)["result"] == {"applied": 0, "ignored": 1}
+    assert far.view(lambda txn: reputation.score(txn, "acme")) == -5
+
+
+def test_scores_of_the_future_and_out_of_bounds_are_ignored_and_told(
+    cli: Cli, far: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lies = told(("acme", 5, cli.now + 1000), ("bolt", 5000, cli.now), ("cog", 1, cli.now))
+    assert far.call(GOSSIP, lies)["result"] == {"applied": 1, "ignored": 2}
+    far.stop()
+    (line,) = logged(capsys.readouterr().err)
+    assert line["error"] == "3 scores: applied 1, ignored 2 (1 from the future, 1 no score)"
+
+
+def test_scores_bar_offers_at_once(cli: Cli) -> None:
+    cli.post()
+    with serving() as far:
+        far.call(GOSSIP, told(("prov", -5, cli.now + 1)))
+    done = cli(*cli.job_arguments("j1"), "--json")
+    assert (done.code, done.error["reason"]) == (5, "reputation_failure")
+
+
+def changed() -> dict[str, str]:
+    return {"message": told(("acme", 5, 1))["message"].replace("acme", "acne")}
+
+
+UNBELIEVED = {
+    "another key": (told(("acme", 5, 1), key=OTHER_KEY), -32000, "untrusted"),
+    "changed": (changed(), -32000, "bad_signature"),
+    "no message": ({"message": "nonsense"}, -32000, "malformed"),
+    "a long line": ({"message": '{"a":1}' * 100_000}, -32000, "malformed"),
+    "a number": ({"message": 5}, -32602, None),
+    "nothing": ({}, -32602, None),
+    "none": (None, -32602, None),
+    "no text": ({"message": "\ud800"}, -32700, None),
+    "a list": (["x"], -32602, None),
+}
+
+
+@pytest.mark.parametrize(("params", "code", "reason"), UNBELIEVED.values(), ids=UNBELIEVED)
+def test_scores_that_are_not_believed_change_nothing(
+    far: Serving, params: object, code: int, reason: str | None
+) -> None:
+    error = far.call(GOSSIP, params)["error"]
+    assert (error["code"], error.get("data", {}).get("reason")) == (code, reason)
+    assert far.view(lambda txn: list(reputation.entries(txn))) == []
+
+
+def test_market_that_has_opted_out_listens_to_nobody(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_REPUTATION_GOSSIP", "false")
+    with serving() as far:
+        error = far.call(GOSSIP, told(("acme", 5, cli.now)))["error"]
+    assert error["data"]["reason"] == "gossip_off"
 
 
 # The command.

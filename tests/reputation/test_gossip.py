@@ -227,7 +227,7 @@ def test_file_that_is_cut_off_is_split_up_to_there() -> None:
     lines = (text + text[:-1]).splitlines(keepends=True)
     whole, part = gossip.split(lines)
     assert whole == text
-    with pytest.raises(IntegrityError, match="line 3: .*"):
+    with pytest.raises(IntegrityError, match=r"line 3: .*"):
         gossip.parse(part)
 
 
@@ -262,7 +262,7 @@ def refused(text: bytes, trusted: Any = TRUSTED) -> MarketError:
         (lambda lines: [lines[0], lines[1].replace(b"5", b"5.0"), lines[2]], "line 2: "),
         (lambda lines: [lines[0], lines[1].replace(b"5", b"9" * 400), lines[2]], "line 2: "),
         (
-            lambda lines: [lines[0], lines[1].replace(b"prov", b"pr ov"), lines[2]],
+            lambda lines: [lines[0], lines[1].replace(b'"prov"', b'"pr ov"'), lines[2]],
             "line 2: provider 'pr ov' has the character ' '",
         ),
         (lambda lines: [lines[0], lines[1].replace(b":", b": "), lines[2]], "line 2: the line of"),
@@ -294,7 +294,7 @@ def test_message_with_too_many_entries_is_malformed() -> None:
     ("old", "new"),
     [
         ('"score":5', '"score":6'),
-        ("prov", "prow"),
+        ('"prov"', '"prow"'),
         (str(START_MS), str(START_MS + 1)),
         (THEIRS.hex(), MARKET_ID.hex()),
     ],

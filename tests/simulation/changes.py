@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tb_cli.frame.verbs import Verb
 from tests.support.cli import HELLO
 from tests.support.processes import DEADLINE
-from tests.support.verbs import FRIEND, RECEIPTS, TRUST, VERBS
+from tests.support.verbs import FRIEND, RECEIPTS, SCORES, TRUST, VERBS
 
 CONFIG = 'settle_mode = "real"\ndeadline_max_secs = 253402300799\n[scheduler]\nslots = 3\n'
 CONFIG += f'[net]\ntrusted = ["{TRUST[1]}"]\n'
@@ -106,6 +106,9 @@ CHANGES = (
     Change("compute-market sla extend", ("--by", "60"), again=False),
     Change("compute-market clock", ("accept",)),
     Change(_IMPORT, (RECEIPTS,), first=("wallet deposit buyer --ct 100",)),
+    Change("net reputation adjust", ("prov", "+3", "--reason", "r", "--key", "k")),
+    Change("net reputation import", (SCORES,)),
+    Change("net reputation export", ("scores.jsonl",), result="scores.jsonl"),
     Change("wallet deposit", _DEPOSIT),
     Change("wallet deposit", _DEPOSIT, is_fresh=True),
     Change("wallet withdraw", ("alice", "--ct", "7", "--key", "k")),
@@ -113,6 +116,7 @@ CHANGES = (
     Change("key new", ("k1",), again=False),
     Change("key new", ("k1",), is_fresh=True, again=False),
     Change("key import-public", ("friend", FRIEND)),
+    Change("net reputation sync", first=("net reputation adjust prov +3 --reason r",)),
     Change("tick"),
     Change(
         "batch",

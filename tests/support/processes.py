@@ -42,6 +42,7 @@ from compute_market.store.schema import (
     QUEUE_PAIRS,
     RECEIPT_CHAIN,
     RECORD_TABLES,
+    SCORES_DUE,
     SCORES_RECENT,
     TABLES,
     THROUGHPUT,
@@ -372,7 +373,10 @@ _TIMES = frozenset(
 _ORDER = frozenset(("seq", "queue_seq", "offset"))
 # Nothing but times, or amounts that shrink as time passes.
 _TIMED_TABLES = (USAGE, USAGE_RECENT, THROUGHPUT)
-_TIMED_NUMBERS = (b"last_run_ms", b"clock", b"height_seen", b"event_seq", b"pending_marked")
+_TIMED_NUMBERS = (
+    *(b"last_run_ms", b"clock", b"height_seen", b"event_seq", b"pending_marked"),
+    *(b"scores_due_from_ms", b"scores_saved_ms"),
+)
 _TIMED_COUNTERS = (
     b"scheduler_match_latency_seconds",
     b"match_loop_latency_seconds",
@@ -450,7 +454,7 @@ def _entries(txn: Txn, table: Table[Any], ordered: bool) -> Iterator[str]:
             yield f"{key if ordered else b''!r} {value[8:]!r}"
         elif table is EFFECTIVE_PRICES:
             yield f"{key!r} {value[8:]!r}"
-        elif table in (EFFECTIVE_PRICES_RECENT, SCORES_RECENT) or table is BUNDLES_ENDED:
+        elif table in (EFFECTIVE_PRICES_RECENT, SCORES_RECENT, SCORES_DUE, BUNDLES_ENDED):
             yield repr(key[8:])
         elif table is BUNDLES_PENDING:
             yield f"{key!r} {value[:8]!r} {any(value[8:])}"

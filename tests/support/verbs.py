@@ -37,6 +37,8 @@ OPENED = str(Path(__file__).with_name("open.bid"))
 # Receipts of another market, and the variable that lets its key be trusted.
 RECEIPTS = str(DATA / "receipts-1.jsonl")
 TRUST = ("TB_NET_TRUSTED", "520555c1dec02c95e93da486ee49d6174d5b8fc4f9c5f86f0e873f8684e443ea")
+# Scores of that market, of a provider `far`, signed by the same key.
+SCORES = str(DATA / "scores-1.jsonl")
 
 # What that market has forwarded: one bundle, by the same key.
 STICK = str(DATA / "stick")
@@ -100,6 +102,10 @@ ARGUMENTS: dict[str, Path_] = {
     "chain advance": ("1",),
     "net compute stats": (),
     "net reputation show": (),
+    "net reputation sync": (),
+    "net reputation adjust": ("prov", "+1", "--reason", "r"),
+    "net reputation export": (),
+    "net reputation import": (SCORES,),
     "key new": ("k1",),
     "key list": (),
     "key show": ("k1",),
@@ -113,6 +119,7 @@ ARGUMENTS: dict[str, Path_] = {
     "bid show": ("b-1",),
     "log": (),
     "tick": (),
+    "serve": ("--check", "--port", "0"),
     "metrics": (),
     "batch": ("-",),
     "state init": (),

@@ -10,7 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-from msgspec import DecodeError, Struct, ValidationError, json
+from msgspec import DecodeError, Struct, ValidationError, convert, json
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -20,6 +20,8 @@ from compute_market.courier import deliveries, envelope
 from compute_market.courier.deliveries import Brought
 from compute_market.courier.envelope import Entry, Envelope
 from compute_market.errors import MarketError
+from compute_market.offers import standing
+from compute_market.reputation import gossip
 from compute_market.signatures.canonical import malformed
 from compute_market.signatures.keys import Key
 from compute_market.store.txn import Txn
@@ -28,12 +30,11 @@ from tb_cli.frame import inbox
 from tb_cli.frame.node_key import node_key
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
-from tb_cli.network import server
+from tb_cli.network import answers, destinations, peers
 from tb_cli.network.server import Body, Endpoint
 
 T = TypeVar("T")
 
-DELIVER: Final = "/courier.deliver"
 _WHAT: Final = "the envelope"
 # The first line of an envelope, that of one bundle, and the last.
 _ENVELOPE_LINES: Final = 3
@@ -74,12 +75,12 @@ class Node:
         return {
             "/healthz": ("GET", self._health),
             "/": ("POST", self._rpc),
-            DELIVER: ("POST", self._deliver),
+            destinations.PATH: ("POST", self._deliver),
         }
 
     async def _health(self, request: Request) -> Response:
         await self._look(chain.market_id)
-        return server.json_response({"status": "ok", "market_id": self.market_id.hex()})
+        return answers.json_response({"status": "ok", "market_id": self.market_id.hex()})
 
     # Bundles.
 
@@ -94,7 +95,7 @@ class Node:
         if brought is None:
             brought = await self._take(body, found, entry)
         if brought.taken.error is not None:
-            server.tell(request, brought.taken.error)
+            answers.tell(request, brought.taken.error)
         if self._key is None:
             self._key = await self._in_turn(node_key, self._session)
         key = self._key
@@ -134,22 +135,36 @@ class Node:
             method = self._methods().get(call.method)
             if method is None:
                 raise _RpcError(_NO_METHOD, f"there is no method {clipped(call.method)!a}")
-            answer = {"result": await method(call.params)}
+            answer = {"result": await method(request, call.params)}
         except _RpcError as error:
-            server.tell(request, str(error))
+            answers.tell(request, str(error))
             answer = {"error": error.document}
         except MarketError as error:
-            server.tell(request, error.message)
-            document = server.for_others(error)
+            answers.tell(request, error.message)
+            document = answers.for_others(error)
             told = {"code": _REFUSED, "message": document["message"], "data": document}
             answer = {"error": told}
-        return server.json_response({"jsonrpc": "2.0", "id": call_id} | answer)
+        return answers.json_response({"jsonrpc": "2.0", "id": call_id} | answer)
 
-    def _methods(self) -> dict[str, Callable[[Any], Awaitable[Any]]]:
-        return {}
+    def _methods(self) -> dict[str, Callable[[Request, Any], Awaitable[Any]]]:
+        return {peers.METHOD: self._listen}
+
+    async def _listen(self, request: Request, params: Any) -> dict[str, int]:
+        """Take what is news in a message of scores."""
+        text = _text_in(params)
+        await self._look(gossip.check_listening)
+        message = await run_in_threadpool(gossip.parse, text)
+        await run_in_threadpool(gossip.verify, message, self._session.config.net_trusted)
+        applied = await self._in_turn(
+            self._session.update, lambda txn: standing.take_gossip(txn, message)
+        )
+        if applied.ahead or applied.outside:
+            answers.tell(request, f"{len(message.entries)} scores: {applied.text}")
+        return {"applied": applied.applied, "ignored": applied.ignored}
 
     async def _look(self, fn: Callable[[Txn], T]) -> T:
-        return await run_in_threadpool(self._session.view, fn)
+        found: T = await run_in_threadpool(self._session.view, fn)
+        return found
 
     async def _in_turn(self, fn: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, fn, *arguments)
@@ -167,6 +182,20 @@ class _RpcError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.document = {"code": code, "message": message}
+
+
+class _Scores(Struct, forbid_unknown_fields=True, gc=False):
+    """What `peers.METHOD` takes."""
+
+    message: str
+
+
+def _text_in(params: Any) -> bytes:
+    """The message of scores that a call brings."""
+    try:
+        return convert(params, _Scores).message.encode()
+    except (ValidationError, UnicodeEncodeError) as error:
+        raise _RpcError(_BAD_PARAMS, f"the parameters of {peers.METHOD}: {error}") from error
 
 
 def _call_in(body: bytes) -> _Call:

@@ -163,7 +163,10 @@ class Client:
         timer.start()
         try:
             response = connection.getresponse()
-            return response, response.read(bytes_max + 1)
+            answer = response.read(bytes_max + 1)
+            if is_late.is_set():  # Cut off after its head, an answer without a length reads as one.
+                raise TimeoutError
+            return response, answer
         except (OSError, http.client.HTTPException, ValueError) as error:
             if is_late.is_set():
                 raise TimeoutError from error
