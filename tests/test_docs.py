@@ -3,7 +3,7 @@
 Every line that begins with `$ ` inside a ```console fence is run by bash, in order, in one shell
 per file that starts in an empty directory with `examples/` and an empty home. What follows it, up
 to the next such line, is what it must print, errors included. Numbers that no two runs share (ten
-digits and more, heights, process ids), ids of bids and the places of homes are masked on both
+digits and more, heights, process ids), ids of bids and bundles and the places of homes are masked on both
 sides.
 """
 
@@ -34,7 +34,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 _VOLATILE = re.compile(
     r"\b\d{10,}\b|(?<=height )\d+|(?<=height: )\d+|(?<=process )\d+|(?<=a market in )\S+"
-    r"|\bb-[0-9a-f]{32}\b"
+    r"|\bb-[0-9a-f]{32}\b|(?<=bundle )[0-9a-f]{16}\b"
 )
 _SOURCES = f"{ROOT}{os.pathsep}{ROOT / 'cli'}"
 _END = "\x1e"

@@ -39,7 +39,7 @@ PAGE = 500  # that are leased, or booked, in one transaction
 # Seconds after which what came of a bundle is booked even where there is little of it.
 _BOOK_AFTER_S = 1.0
 # Transactions after which the data file is mapped anew, so that memory stays flat.
-_BOOKS_MAPPED = 64
+_BOOKS_MAPPED = 4
 # A destination that took none of so many bundles in a row gets no more of them in this flush.
 _GIVE_UP_AFTER = 100
 
