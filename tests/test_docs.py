@@ -3,8 +3,8 @@
 Every line that begins with `$ ` inside a ```console fence is run by bash, in order, in one shell
 per file that starts in an empty directory with `examples/` and an empty home. What follows it, up
 to the next such line, is what it must print, errors included. Numbers that no two runs share (ten
-digits and more, heights, process ids), ids of bids and bundles and the places of homes are masked on both
-sides.
+digits and more, heights, process ids), ids of bids and bundles, and the places of homes are masked
+on both sides.
 """
 
 import os

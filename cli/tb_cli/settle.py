@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from compute_market import housekeeping
@@ -9,7 +10,7 @@ from compute_market.amounts import AMOUNT_MAX
 from compute_market.clock import Due
 from compute_market.reputation import reputation
 from compute_market.settlement import modes, settlement
-from compute_market.store.schema import BUNDLE_RECEIPTS
+from compute_market.store.schema import BUNDLES_ENDED
 from compute_market.store.txn import Txn
 from tb_cli.frame import files
 from tb_cli.frame.options import digest_of
@@ -97,8 +98,8 @@ def tick(session: Session) -> None:
     is_changed = bool(session.market.due.text)
     while _is_more_due(session.market.due) and not session.dry_run:
         document = session.update(act)
-    if session.view(lambda txn: txn.size(BUNDLE_RECEIPTS)) or os.path.isdir(session.home.spool):
-        from tb_cli.frame import bundles  # Most markets send none.
+    if _may_prune(session):
+        from tb_cli.frame import bundles  # Most often there is nothing to prune.
 
         bundles.prune(session)
     if session.market.view(reputation.count):
@@ -107,6 +108,18 @@ def tick(session: Session) -> None:
         save_if_behind(session)
     document["changed"] = is_changed
     emit(session, document, fields(document))
+
+
+def _may_prune(session: Session) -> bool:
+    """Whether bundles may be there that nobody needs."""
+    if session.view(lambda txn: txn.size(BUNDLES_ENDED)):
+        from compute_market.courier import courier
+
+        if session.view(courier.has_old):
+            return True
+    with suppress(OSError):
+        return bool(os.listdir(session.home.spooling))
+    return False
 
 
 def _lines(document: dict[str, Any]) -> Iterator[str]:

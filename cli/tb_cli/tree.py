@@ -67,14 +67,14 @@ TREE = Group(
                 "courier": Group(
                     "Bundles that go to other markets.",
                     {
-                        "send": _creates("courier:send", "Store a bundle, to be forwarded."),
+                        "send": _creates("courier_send:send", "Store a bundle, to be forwarded."),
                         "flush": _writes("courier_flush:flush", "Forward the bundles that wait."),
                         "receive": _creates(
                             "courier_receive:receive", "Take in what others forwarded to a place."
                         ),
                         "list": _reads("courier:list_", "List the receipts of bundles by id."),
                         "show": _reads("courier:show", "Show the receipt of one bundle."),
-                        "resend": _writes("courier:resend", "Forward bundles once more."),
+                        "resend": _writes("courier_send:resend", "Forward bundles once more."),
                     },
                 ),
             },

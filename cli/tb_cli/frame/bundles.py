@@ -35,7 +35,6 @@ from tb_cli.frame.clocks import sleep
 from tb_cli.frame.home import Home
 from tb_cli.frame.session import Session
 
-_NEW = "new"
 _HEX = frozenset("0123456789abcdef")
 _HASH_DIGITS: Final = 64
 # Receipts, and names, that are dealt with in one transaction.
@@ -99,7 +98,7 @@ def spooled(
         yield written(pieces, advance=advance)
         return
     home = session.home
-    begun = os.path.join(home.spool, _NEW)
+    begun = home.spooling
     for directory in (home.spool, begun):
         private_files.make_directory(directory)
     path = os.path.join(begun, os.urandom(8).hex())
@@ -206,10 +205,10 @@ def prune(session: Session) -> int:
     home = session.home
     private_files.check_directory(home.spool)
     is_due = session.view(courier.has_old)
-    is_left = bool(_listed(os.path.join(home.spool, _NEW)))
+    begun = home.spooling
+    is_left = bool(_listed(begun))
     if session.dry_run or not (is_due or is_left):
         return 0
-    begun = os.path.join(home.spool, _NEW)
     for directory in (home.spool, begun):
         private_files.make_directory(directory)
     try:
@@ -238,7 +237,7 @@ def _forget(session: Session, mark: str) -> int:
 def _sweep(session: Session) -> None:
     """Take away every bundle without a receipt, and what told that there may be some."""
     home = session.home
-    begun = os.path.join(home.spool, _NEW)
+    begun = home.spooling
     with translated(home.spool), os.scandir(home.spool) as entries:
         hashes = (entry.name for entry in entries if is_hash(entry.name))
         while part := list(islice(hashes, _CHUNK)):
