@@ -213,7 +213,8 @@ def _lock(descriptor: int, home: Home) -> None:
 
 
 def _check_empty(home: Home) -> None:
-    left = {*copies.PARTS[:-1], names.SPOOL}  # They are compared with those of the backup.
+    # They are compared with those of the backup; the snapshot is a copy of what that holds.
+    left = {*copies.PARTS[:-1], names.SPOOL, names.REPUTATION}
     for name in sorted(os.listdir(home.path)):
         if name not in left and not name.startswith(_LEFTOVER):
             raise copies.not_empty(home, name)

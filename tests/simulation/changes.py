@@ -108,7 +108,7 @@ CHANGES = (
     Change(_IMPORT, (RECEIPTS,), first=("wallet deposit buyer --ct 100",)),
     Change("net reputation adjust", ("prov", "+3", "--reason", "r", "--key", "k")),
     Change("net reputation import", (SCORES,)),
-    Change("net reputation export", ("scores.jsonl",), result="scores.jsonl"),
+    Change("net reputation export", ("out.scores",), result="out.scores"),
     Change("wallet deposit", _DEPOSIT),
     Change("wallet deposit", _DEPOSIT, is_fresh=True),
     Change("wallet withdraw", ("alice", "--ct", "7", "--key", "k")),

@@ -11,6 +11,7 @@ from pathlib import Path
 from compute_market import audit
 from compute_market.courier import courier
 from compute_market.errors import NotFoundError
+from compute_market.reputation import gossip
 from compute_market.settlement.receipt_files import verify
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
@@ -199,6 +200,9 @@ def check_result(place: Place, reference: Reference, outcome: Outcome) -> None:
         assert place.state(result) == reference.states[0]
     elif path.suffix == ".jsonl" and path.exists():
         assert verify(path.read_bytes().splitlines(keepends=True)).receipts
+    elif path.suffix == ".scores" and path.exists():
+        message = gossip.parse(path.read_bytes())
+        gossip.verify(message, {message.key.key_id.hex()})
     elif path.exists():
         assert path.read_text().endswith("# EOF\n") or path.read_text().count("\n") > 50
     else:
