@@ -218,18 +218,20 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
     of a bundle its sender is paid, while settlement is real; with that of a handoff its job goes
     over to the other provider, if it still can.
     """
-    acknowledged = 0
+    acknowledged = attempts = failures = 0
+    reward_ct = txn.config.courier_reward_ct if modes.is_real(txn) else 0
     for each in attempted:
         receipt = find(txn, each.receipt_id)
         if receipt is None or receipt.state != "pending":
             continue
-        metrics.count(txn, "courier_flush_attempt_total", by=each.attempts)
-        metrics.count(txn, "courier_flush_failure_total", by=each.failures)
+        attempts += each.attempts
+        failures += each.failures
         if each.attempts:
-            attempts = receipt.attempts + each.attempts
-            receipt = replace(receipt, attempts=attempts, last_error=each.error)
+            receipt = replace(
+                receipt, attempts=receipt.attempts + each.attempts, last_error=each.error
+            )
         if each.outcome == "acknowledged":
-            _acknowledge(txn, receipt)
+            _acknowledge(txn, receipt, reward_ct)
             acknowledged += 1
         elif each.outcome == "refused" or (receipt.kind == "handoff" and each.attempts):
             _end(txn, receipt, "refused", error=each.error)
@@ -239,6 +241,8 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
             txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), receipt)
             if holder is None or _holder_of(txn, receipt) == holder:
                 _wait(txn, receipt)
+    metrics.count(txn, "courier_flush_attempt_total", by=attempts)
+    metrics.count(txn, "courier_flush_failure_total", by=failures)
     return acknowledged
 
 
@@ -307,8 +311,10 @@ def receipts(txn: Txn) -> Iterator[BundleReceipt]:
     return txn.records(BUNDLE_RECEIPTS)
 
 
-def _acknowledge(txn: Txn, receipt: BundleReceipt) -> None:
-    receipt = _end(txn, replace(receipt, reward_ct=_reward(txn, receipt)), "acknowledged")
+def _acknowledge(txn: Txn, receipt: BundleReceipt, reward_ct: int) -> None:
+    if reward_ct and not receipt.reward_ct and receipt.kind != "handoff":
+        receipt = replace(receipt, reward_ct=_paid(txn, receipt, reward_ct))
+    receipt = _end(txn, receipt, "acknowledged")
     if receipt.kind == "handoff" and receipt.job_id is not None and receipt.offer_id is not None:
         try:
             preempt.take_over(txn, receipt.job_id, receipt.offer_id)
@@ -318,17 +324,14 @@ def _acknowledge(txn: Txn, receipt: BundleReceipt) -> None:
             _handoff_failed(txn, receipt, error.reason or error.token)
 
 
-def _reward(txn: Txn, receipt: BundleReceipt) -> int:
-    """Pay the sender, once and if money moves; what the receipt has earned by now."""
-    amount = txn.config.courier_reward_ct
-    if receipt.reward_ct or receipt.kind == "handoff" or not amount or not modes.is_real(txn):
-        return receipt.reward_ct
+def _paid(txn: Txn, receipt: BundleReceipt, reward_ct: int) -> int:
+    """Pay the sender; what it got."""
     ends = ledger.SUPPLY, ledger.wallet(receipt.sender)
     try:
-        ledger.transfer(txn, "CT", amount, *ends, "courier:reward", id_text(receipt.receipt_id))
+        ledger.transfer(txn, "CT", reward_ct, *ends, "courier:reward", id_text(receipt.receipt_id))
     except RefusedError:  # More than any wallet can hold.
         return 0
-    return amount
+    return reward_ct
 
 
 def _end(

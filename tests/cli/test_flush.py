@@ -2,13 +2,14 @@
 
 import json
 import os
+import pty
 import signal
 import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -637,6 +638,40 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_terminal_shows_how_far_a_flush_is(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TB_COURIER_BACKOFF_MS", "1600")
+    send(cli)
+    send(cli, "http://127.0.0.1:1/")
+    master, slave = pty.openpty()
+    process = cli.start(*FLUSH, "--max-attempts", "2", stderr=slave)
+    process.communicate(timeout=60)
+    os.close(slave)
+    shown = b""
+    with suppress(OSError):
+        while part := os.read(master, 65_536):
+            shown += part
+    os.close(master)
+    assert b"sent 1, retried 0, left 1 (next try in 2 s)" in shown
+    assert shown.decode().splitlines()[-1].endswith("connection refused")
+
+
+def test_long_copy_to_a_directory_is_interrupted_at_once(cli: Cli, there: Path) -> None:
+    path = cli.directory / "long"
+    with path.open("wb") as file:
+        file.truncate(8 << 30)
+    cli.ok("compute", "courier", "send", path, "alice", "--to", f"dir:{there}")
+    process = cli.start(*FLUSH)
+    until = time.monotonic() + 30
+    while not list((there / "bundles").glob(".*.part")):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert (process.returncode, time.monotonic() - began < 5) == (130, True)
+    assert list((there / "bundles").iterdir()) == []
 
 
 def test_json_tells_what_went_wrong_by_destination(cli: Cli) -> None:

@@ -26,6 +26,7 @@ from tb_cli.network.peers import METHOD as GOSSIP
 from tests.support.cli import Cli
 from tests.support.deliveries import CONTENT, entry, handoff
 from tests.support.importing import THEIRS
+from tests.support.processes import locked
 from tests.support.receipt_file import KEY, OTHER_KEY
 from tests.support.serving import Answer, Far, Serving, made_certificate, serving
 
@@ -166,6 +167,22 @@ def test_bundle_is_not_taken_twice_when_it_comes_twice_at_once(cli: Cli, far: Se
             "taken",
         ]
     assert (taken(far), len(stored(cli))) == (1, 1)
+
+
+def test_market_that_others_write_puts_off_what_changes_it_and_goes_on_looking(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.ok("key", "new", "node")
+    monkeypatch.setenv("TB_LOCK_TIMEOUT_SECS", "1")
+    with serving() as far:
+        acknowledged(far.deliver(parcel(entry(1))))
+        with locked(cli.home / "market"):
+            answer = far.deliver(parcel(entry(2)))
+            assert (answer.status, answer.json["retryable"]) == (503, True)
+            assert far.ask("GET", "/healthz").status == 200
+            # What is known already changes nothing, and needs no lock.
+            assert acknowledged(far.deliver(parcel(entry(1)))).taken[0].outcome == "taken"
+        assert acknowledged(far.deliver(parcel(entry(2)))).taken[0].outcome == "taken"
 
 
 # Requests that are none.
@@ -339,25 +356,24 @@ def test_scores_bar_offers_at_once(cli: Cli) -> None:
     assert (done.code, done.error["reason"]) == (5, "reputation_failure")
 
 
-@pytest.mark.parametrize(
-    ("params", "code", "reason"),
-    [
-        (told(("acme", 5, 1), key=OTHER_KEY), -32000, "untrusted"),
-        (
-            {"message": told(("acme", 5, 1))["message"].replace("acme", "acne")},
-            -32000,
-            "bad_signature",
-        ),
-        ({"message": "nonsense"}, -32000, "malformed"),
-        ({"message": '{"a":1}' * 100_000}, -32000, "malformed"),
-        ({"message": 5}, -32602, None),
-        ({}, -32602, None),
-        (None, -32602, None),
-        ({"message": "\ud800"}, -32700, None),
-        (["x"], -32602, None),
-    ],
-    ids=str,
-)
+def changed() -> dict[str, str]:
+    return {"message": told(("acme", 5, 1))["message"].replace("acme", "acne")}
+
+
+UNBELIEVED = {
+    "another key": (told(("acme", 5, 1), key=OTHER_KEY), -32000, "untrusted"),
+    "changed": (changed(), -32000, "bad_signature"),
+    "no message": ({"message": "nonsense"}, -32000, "malformed"),
+    "a long line": ({"message": '{"a":1}' * 100_000}, -32000, "malformed"),
+    "a number": ({"message": 5}, -32602, None),
+    "nothing": ({}, -32602, None),
+    "none": (None, -32602, None),
+    "no text": ({"message": "\ud800"}, -32700, None),
+    "a list": (["x"], -32602, None),
+}
+
+
+@pytest.mark.parametrize(("params", "code", "reason"), UNBELIEVED.values(), ids=UNBELIEVED)
 def test_scores_that_are_not_believed_change_nothing(
     far: Serving, params: object, code: int, reason: str | None
 ) -> None:

@@ -46,6 +46,7 @@ class Directory:
         self._path = os.path.join(sender.home, path)
         self._is_own = not os.path.isabs(path)
         self._known: set[bytes] = set()
+        self._is_closed = False
         self._key = sender.key()
 
     def send(self, receipts: Sequence[BundleReceipt]) -> list[Answer]:
@@ -55,7 +56,8 @@ class Directory:
             raise _unusable(error.filename or self._path, error) from error
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Write no more: a long bundle may be on its way to a slow disk."""
+        self._is_closed = True
 
     def _sent(self, receipts: Sequence[BundleReceipt]) -> list[Answer]:
         self._make()
@@ -121,6 +123,8 @@ class Directory:
         try:
             try:
                 for piece in content():
+                    if self._is_closed:
+                        raise BusyError(f"{quoted(path)}: interrupted", reason="not_delivered")
                     _put(descriptor, piece)
                 # A hole at the end is no part of the file yet.
                 os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))

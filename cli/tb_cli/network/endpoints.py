@@ -30,7 +30,7 @@ from tb_cli.frame import inbox
 from tb_cli.frame.node_key import node_key
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
-from tb_cli.network import destinations, peers, server
+from tb_cli.network import answers, destinations, peers
 from tb_cli.network.server import Body, Endpoint
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class Node:
 
     async def _health(self, request: Request) -> Response:
         await self._look(chain.market_id)
-        return server.json_response({"status": "ok", "market_id": self.market_id.hex()})
+        return answers.json_response({"status": "ok", "market_id": self.market_id.hex()})
 
     # Bundles.
 
@@ -95,7 +95,7 @@ class Node:
         if brought is None:
             brought = await self._take(body, found, entry)
         if brought.taken.error is not None:
-            server.tell(request, brought.taken.error)
+            answers.tell(request, brought.taken.error)
         if self._key is None:
             self._key = await self._in_turn(node_key, self._session)
         key = self._key
@@ -137,14 +137,14 @@ class Node:
                 raise _RpcError(_NO_METHOD, f"there is no method {clipped(call.method)!a}")
             answer = {"result": await method(request, call.params)}
         except _RpcError as error:
-            server.tell(request, str(error))
+            answers.tell(request, str(error))
             answer = {"error": error.document}
         except MarketError as error:
-            server.tell(request, error.message)
-            document = server.for_others(error)
+            answers.tell(request, error.message)
+            document = answers.for_others(error)
             told = {"code": _REFUSED, "message": document["message"], "data": document}
             answer = {"error": told}
-        return server.json_response({"jsonrpc": "2.0", "id": call_id} | answer)
+        return answers.json_response({"jsonrpc": "2.0", "id": call_id} | answer)
 
     def _methods(self) -> dict[str, Callable[[Request, Any], Awaitable[Any]]]:
         return {peers.METHOD: self._listen}
@@ -159,7 +159,7 @@ class Node:
             self._session.update, lambda txn: standing.take_gossip(txn, message)
         )
         if applied.ahead or applied.outside:
-            server.tell(request, f"{len(message.entries)} scores: {applied.text}")
+            answers.tell(request, f"{len(message.entries)} scores: {applied.text}")
         return {"applied": applied.applied, "ignored": applied.ignored}
 
     async def _look(self, fn: Callable[[Txn], T]) -> T:

@@ -27,6 +27,7 @@ from compute_market.courier_records import BundleReceipt
 from compute_market.errors import MarketError
 from compute_market.store.schema import BUNDLES_PENDING
 from compute_market.store.txn import Txn
+from compute_market.text import cause_of, clipped
 from tb_cli.frame import bundles
 from tb_cli.frame.node_key import node_key
 from tb_cli.frame.session import Session
@@ -38,6 +39,10 @@ WINDOW = 1000  # bundles that are leased and not booked yet, about
 PAGE = 500  # that are leased, or booked, in one transaction
 # Seconds after which what came of a bundle is booked even where there is little of it.
 _BOOK_AFTER_S = 1.0
+# Transactions after which the data file is mapped anew, so that memory stays flat.
+_BOOKS_MAPPED = 4
+_SHOW_EVERY_S = 1.0
+_ERROR_MAX = 300  # characters of what went wrong that are kept
 # A destination that took none of so many bundles in a row gets no more of them in this flush.
 _GIVE_UP_AFTER = 100
 
@@ -60,12 +65,8 @@ class Forwarded(Struct, gc=False):
     attempts: int = 0
     failures: int = 0  # of attempts
     left: int = 0  # bundles that still wait
+    retried: int = 0  # attempts that were not the first of their bundle
     problems: dict[str, Problem] = field(default_factory=dict)  # by destination, of some
-
-    @property
-    def retried(self) -> int:
-        """Attempts that were not the first of their bundle, about."""
-        return max(0, self.attempts - self.acknowledged - self.refused)
 
     @property
     def total(self) -> int:
@@ -149,6 +150,7 @@ class _Flush:
         self._under_way: dict[Future[list[Answer]], _Parcel] = {}
         self._done: list[Attempted] = []
         self._book_at = 0.0
+        self._books = 0
         self._came = Forwarded()
         self._pending = session.view(lambda txn: txn.size(BUNDLES_PENDING))
 
@@ -204,6 +206,9 @@ class _Flush:
         for each in done:
             self._items.pop(each.receipt_id, None)
         self._book_at = time.monotonic() + _BOOK_AFTER_S
+        self._books += 1
+        if self._books % _BOOKS_MAPPED == 0:
+            self._session.let_go()
         if claimed is not None:
             self._lease(claimed)
 
@@ -306,7 +311,7 @@ class _Flush:
             self._show(self._came, None if self._under_way else due)
         if not self._under_way:
             if due is not None and not self._is_to_be_booked():
-                time.sleep(max(0.0, due))
+                time.sleep(max(0.0, min(due, _SHOW_EVERY_S)))
             return
         times = [self._book_at - now if self._done else None, due, self._leased_until - now]
         is_free = len(self._under_way) < self._parallel
@@ -320,13 +325,16 @@ class _Flush:
                 answers = future.result()
             except MarketError as error:
                 answers = [Answer("failed", error.message)] * len(parcel)
+            except OSError as error:
+                answers = [Answer("failed", cause_of(error))] * len(parcel)
             self._answered(parcel, answers)
 
     def _answered(self, parcel: _Parcel, answers: Sequence[Answer]) -> None:
         for item, answer in zip(parcel, answers, strict=True):
             item.attempts += 1
-            item.error = answer.error
+            item.error = None if answer.error is None else clipped(answer.error, _ERROR_MAX)
             self._came.attempts += 1
+            self._came.retried += item.attempts > 1
             if answer.outcome == "failed":
                 item.failures += 1
                 self._came.failures += 1

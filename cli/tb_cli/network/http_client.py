@@ -101,7 +101,8 @@ class Client:
                 raise self._failed(cause_of(error)) from error
             except http.client.HTTPException as error:
                 kind = type(error).__name__
-                raise self._failed(f"no answer of HTTP: {error or kind}") from error
+                problem = clipped(one_line(str(error) or kind))
+                raise self._failed(f"no answer of HTTP: {problem}") from error
             finally:
                 self._give_back(connection, is_whole=is_whole)
 

@@ -1,19 +1,18 @@
 """An HTTP server that bounds what anybody may have of it: bytes, time and connections.
 
-What it answers is another module's. Whatever an answer raises becomes one, and each request leaves
-one line of JSON on stderr.
+What it answers is another module's. Whatever an endpoint raises becomes an answer too, and each
+request leaves one line of JSON on stderr.
 """
 
 import asyncio
 import errno
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import uvicorn
-from msgspec import Struct, json
+from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -22,10 +21,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from compute_market.errors import BusyError, MarketError, UsageError, file_error
-from compute_market.text import cause_of, clipped, printable_json
-from tb_cli.frame.clocks import now_ms
-from tb_cli.frame.faults import answer_to
+from compute_market.text import cause_of, clipped
 from tb_cli.frame.guard import Terminated
+from tb_cli.network import answers
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -38,18 +36,6 @@ _SWEEP_SECS: Final = 1
 _KEEP_ALIVE_SECS: Final = 5
 # What a body must come at on the average, in bytes a second, beyond the patience with it.
 _PACE_MIN: Final = 1024
-_PATH_SHOWN_MAX: Final = 200  # characters
-_ERROR: Final = "tb_error"  # where a request keeps for the log what was wrong
-
-_STATUS: Final = {
-    "integrity": 400,
-    "refused": 403,
-    "not_found": 404,
-    "already_done": 409,
-    "conflict": 409,
-    "busy": 503,
-    "pending": 503,
-}
 
 
 class Tls(Struct, frozen=True, gc=False):
@@ -120,10 +106,10 @@ def application(endpoints: Mapping[str, tuple[str, Endpoint]], hosts: frozenset[
             for path, (method, endpoint) in endpoints.items()
         ],
         exception_handlers={
-            MarketError: _answer_to_error,
-            HTTPException: _answer_to_mistake,
-            ClientDisconnect: _answer_to_nobody,
-            Exception: _answer_to_bug,
+            MarketError: answers.to_error,
+            HTTPException: answers.to_mistake,
+            ClientDisconnect: answers.to_nobody,
+            Exception: answers.to_bug,
         },
     )
     return _Door(app, hosts)
@@ -249,12 +235,12 @@ class _Door:
         try:
             if self._hosts and _host_of(scope) not in self._hosts:
                 answer = HTTPException(421, "this server goes by another name")
-                response = await _answer_to_mistake(Request(scope), answer)
+                response = await answers.to_mistake(Request(scope), answer)
                 await response(scope, receive, watched)
             else:
                 await self._app(scope, receive, watched)
         finally:
-            _log(scope, status, round((loop.time() - began) * 1000))
+            answers.log(scope, status, round((loop.time() - began) * 1000))
 
 
 def _host_of(scope: Scope) -> str:
@@ -265,59 +251,3 @@ def _host_of(scope: Scope) -> str:
             bare, colon, port = host.rpartition(":")
             return bare if colon and port.isdecimal() else host
     return ""
-
-
-async def _answer_to_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, MarketError)
-    return _answered(request, _STATUS.get(error.token, 500), for_others(error), error.message)
-
-
-def for_others(error: MarketError) -> dict[str, Any]:
-    """The document of an error for somebody else, who learns nothing of this machine."""
-    if error.token in ("internal", "usage", "busy"):
-        message = "not now; try again later" if error.retryable else "this failed here"
-        return {"error": error.token, "message": message, "retryable": error.retryable}
-    return error.document()
-
-
-async def _answer_to_mistake(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    document = {"error": "usage", "message": error.detail, "retryable": error.status_code == 408}
-    return _answered(request, error.status_code, document, error.detail)
-
-
-async def _answer_to_nobody(request: Request, error: Exception) -> Response:
-    return _answered(request, 400, {"error": "usage"}, "the other side has gone")
-
-
-async def _answer_to_bug(request: Request, error: Exception) -> Response:
-    return await _answer_to_error(request, answer_to(error))
-
-
-def _answered(request: Request, status: int, document: dict[str, Any], why: str) -> Response:
-    tell(request, why)
-    return json_response(document, status)
-
-
-def json_response(document: Any, status: int = 200) -> Response:
-    return Response(json.encode(document) + b"\n", status, media_type="application/json")
-
-
-def tell(request: Request, problem: str) -> None:
-    """Let the line that a request leaves in the log say what was wrong with it."""
-    request.scope[_ERROR] = problem
-
-
-def _log(scope: Scope, status: int, took_ms: int) -> None:
-    client = scope.get("client") or ("-", 0)
-    line = {
-        "at_ms": now_ms(),
-        "client": f"{client[0]}:{client[1]}",
-        "method": scope["method"],
-        "path": clipped(scope["path"], _PATH_SHOWN_MAX),
-        "status": status,
-        "ms": took_ms,
-    }
-    if _ERROR in scope:
-        line["error"] = scope[_ERROR]
-    sys.stderr.write(printable_json(json.encode(line).decode()) + "\n")
