@@ -13,6 +13,8 @@ from msgspec.structs import asdict
 from compute_market import metrics
 from compute_market.admission import laws as admission
 from compute_market.bids import laws as bids
+from compute_market.courier import delivery_laws
+from compute_market.courier import laws as courier
 from compute_market.jobs import cancellations
 from compute_market.jobs import laws as jobs
 from compute_market.laws import Law
@@ -138,6 +140,8 @@ def _counters(txn: Txn) -> Iterator[Violation]:
         expected["industrial_units_total",] += job.units_proven
         if job.state == "cancelled":
             expected["scheduler_cancel_total", job.ended_by or ""] += 1
+        expected["scheduler_cancel_total", "preempted"] += job.placements_before
+        expected["scheduler_preempt_total", "success"] += job.placements_before
         if job.cause == "deadline_missed":
             expected["industrial_rejected_total", "SLA"] += 1
     for settled in txn.records(SETTLEMENTS):
@@ -152,6 +156,7 @@ def _counters(txn: Txn) -> Iterator[Violation]:
         expected["settle_failed_total", failure.reason] += 1
     expected["receipt_corrupt_total",] = txn.size(QUARANTINE)
     expected["industrial_rejected_total", "SLA"] += 0
+    expected["scheduler_preempt_total", "success"] += 0
     for name in _DERIVED:
         for values, _ in metrics.series(txn, name):
             expected[name, *values] += 0
@@ -201,6 +206,8 @@ LAWS: tuple[Law, ...] = (
     *admission.LAWS,
     *jobs.LAWS,
     *bids.LAWS,
+    *delivery_laws.LAWS,
+    *courier.LAWS,
     Law(
         _counters,
         (POSTINGS, JOBS, SETTLEMENTS, IMPORTS, IMPORT_FAILURES, QUARANTINE, COUNTERS.table),

@@ -99,6 +99,8 @@ class Due(Struct, frozen=True, gc=False):
     matched: tuple[str, ...] = ()  # ids of jobs that had waited for an offer
     bids: int = 0  # that were not revealed in time
     bids_burned_ct: int = 0  # of their bonds
+    scores: int = 0  # that time has changed something of
+    restored: int = 0  # providers that are barred no longer
 
     @property
     def text(self) -> str:
@@ -113,6 +115,8 @@ class Due(Struct, frozen=True, gc=False):
             found.append(jobs + cost_of(self.burned_ct, self.away))
         if self.bids:
             found.append(f"{_counted(self.bids, 'bid')} expired{cost_of(self.bids_burned_ct, 0)}")
+        if self.restored:
+            found.append(f"{_counted(self.restored, 'provider')} in good standing again")
         if self.matched:
             found.append(f"{_counted(len(self.matched), 'waiting job')} placed")
         return ", ".join(found)

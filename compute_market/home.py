@@ -23,6 +23,7 @@ LAST_BACKUP: Final = "last_backup"  # when the last backup was made, and where
 KEYS: Final = "keys"  # the directory of the keys of one's own and of the public keys of others
 BIDS: Final = "bids"  # the directory of what opens the sealed bids of one's own
 SPOOL: Final = "spool"  # the directory of bundles that are to be forwarded
+SPOOLING: Final = "new"  # in it, that of bundles that are being sent
 OUTBOX: Final = "outbox"  # where they go unless a destination is given
 INBOX: Final = "inbox"  # the directory of bundles that other markets brought
 REPUTATION: Final = "reputation.json"  # a snapshot of the scores

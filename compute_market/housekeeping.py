@@ -5,8 +5,9 @@ from compute_market.clock import Due
 from compute_market.jobs import jobs
 from compute_market.jobs.expire import expire
 from compute_market.jobs.work import work
-from compute_market.offers.standing import follow_wallets
+from compute_market.offers.standing import follow_time, follow_wallets
 from compute_market.records import Asked
+from compute_market.reputation import reputation
 from compute_market.settlement import modes, receipts, settlement
 from compute_market.store.schema import BIDS_DUE_FROM, PENDING
 from compute_market.store.txn import Txn
@@ -14,6 +15,8 @@ from compute_market.store.txn import Txn
 # What `tick` looks at at most beside what is due: entries of the log, and receipts.
 TRIM_LIMIT = 10_000
 SCRUB_LIMIT = 1_000
+# Scores of which one change does at most what time has made of them.
+SCORES_LIMIT = 256
 # Bids that one change lets expire at most.
 BIDS_LIMIT = 256
 
@@ -22,9 +25,9 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     """What is due: every change of the market does it before its own effects.
 
     Keeps the height, lets an armed settlement turn real, pays receipts that waited for it, fails
-    at most `sweep_limit` overdue jobs, lets bids expire that were not revealed in time, tries jobs
-    that wait for an offer and works the queue. What time alone causes is left out while the clock
-    is not believed.
+    at most `sweep_limit` overdue jobs, lets scores that barred return and forgets those that are
+    over, lets bids expire that were not revealed in time, tries jobs that wait for an offer and
+    works the queue. What time alone causes is left out while the clock is not believed.
     """
     height = chain.remember(txn)
     modes.seed(txn)
@@ -36,6 +39,9 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
             jobs.mark_paid(txn, settlement.apply(txn, waiting))
             paid += 1
     expired = expire(txn, sweep_limit if txn.timely else 0)
+    scores, restored = 0, 0
+    if txn.timely and reputation.is_due(txn):
+        scores, restored = follow_time(txn, SCORES_LIMIT)
     bids, bids_burned_ct = 0, 0
     if txn.timely and 0 < txn.number(BIDS_DUE_FROM) <= height:
         from compute_market.bids import bids as sealed  # Most often no bid is overdue.
@@ -47,9 +53,18 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
 
         matched = try_again(txn)
     work(txn)
-    ids = tuple(expired.job_ids)
-    waited = tuple(matched)
-    return Due(activated, paid, ids, expired.burned_ct, expired.away, waited, bids, bids_burned_ct)
+    return Due(
+        activated,
+        paid,
+        tuple(expired.job_ids),
+        expired.burned_ct,
+        expired.away,
+        tuple(matched),
+        bids,
+        bids_burned_ct,
+        scores,
+        restored,
+    )
 
 
 def tick(txn: Txn) -> None:

@@ -191,13 +191,17 @@ class Market:
     def post_offer(self, **fields: Any) -> dict[str, Any]:
         """Post an offer by the fields of an offer file; returns it, with `changed`, `matched`."""
         from compute_market.jobs.submit import post_offer
-        from compute_market.offers import offers
+        from compute_market.offers import standing
         from compute_market.requests import OfferRequest, build
 
         request = build(fields, OfferRequest, "offer")
-        posted = self.update(lambda txn: post_offer(txn, request))
-        more = {"changed": posted.changed, "matched": posted.matched}
-        return offers.document(posted.offer) | more
+
+        def act(txn: Txn) -> dict[str, Any]:
+            posted = post_offer(txn, request)
+            more = {"changed": posted.changed, "matched": posted.matched}
+            return standing.document(txn, posted.offer) | more
+
+        return self.update(act)
 
     def submit(self, *, wait: bool = False, **fields: Any) -> dict[str, Any]:
         """Submit a job by the fields of a job file; returns it, with `changed`.
@@ -322,10 +326,10 @@ class Market:
 
     def offer(self, offer_id: str) -> dict[str, Any]:
         """One offer as a document. Raises NotFoundError."""
-        from compute_market.offers import offers
+        from compute_market.offers import offers, standing
 
         check_id(offer_id, "offer")
-        return self.view(lambda txn: offers.document(offers.get(txn, offer_id)))
+        return self.view(lambda txn: standing.document(txn, offers.get(txn, offer_id)))
 
     def balance(self, owner: str) -> dict[str, Any]:
         """What a party has, and what its jobs hold of it."""

@@ -250,11 +250,14 @@ class Slice(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Score(Struct, frozen=True, array_like=True, gc=False):
+    """A score as it was at its last change; it fades since, see `reputation.decay`."""
+
     score: int  # −1000 … 1000
     seed: int  # the advertised first score, part of `score`
     epoch: int
     changed_ms: int
     barred: bool = False  # in bad standing, as the index of offers knows it
+    is_earned: bool = False  # something but what its provider advertised has made it
 
 
 class Posting(Struct, frozen=True, array_like=True, gc=False):

@@ -309,7 +309,8 @@ def _to_4(txn: Txn) -> None:
 
 
 def _to_5(txn: Txn) -> None:
-    """There is nothing to convert."""
+    if txn.size(schema.REPUTATION):
+        reputation.take_terms(txn)
 
 
 _STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5}

@@ -3,8 +3,8 @@
 Every line that begins with `$ ` inside a ```console fence is run by bash, in order, in one shell
 per file that starts in an empty directory with `examples/` and an empty home. What follows it, up
 to the next such line, is what it must print, errors included. Numbers that no two runs share (ten
-digits and more, heights, process ids), ids of bids and the places of homes are masked on both
-sides.
+digits and more, heights, process ids), ids of bids and bundles, and the places of homes are masked
+on both sides.
 """
 
 import os
@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import pytest
 from blake3 import blake3
@@ -34,7 +35,7 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+)$", re.MULTILINE)
 _VOLATILE = re.compile(
     r"\b\d{10,}\b|(?<=height )\d+|(?<=height: )\d+|(?<=process )\d+|(?<=a market in )\S+"
-    r"|\bb-[0-9a-f]{32}\b"
+    r"|\bb-[0-9a-f]{32}\b|(?<=bundle )[0-9a-f]{16}\b"
 )
 _SOURCES = f"{ROOT}{os.pathsep}{ROOT / 'cli'}"
 _END = "\x1e"
@@ -110,6 +111,22 @@ def test_command_reference_is_current() -> None:
     render = runpy.run_path(str(ROOT / "docs" / "generate.py"))["render"]
     written = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
     assert written == render(), "run `python docs/generate.py`"
+
+
+def test_picture_of_the_scheduler_is_current_and_legible() -> None:
+    drawing = runpy.run_path(str(ROOT / "docs" / "draw_scheduler_flow.py"))
+    picture = drawing["TARGET"].read_text(encoding="utf-8")
+    assert picture == drawing["render"](), "run `python docs/draw_scheduler_flow.py`"
+    assert ElementTree.fromstring(picture).tag.endswith("svg")
+    # No box covers another, sticks out, or has more text than fits into it.
+    boxes = drawing["BOXES"]
+    for each in boxes:
+        assert 0 <= each.left < each.right <= drawing["WIDTH"]
+        assert each.bottom <= drawing["HEIGHT"]
+        assert max(map(len, each.lines)) * 7 <= each.right - each.left
+        for other in boxes:
+            apart = each.right <= other.left or other.right <= each.left
+            assert each == other or apart or each.bottom <= other.top or other.bottom <= each.top
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -8,19 +8,26 @@ import pytest
 from compute_market import chain, events, metrics
 from compute_market.admission import capacity
 from compute_market.clock import TIME_HELD
+from compute_market.courier import courier
 from compute_market.errors import RefusedError
 from compute_market.events import ENTRY_EVENTS, Logged
 from compute_market.jobs import faults, jobs
 from compute_market.jobs.submit import submit
-from compute_market.offers import offers
-from compute_market.records import EVENT_NAMES, Asked, Event
+from compute_market.offers import offers, standing
+from compute_market.records import EVENT_NAMES, Asked, Event, Score
+from compute_market.reputation import snapshot
+from compute_market.reputation.gossip import Message, Told
 from compute_market.settlement import ledger, modes, receipts
+from compute_market.signatures.keys import key_of
 from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import reveal, seal, take
+from tests.support.bundles import claim, record, send
+from tests.support.deliveries import bring
 from tests.support.importing import PRICE, THEIRS, import_of, links, trust
 from tests.support.laws import hand_over
 from tests.support.market import START_MS, Market, job_request, slice_of
+from tests.support.preempting import earn
 from tests.support.receipt_file import KEY, receipt
 from tests.support.state import command, contents, put_payload
 
@@ -109,6 +116,60 @@ def take_and_miss(market: Market) -> None:
     market.opened.tick()
 
 
+def send_and(outcome: str) -> Callable[[Market], Any]:
+    """Send a bundle, and have an answer."""
+
+    def act(market: Market) -> None:
+        send(market)
+        record(market, outcome, claim(market).receipts)
+
+    return act
+
+
+def send_again(market: Market) -> None:
+    sent = send(market)
+    market.update(lambda txn: courier.resend(txn, sent.receipt_id))
+
+
+def trust_and_bring(market: Market) -> None:
+    trust(market, KEY)
+    bring(market)
+
+
+def fail_to_hand_off(market: Market) -> None:
+    market.configure(enable_preempt=True)
+    market.post("other", offer_id="better", price_per_unit=1)
+    earn(market, "other", 10)
+    send(market, kind="handoff", job_id="job", offer_id="better")
+    record(market, "failed", claim(market).receipts, error="no route")
+
+
+GOSSIP = Message(
+    market_id=bytes(16),
+    key=key_of(bytes(32)),
+    sent_at_ms=0,
+    entries=(Told("prov", -7, START_MS // 1000 + 100),),
+    signed=b"",
+    signature=b"",
+)
+
+
+def bar_and_wait(market: Market) -> None:
+    """An unknown provider gets an offer and a bad name, which fades."""
+    market.post("unlucky", reputation=-1)
+    market.advance(14 * 86_400)
+    market.update(lambda txn: None)
+
+
+def forget_and_restore(market: Market) -> None:
+    """Every score is forgotten, as in a market that is made anew."""
+    for _ in range(6):
+        market.advance(60 * 86_400)
+        market.update(lambda txn: None)
+    entry = Score(1, 0, 5, 1000)
+    market.update(lambda txn: snapshot.restore(txn, [("prov", entry)]))
+
+
 # Every event: what brings it about in a market where `job` has one of two slices proven, and what
 # it must say.
 HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
@@ -156,7 +217,14 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     ),
     "job_handed_over": (
         lambda market: hand_over(market, "job", "spare"),
-        {"from": "prov", "to": "other", "units": 1},
+        {
+            "from": "prov",
+            "to": "other",
+            "from_score": 0,
+            "to_score": 0,
+            "units": 1,
+            "price_per_unit": 9,
+        },
     ),
     "job_paid": (owe_and_pay, {"provider": "prov", "ct": 10, "it": 0}),
     "offer_posted": (
@@ -168,6 +236,16 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         {},
     ),
     "score_changed": (wrong, {"delta": -1, "score": 4}),
+    "score_adjusted": (
+        lambda m: m.update(lambda txn: standing.pardon(txn, "prov", -2, "r")),
+        {"delta": -2, "score": 3, "reason": "r"},
+    ),
+    "score_gossiped": (
+        lambda m: m.update(lambda txn: standing.take_gossip(txn, GOSSIP)),
+        {"score": -7, "was": 5, "market_id": bytes(16).hex()},
+    ),
+    "score_restored": (bar_and_wait, {"score": 0}),
+    "scores_imported": (forget_and_restore, {"scores": 1}),
     "bond_burned": (cancel_for_a_burned_bond, {"ct": 1, "cause": "cancel:slash"}),
     "mode_changed": (
         lambda market: market.update(lambda txn: modes.to_dry_run(txn, "repair")),
@@ -221,6 +299,12 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         import_receipt("poor"),
         {"market_id": THEIRS.hex(), "seq": 1, "provider": "prov", "reason": "insufficient_funds"},
     ),
+    "bundle_sent": (send, {"dest": "dir:outbox"}),
+    "bundle_acknowledged": (send_and("acknowledged"), {"dest": "dir:outbox"}),
+    "bundle_refused": (send_and("refused"), {"dest": "dir:outbox"}),
+    "bundle_resent": (send_again, {"dest": "dir:outbox"}),
+    "bundle_received": (trust_and_bring, {"market": THEIRS.hex()}),
+    "handoff_failed": (fail_to_hand_off, {"reason": "not_delivered"}),
 }
 
 

@@ -20,7 +20,7 @@ from compute_market import chain, events, exposition
 from compute_market.errors import BusyError, IntegrityError
 from compute_market.jobs import demand, jobs
 from compute_market.market import Market
-from compute_market.offers import offers
+from compute_market.offers import offers, standing
 from compute_market.records import Job
 from compute_market.scheduler import outcomes, queue
 from compute_market.settlement import ledger, modes, receipts, settlement
@@ -372,7 +372,29 @@ def test_home_of_schema_3_is_taken_as_it_is(tmp_path: Path) -> None:
     market.submit("new")
     assert market.violations() == []
     market.store.close()
-    assert schema_in(tmp_path) == SCHEMA_VERSION == 4
+    assert schema_in(tmp_path) == SCHEMA_VERSION == 5
+
+
+def test_scores_of_schema_4_fall_due(tmp_path: Path) -> None:
+    market = busy_market(tmp_path / "market")
+    market.update(lambda txn: standing.record_outcome(txn, "poor", -1))
+
+    def lose(txn: Txn) -> None:
+        txn.clear(schema.SCORES_DUE)
+        for name in (schema.SCORE_TERMS, schema.SCORES_DUE_FROM):
+            txn.delete(schema.META, name.encode())
+        txn.put(schema.META, b"schema", bytes((4,)))
+
+    market.alone(lose)
+    market.reopen()
+    market.submit("new")
+    assert market.violations() == []
+    assert market.offer("unpaid").shelf == "barred"
+    market.advance(14 * 86_400)
+    market.update(lambda txn: None)
+    assert market.offer("unpaid").shelf == "unfunded"
+    assert market.violations() == []
+    market.store.close()
 
 
 # What dies, waits or comes at once.

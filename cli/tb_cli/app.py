@@ -25,8 +25,12 @@ from tb_cli.tree import TREE
 
 _CONTEXT = {"help_option_names": ["-h", "--help"]}
 _EPILOG = "Exit codes: " + ", ".join(f"{row.code} {row.token}" for row in EXIT_CODES) + "."
-_PATTERNS = {"integer": r"-?[0-9]+", "number": r"-?[0-9]+(\.[0-9]+)?"}
-_TYPES = {"text": str, "integer": int, "number": float}
+_PATTERNS = {
+    "integer": r"-?[0-9]+",
+    "signed": r"[+-]?[0-9]+",
+    "number": r"-?[0-9]+(\.[0-9]+)?",
+}
+_TYPES = {"text": str, "integer": int, "signed": int, "number": float}
 
 
 class LazyGroup(TyperGroup):
@@ -95,7 +99,9 @@ class VerbCommand(TyperCommand):
             help=description(verb),
             short_help=verb.help,
             params=[_parameter(each) for each in (*self.own, *shared)],
-            context_settings=_CONTEXT,
+            context_settings=_CONTEXT
+            # What begins with a minus may be a number.
+            | {"ignore_unknown_options": any(each.kind == "signed" for each in self.own)},
             rich_markup_mode=_markup(),
         )
 
@@ -228,8 +234,9 @@ def _digits_only(convert: Callable[..., Any], pattern: str, kind: str) -> Callab
 
     def checked(value: Any, param: Any, ctx: Any) -> Any:
         if isinstance(value, str) and not fullmatch(pattern, value, ASCII):
+            noun = "integer" if kind == "signed" else kind
             raise typer.BadParameter(
-                f"{clipped(value)!a} is not a valid {kind}: digits 0-9 only.", ctx=ctx, param=param
+                f"{clipped(value)!a} is not a valid {noun}: digits 0-9 only.", ctx=ctx, param=param
             )
         return convert(value, param, ctx)
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compute_market.errors import UsageError
 from compute_market.jobs.submit import post_offer
-from compute_market.offers import offers
-from compute_market.records import OFFER_STATES, Offer, check_id
+from compute_market.offers import offers, standing
+from compute_market.records import OFFER_STATES, check_id
 from compute_market.requests import NO_FILE, Document, OfferRequest, build
 from compute_market.store.schema import OFFERS
 from compute_market.store.txn import Txn
@@ -31,6 +31,9 @@ from tb_cli.frame.options import (
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, group, option, takes
+
+if TYPE_CHECKING:
+    from tb_cli.network.takeovers import Takeovers
 
 _COLUMNS = (
     "offer_id",
@@ -87,13 +90,17 @@ def post(
     failed_to: str | None,
     jsonl: bool,
 ) -> int:
-    """Options win over the fields of a file; the same offer again changes nothing."""
+    """Options win over the fields of a file; the same offer again changes nothing. With the setting
+    `enable_preempt` a new offer may take a running job over; see `compute preempt`.
+    """
+    takeovers = _takeovers(session) if session.config.enable_preempt else None
 
     def act(txn: Txn, request: OfferRequest) -> bulk.Outcome:
         posted = post_offer(txn, request, key)
-        document = offers.document(posted.offer) | {
+        document = standing.document(txn, posted.offer) | {
             "changed": posted.changed,
             "matched": posted.matched,
+            "took_over": None,
         }
         name = posted.offer.offer_id
         text = f"posted offer {name}"
@@ -101,16 +108,18 @@ def post(
             text = f"offer {name} exists, unchanged: {posted.offer.state}"
         if posted.matched:
             text += f", taken by {' '.join(posted.matched)}"
-        return bulk.Outcome(name, text, document)
+        outcome = bulk.Outcome(name, text, document)
+        return outcome if takeovers is None else takeovers.tried(txn, posted, outcome)
 
     source = None if file is None else JsonLines([file], keep=failed_to is not None)
     asked: Iterable[bulk.Given[OfferRequest]] = [_offer(NO_FILE, given, capability)]
     if source is not None:
         asked = _offers(source, given, capability, key)
-    return bulk.run(
+    code = bulk.run(
         session,
-        asked,
+        asked if takeovers is None else takeovers.paced(asked),
         act,
+        then=None if takeovers is None else takeovers.follow,
         id_field="offer_id",
         chunk=chunk,
         atomic=atomic,
@@ -118,6 +127,9 @@ def post(
         failed_to=failed_to,
         source=source,
     )
+    if takeovers is not None:
+        takeovers.end()
+    return code
 
 
 @takes(
@@ -130,29 +142,31 @@ def list_(
     session: Session, *, state: list[str], provider: str | None, limit: int | None, jsonl: bool
 ) -> None:
     """The shelf says what keeps an open offer from being taken: `barred` is bad standing, and
-    `unfunded` a provider who cannot pay its bond, which matters once money moves.
+    `unfunded` a provider who cannot pay its bond, which matters once money moves. In JSON
+    `barred_by` has the numbers, and when a score will have faded to zero.
     """
     check_choices("--state", state, OFFER_STATES)
     check_given("--provider", provider)
 
-    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Offer], bytes | None]:
+    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Any], bytes | None]:
         found, last = txn.page(OFFERS, after, size)
         return [
-            offer
+            standing.document(txn, offer)
             for _, offer in found
             if (not state or offer.state in state) and provider in (None, offer.provider)
         ], last
 
     listing = Listing(session, _COLUMNS, table=_TABLE, jsonl=jsonl)
-    for offer in islice(chain.from_iterable(session.pages(page, None)), limit):
-        listing.add(offers.document(offer))
+    for document in islice(chain.from_iterable(session.pages(page, None)), limit):
+        listing.add(document)
     listing.end()
 
 
 @takes(argument("offer_id", "OFFER", "An offer id.", complete="offer"))
 def show(session: Session, offer_id: str) -> None:
+    """`barred_by` is what keeps it from being taken, and until when if nothing happens."""
     check_id(offer_id, "offer id")
-    document = session.view(lambda txn: offers.document(offers.get(txn, offer_id)))
+    document = session.view(lambda txn: standing.document(txn, offers.get(txn, offer_id)))
     emit(session, document, fields(document))
 
 
@@ -179,7 +193,7 @@ def withdraw(
     def act(txn: Txn, offer_id: str) -> bulk.Outcome:
         offer, changed = offers.withdraw(txn, offer_id)
         text = f"withdrew offer {offer_id}" if changed else f"offer {offer_id} already withdrawn"
-        return bulk.Outcome(offer_id, text, offers.document(offer) | {"changed": changed})
+        return bulk.Outcome(offer_id, text, standing.document(txn, offer) | {"changed": changed})
 
     ids = Ids(offer_ids, "offer id", keep=failed_to is not None)
     return bulk.run(
@@ -193,6 +207,12 @@ def withdraw(
         failed_to=failed_to,
         source=ids,
     )
+
+
+def _takeovers(session: Session) -> "Takeovers":
+    from tb_cli.network.takeovers import Takeovers  # In most markets no offer takes a job over.
+
+    return Takeovers(session)
 
 
 def _offers(

@@ -1,11 +1,16 @@
 """Verbs on the settlement mode: status, plan, arm, cancel-arm, dry-run, tick."""
 
+import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 from compute_market import housekeeping
 from compute_market.amounts import AMOUNT_MAX
+from compute_market.clock import Due
+from compute_market.reputation import reputation
 from compute_market.settlement import modes, settlement
+from compute_market.store.schema import BUNDLES_ENDED
 from compute_market.store.txn import Txn
 from tb_cli.frame import files
 from tb_cli.frame.options import digest_of
@@ -81,7 +86,8 @@ def dry_run(session: Session, *, reason: str) -> None:
 
 def tick(session: Session) -> None:
     """That may be to turn real, to pay what waits, to fail overdue jobs and to start others. Events
-    older than `log_retention_secs` leave the log, and some stored receipts are looked at.
+    older than `log_retention_secs` leave the log, some stored receipts are looked at, and bundles
+    that arrived more than `courier_retention_secs` ago are taken away.
     """
 
     def act(txn: Txn) -> dict[str, Any]:
@@ -90,10 +96,30 @@ def tick(session: Session) -> None:
 
     document = session.update(act)
     is_changed = bool(session.market.due.text)
-    while session.market.due.bids == housekeeping.BIDS_LIMIT and not session.dry_run:
-        document = session.update(act)  # There may be more than one change lets expire.
+    while _is_more_due(session.market.due) and not session.dry_run:
+        document = session.update(act)
+    if _may_prune(session):
+        from tb_cli.frame import bundles  # Most often there is nothing to prune.
+
+        bundles.prune(session)
+    if session.market.view(reputation.count):
+        from tb_cli.frame.snapshots import save_if_behind
+
+        save_if_behind(session)
     document["changed"] = is_changed
     emit(session, document, fields(document))
+
+
+def _may_prune(session: Session) -> bool:
+    """Whether bundles may be there that nobody needs."""
+    if session.view(lambda txn: txn.size(BUNDLES_ENDED)):
+        from compute_market.courier import courier
+
+        if session.view(courier.has_old):
+            return True
+    with suppress(OSError):
+        return bool(os.listdir(session.home.spooling))
+    return False
 
 
 def _lines(document: dict[str, Any]) -> Iterator[str]:
@@ -101,6 +127,11 @@ def _lines(document: dict[str, Any]) -> Iterator[str]:
     yield f"pending: {document['pending']}"
     for move in document["moves"]:
         yield f"{move['amount']} {move['token']} from {move['from']} to {move['to']}"
+
+
+def _is_more_due(due: Due) -> bool:
+    """Whether there may be more than one change does."""
+    return due.bids == housekeeping.BIDS_LIMIT or due.scores == housekeeping.SCORES_LIMIT
 
 
 def _change(session: Session, act: Callable[[Txn], bool]) -> None:

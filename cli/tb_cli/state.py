@@ -53,7 +53,8 @@ def init(session: Session) -> None:
 
 @takes(argument("target", "DIR|-", "A directory that is not there, or - for a tar on stdout."))
 def backup(session: Session, target: str) -> None:
-    """It is a compacted copy of one moment, while others go on working, with settings and log.
+    """It is a compacted copy of one moment, while others go on working, with settings, log, and the
+    bundles that wait to be forwarded; keys and the secrets of bids are not in it.
 
     The copy is a home of its own: `tb-cli --home DIR state check`. It gets its name when all of it
     is on the disk; one that was killed leaves nothing of that name.
@@ -135,6 +136,7 @@ def restore(session: Session, source: str) -> None:
         else:
             copies.unpack(stream, copy)
             _check_sound(session, copy.path)
+            copies.warn_of_bundles(copy, session)
         instance_id = _begin_instance(session, copy)
         size = copies.size_of(copy)
         if not session.dry_run:
@@ -160,9 +162,12 @@ def _other(session: Session, path: str) -> Iterator[Session]:
 
 
 def _check_sound(session: Session, path: str) -> None:
-    """Raises IntegrityError unless pages and laws of the market in a directory are sound."""
+    """Raises IntegrityError unless pages and laws of the market in a directory are sound.
+
+    Bundles that are not are no reason to do without the rest.
+    """
     with _other(session, path) as other:
-        found = examine(other, pages=True)
+        found = examine(other, pages=True, spool=False)
     if not found.is_sound:
         raise IntegrityError(
             f"the backup is damaged: {[*found.problems, *found.violations][0]}",
@@ -208,7 +213,8 @@ def _lock(descriptor: int, home: Home) -> None:
 
 
 def _check_empty(home: Home) -> None:
-    left = {*copies.PARTS[:-1]}  # They are compared with those of the backup.
+    # They are compared with those of the backup; the snapshot is a copy of what that holds.
+    left = {*copies.PARTS[:-1], names.SPOOL, names.REPUTATION}
     for name in sorted(os.listdir(home.path)):
         if name not in left and not name.startswith(_LEFTOVER):
             raise copies.not_empty(home, name)

@@ -49,6 +49,9 @@ TREE = Group(
                 "execute": _writes("execute:execute", "Run and prove active jobs."),
                 "prove": _writes("execute:prove", "Submit one proof computed elsewhere."),
                 "cancel": _writes("cancel:cancel", "Cancel jobs that have not ended."),
+                "preempt": _writes(
+                    "preempt:hand_over", "Hand a running job over to a better offer."
+                ),
                 "run": _apart("run:run", "Hash slice files, with no market."),
                 "status": _reads("jobs:status", "Show one job: state, progress, money."),
                 "list": _reads("jobs:list_", "List jobs by id."),
@@ -64,6 +67,19 @@ TREE = Group(
                     "calibrate:calibrate", "Measure how fast this machine hashes.", writes=True
                 ),
                 "wait": _reads("jobs:wait", "Wait until jobs have ended."),
+                "courier": Group(
+                    "Bundles that go to other markets.",
+                    {
+                        "send": _creates("courier_send:send", "Store a bundle, to be forwarded."),
+                        "flush": _writes("courier_flush:flush", "Forward the bundles that wait."),
+                        "receive": _creates(
+                            "courier_receive:receive", "Take in what others forwarded to a place."
+                        ),
+                        "list": _reads("courier:list_", "List the receipts of bundles by id."),
+                        "show": _reads("courier:show", "Show the receipt of one bundle."),
+                        "resend": _writes("courier_send:resend", "Forward bundles once more."),
+                    },
+                ),
             },
         ),
         "compute-market": Group(
@@ -158,7 +174,18 @@ TREE = Group(
                 ),
                 "reputation": Group(
                     "Scores of providers.",
-                    {"show": _reads("reputation:show", "Show providers, the best score first.")},
+                    {
+                        "show": _reads("reputation:show", "Show providers, the best score first."),
+                        "sync": _writes("reputation_sync:sync", "Tell every peer the scores."),
+                        "adjust": _writes("reputation:adjust", "Add to the score of a provider."),
+                        "export": _writes(
+                            "reputation_files:export",
+                            "Write scores for other markets, or a snapshot.",
+                        ),
+                        "import": _writes(
+                            "reputation_files:import_", "Take the scores of another market."
+                        ),
+                    },
                 ),
             },
         ),
@@ -175,6 +202,8 @@ TREE = Group(
         ),
         "log": _reads("log:log", "Print what happened, and who asked for it."),
         "tick": _writes("settle:tick", "Do what is due and nothing else."),
+        # What others send changes the market. There is nothing in it to be tried.
+        "serve": _reads("serve:serve", "Take in over HTTP what other markets send."),
         "metrics": _reads("metrics:metrics", "Print the metrics for Prometheus."),
         "batch": _apart("batch:batch", "Run one command per line of standard input.", writes=True),
         "state": Group(

@@ -322,7 +322,14 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
             "The key of one's own that signs what goes to other markets. It is made when it is\n"
             "needed first."),
     ] = "node"
-# fmt: on
+    # fmt: on
+
+    @property
+    def score_terms(self) -> int:
+        """What decides when time alone changes a score, as one number that is never 0: decay in
+        ppm, its period in 32 bits of seconds, retention in 40."""
+        period = self.reputation_decay_ppm << 32 | self.reputation_decay_period_secs
+        return period << 40 | self.reputation_retention_secs
 
 
 def rows() -> tuple[Setting, ...]:

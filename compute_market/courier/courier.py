@@ -9,14 +9,20 @@ time ends a lease, so that a flush that died blocks nobody for long.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 from msgspec import Struct
 
-from compute_market import events, metrics
+from compute_market import events, idempotency, metrics
 from compute_market.courier_records import BundleKind, BundleReceipt
-from compute_market.errors import MarketError, NotFoundError, RefusedError
-from compute_market.jobs import jobs, preempt
+from compute_market.errors import (
+    ConflictError,
+    MarketError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
+from compute_market.jobs import preempt
 from compute_market.records import replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import (
@@ -28,9 +34,14 @@ from compute_market.store.schema import (
     unpack_u64,
 )
 from compute_market.store.txn import Txn
+from compute_market.text import clipped, quoted
 
 HOLDER_BYTES = 8
 _NO_HOLDER = bytes(HOLDER_BYTES)
+# What stands for a bundle that waits: its id, the end of its lease in ms, who has that.
+ENTRY_BYTES = 16 + HOLDER_BYTES
+_ID_DIGITS = 16
+_HEX = frozenset("0123456789abcdef")
 
 
 class Bundle(Struct, frozen=True, gc=False):
@@ -43,6 +54,14 @@ class Bundle(Struct, frozen=True, gc=False):
     kind: BundleKind = "bundle"
     job_id: str | None = None  # of a handoff
     offer_id: str | None = None
+
+
+class Sent(Struct, frozen=True, gc=False):
+    """A bundle that was sent, now or under the same key before."""
+
+    id_text: str
+    receipt: BundleReceipt | None  # None once it was forgotten
+    changed: bool
 
 
 class Claimed(Struct, frozen=True, gc=False):
@@ -62,6 +81,13 @@ class Attempted(Struct, frozen=True, gc=False):
     attempts: int
     failures: int
     error: str | None = None  # the last one
+
+
+class Pruned(Struct, frozen=True, gc=False):
+    """What was forgotten."""
+
+    receipts: int
+    hashes: list[bytes]  # of bundles that no receipt needs by now
 
 
 def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
@@ -86,6 +112,26 @@ def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
     return receipt
 
 
+def send_once(txn: Txn, bundle: Bundle, ids: Iterable[int], key: str | None) -> Sent:
+    """The same under an idempotency key, if one is given.
+
+    The same call again tells of what was sent then. Raises ConflictError for a key of something
+    else.
+    """
+    asked = {
+        "bundle_hash": bundle.bundle_hash.hex(),
+        "sender": bundle.sender,
+        "dest": bundle.dest,
+    }
+    done = idempotency.find(txn, key, "bundle_sent", asked)
+    if done is not None and done.made is not None:
+        return Sent(done.made, find(txn, parse_id(done.made)), changed=False)
+    receipt = send(txn, bundle, ids)
+    made = id_text(receipt.receipt_id)
+    idempotency.remember(txn, key, "bundle_sent", asked, made)
+    return Sent(made, receipt, changed=True)
+
+
 def find(txn: Txn, receipt_id: int) -> BundleReceipt | None:
     return txn.read(BUNDLE_RECEIPTS, pack_u64(receipt_id))
 
@@ -106,6 +152,15 @@ def has_pending(txn: Txn) -> bool:
     return txn.size(BUNDLES_PENDING) > 0
 
 
+def waiting(
+    txn: Txn, after: bytes | None, limit: int
+) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
+    """Entries of what waits behind a key, and the last key; None at the end."""
+    start = None if after is None else after + b"\0"
+    found = txn.collect(BUNDLES_PENDING, limit, start=start)
+    return found, found[-1][0] if len(found) == limit else None
+
+
 def claim(
     txn: Txn, holder: bytes, after: int | None, limit: int, *, only: int | None = None
 ) -> Claimed:
@@ -121,8 +176,7 @@ def claim(
         last = None
     else:
         start = None if after is None else pack_u64(after)
-        found, last_key = txn.page(BUNDLES_PENDING, start, limit)
-        entries = [(key, bytes(value)) for key, value in found]
+        entries, last_key = waiting(txn, start, limit)
         last = None if last_key is None else unpack_u64(last_key)
     until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
     receipts: list[BundleReceipt] = []
@@ -131,9 +185,9 @@ def claim(
         receipt = txn.must_read(BUNDLE_RECEIPTS, value[:8])
         if value[16:] != holder and unpack_u64(value[8:16]) > txn.now_ms:
             held += 1
-        elif receipt.kind == "handoff" and not _is_due(txn, receipt):
-            _end(txn, receipt, "refused", error="the job has ended, or the offer is gone")
-            _handoff_failed(txn, receipt, "not_due")
+        elif (problem := _why_not_due(txn, receipt)) is not None:
+            _end(txn, receipt, "refused", error=problem.message)
+            _handoff_failed(txn, receipt, problem.reason or problem.token)
             refused += 1
         else:
             txn.put(BUNDLES_PENDING, key, value[:8] + pack_u64(until_ms) + holder)
@@ -141,23 +195,43 @@ def claim(
     return Claimed(receipts, last, held, refused)
 
 
-def record(txn: Txn, attempted: Iterable[Attempted]) -> int:
+def renew(txn: Txn, holder: bytes, receipts: Iterable[BundleReceipt]) -> set[int]:
+    """Let the leases of a flush begin anew; the ids of those that it still has."""
+    until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
+    found: set[int] = set()
+    for receipt in receipts:
+        key = pack_u64(receipt.seq)
+        entry = txn.get(BUNDLES_PENDING, key)
+        if entry is not None and entry[16:] == holder:
+            txn.put(BUNDLES_PENDING, key, entry[:8] + pack_u64(until_ms) + holder)
+            found.add(receipt.receipt_id)
+    return found
+
+
+def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None) -> int:
     """Note what came of forwarding, and give leases back; how many receipts are acknowledged.
+
+    With a `holder` only its own leases: one that has ended may be another flush's by now. Without
+    an attempt nothing but the lease is given back.
 
     Whoever was acknowledged before stays so, and is paid and counted once. With the acknowledgement
     of a bundle its sender is paid, while settlement is real; with that of a handoff its job goes
     over to the other provider, if it still can.
     """
-    acknowledged = 0
+    acknowledged = attempts = failures = 0
+    reward_ct = txn.config.courier_reward_ct if modes.is_real(txn) else 0
     for each in attempted:
         receipt = find(txn, each.receipt_id)
         if receipt is None or receipt.state != "pending":
             continue
-        metrics.count(txn, "courier_flush_attempt_total", by=each.attempts)
-        metrics.count(txn, "courier_flush_failure_total", by=each.failures)
-        receipt = replace(receipt, attempts=receipt.attempts + each.attempts, last_error=each.error)
+        attempts += each.attempts
+        failures += each.failures
+        if each.attempts:
+            receipt = replace(
+                receipt, attempts=receipt.attempts + each.attempts, last_error=each.error
+            )
         if each.outcome == "acknowledged":
-            _acknowledge(txn, receipt)
+            _acknowledge(txn, receipt, reward_ct)
             acknowledged += 1
         elif each.outcome == "refused" or (receipt.kind == "handoff" and each.attempts):
             _end(txn, receipt, "refused", error=each.error)
@@ -165,7 +239,10 @@ def record(txn: Txn, attempted: Iterable[Attempted]) -> int:
                 _handoff_failed(txn, receipt, "not_delivered")
         else:
             txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), receipt)
-            _wait(txn, receipt)
+            if holder is None or _holder_of(txn, receipt) == holder:
+                _wait(txn, receipt)
+    metrics.count(txn, "courier_flush_attempt_total", by=attempts)
+    metrics.count(txn, "courier_flush_failure_total", by=failures)
     return acknowledged
 
 
@@ -176,7 +253,7 @@ def resend(txn: Txn, receipt_id: int) -> BundleReceipt:
     """
     receipt = get(txn, receipt_id)
     if receipt.state != "pending":
-        txn.remove(BUNDLES_ENDED, _ended_key(receipt))
+        txn.remove(BUNDLES_ENDED, ended_key(receipt))
         receipt = replace(receipt, state="pending", ended_ms=None, last_error=None)
         txn.write(BUNDLE_RECEIPTS, pack_u64(receipt_id), receipt)
     _wait(txn, receipt)
@@ -184,19 +261,26 @@ def resend(txn: Txn, receipt_id: int) -> BundleReceipt:
     return receipt
 
 
-def prune(txn: Txn, limit: int) -> list[bytes]:
-    """Forget receipts that ended longer ago than they are kept; the hashes nobody needs by now."""
-    before_ms = txn.now_ms - txn.config.courier_retention_secs * 1000
+def has_old(txn: Txn) -> bool:
+    """Whether there is anything to prune."""
+    found = txn.first(BUNDLES_ENDED)
+    return found is not None and _is_old(txn, found[0])
+
+
+def prune(txn: Txn, limit: int) -> Pruned:
+    """Forget at most `limit` receipts that ended longer ago than they are kept."""
+    count = 0
     gone: list[bytes] = []
     for key, _ in txn.collect(BUNDLES_ENDED, limit):
-        if unpack_u64(key[:8]) >= before_ms or not txn.timely:
+        if not _is_old(txn, key):
             break
         receipt = txn.must_read(BUNDLE_RECEIPTS, key[8:])
         txn.remove(BUNDLES_ENDED, key)
         txn.remove(BUNDLE_RECEIPTS, key[8:])
+        count += 1
         if txn.add(BUNDLE_COPIES, receipt.bundle_hash, -1) == 0:
             gone.append(receipt.bundle_hash)
-    return gone
+    return Pruned(count, gone)
 
 
 def is_kept(txn: Txn, bundle_hash: bytes) -> bool:
@@ -204,51 +288,22 @@ def is_kept(txn: Txn, bundle_hash: bytes) -> bool:
     return txn.sum(BUNDLE_COPIES, bundle_hash) > 0
 
 
-def listed(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
-    """Receipts by id, a page of them behind a key."""
-    found, last = txn.page(BUNDLE_RECEIPTS, after, size)
-    return [receipt for _, receipt in found], last
-
-
-def pending(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
-    """Those that wait, in the order of sending."""
-    found, last = txn.page(BUNDLES_PENDING, after, size)
-    return [txn.must_read(BUNDLE_RECEIPTS, value[:8]) for _, value in found], last
-
-
-def leased_until_ms(txn: Txn, receipt: BundleReceipt) -> int | None:
-    """When the lease of the flush that has it ends, None if no flush has it."""
-    entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
-    until_ms = 0 if entry is None else unpack_u64(entry[8:16])
-    return until_ms if until_ms > txn.now_ms else None
-
-
-def document(txn: Txn, receipt: BundleReceipt) -> dict[str, Any]:
-    """The JSON form. `next_attempt_at` is null when the next flush may have it at once."""
-    until_ms = leased_until_ms(txn, receipt)
-    found: dict[str, Any] = {
-        "id": id_text(receipt.receipt_id),
-        "bundle_hash": receipt.bundle_hash.hex(),
-        "bytes": receipt.size,
-        "sender": receipt.sender,
-        "dest": receipt.dest,
-        "timestamp": receipt.sent_ms // 1000,
-        "acknowledged": receipt.state == "acknowledged",
-        "attempts": receipt.attempts,
-        "last_error": receipt.last_error,
-        "next_attempt_at": None if until_ms is None else until_ms // 1000,
-        "state": receipt.state,
-        "kind": receipt.kind,
-        "reward_ct": receipt.reward_ct,
-    }
-    if receipt.kind == "handoff":
-        found |= {"job_id": receipt.job_id, "offer_id": receipt.offer_id}
-    return found
-
-
 def id_text(receipt_id: int) -> str:
     """How an id is written: 16 lower-case hex digits."""
     return f"{receipt_id:016x}"
+
+
+def parse_id(text: str) -> int:
+    """The id that is written so. Raises UsageError."""
+    if len(text) != _ID_DIGITS or not _HEX.issuperset(text):
+        shown = clipped(quoted(text))
+        raise UsageError(f"{shown} is no bundle id: {_ID_DIGITS} lower-case hex digits are one")
+    return int(text, 16)
+
+
+def ended_key(receipt: BundleReceipt) -> bytes:
+    """Where a receipt stands that is to be forgotten in time."""
+    return pack_u64(receipt.ended_ms or 0) + pack_u64(receipt.receipt_id)
 
 
 def receipts(txn: Txn) -> Iterator[BundleReceipt]:
@@ -256,26 +311,27 @@ def receipts(txn: Txn) -> Iterator[BundleReceipt]:
     return txn.records(BUNDLE_RECEIPTS)
 
 
-def _acknowledge(txn: Txn, receipt: BundleReceipt) -> None:
-    receipt = _end(txn, replace(receipt, reward_ct=_reward(txn, receipt)), "acknowledged")
+def _acknowledge(txn: Txn, receipt: BundleReceipt, reward_ct: int) -> None:
+    if reward_ct and not receipt.reward_ct and receipt.kind != "handoff":
+        receipt = replace(receipt, reward_ct=_paid(txn, receipt, reward_ct))
+    receipt = _end(txn, receipt, "acknowledged")
     if receipt.kind == "handoff" and receipt.job_id is not None and receipt.offer_id is not None:
         try:
             preempt.take_over(txn, receipt.job_id, receipt.offer_id)
-        except MarketError as error:
+        except (NotFoundError, RefusedError, ConflictError) as error:
+            failed = replace(receipt, last_error=error.message)
+            txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), failed)
             _handoff_failed(txn, receipt, error.reason or error.token)
 
 
-def _reward(txn: Txn, receipt: BundleReceipt) -> int:
-    """Pay the sender, once and if money moves; what the receipt has earned by now."""
-    amount = txn.config.courier_reward_ct
-    if receipt.reward_ct or receipt.kind == "handoff" or not amount or not modes.is_real(txn):
-        return receipt.reward_ct
+def _paid(txn: Txn, receipt: BundleReceipt, reward_ct: int) -> int:
+    """Pay the sender; what it got."""
     ends = ledger.SUPPLY, ledger.wallet(receipt.sender)
     try:
-        ledger.transfer(txn, "CT", amount, *ends, "courier:reward", id_text(receipt.receipt_id))
+        ledger.transfer(txn, "CT", reward_ct, *ends, "courier:reward", id_text(receipt.receipt_id))
     except RefusedError:  # More than any wallet can hold.
         return 0
-    return amount
+    return reward_ct
 
 
 def _end(
@@ -288,7 +344,7 @@ def _end(
     receipt = replace(receipt, state=state, ended_ms=txn.now_ms, last_error=error)
     txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), receipt)
     txn.remove(BUNDLES_PENDING, pack_u64(receipt.seq))
-    txn.put(BUNDLES_ENDED, _ended_key(receipt))
+    txn.put(BUNDLES_ENDED, ended_key(receipt))
     _note(txn, "bundle_acknowledged" if state == "acknowledged" else "bundle_refused", receipt)
     return receipt
 
@@ -299,9 +355,22 @@ def _wait(txn: Txn, receipt: BundleReceipt) -> None:
     txn.put(BUNDLES_PENDING, pack_u64(receipt.seq), value)
 
 
-def _is_due(txn: Txn, receipt: BundleReceipt) -> bool:
-    job = None if receipt.job_id is None else jobs.find(txn, receipt.job_id)
-    return job is not None and job.state == "active"
+def _holder_of(txn: Txn, receipt: BundleReceipt) -> bytes:
+    entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
+    return b"" if entry is None else entry[16:]
+
+
+def _is_old(txn: Txn, key: bytes) -> bool:
+    """Whether it ended so long ago. Nothing grows old while the clock is not believed."""
+    before_ms = txn.now_ms - txn.config.courier_retention_secs * 1000
+    return txn.timely and unpack_u64(key[:8]) < before_ms
+
+
+def _why_not_due(txn: Txn, receipt: BundleReceipt) -> MarketError | None:
+    """Why the handoff of a job need not be forwarded any more; other bundles always are."""
+    if receipt.job_id is None or receipt.offer_id is None:
+        return None
+    return preempt.why_not(txn, receipt.job_id, receipt.offer_id)
 
 
 def _handoff_failed(txn: Txn, receipt: BundleReceipt, reason: str) -> None:
@@ -329,7 +398,3 @@ def _note(
         bundle=id_text(receipt.receipt_id),
         dest=receipt.dest,
     )
-
-
-def _ended_key(receipt: BundleReceipt) -> bytes:
-    return pack_u64(receipt.ended_ms or 0) + pack_u64(receipt.receipt_id)

@@ -38,7 +38,10 @@ from compute_market.store.txn import Txn
 
 # Postings that no job of this market is behind.
 _OF_NO_JOB = frozenset(
-    ("deposit", "withdraw", "bid:lock", "bid:release", "bid:slash", "import:settle")
+    (
+        *("deposit", "withdraw", "bid:lock", "bid:release", "bid:slash", "import:settle"),
+        "courier:reward",
+    )
 )
 
 
@@ -316,21 +319,26 @@ def _burned(txn: Txn) -> Iterator[Violation]:
 
 def _cancellations(txn: Txn) -> Iterator[Violation]:
     offset = 0
-    listed: Counter[str] = Counter()
+    listed: Counter[tuple[str, str]] = Counter()
     for entry in txn.records(CANCELLATIONS):
         if entry.offset != offset:
             yield Violation("cancellations", entry.job_id, "lines follow each other", str(offset))
         offset += len(cancellations.line(entry))
-        listed[entry.job_id] += 1
+        listed[entry.job_id, entry.reason] += 1
     if offset != cancellations.length(txn):
         yield Violation("cancellations", "*", "the length is that of all lines", str(offset))
-    cancelled = Counter(job.job_id for job in txn.records(JOBS) if job.state == "cancelled")
-    for job_id in sorted((listed - cancelled).keys() | (cancelled - listed).keys()):
+    happened: Counter[tuple[str, str]] = Counter()
+    for job in txn.records(JOBS):
+        if job.state == "cancelled":
+            happened[job.job_id, job.ended_by or ""] += 1
+        if job.placements_before:
+            happened[job.job_id, "preempted"] += job.placements_before
+    for job_id, reason in sorted((listed - happened).keys() | (happened - listed).keys()):
         yield Violation(
             "cancellations",
             job_id,
-            "one line for each cancelled job",
-            f"{listed[job_id]} lines, {cancelled[job_id]} cancelled",
+            "one line for each cancelled job, and for each time one was handed over",
+            f"{listed[job_id, reason]} lines say {reason}, {happened[job_id, reason]} are due",
         )
 
 

@@ -1,7 +1,11 @@
-"""Scores of providers, −1000 … 1000. The only writer of the reputation tables.
+"""Scores of providers, −1000 … 1000. The only writer of the tables of scores, but for `due`.
 
-A score below zero bars a provider's offers. `Score.barred` is that standing as the index of offers
-knows it: whoever changes a score (`offers.standing`) moves the offers in the same transaction.
+A score fades while nothing changes it (`decay`): that is computed when it is read, from the last
+change, and never written back. A score below zero bars a provider's offers. `Score.barred` is that
+standing as the index of offers knows it: whoever changes a score (`offers.standing`) moves the
+offers in the same transaction.
+
+Functions import what few commands need: all import this module.
 """
 
 from collections.abc import Iterator
@@ -10,10 +14,18 @@ from typing import Any
 from compute_market import events, metrics
 from compute_market.errors import NotFoundError
 from compute_market.records import Score, replace
-from compute_market.store.schema import REPUTATION, SCORES_RECENT, pack_u64
+from compute_market.store.schema import (
+    REPUTATION,
+    SCORE_TERMS,
+    SCORES_DUE_FROM,
+    SCORES_RECENT,
+    pack_u64,
+)
 from compute_market.store.txn import Txn
 
 SCORE_MAX = 1000
+
+_PAGE = 1000
 
 
 def clamp(score: int) -> int:
@@ -23,7 +35,30 @@ def clamp(score: int) -> int:
 def score(txn: Txn, provider: str) -> int:
     """The present score; 0 for a provider nobody has heard of."""
     record = entry(txn, provider)
-    return 0 if record is None else record.score
+    return 0 if record is None else present(txn, record)
+
+
+def earned(txn: Txn, provider: str) -> int:
+    """What successes, failures and other markets made of a score by now.
+
+    The score without the seed, faded like it. −2000 … 2000: a score has bounds, and so has a seed.
+    """
+    record = entry(txn, provider)
+    return 0 if record is None else present_earned(txn, record)
+
+
+def present(txn: Txn, record: Score) -> int:
+    """What a stored score is by now."""
+    from compute_market.reputation import due
+
+    return due.present(txn, record, record.score)
+
+
+def present_earned(txn: Txn, record: Score) -> int:
+    """What is earned of a stored score by now."""
+    from compute_market.reputation import due
+
+    return due.present(txn, record, record.score - record.seed)
 
 
 def is_barred(txn: Txn, provider: str) -> bool:
@@ -33,6 +68,7 @@ def is_barred(txn: Txn, provider: str) -> bool:
 
 
 def entry(txn: Txn, provider: str) -> Score | None:
+    """A score as it was at its last change."""
     return txn.read(REPUTATION, provider.encode())
 
 
@@ -48,26 +84,47 @@ def adjust(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
 
     The caller moves the provider's offers if the standing changed; see `offers.standing`.
     """
-    stored = entry(txn, provider)
-    before = stored or Score(0, 0, 0, txn.now_ms)
-    now = clamp(before.score + delta)
-    after = replace(
-        before,
-        score=now,
-        epoch=max(before.epoch + 1, txn.now),
-        changed_ms=txn.now_ms,
-        barred=now < 0,
-    )
-    _store(txn, provider, stored, after)
+    before, after = _moved(txn, provider, delta)
     metrics.count(txn, "reputation_adjust_total", "success" if delta > 0 else "failure")
-    events.note(txn, "score_changed", owner=provider, delta=delta, score=now)
+    events.note(txn, "score_changed", owner=provider, delta=delta, score=after.score)
     return before, after
+
+
+def pardon(txn: Txn, provider: str, delta: int, reason: str) -> tuple[Score, Score]:
+    """Add what the operator says to a score, for a reason that the log keeps. See `adjust`."""
+    before, after = _moved(txn, provider, delta)
+    now = after.score
+    events.note(txn, "score_adjusted", owner=provider, delta=delta, score=now, reason=reason)
+    return before, after
+
+
+def replace_by(txn: Txn, provider: str, before: Score | None, told: int, epoch: int) -> Score:
+    """Replace a stored score, if there is one, by what another market tells; the new record."""
+    after = Score(told, 0, epoch, txn.now_ms, told < 0, True)
+    _store(txn, provider, before, after)
+    return after
+
+
+def restore(txn: Txn, provider: str, record: Score) -> None:
+    """Store a score of a snapshot, in a market that has none of the provider."""
+    _store(txn, provider, None, record)
 
 
 def entries(txn: Txn) -> Iterator[tuple[str, Score]]:
     """Every provider with a score, by id."""
     for key, payload in txn.scan(REPUTATION):
         yield key.decode(), REPUTATION.decode(key, payload)
+
+
+def count(txn: Txn) -> int:
+    """How many providers have a score."""
+    return txn.size(REPUTATION)
+
+
+def page(txn: Txn, after: bytes | None, limit: int) -> tuple[list[tuple[str, Score]], bytes | None]:
+    """At most so many of `entries` from behind the key `after` on, and the last key."""
+    found, last = txn.page(REPUTATION, after, limit)
+    return [(key.decode(), record) for key, record in found], last
 
 
 def recent(txn: Txn) -> Iterator[tuple[str, int]]:
@@ -85,20 +142,114 @@ def document(txn: Txn, provider: str) -> dict[str, Any]:
             f"provider {provider} has no score",
             hint="a provider gets one with its first offer; see `tb-cli net reputation show`",
         )
+    now = present(txn, found)
     return {
         "provider": provider,
-        "score": found.score,
-        "seed": found.seed,
+        "score": now,
+        "seed": now - present_earned(txn, found),
         "epoch": found.epoch,
         "last_change": found.changed_ms // 1000,
+        "barred": found.barred,
+        "barred_until": barred_until(found, txn.config.score_terms),
     }
+
+
+def barred_until(record: Score, terms: int) -> int | None:
+    """When a provider is in good standing again if nothing happens, in unix seconds.
+
+    None for one that is, or whose score does not fade.
+    """
+    from compute_market.reputation import due
+
+    until_ms = due.zero_ms(record, terms) if record.barred else None
+    return None if until_ms is None else -(-until_ms // 1000)
+
+
+# What time alone changes.
+
+
+def is_due(txn: Txn) -> bool:
+    """Whether time has changed something of a score, or other terms are in force."""
+    return txn.size(REPUTATION) > 0 and (
+        txn.number(SCORES_DUE_FROM) <= txn.now_ms
+        or txn.number(SCORE_TERMS) != txn.config.score_terms
+    )
+
+
+def take_terms(txn: Txn) -> list[str]:
+    """Let scores fall due by the settings in force, if they did by others.
+
+    Returns the providers whose score has not faded under those as it had; the caller moves their
+    offers.
+    """
+    if txn.number(SCORE_TERMS) == txn.config.score_terms:
+        return []
+    from compute_market.reputation import due
+
+    due.begin(txn)
+    barred = []
+    after: bytes | None = None
+    while True:
+        found, after = page(txn, after, _PAGE)
+        for provider, record in found:
+            if not record.barred and present(txn, record) < 0:
+                record = replace(record, barred=True)
+                txn.write(REPUTATION, provider.encode(), record)
+                barred.append(provider)
+            due.enter(txn, provider, record)
+        if after is None:
+            return barred
+
+
+def fade(txn: Txn, provider: str) -> bool:
+    """Do what time has made of one score: it bars no longer, or is forgotten.
+
+    Returns whether the standing changed; the caller moves the offers then.
+    """
+    from compute_market.reputation import due
+
+    record = txn.must_read(REPUTATION, provider.encode())
+    due.leave(txn, provider, record)
+    if record.barred:
+        free = replace(record, barred=False)
+        txn.write(REPUTATION, provider.encode(), free)
+        due.enter(txn, provider, free)
+        events.note(txn, "score_restored", owner=provider, score=0)
+        return True
+    txn.remove(REPUTATION, provider.encode())
+    txn.remove(SCORES_RECENT, recent_key(provider, record))
+    return False
 
 
 def recent_key(provider: str, record: Score) -> bytes:
     return pack_u64(record.changed_ms) + provider.encode()
 
 
+def _moved(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
+    """Add to a present score; what is left of its seed stays a seed."""
+    stored = entry(txn, provider)
+    before = stored or Score(0, 0, 0, txn.now_ms)
+    old = present(txn, before)
+    now = clamp(old + delta)
+    after = replace(
+        before,
+        score=now,
+        seed=old - present_earned(txn, before),
+        epoch=max(before.epoch + 1, txn.now),
+        changed_ms=txn.now_ms,
+        barred=now < 0,
+        is_earned=True,
+    )
+    _store(txn, provider, stored, after)
+    return before, after
+
+
 def _store(txn: Txn, provider: str, before: Score | None, record: Score) -> None:
+    from compute_market.reputation import due
+
+    if before is not None:
+        due.leave(txn, provider, before)
+    due.enter(txn, provider, record)
     txn.write(REPUTATION, provider.encode(), record)
     if before is not None:
         if before.changed_ms == record.changed_ms:

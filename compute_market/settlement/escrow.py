@@ -40,33 +40,43 @@ def lock(txn: Txn, job: Job) -> None:
     _lock_bond(txn, job, "provider", placement.provider, placement.provider_bond)
 
 
+def check_hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, int]]) -> None:
+    """Whether the money is there to hand a running job over to another provider.
+
+    `due` is what its providers are owed so far, (CT, IT) each. Raises RefusedError
+    (`insufficient_funds`): another split of the price may need more of one token than is held.
+    """
+    needed = needed_for(job.units - job.units_proven, to, due)
+    for token in ledger.TOKENS:
+        more = needed[token] - ledger.balance(txn, ledger.escrow(job.job_id), token)
+        ledger.require(txn, ledger.wallet(job.buyer), token, more)
+    ledger.require(txn, ledger.wallet(to.provider), "CT", to.provider_bond)
+
+
 def hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, int]]) -> Job:
     """Change what a running job holds to what it will need with another provider.
 
-    `due` is what its providers are owed so far, (CT, IT) each. Returns the job with what was
-    refunded. Raises RefusedError (`insufficient_funds`) before anything moves: another split of
-    the price may need more of one token than is held.
+    The caller has checked that the money is there. Returns the job with what was refunded.
     """
-    left = job.units - job.units_proven
-    needed_ct, needed_it = split(left * to.price_per_unit, to.fee_pct_ct)
-    for ct, it in due:
-        needed_ct, needed_it = needed_ct + ct, needed_it + it
-    needed: dict[Token, int] = {"CT": needed_ct, "IT": needed_it}
-    held: dict[Token, int] = {
-        token: ledger.balance(txn, ledger.escrow(job.job_id), token) for token in ledger.TOKENS
-    }
-    for token in ledger.TOKENS:
-        ledger.require(txn, ledger.wallet(job.buyer), token, needed[token] - held[token])
-    ledger.require(txn, ledger.wallet(to.provider), "CT", to.provider_bond)
-    # After this point it must succeed.
+    needed = needed_for(job.units - job.units_proven, to, due)
     refunded: dict[Token, int] = {}
     for token in ledger.TOKENS:
-        refunded[token] = max(0, held[token] - needed[token])
-        _into_escrow(txn, job, token, max(0, needed[token] - held[token]))
+        held = ledger.balance(txn, ledger.escrow(job.job_id), token)
+        refunded[token] = max(0, held - needed[token])
+        _into_escrow(txn, job, token, max(0, needed[token] - held))
         _refund(txn, job, token, refunded[token])
     _release_bond(txn, job, "provider", job.placed.provider, job.placed.provider_bond)
     _lock_bond(txn, job, "provider", to.provider, to.provider_bond)
     return _with_refunds(job, refunded)
+
+
+def needed_for(units: int, on: Placement, due: Iterable[tuple[int, int]]) -> dict[Token, int]:
+    """What the escrow of a running job holds: the price of `units` on a placement, and what is
+    owed to the providers before it."""
+    needed_ct, needed_it = split(units * on.price_per_unit, on.fee_pct_ct)
+    for ct, it in due:
+        needed_ct, needed_it = needed_ct + ct, needed_it + it
+    return {"CT": needed_ct, "IT": needed_it}
 
 
 def ends_of(due: Settlement) -> tuple[str, str]:

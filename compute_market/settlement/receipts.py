@@ -4,6 +4,7 @@ A receipt never changes; what became of its money is its `Settlement`. The only 
 receipt tables but `settlements` and `unsettled`, which belong to `settlement`.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from compute_market import events, metrics
@@ -82,6 +83,25 @@ def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
             hint=f"use another job id: {free} will do" if free else "use another job id",
             reason="key_collision",
         )
+
+
+def check_claim_again(
+    txn: Txn, job: Job, earlier: Iterable[Placement], provider: str, quote_price: int
+) -> None:
+    """The same for a job that goes on with another provider after those of `earlier`.
+
+    None may come to have two receipts of one job at one price.
+    """
+    if any(
+        each.units_proven and (each.provider, each.price_per_unit) == (provider, quote_price)
+        for each in earlier
+    ):
+        raise ConflictError(
+            f"provider {provider} has proven some of job {job.job_id} at {quote_price} a unit: "
+            "both its receipts could have the same key",
+            reason="key_collision",
+        )
+    check_claim(txn, job, provider, quote_price)
 
 
 def claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:

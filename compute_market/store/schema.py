@@ -188,8 +188,14 @@ SCORES_DUE = Table(
     "scores_due",
     bytes,
     key="u64 ms at which time alone changes something, provider",
-    writer="reputation.reputation",
+    writer="reputation.due",
 )
+
+# Numbers of `meta`: the settings that `scores_due` was made under, and no later than when the first
+# of it is due. The terms are 0 as long as there was no score.
+SCORE_TERMS: Final = "score_terms"
+SCORES_DUE_FROM: Final = "scores_due_from_ms"
+
 OFFERS = Table("offers", records.Offer, key="offer id", writer="offers.offers")
 BOOK = Table("book", bytes, key="see `offers.book`", writer="offers.book")
 HEADS = Table("heads", bytes, key="see `offers.book`", writer="offers.book")

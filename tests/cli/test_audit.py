@@ -55,7 +55,7 @@ def test_audit_counts_receipts(cli: Cli) -> None:
         ("receipt_chain", "delete", "receipts *: every receipt is on the chain: "),
         ("active", "delete", "active runs: every live job is where its state says: active"),
         ("offers", "garbage", "offers b'o-1': records decode: "),
-        ("cancellations", "delete", "cancellations gone: one line for each cancelled job: "),
+        ("cancellations", "delete", "cancellations gone: one line for each cancelled job, and "),
         ("counters", "flip", "counters "),
         ("counters", "amend", "counters "),
         ("slices", "delete", "jobs done: slices, units, proven slices "),

@@ -270,7 +270,7 @@ def test_check_says_what_ended_who_looked(cli: Cli, monkeypatch: pytest.MonkeyPa
     cli.ok("state", "init")
     for signal, code in ((SIGBUS, 9), (SIGSEGV, 9), (SIGKILL, 8)):
 
-        def end(_: object, signal: Signals = signal) -> None:
+        def end(_: object, signal: Signals = signal, **_more: object) -> None:
             faulthandler.disable()  # It would tell of it at length.
             os.kill(os.getpid(), signal)
 

@@ -43,12 +43,14 @@ APART = [path for path, verb in VERBS.items() if verb.market == "unused"]
 MEASURING = ("compute", "calibrate")
 # It makes a home, and these tests have one.
 RESTORING = ("state", "restore")
+# What it tells is a list, and what it changes is elsewhere: `test_reputation_sync` has its trial.
+TELLING = ("net", "reputation", "sync")
 # They act on a bid that has another id in every market: `test_bid` has what holds for them.
 OF_A_BID = (("bid", "import"), ("bid", "reveal"), ("bid", "import-reveal"))
 WRITING = [
     path
     for path, verb in VERBS.items()
-    if verb.writes and path not in (MEASURING, RESTORING, *OF_A_BID)
+    if verb.writes and path not in (MEASURING, RESTORING, TELLING, *OF_A_BID)
 ]
 
 
@@ -167,6 +169,16 @@ def scenario(cli: Cli) -> None:
 
 
 PREPARE: dict[str, list[Path_]] = {
+    "compute courier flush": [
+        ("compute", "courier", "send", "a.slice", "alice"),
+        ("key", "new", "node"),
+    ],
+    "compute courier resend": [("compute", "courier", "send", "a.slice", "alice")],
+    "compute preempt": [
+        ("compute", "offer", "post", "--provider", "other", "--units", "9", "--price", "5"),
+        ("net", "reputation", "adjust", "other", "+10", "--reason", "known elsewhere"),
+        ("key", "new", "node"),
+    ],
     "compute-market settle cancel-arm": [
         ("compute-market", "settle", "arm", "--delay-blocks", "9")
     ],
@@ -185,6 +197,7 @@ OVERDUE = ("compute-market sla sweep",)
 def test_dry_run_tells_what_would_happen_and_changes_no_byte(
     cli: Cli, path: Path_, form: Path_, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TB_ENABLE_PREEMPT", "true")
     scenario(cli)
     monkeypatch.setattr(os, "urandom", bytes)  # What is drawn is the same each time.
     name = " ".join(path)
@@ -234,6 +247,7 @@ def test_verbs_that_create_a_market_are_those_that_bring_something_new() -> None
         *("compute offer post", "compute submit", "compute-market settle arm"),
         *("compute-market capacity record", "wallet deposit", "state init"),
         *("key new", "key import-public", "compute-market receipts import"),
+        *("compute courier send", "compute courier receive"),
     }
 
 

@@ -9,6 +9,7 @@ from tests.support.cli import Cli
 pytest_plugins = ("tests.support.cli",)
 
 OFFER = ("compute", "offer", "post", "--provider", "p", "--units", "5", "--price", "3")
+ADJUST = ("net", "reputation", "adjust", "p", "--reason", "r")
 CAPACITY = ("compute-market", "capacity", "record")
 
 # A verb with a key, the same with something else, the field that differs, and what it changes.
@@ -28,6 +29,13 @@ KEYED: dict[str, tuple[tuple[str, ...], tuple[str, ...], str, tuple[str, ...], s
         ("compute-market", "capacity", "show"),
         "samples",
     ),
+    "score": (
+        (*ADJUST, "7"),
+        (*ADJUST, "8"),
+        "delta",
+        ("net", "reputation", "show", "p", "--history"),
+        "",
+    ),
     "deposit": (
         ("wallet", "deposit", "a", "--ct", "1"),
         ("wallet", "deposit", "a", "--ct", "2"),
@@ -46,7 +54,7 @@ def shown(cli: Cli, look: tuple[str, ...], field: str) -> Any:
 @pytest.mark.parametrize("name", KEYED)
 def test_same_call_with_a_key_happens_once(cli: Cli, name: str) -> None:
     call, other, field, look, what = KEYED[name]
-    cli.ok("state", "init")
+    cli.ok(*OFFER)
     first = cli.document(*call, "--key", "k1")
     assert first["changed"] is True
     after = shown(cli, look, what)
@@ -63,7 +71,7 @@ def test_same_call_with_a_key_happens_once(cli: Cli, name: str) -> None:
 @pytest.mark.parametrize("name", KEYED)
 @pytest.mark.parametrize("other", KEYED)
 def test_key_of_another_verb_is_a_conflict(cli: Cli, name: str, other: str) -> None:
-    cli.ok("state", "init")
+    cli.ok(*OFFER)
     cli.ok(*KEYED[name][0], "--key", "k1")
     done = cli(*KEYED[other][0], "--key", "k1", "--json")
     if name != other:

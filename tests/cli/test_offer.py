@@ -64,9 +64,10 @@ def test_post_takes_every_term_as_an_option(cli: Cli) -> None:
         "effective_price": 12,
         "posted_at": cli.now,
         "shelf": "unfunded",
+        "barred_by": {"reason": "unfunded", "provider_bond": 3, "balance": 0},
     }
-    assert document == expected | {"changed": True, "matched": []}
-    assert list(document) == [*OFFER_FIELDS, "changed", "matched"]
+    assert document == expected | {"changed": True, "matched": [], "took_over": None}
+    assert list(document) == [*OFFER_FIELDS, "changed", "matched", "took_over"]
     assert cli.offer("big") == expected
     assert cli.score("p1") == 9
 
@@ -250,6 +251,7 @@ def test_show_prints_every_field(cli: Cli) -> None:
         "effective_price: 5",
         f"posted_at: {cli.now}",
         "shelf: unfunded",
+        "barred_by: reason=unfunded provider_bond=1 balance=0",
     ]
 
 
@@ -277,7 +279,30 @@ def test_shelf_says_what_keeps_an_open_offer_from_being_taken(cli: Cli) -> None:
     # A wallet that crosses the bond moves the offer at once.
     cli.ok("wallet", "deposit", "prov", "--ct", "1")
     assert cli.offer("poor")["shelf"] == "open"
-    assert cli.ok("compute", "offer", "show", "gone").endswith("shelf: -\n")
+    assert cli.ok("compute", "offer", "show", "gone").endswith("shelf: -\nbarred_by: -\n")
+
+
+def test_offer_says_what_bars_it_and_until_when(cli: Cli) -> None:
+    cli.real()
+    cli.post("--offer-id", "good")
+    cli.post("--offer-id", "poor", "--bond", "101")
+    cli.post("--offer-id", "barred", "--reputation", "-1", provider="bad")
+    listed = {
+        offer["offer_id"]: offer["barred_by"] for offer in cli.document("compute", "offer", "list")
+    }
+    until = cli.now + 14 * 86_400  # 0.95^14 is less than a half.
+    assert listed == {
+        "good": None,
+        "poor": {"reason": "unfunded", "provider_bond": 101, "balance": 100},
+        "barred": {"reason": "bad_standing", "score": -1, "until": until},
+    }
+    assert cli.offer("barred")["barred_by"] == listed["barred"]
+    (cli.home / "config.toml").write_text("provider_reputation_decay = 0\n")
+    assert cli.offer("barred")["barred_by"]["until"] is None
+    (cli.home / "config.toml").unlink()
+    cli.advance(14 * 86_400)
+    cli.ok("tick", due="1 provider in good standing again")
+    assert cli.offer("barred")["shelf"] == "unfunded"
 
 
 def test_offer_has_one_gpu_model(cli: Cli) -> None:

@@ -4,6 +4,7 @@ import bz2
 import fcntl
 import gzip
 import io
+import json
 import lzma
 import os
 import shutil
@@ -85,6 +86,19 @@ def test_restore_into_a_home_that_is_not_empty_is_refused(cli: Cli, kept: str) -
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith(f"error[usage]: {cli.home} is not empty: ")
     assert cli.files() == before
+
+
+def test_restore_leaves_the_snapshot_of_scores_and_takes_nothing_from_it(cli: Cli) -> None:
+    cli.post("--reputation", "3")
+    cli.ok("state", "backup", "copy")
+    shutil.rmtree(cli.home)
+    cli.home.mkdir()
+    entry = {"score": 9, "last_update": cli.now, "epoch": cli.now}
+    text = json.dumps({"other": entry})
+    (cli.home / "reputation.json").write_text(text)
+    assert cli("state", "restore", "copy").code == 0
+    assert (cli.home / "reputation.json").read_text() == text
+    assert [row["provider"] for row in cli("net", "reputation", "show", "--json").json] == ["prov"]
 
 
 def test_restore_from_no_backup_makes_nothing(cli: Cli) -> None:

@@ -287,6 +287,7 @@ def add_line(job_id: str) -> Callable[[Txn], None]:
     return lambda txn: cancellations.add(txn, job_id, "client")
 
 
+LINES = "one line for each cancelled job, and for each time one was handed over"
 LOG = (
     Case(
         "lines follow each other",
@@ -301,13 +302,22 @@ LOG = (
         lambda txn: txn.set_number("cancellations_length", 1),
     ),
     Case(
-        "one line for each cancelled job",
+        LINES,
         "cancellations",
         "dropped",
         lambda txn: txn.delete(CANCELLATIONS, pack_u64(2)),
     ),
-    Case("one line for each cancelled job", "cancellations", "done", add_line("done")),
-    Case("one line for each cancelled job", "cancellations", "dropped", add_line("dropped")),
+    Case(LINES, "cancellations", "done", add_line("done")),
+    Case(LINES, "cancellations", "dropped", add_line("dropped")),
+    Case(
+        LINES, "cancellations", "handed", lambda txn: cancellations.add(txn, "handed", "preempted")
+    ),
+    Case(
+        LINES,
+        "cancellations",
+        "moved",
+        lambda txn: edit(txn, JOBS, b"moved", placements_before=0),
+    ),
 )
 
 SLOTS = tuple(

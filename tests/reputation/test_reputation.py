@@ -7,12 +7,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compute_market.errors import NotFoundError
+from compute_market.housekeeping import SCORES_LIMIT, housekeeping
 from compute_market.offers import standing
 from compute_market.records import Score, replace
 from compute_market.reputation import reputation
 from compute_market.reputation.laws import LAWS
 from compute_market.reputation.reputation import SCORE_MAX
-from compute_market.store.schema import REPUTATION, SCORES_RECENT
+from compute_market.store.schema import REPUTATION, SCORES_DUE, SCORES_RECENT
 from compute_market.store.txn import Txn
 from tests.support.market import START_MS, Market
 
@@ -183,6 +184,8 @@ def test_document_shows_score_seed_and_last_change(market: Market) -> None:
         "seed": 5,
         "epoch": START + 2,
         "last_change": START + 2,
+        "barred": False,
+        "barred_until": None,
     }
 
 
@@ -195,6 +198,185 @@ def test_adjusting_is_an_event(market: Market) -> None:
     market.update(adjust(-1))
     (logged,) = market.events("score_changed")
     assert (logged.event.owner, logged.event.detail) == ("prov", {"delta": -1, "score": -1})
+
+
+# What time alone does.
+
+DAY = 86_400
+WEEK = 7 * DAY
+
+
+def fades(market: Market, provider: str = "prov") -> tuple[int, int]:
+    """The present score and what is earned of it."""
+    return market.view(
+        lambda txn: (reputation.score(txn, provider), reputation.earned(txn, provider))
+    )
+
+
+def gain(market: Market, times: int, provider: str = "prov") -> None:
+    for _ in range(times):
+        market.update(adjust(+1, provider))
+
+
+def test_score_fades_when_read_and_nothing_is_written(market: Market) -> None:
+    market.post(reputation=100)
+    gain(market, 20)
+    stored = entry(market)
+    assert fades(market) == (120, 20)
+    market.advance(DAY - 1)
+    assert fades(market) == (120, 20)
+    market.advance(1)
+    assert fades(market) == (114, 19)
+    market.advance(DAY)
+    assert fades(market) == (108, 18)
+    market.update(lambda txn: None)
+    assert entry(market) == stored
+    assert recent(market) == [("prov", 108)]
+
+
+def test_outcome_counts_from_the_faded_score_on(market: Market) -> None:
+    market.post(reputation=100)
+    gain(market, 20)
+    market.advance(DAY + 60)
+    market.update(adjust(+1))
+    found = entry(market)
+    assert found is not None
+    assert (found.score, found.seed) == (115, 95)
+    assert fades(market) == (115, 20)
+    market.advance(DAY - 60)  # A period begins with the last change.
+    assert fades(market) == (115, 20)
+    market.advance(60)
+    assert fades(market) == (109, 19)
+
+
+def test_decay_of_zero_switches_fading_off(market: Market) -> None:
+    market.configure(reputation_decay_ppm=0)
+    market.post(reputation=100)
+    market.advance(1000 * DAY)
+    assert fades(market) == (100, 0)
+
+
+def test_score_that_bars_returns_when_it_has_faded_to_zero(market: Market) -> None:
+    market.deposit("prov", ct=100)
+    offer = market.post(reputation=0)
+    market.update(adjust(-1))
+    assert market.offer(offer.offer_id).shelf == "barred"
+    # 0.95^13 is more than a half, 0.95^14 is not.
+    until = START + 14 * DAY
+    document = market.view(lambda txn: reputation.document(txn, "prov"))
+    assert (document["barred"], document["barred_until"]) == (True, until)
+    market.advance(14 * DAY - 1)
+    assert market.submit("early").reason == "reputation_failure"
+    market.advance(1)
+    market.submit("due")
+    assert market.job("due").placed.offer_id == offer.offer_id
+    assert market.offer(offer.offer_id).shelf == "open"
+    (logged,) = market.events("score_restored")
+    assert logged.event.owner == "prov"
+    assert fades(market) == (0, 0)
+
+
+def test_score_that_bars_stays_while_the_clock_is_not_believed(market: Market) -> None:
+    offer = market.post(reputation=-1)
+
+    def untimely(txn: Txn) -> None:
+        txn.timely = False
+        txn.now_ms += 100 * DAY * 1000
+        housekeeping(txn, 0)
+        assert reputation.is_barred(txn, "prov")
+
+    market.update(untimely, dry_run=True)
+    assert market.offer(offer.offer_id).shelf == "barred"
+
+
+def test_change_puts_off_what_was_due(market: Market) -> None:
+    market.post(reputation=-1)
+    market.advance(10 * DAY)
+    market.update(adjust(-1))
+    market.advance(5 * DAY)
+    market.update(lambda txn: None)
+    assert market.view(lambda txn: reputation.is_barred(txn, "prov"))
+
+
+def test_provider_at_zero_is_forgotten_after_the_retention(market: Market) -> None:
+    market.post(reputation=0)
+    market.post("other", reputation=1)
+    market.advance(WEEK)
+    market.update(lambda txn: None)
+    assert entry(market) is not None
+    market.advance(1)
+    market.update(lambda txn: None)
+    assert entry(market) is None
+    # 0.95^14 is less than a half.
+    market.advance(14 * DAY)
+    market.update(lambda txn: None)
+    assert entry(market, "other") is None
+    assert recent(market) == []
+    assert market.view(lambda txn: txn.size(SCORES_DUE)) == 0
+
+
+def test_provider_that_was_barred_is_forgotten_later(market: Market) -> None:
+    market.post(reputation=-1)
+    market.advance(14 * DAY + WEEK)
+    market.update(lambda txn: None)
+    assert entry(market) == Score(-1, -1, START, START_MS)
+    market.advance(1)
+    market.update(lambda txn: None)
+    assert entry(market) is None
+
+
+def test_forgotten_provider_begins_anew(market: Market) -> None:
+    market.post(reputation=-1)
+    market.advance(365 * DAY)
+    market.post(reputation=7)
+    assert fades(market) == (7, 0)
+
+
+def test_other_settings_change_what_is_due(market: Market) -> None:
+    market.deposit("prov", ct=100)
+    offer = market.post(reputation=-1)
+    market.advance(DAY)
+    market.configure(reputation_decay_ppm=500_001)
+    market.update(lambda txn: None)
+    assert market.offer(offer.offer_id).shelf == "open"
+    market.configure(reputation_decay_ppm=0)
+    assert market.violations() == []  # It is not worked yet.
+    market.update(lambda txn: None)
+    assert market.offer(offer.offer_id).shelf == "barred"
+    market.configure(reputation_decay_ppm=50_000, reputation_decay_period_secs=60)
+    market.update(lambda txn: None)
+    assert market.offer(offer.offer_id).shelf == "open"
+    market.configure(reputation_retention_secs=60)
+    market.update(lambda txn: None)
+    assert entry(market) is None
+
+
+def test_one_change_does_a_bounded_part_of_what_is_due(market: Market) -> None:
+    def seed(txn: Txn) -> None:
+        for number in range(2 * SCORES_LIMIT + 1):
+            reputation.seed(txn, f"p{number}", 0)
+
+    market.update(seed)
+    market.advance(WEEK + 1)
+    left = []
+    for _ in range(4):
+        market.update(lambda txn: None)
+        left.append(market.view(lambda txn: txn.size(REPUTATION)))
+    assert left == [SCORES_LIMIT + 1, 1, 0, 0]
+
+
+def test_pardon_is_an_event_with_its_reason(market: Market) -> None:
+    market.deposit("prov", ct=100)
+    offer = market.post(reputation=-3)
+    market.update(lambda txn: standing.pardon(txn, "prov", 5, "the power was out"))
+    assert fades(market) == (2, 5)
+    assert market.offer(offer.offer_id).shelf == "open"
+    (logged,) = market.events("score_adjusted")
+    assert (logged.event.owner, logged.event.detail) == (
+        "prov",
+        {"delta": 5, "score": 2, "reason": "the power was out"},
+    )
+    assert market.counter("reputation_adjust_total", "success") == 0
 
 
 # What the audit finds.
@@ -218,7 +400,8 @@ def test_audit_finds_a_score_that_was_tampered_with(
         txn.write(REPUTATION, b"prov", replace(score, **damage))
         return [(v.table, v.law) for each in LAWS for v in each.check(txn)]
 
-    assert market.update(action, dry_run=True) == [(table, law)]
+    due = "scores_due", "what time changes of a score falls due"
+    assert market.update(action, dry_run=True) == [(table, law), due]
 
 
 def test_audit_finds_a_change_of_no_score(market: Market) -> None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tb_cli.frame.verbs import Verb
 from tests.support.cli import HELLO
 from tests.support.processes import DEADLINE
-from tests.support.verbs import FRIEND, RECEIPTS, TRUST, VERBS
+from tests.support.verbs import FRIEND, RECEIPTS, SCORES, TRUST, VERBS
 
 CONFIG = 'settle_mode = "real"\ndeadline_max_secs = 253402300799\n[scheduler]\nslots = 3\n'
 CONFIG += f'[net]\ntrusted = ["{TRUST[1]}"]\n'
@@ -39,6 +39,9 @@ FILES = {
     "pending.json": _job("pending", capability={"gpu": "none has it"}),
     "one.json": _job("new"),
 }
+
+
+BUNDLE = "BUNDLE"  # stands for the id of the bundle that was sent first
 
 
 class Change(NamedTuple):
@@ -81,6 +84,14 @@ CHANGES = (
     Change("compute execute", items=("j1",)),
     Change("compute prove", ("j2", "0", HELLO)),
     Change("compute cancel", ("--chunk", "1", "--failed-to", "left"), items=("j3", "j4", "j5")),
+    Change("compute courier send", ("b.slice", "alice", "--key", "k")),
+    Change("compute courier send", ("b.slice", "alice", "--key", "k"), is_fresh=True),
+    Change(
+        "compute courier resend",
+        items=(BUNDLE,),
+        first=("compute courier send b.slice alice",),
+        again=False,
+    ),
     Change("compute-market match"),
     Change("compute-market settle arm", ("--delay-blocks", "5"), first=(_TO_DRY_RUN,), again=False),
     Change(
@@ -95,6 +106,9 @@ CHANGES = (
     Change("compute-market sla extend", ("--by", "60"), again=False),
     Change("compute-market clock", ("accept",)),
     Change(_IMPORT, (RECEIPTS,), first=("wallet deposit buyer --ct 100",)),
+    Change("net reputation adjust", ("prov", "+3", "--reason", "r", "--key", "k")),
+    Change("net reputation import", (SCORES,)),
+    Change("net reputation export", ("out.scores",), result="out.scores"),
     Change("wallet deposit", _DEPOSIT),
     Change("wallet deposit", _DEPOSIT, is_fresh=True),
     Change("wallet withdraw", ("alice", "--ct", "7", "--key", "k")),
@@ -102,6 +116,7 @@ CHANGES = (
     Change("key new", ("k1",), again=False),
     Change("key new", ("k1",), is_fresh=True, again=False),
     Change("key import-public", ("friend", FRIEND)),
+    Change("net reputation sync", first=("net reputation adjust prov +3 --reason r",)),
     Change("tick"),
     Change(
         "batch",
@@ -130,6 +145,12 @@ LEFT_OUT |= dict.fromkeys(
     ("bid commit", "bid import", "bid reveal", "bid import-reveal"),
     "a bid has another id in every market: `test_bids_killed` kills them",
 )
+
+LEFT_OUT |= dict.fromkeys(
+    ("compute courier flush", "compute courier receive"),
+    "what they change is in two places: `test_flush_killed` kills them",
+)
+LEFT_OUT["compute preempt"] = "it commits more than once: `test_preempt_killed` kills it"
 
 _EXPORT = ("compute-market", "receipts", "export")
 

@@ -52,6 +52,7 @@ class Model:
         self.issued: dict[str, int] = Counter()  # by the tap, per token
         self.burned = 0
         self.scores: dict[str, int] = {}
+        self.seeds: dict[str, int] = {}  # what of them was advertised
         self.offers: dict[str, Record] = {}
         self.jobs: dict[str, Record] = {}
         self.bids: dict[int, Record] = {}  # by sequence number
@@ -267,6 +268,7 @@ class Model:
         """Returns the pending jobs that found a match."""
         self.offers[offer.id] = offer
         self.scores.setdefault(offer.provider, offer.reputation)
+        self.seeds.setdefault(offer.provider, offer.reputation)
         self.tell(
             "offer_posted",
             offer=offer.id,
@@ -563,9 +565,16 @@ class Model:
         before.left += left
         self.give(job, offer)
         self.count("scheduler_preempt_total", "success")
+        self.log += f"{job.id} preempted\n"
+        self.count("scheduler_cancel_total", "preempted")
         ends = {"from": present.provider, "to": offer.provider}
-        self.tell("job_handed_over", job=job, offer=offer.id, **ends, units=left)
+        earned = {f"{end}_score": self.earned(who) for end, who in ends.items()}
+        told = {**ends, **earned, "units": left, "price_per_unit": offer.price}
+        self.tell("job_handed_over", job=job, offer=offer.id, **told)
         return str(offer.provider)
+
+    def earned(self, provider: str) -> int:
+        return self.scores[provider] - self.seeds[provider]
 
     def pending(self) -> list[Record]:
         found = [j for j in self.jobs.values() if j.state == "pending"]

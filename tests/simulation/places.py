@@ -9,11 +9,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from compute_market import audit
+from compute_market.courier import courier
 from compute_market.errors import NotFoundError
+from compute_market.reputation import gossip
 from compute_market.settlement.receipt_files import verify
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
-from tests.simulation.changes import BEFORE, CONFIG, FILES, Change
+from tb_cli.frame import bundle_laws
+from tb_cli.frame.home import Home
+from tests.simulation.changes import BEFORE, BUNDLE, CONFIG, FILES, Change
 from tests.support.faults import Fault, Outcome
 from tests.support.processes import COMMAND, ENDS_WITHIN_S, differences, everything, now_ms
 
@@ -26,6 +30,7 @@ _OWN = ("b'market_id'", "b'genesis_ms'", "b'instance_id'")
 _HEIGHT = re.compile(r"(?<='height': )\d+|(?<='activate_at': )\d+")
 # That of a key that is made is random; and a state root is that of receipts of their second.
 _KEY_ID = re.compile(r"(?:(?<='key_id': ')|(?<=made key k1: )|(?<=, root ))[0-9a-f]{64}")
+_BUNDLE_ID = re.compile(r"(?<=bundle )[0-9a-f]{16}")
 
 
 def environment(below: Path) -> dict[str, str]:
@@ -83,8 +88,22 @@ class Place:
         self, change: Change, *, steps: int | None = None, fault: Fault | None = None
     ) -> Outcome:
         words, stdin = change.command(steps)
+        words = [self._bundle() if word == BUNDLE else word for word in words]
         done = self._run(words, below=self.work, stdin=stdin, fault=fault)
-        return done._replace(out=_KEY_ID.sub("#", done.out))
+        return done._replace(out=_BUNDLE_ID.sub("#", _KEY_ID.sub("#", done.out)))
+
+    def _bundle(self) -> str:
+        """The id of the bundle that was sent first."""
+
+        def look(txn: Txn) -> str:
+            first = min(courier.receipts(txn), key=lambda receipt: receipt.seq)
+            return courier.id_text(first.receipt_id)
+
+        store = Store.open(str(self.work / "home" / "market"), sleep=time.sleep)
+        try:
+            return store.view(look, now_ms=now_ms())
+        finally:
+            store.close()
 
     def state(self, home: str = "home") -> State:
         """What the market there holds; None without one."""
@@ -93,6 +112,8 @@ class Place:
             log = self.work / home / "cancellations.log"
             content = log.read_bytes() if log.exists() else b""
             broken = [*audit.check(txn), *audit.log_violations(txn, content)]
+            spool = Home(str(self.work / home))
+            broken += bundle_laws.violations(txn, spool, hashed=True)
             assert broken == [], broken
             return everything(txn)
 
@@ -179,6 +200,9 @@ def check_result(place: Place, reference: Reference, outcome: Outcome) -> None:
         assert place.state(result) == reference.states[0]
     elif path.suffix == ".jsonl" and path.exists():
         assert verify(path.read_bytes().splitlines(keepends=True)).receipts
+    elif path.suffix == ".scores" and path.exists():
+        message = gossip.parse(path.read_bytes())
+        gossip.verify(message, {message.key.key_id.hex()})
     elif path.exists():
         assert path.read_text().endswith("# EOF\n") or path.read_text().count("\n") > 50
     else:

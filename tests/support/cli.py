@@ -55,6 +55,7 @@ OFFER_FIELDS = [
     *("consumer_bond", "capability", "reputation", "reputation_multiplier", "job_id"),
     *("state", "units_left", "units_reserved", "units_proven", "effective_price", "posted_at"),
     "shelf",
+    "barred_by",
 ]
 RECEIPT_FIELDS = [
     *("version", "job_id", "buyer", "provider", "quote_price", "units", "issued_at"),

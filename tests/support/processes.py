@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from blake3 import blake3
 from msgspec import structs
 
 from compute_market import audit, events
+from compute_market.courier import courier
 from compute_market.jobs.prove import prove
 from compute_market.jobs.submit import Submitted, post_offer, submit
 from compute_market.market import Market
@@ -28,6 +30,8 @@ from compute_market.scheduler import queue
 from compute_market.settlement import ledger
 from compute_market.store.environment import MAX_TABLES
 from compute_market.store.schema import (
+    BUNDLES_ENDED,
+    BUNDLES_PENDING,
     COUNTERS,
     EFFECTIVE_PRICES,
     EFFECTIVE_PRICES_RECENT,
@@ -38,6 +42,7 @@ from compute_market.store.schema import (
     QUEUE_PAIRS,
     RECEIPT_CHAIN,
     RECORD_TABLES,
+    SCORES_DUE,
     SCORES_RECENT,
     TABLES,
     THROUGHPUT,
@@ -45,6 +50,7 @@ from compute_market.store.schema import (
     USAGE_RECENT,
     WALLET_POSTINGS,
     Table,
+    pack_u64,
 )
 from compute_market.store.txn import Txn
 from tests.support.market import job_request, offer_request
@@ -359,7 +365,7 @@ def submit_jobs(home: Home, jobs: dict[str, list[Slice]], *, proven: int = 0) ->
 _TIMES = frozenset(
     (
         *("at_ms", "applied_ms", "proven_ms", "changed_ms", "queued_ms", "issued_at"),
-        *("submitted_at", "started_at", "ended_at", "posted_at", "epoch"),
+        *("submitted_at", "started_at", "ended_at", "posted_at", "epoch", "sent_ms", "ended_ms"),
         "digest",  # a link of the chain binds the time its receipt was issued
         "event_seq",  # how many proofs one commit holds depends on when the run before it died
     )
@@ -367,7 +373,10 @@ _TIMES = frozenset(
 _ORDER = frozenset(("seq", "queue_seq", "offset"))
 # Nothing but times, or amounts that shrink as time passes.
 _TIMED_TABLES = (USAGE, USAGE_RECENT, THROUGHPUT)
-_TIMED_NUMBERS = (b"last_run_ms", b"clock", b"height_seen", b"event_seq", b"pending_marked")
+_TIMED_NUMBERS = (
+    *(b"last_run_ms", b"clock", b"height_seen", b"event_seq", b"pending_marked"),
+    *(b"scores_due_from_ms", b"scores_saved_ms"),
+)
 _TIMED_COUNTERS = (
     b"scheduler_match_latency_seconds",
     b"match_loop_latency_seconds",
@@ -389,7 +398,30 @@ def everything(txn: Txn, *, ordered: bool = True) -> dict[str, list[str]]:
         for table in TABLES
         if table not in (*_TIMED_TABLES, EVENTS)
     }
-    return found | {EVENTS.name: _told(txn, ordered)}
+    return _with_bundles_numbered(txn, found | {EVENTS.name: _told(txn, ordered)})
+
+
+def _with_bundles_numbered(txn: Txn, found: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The same with the ids of bundles, which are drawn, replaced by the order of sending."""
+    sent = sorted(courier.receipts(txn), key=lambda receipt: receipt.seq)
+    names = {
+        name: f"bundle-{receipt.seq}"
+        for receipt in sent
+        for name in (
+            repr(pack_u64(receipt.receipt_id)),
+            courier.id_text(receipt.receipt_id),
+            str(receipt.receipt_id),
+        )
+    }
+    if not names:
+        return found
+    pattern = re.compile("|".join(map(re.escape, names)))
+    return {
+        table: sorted(pattern.sub(lambda match: names[match[0]], entry) for entry in entries)
+        if table != EVENTS.name
+        else [pattern.sub(lambda match: names[match[0]], entry) for entry in entries]
+        for table, entries in found.items()
+    }
 
 
 def differences(expected: dict[str, list[str]], found: dict[str, list[str]]) -> list[str]:
@@ -422,8 +454,10 @@ def _entries(txn: Txn, table: Table[Any], ordered: bool) -> Iterator[str]:
             yield f"{key if ordered else b''!r} {value[8:]!r}"
         elif table is EFFECTIVE_PRICES:
             yield f"{key!r} {value[8:]!r}"
-        elif table in (EFFECTIVE_PRICES_RECENT, SCORES_RECENT):
+        elif table in (EFFECTIVE_PRICES_RECENT, SCORES_RECENT, SCORES_DUE, BUNDLES_ENDED):
             yield repr(key[8:])
+        elif table is BUNDLES_PENDING:
+            yield f"{key!r} {value[:8]!r} {any(value[8:])}"
         elif table is PROVIDER_CANCELS:
             provider, _, rest = key.partition(b"\0")
             yield f"{provider!r} {rest[8:]!r}"

@@ -37,6 +37,11 @@ OPENED = str(Path(__file__).with_name("open.bid"))
 # Receipts of another market, and the variable that lets its key be trusted.
 RECEIPTS = str(DATA / "receipts-1.jsonl")
 TRUST = ("TB_NET_TRUSTED", "520555c1dec02c95e93da486ee49d6174d5b8fc4f9c5f86f0e873f8684e443ea")
+# Scores of that market, of a provider `far`, signed by the same key.
+SCORES = str(DATA / "scores-1.jsonl")
+
+# What that market has forwarded: one bundle, by the same key.
+STICK = str(DATA / "stick")
 
 # What to give each verb so that it gets as far as its store, or does what it does without one.
 ARGUMENTS: dict[str, Path_] = {
@@ -52,6 +57,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute execute": ("j1",),
     "compute prove": ("j1", "0", HELLO),
     "compute cancel": ("j1",),
+    "compute preempt": ("j1", "o-2"),
     "compute run": ("a.slice",),
     "compute status": ("j1",),
     "compute list": (),
@@ -63,6 +69,12 @@ ARGUMENTS: dict[str, Path_] = {
     "compute stats": (),
     "compute calibrate": ("--backend", "cpu"),
     "compute wait": ("j1",),
+    "compute courier send": ("a.slice", "alice"),
+    "compute courier flush": (),
+    "compute courier receive": (STICK,),
+    "compute courier list": (),
+    "compute courier show": ("0000000000000000",),
+    "compute courier resend": ("0000000000000000",),
     "compute-market params": (),
     "compute-market stats": (),
     "compute-market match": (),
@@ -91,6 +103,10 @@ ARGUMENTS: dict[str, Path_] = {
     "chain advance": ("1",),
     "net compute stats": (),
     "net reputation show": (),
+    "net reputation sync": (),
+    "net reputation adjust": ("prov", "+1", "--reason", "r"),
+    "net reputation export": (),
+    "net reputation import": (SCORES,),
     "key new": ("k1",),
     "key list": (),
     "key show": ("k1",),
@@ -104,6 +120,7 @@ ARGUMENTS: dict[str, Path_] = {
     "bid show": ("b-1",),
     "log": (),
     "tick": (),
+    "serve": ("--check", "--port", "0"),
     "metrics": (),
     "batch": ("-",),
     "state init": (),

@@ -171,6 +171,7 @@ def run(
     id_field: str = "job_id",
     refusal: str | None = None,
     prepare: Callable[[Item], None] | None = None,
+    then: Callable[[list[Outcome]], list[Outcome]] | None = None,
     chunk: int = 1000,
     atomic: bool = False,
     jsonl: bool = False,
@@ -184,14 +185,16 @@ def run(
     so an item that fails leaves the others alone; it is then known by its name, in the field
     `id_field` of its document, and if there is a `refusal` its line begins so where a reason is
     known: `refused job j-1: deadline`. `prepare` does the slow work of an item before the
-    transaction, or raises what is wrong with it. With `atomic` all items share one transaction and
-    one failure undoes them all. Returns the exit code; the rest is as in `in_chunks`.
+    transaction, or raises what is wrong with it; `then` does what follows on a transaction, and may
+    add to its outcomes. With `atomic` all items share one transaction and one failure undoes them
+    all. Returns the exit code; the rest is as in `in_chunks`.
     """
 
     def commit(part: list[Given[Item]]) -> list[Outcome]:
         ready = [_prepared(each, prepare) for each in part]
         named = id_field, refusal
-        return _commit(session, ready, act, named, atomic=atomic, ignored=ignore_not_found)
+        found = _commit(session, ready, act, named, atomic=atomic, ignored=ignore_not_found)
+        return found if then is None else then(found)
 
     return in_chunks(
         session,

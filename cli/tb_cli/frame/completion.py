@@ -10,13 +10,15 @@ from typing import Any
 
 from compute_market.errors import MarketError
 from compute_market.jobs import jobs
-from compute_market.store.schema import BIDS, JOBS, OFFERS, Table
+from compute_market.store.schema import BIDS, BUNDLE_RECEIPTS, JOBS, OFFERS, Table
 from compute_market.store.txn import Txn
 from tb_cli.frame import key_files
 from tb_cli.frame.session import Session
 
 COMPLETIONS_MAX = 200
 LIVE_JOBS_MAX = 10_000  # looked at for a completion
+_BUNDLE_ID_DIGITS = 16
+_HEX = frozenset(b"0123456789abcdef")
 
 
 def completions(kind: str, incomplete: str) -> list[str]:
@@ -49,9 +51,21 @@ def _keys(table: Table[Any], txn: Txn, prefix: bytes) -> Iterator[str]:
     return (key.decode() for key, _ in txn.scan(table, prefix))
 
 
+def _bundles(txn: Txn, prefix: bytes) -> Iterator[str]:
+    """Their ids are written in hex."""
+    if len(prefix) > _BUNDLE_ID_DIGITS or not _HEX.issuperset(prefix):
+        return
+    start = bytes.fromhex(prefix.ljust(_BUNDLE_ID_DIGITS, b"0").decode())
+    for key, _ in txn.scan(BUNDLE_RECEIPTS, start=start):
+        if not key.hex().startswith(prefix.decode()):
+            return
+        yield key.hex()
+
+
 _FINDERS: dict[str, Callable[[Txn, bytes], Iterable[str]]] = {
     "job": _live_jobs,
     "any job": partial(_keys, JOBS),
     "offer": partial(_keys, OFFERS),
     "bid": partial(_keys, BIDS),
+    "bundle": _bundles,
 }

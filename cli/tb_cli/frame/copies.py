@@ -4,6 +4,7 @@ What is written here lies on the disk before its name says that it is whole.
 """
 
 import errno
+import filecmp
 import os
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from compute_market import home as names
+from compute_market.courier import courier
 from compute_market.errors import (
     BusyError,
     IntegrityError,
@@ -27,13 +29,15 @@ from compute_market.errors import (
 from compute_market.market import Market, open_store
 from compute_market.store.creation import sync
 from compute_market.text import cause_of, quoted
-from tb_cli.frame import lines
+from tb_cli.frame import bundle_copies, bundles, lines
 from tb_cli.frame.clocks import now_ms, sleep
 from tb_cli.frame.home import Home
+from tb_cli.frame.render import note
 from tb_cli.frame.session import Session
 
 _DATA = f"{names.STORE}/{names.DATA}"
-# What a copy is made of. The market comes last: where it is, the rest is there.
+# What a copy is made of, beside bundles that wait. The market comes last: where it is, the rest is
+# there.
 PARTS = (names.CONFIG, names.CANCELLATIONS_LOG, _DATA)
 _PIECE_BYTES = 2**20
 # How files begin that hold a tar and are none, and what makes one of them.
@@ -71,22 +75,39 @@ def failing(what: str) -> Iterator[None]:
 
 
 def fill(copy: Home, session: Session) -> None:
-    """Write a copy of the session's home into an empty directory."""
-    with failing(copy.path):
+    """Write a copy of the session's home into an empty directory.
+
+    Bundles that wait are part of it; one that is missing or damaged is warned of and left out.
+    """
+    with failing(copy.path), bundles.kept_as_it_is(session):
         os.mkdir(copy.market, mode=0o700)
         session.market.store.backup(copy.market)
         settings = _settings(session.home)
         if settings is not None:
             with open(copy.config, "wb", opener=_private) as file:
                 file.write(settings)
-        write_log(copy, session)
+        with _market_of(copy, session) as market:
+            market.follow_log(copy.cancellations)
+            if market.view(courier.has_pending):
+                bundle_copies.fill(copy, session.home, market)
 
 
 def write_log(copy: Home, session: Session) -> None:
     """Write the log of cancellations as the table of the copy has it."""
-    store = open_store(copy.path, session.config, sleep=sleep)
-    with Market(store, session.config, clock=now_ms) as market:
+    with _market_of(copy, session) as market:
         market.follow_log(copy.cancellations)
+
+
+def warn_of_bundles(copy: Home, session: Session) -> None:
+    """Tell of bundles that wait in the market of a copy and are not in its spool."""
+    with _market_of(copy, session) as market:
+        for text in market.view(lambda txn: bundle_copies.problems(txn, copy)):
+            note(f"warning: {text}")
+
+
+def _market_of(copy: Home, session: Session) -> Market:
+    store = open_store(copy.path, session.config, sleep=sleep)
+    return Market(store, session.config, clock=now_ms)
 
 
 def sync_all(copy: Home) -> None:
@@ -99,8 +120,14 @@ def sync_all(copy: Home) -> None:
 
 
 def size_of(copy: Home) -> int:
-    """Bytes of the data file."""
-    return os.stat(copy.data).st_size
+    """Bytes of the data file and of the bundles."""
+    parts = (_DATA, *bundle_copies.parts_of(copy))
+    return sum(os.stat(os.path.join(copy.path, part)).st_size for part in parts)
+
+
+def _parts_of(copy: Home) -> list[str]:
+    """What may be in a copy, in order."""
+    return [*PARTS[:-1], *bundle_copies.parts_of(copy), PARTS[-1]]
 
 
 # A tar.
@@ -110,7 +137,7 @@ def pack(copy: Home, stream: BinaryIO) -> None:
     """Write a copy as a tar. Raises BusyError when nobody takes it to the end."""
     try:
         with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-            for part in PARTS:
+            for part in _parts_of(copy):
                 path = os.path.join(copy.path, part)
                 if os.path.exists(path):
                     entry = tarfile.TarInfo(part)
@@ -145,9 +172,10 @@ def unpack(stream: BinaryIO, copy: Home) -> None:
         ):
             for entry in tar:
                 name = os.path.normpath(entry.name)
-                if entry.isdir() and name in (".", names.STORE):
+                if entry.isdir() and name in (".", names.STORE, names.SPOOL):
                     continue
-                if name not in PARTS or not entry.isreg() or name in found:
+                is_part = name in PARTS or bundle_copies.is_part(name)
+                if not is_part or not entry.isreg() or name in found:
                     raise UsageError(f"the tar holds {entry.name!r}, which is no part of a backup")
                 content = tar.extractfile(entry)
                 assert content is not None, "it is a regular file"
@@ -241,15 +269,21 @@ def move_in(copy: Home, into: Home) -> None:
     same bytes is what a restore left that was killed here.
     """
     with failing(into.path):
-        for part in PARTS[:-1]:
+        parts = _parts_of(copy)[:-1]
+        if bundle_copies.has_others(into, copy):
+            raise not_empty(into, names.SPOOL)
+        for part in parts:
             new, old = (os.path.join(each.path, part) for each in (copy, into))
             if os.path.lexists(old) and not (os.path.exists(new) and _same(old, new)):
                 raise not_empty(into, part)
-        for part in (*PARTS[:-1], names.STORE):
+        for part in (*parts, names.STORE):
             new = os.path.join(copy.path, part)
             if os.path.exists(new):
+                if bundle_copies.is_part(part):
+                    os.makedirs(into.spool, mode=0o700, exist_ok=True)
                 os.rename(new, os.path.join(into.path, part))
-        sync(into.path)
+        for directory in filter(os.path.isdir, (into.spool, into.path)):
+            sync(directory)
 
 
 def not_empty(home: Home, name: str) -> MarketError:
@@ -262,8 +296,7 @@ def not_empty(home: Home, name: str) -> MarketError:
 def _same(one: str, other: str) -> bool:
     if not stat.S_ISREG(os.lstat(one).st_mode):
         return False
-    with open(one, "rb") as left, open(other, "rb") as right:
-        return left.read() == right.read()
+    return filecmp.cmp(one, other, shallow=False)
 
 
 def _settings(home: Home) -> bytes | None:

@@ -10,6 +10,7 @@ from compute_market.records import Violation
 from compute_market.store.environment import verify
 from compute_market.store.txn import Txn
 from compute_market.text import cause_of
+from tb_cli.frame import bundle_laws, bundles
 from tb_cli.frame.clocks import sleep
 from tb_cli.frame.session import Session
 
@@ -27,8 +28,10 @@ class Examined(Struct):
         return not self.problems and not self.violations
 
 
-def examine(session: Session, *, pages: bool) -> Examined:
+def examine(session: Session, *, pages: bool, spool: bool = True) -> Examined:
     """Check the laws of the market in the home, and before them the pages of its file if asked to.
+
+    The `spool` is held against them, and with the pages its bundles are read as well.
 
     It makes and changes nothing there. Raises NotFoundError where there is no market,
     IntegrityError where what is there is none any more.
@@ -37,7 +40,7 @@ def examine(session: Session, *, pages: bool) -> Examined:
 
     def look() -> dict[str, Any]:
         found = _problems(session) if pages else Examined()
-        found = found if found.problems else _laws(session)
+        found = found if found.problems else _laws(session, hashed=pages, spool=spool)
         return {name: getattr(found, name) for name in Examined.__struct_fields__}
 
     return Examined(**session.apart(look))
@@ -48,7 +51,7 @@ def _problems(session: Session) -> Examined:
     return Examined(problems=verify(session.home.market, lock_timeout_ms, sleep))
 
 
-def _laws(session: Session) -> Examined:
+def _laws(session: Session, *, hashed: bool, spool: bool) -> Examined:
     # The log is read before the snapshot: what was there then is in the table by now. How much
     # there must be is asked before that, since others go on cancelling.
     least = session.view(cancellations.length)
@@ -62,9 +65,12 @@ def _laws(session: Session) -> Examined:
 
     def look(txn: Txn) -> tuple[dict[str, Any], list[Violation]]:
         violations = [*laws.check(txn), *laws.log_violations(txn, log or b"")]
+        if spool:
+            violations += bundle_laws.violations(txn, session.home, hashed=hashed)
         return laws.summary(txn, violations), violations
 
-    found.document, violations = session.view(look)
+    with bundles.kept_as_it_is(session):
+        found.document, violations = session.view(look)
     found.violations = [str(each) for each in violations]
     return found
 

@@ -70,6 +70,11 @@ class Home:
         return os.path.join(self.path, home.SPOOL)
 
     @property
+    def spooling(self) -> str:
+        """The directory of bundles that are being sent."""
+        return os.path.join(self.spool, home.SPOOLING)
+
+    @property
     def inbox(self) -> str:
         """The directory of bundles that other markets brought."""
         return os.path.join(self.path, home.INBOX)

@@ -61,10 +61,11 @@ def _given(parameters: Iterable[Parameter], words: list[str]) -> dict[str, Any] 
     # One search through all words at once, as there may be ten thousand of them.
     if "\0-" in "\0".join(["", *words]):
         spelled = _spelled(parameters)
+        has_signed = any(each.kind == "signed" for each in parameters)
         rest = iter(words)
         words = []
         for word in rest:
-            if word[:1] != "-" or word == "-":
+            if word[:1] != "-" or word == "-" or (has_signed and _is_digits(word[1:])):
                 words.append(word)
             elif not _take(spelled, word, rest, found):
                 return None
@@ -115,7 +116,8 @@ def _value(parameter: Parameter, text: str) -> Any:
         return text
     if parameter.kind == "choice":
         return text if text in parameter.choices else None
-    whole, dot, fraction = text.partition(".")
+    sign = text[:1] if parameter.kind == "signed" and text[:1] in ("+", "-") else ""
+    whole, dot, fraction = text[len(sign) :].partition(".")
     if not _is_digits(whole) or (dot and not _is_digits(fraction)):
         return None
     if parameter.kind == "number":
@@ -123,7 +125,7 @@ def _value(parameter: Parameter, text: str) -> Any:
     elif dot:
         return None
     else:
-        value = int(text)
+        value = int(text)  # With its sign.
     if (parameter.least is not None and value < parameter.least) or (
         parameter.most is not None and value > parameter.most
     ):

@@ -189,6 +189,11 @@ class Session:
         home = self._new_home() if is_new else self.home.path
         self._opened.market = _market_in(home, config, clock, creation)
         if is_new and not self.dry_run:
+            if os.path.lexists(self.home.reputation):
+                from tb_cli.frame.snapshots import begin_with
+
+                self._opened.market.asked = _asked(self._command)
+                begin_with(self._opened.market, self.home)
             from tb_cli.frame.mounts import network_type
 
             if (kind := network_type(home)) is not None:

@@ -10,7 +10,8 @@ from typing import Any, Literal, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-Kind = Literal["text", "integer", "number", "choice", "flag"]
+# `signed` is a whole number with a sign before it, if any; it goes by its place.
+Kind = Literal["text", "integer", "signed", "number", "choice", "flag"]
 # Whether a home without a market is an error, is given one, or is none of the verb's business.
 NeedOfMarket = Literal["needed", "created", "unused"]
 
@@ -172,6 +173,13 @@ def number(name: str, metavar: str, help: str, *, least: int, most: int) -> Para
     """A whole number that goes by its place and must be given."""
     return Parameter(
         name, help, metavar=metavar, kind="integer", required=True, least=least, most=most
+    )
+
+
+def signed(name: str, metavar: str, help: str, *, least: int, most: int) -> Parameter:
+    """The same with a sign before it, + or −, if any."""
+    return Parameter(
+        name, help, metavar=metavar, kind="signed", required=True, least=least, most=most
     )
 
 

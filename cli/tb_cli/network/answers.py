@@ -1,0 +1,87 @@
+"""What a server answers when something is wrong, and the line that a request leaves in the log.
+
+Whoever asked learns nothing of this machine; the log tells all.
+"""
+
+import sys
+from typing import Any, Final
+
+from msgspec import json
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Scope
+
+from compute_market.errors import MarketError
+from compute_market.text import clipped, printable_json
+from tb_cli.frame.clocks import now_ms
+from tb_cli.frame.faults import answer_to
+
+_PATH_SHOWN_MAX: Final = 200  # characters
+_ERROR: Final = "tb_error"  # where a request keeps for the log what was wrong
+
+_STATUS: Final = {
+    "integrity": 400,
+    "refused": 403,
+    "not_found": 404,
+    "already_done": 409,
+    "conflict": 409,
+    "busy": 503,
+    "pending": 503,
+}
+
+
+async def to_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MarketError)
+    return _answered(request, _STATUS.get(error.token, 500), for_others(error), error.message)
+
+
+def for_others(error: MarketError) -> dict[str, Any]:
+    """The document of an error for somebody else, who learns nothing of this machine."""
+    if error.token in ("internal", "usage", "busy"):
+        message = "not now; try again later" if error.retryable else "this failed here"
+        return {"error": error.token, "message": message, "retryable": error.retryable}
+    return error.document()
+
+
+async def to_mistake(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    document = {"error": "usage", "message": error.detail, "retryable": error.status_code == 408}
+    return _answered(request, error.status_code, document, error.detail)
+
+
+async def to_nobody(request: Request, error: Exception) -> Response:
+    return _answered(request, 400, {"error": "usage"}, "the other side has gone")
+
+
+async def to_bug(request: Request, error: Exception) -> Response:
+    return await to_error(request, answer_to(error))
+
+
+def _answered(request: Request, status: int, document: dict[str, Any], why: str) -> Response:
+    tell(request, why)
+    return json_response(document, status)
+
+
+def json_response(document: Any, status: int = 200) -> Response:
+    return Response(json.encode(document) + b"\n", status, media_type="application/json")
+
+
+def tell(request: Request, problem: str) -> None:
+    """Let the line that a request leaves in the log say what was wrong with it."""
+    request.scope[_ERROR] = problem
+
+
+def log(scope: Scope, status: int, took_ms: int) -> None:
+    client = scope.get("client") or ("-", 0)
+    line = {
+        "at_ms": now_ms(),
+        "client": f"{client[0]}:{client[1]}",
+        "method": scope["method"],
+        "path": clipped(scope["path"], _PATH_SHOWN_MAX),
+        "status": status,
+        "ms": took_ms,
+    }
+    if _ERROR in scope:
+        line["error"] = scope[_ERROR]
+    sys.stderr.write(printable_json(json.encode(line).decode()) + "\n")

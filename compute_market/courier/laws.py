@@ -1,0 +1,132 @@
+"""What the audit checks of bundles: where they wait, their copies, their rewards and counters."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from compute_market import metrics
+from compute_market.courier import courier
+from compute_market.courier_records import BundleReceipt
+from compute_market.errors import UsageError
+from compute_market.laws import Law, same_size
+from compute_market.records import Violation
+from compute_market.settlement import ledger
+from compute_market.store.schema import (
+    BUNDLE_COPIES,
+    BUNDLE_RECEIPTS,
+    BUNDLES_ENDED,
+    BUNDLES_PENDING,
+    COUNTERS,
+    META,
+    POSTINGS,
+    pack_u64,
+    unpack_u64,
+)
+from compute_market.store.txn import Txn
+
+_IS_WHOLE = "a bundle receipt is what its kind and state demand"
+_WAITS = "every pending bundle waits once, in the order of sending, and no other"
+_HAS_LEASE = "a lease has a holder, and nothing else has"
+_IS_TO_GO = "every bundle that has ended is to be forgotten, and no other"
+_COPIES = "a bundle has a copy for each of its receipts, all of one size"
+_REWARDS = "what a bundle has earned was paid once, to its sender"
+_ATTEMPTS = "no fewer attempts are counted than receipts tell of, nor more failures"
+
+
+def _states(txn: Txn) -> Iterator[Violation]:
+    """Each receipt is whole, and in the index of its state alone."""
+    pending = ended = 0
+    last = txn.number("bundle_seq")
+    seqs: set[int] = set()
+    for key, payload in txn.scan(BUNDLE_RECEIPTS):
+        receipt = BUNDLE_RECEIPTS.decode(key, payload)
+        named = courier.id_text(unpack_u64(key))
+        if not _is_whole(receipt) or pack_u64(receipt.receipt_id) != key:
+            detail = f"{receipt.kind}, {receipt.state}, id {courier.id_text(receipt.receipt_id)}"
+            yield Violation("bundle_receipts", named, _IS_WHOLE, detail)
+        if receipt.seq in seqs or not 0 < receipt.seq <= last:
+            detail = f"it is number {receipt.seq} of {last}, or not alone"
+            yield Violation("bundle_receipts", named, _WAITS, detail)
+        seqs.add(receipt.seq)
+        if receipt.state == "pending":
+            pending += 1
+            entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
+            if entry is None or entry[:8] != key:
+                yield Violation("bundles_pending", named, _WAITS, "missing")
+            elif len(entry) != courier.ENTRY_BYTES or any(entry[8:16]) != any(entry[16:]):
+                yield Violation("bundles_pending", named, _HAS_LEASE, entry.hex())
+        else:
+            ended += 1
+            if txn.get(BUNDLES_ENDED, courier.ended_key(receipt)) is None:
+                yield Violation("bundles_ended", named, _IS_TO_GO, "missing")
+    yield from same_size(txn, BUNDLES_PENDING, pending, _WAITS)
+    yield from same_size(txn, BUNDLES_ENDED, ended, _IS_TO_GO)
+
+
+def _copies(txn: Txn) -> Iterator[Violation]:
+    receipts: Counter[bytes] = Counter()
+    sizes: dict[bytes, int] = {}
+    for receipt in courier.receipts(txn):
+        receipts[receipt.bundle_hash] += 1
+        if sizes.setdefault(receipt.bundle_hash, receipt.size) != receipt.size:
+            named = courier.id_text(receipt.receipt_id)
+            detail = f"{receipt.size} bytes, and {sizes[receipt.bundle_hash]} elsewhere"
+            yield Violation("bundle_receipts", named, _COPIES, detail)
+    stored = txn.sums(BUNDLE_COPIES)
+    for bundle_hash in sorted(receipts.keys() | stored.keys()):
+        is_, should = stored.get(bundle_hash, 0), receipts[bundle_hash]
+        if is_ != should:
+            detail = f"{is_} copies, {should} receipts"
+            yield Violation("bundle_copies", bundle_hash.hex(), _COPIES, detail)
+
+
+def _rewards(txn: Txn) -> Iterator[Violation]:
+    """Receipts are forgotten in time, and postings are not."""
+    paid: dict[str, int] = {}
+    for posting in txn.records(POSTINGS):
+        if posting.event != "courier:reward":
+            continue
+        receipt = _named(txn, posting.ref)
+        is_paid = posting.ref in paid
+        paid[posting.ref] = paid.get(posting.ref, 0) + posting.amount
+        if is_paid or (receipt is not None and posting.credit != ledger.wallet(receipt.sender)):
+            detail = f"{posting.ref} to {posting.credit}"
+            yield Violation("postings", str(posting.seq), _REWARDS, detail)
+    for receipt in courier.receipts(txn):
+        named = courier.id_text(receipt.receipt_id)
+        if paid.get(named, 0) != receipt.reward_ct:
+            detail = f"{receipt.reward_ct} CT, postings say {paid.get(named, 0)}"
+            yield Violation("bundle_receipts", named, _REWARDS, detail)
+
+
+def _counters(txn: Txn) -> Iterator[Violation]:
+    told = sum(receipt.attempts for receipt in courier.receipts(txn))
+    attempts = metrics.value(txn, "courier_flush_attempt_total")
+    failures = metrics.value(txn, "courier_flush_failure_total")
+    if attempts < told or attempts < failures:
+        detail = f"{attempts} attempts, {failures} failures; receipts tell of {told}"
+        yield Violation("counters", "courier_flush_attempt_total", _ATTEMPTS, detail)
+
+
+def _is_whole(receipt: BundleReceipt) -> bool:
+    is_handoff = receipt.kind == "handoff"
+    return (
+        (receipt.state == "pending") == (receipt.ended_ms is None)
+        and is_handoff == (receipt.job_id is not None) == (receipt.offer_id is not None)
+        and not (is_handoff and receipt.reward_ct)
+    )
+
+
+def _named(txn: Txn, text: str) -> BundleReceipt | None:
+    """The receipt of an id as it is written; None for what is no id."""
+    try:
+        return courier.find(txn, courier.parse_id(text))
+    except UsageError:
+        return None
+
+
+LAWS = (
+    Law(_states, (BUNDLE_RECEIPTS, BUNDLES_PENDING, BUNDLES_ENDED, META)),
+    Law(_copies, (BUNDLE_RECEIPTS, BUNDLE_COPIES.table)),
+    Law(_rewards, (BUNDLE_RECEIPTS, POSTINGS)),
+    Law(_counters, (BUNDLE_RECEIPTS, COUNTERS.table)),
+)

@@ -1,0 +1,79 @@
+"""How a score fades while nothing changes it: exact integers, whatever the time that has passed.
+
+After n whole periods a score is `score × (1 − decay)^n`, rounded half away from zero (spec 2.6).
+"""
+
+from functools import cache
+
+from compute_market.amounts import PPM
+
+# A tie needs a power of at least 2^n that divides twice the score, and that is at most 4000: later
+# no number of the series lies half way between two integers.
+_TIES_UNTIL = 11
+_BITS = 192  # of a fraction, to begin with
+
+
+def decayed(score: int, decay_ppm: int, periods: int) -> int:
+    """What a score, −2000 … 2000, is after so many periods in which nothing changed it."""
+    keep_ppm = PPM - decay_ppm
+    if not score or not periods or keep_ppm == PPM:
+        return score
+    size = abs(score)
+    if periods <= _TIES_UNTIL:
+        left = _nearest(size * keep_ppm**periods, PPM**periods)
+    else:
+        left = _between_bounds(size, keep_ppm, periods)
+    return left if score > 0 else -left
+
+
+@cache
+def periods_to_zero(score: int, decay_ppm: int) -> int | None:
+    """The first number of periods after which a score is zero; None for never.
+
+    Scores have a bound and settings seldom change, and so has the cache.
+    """
+    if not score:
+        return 0
+    if not decay_ppm:
+        return None
+    above = 1
+    while decayed(score, decay_ppm, above):
+        above *= 2
+    below = above // 2  # It is not zero there, or is 0 and nothing has passed.
+    while above - below > 1:
+        middle = (above + below) // 2
+        if decayed(score, decay_ppm, middle):
+            below = middle
+        else:
+            above = middle
+    return above
+
+
+def _between_bounds(size: int, keep_ppm: int, periods: int) -> int:
+    """Both bounds of a power in so many bits, and in more until they round alike."""
+    bits = _BITS
+    while True:
+        one = 1 << bits
+        low = _nearest(size * _power(keep_ppm, periods, bits, up=0), one)
+        high = _nearest(size * _power(keep_ppm, periods, bits, up=one - 1), one)
+        if low == high:
+            return low
+        bits *= 2
+
+
+def _power(keep_ppm: int, periods: int, bits: int, *, up: int) -> int:
+    """`(keep / PPM)^periods` as a fraction of so many bits: never more, or with `up` never less."""
+    square = ((keep_ppm << bits) + (PPM - 1 if up else 0)) // PPM
+    result = 1 << bits
+    while periods:
+        if periods & 1:
+            result = (result * square + up) >> bits
+        periods >>= 1
+        if periods:
+            square = (square * square + up) >> bits
+    return result
+
+
+def _nearest(numerator: int, denominator: int) -> int:
+    """The nearest integer of a ratio that is not negative; half goes away from zero."""
+    return (2 * numerator + denominator) // (2 * denominator)

@@ -1,0 +1,88 @@
+"""Scores by the instant at which time alone changes something of them. The only writer of those.
+
+That is when a score that bars has faded to zero, and when one has been zero for so long that its
+provider is forgotten. The instants follow from three settings, the terms. The market keeps those
+they were made under, as one number, and makes them anew when others are in force.
+"""
+
+from compute_market.records import Score
+from compute_market.reputation.decay import decayed, periods_to_zero
+from compute_market.store.schema import (
+    SCORE_TERMS,
+    SCORES_DUE,
+    SCORES_DUE_FROM,
+    pack_u64,
+    unpack_u64,
+)
+from compute_market.store.txn import Txn
+
+_NEVER_MS = 2**63
+
+
+def present(txn: Txn, record: Score, points: int) -> int:
+    """What is left of so many points of a stored score by now."""
+    period_ms = txn.config.reputation_decay_period_secs * 1000
+    periods = max(0, txn.now_ms - record.changed_ms) // period_ms
+    return decayed(points, txn.config.reputation_decay_ppm, periods)
+
+
+def zero_ms(record: Score, terms: int) -> int | None:
+    """From when on a score is zero if nothing changes it; None for never."""
+    decay_ppm, period_secs, _ = _unpacked(terms)
+    periods = periods_to_zero(abs(record.score), decay_ppm)
+    return None if periods is None else record.changed_ms + periods * period_secs * 1000
+
+
+def key_of(provider: str, record: Score, terms: int) -> bytes | None:
+    """Where a score stands among those that are due; None for one that time does not change."""
+    from_ms = zero_ms(record, terms)
+    if from_ms is None:
+        return None
+    _, _, retention_secs = _unpacked(terms)
+    kept_ms = 0 if record.barred else retention_secs * 1000 + 1
+    return pack_u64(from_ms + kept_ms) + provider.encode()
+
+
+def enter(txn: Txn, provider: str, record: Score) -> None:
+    """Let a score fall due that is not in the table."""
+    if not txn.number(SCORE_TERMS):
+        begin(txn)
+    key = key_of(provider, record, txn.number(SCORE_TERMS))
+    if key is not None:
+        txn.put(SCORES_DUE, key)
+        if (at_ms := unpack_u64(key[:8])) < txn.number(SCORES_DUE_FROM):
+            txn.set_number(SCORES_DUE_FROM, at_ms)
+
+
+def leave(txn: Txn, provider: str, record: Score) -> None:
+    """Take a score out of the table, as it stands in it."""
+    key = key_of(provider, record, txn.number(SCORE_TERMS))
+    if key is not None:
+        txn.remove(SCORES_DUE, key)
+
+
+def begin(txn: Txn) -> None:
+    """An empty table, under the terms in force."""
+    txn.clear(SCORES_DUE)
+    txn.set_number(SCORE_TERMS, txn.config.score_terms)
+    txn.set_number(SCORES_DUE_FROM, _NEVER_MS)
+
+
+def overdue(txn: Txn, limit: int) -> list[str]:
+    """At most so many providers whose score time has changed by now, the first instant first."""
+    return [
+        key[8:].decode()
+        for key, _ in txn.collect(SCORES_DUE, limit)
+        if unpack_u64(key[:8]) <= txn.now_ms
+    ]
+
+
+def settle(txn: Txn) -> None:
+    """Remember exactly when something is due next."""
+    first = txn.first(SCORES_DUE)
+    txn.set_number(SCORES_DUE_FROM, _NEVER_MS if first is None else unpack_u64(first[0][:8]))
+
+
+def _unpacked(terms: int) -> tuple[int, int, int]:
+    """Decay in ppm, its period in seconds, retention in seconds; see `Config.score_terms`."""
+    return terms >> 72, terms >> 40 & 0xFFFF_FFFF, terms & 0xFF_FFFF_FFFF

@@ -1,0 +1,492 @@
+"""What a market answers over HTTP: bundles are taken once, and nothing harms it."""
+
+import json
+import os
+import signal
+import socket
+import ssl
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.client import HTTPSConnection
+from pathlib import Path
+
+import pytest
+
+from compute_market.chain import market_id
+from compute_market.courier import deliveries, envelope
+from compute_market.courier.envelope import Acknowledgement, Entry
+from compute_market.reputation import gossip, reputation
+from compute_market.reputation.gossip import Told
+from compute_market.signatures.keys import Key
+from tb_cli.frame import inbox
+from tb_cli.network import server
+from tb_cli.network.peers import METHOD as GOSSIP
+from tests.support.cli import Cli
+from tests.support.deliveries import CONTENT, entry, handoff
+from tests.support.importing import THEIRS
+from tests.support.processes import locked
+from tests.support.receipt_file import KEY, OTHER_KEY
+from tests.support.serving import Answer, Far, Serving, made_certificate, serving
+
+pytest_plugins = ("tests.support.cli",)
+
+
+@pytest.fixture(autouse=True)
+def market(cli: Cli) -> None:
+    cli.ok("state", "init")
+    (cli.home / "config.toml").write_text(
+        f'courier_timeout_secs = 1\n[net]\ntrusted = ["{KEY.key_id.hex()}"]\n'
+    )
+
+
+@pytest.fixture
+def far(market: None) -> Iterator[Serving]:
+    """The server, from outside."""
+    with serving() as found:
+        yield found
+
+
+def parcel(sent: Entry | None = None, content: bytes = CONTENT, key: Key = KEY) -> bytes:
+    """A bundle as it is posted."""
+    return envelope.text(THEIRS, key, [sent or entry(content=content)]) + content
+
+
+def acknowledged(answer: Answer) -> Acknowledgement:
+    assert answer.status == 200, answer
+    return envelope.parse_acknowledgement(answer.body, "the answer")
+
+
+def stored(cli: Cli) -> dict[str, bytes]:
+    """The files of the inbox."""
+    found = cli.home / "inbox"
+    return {path.name: path.read_bytes() for path in found.iterdir()} if found.exists() else {}
+
+
+def taken(far: Serving) -> int:
+    return far.view(lambda txn: len(list(deliveries.deliveries(txn))))
+
+
+def logged(err: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in err.splitlines() if line.startswith("{")]
+
+
+def test_bundle_is_taken_and_acknowledged(cli: Cli, far: Serving) -> None:
+    answer = acknowledged(far.deliver(parcel()))
+    sent = entry()
+    assert [(each.receipt_id, each.outcome) for each in answer.taken] == [(1, "taken")]
+    assert answer.market_id == far.view(market_id)
+    assert (answer.to_market_id, answer.envelope) == (THEIRS, answer.envelope)
+    path = cli.home / "inbox" / sent.bundle_hash.hex()
+    assert stored(cli) == {path.name: CONTENT}
+    assert path.stat().st_mode & 0o777 == 0o600
+    # The key that has signed is the one of the node, made for it.
+    far.stop()
+    listed = cli.document("key", "list")
+    assert [(each["name"], each["key_id"]) for each in listed] == [
+        ("node", answer.key.key_id.hex())
+    ]
+
+
+def test_bundle_that_comes_twice_is_stored_once_and_acknowledged_again(
+    cli: Cli, far: Serving
+) -> None:
+    first, second = (acknowledged(far.deliver(parcel())) for _ in range(2))
+    assert first.taken == second.taken
+    assert taken(far) == 1
+    assert len(stored(cli)) == 1
+    # Another one with the same content is another delivery and the same file.
+    acknowledged(far.deliver(parcel(entry(2))))
+    assert (taken(far), len(stored(cli))) == (2, 1)
+
+
+def test_empty_and_long_bundles_are_taken(cli: Cli, far: Serving) -> None:
+    for number, content in enumerate((b"", os.urandom(3 * 2**20 + 1)), 1):
+        answer = acknowledged(far.deliver(parcel(entry(number, content), content)))
+        assert answer.taken[0].outcome == "taken"
+        assert stored(cli)[entry(1, content).bundle_hash.hex()] == content
+
+
+def test_bundle_of_a_key_that_is_not_trusted_is_refused(cli: Cli, far: Serving) -> None:
+    answer = far.deliver(parcel(key=OTHER_KEY))
+    assert (answer.status, answer.json["reason"]) == (403, "untrusted_key")
+    assert (stored(cli), taken(far)) == ({}, 0)
+
+
+BAD = {
+    "cut off": (parcel()[:-1], "wrong_length"),
+    "without its bytes": (envelope.text(THEIRS, KEY, [entry()]), "wrong_length"),
+    "with more behind": (parcel() + b"x", "wrong_length"),
+    "another content": (parcel()[:-1] + b"!", "wrong_hash"),
+    "a changed envelope": (parcel().replace(b"alice", b"malory", 1), "bad_signature"),
+    "two bundles": (envelope.text(THEIRS, KEY, [entry(1), entry(2)]) + CONTENT, "malformed"),
+    "no envelope": (b"x\ny\nz\n", "malformed"),
+    "a line without end": (b"x" * 200_000, "malformed"),
+    "nothing": (b"", "malformed"),
+    "zeros": (bytes(100_000), "malformed"),
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), BAD.values(), ids=BAD)
+def test_bundle_that_is_not_what_was_signed_is_refused(
+    cli: Cli, far: Serving, body: bytes, reason: str
+) -> None:
+    answer = far.deliver(body)
+    assert (answer.status, answer.json["reason"]) == (400, reason)
+    assert (stored(cli), taken(far)) == ({}, 0)
+    acknowledged(far.deliver(parcel()))
+
+
+def test_handoff_of_a_job_that_has_ended_is_refused(cli: Cli) -> None:
+    cli.active()
+    cli.ok("compute", "cancel", "j1")
+    with serving() as far:
+        (answer,) = acknowledged(far.deliver(parcel(handoff(1, "j1")))).taken
+        assert answer.outcome == "refused"
+        assert "j1 is cancelled" in (answer.error or "")
+        assert (stored(cli), taken(far)) == ({}, 0)
+
+
+def test_bundle_for_which_there_is_no_room_is_left_for_later(
+    cli: Cli, far: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(inbox, "RESERVE_BYTES", 2**60)
+    answer = far.deliver(parcel())
+    assert (answer.status, answer.json["retryable"]) == (503, True)
+    assert str(cli.home) not in answer.body.decode()  # It is told to nobody but the operator.
+    far.stop()
+    assert str(cli.home) in str(logged(capsys.readouterr().err)[-1]["error"])
+
+
+def test_bundle_is_not_taken_twice_when_it_comes_twice_at_once(cli: Cli, far: Serving) -> None:
+    body = parcel()
+    with far.begun(body[:-1]) as first, far.begun(body[:-1]) as second:
+        assert [acknowledged(each.end(body[-1:])).taken[0].outcome for each in (second, first)] == [
+            "taken",
+            "taken",
+        ]
+    assert (taken(far), len(stored(cli))) == (1, 1)
+
+
+def test_market_that_others_write_puts_off_what_changes_it_and_goes_on_looking(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.ok("key", "new", "node")
+    monkeypatch.setenv("TB_LOCK_TIMEOUT_SECS", "1")
+    with serving() as far:
+        acknowledged(far.deliver(parcel(entry(1))))
+        with locked(cli.home / "market"):
+            answer = far.deliver(parcel(entry(2)))
+            assert (answer.status, answer.json["retryable"]) == (503, True)
+            assert far.ask("GET", "/healthz").status == 200
+            # What is known already changes nothing, and needs no lock.
+            assert acknowledged(far.deliver(parcel(entry(1)))).taken[0].outcome == "taken"
+        assert acknowledged(far.deliver(parcel(entry(2)))).taken[0].outcome == "taken"
+
+
+# Requests that are none.
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", -32700),
+        (b"{", -32700),
+        (b"\xff", -32700),
+        (b"[" * 200_000, -32600),
+        (b'{"method": "x", "params": ' + b"[" * 200_000, -32700),
+        (b"[]", -32600),
+        (b"{}", -32600),
+        (b'{"method": 5}', -32600),
+        (b'{"method": "x", "id": {}}', -32600),
+        (b'{"method": "compute.job_cancel", "params": {"job_id": "j1"}}', -32601),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_call_that_is_none_has_an_error_with_a_number(far: Serving, body: bytes, code: int) -> None:
+    answer = far.ask("POST", "/", body)
+    assert (answer.status, answer.json["error"]["code"]) == (200, code)
+
+
+def test_id_of_a_call_is_given_back(far: Serving) -> None:
+    for call_id in (7, "seven", None):
+        answer = far.ask("POST", "/", json.dumps({"method": "x", "id": call_id}).encode())
+        assert answer.json["id"] == call_id
+
+
+def test_request_that_is_too_long_is_sent_away(far: Serving) -> None:
+    assert far.ask("POST", "/", bytes(2**20 + 1)).status == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("GET", "/courier.deliver", 405), ("DELETE", "/", 405)],
+)
+def test_request_for_what_is_not_there_is_told_so(
+    far: Serving, method: str, path: str, status: int
+) -> None:
+    assert far.ask(method, path).status == status
+
+
+def test_request_that_calls_the_server_by_another_name_is_not_answered(far: Serving) -> None:
+    """As a page in a browser does, whose own name leads here by now."""
+    assert far.ask("GET", "/healthz", Host="evil.example").status == 421
+    for host in ("localhost", "127.0.0.1", "LOCALHOST:80", f"127.0.0.1:{far.port}"):
+        assert far.ask("GET", "/healthz", Host=host).status == 200
+
+
+def test_bytes_that_are_no_http_leave_it_serving(far: Serving) -> None:
+    for nonsense in (
+        b"\0" * 100_000,
+        b"\x16\x03\x01\x02\0\x01",
+        b"GET / HTTP/9\r\n\r\n",
+        b"\r\n" * 9,
+    ):
+        with socket.create_connection(("127.0.0.1", far.port)) as connection:
+            connection.sendall(nonsense)
+            connection.shutdown(socket.SHUT_WR)
+            connection.settimeout(5)
+            with suppress(ConnectionError):
+                assert b"200" not in connection.recv(2**16).split(b"\r\n")[0]
+    assert far.ask("GET", "/healthz").status == 200
+
+
+def test_slow_clients_neither_stop_it_nor_stay(far: Serving) -> None:
+    silent = [socket.create_connection(("127.0.0.1", far.port)) for _ in range(200)]
+    try:
+        for number, each in enumerate(silent):
+            each.settimeout(10)
+            if number % 2:
+                each.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Le")
+        assert far.ask("GET", "/healthz").status == 200
+        assert [each.recv(1) for each in silent] == [b""] * 200
+    except ConnectionResetError:
+        pass  # It was closed as well.
+    finally:
+        for each in silent:
+            each.close()
+    with far.begun(parcel()[:-1]) as begun:
+        assert begun.answer().status == 408
+
+
+def test_client_that_goes_leaves_nothing(cli: Cli, far: Serving) -> None:
+    box = cli.home / "inbox"
+    with far.begun(parcel()[:-1]):
+        wait_until(lambda: box.exists() and os.listdir(box) != [])
+    wait_until(lambda: os.listdir(box) == [])
+    assert far.ask("GET", "/healthz").status == 200
+    assert taken(far) == 0
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Until it is so, for a while."""
+    for _ in range(500):
+        if is_so():
+            return
+        time.sleep(0.01)
+    raise AssertionError("it did not come to it")
+
+
+def test_connections_that_say_nothing_make_room_for_others(
+    far: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "CONNECTIONS_MAX", 3)
+    silent = [socket.create_connection(("127.0.0.1", far.port)) for _ in range(5)]
+    for each in silent[:2]:  # Before their time is over.
+        each.settimeout(10)
+        with suppress(ConnectionResetError):
+            assert each.recv(1) == b""
+    assert far.ask("GET", "/healthz").status == 200
+    for each in silent:
+        each.close()
+
+
+def test_bug_is_told_in_one_line_and_not_to_others(
+    far: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("by\nnought")
+
+    monkeypatch.setattr(deliveries, "wanted", broken)
+    answer = far.deliver(parcel())
+    assert (answer.status, answer.json["error"]) == (500, "internal")
+    assert "nought" not in answer.body.decode()
+    far.stop()
+    err = capsys.readouterr().err
+    (line,) = logged(err)
+    assert (line["status"], line["error"]) == (500, "ZeroDivisionError: by\nnought")
+    assert "Traceback" not in err
+
+
+# Scores.
+
+
+def told(*scores: tuple[str, int, int], key: Key = KEY) -> dict[str, str]:
+    """The parameters that tell scores with their epochs."""
+    entries = [Told(*each) for each in scores]
+    (text,) = gossip.messages(entries, key, THEIRS, 0)
+    return {"message": text.decode()}
+
+
+def test_scores_are_taken_when_they_are_news(cli: Cli, far: Serving) -> None:
+    news = told(("acme", -5, cli.now), ("bolt", 7, cli.now))
+    assert far.call(GOSSIP, news)["result"] == {"applied": 2, "ignored": 0}
+    assert far.call(GOSSIP, news)["result"] == {"applied": 0, "ignored": 2}
+    older = told(("acme", 900, cli.now - 1))
+    assert far.call(GOSSIP, older)["result"] == {"applied": 0, "ignored": 1}
+    assert far.view(lambda txn: reputation.score(txn, "acme")) == -5
+
+
+def test_scores_of_the_future_and_out_of_bounds_are_ignored_and_told(
+    cli: Cli, far: Serving, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lies = told(("acme", 5, cli.now + 1000), ("bolt", 5000, cli.now), ("cog", 1, cli.now))
+    assert far.call(GOSSIP, lies)["result"] == {"applied": 1, "ignored": 2}
+    far.stop()
+    (line,) = logged(capsys.readouterr().err)
+    assert line["error"] == "3 scores: applied 1, ignored 2 (1 from the future, 1 no score)"
+
+
+def test_scores_bar_offers_at_once(cli: Cli) -> None:
+    cli.post()
+    with serving() as far:
+        far.call(GOSSIP, told(("prov", -5, cli.now + 1)))
+    done = cli(*cli.job_arguments("j1"), "--json")
+    assert (done.code, done.error["reason"]) == (5, "reputation_failure")
+
+
+def changed() -> dict[str, str]:
+    return {"message": told(("acme", 5, 1))["message"].replace("acme", "acne")}
+
+
+UNBELIEVED = {
+    "another key": (told(("acme", 5, 1), key=OTHER_KEY), -32000, "untrusted"),
+    "changed": (changed(), -32000, "bad_signature"),
+    "no message": ({"message": "nonsense"}, -32000, "malformed"),
+    "a long line": ({"message": '{"a":1}' * 100_000}, -32000, "malformed"),
+    "a number": ({"message": 5}, -32602, None),
+    "nothing": ({}, -32602, None),
+    "none": (None, -32602, None),
+    "no text": ({"message": "\ud800"}, -32700, None),
+    "a list": (["x"], -32602, None),
+}
+
+
+@pytest.mark.parametrize(("params", "code", "reason"), UNBELIEVED.values(), ids=UNBELIEVED)
+def test_scores_that_are_not_believed_change_nothing(
+    far: Serving, params: object, code: int, reason: str | None
+) -> None:
+    error = far.call(GOSSIP, params)["error"]
+    assert (error["code"], error.get("data", {}).get("reason")) == (code, reason)
+    assert far.view(lambda txn: list(reputation.entries(txn))) == []
+
+
+def test_market_that_has_opted_out_listens_to_nobody(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_REPUTATION_GOSSIP", "false")
+    with serving() as far:
+        error = far.call(GOSSIP, told(("acme", 5, cli.now)))["error"]
+    assert error["data"]["reason"] == "gossip_off"
+
+
+# The command.
+
+
+class Process:
+    """`tb-cli serve` in a process of its own."""
+
+    def __init__(self, cli: Cli, *options: str) -> None:
+        self.process = cli.start("serve", "--port", "0", "--json", *options)
+        assert self.process.stdout is not None
+        text = b"".join(iter(self.process.stdout.readline, b"}\n"))
+        self.url: str = json.loads(text + b"}")["url"]
+        self.far = Far(int(self.url.rpartition(":")[2]))
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Send a signal; the exit code and what was told."""
+        self.process.send_signal(number)
+        _, err = self.process.communicate(timeout=20)
+        return self.process.returncode, err.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_ends_it_once_what_is_under_way_is_done(cli: Cli, number: int) -> None:
+    serve = Process(cli)
+    with serve.far.begun(parcel()[:-1]) as begun:
+        wait_until(lambda: (cli.home / "inbox").exists() and os.listdir(cli.home / "inbox") != [])
+        serve.process.send_signal(number)
+        time.sleep(0.2)
+        assert acknowledged(begun.end(parcel()[-1:])).taken[0].outcome == "taken"
+    code, err = serve.end(0)
+    assert code == 0
+    assert [(each["path"], each["status"]) for each in logged(err)] == [("/courier.deliver", 200)]
+    assert stored(cli) == {entry().bundle_hash.hex(): CONTENT}
+
+
+def test_what_a_killed_server_left_is_taken_away_by_the_next(cli: Cli) -> None:
+    serve = Process(cli)
+    with serve.far.begun(parcel()[:-1]):
+        wait_until(lambda: (cli.home / "inbox").exists() and os.listdir(cli.home / "inbox") != [])
+        assert serve.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    (left,) = stored(cli)
+    assert left.endswith(".part")
+    with serving() as far:
+        assert stored(cli) == {}
+        acknowledged(far.deliver(parcel()))
+
+
+def test_it_is_reached_by_https_with_a_certificate(cli: Cli) -> None:
+    certificate, key = made_certificate(cli.directory)
+    serve = Process(cli, "--tls-cert", str(certificate), "--tls-key", str(key))
+    assert serve.url.startswith("https://")
+    context = ssl.create_default_context(cafile=str(certificate))
+    connection = HTTPSConnection("localhost", serve.far.port, context=context, timeout=20)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert serve.end(signal.SIGTERM)[0] == 0
+
+
+def test_it_listens_to_other_machines_only_when_that_is_safe_or_asked_for(cli: Cli) -> None:
+    done = cli("serve", "--check", "--port", "0", "--host", "0.0.0.0")
+    assert (done.code, done.out) == (2, "")
+    assert "--insecure" in done.err
+    out = cli.ok("serve", "--check", "--port", "0", "--host", "0.0.0.0", "--insecure")
+    assert out.startswith("could serve on http://0.0.0.0:")
+
+
+def test_address_that_is_of_no_use_is_told(cli: Cli) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken_one:
+        port = taken_one.getsockname()[1]
+        done = cli("serve", "--check", "--port", str(port))
+        assert (done.code, done.out) == (8, "")
+        assert done.err.startswith(f"error[busy]: port {port} of 127.0.0.1 is in use\n")
+    for words in (("--host", "no.such.invalid", "--insecure"), ("--host", "")):
+        assert cli("serve", "--check", *words).code == 2
+
+
+def test_files_of_tls_that_are_of_no_use_are_told(cli: Cli) -> None:
+    done = cli("serve", "--check", "--tls-cert", "a.pem")
+    assert (done.code, done.err) == (2, "error[usage]: --tls-cert and --tls-key go together\n")
+    Path("a.pem").write_text("no certificate")
+    for name in ("a.pem", "none.pem", "."):
+        done = cli("serve", "--check", "--port", "0", "--tls-cert", name, "--tls-key", name)
+        assert (done.code, done.out) == (2, "")
+        assert done.err.startswith("error[usage]: --tls-cert or --tls-key: ")
+
+
+@pytest.mark.parametrize("name", ["starlette", "uvicorn"])
+def test_missing_extra_is_told_in_one_line(
+    cli: Cli, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [each for each in sys.modules if each.startswith(("tb_cli.network", name))]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    done = cli("serve", "--check", "--port", "0")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines() == [
+        f"error[usage]: serve needs a package that is not installed: {name}",
+        "hint: pip install '.[serve]' in the source directory of tb-cli",
+    ]

@@ -1,0 +1,151 @@
+"""A market that answers over HTTP, in a thread of this process, and what its far end says to it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from ipaddress import ip_address
+from pathlib import Path
+from socket import socket
+from threading import Thread
+from typing import Any, NamedTuple
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from tb_cli.frame.session import Session
+from tb_cli.network import endpoints, server
+
+HOSTS = frozenset(("localhost", "127.0.0.1"))
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class Far:
+    """The far end of a server."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> Answer:
+        """One request on a connection of its own."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            return Answer(response.status, response.read())
+        finally:
+            connection.close()
+
+    def deliver(self, body: bytes) -> Answer:
+        return self.ask("POST", "/courier.deliver", body)
+
+    @contextmanager
+    def begun(self, data: bytes) -> "Iterator[Begun]":
+        """A bundle of which this much has been posted; given up if it is not ended."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.putrequest("POST", "/courier.deliver")
+            connection.putheader("Transfer-Encoding", "chunked")
+            connection.endheaders()
+            begun = Begun(connection)
+            begun.send(data)
+            yield begun
+        finally:
+            connection.close()
+
+    def call(self, method: str, params: Any = None) -> Any:
+        """What JSON-RPC answers."""
+        body = json.dumps({"method": method, "params": params}).encode()
+        answer = self.ask("POST", "/", body)
+        assert answer.status == 200, answer
+        return answer.json
+
+
+class Serving(Far):
+    """That of one in this process, and a look at its market, which nobody else here may open."""
+
+    def __init__(self, session: Session, found: server.Server, listening: socket) -> None:
+        super().__init__(listening.getsockname()[1])
+        self.view = session.view
+        self._found = found
+        self._thread = Thread(target=found.run, args=[listening])
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._found.stop()
+        self._thread.join()
+
+
+class Begun:
+    """A request of which a part has been sent."""
+
+    def __init__(self, connection: HTTPConnection) -> None:
+        self._connection = connection
+
+    def send(self, data: bytes) -> None:
+        self._connection.send(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def end(self, data: bytes) -> Answer:
+        """Send the rest."""
+        self.send(data)
+        self._connection.send(b"0\r\n\r\n")
+        return self.answer()
+
+    def answer(self) -> Answer:
+        response = self._connection.getresponse()
+        return Answer(response.status, response.read())
+
+
+@contextmanager
+def serving(home: str | None = None) -> Iterator[Serving]:
+    """The market of a home, that of TB_HOME without one, as `tb-cli serve` answers for it."""
+    settings = {} if home is None else {"home": home}
+    with Session.begin(settings) as session, endpoints.Node(session) as node:
+        app = server.application(node.endpoints(), HOSTS)
+        found = server.Server(app, session.config.courier_timeout_secs)
+        with server.listen("127.0.0.1", 0) as listening:
+            far = Serving(session, found, listening)
+            try:
+                yield far
+            finally:
+                far.stop()
+
+
+def made_certificate(directory: Path) -> tuple[Path, Path]:
+    """A certificate for this machine, signed by itself, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    alternative = [x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(alternative), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_path, key_path = directory / "certificate.pem", directory / "key.pem"
+    certificate_path.write_bytes(certificate.public_bytes(Encoding.PEM))
+    key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return certificate_path, key_path
