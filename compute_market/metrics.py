@@ -198,14 +198,20 @@ def observe(txn: Txn, name: str, elapsed_ns: int) -> None:
         (i for i, bound in enumerate(LATENCY_BOUNDS_S) if elapsed_ns <= bound * 1e9),
         len(LATENCY_BOUNDS_S),
     )
-    txn.add(COUNTERS, f"{name}\0le\0{bound:02d}".encode(), 1)
-    txn.add(COUNTERS, f"{name}\0sum_ns".encode(), elapsed_ns)
+    buckets, sum_ns = _histogram_keys(name)
+    txn.add(COUNTERS, buckets[bound], 1)
+    txn.add(COUNTERS, sum_ns, elapsed_ns)
 
 
 def histogram(txn: Txn, name: str) -> tuple[list[int], int]:
     """Observations per bucket (not cumulative, the last is +Inf) and their sum in nanoseconds."""
-    buckets = [
-        txn.sum(COUNTERS, f"{name}\0le\0{bound:02d}".encode())
-        for bound in range(len(LATENCY_BOUNDS_S) + 1)
-    ]
-    return buckets, txn.sum(COUNTERS, f"{name}\0sum_ns".encode())
+    buckets, sum_ns = _histogram_keys(name)
+    return [txn.sum(COUNTERS, key) for key in buckets], txn.sum(COUNTERS, sum_ns)
+
+
+@cache
+def _histogram_keys(name: str) -> tuple[list[bytes], bytes]:
+    """The keys of the buckets and of the sum."""
+    bounds = range(len(LATENCY_BOUNDS_S) + 1)
+    buckets = [f"{name}\0le\0{bound:02d}".encode() for bound in bounds]
+    return buckets, f"{name}\0sum_ns".encode()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("settlement", "jobs", "offers", "admission", "reputation")
+ROOMS = ("settlement", "jobs", "offers", "admission", "reputation", "bids", "courier")
 MODULES = ("compute_market/amounts.py", *(f"compute_market/{room}" for room in ROOMS))
 # Not what moves money: how it is shown, and what the audit says when it is wrong, which the
 # falsifications of every law look after.

@@ -101,7 +101,8 @@ def next_to_start(txn: Txn) -> str | None:
     it, so while the cap holds the low jobs are left out as a whole. One whose buyer or provider has
     its share of the slots lets those of others pass; when there is none, no slot is left idle.
     """
-    if is_full(txn):
+    # Most often nobody waits, which is found out with the least.
+    if txn.first(QUEUE_PAIRS) is None or is_full(txn):
         return None
     # In each table those who came first come first, whatever aging makes of them.
     heads = [

@@ -296,30 +296,57 @@ def _check_length(
 ) -> None:
     """Refuse a truncated data file: reading past its end would kill the process.
 
-    A sound file may be shorter than its header says too, when the last pages it took were given
-    back unwritten. So only a full check tells, and a writer then fills a sound file up, so that
-    the next command need not check again.
+    A sound file may be shorter than its header says too, where a commit was cut off before
+    `fill_up`. So only a full check tells, and a writer then fills a sound file up, so that the next
+    command need not check again.
     """
-    if os.stat(data_file(path)).st_size >= _needed(env):
+    if not _is_short(path, env):
         return
     from compute_market.store.pages import walked
 
     alone = WriteLock if write else nobody_writing
     with alone(path, lock_timeout_ms, sleep):
+        if not _is_short(path, env):
+            return  # A writer was about to fill it up.
         problems = walked(path)
         if problems:
             length = os.stat(data_file(path)).st_size
             raise IntegrityError(
-                f"{data_file(path)} is damaged: it has {length} bytes, not {_needed(env)}: "
+                f"{data_file(path)} is damaged: it has {length} bytes, not {length_of(env)}: "
                 f"{problems[0]}",
                 hint=RESTORE,
             )
-        if write and os.stat(data_file(path)).st_size < _needed(env):
-            os.truncate(data_file(path), _needed(env))
+        if write:
+            os.truncate(data_file(path), length_of(env))
 
 
-def _needed(env: lmdb.Environment) -> int:
+def _is_short(path: str, env: Environment) -> bool:
+    return os.stat(data_file(path)).st_size < length_of(env)
+
+
+def length_of(env: Environment) -> int:
+    """Bytes of the data file by its header. It may have fewer; see `fill_up`."""
     return (int(env.info()["last_pgno"]) + 1) * int(env.stat()["psize"])
+
+
+def fill_up(
+    path: str, env: Environment, identity: tuple[int, int] | None, length_before: int
+) -> None:
+    """Make the data file as long as its header says, after a commit and within its write lock.
+
+    The last pages that a transaction takes are not written if it gives them back. Another file that
+    is at the path by now is left alone. One that was shorter than its header before the commit was
+    cut: that is damage, and left to be found.
+    """
+    data, length = data_file(path), length_of(env)
+    if not length_before <= os.stat(data).st_size < length:
+        return
+    descriptor = os.open(data, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if file_at(descriptor) == identity:
+            os.ftruncate(descriptor, length)
+    finally:
+        os.close(descriptor)
 
 
 def verify(path: str, lock_timeout_ms: int, sleep: Callable[[float], float | None]) -> list[str]:

@@ -9,7 +9,6 @@ In keys, `u64` is eight bytes that sort like the number, and `·` a zero byte, w
 """
 
 from binascii import crc32
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from msgspec import DecodeError
@@ -57,6 +56,8 @@ class Table(Generic[R]):
     @property
     def kind(self) -> type[R]:
         if isinstance(self._kind, str):
+            from importlib import import_module  # Most commands meet no such record.
+
             module, name = self._kind.split(".")
             self._kind = getattr(import_module(f"compute_market.{module}"), name)
         found: type[R] = self._kind

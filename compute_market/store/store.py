@@ -10,7 +10,7 @@ is only viewed gets no file, no byte and no lock of its own.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -25,6 +25,8 @@ from compute_market.store.environment import (
     Purpose,
     begin,
     begin_alone,
+    fill_up,
+    length_of,
     look_alone,
     open_environment,
     open_table,
@@ -199,6 +201,7 @@ class Store:
             try:
                 if not self.is_here():
                     raise moved(self.path)
+                length_before = length_of(self._env)
                 bound = Txn(txn, handles, now_ms, config, stopwatch)
                 # Somebody else may have done it while this process waited for the lock.
                 schema = schema_of(self._env, txn)
@@ -223,6 +226,8 @@ class Store:
                     raise
                 self._handles = handles
                 self._schema = SCHEMA_VERSION
+                with suppress(OSError):  # It is done; who opens the file next fills it up.
+                    fill_up(self.path, self._env, self._identity, length_before)
             return result
 
     def remap(self) -> None:

@@ -250,9 +250,13 @@ class Txn:
     def add(self, sums: Sums, key: bytes, by: int) -> int:
         """Add to one sum and return it."""
         self.writes += 1
-        total = self.sum(sums, key) + by
-        self._sums[sums, key] = total
-        self._changed.add((sums, key))
+        place = sums, key
+        total = self._sums.get(place)
+        if total is None:
+            total = self.sum(sums, key)
+        total += by
+        self._sums[place] = total
+        self._changed.add(place)
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
@@ -341,31 +345,34 @@ class Txn:
 
     def _check_absence(self, table: Table[Any], key: bytes) -> None:
         """Raise IntegrityError when a key may only seem to be missing."""
-        cursor = self._cursor(table)
-        if self._begins(table, cursor, key) and cursor.key() == key:
+        if key and self._next_to(table, self._cursor(table), key) == key:
             raise damaged(table, key, "one search finds it, and another does not")
 
     def _begins(self, table: Table[Any], cursor: Any, start: bytes) -> bool:
-        """Move a cursor to the first key that is not below `start`; False when there is none.
+        """Move a cursor to the first key that is not below `start`; False when there is none."""
+        if start and self._next_to(table, cursor, start) is None:
+            return False
+        return bool(cursor.set_range(start))
+
+    def _next_to(self, table: Table[Any], cursor: Any, start: bytes) -> bytes | None:
+        """The first key that is not below `start`; the cursor stays before it.
 
         Raises IntegrityError when it may be another one: a search that goes wrong at a damaged key
         ends beside it, or where keys are out of order.
         """
-        if not start:
-            return bool(cursor.first())
-        found = bool(cursor.set_range(start))
-        if found:
-            key: bytes = cursor.key()
-            table.opened(key, cursor.value())
-            if key < start:
+        opened = table.opened
+        found: bytes | None = None
+        if cursor.set_range(start):
+            found, value = cursor.item()
+            opened(found, value)
+            if found < start:
                 raise damaged(table, start, _DISORDER)
-        if cursor.prev() if found else cursor.last():
-            before: bytes = cursor.key()
-            table.opened(before, cursor.value())
+        if cursor.last() if found is None else cursor.prev():
+            before, value = cursor.item()
+            opened(before, value)
             if before >= start:
                 raise damaged(table, start, _DISORDER)
-            return found and bool(cursor.next())
-        return found and bool(cursor.first())
+        return found
 
     def _cursor(self, table: Table[Any]) -> Any:
         """A cursor that stands anywhere: making one takes longer than what it is made for."""

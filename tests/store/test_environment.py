@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from compute_market.errors import (
@@ -21,7 +22,9 @@ from compute_market.errors import (
     NotFoundError,
     UsageError,
 )
-from compute_market.store.environment import verify
+from compute_market.home import file_at
+from compute_market.store import pages
+from compute_market.store.environment import fill_up, length_of, verify
 from compute_market.store.schema import (
     HEADS,
     META,
@@ -45,6 +48,7 @@ from tests.support.stores import (
 pytestmark = pytest.mark.timeout(30)
 
 PAGE = 4096
+LARGE = 1_000_000
 
 
 def test_open_creates_a_private_directory_with_a_genesis(path: Path) -> None:
@@ -267,6 +271,44 @@ def test_a_full_map_is_busy_and_nothing_is_written(path: Path) -> None:
     larger.update(fill, now_ms=0)
     assert larger.view(lambda txn: txn.size(HEADS), now_ms=0) == 302
     larger.close()
+
+
+def test_a_commit_that_gives_back_its_last_pages_leaves_a_whole_file(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LMDB does not write them. A file that is too short would be walked at every opening."""
+    give_back_the_last_pages(store)
+    monkeypatch.setattr(pages, "walked", lambda path: pytest.fail("the whole file was read"))
+    store.remap()
+    assert (path / "data.mdb").stat().st_size > LARGE
+
+
+@pytest.mark.parametrize("found", ["cut", "another"])
+def test_a_file_is_not_filled_up_to_hide_what_happened_to_it(
+    path: Path, store: Store, found: str
+) -> None:
+    """What a cut file is lengthened with would be taken for pages."""
+    store.close()
+    data = path / "data.mdb"
+    with lmdb.open(str(path), max_dbs=9) as env:
+        length, identity = length_of(env), file_at(str(data))
+        if found == "another":
+            shutil.copy(data, path / "copy")
+            os.replace(path / "copy", data)
+        os.truncate(data, length - PAGE)
+        fill_up(str(path), env, identity, length if found == "cut" else 0)
+    assert data.stat().st_size == length - PAGE
+
+
+def give_back_the_last_pages(store: Store) -> None:
+    def put_and_delete(txn: Txn) -> None:
+        txn.put(HEADS, b"small")
+        txn.put(HEADS, b"large", bytes(LARGE))
+        txn.delete(HEADS, b"large")
+
+    store.update(lambda txn: txn.put(HEADS, b"before", bytes(PAGE)), now_ms=0)
+    store.update(lambda txn: txn.delete(HEADS, b"before"), now_ms=0)
+    store.update(put_and_delete, now_ms=0)
 
 
 def test_a_read_only_mount_can_be_read(tmp_path: Path) -> None:

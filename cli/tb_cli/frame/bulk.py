@@ -98,6 +98,7 @@ class Report:
         self._ignore_not_found = ignore_not_found
         self.is_single = single
         self._aside = aside
+        self._as_json = session.json or jsonl
         self._is_list = session.json and not jsonl and not single
         self._documents = 0  # of that list
 
@@ -106,28 +107,32 @@ class Report:
 
     def add(self, outcome: Outcome) -> None:
         self.count += 1
-        failed = self.is_failure(outcome)
-        if failed and outcome.error is not None:
-            self._failed += 1
-            self._first = self._first or outcome.error
-            reason = outcome.error.reason or outcome.error.token
-            self._reasons[reason] += 1
-            self._codes.add(outcome.error.exit_code)
-            if outcome.error.hint is not None:
-                self._hints.setdefault(reason, outcome.error.hint)
-        as_json = self._jsonl or self._session.json
-        if failed and self._aside:
-            if outcome.error is not None and not self.is_single:
-                report(outcome.error, as_json)
-        elif not as_json:
+        if outcome.error is not None and self.is_failure(outcome):
+            self._count_failure(outcome.error)
+            if self._aside:
+                if not self.is_single:
+                    report(outcome.error, self._as_json)
+                return
+            if self.is_single and self._as_json and not self._jsonl:
+                return  # The error object on stderr says it all.
+        if not self._as_json:
             emit(self._session, None, _line(outcome, alone=self.is_single))
         elif self._jsonl:
             write_jsonl(self._document(outcome))
-        elif not self.is_single:
+        elif self.is_single:
+            write_json(self._document(outcome))
+        else:
             write_element(self._document(outcome), first=self._documents == 0)
             self._documents += 1
-        elif not failed:  # The error object on stderr says it all.
-            write_json(self._document(outcome))
+
+    def _count_failure(self, error: MarketError) -> None:
+        self._failed += 1
+        self._first = self._first or error
+        reason = error.reason or error.token
+        self._reasons[reason] += 1
+        self._codes.add(error.exit_code)
+        if error.hint is not None:
+            self._hints.setdefault(reason, error.hint)
 
     def close(self) -> None:
         """Make a whole list of what --json has printed, also where a run breaks off."""
@@ -141,13 +146,11 @@ class Report:
         if self._first is None:
             return 0
         if self.is_single:
-            return report(self._first, self._session.json or self._jsonl)
+            return report(self._first, self._as_json)
         counted = ", ".join(f"{count} {reason}" for reason, count in self._reasons.items())
         total = self.count if self._total is None else self._total
         note(f"{self._failed} of {total} failed: {counted}")
-        if not (
-            self._aside or self._jsonl or self._session.json
-        ):  # Else each was told with its own.
+        if not self._aside and not self._as_json:  # Else each was told with its own.
             for reason, hint in self._hints.items():
                 note(f"hint: {reason}: {one_line(hint)}")
         alike = len(self._codes) == 1 and self._failed == total

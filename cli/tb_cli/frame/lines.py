@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from io import UnsupportedOperation
-from itertools import count, islice
+from itertools import islice
 from typing import BinaryIO
 
 from compute_market.errors import MarketError, UsageError, file_error
@@ -32,25 +32,25 @@ class Lines:
         self._length_max = length_max
         self._keep = keep
         self._file: BinaryIO | None = None
-        self._numbered: Iterator[tuple[bytes, int]] | None = None
-        self._kept: deque[tuple[bytes, int]] = deque()
+        self._numbered: Iterator[tuple[int, bytes]] | None = None
+        self._kept: deque[tuple[int, bytes]] = deque()
 
     def __iter__(self) -> Iterator[bytes]:
-        while line := self._next():
+        for _, line in self.numbered():
             yield line
 
     def numbered(self) -> Iterator[tuple[int, bytes]]:
         """The lines with their numbers, from 1."""
-        while line := self._next():
-            yield self._kept[-1][1], line
+        while found := self._next():
+            yield found
 
     def kept(self, first: int, last: int) -> bytes:
         """Lines that are still kept, from one number to another, both included."""
-        return b"".join(line for line, number in self._kept if first <= number <= last)
+        return b"".join(line for number, line in self._kept if first <= number <= last)
 
     def forget(self, number: int) -> None:
         """Let go of the lines up to this number."""
-        while self._kept and self._kept[0][1] <= number:
+        while self._kept and self._kept[0][0] <= number:
             self._kept.popleft()
 
     def left(self) -> Iterator[bytes]:
@@ -59,33 +59,34 @@ class Lines:
         A terminal is not read on: nobody may be there to end it.
         """
         while self._kept:
-            yield self._kept.popleft()[0]
+            yield self._kept.popleft()[1]
         if self.path == "-" and sys.stdin.isatty():
             return
-        while line := self._next():
+        while found := self._next():
             self._kept.clear()
-            yield line
+            yield found[1]
 
-    def _next(self) -> bytes:
-        """The next line, empty at the end."""
-        if not self._keep:
-            self._kept.clear()
+    def _next(self) -> tuple[int, bytes] | None:
+        """The number of the next line and the line; None at the end."""
         try:
             if self._numbered is None:
                 self._file = _opened(self.path)
                 read: Callable[[], bytes] = partial(self._file.readline, self._length_max + 1)
-                self._numbered = zip(iter(read, b""), count(1))
-            before = len(self._kept)
-            # In one step: a signal finds a line either not read or kept.
-            self._kept.extend(islice(self._numbered, 1))
-            if len(self._kept) == before:
-                return b""
-            line, number = self._kept[-1]
-            if len(line) > self._length_max and not line.endswith(b"\n"):
-                self._skip(number)
+                self._numbered = enumerate(iter(read, b""), 1)
+            found = self._kept_next(self._numbered) if self._keep else next(self._numbered, None)
+            if found is not None:
+                number, line = found
+                if len(line) > self._length_max and not line.endswith(b"\n"):
+                    self._skip(number)
         except OSError as error:
             raise _unreadable(self.path, error) from error
-        return line
+        return found
+
+    def _kept_next(self, numbered: Iterator[tuple[int, bytes]]) -> tuple[int, bytes] | None:
+        """The next one, in one step: a signal finds a line either not read or kept."""
+        before = len(self._kept)
+        self._kept.extend(islice(numbered, 1))
+        return self._kept[-1] if len(self._kept) > before else None
 
     def _skip(self, number: int) -> None:
         """Read to the end of the line."""

@@ -20,8 +20,9 @@ def emit(session: Session, document: Any, text: str | Iterable[str]) -> None:
             document = document | {"dry_run": True}
         write_json(document)
         return
+    mark = "dry_run: " if session.dry_run else ""
     for line in (text,) if isinstance(text, str) else text:
-        write_line(printable(f"dry_run: {line}" if session.dry_run else line))
+        write_line(mark + printable(line))
 
 
 def write_line(text: str) -> None:
