@@ -16,7 +16,7 @@ from msgspec import DecodeError
 from msgspec.msgpack import Decoder, Encoder
 
 from compute_market import records
-from compute_market.errors import IntegrityError
+from compute_market.errors import IntegrityError, InternalError
 
 if TYPE_CHECKING:
     from compute_market.bid_records import Bid, Bidder
@@ -31,6 +31,7 @@ R = TypeVar("R")
 encode = Encoder().encode
 
 CHECKSUM_BYTES: Final = 4
+DISORDER: Final = "the keys are not in order"
 # The CRC-32 of anything that is followed by its own CRC-32, the least byte first.
 _INTACT: Final = 0x2144DF1C
 _SUM_BYTES: Final = 16
@@ -85,6 +86,58 @@ class Table(Generic[R]):
         if crc32(value, crc32(key, self.seed)) != _INTACT:
             raise damaged(self, key, "the checksum is another")
         return value[:-CHECKSUM_BYTES]
+
+    # Searches. One that goes wrong at a damaged key ends beside it, or where keys are out of order:
+    # what stands on both sides of a key is looked at before it is said to be missing.
+
+    def find(self, cursor: Any, key: bytes) -> bytes | None:
+        """The payload under a key, or None. Raises IntegrityError where it may only seem so."""
+        behind = None
+        if cursor.set_range(key):
+            behind, value = cursor.item()
+            payload = self.opened(behind, value)
+            if behind == key:
+                return payload
+        self._before(cursor, key, behind)
+        return None
+
+    def beside(self, cursor: Any, key: bytes) -> tuple[bytes | None, bytes | None]:
+        """The last key below a key, and the first that is not; None where there is none.
+
+        The cursor is left at the former. Raises IntegrityError when they may be others.
+        """
+        behind = None
+        if cursor.set_range(key):
+            behind, value = cursor.item()
+            self.opened(behind, value)
+        return self._before(cursor, key, behind), behind
+
+    def begins(self, cursor: Any, start: bytes) -> bool:
+        """Move a cursor to the first key that is not below `start`; False when there is none.
+
+        Raises IntegrityError when it may be another one.
+        """
+        if not start:
+            return bool(cursor.first())
+        before, behind = self.beside(cursor, start)
+        if behind is None:
+            return False
+        return bool(cursor.first() if before is None else cursor.next())
+
+    def _before(self, cursor: Any, key: bytes, behind: bytes | None) -> bytes | None:
+        """The last key below a key, where `behind`, the first that is not, was found."""
+        if not key:
+            raise InternalError(f"an empty key is looked for in table {self.name}")
+        if behind is not None and behind < key:
+            raise damaged(self, key, DISORDER)
+        if not (cursor.last() if behind is None else cursor.prev()):
+            return None
+        before: bytes
+        before, value = cursor.item()
+        self.opened(before, value)
+        if before >= key:
+            raise damaged(self, key, DISORDER)
+        return before
 
 
 class Sums:

@@ -9,6 +9,7 @@ from compute_market.config.settings import Config
 from compute_market.errors import IntegrityError
 from compute_market.records import Event
 from compute_market.store.schema import (
+    DISORDER,
     META,
     Sums,
     Table,
@@ -22,10 +23,25 @@ from compute_market.store.schema import (
 R = TypeVar("R")
 S = TypeVar("S", bound=Struct)
 
-_DISORDER = "the keys are not in order"
-
 # Table → its handle; None for one that an older release has not made.
 Handles = dict[Table[Any], Any]
+
+
+class _Cursors(dict[Table[Any], Any]):
+    """A cursor by table, which stands anywhere: making one takes longer than what it is made for.
+
+    None for a table that is not there.
+    """
+
+    def __init__(self, txn: Any, handles: Handles) -> None:
+        super().__init__()
+        self._txn = txn
+        self._handles = handles
+
+    def __missing__(self, table: Table[Any]) -> Any:
+        handle = self._handles[table]
+        cursor = self[table] = None if handle is None else self._txn.cursor(handle)
+        return cursor
 
 
 class Txn:
@@ -73,7 +89,7 @@ class Txn:
     ) -> None:
         self._txn = txn
         self._handles = handles
-        self._cursors: dict[Table[Any], Any] = {}  # for what is read at once, by table
+        self._cursors = _Cursors(txn, handles)  # for what is done at once
         self._numbers: dict[str, int] = {}
         self._sums: dict[tuple[Sums, bytes], int] = {}
         self._changed: set[tuple[Sums, bytes]] = set()
@@ -96,9 +112,10 @@ class Txn:
 
     # Bytes.
 
-    def get(self, table: Table[bytes], key: bytes) -> bytes | None:
+    def get(self, table: Table[Any], key: bytes) -> bytes | None:
         """The value under a key, or None. Raises IntegrityError when it is damaged."""
-        return self._payload(table, key)
+        cursor = self._cursors[table]
+        return None if cursor is None else table.find(cursor, key)
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
@@ -107,11 +124,11 @@ class Txn:
 
     def put(self, table: Table[bytes], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
-        self._txn.put(key, table.sealed(key, value), db=self._handles[table])
+        self._cursors[table].put(key, table.sealed(key, value))
 
     def delete(self, table: Table[Any], key: bytes) -> bool:
         self.writes += 1
-        deleted: bool = self._txn.delete(key, db=self._handles[table])
+        deleted: bool = self._txn.delete(key, b"", self._handles[table])
         return deleted
 
     def remove(self, table: Table[Any], key: bytes) -> None:
@@ -163,7 +180,7 @@ class Txn:
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
         """The first entry of `scan`, or None."""
-        cursor = self._cursor(table)
+        cursor = self._cursors[table]
         if cursor is not None and cursor.set_range(start or prefix):
             key: bytes = cursor.key()
             payload = table.opened(key, cursor.value())
@@ -176,7 +193,7 @@ class Txn:
     ) -> list[tuple[bytes, bytes]]:
         """At most `limit` entries of `scan`, free to be changed by the caller."""
         found: list[tuple[bytes, bytes]] = []
-        cursor = self._cursor(table)
+        cursor = self._cursors[table]
         if cursor is None or not limit:
             return found
         length, opened = len(prefix), table.opened
@@ -194,7 +211,7 @@ class Txn:
 
     def read(self, table: Table[R], key: bytes) -> R | None:
         """The record under a key, or None. Raises IntegrityError when it is damaged."""
-        payload = self._payload(table, key)
+        payload = self.get(table, key)
         return None if payload is None else table.decode(key, payload)
 
     def must_read(self, table: Table[R], key: bytes) -> R:
@@ -206,7 +223,7 @@ class Txn:
 
     def write(self, table: Table[S], key: bytes, record: S) -> None:
         self.writes += 1
-        self._txn.put(key, table.sealed(key, encode(record)), db=self._handles[table])
+        self._cursors[table].put(key, table.sealed(key, encode(record)))
 
     def records(
         self, table: Table[R], prefix: bytes = b"", start: bytes | None = None
@@ -233,7 +250,7 @@ class Txn:
         """A small named integer of the `meta` table, 0 when it was never set."""
         number = self._numbers.get(name)
         if number is None:
-            value = self._payload(META, name.encode())
+            value = self.get(META, name.encode())
             number = 0 if value is None else unpack_u64(value)
         return number
 
@@ -258,7 +275,7 @@ class Txn:
     def sum(self, sums: Sums, key: bytes) -> int:
         total = self._sums.get((sums, key))
         if total is None:
-            stored = self._payload(sums.table, key)
+            stored = self.get(sums.table, key)
             total = 0 if stored is None else unpack_sum(stored)
             self._sums[sums, key] = total
         return total
@@ -302,6 +319,10 @@ class Txn:
                     cursor.put(key, table.sealed(key, payload))
                     present = cursor.next()
 
+    def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
+        """The last key below a key, and the first that is not; None where there is none."""
+        return table.beside(self._cursors[table], key)
+
     def stored_entries(self, table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
         """Keys and bytes of a table as they are stored, whatever their schema."""
         return self._entries(table, b"", None)
@@ -329,54 +350,6 @@ class Txn:
             else:
                 yield key, None
 
-    def _payload(self, table: Table[Any], key: bytes) -> bytes | None:
-        handle = self._handles[table]
-        if handle is None:
-            return None
-        value = self._txn.get(key, db=handle)
-        if value is None:
-            self._check_absence(table, key)
-            return None
-        return table.opened(key, value)
-
-    def _check_absence(self, table: Table[Any], key: bytes) -> None:
-        """Raise IntegrityError when a key may only seem to be missing."""
-        cursor = self._cursor(table)
-        if self._begins(table, cursor, key) and cursor.key() == key:
-            raise damaged(table, key, "one search finds it, and another does not")
-
-    def _begins(self, table: Table[Any], cursor: Any, start: bytes) -> bool:
-        """Move a cursor to the first key that is not below `start`; False when there is none.
-
-        Raises IntegrityError when it may be another one: a search that goes wrong at a damaged key
-        ends beside it, or where keys are out of order.
-        """
-        if not start:
-            return bool(cursor.first())
-        found = bool(cursor.set_range(start))
-        if found:
-            key: bytes = cursor.key()
-            table.opened(key, cursor.value())
-            if key < start:
-                raise damaged(table, start, _DISORDER)
-        if cursor.prev() if found else cursor.last():
-            before: bytes = cursor.key()
-            table.opened(before, cursor.value())
-            if before >= start:
-                raise damaged(table, start, _DISORDER)
-            return found and bool(cursor.next())
-        return found and bool(cursor.first())
-
-    def _cursor(self, table: Table[Any]) -> Any:
-        """A cursor that stands anywhere: making one takes longer than what it is made for."""
-        cursor = self._cursors.get(table)
-        if cursor is None:
-            handle = self._handles[table]
-            if handle is None:
-                return None
-            cursor = self._cursors[table] = self._txn.cursor(db=handle)
-        return cursor
-
     def _entries(
         self, table: Table[Any], prefix: bytes, start: bytes | None, *, checked: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
@@ -387,10 +360,10 @@ class Txn:
         last = b""
         with self._txn.cursor(db=handle) as cursor:
             begin = start or prefix
-            if self._begins(table, cursor, begin) if checked else cursor.set_range(begin):
+            if table.begins(cursor, begin) if checked else cursor.set_range(begin):
                 for key, value in cursor.iternext():
                     if key <= last:
-                        raise damaged(table, key, _DISORDER)
+                        raise damaged(table, key, DISORDER)
                     last = key
                     if not key.startswith(prefix):
                         if checked:
