@@ -19,13 +19,14 @@ either.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from operator import ge
 
 from msgspec import Struct
 
 from compute_market.amounts import PPM
 from compute_market.records import Capability, Job, Offer, Shelf
-from compute_market.store.schema import BOOK, HEADS, pack_u64
+from compute_market.store.schema import BOOK, HEADS, damaged, pack_u64
 from compute_market.store.txn import Txn
 
 _SHELVES: dict[Shelf, bytes] = {
@@ -103,7 +104,7 @@ def move(txn: Txn, offer: Offer, old: Place, new: Place) -> None:
         insert(txn, offer, new)
         return
     # In the nodes above both places it comes first now if it did before.
-    shared = next(i for i in range(_DEPTH) if old.group[i] != new.group[i])
+    shared = _begin_alike(old.group, new.group)
     before, after = old.order + old.group, new.order + new.group
     for family in _families_of_offer(offer):
         prefix = old.shelf + family
@@ -218,7 +219,10 @@ def _enter(txn: Txn, prefix: bytes, offer: Offer, place: Place) -> None:
 def _raise(txn: Txn, prefix: bytes, place: Place, above: int) -> None:
     """Tell the nodes above an entry, those deeper than `above`, that it is there now."""
     entry = place.order + place.group
-    for depth in range(_DEPTH, above, -1):
+    shared = _shared_depth(txn, prefix, place.group)
+    for depth in range(_DEPTH, max(shared, above), -1):
+        txn.put(HEADS, _node(prefix, place.group[:depth]), entry)
+    for depth in range(shared, above, -1):
         node = _node(prefix, place.group[:depth])
         least = txn.get(HEADS, node)
         if least is not None and least <= entry:
@@ -229,16 +233,39 @@ def _raise(txn: Txn, prefix: bytes, place: Place, above: int) -> None:
 def _lower(txn: Txn, prefix: bytes, place: Place, above: int) -> None:
     """Tell the nodes above an entry, those deeper than `above`, that it is gone."""
     entry = place.order + place.group
-    for depth in range(_DEPTH, above, -1):
+    shared = _DEPTH
+    if least_below(txn, prefix, place.group) is None:
+        txn.remove(HEADS, _node(prefix, place.group))
+        shared = _shared_depth(txn, prefix, place.group)
+        for depth in range(_DEPTH - 1, max(shared, above), -1):
+            txn.remove(HEADS, _node(prefix, place.group[:depth]))
+    for depth in range(shared, above, -1):
         path = place.group[:depth]
         node = _node(prefix, path)
         if txn.get(HEADS, node) != entry:
             break  # It was not the least here, nor above.
         least = least_below(txn, prefix, path)
         if least is None:
-            txn.delete(HEADS, node)
-        else:
-            txn.put(HEADS, node, least)
+            raise damaged(HEADS, node, "nothing stands below it")
+        txn.put(HEADS, node, least)
+
+
+def _shared_depth(txn: Txn, prefix: bytes, group: bytes) -> int:
+    """Down to which depth there are nodes of other classes, or of this one, above a class.
+
+    The classes beside it in their order tell: those share the most with it.
+    """
+    node = _node(prefix, group)
+    stem = len(node) - _DEPTH
+    return max(
+        _begin_alike(key[stem:], group) if key is not None and key[:stem] == node[:stem] else 0
+        for key in txn.beside(HEADS, node)
+    )
+
+
+def _begin_alike(one: bytes, other: bytes) -> int:
+    """How many of the first bytes of two classes are the same."""
+    return next((i for i in range(_DEPTH) if one[i] != other[i]), _DEPTH)
 
 
 def _node(prefix: bytes, path: bytes) -> bytes:
@@ -269,6 +296,7 @@ def _families_of_job(job: Job) -> list[bytes]:
     return [*found, _directed(job.job_id)]
 
 
+@lru_cache(maxsize=1024)
 def _family(gpu: str, accelerator: str) -> bytes:
     return _short_digest(f"models\0{gpu}\0{accelerator}")
 

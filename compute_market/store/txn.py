@@ -141,6 +141,11 @@ class Txn:
         handle = self._handles[table]
         return 0 if handle is None else int(self._txn.stat(handle)["entries"])
 
+    def is_empty(self, table: Table[Any]) -> bool:
+        """Whether there is no entry: takes a fraction of what `size` does."""
+        cursor = self._cursors[table]
+        return cursor is None or not cursor.first()
+
     def scan(
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
@@ -267,18 +272,16 @@ class Txn:
     def add(self, sums: Sums, key: bytes, by: int) -> int:
         """Add to one sum and return it."""
         self.writes += 1
-        total = self.sum(sums, key) + by
-        self._sums[sums, key] = total
-        self._changed.add((sums, key))
+        place = sums, key
+        total = self._sums.get(place)
+        total = (self._stored_sum(place) if total is None else total) + by
+        self._sums[place] = total
+        self._changed.add(place)
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
         total = self._sums.get((sums, key))
-        if total is None:
-            stored = self.get(sums.table, key)
-            total = 0 if stored is None else unpack_sum(stored)
-            self._sums[sums, key] = total
-        return total
+        return self._stored_sum((sums, key)) if total is None else total
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
@@ -349,6 +352,13 @@ class Txn:
                 yield key, error
             else:
                 yield key, None
+
+    def _stored_sum(self, place: tuple[Sums, bytes]) -> int:
+        """A sum that this transaction has not met yet, and keeps in mind from now on."""
+        sums, key = place
+        stored = self.get(sums.table, key)
+        total = self._sums[place] = 0 if stored is None else unpack_sum(stored)
+        return total
 
     def _entries(
         self, table: Table[Any], prefix: bytes, start: bytes | None, *, checked: bool = False
