@@ -238,12 +238,12 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
         )
     left = job.units - job.units_proven
     placement = offers.placement_on(offer, funded=job.funded)
-    receipts.check_claim(txn, job, offer.provider, offer.price_per_unit)
+    free = receipts.check_claim(txn, job, offer.provider, offer.price_per_unit)
     if job.funded:
         due = [settlement.due_to(each) for each in earlier]
         job = escrow.hand_over(txn, job, placement, due)
     # After this point the handover must succeed.
-    receipts.claim(txn, job, offer.provider, offer.price_per_unit)
+    receipts.claim(txn, job, free)
     txn.write(PLACEMENTS, _numbered(job.job_id, job.placements_before), job.placed)
     offers.release(txn, job.placed.offer_id, left)
     offers.reserve(txn, offers.get(txn, offer.offer_id), left)

@@ -357,7 +357,7 @@ def _size(number: int, bits: int = 3) -> int:
     if length > _FINE_BITS:
         coarse = 2 * (length - _FINE_BITS - 1) + _between(number, length - 1)
         return _size(2**_FINE_BITS - 1, bits) + 1 + coarse
-    shift = max(0, length - bits)
+    shift = length - bits if length > bits else 0
     return 2 * ((shift << bits - 1) + (number >> shift)) + _between(number, shift)
 
 

@@ -220,12 +220,10 @@ def count_of(txn: Txn, what: str) -> int:
 
 
 def _move(txn: Txn, offer: Offer, *, units_left: int, units_reserved: int) -> None:
-    moved = replace(offer, units_left=units_left, units_reserved=units_reserved)
-    if offer.state == "withdrawn":
-        _write(txn, moved)
-        return
     state: OfferState = "open" if units_left else "exhausted"
-    moved = replace(moved, state=state)
+    if offer.state == "withdrawn":
+        state = "withdrawn"
+    moved = replace(offer, units_left=units_left, units_reserved=units_reserved, state=state)
     if state != offer.state:
         moved = replace(moved, shelf=shelf_of(txn, moved))
     if book.moves(offer, moved):

@@ -66,11 +66,12 @@ def key_of_placement(job: Job, placement: Placement) -> bytes | None:
     )
 
 
-def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
+def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> bytes:
     """Make sure, before any work is done, that the keys a job's receipts could have are free.
 
-    Raises ConflictError (`key_collision`) when another job's receipts could have the same, so that
-    no finished work is ever caught behind a key that is taken.
+    Returns what stands for them in `claim`. Raises ConflictError (`key_collision`) when another
+    job's receipts could have the same, so that no finished work is ever caught behind a key that
+    is taken.
     """
     key = _claim_key(job.job_id, job.buyer, provider, quote_price)
     holder = txn.get(RECEIPT_CLAIMS, key)
@@ -82,12 +83,12 @@ def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
             hint=f"use another job id: {free} will do" if free else "use another job id",
             reason="key_collision",
         )
+    return key
 
 
-def claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
+def claim(txn: Txn, job: Job, free: bytes) -> None:
     """Reserve the keys that `check_claim` found free."""
-    key = _claim_key(job.job_id, job.buyer, provider, quote_price)
-    txn.put(RECEIPT_CLAIMS, key, job.job_id.encode())
+    txn.put(RECEIPT_CLAIMS, free, job.job_id.encode())
 
 
 def issue(txn: Txn, job: Job, placement: Placement) -> tuple[Receipt, bool]:

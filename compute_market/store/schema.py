@@ -41,16 +41,20 @@ class Table(Generic[R]):
     """One table. `R` is the record its values decode to, or bytes where they are plain.
 
     `key` says what its keys are made of, `writer` which module of the library may write it. A
-    record that few commands need is named by its module, and imported once it is met.
+    record that few commands need is named by its module, and imported once it is met. `kept` says
+    that a transaction reads a few of its entries again and again, and keeps them in mind.
     """
 
-    __slots__ = ("_decode", "_kind", "key", "name", "seed", "writer")
+    __slots__ = ("_decode", "_kind", "kept", "key", "name", "seed", "writer")
 
-    def __init__(self, name: str, kind: type[R] | str, *, key: str, writer: str) -> None:
+    def __init__(
+        self, name: str, kind: type[R] | str, *, key: str, writer: str, kept: bool = False
+    ) -> None:
         self.name = name
         self._kind: Any = kind
         self.key = key
         self.writer = writer
+        self.kept = kept
         self.seed = crc32(f"{name}\0".encode())
         self._decode: Any = None
 
@@ -184,7 +188,7 @@ def id_prefix(text: str) -> bytes:
     return text.encode() + b"\0"
 
 
-META = Table("meta", bytes, key="name of a small number or text", writer="")
+META = Table("meta", bytes, key="name of a small number or text", writer="", kept=True)
 COUNTERS = Sums("counters", key="metric · label values", writer="metrics")
 
 KEYED = Table("keyed", records.Keyed, key="idempotency key", writer="idempotency")
@@ -210,7 +214,9 @@ SETTLEMENTS = Table(
     "settlements", records.Settlement, key="idempotency key", writer="settlement.settlement"
 )
 UNSETTLED = Table("unsettled", bytes, key="u64 seq of a receipt", writer="settlement.settlement")
-SETTLE_STATE = Table("settle_state", records.SettleState, key="mode", writer="settlement.modes")
+SETTLE_STATE = Table(
+    "settle_state", records.SettleState, key="mode", writer="settlement.modes", kept=True
+)
 IMPORTS: "Table[Imported]" = Table(
     "imports",
     "import_records.Imported",
@@ -260,7 +266,7 @@ QUEUE_PAIRS = Table(
 SLOTS_HELD = Sums("slots_held", key="side · identity", writer="scheduler.queue")
 
 # admission
-USAGE = Table("usage", records.Usage, key="role · identity", writer="admission.shares")
+USAGE = Table("usage", records.Usage, key="role · identity", writer="admission.shares", kept=True)
 USAGE_RECENT = Table(
     "usage_recent",
     bytes,

@@ -53,6 +53,7 @@ class Txn:
     grows with every change, so that a caller can tell whether an action that failed had already
     written.
 
+    What it reads of a few tables (`Table.kept`) it keeps in mind; its own writes go through that.
     What an action does beside its writes is kept aside and done once, at the end: numbers and sums
     are written (`flush`), events become an entry of the log (`events`), and offers of the owners in
     `touched` change their shelf where a wallet crossed their bond (`offers.standing`). What may let
@@ -64,6 +65,7 @@ class Txn:
         "_changed",
         "_cursors",
         "_handles",
+        "_kept",
         "_numbers",
         "_sums",
         "_txn",
@@ -90,6 +92,7 @@ class Txn:
         self._txn = txn
         self._handles = handles
         self._cursors = _Cursors(txn, handles)  # for what is done at once
+        self._kept: dict[tuple[Table[Any], bytes], bytes | None] = {}
         self._numbers: dict[str, int] = {}
         self._sums: dict[tuple[Sums, bytes], int] = {}
         self._changed: set[tuple[Sums, bytes]] = set()
@@ -114,21 +117,30 @@ class Txn:
 
     def get(self, table: Table[Any], key: bytes) -> bytes | None:
         """The value under a key, or None. Raises IntegrityError when it is damaged."""
+        if table.kept and (table, key) in self._kept:
+            return self._kept[table, key]
         cursor = self._cursors[table]
-        return None if cursor is None else table.find(cursor, key)
+        payload = None if cursor is None else table.find(cursor, key)
+        if table.kept:
+            self._kept[table, key] = payload
+        return payload
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
         handle = self._handles[table]
         return b"" if handle is None else self._txn.get(key, default=b"", db=handle)
 
-    def put(self, table: Table[bytes], key: bytes, value: bytes = b"") -> None:
+    def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
         self._cursors[table].put(key, table.sealed(key, value))
+        if table.kept:
+            self._kept[table, key] = value
 
     def delete(self, table: Table[Any], key: bytes) -> bool:
         self.writes += 1
         deleted: bool = self._txn.delete(key, b"", self._handles[table])
+        if table.kept:
+            self._kept[table, key] = None
         return deleted
 
     def remove(self, table: Table[Any], key: bytes) -> None:
@@ -227,8 +239,7 @@ class Txn:
         return record
 
     def write(self, table: Table[S], key: bytes, record: S) -> None:
-        self.writes += 1
-        self._cursors[table].put(key, table.sealed(key, encode(record)))
+        self.put(table, key, encode(record))
 
     def records(
         self, table: Table[R], prefix: bytes = b"", start: bytes | None = None
@@ -310,6 +321,7 @@ class Txn:
 
         `convert` gets key and stored bytes and returns the payload, or None to remove the entry.
         """
+        self._kept.clear()
         handle = self._handles[table]
         with self._txn.cursor(db=handle) as cursor:
             present = cursor.first()
@@ -332,12 +344,12 @@ class Txn:
 
     def clear(self, table: Table[Any]) -> None:
         """Remove every entry of a table."""
-        self._cursors.pop(table, None)
+        self._forget(table)
         self._txn.drop(self._handles[table], delete=False)
 
     def drop(self, table: Table[Any]) -> None:
         """Remove a table that no release has any more."""
-        self._cursors.pop(table, None)
+        self._forget(table)
         self._txn.drop(self._handles.pop(table, None) or self._handles[table])
         self._handles.pop(table, None)
 
@@ -352,6 +364,10 @@ class Txn:
                 yield key, error
             else:
                 yield key, None
+
+    def _forget(self, table: Table[Any]) -> None:
+        self._cursors.pop(table, None)
+        self._kept.clear()
 
     def _stored_sum(self, place: tuple[Sums, bytes]) -> int:
         """A sum that this transaction has not met yet, and keeps in mind from now on."""
