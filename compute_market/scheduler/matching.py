@@ -132,7 +132,8 @@ def _on_shelves(
 ) -> Iterator[Offer]:
     """Offers of these shelves, cheapest first, then oldest, that the index cannot rule out."""
     filled = [shelf for shelf in shelves if offers.count_of(txn, f"shelf {shelf}")]
-    for _, offer_id in merge(*(book.walk(txn, shelf, job, floor) for shelf in filled)):
+    walks = [book.walk(txn, shelf, job, floor) for shelf in filled]
+    for _, offer_id in walks[0] if len(walks) == 1 else merge(*walks):
         yield offers.named(txn, offer_id)
 
 

@@ -188,7 +188,10 @@ def _follow(txn: Txn, account: str, token: Token, seq: int, low: int, high: int)
     txn.put(WALLET_POSTINGS, id_prefix(owner) + pack_u64(seq))
     if token == "CT":
         span = txn.touched.setdefault(owner, [low, high])
-        span[0], span[1] = min(span[0], low), max(span[1], high)
+        if low < span[0]:
+            span[0] = low
+        if high > span[1]:
+            span[1] = high
 
 
 def _key(account: str, token: Token) -> bytes:

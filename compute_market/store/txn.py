@@ -62,7 +62,7 @@ class Txn:
     """
 
     __slots__ = (
-        "_changed",
+        "_added",
         "_cursors",
         "_handles",
         "_kept",
@@ -94,8 +94,8 @@ class Txn:
         self._cursors = _Cursors(txn, handles)  # for what is done at once
         self._kept: dict[tuple[Table[Any], bytes], bytes | None] = {}
         self._numbers: dict[str, int] = {}
-        self._sums: dict[tuple[Sums, bytes], int] = {}
-        self._changed: set[tuple[Sums, bytes]] = set()
+        self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
+        self._added: dict[tuple[Sums, bytes], int] = {}  # those that are to be written
         self.now_ms = now_ms
         self.timely = True
         self.config = config
@@ -284,20 +284,19 @@ class Txn:
         """Add to one sum and return it."""
         self.writes += 1
         place = sums, key
-        total = self._sums.get(place)
+        total = self._added.get(place)
         total = (self._stored_sum(place) if total is None else total) + by
-        self._sums[place] = total
-        self._changed.add(place)
+        self._added[place] = total
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
-        total = self._sums.get((sums, key))
+        total = self._added.get((sums, key))
         return self._stored_sum((sums, key)) if total is None else total
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
         found = {key: unpack_sum(value) for key, value in self.scan(sums.table, prefix)}
-        for (of, key), total in self._sums.items():
+        for (of, key), total in self._added.items():
             if of is sums and key.startswith(prefix):
                 found[key] = total
         return {key: found[key] for key in sorted(found) if found[key]}
@@ -307,14 +306,14 @@ class Txn:
         for name, number in self._numbers.items():
             packed = number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
             self.put(META, name.encode(), packed)
-        for sums, key in self._changed:
-            total = self._sums[sums, key]
+        for (sums, key), total in self._added.items():
             if total:
                 self.put(sums.table, key, pack_sum(total))
             else:
                 self.delete(sums.table, key)
         self._numbers.clear()
-        self._changed.clear()
+        self._sums.update(self._added)
+        self._added.clear()
 
     def rewrite(self, table: Table[Any], convert: Callable[[bytes, bytes], bytes | None]) -> None:
         """Replace every value of a table, however it is stored, for a new schema.
@@ -370,10 +369,11 @@ class Txn:
         self._kept.clear()
 
     def _stored_sum(self, place: tuple[Sums, bytes]) -> int:
-        """A sum that this transaction has not met yet, and keeps in mind from now on."""
-        sums, key = place
-        stored = self.get(sums.table, key)
-        total = self._sums[place] = 0 if stored is None else unpack_sum(stored)
+        """A sum to which nothing was added yet; it is read once."""
+        total = self._sums.get(place)
+        if total is None:
+            stored = self.get(place[0].table, place[1])
+            total = self._sums[place] = 0 if stored is None else unpack_sum(stored)
         return total
 
     def _entries(
