@@ -223,6 +223,6 @@ def _free_id(txn: Txn, job: Job, provider: str, quote_price: int) -> str | None:
 
 
 def _digest(fields: bytes) -> bytes:
-    from blake3 import blake3  # Most commands import this module, and few issue receipts.
+    import blake3  # Most commands import this module, and few issue receipts.
 
-    return blake3(fields).digest()
+    return blake3.blake3(fields).digest()

@@ -31,6 +31,7 @@ R = TypeVar("R")
 encode = Encoder().encode
 
 CHECKSUM_BYTES: Final = 4
+_PAYLOAD: Final = slice(-CHECKSUM_BYTES)
 DISORDER: Final = "the keys are not in order"
 # The CRC-32 of anything that is followed by its own CRC-32, the least byte first.
 _INTACT: Final = 0x2144DF1C
@@ -89,7 +90,7 @@ class Table(Generic[R]):
         """The payload of a stored value. Raises IntegrityError when the checksum is not its own."""
         if crc32(value, crc32(key, self.seed)) != _INTACT:
             raise damaged(self, key, "the checksum is another")
-        return value[:-CHECKSUM_BYTES]
+        return value[_PAYLOAD]
 
     # Searches. One that goes wrong at a damaged key ends beside it, or where keys are out of order:
     # what stands on both sides of a key is looked at before it is said to be missing.
