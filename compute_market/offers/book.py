@@ -127,9 +127,30 @@ def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes
     """
     import heapq
 
-    on = _SHELVES[shelf]
-    families = _families_of_job(job)
-    return heapq.merge(*(_walk_family(txn, on + family, floor) for family in families))
+    # What is to be looked at next: what comes first below a node, the path to the node, and the
+    # family it is in. All of them begin at their roots.
+    open_ = [(b"", b"", _SHELVES[shelf] + family) for family in _families_of_job(job)]
+    last = b""
+    while open_:
+        least, path, prefix = heapq.heappop(open_)
+        order, group = least[:_ORDER], least[_ORDER:]
+        if order != last and _reaches(group, order, floor):
+            yield order, txn.get(BOOK, prefix + group + order) or b""
+            last = order  # The nodes below it, down to its class, have it first too.
+        while (depth := len(path)) < _DEPTH:
+            stem = prefix + _LEVELS[depth + 1] + path
+            start = stem + floor.least[depth : depth + 1]
+            below = txn.collect(HEADS, _BYTE_MAX + 1, stem, start)
+            if len(below) == 1 and below[0][1] == least:
+                path += below[0][0][-1:]  # There is nothing else to compare it with.
+                continue
+            for key, first in below:
+                heapq.heappush(open_, (first, path + key[-1:], prefix))
+            break
+        else:
+            found = txn.first(BOOK, prefix + path, start=prefix + path + order + b"\0")
+            if found is not None and not _is_dearer(path, found[0][-_ORDER:], floor.price_max):
+                heapq.heappush(open_, (found[0][-_ORDER:] + path, path, prefix))
 
 
 def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
@@ -165,34 +186,6 @@ def least_below(txn: Txn, prefix: bytes, path: bytes) -> bytes | None:
         return None if head is None else head[0][-_ORDER:] + path
     children = txn.collect(HEADS, _BYTE_MAX + 1, _children(prefix, path))
     return min((least for _, least in children), default=None)
-
-
-def _walk_family(txn: Txn, prefix: bytes, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
-    import heapq
-
-    # What is to be looked at next: what comes first below a node, and the path to the node.
-    open_ = [(b"", b"")]
-    last = b""
-    while open_:
-        least, path = heapq.heappop(open_)
-        order, group = least[:_ORDER], least[_ORDER:]
-        if order != last and _reaches(group, order, floor):
-            yield order, txn.get(BOOK, prefix + group + order) or b""
-            last = order  # The nodes below it, down to its class, have it first too.
-        while (depth := len(path)) < _DEPTH:
-            stem = prefix + _LEVELS[depth + 1] + path
-            start = stem + floor.least[depth : depth + 1]
-            below = txn.collect(HEADS, _BYTE_MAX + 1, stem, start)
-            if len(below) == 1 and below[0][1] == least:
-                path += below[0][0][-1:]  # There is nothing else to compare it with.
-                continue
-            for key, first in below:
-                heapq.heappush(open_, (first, path + key[-1:]))
-            break
-        else:
-            found = txn.first(BOOK, prefix + path, start=prefix + path + order + b"\0")
-            if found is not None and not _is_dearer(path, found[0][-_ORDER:], floor.price_max):
-                heapq.heappush(open_, (found[0][-_ORDER:] + path, path))
 
 
 def _reaches(group: bytes, order: bytes, floor: Floor) -> bool:
