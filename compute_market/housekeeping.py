@@ -48,7 +48,7 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
 
         bids, bids_burned_ct = sealed.expire(txn, BIDS_LIMIT)
     matched: list[str] = []
-    if txn.size(PENDING):
+    if not txn.is_empty(PENDING):
         from compute_market.jobs.waiting import try_again  # Most often no job waits for an offer.
 
         matched = try_again(txn)
@@ -84,7 +84,7 @@ def tick(txn: Txn) -> None:
 def conclude(txn: Txn, asked: Asked) -> None:
     """What follows from what was done: offers on the shelves they belong to, and the log."""
     follow_wallets(txn)
-    if (txn.helped or txn.stirred) and txn.size(PENDING):
+    if (txn.helped or txn.stirred) and not txn.is_empty(PENDING):
         from compute_market.jobs.waiting import mark
 
         mark(txn)

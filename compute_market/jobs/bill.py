@@ -36,7 +36,7 @@ class Bill(Struct, frozen=True, gc=False):
 
 def proposed(txn: Txn, takeover: Takeover) -> Bill:
     """What a takeover would come to. Raises what `jobs.check_hand_over` raises."""
-    following = jobs.check_hand_over(txn, takeover.job, takeover.offer)
+    following, _ = jobs.check_hand_over(txn, takeover.job, takeover.offer)
     placements = jobs.placements(txn, takeover.job)
     scores = takeover.score_from, takeover.score_to
     return _bill(takeover.job, placements, following, scores)

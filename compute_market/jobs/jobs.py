@@ -153,7 +153,7 @@ def enqueue(
     at_once = inputs is not None and queue.takes_at_once(txn, job)
     if not at_once:
         queue.enter(txn, job)
-    job = _moved(
+    job = _told(
         txn,
         job,
         "job_queued",
@@ -165,7 +165,7 @@ def enqueue(
             "funded": placement.funded,
         },
     )
-    return _start(txn, job) if at_once else job
+    return _start(txn, job) if at_once else _stored(txn, job)
 
 
 def start(txn: Txn, job: Job) -> Job:
@@ -179,15 +179,14 @@ def _start(txn: Txn, job: Job) -> Job:
     waited_ms = txn.now_ms - job.queued_ms
     if job.priority != "low" and waited_ms > PRIORITY_MISS_MS:
         metrics.count(txn, "scheduler_priority_miss_total")
-    before = deadline_key(job)
-    job = replace(job, state="active", started_at=txn.now)
+    deadline = job.deadline
     if job.deadline_secs is not None:
         # Unless it was moved beyond that while the job waited.
-        due = min(txn.now + job.deadline_secs, DEADLINE_MAX)
-        job = replace(job, deadline=max(job.deadline, due))
-    if deadline_key(job) != before:
-        txn.delete(DEADLINES, before)
-        txn.put(DEADLINES, deadline_key(job))
+        deadline = max(deadline, min(txn.now + job.deadline_secs, DEADLINE_MAX))
+    if deadline != job.deadline:
+        txn.delete(DEADLINES, deadline_key(job))
+        txn.put(DEADLINES, pack_u64(deadline) + job.job_id.encode())
+    job = replace(job, state="active", started_at=txn.now, deadline=deadline)
     return _moved(txn, job, "job_started", {"waited_ms": max(0, waited_ms)})
 
 
@@ -213,8 +212,9 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     return _moved(txn, job, "job_proved", detail)
 
 
-def check_hand_over(txn: Txn, job: Job, offer: Offer) -> Placement:
-    """What an active job would get from another offer for what is left of it.
+def check_hand_over(txn: Txn, job: Job, offer: Offer) -> tuple[Placement, bytes]:
+    """What an active job would get from another offer for what is left of it, and the receipts
+    it would claim.
 
     Raises RefusedError (`not_active`, `insufficient_funds`), and ConflictError (`key_collision`)
     for a provider that has proven some of the job at the same price before. Writes nothing.
@@ -226,10 +226,10 @@ def check_hand_over(txn: Txn, job: Job, offer: Offer) -> Placement:
         )
     placement = offers.placement_on(offer, funded=job.funded)
     earlier = placements(txn, job)
-    receipts.check_claim_again(txn, job, earlier, offer.provider, offer.price_per_unit)
+    claim = receipts.check_claim_again(txn, job, earlier, offer.provider, offer.price_per_unit)
     if job.funded:
         escrow.check_hand_over(txn, job, placement, dues(txn, job))
-    return placement
+    return placement, claim
 
 
 def dues(txn: Txn, job: Job) -> list[tuple[int, int]]:
@@ -247,12 +247,12 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
     from compute_market.jobs import cancellations  # Few jobs are handed over.
 
     job = get(txn, job.job_id)
-    placement = check_hand_over(txn, job, offer)
+    placement, claim = check_hand_over(txn, job, offer)
     # After this point the handover must succeed.
     left, before = job.units - job.units_proven, job.placed
     if job.funded:
         job = escrow.hand_over(txn, job, placement, dues(txn, job))
-    receipts.claim(txn, job, offer.provider, offer.price_per_unit)
+    receipts.claim(txn, job, claim)
     txn.write(PLACEMENTS, _numbered(job.job_id, job.placements_before), before)
     offers.release(txn, before.offer_id, left)
     offers.reserve(txn, offers.get(txn, offer.offer_id), left)
@@ -341,17 +341,25 @@ def pending_entry(job: Job, since_ms: int) -> tuple[Table[bytes], bytes, bytes]:
 
 def with_event(txn: Txn, job: Job, seq: int) -> Job:
     """Store that an event is the last one of a job."""
-    job = replace(job, event_seq=seq)
-    txn.write(JOBS, job.job_id.encode(), job)
-    return job
+    return _stored(txn, replace(job, event_seq=seq))
 
 
 def _moved(txn: Txn, job: Job, event: EventName, detail: dict[str, Any]) -> Job:
     """Store a job as it is by now, and what brought it there."""
+    return _stored(txn, _told(txn, job, event, detail))
+
+
+def _told(txn: Txn, job: Job, event: EventName, detail: dict[str, Any]) -> Job:
+    """A job whose last event is the one that is noted here; the caller stores it."""
     seq = events.note(
         txn, event, job_id=job.job_id, owner=job.buyer, before=job.event_seq, **detail
     )
-    return with_event(txn, job, seq)
+    return replace(job, event_seq=seq)
+
+
+def _stored(txn: Txn, job: Job) -> Job:
+    txn.write(JOBS, job.job_id.encode(), job)
+    return job
 
 
 def _store_new(txn: Txn, job: Job, inputs: list[Slice]) -> Job:

@@ -23,6 +23,7 @@ class Decided(Struct, frozen=True, gc=False):
     match: Match
     placement: Placement
     admitted: admission.Admitted
+    claim: bytes  # of the keys that its receipts could have
 
 
 class Unplaced(Struct, frozen=True, gc=False):
@@ -55,7 +56,7 @@ def place(txn: Txn, job: Job, decided: Decided, inputs: list[Slice] | None) -> J
     # After this point the submission must succeed.
     outcomes.record(txn, job, decided.match)
     placement = decided.placement
-    receipts.claim(txn, job, placement.provider, placement.price_per_unit)
+    receipts.claim(txn, job, decided.claim)
     admission.charge(txn, decided.admitted)
     offer, burst_micro = decided.match.offer, decided.admitted.burst_micro
     return jobs.enqueue(txn, job, offer, placement, inputs, burst_micro)
@@ -65,11 +66,11 @@ def _admit(txn: Txn, job: Job, found: Match, *, real: bool) -> Decided | Unplace
     """Whether a job may go to the offer it matched. Writes nothing."""
     placement = offers.placement_on(found.offer, funded=real)
     checked(job.units * placement.price_per_unit, "the price of the whole job")
-    receipts.check_claim(txn, job, placement.provider, placement.price_per_unit)
+    claim = receipts.check_claim(txn, job, placement.provider, placement.price_per_unit)
     admitted = admission.admit(txn, job.buyer, placement.provider, job.units)
     if isinstance(admitted, Refused):
         return Unplaced(found, admitted, True)
     missing = escrow.missing_funds(txn, job, placement) if real else None
     if missing is not None:
         return Unplaced(found, missing, False)
-    return Decided(found, placement, admitted)
+    return Decided(found, placement, admitted, claim)

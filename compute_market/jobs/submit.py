@@ -40,7 +40,7 @@ def post_offer(txn: Txn, request: OfferRequest, key: str | None = None) -> Poste
     """Post an offer and try the pending jobs it fits. See `posting.post`."""
     offer, changed = posting.post(txn, request, key)
     matched: list[str] = []
-    if changed and txn.size(PENDING):
+    if changed and not txn.is_empty(PENDING):
         from compute_market.jobs import waiting  # Most often no job waits for an offer.
 
         matched = waiting.match_pending(txn, offer)
@@ -67,7 +67,7 @@ def submit(
     if (gets_in or (wait and isinstance(verdict, NoMatch))) and not all(map(_is_hashed, inputs)):
         message = "the market would not have taken it when it was asked, and now it does"
         return _refuse(txn, job, Refused("not_hashed", message, "submit it again", 0))
-    if gets_in and txn.size(PENDING) and _let_pass(txn, job.priority):
+    if gets_in and not txn.is_empty(PENDING) and _let_pass(txn, job.priority):
         # What it found may have been what a job that waited could take.
         verdict = _decide_again(txn, job)
     if isinstance(verdict, Refused):

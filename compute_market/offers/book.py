@@ -15,17 +15,18 @@ Keys: `book` = shelf, family, class, order → offer id; `heads` = shelf, family
 of the class → order, class.
 
 Functions import what only a walk or a move needs: most commands import this module, and few do
-either.
+either. They import modules whole, since `from` takes several times as long when all is loaded.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 from operator import ge
 
 from msgspec import Struct
 
 from compute_market.amounts import PPM
 from compute_market.records import Capability, Job, Offer, Shelf
-from compute_market.store.schema import BOOK, HEADS, pack_u64
+from compute_market.store.schema import BOOK, HEADS, damaged, pack_u64
 from compute_market.store.txn import Txn
 
 _SHELVES: dict[Shelf, bytes] = {
@@ -103,7 +104,7 @@ def move(txn: Txn, offer: Offer, old: Place, new: Place) -> None:
         insert(txn, offer, new)
         return
     # In the nodes above both places it comes first now if it did before.
-    shared = next(i for i in range(_DEPTH) if old.group[i] != new.group[i])
+    shared = _begin_alike(old.group, new.group)
     before, after = old.order + old.group, new.order + new.group
     for family in _families_of_offer(offer):
         prefix = old.shelf + family
@@ -124,11 +125,32 @@ def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes
     Lazy: the caller stops when it has seen enough. An offer stands in one family of a job's, so
     none comes twice.
     """
-    from heapq import merge
+    import heapq
 
-    on = _SHELVES[shelf]
-    families = _families_of_job(job)
-    return merge(*(_walk_family(txn, on + family, floor) for family in families))
+    # What is to be looked at next: what comes first below a node, the path to the node, and the
+    # family it is in. All of them begin at their roots.
+    open_ = [(b"", b"", _SHELVES[shelf] + family) for family in _families_of_job(job)]
+    last = b""
+    while open_:
+        least, path, prefix = heapq.heappop(open_)
+        order, group = least[:_ORDER], least[_ORDER:]
+        if order != last and _reaches(group, order, floor):
+            yield order, txn.get(BOOK, prefix + group + order) or b""
+            last = order  # The nodes below it, down to its class, have it first too.
+        while (depth := len(path)) < _DEPTH:
+            stem = prefix + _LEVELS[depth + 1] + path
+            start = stem + floor.least[depth : depth + 1]
+            below = txn.collect(HEADS, _BYTE_MAX + 1, stem, start)
+            if len(below) == 1 and below[0][1] == least:
+                path += below[0][0][-1:]  # There is nothing else to compare it with.
+                continue
+            for key, first in below:
+                heapq.heappush(open_, (first, path + key[-1:], prefix))
+            break
+        else:
+            found = txn.first(BOOK, prefix + path, start=prefix + path + order + b"\0")
+            if found is not None and not _is_dearer(path, found[0][-_ORDER:], floor.price_max):
+                heapq.heappush(open_, (found[0][-_ORDER:] + path, path, prefix))
 
 
 def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
@@ -166,34 +188,6 @@ def least_below(txn: Txn, prefix: bytes, path: bytes) -> bytes | None:
     return min((least for _, least in children), default=None)
 
 
-def _walk_family(txn: Txn, prefix: bytes, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
-    from heapq import heappop, heappush
-
-    # What is to be looked at next: what comes first below a node, and the path to the node.
-    open_ = [(b"", b"")]
-    last = b""
-    while open_:
-        least, path = heappop(open_)
-        order, group = least[:_ORDER], least[_ORDER:]
-        if order != last and _reaches(group, order, floor):
-            yield order, txn.get(BOOK, prefix + group + order) or b""
-            last = order  # The nodes below it, down to its class, have it first too.
-        while (depth := len(path)) < _DEPTH:
-            stem = prefix + _LEVELS[depth + 1] + path
-            start = stem + floor.least[depth : depth + 1]
-            below = txn.collect(HEADS, _BYTE_MAX + 1, stem, start)
-            if len(below) == 1 and below[0][1] == least:
-                path += below[0][0][-1:]  # There is nothing else to compare it with.
-                continue
-            for key, first in below:
-                heappush(open_, (first, path + key[-1:]))
-            break
-        else:
-            found = txn.first(BOOK, prefix + path, start=prefix + path + order + b"\0")
-            if found is not None and not _is_dearer(path, found[0][-_ORDER:], floor.price_max):
-                heappush(open_, (found[0][-_ORDER:] + path, path))
-
-
 def _reaches(group: bytes, order: bytes, floor: Floor) -> bool:
     """Whether the floor lets what stands in a class pass."""
     return all(map(ge, group, floor.least)) and not _is_dearer(group, order, floor.price_max)
@@ -218,7 +212,10 @@ def _enter(txn: Txn, prefix: bytes, offer: Offer, place: Place) -> None:
 def _raise(txn: Txn, prefix: bytes, place: Place, above: int) -> None:
     """Tell the nodes above an entry, those deeper than `above`, that it is there now."""
     entry = place.order + place.group
-    for depth in range(_DEPTH, above, -1):
+    shared = _shared_depth(txn, prefix, place.group)
+    for depth in range(_DEPTH, max(shared, above), -1):
+        txn.put(HEADS, _node(prefix, place.group[:depth]), entry)
+    for depth in range(shared, above, -1):
         node = _node(prefix, place.group[:depth])
         least = txn.get(HEADS, node)
         if least is not None and least <= entry:
@@ -229,16 +226,39 @@ def _raise(txn: Txn, prefix: bytes, place: Place, above: int) -> None:
 def _lower(txn: Txn, prefix: bytes, place: Place, above: int) -> None:
     """Tell the nodes above an entry, those deeper than `above`, that it is gone."""
     entry = place.order + place.group
-    for depth in range(_DEPTH, above, -1):
+    shared = _DEPTH
+    if least_below(txn, prefix, place.group) is None:
+        txn.remove(HEADS, _node(prefix, place.group))
+        shared = _shared_depth(txn, prefix, place.group)
+        for depth in range(_DEPTH - 1, max(shared, above), -1):
+            txn.remove(HEADS, _node(prefix, place.group[:depth]))
+    for depth in range(shared, above, -1):
         path = place.group[:depth]
         node = _node(prefix, path)
         if txn.get(HEADS, node) != entry:
             break  # It was not the least here, nor above.
         least = least_below(txn, prefix, path)
         if least is None:
-            txn.delete(HEADS, node)
-        else:
-            txn.put(HEADS, node, least)
+            raise damaged(HEADS, node, "nothing stands below it")
+        txn.put(HEADS, node, least)
+
+
+def _shared_depth(txn: Txn, prefix: bytes, group: bytes) -> int:
+    """Down to which depth there are nodes of other classes, or of this one, above a class.
+
+    The classes beside it in their order tell: those share the most with it.
+    """
+    node = _node(prefix, group)
+    stem = len(node) - _DEPTH
+    return max(
+        _begin_alike(key[stem:], group) if key is not None and key[:stem] == node[:stem] else 0
+        for key in txn.beside(HEADS, node)
+    )
+
+
+def _begin_alike(one: bytes, other: bytes) -> int:
+    """How many of the first bytes of two classes are the same."""
+    return next((i for i in range(_DEPTH) if one[i] != other[i]), _DEPTH)
 
 
 def _node(prefix: bytes, path: bytes) -> bytes:
@@ -269,6 +289,7 @@ def _families_of_job(job: Job) -> list[bytes]:
     return [*found, _directed(job.job_id)]
 
 
+@lru_cache(maxsize=1024)
 def _family(gpu: str, accelerator: str) -> bytes:
     return _short_digest(f"models\0{gpu}\0{accelerator}")
 
@@ -278,9 +299,9 @@ def _directed(job_id: str) -> bytes:
 
 
 def _short_digest(text: str) -> bytes:
-    from blake3 import blake3
+    import blake3
 
-    return blake3(text.encode()).digest(16)
+    return blake3.blake3(text.encode()).digest(16)
 
 
 def _class_of(offer: Offer) -> bytes:
@@ -329,7 +350,7 @@ def _size(number: int, bits: int = 3) -> int:
     if length > _FINE_BITS:
         coarse = 2 * (length - _FINE_BITS - 1) + _between(number, length - 1)
         return _size(2**_FINE_BITS - 1, bits) + 1 + coarse
-    shift = max(0, length - bits)
+    shift = length - bits if length > bits else 0
     return 2 * ((shift << bits - 1) + (number >> shift)) + _between(number, shift)
 
 

@@ -146,11 +146,15 @@ def restand(txn: Txn, provider: str, bonds: range | None = None) -> None:
     Only those whose bond is in `bonds`, if given; the others are known to stand where they belong.
     """
     prefix = id_prefix(provider)
-    start = prefix if bonds is None else prefix + pack_u64(bonds.start)
+    start, end = prefix, None
+    if bonds is not None:
+        start, end = prefix + pack_u64(bonds.start), prefix + pack_u64(bonds.stop)
+        _, first = txn.beside(PROVIDER_OFFERS, start)
+        if first is None or first >= end:
+            return  # The most frequent case by far.
     # Of offers that stay where they are nothing is written, so the scan is not disturbed.
     for key, _ in txn.scan(PROVIDER_OFFERS, prefix, start):
-        bond = int.from_bytes(key[len(prefix) : len(prefix) + 8], "big")
-        if bonds is not None and bond >= bonds.stop:
+        if end is not None and key >= end:
             break
         offer = named(txn, key[len(prefix) + 8 :])
         moved = replace(offer, shelf=shelf_of(txn, offer))
@@ -216,12 +220,10 @@ def count_of(txn: Txn, what: str) -> int:
 
 
 def _move(txn: Txn, offer: Offer, *, units_left: int, units_reserved: int) -> None:
-    moved = replace(offer, units_left=units_left, units_reserved=units_reserved)
-    if offer.state == "withdrawn":
-        _write(txn, moved)
-        return
     state: OfferState = "open" if units_left else "exhausted"
-    moved = replace(moved, state=state)
+    if offer.state == "withdrawn":
+        state = "withdrawn"
+    moved = replace(offer, units_left=units_left, units_reserved=units_reserved, state=state)
     if state != offer.state:
         moved = replace(moved, shelf=shelf_of(txn, moved))
     if book.moves(offer, moved):

@@ -79,8 +79,9 @@ def judge(txn: Txn, job: Job, offer: Offer, *, real: bool) -> list[Shortfall]:
     if offer.provider == job.buyer:
         found.append(Shortfall(_CAPABILITY, "buyer", job.buyer, "=", "provider"))
     at_least(_CAPABILITY, "cpu_cores", need.cpu_cores, has.cpu_cores)
-    if need.gpu_models and not set(need.gpu_models) & set(has.gpu_models):
-        asked = " or ".join(need.gpu_models)
+    models = need.gpu_models
+    if models and set(models).isdisjoint(has.gpu_models):
+        asked = " or ".join(models)
         found.append(Shortfall(_CAPABILITY, "gpu", asked, "≠", " ".join(has.gpu_models) or None))
     at_least(_CAPABILITY, "gpu_count", need.gpu_count, has.gpu_count)
     at_least(_CAPABILITY, "gpu_memory_mb", need.gpu_memory_mb, has.gpu_memory_mb)
@@ -132,7 +133,8 @@ def _on_shelves(
 ) -> Iterator[Offer]:
     """Offers of these shelves, cheapest first, then oldest, that the index cannot rule out."""
     filled = [shelf for shelf in shelves if offers.count_of(txn, f"shelf {shelf}")]
-    for _, offer_id in merge(*(book.walk(txn, shelf, job, floor) for shelf in filled)):
+    walks = [book.walk(txn, shelf, job, floor) for shelf in filled]
+    for _, offer_id in walks[0] if len(walks) == 1 else merge(*walks):
         yield offers.named(txn, offer_id)
 
 

@@ -102,7 +102,7 @@ def next_to_start(txn: Txn) -> str | None:
     its share of the slots lets those of others pass; when there is none, no slot is left idle.
     """
     # Most often nobody waits, which is found out with the least.
-    if txn.first(QUEUE_PAIRS) is None or is_full(txn):
+    if txn.is_empty(QUEUE_PAIRS) or is_full(txn):
         return None
     # In each table those who came first come first, whatever aging makes of them.
     heads = [
@@ -125,7 +125,7 @@ def next_to_start(txn: Txn) -> str | None:
 def takes_at_once(txn: Txn, job: Job) -> bool:
     """Whether a job that is not in the queue yet would be the next one to start: nobody waits."""
     return (
-        txn.size(QUEUE_PAIRS) == 0
+        txn.is_empty(QUEUE_PAIRS)
         and not is_full(txn)
         and (job.priority != "low" or not low_held_back(txn))
     )
@@ -146,7 +146,7 @@ def is_full(txn: Txn) -> bool:
 def low_held_back(txn: Txn) -> bool:
     """The cap on active low jobs, a share of the slots: with nothing active one always starts."""
     cap = txn.config.low_priority_cap_pct * txn.config.slots
-    return active_jobs(txn) > 0 and (txn.size(ACTIVE_LOW) + 1) * 100 > cap
+    return (txn.size(ACTIVE_LOW) + 1) * 100 > cap and not txn.is_empty(ACTIVE)
 
 
 def held_by(txn: Txn, job: Job) -> HeldBy | None:

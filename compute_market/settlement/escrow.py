@@ -23,8 +23,9 @@ def missing_funds(txn: Txn, job: Job, placement: Placement) -> Refused | None:
     """Whether the buyer can pay escrow and bond; the matcher has seen to the provider's bond."""
     ct, it = split(job.units * placement.price_per_unit, placement.fee_pct_ct)
     try:
-        ledger.require(txn, ledger.wallet(job.buyer), "CT", ct + job.consumer_bond)
-        ledger.require(txn, ledger.wallet(job.buyer), "IT", it)
+        wallet = ledger.wallet(job.buyer)
+        ledger.require(txn, wallet, "CT", ct + job.consumer_bond)
+        ledger.require(txn, wallet, "IT", it)
     except RefusedError as error:
         return Refused("insufficient_funds", error.message, error.hint)
     return None

@@ -105,17 +105,10 @@ def transfer(
     seq = txn.next_number("posting_seq")
     posting = Posting(seq, txn.now_ms, token, amount, debit, credit, event, ref)
     txn.write(POSTINGS, pack_u64(seq), posting)
-    for account, low, high in (
-        (debit, available - amount, available),
-        (credit, reached - amount, reached),
-    ):
-        if account.startswith(_WALLET):
-            owner = account[len(_WALLET) :]
-            txn.put(WALLET_POSTINGS, id_prefix(owner) + pack_u64(seq))
-            if token == "CT":
-                span = txn.touched.setdefault(owner, [low, high])
-                span[0], span[1] = min(span[0], low), max(span[1], high)
-    if credit.startswith(_WALLET):
+    if is_wallet(debit):
+        _follow(txn, debit, token, seq, available - amount, available)
+    if is_wallet(credit):
+        _follow(txn, credit, token, seq, reached - amount, reached)
         txn.helped = True
     txn.add(ACCOUNTS, debit_key, -amount)
     txn.add(ACCOUNTS, credit_key, amount)
@@ -187,6 +180,18 @@ def in_circulation(txn: Txn, token: Token) -> int:
 def posting_document(posting: Posting) -> dict[str, Any]:
     """The JSON form of a posting, field for field."""
     return {name: getattr(posting, name) for name in Posting.__struct_fields__}
+
+
+def _follow(txn: Txn, account: str, token: Token, seq: int, low: int, high: int) -> None:
+    """List a posting as one of a wallet's, which held from `low` to `high` meanwhile."""
+    owner = account[len(_WALLET) :]
+    txn.put(WALLET_POSTINGS, id_prefix(owner) + pack_u64(seq))
+    if token == "CT":
+        span = txn.touched.setdefault(owner, [low, high])
+        if low < span[0]:
+            span[0] = low
+        if high > span[1]:
+            span[1] = high
 
 
 def _key(account: str, token: Token) -> bytes:

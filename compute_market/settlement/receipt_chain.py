@@ -13,9 +13,9 @@ GENESIS: Final = bytes(DIGEST_BYTES)  # what the first receipt of a store follow
 
 def link_digest(seq: int, previous: bytes, receipt: bytes) -> bytes:
     """A link binds its sequence number, the link before it and the receipt's own bytes."""
-    from blake3 import blake3  # Most commands import this module, and few issue receipts.
+    import blake3  # Most commands import this module, and few issue receipts.
 
-    return blake3(pack_u64(seq) + previous + receipt, derive_key_context=CONTEXT).digest()
+    return blake3.blake3(pack_u64(seq) + previous + receipt, derive_key_context=CONTEXT).digest()
 
 
 def digest(txn: Txn, seq: int) -> bytes:

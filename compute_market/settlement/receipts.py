@@ -67,11 +67,12 @@ def key_of_placement(job: Job, placement: Placement) -> bytes | None:
     )
 
 
-def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
+def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> bytes:
     """Make sure, before any work is done, that the keys a job's receipts could have are free.
 
-    Raises ConflictError (`key_collision`) when another job's receipts could have the same, so that
-    no finished work is ever caught behind a key that is taken.
+    Returns what stands for them in `claim`. Raises ConflictError (`key_collision`) when another
+    job's receipts could have the same, so that no finished work is ever caught behind a key that
+    is taken.
     """
     key = _claim_key(job.job_id, job.buyer, provider, quote_price)
     holder = txn.get(RECEIPT_CLAIMS, key)
@@ -83,11 +84,12 @@ def check_claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
             hint=f"use another job id: {free} will do" if free else "use another job id",
             reason="key_collision",
         )
+    return key
 
 
 def check_claim_again(
     txn: Txn, job: Job, earlier: Iterable[Placement], provider: str, quote_price: int
-) -> None:
+) -> bytes:
     """The same for a job that goes on with another provider after those of `earlier`.
 
     None may come to have two receipts of one job at one price.
@@ -101,13 +103,12 @@ def check_claim_again(
             "both its receipts could have the same key",
             reason="key_collision",
         )
-    check_claim(txn, job, provider, quote_price)
+    return check_claim(txn, job, provider, quote_price)
 
 
-def claim(txn: Txn, job: Job, provider: str, quote_price: int) -> None:
+def claim(txn: Txn, job: Job, free: bytes) -> None:
     """Reserve the keys that `check_claim` found free."""
-    key = _claim_key(job.job_id, job.buyer, provider, quote_price)
-    txn.put(RECEIPT_CLAIMS, key, job.job_id.encode())
+    txn.put(RECEIPT_CLAIMS, free, job.job_id.encode())
 
 
 def issue(txn: Txn, job: Job, placement: Placement) -> tuple[Receipt, bool]:
@@ -242,6 +243,6 @@ def _free_id(txn: Txn, job: Job, provider: str, quote_price: int) -> str | None:
 
 
 def _digest(fields: bytes) -> bytes:
-    from blake3 import blake3  # Most commands import this module, and few issue receipts.
+    import blake3  # Most commands import this module, and few issue receipts.
 
-    return blake3(fields).digest()
+    return blake3.blake3(fields).digest()

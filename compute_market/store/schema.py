@@ -15,7 +15,7 @@ from msgspec import DecodeError
 from msgspec.msgpack import Decoder, Encoder
 
 from compute_market import records
-from compute_market.errors import IntegrityError
+from compute_market.errors import IntegrityError, InternalError
 
 if TYPE_CHECKING:
     from compute_market.bid_records import Bid, Bidder
@@ -31,6 +31,8 @@ R = TypeVar("R")
 encode = Encoder().encode
 
 CHECKSUM_BYTES: Final = 4
+_PAYLOAD: Final = slice(-CHECKSUM_BYTES)
+DISORDER: Final = "the keys are not in order"
 # The CRC-32 of anything that is followed by its own CRC-32, the least byte first.
 _INTACT: Final = 0x2144DF1C
 _SUM_BYTES: Final = 16
@@ -40,16 +42,20 @@ class Table(Generic[R]):
     """One table. `R` is the record its values decode to, or bytes where they are plain.
 
     `key` says what its keys are made of, `writer` which module of the library may write it. A
-    record that few commands need is named by its module, and imported once it is met.
+    record that few commands need is named by its module, and imported once it is met. `kept` says
+    that a transaction reads a few of its entries again and again, and keeps them in mind.
     """
 
-    __slots__ = ("_decode", "_kind", "key", "name", "seed", "writer")
+    __slots__ = ("_decode", "_kind", "kept", "key", "name", "seed", "writer")
 
-    def __init__(self, name: str, kind: type[R] | str, *, key: str, writer: str) -> None:
+    def __init__(
+        self, name: str, kind: type[R] | str, *, key: str, writer: str, kept: bool = False
+    ) -> None:
         self.name = name
         self._kind: Any = kind
         self.key = key
         self.writer = writer
+        self.kept = kept
         self.seed = crc32(f"{name}\0".encode())
         self._decode: Any = None
 
@@ -86,7 +92,59 @@ class Table(Generic[R]):
         """The payload of a stored value. Raises IntegrityError when the checksum is not its own."""
         if crc32(value, crc32(key, self.seed)) != _INTACT:
             raise damaged(self, key, "the checksum is another")
-        return value[:-CHECKSUM_BYTES]
+        return value[_PAYLOAD]
+
+    # Searches. One that goes wrong at a damaged key ends beside it, or where keys are out of order:
+    # what stands on both sides of a key is looked at before it is said to be missing.
+
+    def find(self, cursor: Any, key: bytes) -> bytes | None:
+        """The payload under a key, or None. Raises IntegrityError where it may only seem so."""
+        behind = None
+        if cursor.set_range(key):
+            behind, value = cursor.item()
+            payload = self.opened(behind, value)
+            if behind == key:
+                return payload
+        self._before(cursor, key, behind)
+        return None
+
+    def beside(self, cursor: Any, key: bytes) -> tuple[bytes | None, bytes | None]:
+        """The last key below a key, and the first that is not; None where there is none.
+
+        The cursor is left at the former. Raises IntegrityError when they may be others.
+        """
+        behind = None
+        if cursor.set_range(key):
+            behind, value = cursor.item()
+            self.opened(behind, value)
+        return self._before(cursor, key, behind), behind
+
+    def begins(self, cursor: Any, start: bytes) -> bool:
+        """Move a cursor to the first key that is not below `start`; False when there is none.
+
+        Raises IntegrityError when it may be another one.
+        """
+        if not start:
+            return bool(cursor.first())
+        before, behind = self.beside(cursor, start)
+        if behind is None:
+            return False
+        return bool(cursor.first() if before is None else cursor.next())
+
+    def _before(self, cursor: Any, key: bytes, behind: bytes | None) -> bytes | None:
+        """The last key below a key, where `behind`, the first that is not, was found."""
+        if not key:
+            raise InternalError(f"an empty key is looked for in table {self.name}")
+        if behind is not None and behind < key:
+            raise damaged(self, key, DISORDER)
+        if not (cursor.last() if behind is None else cursor.prev()):
+            return None
+        before: bytes
+        before, value = cursor.item()
+        self.opened(before, value)
+        if before >= key:
+            raise damaged(self, key, DISORDER)
+        return before
 
 
 class Sums:
@@ -133,7 +191,7 @@ def id_prefix(text: str) -> bytes:
     return text.encode() + b"\0"
 
 
-META = Table("meta", bytes, key="name of a small number or text", writer="")
+META = Table("meta", bytes, key="name of a small number or text", writer="", kept=True)
 COUNTERS = Sums("counters", key="metric · label values", writer="metrics")
 
 KEYED = Table("keyed", records.Keyed, key="idempotency key", writer="idempotency")
@@ -159,7 +217,9 @@ SETTLEMENTS = Table(
     "settlements", records.Settlement, key="idempotency key", writer="settlement.settlement"
 )
 UNSETTLED = Table("unsettled", bytes, key="u64 seq of a receipt", writer="settlement.settlement")
-SETTLE_STATE = Table("settle_state", records.SettleState, key="mode", writer="settlement.modes")
+SETTLE_STATE = Table(
+    "settle_state", records.SettleState, key="mode", writer="settlement.modes", kept=True
+)
 IMPORTS: "Table[Imported]" = Table(
     "imports",
     "import_records.Imported",
@@ -221,7 +281,7 @@ QUEUE_PAIRS = Table(
 SLOTS_HELD = Sums("slots_held", key="side · identity", writer="scheduler.queue")
 
 # admission
-USAGE = Table("usage", records.Usage, key="role · identity", writer="admission.shares")
+USAGE = Table("usage", records.Usage, key="role · identity", writer="admission.shares", kept=True)
 USAGE_RECENT = Table(
     "usage_recent",
     bytes,

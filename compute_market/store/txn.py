@@ -9,6 +9,7 @@ from compute_market.config.settings import Config
 from compute_market.errors import IntegrityError
 from compute_market.records import Event
 from compute_market.store.schema import (
+    DISORDER,
     META,
     Sums,
     Table,
@@ -22,10 +23,25 @@ from compute_market.store.schema import (
 R = TypeVar("R")
 S = TypeVar("S", bound=Struct)
 
-_DISORDER = "the keys are not in order"
-
 # Table → its handle; None for one that an older release has not made.
 Handles = dict[Table[Any], Any]
+
+
+class _Cursors(dict[Table[Any], Any]):
+    """A cursor by table, which stands anywhere: making one takes longer than what it is made for.
+
+    None for a table that is not there.
+    """
+
+    def __init__(self, txn: Any, handles: Handles) -> None:
+        super().__init__()
+        self._txn = txn
+        self._handles = handles
+
+    def __missing__(self, table: Table[Any]) -> Any:
+        handle = self._handles[table]
+        cursor = self[table] = None if handle is None else self._txn.cursor(handle)
+        return cursor
 
 
 class Txn:
@@ -37,6 +53,7 @@ class Txn:
     grows with every change, so that a caller can tell whether an action that failed had already
     written.
 
+    What it reads of a few tables (`Table.kept`) it keeps in mind; its own writes go through that.
     What an action does beside its writes is kept aside and done once, at the end: numbers and sums
     are written (`flush`), events become an entry of the log (`events`), and offers of the owners in
     `touched` change their shelf where a wallet crossed their bond (`offers.standing`). What may let
@@ -45,9 +62,10 @@ class Txn:
     """
 
     __slots__ = (
-        "_changed",
+        "_added",
         "_cursors",
         "_handles",
+        "_kept",
         "_numbers",
         "_sums",
         "_txn",
@@ -73,10 +91,11 @@ class Txn:
     ) -> None:
         self._txn = txn
         self._handles = handles
-        self._cursors: dict[Table[Any], Any] = {}  # for what is read at once, by table
+        self._cursors = _Cursors(txn, handles)  # for what is done at once
+        self._kept: dict[tuple[Table[Any], bytes], bytes | None] = {}
         self._numbers: dict[str, int] = {}
-        self._sums: dict[tuple[Sums, bytes], int] = {}
-        self._changed: set[tuple[Sums, bytes]] = set()
+        self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
+        self._added: dict[tuple[Sums, bytes], int] = {}  # those that are to be written
         self.now_ms = now_ms
         self.timely = True
         self.config = config
@@ -96,22 +115,32 @@ class Txn:
 
     # Bytes.
 
-    def get(self, table: Table[bytes], key: bytes) -> bytes | None:
+    def get(self, table: Table[Any], key: bytes) -> bytes | None:
         """The value under a key, or None. Raises IntegrityError when it is damaged."""
-        return self._payload(table, key)
+        if table.kept and (table, key) in self._kept:
+            return self._kept[table, key]
+        cursor = self._cursors[table]
+        payload = None if cursor is None else table.find(cursor, key)
+        if table.kept:
+            self._kept[table, key] = payload
+        return payload
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
         handle = self._handles[table]
         return b"" if handle is None else self._txn.get(key, default=b"", db=handle)
 
-    def put(self, table: Table[bytes], key: bytes, value: bytes = b"") -> None:
+    def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
-        self._txn.put(key, table.sealed(key, value), db=self._handles[table])
+        self._cursors[table].put(key, table.sealed(key, value))
+        if table.kept:
+            self._kept[table, key] = value
 
     def delete(self, table: Table[Any], key: bytes) -> bool:
         self.writes += 1
-        deleted: bool = self._txn.delete(key, db=self._handles[table])
+        deleted: bool = self._txn.delete(key, b"", self._handles[table])
+        if table.kept:
+            self._kept[table, key] = None
         return deleted
 
     def remove(self, table: Table[Any], key: bytes) -> None:
@@ -123,6 +152,11 @@ class Txn:
         """Number of entries, read from the table's root: no walk."""
         handle = self._handles[table]
         return 0 if handle is None else int(self._txn.stat(handle)["entries"])
+
+    def is_empty(self, table: Table[Any]) -> bool:
+        """Whether there is no entry: takes a fraction of what `size` does."""
+        cursor = self._cursors[table]
+        return cursor is None or not cursor.first()
 
     def scan(
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
@@ -163,7 +197,7 @@ class Txn:
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
         """The first entry of `scan`, or None."""
-        cursor = self._cursor(table)
+        cursor = self._cursors[table]
         if cursor is not None and cursor.set_range(start or prefix):
             key: bytes = cursor.key()
             payload = table.opened(key, cursor.value())
@@ -176,7 +210,7 @@ class Txn:
     ) -> list[tuple[bytes, bytes]]:
         """At most `limit` entries of `scan`, free to be changed by the caller."""
         found: list[tuple[bytes, bytes]] = []
-        cursor = self._cursor(table)
+        cursor = self._cursors[table]
         if cursor is None or not limit:
             return found
         length, opened = len(prefix), table.opened
@@ -194,7 +228,7 @@ class Txn:
 
     def read(self, table: Table[R], key: bytes) -> R | None:
         """The record under a key, or None. Raises IntegrityError when it is damaged."""
-        payload = self._payload(table, key)
+        payload = self.get(table, key)
         return None if payload is None else table.decode(key, payload)
 
     def must_read(self, table: Table[R], key: bytes) -> R:
@@ -205,8 +239,7 @@ class Txn:
         return record
 
     def write(self, table: Table[S], key: bytes, record: S) -> None:
-        self.writes += 1
-        self._txn.put(key, table.sealed(key, encode(record)), db=self._handles[table])
+        self.put(table, key, encode(record))
 
     def records(
         self, table: Table[R], prefix: bytes = b"", start: bytes | None = None
@@ -233,7 +266,7 @@ class Txn:
         """A small named integer of the `meta` table, 0 when it was never set."""
         number = self._numbers.get(name)
         if number is None:
-            value = self._payload(META, name.encode())
+            value = self.get(META, name.encode())
             number = 0 if value is None else unpack_u64(value)
         return number
 
@@ -251,26 +284,19 @@ class Txn:
         """Add to one sum and return it."""
         self.writes += 1
         place = sums, key
-        total = self._sums.get(place)
-        if total is None:
-            total = self.sum(sums, key)
-        total += by
-        self._sums[place] = total
-        self._changed.add(place)
+        total = self._added.get(place)
+        total = (self._stored_sum(place) if total is None else total) + by
+        self._added[place] = total
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
-        total = self._sums.get((sums, key))
-        if total is None:
-            stored = self._payload(sums.table, key)
-            total = 0 if stored is None else unpack_sum(stored)
-            self._sums[sums, key] = total
-        return total
+        total = self._added.get((sums, key))
+        return self._stored_sum((sums, key)) if total is None else total
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
         found = {key: unpack_sum(value) for key, value in self.scan(sums.table, prefix)}
-        for (of, key), total in self._sums.items():
+        for (of, key), total in self._added.items():
             if of is sums and key.startswith(prefix):
                 found[key] = total
         return {key: found[key] for key in sorted(found) if found[key]}
@@ -280,20 +306,21 @@ class Txn:
         for name, number in self._numbers.items():
             packed = number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
             self.put(META, name.encode(), packed)
-        for sums, key in self._changed:
-            total = self._sums[sums, key]
+        for (sums, key), total in self._added.items():
             if total:
                 self.put(sums.table, key, pack_sum(total))
             else:
                 self.delete(sums.table, key)
         self._numbers.clear()
-        self._changed.clear()
+        self._sums.update(self._added)
+        self._added.clear()
 
     def rewrite(self, table: Table[Any], convert: Callable[[bytes, bytes], bytes | None]) -> None:
         """Replace every value of a table, however it is stored, for a new schema.
 
         `convert` gets key and stored bytes and returns the payload, or None to remove the entry.
         """
+        self._kept.clear()
         handle = self._handles[table]
         with self._txn.cursor(db=handle) as cursor:
             present = cursor.first()
@@ -306,18 +333,22 @@ class Txn:
                     cursor.put(key, table.sealed(key, payload))
                     present = cursor.next()
 
+    def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
+        """The last key below a key, and the first that is not; None where there is none."""
+        return table.beside(self._cursors[table], key)
+
     def stored_entries(self, table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
         """Keys and bytes of a table as they are stored, whatever their schema."""
         return self._entries(table, b"", None)
 
     def clear(self, table: Table[Any]) -> None:
         """Remove every entry of a table."""
-        self._cursors.pop(table, None)
+        self._forget(table)
         self._txn.drop(self._handles[table], delete=False)
 
     def drop(self, table: Table[Any]) -> None:
         """Remove a table that no release has any more."""
-        self._cursors.pop(table, None)
+        self._forget(table)
         self._txn.drop(self._handles.pop(table, None) or self._handles[table])
         self._handles.pop(table, None)
 
@@ -333,56 +364,17 @@ class Txn:
             else:
                 yield key, None
 
-    def _payload(self, table: Table[Any], key: bytes) -> bytes | None:
-        handle = self._handles[table]
-        if handle is None:
-            return None
-        value = self._txn.get(key, db=handle)
-        if value is None:
-            self._check_absence(table, key)
-            return None
-        return table.opened(key, value)
+    def _forget(self, table: Table[Any]) -> None:
+        self._cursors.pop(table, None)
+        self._kept.clear()
 
-    def _check_absence(self, table: Table[Any], key: bytes) -> None:
-        """Raise IntegrityError when a key may only seem to be missing."""
-        if key and self._next_to(table, self._cursor(table), key) == key:
-            raise damaged(table, key, "one search finds it, and another does not")
-
-    def _begins(self, table: Table[Any], cursor: Any, start: bytes) -> bool:
-        """Move a cursor to the first key that is not below `start`; False when there is none."""
-        if start and self._next_to(table, cursor, start) is None:
-            return False
-        return bool(cursor.set_range(start))
-
-    def _next_to(self, table: Table[Any], cursor: Any, start: bytes) -> bytes | None:
-        """The first key that is not below `start`; the cursor stays before it.
-
-        Raises IntegrityError when it may be another one: a search that goes wrong at a damaged key
-        ends beside it, or where keys are out of order.
-        """
-        opened = table.opened
-        found: bytes | None = None
-        if cursor.set_range(start):
-            found, value = cursor.item()
-            opened(found, value)
-            if found < start:
-                raise damaged(table, start, _DISORDER)
-        if cursor.last() if found is None else cursor.prev():
-            before, value = cursor.item()
-            opened(before, value)
-            if before >= start:
-                raise damaged(table, start, _DISORDER)
-        return found
-
-    def _cursor(self, table: Table[Any]) -> Any:
-        """A cursor that stands anywhere: making one takes longer than what it is made for."""
-        cursor = self._cursors.get(table)
-        if cursor is None:
-            handle = self._handles[table]
-            if handle is None:
-                return None
-            cursor = self._cursors[table] = self._txn.cursor(db=handle)
-        return cursor
+    def _stored_sum(self, place: tuple[Sums, bytes]) -> int:
+        """A sum to which nothing was added yet; it is read once."""
+        total = self._sums.get(place)
+        if total is None:
+            stored = self.get(place[0].table, place[1])
+            total = self._sums[place] = 0 if stored is None else unpack_sum(stored)
+        return total
 
     def _entries(
         self, table: Table[Any], prefix: bytes, start: bytes | None, *, checked: bool = False
@@ -394,10 +386,10 @@ class Txn:
         last = b""
         with self._txn.cursor(db=handle) as cursor:
             begin = start or prefix
-            if self._begins(table, cursor, begin) if checked else cursor.set_range(begin):
+            if table.begins(cursor, begin) if checked else cursor.set_range(begin):
                 for key, value in cursor.iternext():
                     if key <= last:
-                        raise damaged(table, key, _DISORDER)
+                        raise damaged(table, key, DISORDER)
                     last = key
                     if not key.startswith(prefix):
                         if checked:

@@ -38,7 +38,11 @@ def take_the_keys(market: Market) -> None:
     """Let another job hold the receipt keys that `job` of `buyer` would have."""
     market.submit("holder", wait=True, capability={"gpu": "none has it"})
     holder = replace(market.job("holder"), job_id="jo", buyer="bbuyer")
-    market.update(lambda txn: receipts.claim(txn, holder, "prov", 5))
+
+    def claim(txn: Txn) -> None:
+        receipts.claim(txn, holder, receipts.check_claim(txn, holder, "prov", 5))
+
+    market.update(claim)
 
 
 def drain_the_bucket(market: Market) -> None:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compute_market.records import Score
-from compute_market.store.schema import COUNTERS, HEADS, REPUTATION
+from compute_market.store.schema import COUNTERS, HEADS, REPUTATION, SETTLE_STATE, Table
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tests.support.effort import effort
@@ -83,6 +83,7 @@ KEYS = st.binary(min_size=1, max_size=3).map(lambda key: bytes(b % 3 for b in ke
     st.binary(max_size=2).map(lambda key: bytes(b % 3 for b in key)),
     st.none() | KEYS,
     st.integers(0, 4),
+    st.sampled_from([HEADS, SETTLE_STATE]),
 )
 def test_reads_equal_those_of_a_dictionary(
     store: Store,
@@ -90,19 +91,24 @@ def test_reads_equal_those_of_a_dictionary(
     prefix: bytes,
     start: bytes | None,
     limit: int,
+    table: Table[Any],
 ) -> None:
+    """Also of a table that a transaction keeps in mind, and whatever was read before a change."""
+
     def action(txn: Txn) -> None:
         model: dict[bytes, bytes] = {}
         for change, key, value in changes:
+            assert txn.get(table, key) == model.get(key)
             if change == "put":
-                txn.put(HEADS, key, value)
+                txn.put(table, key, value)
                 model[key] = value
             else:
-                assert txn.delete(HEADS, key) == (model.pop(key, None) is not None)
+                assert txn.delete(table, key) == (model.pop(key, None) is not None)
+            assert txn.get(table, key) == model.get(key)
         ordered = sorted(model.items())
-        assert list(txn.scan(HEADS)) == ordered
-        assert list(txn.scan_back(HEADS)) == ordered[::-1]
-        assert txn.size(HEADS) == len(model)
+        assert list(txn.scan(table)) == ordered
+        assert list(txn.scan_back(table)) == ordered[::-1]
+        assert txn.size(table) == len(model)
         begin = start or prefix
         following = [item for item in ordered if item[0] >= begin]
         count = next(
@@ -110,10 +116,17 @@ def test_reads_equal_those_of_a_dictionary(
             len(following),
         )
         found = following[:count]
-        assert list(txn.scan(HEADS, prefix, start)) == found
-        assert txn.first(HEADS, prefix, start) == (found[0] if found else None)
-        assert txn.collect(HEADS, limit, prefix, start) == found[:limit]
+        assert list(txn.scan(table, prefix, start)) == found
+        assert txn.first(table, prefix, start) == (found[0] if found else None)
+        assert txn.collect(table, limit, prefix, start) == found[:limit]
         for key in (b"\0", b"\1\2", b"\2"):
-            assert txn.get(HEADS, key) == model.get(key)
+            assert txn.get(table, key) == model.get(key)
+            below = [each for each in model if each < key]
+            others = [each for each in model if each >= key]
+            assert txn.beside(table, key) == (max(below, default=None), min(others, default=None))
+        assert txn.is_empty(table) == (not model)
+        txn.clear(table)
+        assert txn.is_empty(table)
+        assert [txn.get(table, key) for key in model] == [None] * len(model)
 
     store.update(action, now_ms=0, dry_run=True)
