@@ -17,6 +17,7 @@ from compute_market.settlement import ledger, modes
 from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import seal, take
+from tests.support.bundles import claim, record, send
 from tests.support.deliveries import bring
 from tests.support.importing import OTHERS, file_of, import_, import_of, links, trust
 from tests.support.market import Market, offer_request
@@ -91,6 +92,10 @@ def busy_market(path: Path) -> Market:
     more = links(receipt(1, buyer="far"), receipt(2, job_id="x"))
     import_(market, file_of(more, market_id=OTHERS))
     bring(market)
+    # Bundles: one waits, one has arrived.
+    arrived = send(market)
+    record(market, "acknowledged", claim(market, only=arrived.receipt_id).receipts)
+    send(market)
     # Owed: with that failure the mode fell before the receipt could be paid.
     market.prove("owed", 0, 1)
     market.submit("refused", buyer="prov", lengths=(1,) * 2000)
