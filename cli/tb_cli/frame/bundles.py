@@ -9,7 +9,7 @@ bundles then that have no receipt, and the next `tick` looks for them.
 import fcntl
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from typing import BinaryIO, Final
 
@@ -101,7 +101,7 @@ def spooled(
     begun = home.spooling
     for directory in (home.spool, begun):
         private_files.make_directory(directory)
-    path = os.path.join(begun, os.urandom(8).hex())
+    path = _new_path(home)
     with _lock(session, fcntl.LOCK_SH) as descriptor:
         _check_room(home.spool, room)
         content = None
@@ -112,6 +112,11 @@ def spooled(
         finally:
             if content is None or _is_settled(session, content.bundle_hash, descriptor):
                 _remove(path)
+
+
+def _new_path(home: Home) -> str:
+    """One in the directory of bundles that are being sent, which is not there."""
+    return os.path.join(home.spooling, os.urandom(8).hex())
 
 
 def _write_new(path: str, pieces: Iterable[Piece], advance: Advance | None) -> Content:
@@ -146,7 +151,7 @@ def _is_settled(session: Session, bundle_hash: bytes, descriptor: int) -> bool:
         if not session.view(lambda txn: courier.is_kept(txn, bundle_hash)):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not session.view(lambda txn: courier.is_kept(txn, bundle_hash)):
-                _remove(path_of(session.home, bundle_hash))
+                return _remove(path_of(session.home, bundle_hash))
         return True
     return False
 
@@ -211,40 +216,44 @@ def prune(session: Session) -> int:
         return 0
     for directory in (home.spool, begun):
         private_files.make_directory(directory)
-    try:
-        with _lock(session, fcntl.LOCK_EX, timeout_ms=0):
-            if is_left:
-                _sweep(session)
-            return _forget(session, os.path.join(begun, "prune")) if is_due else 0
-    except BusyError:
-        return 0
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_lock(session, fcntl.LOCK_EX, timeout_ms=0))
+        except BusyError:
+            return 0
+        if is_left:
+            _sweep(session)
+        return _forget(session, _new_path(home)) if is_due else 0
 
 
 def _forget(session: Session, mark: str) -> int:
     """Forget what is old; the file `mark` stands for a bundle that may be left over meanwhile."""
     private_files.write_new(mark, b"")
     count = 0
+    is_clean = True
     while True:
         pruned = session.update(lambda txn: courier.prune(txn, _CHUNK))
         for bundle_hash in pruned.hashes:
-            _remove(path_of(session.home, bundle_hash))
+            is_clean &= _remove(path_of(session.home, bundle_hash))
         count += pruned.receipts
         if pruned.receipts < _CHUNK:
-            _remove(mark)
-            return count
+            break
+    if is_clean:
+        _remove(mark)
+    return count
 
 
 def _sweep(session: Session) -> None:
     """Take away every bundle without a receipt, and what told that there may be some."""
     home = session.home
-    begun = home.spooling
+    is_clean = True
     with translated(home.spool), os.scandir(home.spool) as entries:
         hashes = (entry.name for entry in entries if is_hash(entry.name))
         while part := list(islice(hashes, _CHUNK)):
             for name in session.view(lambda txn: _without_receipt(txn, part)):
-                _remove(os.path.join(home.spool, name))
-    for name in _listed(begun):
-        _remove(os.path.join(begun, name))
+                is_clean &= _remove(os.path.join(home.spool, name))
+    for name in _listed(home.spooling) if is_clean else ():
+        _remove(os.path.join(home.spooling, name))
 
 
 def _without_receipt(txn: Txn, hashes: list[str]) -> list[str]:
@@ -260,6 +269,12 @@ def _listed(directory: str) -> list[str]:
         raise UsageError(f"{directory}: {cause_of(error)}") from error
 
 
-def _remove(path: str) -> None:
-    with suppress(OSError):
+def _remove(path: str) -> bool:
+    """Whether it is not there any more."""
+    try:
         os.unlink(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
