@@ -24,7 +24,7 @@ from tests.support.cli import Cli
 from tests.support.far_end import Asked, FarEnd, acknowledge, far_end, response
 from tests.support.importing import OTHERS
 from tests.support.receipt_file import KEY, OTHER_KEY
-from tests.support.serving import made_certificate
+from tests.support.serving import made_certificate, serving
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -199,6 +199,24 @@ def test_courier_retry_updates_metrics(cli: Cli) -> None:
     assert {asked.line for asked in far.asked} == {"POST /courier.deliver HTTP/1.1"}
     (last,) = {asked.body[len(asked.envelope) :] for asked in far.asked}
     assert last == HALLO
+
+
+def test_another_market_answers_for_what_it_has(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its server takes bundles of every length, over connections that are used again."""
+    there = cli.directory / "there"
+    cli.ok("--home", there, "state", "init")
+    words = ("key", "new", "node")
+    key_ids = [cli.document("key", "show", "node")["key_id"]]
+    key_ids.append(cli.document("--home", there, *words)["key_id"])
+    monkeypatch.setenv("TB_NET_TRUSTED", ",".join(key_ids))
+    contents = {b"", HALLO, bytes(3 << 20) + b"x"}
+    with serving(str(there)) as far:
+        ids = [send(cli, far.url, content) for content in contents]
+        assert cli(*FLUSH).out == "acknowledged 3 of 3 bundles\n"
+        cli.ok("compute", "courier", "resend", *ids)
+        assert cli(*FLUSH, "--parallel", "1").out == "acknowledged 3 of 3 bundles\n"
+    assert {path.read_bytes() for path in (there / "inbox").iterdir()} == contents
+    assert counters(cli) == (6, 0)
 
 
 def test_path_of_an_address_is_kept(cli: Cli) -> None:
