@@ -13,6 +13,7 @@ from compute_market.jobs.submit import post_offer, submit
 from compute_market.metrics import METRICS
 from compute_market.store.schema import Table
 from compute_market.store.txn import Txn
+from tests.support.bundles import send
 from tests.support.market import Market, job_request, offer_request, slice_of
 
 
@@ -51,6 +52,7 @@ def test_gauges_tell_the_state(real: Market) -> None:
         real.submit(f"job-{n}", lengths=(1,))
     real.submit("pends", wait=True, capability={"gpu": "none"})
     real.prove("job-0")
+    send(real)
     found = samples(real)
     expected: dict[str, dict[tuple[str, ...], float]] = {
         "industrial_backlog": {(): 2},
@@ -71,6 +73,7 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "active_burst_quota": {("buyer", "buyer"): 30, ("prov", "provider"): 30},
         "tb_last_run_timestamp_seconds": {(): real.now_ms / 1000},
         "clock_held": {(): 0},
+        "courier_pending": {(): 1},
     }
     assert {name: found[name] for name in expected} == expected
     assert expected.keys() | {"tb_build_info"} == GAUGES.keys()
