@@ -17,7 +17,7 @@ from compute_market.settlement import ledger, modes
 from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import seal, take
-from tests.support.bundles import claim, record, send
+from tests.support.bundles import record, send
 from tests.support.deliveries import bring
 from tests.support.importing import OTHERS, file_of, import_, import_of, links, trust
 from tests.support.market import Market, offer_request
@@ -84,6 +84,9 @@ def busy_market(path: Path) -> Market:
     market.submit("pend", wait=True, capability={"gpu": "none has it"})
     # A bid that is not revealed yet.
     take(market, seal(height=market.view(chain.height)), owner="other")
+    # Bundles: one that has arrived, one that waits.
+    record(market, "acknowledged", [send(market, "other")])
+    send(market, "other", size=6, bundle_hash=bytes(32))
     # Of other markets: paid, not to be paid, recorded behind that, and known already.
     trust(market, KEY)
     market.deposit("far", ct=10)
@@ -93,9 +96,6 @@ def busy_market(path: Path) -> Market:
     import_(market, file_of(more, market_id=OTHERS))
     bring(market)
     # Bundles: one waits, one has arrived.
-    arrived = send(market)
-    record(market, "acknowledged", claim(market, only=arrived.receipt_id).receipts)
-    send(market)
     # Owed: with that failure the mode fell before the receipt could be paid.
     market.prove("owed", 0, 1)
     market.submit("refused", buyer="prov", lengths=(1,) * 2000)
