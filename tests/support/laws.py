@@ -95,7 +95,6 @@ def busy_market(path: Path) -> Market:
     more = links(receipt(1, buyer="far"), receipt(2, job_id="x"))
     import_(market, file_of(more, market_id=OTHERS))
     bring(market)
-    # Bundles: one waits, one has arrived.
     # Owed: with that failure the mode fell before the receipt could be paid.
     market.prove("owed", 0, 1)
     market.submit("refused", buyer="prov", lengths=(1,) * 2000)
