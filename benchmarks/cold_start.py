@@ -62,6 +62,7 @@ def main() -> None:
                 "compute cancel ID": cancel(cancelled[:calls]),
                 "compute status ID": run("compute", "status", looked_at),
                 "compute-market params": run("compute-market", "params"),
+                "compute courier flush": run("compute", "courier", "flush"),
                 "compute submit FILE": run_each("compute submit", submitted),
                 "compute offer post": run("compute", "offer", "post", *OFFER, "10"),
                 "compute execute ID": run_each("compute execute", [path.stem for path in executed]),
@@ -87,6 +88,7 @@ def main() -> None:
         print(f"{name:30} {median_ms:9.1f} {measure.ratio(taken, times[FLOOR]):6.2f}")
     for bound, names in (
         (HOT_BOUND, ("compute cancel ID", "compute status ID", "compute-market params")),
+        (HOT_BOUND, ("compute courier flush",)),  # with nothing to forward
         (BOUND, ("compute submit FILE", "compute offer post", "compute execute ID")),
         (BOUND, ("compute list --limit 20", "wallet deposit")),
     ):
