@@ -211,14 +211,14 @@ def parse(text: bytes) -> Message:
 def verify(message: Message, trusted: Container[str]) -> None:
     """Make sure that a message comes from one of the `trusted` keys, ids in hex, as it is.
 
-    Raises RefusedError (`untrusted`) for another key, IntegrityError (`bad_signature`).
+    Raises RefusedError (`untrusted_key`) for another key, IntegrityError (`bad_signature`).
     """
     key_id = message.key.key_id.hex()
     if key_id not in trusted:
         raise RefusedError(
             f"the scores are signed by key {key_id}, which is not trusted here",
             hint="add it to `trusted` in the section [net] of config.toml, if it is to be",
-            reason="untrusted",
+            reason="untrusted_key",
             key_id=key_id,
         )
     signatures.verify(

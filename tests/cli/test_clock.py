@@ -140,6 +140,7 @@ def test_clock_says_why_it_is_not_believed(cli: Cli) -> None:
 
 def test_accept_takes_the_new_time_and_tells_of_the_outage(cli: Cli) -> None:
     running(cli)
+    (cli.home / "config.toml").write_text("provider_reputation_decay = 0")
     cli.set_clock(10 * YEAR)
     dry = cli(*CLOCK, "accept", "--dry-run")
     assert dry.out.startswith("dry_run: the clock is accepted\n")

@@ -46,6 +46,7 @@ def with_much_due(cli: Cli) -> None:
     cli.ok("key", "new", "k1")
     cli.ok("bid", "commit", "job.json", "--bidder", "k1", "--owner", "alice")
     (cli.home / "config.toml").unlink()
+    cli.ok("compute", "courier", "send", "a.slice", "alice")
     # A receipt waits for the mode, and the mode for a height.
     cli.ok("compute-market", "settle", "dry-run", "--reason", "to wait")
     cli.ok("compute", "execute", "j1")
@@ -68,9 +69,11 @@ def is_all_due(cli: Cli, *home: str) -> bool:
 
 
 def words_of(cli: Cli, path: Path_) -> list[str]:
-    """The command line of a verb, with the id of the bid that there is."""
+    """The command line of a verb, with the ids of the bid and the bundle that there are."""
     (bid,) = cli.document("bid", "list")
-    return [bid["bid_id"] if word == "b-1" else word for word in arguments_of(path)]
+    (bundle,) = cli.document("compute", "courier", "list")
+    there = {"b-1": bid["bid_id"], "0" * 16: bundle["id"]}
+    return [there.get(word, word) for word in arguments_of(path)]
 
 
 def run(cli: Cli, path: Path_, *arguments: str | Path) -> Done:
@@ -98,8 +101,9 @@ def test_reading_verb_leaves_a_backup_as_it_was(
     copy = tmp_path / "backup"
     cli.ok("state", "backup", copy)
     before = files_of(copy)
-    names = ["cancellations.log", "data.mdb", "market"]
-    assert sorted(Path(name).name for name in before) == names
+    (bundle,) = cli.document("compute", "courier", "list")
+    names = ["cancellations.log", "data.mdb", "market", "spool", bundle["bundle_hash"]]
+    assert {Path(name).name for name in before} == set(names)
     assert is_all_due(cli, "--home", str(copy))
     shutil.copytree(cli.home / "keys", copy / "keys")  # Secrets are in no backup.
     before = files_of(copy)

@@ -187,7 +187,7 @@ def test_scores_go_from_one_market_to_another(cli: Cli, tmp_path: Path) -> None:
     cli.ok(*other, "state", "init")
     cli.ok(*other, "compute", "offer", "post", "--provider", "bad", "--units", "1", "--price", "1")
     done = cli(*other, *REPUTATION, "import", "scores.tb", "--json")
-    assert (done.code, done.error["reason"], done.error["key_id"]) == (5, "untrusted", key_id)
+    assert (done.code, done.error["reason"], done.error["key_id"]) == (5, "untrusted_key", key_id)
     trust(cli, key_id)
     cli.advance(10)
     # The other market's word of `bad` is not older than its offer here: its epoch is.

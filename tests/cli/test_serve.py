@@ -361,7 +361,7 @@ def changed() -> dict[str, str]:
 
 
 UNBELIEVED = {
-    "another key": (told(("acme", 5, 1), key=OTHER_KEY), -32000, "untrusted"),
+    "another key": (told(("acme", 5, 1), key=OTHER_KEY), -32000, "untrusted_key"),
     "changed": (changed(), -32000, "bad_signature"),
     "no message": ({"message": "nonsense"}, -32000, "malformed"),
     "a long line": ({"message": '{"a":1}' * 100_000}, -32000, "malformed"),

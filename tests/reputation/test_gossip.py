@@ -316,5 +316,5 @@ def test_signature_for_another_purpose_is_none() -> None:
 
 def test_message_of_a_key_that_is_not_trusted_is_refused() -> None:
     error = refused(message(Told("prov", 5, START)), ())
-    assert (error.reason, error.exit_code) == ("untrusted", 5)
+    assert (error.reason, error.exit_code) == ("untrusted_key", 5)
     assert KEY.key_id.hex() in error.message
