@@ -13,8 +13,11 @@ from pathlib import Path
 from random import Random
 from typing import NamedTuple
 
+from blake3 import blake3
+
 from tests.support.cli import Cli, Done
 from tests.support.effort import effort
+from tests.support.laws import WAITING_BUNDLE
 from tests.support.market import Market
 
 pytest_plugins = ("tests.support.cli",)
@@ -131,6 +134,8 @@ def _answer(cli: Cli, data: bytes, commands: list[tuple[str, ...]], pipe: int) -
         market.mkdir(parents=True)
         cli.home.chmod(0o700)
         (market / "data.mdb").write_bytes(data)
+        (cli.home / "spool").mkdir()
+        (cli.home / "spool" / blake3(WAITING_BUNDLE).hexdigest()).write_bytes(WAITING_BUNDLE)
         done = cli(*command)
         os.write(pipe, json.dumps(done).encode() + b"\n")
     os._exit(0)

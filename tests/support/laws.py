@@ -6,6 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from blake3 import blake3
 from msgspec import Struct
 
 from compute_market import audit, chain
@@ -36,6 +37,10 @@ class Case(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.table}: {self.law}"
+
+
+# What the bundle holds that waits in it. A home of such a market needs it in its spool.
+WAITING_BUNDLE = b"bundle"
 
 
 def busy_market(path: Path) -> Market:
@@ -86,7 +91,7 @@ def busy_market(path: Path) -> Market:
     take(market, seal(height=market.view(chain.height)), owner="other")
     # Bundles: one that has arrived, one that waits.
     record(market, "acknowledged", [send(market, "other")])
-    send(market, "other", size=6, bundle_hash=bytes(32))
+    send(market, "other", size=len(WAITING_BUNDLE), bundle_hash=blake3(WAITING_BUNDLE).digest())
     # Of other markets: paid, not to be paid, recorded behind that, and known already.
     trust(market, KEY)
     market.deposit("far", ct=10)
