@@ -19,9 +19,10 @@ _COLUMNS = (
 )
 
 
-@takes(flag("--pending", help="Only those that wait, in the order of sending."), LIMIT, JSONL)
+@takes(flag("--pending", help="Only those that wait."), LIMIT, JSONL)
 def list_(session: Session, *, pending: bool, limit: int | None, jsonl: bool) -> None:
-    fetch = documents.pending if pending else documents.listed
+    """They come in the order of sending."""
+    fetch = courier.waiting if pending else documents.listed
 
     def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[dict[str, Any]], bytes | None]:
         found, last = fetch(txn, after, size)
