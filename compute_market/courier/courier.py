@@ -174,7 +174,7 @@ def claim(
             continue
         receipt = txn.must_read(BUNDLE_RECEIPTS, key)
         if (problem := _why_not_due(txn, receipt)) is not None:
-            _end(txn, receipt, "refused", error=problem.message)
+            _end(txn, receipt, "refused", receipt.attempts, problem.message)
             _handoff_failed(txn, receipt, problem.reason or problem.token)
             refused += 1
         else:
@@ -201,19 +201,17 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
             continue
         attempts += each.attempts
         failures += each.failures
-        if each.attempts:
-            receipt = replace(
-                receipt, attempts=receipt.attempts + each.attempts, last_error=each.error
-            )
+        tried = receipt.attempts + each.attempts
         if each.outcome == "acknowledged":
-            _acknowledge(txn, receipt, reward_ct)
+            _acknowledge(txn, receipt, tried, reward_ct)
             acknowledged += 1
         elif each.outcome == "refused" or (receipt.kind == "handoff" and each.attempts):
-            _end(txn, receipt, "refused", error=each.error)
+            _end(txn, receipt, "refused", tried, each.error)
             if receipt.kind == "handoff":
                 _handoff_failed(txn, receipt, "not_delivered")
         else:
-            _write(txn, receipt)
+            if each.attempts:
+                _write(txn, replace(receipt, attempts=tried, last_error=each.error))
             if holder in (None, leases.holder_of(txn, each.seq)):
                 leases.wait(txn, each.seq)
     metrics.count(txn, "courier_flush_attempt_total", by=attempts)
@@ -287,10 +285,10 @@ def receipts(txn: Txn) -> Iterator[BundleReceipt]:
     return txn.records(BUNDLE_RECEIPTS)
 
 
-def _acknowledge(txn: Txn, receipt: BundleReceipt, reward_ct: int) -> None:
+def _acknowledge(txn: Txn, receipt: BundleReceipt, attempts: int, reward_ct: int) -> None:
     if reward_ct and not receipt.reward_ct and receipt.kind != "handoff":
         receipt = replace(receipt, reward_ct=_paid(txn, receipt, reward_ct))
-    receipt = _end(txn, receipt, "acknowledged")
+    receipt = _end(txn, receipt, "acknowledged", attempts)
     if receipt.kind == "handoff" and receipt.job_id is not None and receipt.offer_id is not None:
         try:
             preempt.take_over(txn, receipt.job_id, receipt.offer_id)
@@ -313,10 +311,12 @@ def _end(
     txn: Txn,
     receipt: BundleReceipt,
     state: Literal["acknowledged", "refused"],
-    *,
+    attempts: int,
     error: str | None = None,
 ) -> BundleReceipt:
-    receipt = replace(receipt, state=state, ended_ms=txn.now_ms, last_error=error)
+    receipt = replace(
+        receipt, state=state, attempts=attempts, ended_ms=txn.now_ms, last_error=error
+    )
     _write(txn, receipt)
     leases.end(txn, receipt.seq)
     txn.put(BUNDLES_ENDED, ended_key(receipt))
