@@ -595,6 +595,33 @@ def test_window_is_smaller_than_the_queue(cli: Cli, monkeypatch: pytest.MonkeyPa
     assert counters(cli) == (14 + 35, 35)
 
 
+def test_whole_window_that_is_done_at_once_is_not_the_end(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tb_cli.network import forwarding
+
+    monkeypatch.setattr(forwarding, "WINDOW", 3)
+    monkeypatch.setattr(forwarding, "PAGE", 2)
+    for _ in range(9):
+        send(cli)
+    done = cli(*FLUSH)
+    assert (done.code, done.out) == (0, "acknowledged 9 of 9 bundles\n")
+
+
+def test_page_that_another_flush_has_is_not_the_end(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tb_cli.network import forwarding
+
+    monkeypatch.setattr(forwarding, "PAGE", 2)
+    for _ in range(7):
+        send(cli)
+    cli.update(lambda txn: courier.claim(txn, b"flush 02", None, 4))
+    done = cli(*FLUSH)
+    assert (done.code, done.out) == (10, "acknowledged 3 of 7 bundles\n")
+    assert cli(*FLUSH, "--limit", "0").out == "acknowledged 0 of 4 bundles\n"
+
+
 def test_dry_run_forwards_nothing(cli: Cli) -> None:
     bundle_id = send(cli)
     before = cli.files()

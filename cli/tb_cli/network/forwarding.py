@@ -143,7 +143,7 @@ class _Flush:
         self._destinations: dict[str, Destination | MarketError] = {}
         self._failed_in_a_row: dict[str, int] = {}
         self._after: int | None = None  # seq of the last bundle that was looked at
-        self._is_at_end = False
+        self._is_at_end = limit == 0
         self._leased_until = 0.0  # monotonic; when to renew the leases
         self._items: dict[int, _Item] = {}  # all that are leased and not booked, by seq
         self._ready: dict[str, deque[_Item]] = {}  # by destination
@@ -156,12 +156,12 @@ class _Flush:
         self._pending = session.view(lambda txn: txn.size(BUNDLES_PENDING))
 
     def run(self) -> None:
-        self._book()
-        while self._items:
-            self._renew()
-            self._hand_out()
-            self._collect()
-            if self._is_to_be_booked():
+        while self._items or not self._is_at_end:
+            if self._items:
+                self._renew()
+                self._hand_out()
+                self._collect()
+            if not self._items or self._is_to_be_booked():
                 self._book()
 
     def came(self) -> Forwarded:
@@ -190,8 +190,8 @@ class _Flush:
 
     def _book(self) -> None:
         """Store what came of bundles, and lease the next ones, in one transaction."""
-        done, self._done = self._done, []
         size = self._page()
+        done, self._done = self._done, []
 
         def act(txn: Txn) -> Claimed | None:
             courier.record(txn, done, self._holder)
@@ -215,7 +215,7 @@ class _Flush:
 
     def _page(self) -> int:
         """How many bundles to lease next."""
-        if self._is_at_end or len(self._items) > WINDOW - PAGE:
+        if self._is_at_end or len(self._items) - len(self._done) > WINDOW - PAGE:
             return 0
         return PAGE if self._limit is None else min(PAGE, self._limit)
 
