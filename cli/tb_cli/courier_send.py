@@ -107,7 +107,8 @@ def resend(
 ) -> int:
     """Whoever has taken it before acknowledges it again; its sender earns nothing a second time.
 
-    One that waits is free for the next flush at once, also where a flush that was killed has it.
+    One that waits is free for the next flush at once, also where a flush that was killed has it. A
+    handoff that has ended is never sent again; see `compute preempt`.
     """
 
     def check(bundle_id: str) -> None:

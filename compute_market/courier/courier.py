@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import Struct
 
 from compute_market import events, idempotency, metrics
-from compute_market.courier_records import BundleKind, BundleReceipt
+from compute_market.courier_records import BundleKind, BundleReceipt, Progress
 from compute_market.errors import (
     ConflictError,
     MarketError,
@@ -54,6 +54,7 @@ class Bundle(Struct, frozen=True, gc=False):
     kind: BundleKind = "bundle"
     job_id: str | None = None  # of a handoff
     offer_id: str | None = None
+    told: Progress | None = None  # of the job, as the bundle tells it
 
 
 class Sent(Struct, frozen=True, gc=False):
@@ -104,6 +105,7 @@ def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
         sent_ms=txn.now_ms,
         job_id=bundle.job_id,
         offer_id=bundle.offer_id,
+        told=bundle.told,
     )
     txn.write(BUNDLE_RECEIPTS, pack_u64(receipt_id), receipt)
     txn.add(BUNDLE_COPIES, receipt.bundle_hash, +1)
@@ -167,8 +169,8 @@ def claim(
     """Lease the next pending bundles to a flush, in the order of sending.
 
     `holder` is 8 random bytes that name the flush; at most `limit` receipts are looked at, those
-    behind the seq `after`, or `only` the one with that id. The handoff of a job that has ended is
-    refused for good.
+    behind the seq `after`, or `only` the one with that id. The handoff of a job that is to stay, or
+    is told of as it is no more, is refused for good.
     """
     if only is not None:
         seqs = [get(txn, only).seq]
@@ -249,10 +251,17 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
 def resend(txn: Txn, receipt_id: int) -> BundleReceipt:
     """Forward a bundle again that was acknowledged or refused; it earns nothing a second time.
 
-    One that waits is free for the next flush at once. Raises NotFoundError.
+    One that waits is free for the next flush at once. Raises NotFoundError, and RefusedError
+    (`handoff_ended`) for a handoff that was acknowledged or refused: what it tells is no more.
     """
     receipt = get(txn, receipt_id)
     if receipt.state != "pending":
+        if receipt.kind == "handoff":
+            raise RefusedError(
+                f"handoff {id_text(receipt_id)} is {receipt.state}, and is never sent again",
+                hint=f"try `tb-cli compute preempt {receipt.job_id} {receipt.offer_id}`",
+                reason="handoff_ended",
+            )
         txn.remove(BUNDLES_ENDED, ended_key(receipt))
         receipt = replace(receipt, state="pending", ended_ms=None, last_error=None)
         txn.write(BUNDLE_RECEIPTS, pack_u64(receipt_id), receipt)
@@ -317,7 +326,7 @@ def _acknowledge(txn: Txn, receipt: BundleReceipt, reward_ct: int) -> None:
     receipt = _end(txn, receipt, "acknowledged")
     if receipt.kind == "handoff" and receipt.job_id is not None and receipt.offer_id is not None:
         try:
-            preempt.take_over(txn, receipt.job_id, receipt.offer_id)
+            preempt.take_over(txn, receipt.job_id, receipt.offer_id, receipt.told)
         except (NotFoundError, RefusedError, ConflictError) as error:
             failed = replace(receipt, last_error=error.message)
             txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), failed)
@@ -370,7 +379,7 @@ def _why_not_due(txn: Txn, receipt: BundleReceipt) -> MarketError | None:
     """Why the handoff of a job need not be forwarded any more; other bundles always are."""
     if receipt.job_id is None or receipt.offer_id is None:
         return None
-    return preempt.why_not(txn, receipt.job_id, receipt.offer_id)
+    return preempt.why_not(txn, receipt.job_id, receipt.offer_id, receipt.told)
 
 
 def _handoff_failed(txn: Txn, receipt: BundleReceipt, reason: str) -> None:

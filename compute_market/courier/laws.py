@@ -112,6 +112,7 @@ def _is_whole(receipt: BundleReceipt) -> bool:
     return (
         (receipt.state == "pending") == (receipt.ended_ms is None)
         and is_handoff == (receipt.job_id is not None) == (receipt.offer_id is not None)
+        and is_handoff == (receipt.told is not None)
         and not (is_handoff and receipt.reward_ct)
     )
 

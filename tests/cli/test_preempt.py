@@ -330,13 +330,31 @@ def test_preempt_is_decided_again_when_its_bundle_is_acknowledged(
     assert receipts(offered) == [("acknowledged", "handoff")]
 
 
-def test_proof_in_between_is_credited_to_who_gave_it(
+def test_proof_in_between_makes_untrue_what_the_bundle_tells(
     offered: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(offered, monkeypatch, tb_cli("compute", "prove", "j1", "0", HELLO), TAKE)
+    done = offered(*PREEMPT)
+    assert done == Done(
+        5,
+        "",
+        "error[refused]: the bundle tells of 2 units left of job j1, and by now 1 are\n"
+        "hint: hand it over anew with `tb-cli compute preempt`\n",
+    )
+    program(offered, monkeypatch, TAKE)
     found = offered.document(*PREEMPT)
     assert (found["units"], found["from"]["kept"]["ct"]) == (1, 10)
     assert found["to"]["offered"]["ct"] == 4
+    assert counted(offered, "handoff_failed") == 1
+
+
+def test_handoff_that_has_ended_is_not_sent_again(offered: Cli) -> None:
+    offered.ok(*PREEMPT)
+    (bundle,) = offered.document("compute", "courier", "list")
+    done = offered("compute", "courier", "resend", bundle["id"], "--json")
+    assert (done.code, done.error["reason"]) == (5, "handoff_ended")
+    assert done.error["hint"] == "try `tb-cli compute preempt j1 better`"
+    assert receipts(offered) == [("acknowledged", "handoff")]
 
 
 # Killed in between.

@@ -8,6 +8,7 @@ import pytest
 
 from compute_market import metrics
 from compute_market.courier import courier, laws
+from compute_market.courier_records import Progress
 from compute_market.settlement import modes
 from compute_market.store.schema import (
     BUNDLE_COPIES,
@@ -42,7 +43,8 @@ def sending(tmp_path_factory: pytest.TempPathFactory) -> Market:
     market.deposit("prov", ct=100)
     market.post()
     market.submit()
-    handoff = {"kind": "handoff", "job_id": "job", "offer_id": "o-1"}
+    told = Progress(0, 1)
+    handoff = {"kind": "handoff", "job_id": "job", "offer_id": "o-1", "told": told}
     for receipt_id in (PENDING, LEASED, PAID, REFUSED, HANDOFF):
         more = handoff if receipt_id == HANDOFF else {}
         sent = bundle(bundle_hash=bytes([receipt_id // 2]) * 32, **more)
@@ -84,6 +86,8 @@ CASES = (
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, receipt_id=99)),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, job_id="job")),
     Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, offer_id=None)),
+    Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, told=None)),
+    Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, told=Progress(0, 1))),
     Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, kind="bundle")),
     Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, reward_ct=1)),
     Case(WAITS, "bundle_receipts", NAMES[LEASED], change(LEASED, seq=PENDING)),

@@ -8,7 +8,7 @@ next flush, and is refused for good once the job would stay.
 
 from compute_market.courier import courier
 from compute_market.courier.courier import Bundle
-from compute_market.courier_records import BundleReceipt
+from compute_market.courier_records import BundleReceipt, Progress
 from compute_market.errors import MarketError, PendingError
 from compute_market.jobs import bill, handoff, preempt
 from compute_market.jobs.bill import Bill
@@ -27,16 +27,16 @@ def hand_over(session: Session, job_id: str, offer_id: str) -> Bill:
     PendingError (`handoff_failed`) when its bundle was not acknowledged.
     """
 
-    def begin(txn: Txn) -> tuple[bytes, str, int]:
+    def begin(txn: Txn) -> tuple[bytes, str, Progress]:
         takeover = preempt.decide(txn, job_id, offer_id)
         job = takeover.job
-        return handoff.bundle(txn, takeover), job.placed.provider, job.placements_before
+        return handoff.bundle(txn, takeover), job.placed.provider, preempt.progress(job)
 
-    text, sender, before = session.view(begin)
+    text, sender, told = session.view(begin)
     with bundles.spooled(session, [text], room=len(text)) as content:
 
         def send(txn: Txn) -> BundleReceipt:
-            preempt.decide(txn, job_id, offer_id)
+            preempt.decide(txn, job_id, offer_id, told)
             return courier.send(
                 txn,
                 Bundle(
@@ -47,6 +47,7 @@ def hand_over(session: Session, job_id: str, offer_id: str) -> Bill:
                     "handoff",
                     job_id,
                     offer_id,
+                    told,
                 ),
                 bundles.random_ids(),
             )
@@ -56,7 +57,7 @@ def hand_over(session: Session, job_id: str, offer_id: str) -> Bill:
     forward(session, only=receipt_id)
 
     def end(txn: Txn) -> Bill | MarketError:
-        found = bill.done(txn, job_id, offer_id, before)
+        found = bill.done(txn, job_id, offer_id, told.handovers)
         return _why_not(txn, job_id, offer_id, receipt_id) if found is None else found
 
     ended = session.view(end)
@@ -83,10 +84,10 @@ def hand_over_best(session: Session, offer_id: str) -> tuple[str, Bill | MarketE
 
 def _why_not(txn: Txn, job_id: str, offer_id: str, receipt_id: int) -> MarketError:
     """Why a job has not gone over: it must stay by now, or its bundle has not arrived."""
-    problem = preempt.why_not(txn, job_id, offer_id)
+    receipt = courier.get(txn, receipt_id)
+    problem = preempt.why_not(txn, job_id, offer_id, receipt.told)
     if problem is not None:
         return problem
-    receipt = courier.get(txn, receipt_id)
     if receipt.state == "pending":
         problem_text, hint = "another flush has its bundle", "see `tb-cli compute courier show`"
     else:
