@@ -383,15 +383,8 @@ def _why_not_due(txn: Txn, receipt: BundleReceipt) -> MarketError | None:
 
 
 def _handoff_failed(txn: Txn, receipt: BundleReceipt, reason: str) -> None:
-    metrics.count(txn, "scheduler_preempt_total", "handoff_failed")
-    events.note(
-        txn,
-        "handoff_failed",
-        job_id=receipt.job_id,
-        offer_id=receipt.offer_id,
-        reason=reason,
-        bundle=id_text(receipt.receipt_id),
-    )
+    bundle = id_text(receipt.receipt_id)
+    preempt.note_failed(txn, receipt.job_id, receipt.offer_id, reason, bundle)
 
 
 def _note(

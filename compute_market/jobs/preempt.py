@@ -5,6 +5,7 @@ decided again by then, in the transaction that acts, and what the bundle tells o
 still be true there.
 """
 
+from compute_market import events, metrics
 from compute_market.courier_records import Progress
 from compute_market.errors import ConflictError, MarketError, NotFoundError, RefusedError
 from compute_market.jobs import jobs
@@ -72,6 +73,16 @@ def take_over(txn: Txn, job_id: str, offer_id: str, told: Progress | None = None
         return jobs.get(txn, job_id)
     takeover = decide(txn, job_id, offer_id, told)
     return jobs.hand_over(txn, takeover.job, takeover.offer)
+
+
+def note_failed(
+    txn: Txn, job_id: str | None, offer_id: str | None, reason: str, bundle: str | None = None
+) -> None:
+    """Count and tell that a handoff that was decided on has failed; `bundle` is its receipt."""
+    metrics.count(txn, "scheduler_preempt_total", "handoff_failed")
+    events.note(
+        txn, "handoff_failed", job_id=job_id, offer_id=offer_id, reason=reason, bundle=bundle
+    )
 
 
 def _is_done(txn: Txn, job_id: str, offer_id: str, told: Progress | None) -> bool:
