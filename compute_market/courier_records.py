@@ -36,6 +36,8 @@ class BundleReceipt(Struct, frozen=True, array_like=True, gc=False):
     job_id: str | None = None
     offer_id: str | None = None
     told: Progress | None = None
+    # When it was first acknowledged, which it may have been before it was sent again.
+    acknowledged_ms: int | None = None
 
 
 class Delivery(Struct, frozen=True, array_like=True, gc=False):

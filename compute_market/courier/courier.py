@@ -216,9 +216,9 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
     With a `holder` only its own leases: one that has ended may be another flush's by now. Without
     an attempt nothing but the lease is given back.
 
-    Whoever was acknowledged before stays so, and is paid and counted once. With the acknowledgement
-    of a bundle its sender is paid, while settlement is real; with that of a handoff its job goes
-    over to the other provider, if it still can.
+    Whoever was acknowledged before stays so, and is paid and counted once. With the first
+    acknowledgement of a bundle its sender is paid, if settlement is real then; with that of a
+    handoff its job goes over to the other provider, if it still can.
     """
     acknowledged = attempts = failures = 0
     reward_ct = txn.config.courier_reward_ct if modes.is_real(txn) else 0
@@ -249,7 +249,9 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
 
 
 def resend(txn: Txn, receipt_id: int) -> BundleReceipt:
-    """Forward a bundle again that was acknowledged or refused; it earns nothing a second time.
+    """Forward a bundle again that was acknowledged or refused.
+
+    What was acknowledged once earns nothing any more, also where it had earned nothing then.
 
     One that waits is free for the next flush at once. Raises NotFoundError, and RefusedError
     (`handoff_ended`) for a handoff that was acknowledged or refused: what it tells is no more.
@@ -321,8 +323,9 @@ def receipts(txn: Txn) -> Iterator[BundleReceipt]:
 
 
 def _acknowledge(txn: Txn, receipt: BundleReceipt, reward_ct: int) -> None:
-    if reward_ct and not receipt.reward_ct and receipt.kind != "handoff":
-        receipt = replace(receipt, reward_ct=_paid(txn, receipt, reward_ct))
+    if receipt.acknowledged_ms is None:
+        earned = _paid(txn, receipt, reward_ct) if reward_ct and receipt.kind != "handoff" else 0
+        receipt = replace(receipt, reward_ct=earned, acknowledged_ms=txn.now_ms)
     receipt = _end(txn, receipt, "acknowledged")
     if receipt.kind == "handoff" and receipt.job_id is not None and receipt.offer_id is not None:
         try:

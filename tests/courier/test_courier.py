@@ -1,5 +1,7 @@
 """Bundle receipts: sent, leased, acknowledged or refused, sent again, forgotten."""
 
+from collections.abc import Callable
+
 import pytest
 
 from compute_market.courier import courier, documents
@@ -202,6 +204,42 @@ def test_resend_forwards_again_and_earns_nothing_more(market: Market) -> None:
         "bundle_resent",
         "bundle_acknowledged",
     ]
+
+
+def arrive_in_dry_run(market: Market) -> None:
+    pass
+
+
+def arrive_for_no_reward(market: Market) -> None:
+    turn_real(market)
+    market.configure(courier_reward_ct=0)
+
+
+@pytest.mark.parametrize("prepare", [arrive_in_dry_run, arrive_for_no_reward])
+def test_bundle_that_arrived_without_a_reward_never_earns_one(
+    market: Market, prepare: Callable[[Market], None]
+) -> None:
+    prepare(market)
+    sent = send(market)
+    record(market, "acknowledged", claim(market).receipts)
+    if not market.view(modes.is_real):
+        turn_real(market)
+    market.configure(courier_reward_ct=3)
+    market.advance(5)
+    market.update(lambda txn: courier.resend(txn, sent.receipt_id))
+    assert record(market, "acknowledged", claim(market).receipts) == 1
+    found = receipt(market, sent.receipt_id)
+    assert (found.state, found.reward_ct, found.acknowledged_ms) == ("acknowledged", 0, START_MS)
+    assert market.balance(ledger.wallet("alice")) == 0
+
+
+def test_bundle_that_was_refused_earns_when_it_arrives(market: Market) -> None:
+    turn_real(market)
+    sent = send(market)
+    record(market, "refused", claim(market).receipts, error="not wanted")
+    market.update(lambda txn: courier.resend(txn, sent.receipt_id))
+    record(market, "acknowledged", claim(market).receipts)
+    assert market.balance(ledger.wallet("alice")) == market.config.courier_reward_ct
 
 
 def test_resend_frees_what_waits_at_once(market: Market) -> None:

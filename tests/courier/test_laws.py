@@ -83,6 +83,7 @@ CASES = (
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, state="refused")),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, ended_ms=1)),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PAID], change(PAID, ended_ms=None)),
+    Case(IS_WHOLE, "bundle_receipts", NAMES[PAID], change(PAID, acknowledged_ms=None)),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, receipt_id=99)),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, job_id="job")),
     Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, offer_id=None)),
