@@ -21,8 +21,9 @@ from typing import Literal
 from msgspec import Struct, field
 
 from compute_market import chain
-from compute_market.courier import courier, retries
-from compute_market.courier.courier import HOLDER_BYTES, Attempted, Claimed
+from compute_market.courier import courier, leases, retries
+from compute_market.courier.courier import Attempted, Claimed
+from compute_market.courier.leases import HOLDER_BYTES
 from compute_market.courier_records import BundleReceipt
 from compute_market.errors import MarketError
 from compute_market.store.schema import BUNDLES_PENDING
@@ -144,7 +145,7 @@ class _Flush:
         self._after: int | None = None  # seq of the last bundle that was looked at
         self._is_at_end = False
         self._leased_until = 0.0  # monotonic; when to renew the leases
-        self._items: dict[int, _Item] = {}  # all that are leased and not booked
+        self._items: dict[int, _Item] = {}  # all that are leased and not booked, by seq
         self._ready: dict[str, deque[_Item]] = {}  # by destination
         self._waiting: list[tuple[float, int, _Item]] = []  # a heap by the time of the next attempt
         self._under_way: dict[Future[list[Answer]], _Parcel] = {}
@@ -177,8 +178,8 @@ class _Flush:
             if not future.cancelled() and future.exception() is None:
                 self._answered(parcel, future.result())
         self._under_way.clear()
-        booked = {each.receipt_id for each in self._done}
-        left = [each for each in self._items.values() if each.receipt.receipt_id not in booked]
+        booked = {each.seq for each in self._done}
+        left = [each for each in self._items.values() if each.receipt.seq not in booked]
         self._done += (_attempted(each, "failed") for each in left)
         if self._done:
             self._session.update(
@@ -204,7 +205,7 @@ class _Flush:
             self._done = done  # None of it is stored.
             raise
         for each in done:
-            self._items.pop(each.receipt_id, None)
+            self._items.pop(each.seq, None)
         self._book_at = time.monotonic() + _BOOK_AFTER_S
         self._books += 1
         if self._books % _BOOKS_MAPPED == 0:
@@ -228,7 +229,7 @@ class _Flush:
             self._limit -= len(claimed.receipts)
             self._is_at_end = self._is_at_end or not self._limit
         for receipt in claimed.receipts:
-            item = self._items[receipt.receipt_id] = _Item(receipt)
+            item = self._items[receipt.seq] = _Item(receipt)
             self._ready.setdefault(receipt.dest, deque()).append(item)
 
     def _renew(self) -> None:
@@ -236,17 +237,16 @@ class _Flush:
         now = time.monotonic()
         if now < self._leased_until:
             return
-        receipts = [each.receipt for each in self._items.values()]
-        held = self._session.update(lambda txn: courier.renew(txn, self._holder, receipts))
+        held = self._session.update(lambda txn: leases.renew(txn, self._holder, self._items))
         self._leased_until = now + self._session.config.courier_lease_secs / 2
-        under_way = {item.receipt.receipt_id for p in self._under_way.values() for item in p}
-        done = {each.receipt_id for each in self._done}
+        under_way = {item.receipt.seq for p in self._under_way.values() for item in p}
+        done = {each.seq for each in self._done}
         lost = self._items.keys() - held - under_way - done
         for queue in self._ready.values():
-            for item in [each for each in queue if each.receipt.receipt_id in lost]:
+            for item in [each for each in queue if each.receipt.seq in lost]:
                 queue.remove(item)
-        for receipt_id in lost:
-            del self._items[receipt_id]
+        for seq in lost:
+            del self._items[seq]
 
     def _is_to_be_booked(self) -> bool:
         if len(self._done) >= PAGE or (self._done and time.monotonic() >= self._book_at):
@@ -263,7 +263,7 @@ class _Flush:
         now = time.monotonic()
         while self._waiting and self._waiting[0][0] <= now:
             item = heappop(self._waiting)[2]
-            if item.receipt.receipt_id in self._items:
+            if item.receipt.seq in self._items:
                 self._ready.setdefault(item.receipt.dest, deque()).append(item)
         # One destination after the other, so that none waits for all of another.
         queues = deque((dest, queue) for dest, queue in self._ready.items() if queue)
@@ -372,4 +372,4 @@ class _Flush:
 
 
 def _attempted(item: _Item, outcome: _Outcome) -> Attempted:
-    return Attempted(item.receipt.receipt_id, outcome, item.attempts, item.failures, item.error)
+    return Attempted(item.receipt.seq, outcome, item.attempts, item.failures, item.error)
