@@ -22,7 +22,7 @@ from compute_market.signatures.keys import key_of
 from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import reveal, seal, take
-from tests.support.bundles import claim, record, send
+from tests.support.bundles import claim, record, send, send_handoff
 from tests.support.deliveries import bring
 from tests.support.importing import PRICE, THEIRS, import_of, links, trust
 from tests.support.laws import hand_over
@@ -140,7 +140,7 @@ def fail_to_hand_off(market: Market) -> None:
     market.configure(enable_preempt=True)
     market.post("other", offer_id="better", price_per_unit=1)
     earn(market, "other", 10)
-    send(market, kind="handoff", job_id="job", offer_id="better")
+    send_handoff(market)
     record(market, "failed", claim(market).receipts, error="no route")
 
 
