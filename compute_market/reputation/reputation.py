@@ -19,6 +19,7 @@ from compute_market.store.schema import (
     SCORE_TERMS,
     SCORES_DUE_FROM,
     SCORES_RECENT,
+    SCORES_TOLD,
     pack_u64,
 )
 from compute_market.store.txn import Txn
@@ -98,11 +99,24 @@ def pardon(txn: Txn, provider: str, delta: int, reason: str) -> tuple[Score, Sco
     return before, after
 
 
-def replace_by(txn: Txn, provider: str, before: Score | None, told: int, epoch: int) -> Score:
-    """Replace a stored score, if there is one, by what another market tells; the new record."""
-    after = Score(told, 0, epoch, txn.now_ms, told < 0, True)
-    _store(txn, provider, before, after)
-    return after
+def as_told(txn: Txn, points: int, epoch: int) -> Score | None:
+    """What another market tells as a score of this one: it fades from its epoch on.
+
+    None for one that is over: this market would have forgotten its provider by now.
+    """
+    from compute_market.reputation import due
+
+    changed_ms = min(txn.now_ms, epoch * 1000)
+    record = Score(points, 0, epoch, changed_ms, is_earned=True)
+    if due.is_over(txn, record):
+        return None
+    return replace(record, barred=points < 0 and not due.has_faded(txn, record))
+
+
+def replace_by(txn: Txn, provider: str, before: Score | None, told: Score) -> None:
+    """Replace a stored score, if there is one, by one of another market; see `as_told`."""
+    _store(txn, provider, before, told)
+    txn.set_number(SCORES_TOLD, txn.now_ms)
 
 
 def restore(txn: Txn, provider: str, record: Score) -> None:

@@ -18,7 +18,7 @@ from compute_market.records import Score, check_id, replace
 from compute_market.reputation import reputation
 from compute_market.reputation.reputation import SCORE_MAX
 from compute_market.signatures.canonical import malformed
-from compute_market.store.schema import REPUTATION, SCORES_RECENT, unpack_u64
+from compute_market.store.schema import REPUTATION, SCORES_RECENT, SCORES_TOLD, unpack_u64
 from compute_market.store.txn import Txn
 
 BYTES_MAX: Final = 256 * 2**20
@@ -45,7 +45,8 @@ class _Entry(Struct, frozen=True, gc=False):
 def is_behind(txn: Txn) -> bool:
     """Whether a score was changed since the snapshot was written."""
     for key, _ in txn.scan_back(SCORES_RECENT):
-        return unpack_u64(key[:8]) >= txn.number(_SAVED)
+        # What another market told counts from its epoch, whenever it came.
+        return max(unpack_u64(key[:8]), txn.number(SCORES_TOLD)) >= txn.number(_SAVED)
     return False
 
 

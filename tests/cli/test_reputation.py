@@ -358,6 +358,16 @@ def test_tick_writes_the_snapshot_when_scores_have_changed(cli: Cli) -> None:
     assert snapshot(cli)["prov"]["score"] == 6
 
 
+def test_tick_writes_the_snapshot_when_an_old_word_has_come(cli: Cli) -> None:
+    trust(cli, KEY.key_id.hex())
+    cli.post()
+    cli.ok("tick")
+    cli.advance(1)
+    cli.ok(*REPUTATION, "import", write(cli, Told("a", -3, cli.now - DAY)))
+    cli.ok("tick")
+    assert snapshot(cli)["a"]["score"] == -3
+
+
 def test_tick_that_cannot_write_the_snapshot_warns(cli: Cli) -> None:
     cli.post("--reputation", "5")
     (cli.home / "reputation.json").mkdir()
