@@ -131,7 +131,7 @@ def told(txn: Txn, scores: Iterable[tuple[str, Score]]) -> list[Told]:
     for provider, record in scores:
         score = reputation.clamp(record.score - record.seed)
         is_left = reputation.present_earned(txn, record) != 0
-        if is_left or (record.is_earned and record.epoch >= since):
+        if is_left or (record.epoch and record.epoch >= since):
             found.append(Told(provider, score, record.epoch))
     return found
 

@@ -74,10 +74,13 @@ def entry(txn: Txn, provider: str) -> Score | None:
 
 
 def seed(txn: Txn, provider: str, advertised: int) -> None:
-    """Give a provider that has no score yet the first one its offer advertises."""
+    """Give a provider that has no score yet the first one its offer advertises.
+
+    Its epoch is 0, as if nobody had heard of the provider: any other market's word counts more.
+    """
     if entry(txn, provider) is None:
         first = clamp(advertised)
-        _store(txn, provider, None, Score(first, first, txn.now, txn.now_ms, first < 0))
+        _store(txn, provider, None, Score(first, first, 0, txn.now_ms, first < 0))
 
 
 def adjust(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
@@ -107,7 +110,7 @@ def as_told(txn: Txn, points: int, epoch: int) -> Score | None:
     from compute_market.reputation import due
 
     changed_ms = min(txn.now_ms, epoch * 1000)
-    record = Score(points, 0, epoch, changed_ms, is_earned=True)
+    record = Score(points, 0, epoch, changed_ms)
     if due.is_over(txn, record):
         return None
     return replace(record, barred=points < 0 and not due.has_faded(txn, record))
@@ -252,7 +255,6 @@ def _moved(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
         epoch=max(before.epoch + 1, txn.now),
         changed_ms=txn.now_ms,
         barred=now < 0,
-        is_earned=True,
     )
     _store(txn, provider, stored, after)
     return before, after

@@ -111,6 +111,4 @@ def _entry_of(record: Score) -> _Entry:
 
 
 def _record_of(entry: _Entry) -> Score:
-    changed_ms = entry.last_update * 1000
-    is_earned = entry.score != entry.seed
-    return Score(entry.score, entry.seed, entry.epoch, changed_ms, is_earned=is_earned)
+    return Score(entry.score, entry.seed, entry.epoch, entry.last_update * 1000)

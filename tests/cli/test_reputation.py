@@ -190,7 +190,6 @@ def test_scores_go_from_one_market_to_another(cli: Cli, tmp_path: Path) -> None:
     assert (done.code, done.error["reason"], done.error["key_id"]) == (5, "untrusted_key", key_id)
     trust(cli, key_id)
     cli.advance(10)
-    # The other market's word of `bad` is not older than its offer here: its epoch is.
     adjusted = cli(*other, *REPUTATION, "import", "scores.tb")
     assert adjusted == (0, "applied 2, ignored 0\n", "")
     assert cli(*other, *REPUTATION, "import", "scores.tb") == (
@@ -332,8 +331,8 @@ def test_snapshot_is_an_object_of_providers(cli: Cli) -> None:
     path = cli.home / "reputation.json"
     assert cli.ok(*REPUTATION, "export") == f"wrote 2 scores to {path}\n"
     assert snapshot(cli) == {
-        "bad": {"score": -2, "last_update": cli.now, "epoch": cli.now, "seed": -2},
-        "prov": {"score": 7, "last_update": cli.now, "epoch": cli.now + 1, "seed": 5},
+        "bad": {"score": -2, "last_update": cli.now, "epoch": 0, "seed": -2},
+        "prov": {"score": 7, "last_update": cli.now, "epoch": cli.now, "seed": 5},
     }
     assert path.stat().st_mode & 0o777 == 0o600
 

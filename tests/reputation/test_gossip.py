@@ -70,12 +70,13 @@ def counted(market: Market) -> tuple[int, int]:
 def test_entry_is_applied_or_ignored(
     market: Market, ahead: int, score: int, outcome: Applied
 ) -> None:
-    market.post(reputation=7)
+    market.post(reputation=6)
+    market.update(lambda txn: standing.record_outcome(txn, "prov", 1))
     before = entry(market)
     assert take(market, Told("prov", score, START + ahead)) == outcome
     assert counted(market) == (outcome.applied, outcome.ignored)
     if outcome.applied:
-        after = Score(score, 0, START + ahead, START_MS, score < 0, True)
+        after = Score(score, 0, START + ahead, START_MS, score < 0)
         assert entry(market) == after
         (logged,) = market.events("score_gossiped")
         assert logged.event.owner == "prov"
@@ -102,6 +103,14 @@ def test_unknown_provider_has_epoch_zero(market: Market) -> None:
     assert take(market, Told("new", 5, 1)) == Applied(1)
     assert market.score("new") == 5
     assert market.view(lambda txn: reputation.earned(txn, "new")) == 5
+
+
+@pytest.mark.parametrize("ahead", [0, -1, -DAY])
+def test_word_of_another_market_beats_what_a_provider_says(market: Market, ahead: int) -> None:
+    market.post(reputation=1000)
+    assert take(market, Told("prov", -5, START + ahead)) == Applied(1, crossed=("prov",))
+    market.post(reputation=1000)
+    assert market.view(lambda txn: reputation.earned(txn, "prov")) == market.score() < 0
 
 
 def test_match_sees_an_applied_entry_at_once(market: Market) -> None:
@@ -224,7 +233,7 @@ def test_market_tells_what_it_has_seen_and_not_what_providers_say(market: Market
     for _ in range(2):
         market.update(lambda txn: standing.record_outcome(txn, "fails", -1))
     market.update(lambda txn: standing.record_outcome(txn, "works", 1))
-    assert told(market) == [Told("fails", -2, START + 2), Told("works", 1, START)]
+    assert told(market) == [Told("fails", -2, START + 1), Told("works", 1, START)]
     market.advance(30 * DAY)
     assert told(market) == []
 
