@@ -123,6 +123,8 @@ def total(found: Iterable[Applied]) -> Applied:
 def told(txn: Txn, scores: Iterable[tuple[str, Score]]) -> list[Told]:
     """What a market has to tell of these scores, each as it stood at its epoch.
 
+    Many changes within a second make an epoch run ahead of time. It is told as now: others ignore
+    what is from the future, and the rest of it is told later.
     A zero is told as long as an entry is kept that is one: who has not heard of it by then has an
     entry that fades by itself.
     """
@@ -132,7 +134,7 @@ def told(txn: Txn, scores: Iterable[tuple[str, Score]]) -> list[Told]:
         score = reputation.clamp(record.score - record.seed)
         is_left = reputation.present_earned(txn, record) != 0
         if is_left or (record.epoch and record.epoch >= since):
-            found.append(Told(provider, score, record.epoch))
+            found.append(Told(provider, score, min(record.epoch, txn.now)))
     return found
 
 

@@ -26,8 +26,6 @@ BYTES_MAX: Final = 256 * 2**20
 # A number of `meta`: when the snapshot was written, in milliseconds.
 _SAVED = "scores_saved_ms"
 _AHEAD_MAX_SECS = 300
-# An epoch goes ahead of time by one for each of many changes within a second.
-_EPOCH_AHEAD_MAX_SECS = 86_400
 
 _Points = Annotated[int, Meta(ge=-SCORE_MAX, le=SCORE_MAX)]
 _Number = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
@@ -72,8 +70,9 @@ def parts(pages: Iterable[list[tuple[str, Score]]]) -> Iterator[bytes]:
 def parse(text: bytes, now: int) -> list[tuple[str, Score]]:
     """The scores in a file, as they stood at their last change.
 
-    Raises IntegrityError: `malformed`, or `future` for one that was changed after `now`, in unix
-    seconds.
+    An epoch goes ahead of time by one for each of many changes within a second; a new market has no
+    use for that. Raises IntegrityError: `malformed`, or `future` for one that was changed after
+    `now`, in unix seconds.
     """
     try:
         found = json.decode(text, type=dict[str, _Entry])
@@ -84,13 +83,13 @@ def parse(text: bytes, now: int) -> list[tuple[str, Score]]:
     except UsageError as error:
         raise malformed(error.message) from error
     for provider, entry in found.items():
-        if entry.last_update > now + _AHEAD_MAX_SECS or entry.epoch > now + _EPOCH_AHEAD_MAX_SECS:
+        if entry.last_update > now + _AHEAD_MAX_SECS:
             raise IntegrityError(
                 f"the score of {provider} is from the future: last_update {entry.last_update}, "
-                f"epoch {entry.epoch}, and it is {now}",
+                f"and it is {now}",
                 reason="future",
             )
-    return [(provider, _record_of(entry)) for provider, entry in found.items()]
+    return [(provider, _record_of(entry, now)) for provider, entry in found.items()]
 
 
 def restore(txn: Txn, scores: list[tuple[str, Score]]) -> int:
@@ -110,5 +109,5 @@ def _entry_of(record: Score) -> _Entry:
     return _Entry(record.score, record.changed_ms // 1000, record.epoch, record.seed)
 
 
-def _record_of(entry: _Entry) -> Score:
-    return Score(entry.score, entry.seed, entry.epoch, entry.last_update * 1000)
+def _record_of(entry: _Entry, now: int) -> Score:
+    return Score(entry.score, entry.seed, min(entry.epoch, now), entry.last_update * 1000)

@@ -168,6 +168,19 @@ def http(body: bytes, status: str = "200 OK", head: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
 
 
+def test_peer_whose_clock_is_behind_is_told_of(cli: Cli) -> None:
+    cli.ok("key", "new", "node")
+    pardon(cli, "acme")
+    with answering(http(b'{"result": {"applied": 0, "ignored": 1, "from_the_future": 1}}')) as url:
+        peers(cli, url)
+        done = sync(cli)
+    assert done == (
+        0,
+        f"{url}: sent 1, applied 0, ignored 1 (1 from the future, by its clock)\n",
+        "",
+    )
+
+
 ODD = {
     "nothing": (b"", "without response"),
     "no HTTP": (b"\0\x1b[2J\n", "no answer of HTTP"),

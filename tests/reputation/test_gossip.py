@@ -233,7 +233,7 @@ def test_market_tells_what_it_has_seen_and_not_what_providers_say(market: Market
     for _ in range(2):
         market.update(lambda txn: standing.record_outcome(txn, "fails", -1))
     market.update(lambda txn: standing.record_outcome(txn, "works", 1))
-    assert told(market) == [Told("fails", -2, START + 1), Told("works", 1, START)]
+    assert told(market) == [Told("fails", -2, START), Told("works", 1, START)]
     market.advance(30 * DAY)
     assert told(market) == []
 
@@ -246,11 +246,22 @@ def test_score_is_told_as_it_stood_at_its_epoch_until_it_has_faded(market: Marke
     assert told(market) == []
 
 
+def test_epoch_that_ran_ahead_is_told_as_now_until_time_has_come_so_far(market: Market) -> None:
+    for _ in range(11):
+        market.update(lambda txn: standing.record_outcome(txn, "prov", 1))
+    found = []
+    for _ in range(3):
+        found += told(market)
+        market.advance(6)
+    assert found == [Told("prov", 11, START + ahead) for ahead in (0, 6, 10)]
+
+
 def test_pardon_to_zero_is_told_for_the_retention(market: Market) -> None:
     take(market, Told("prov", -3, START))
     market.update(lambda txn: standing.pardon(txn, "prov", 3, "why not"))
+    market.advance(1)
     assert told(market) == [Told("prov", 0, START + 1)]
-    market.advance(7 * DAY + 1)
+    market.advance(7 * DAY)
     assert told(market) == [Told("prov", 0, START + 1)]
     market.advance(1)
     assert told(market) == []

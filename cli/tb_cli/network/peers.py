@@ -30,6 +30,7 @@ class _Call(Struct, gc=False):
 class _Result(Struct, gc=False):
     applied: _Number
     ignored: _Number
+    from_the_future: _Number = 0  # of those that were ignored
 
 
 class _Error(Struct, gc=False):
@@ -47,6 +48,7 @@ class Peer:
     def __init__(self, url: str, timeout_s: float) -> None:
         self.url = url
         self.sent = self.applied = self.ignored = 0
+        self.from_the_future = 0  # of those that were ignored: its clock is behind this one
         self.error: str | None = None  # why it was told no more
         self._client: Client | None = None
         try:
@@ -75,6 +77,7 @@ class Peer:
             self.sent += scores
             self.applied += answer.result.applied
             self.ignored += answer.result.ignored
+            self.from_the_future += answer.result.from_the_future
 
     def close(self) -> None:
         if self._client is not None:
