@@ -73,15 +73,24 @@ class Peer:
         else:
             if answer.result is None:
                 self._fail(answer.error.message if answer.error else "an answer that says nothing")
-                return
-            self.sent += scores
-            self.applied += answer.result.applied
-            self.ignored += answer.result.ignored
-            self.from_the_future += answer.result.from_the_future
+            else:
+                self._count(scores, answer.result)
 
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
+
+    def _count(self, scores: int, found: _Result) -> None:
+        if found.applied + found.ignored != scores or found.from_the_future > found.ignored:
+            self._fail(
+                f"it was told {scores} scores and says that it applied {found.applied} and "
+                f"ignored {found.ignored}, {found.from_the_future} of them from the future"
+            )
+            return
+        self.sent += scores
+        self.applied += found.applied
+        self.ignored += found.ignored
+        self.from_the_future += found.from_the_future
 
     def _fail(self, problem: str) -> None:
         self.error = clipped(one_line(problem.removeprefix(f"{self.url}: ")))
