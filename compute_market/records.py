@@ -79,6 +79,7 @@ EventName = Literal[
     "score_gossiped",
     "score_restored",
     "scores_imported",
+    "score_barred",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 

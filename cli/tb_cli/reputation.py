@@ -20,6 +20,7 @@ _EVENTS: tuple[EventName, ...] = (
     "score_adjusted",
     "score_gossiped",
     "score_restored",
+    "score_barred",
 )
 _DELTA_MAX = 2 * reputation.SCORE_MAX
 

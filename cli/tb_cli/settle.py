@@ -95,7 +95,8 @@ def tick(session: Session) -> None:
         return modes.document(txn)
 
     document = session.update(act)
-    is_changed = bool(session.market.due.text)
+    due = session.market.due
+    is_changed = bool(due.text or due.scores)
     while _is_more_due(session.market.due) and not session.dry_run:
         document = session.update(act)
     if _may_prune(session):

@@ -209,9 +209,10 @@ def take_terms(txn: Txn) -> list[str]:
     while True:
         found, after = page(txn, after, _PAGE)
         for provider, record in found:
-            if not record.barred and present(txn, record) < 0:
+            if not record.barred and (now := present(txn, record)) < 0:
                 record = replace(record, barred=True)
                 txn.write(REPUTATION, provider.encode(), record)
+                events.note(txn, "score_barred", owner=provider, score=now)
                 barred.append(provider)
             due.enter(txn, provider, record)
         if after is None:

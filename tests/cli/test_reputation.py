@@ -157,6 +157,33 @@ def test_history_tells_who_changed_a_score_and_why(cli: Cli) -> None:
     assert cli(*REPUTATION, "show", "nobody", "--history").code == 3
 
 
+def test_tick_tells_of_who_is_barred_by_other_settings(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.post("--reputation", "-1")
+    cli.advance(14 * DAY)
+    cli.ok("tick", due=GOOD_AGAIN)
+    monkeypatch.setenv("TB_PROVIDER_REPUTATION_DECAY", "0")
+    done = cli("tick", "--json")
+    assert done.json["changed"] is True
+    assert done.err == "1 provider in bad standing by other settings\n"
+    assert cli.offer()["barred_by"]["score"] == -1
+    assert cli.document("tick")["changed"] is False
+    found = cli.document(*REPUTATION, "show", "prov", "--history")
+    assert [(each["event"], each["detail"]["score"]) for each in found] == [
+        ("score_restored", 0),
+        ("score_barred", -1),
+    ]
+
+
+def test_tick_that_forgets_a_provider_has_changed_something(cli: Cli) -> None:
+    cli.post()
+    cli.advance(8 * DAY)
+    assert cli.document("tick")["changed"] is True
+    assert listed(cli) == {}
+    assert cli.document("tick")["changed"] is False
+
+
 def test_history_knows_a_provider_that_was_forgotten(cli: Cli) -> None:
     cli.post("--reputation", "-1")
     cli.advance(30 * DAY)

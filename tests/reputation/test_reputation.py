@@ -343,6 +343,10 @@ def test_other_settings_change_what_is_due(market: Market) -> None:
     assert market.violations() == []  # It is not worked yet.
     market.update(lambda txn: None)
     assert market.offer(offer.offer_id).shelf == "barred"
+    assert (market.opened.due.restored, market.opened.due.barred) == (0, 1)
+    assert market.opened.due.text == "1 provider in bad standing by other settings"
+    market.update(lambda txn: None)
+    assert market.opened.due.text == ""
     market.configure(reputation_decay_ppm=50_000, reputation_decay_period_secs=60)
     market.update(lambda txn: None)
     assert market.offer(offer.offer_id).shelf == "open"
