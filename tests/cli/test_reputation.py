@@ -114,6 +114,7 @@ def test_adjust_is_read_alike_by_the_parser_and_without_it(cli: Cli) -> None:
         (("prov", "-1.5", "--reason", "r"), 2, "'-1.5' is not a valid integer"),
         (("prov", "3"), 2, "Missing option '--reason'"),
         (("prov", "3", "--reason", ""), 2, "--reason is empty"),
+        (("prov", "3", "--reason", "r" * 201), 2, "201 characters, at most 200 are allowed"),
         (("prov", "3", "--nope", "--reason", "r"), 2, "--nope"),
         (("a b", "3", "--reason", "r"), 2, "provider 'a b' has the character ' '"),
         (("nobody", "3", "--reason", "r"), 3, "provider nobody has no score"),
@@ -127,6 +128,16 @@ def test_adjust_refuses_what_it_cannot_mean(
     assert (done.code, done.out) == (code, "")
     assert says in done.err
     assert cli.score() == 0
+
+
+def test_adjust_with_the_same_key_and_another_reason_is_a_conflict(cli: Cli) -> None:
+    cli.post()
+    words = (*REPUTATION, "adjust", "prov", "+1", "--key", "k", "--reason")
+    cli.ok(*words, "r" * 200)
+    assert cli.ok(*words, "r" * 200) == "key k was used: unchanged\n"
+    done = cli(*words, "other", "--json")
+    assert (done.code, done.error["field"]) == (6, "reason")
+    assert cli.score() == 1
 
 
 def test_adjust_in_a_dry_run_changes_nothing(cli: Cli) -> None:
