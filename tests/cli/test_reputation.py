@@ -340,6 +340,9 @@ def test_export_in_a_dry_run_makes_nothing(cli: Cli) -> None:
     for target in ((), ("scores.tb",), ("-",)):
         done = cli(*REPUTATION, "export", *target, "-n")
         assert (done.code, done.out[:9]) == (0, "dry_run: ")
+        said = "dry_run: made key node, which signs what goes to other markets\n"
+        assert done.err == (said if target else "")
+    assert cli(*REPUTATION, "export", "scores.tb", "-n", "--json").json["key"] is None
     assert cli.files() == before
     assert not (cli.directory / "scores.tb").exists()
 
