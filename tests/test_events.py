@@ -161,6 +161,13 @@ def bar_and_wait(market: Market) -> None:
     market.update(lambda txn: None)
 
 
+def fade_and_configure(market: Market) -> None:
+    """The same, and then settings by which it has not faded."""
+    bar_and_wait(market)
+    market.configure(reputation_decay_ppm=10_000)
+    market.update(lambda txn: None)
+
+
 def forget_and_restore(market: Market) -> None:
     """Every score is forgotten, as in a market that is made anew."""
     for _ in range(6):
@@ -245,6 +252,7 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         {"score": -7, "was": 5, "market_id": bytes(16).hex()},
     ),
     "score_restored": (bar_and_wait, {"score": 0}),
+    "score_barred": (fade_and_configure, {"score": -1}),
     "scores_imported": (forget_and_restore, {"scores": 1}),
     "bond_burned": (cancel_for_a_burned_bond, {"ct": 1, "cause": "cancel:slash"}),
     "mode_changed": (

@@ -329,12 +329,16 @@ def told(*scores: tuple[str, int, int], key: Key = KEY) -> dict[str, str]:
     return {"message": text.decode()}
 
 
+def counts(applied: int, ignored: int, ahead: int) -> dict[str, int]:
+    return {"applied": applied, "ignored": ignored, "from_the_future": ahead}
+
+
 def test_scores_are_taken_when_they_are_news(cli: Cli, far: Serving) -> None:
     news = told(("acme", -5, cli.now), ("bolt", 7, cli.now))
-    assert far.call(GOSSIP, news)["result"] == {"applied": 2, "ignored": 0}
-    assert far.call(GOSSIP, news)["result"] == {"applied": 0, "ignored": 2}
+    assert far.call(GOSSIP, news)["result"] == counts(2, 0, 0)
+    assert far.call(GOSSIP, news)["result"] == counts(0, 2, 0)
     older = told(("acme", 900, cli.now - 1))
-    assert far.call(GOSSIP, older)["result"] == {"applied": 0, "ignored": 1}
+    assert far.call(GOSSIP, older)["result"] == counts(0, 1, 0)
     assert far.view(lambda txn: reputation.score(txn, "acme")) == -5
 
 
@@ -342,7 +346,7 @@ def test_scores_of_the_future_and_out_of_bounds_are_ignored_and_told(
     cli: Cli, far: Serving, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lies = told(("acme", 5, cli.now + 1000), ("bolt", 5000, cli.now), ("cog", 1, cli.now))
-    assert far.call(GOSSIP, lies)["result"] == {"applied": 1, "ignored": 2}
+    assert far.call(GOSSIP, lies)["result"] == counts(1, 2, 1)
     far.stop()
     (line,) = logged(capsys.readouterr().err)
     assert line["error"] == "3 scores: applied 1, ignored 2 (1 from the future, 1 no score)"

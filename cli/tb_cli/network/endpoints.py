@@ -160,7 +160,11 @@ class Node:
         )
         if applied.ahead or applied.outside:
             answers.tell(request, f"{len(message.entries)} scores: {applied.text}")
-        return {"applied": applied.applied, "ignored": applied.ignored}
+        return {
+            "applied": applied.applied,
+            "ignored": applied.ignored,
+            "from_the_future": applied.ahead,
+        }
 
     async def _look(self, fn: Callable[[Txn], T]) -> T:
         found: T = await run_in_threadpool(self._session.view, fn)
