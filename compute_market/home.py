@@ -27,6 +27,13 @@ SPOOLING: Final = "new"  # in it, that of bundles that are being sent
 OUTBOX: Final = "outbox"  # where they go unless a destination is given
 INBOX: Final = "inbox"  # the directory of bundles that other markets brought
 REPUTATION: Final = "reputation.json"  # a snapshot of the scores
+# What belongs to the home itself, where nothing else is put: bundles neither.
+OWN: Final = frozenset(
+    (
+        *(STORE, CONFIG, CANCELLATIONS_LOG, CALIBRATION, LAST_BACKUP, KEYS, BIDS),
+        *(SPOOL, INBOX, REPUTATION),
+    )
+)
 
 FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700

@@ -6,13 +6,12 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from compute_market.config.settings import DESTINATION_SCHEMES
+from compute_market.config import addresses
 from compute_market.courier import courier, documents
 from compute_market.courier.courier import Bundle
 from compute_market.errors import RefusedError, UsageError
 from compute_market.records import Job, check_id
 from compute_market.store.txn import Txn
-from compute_market.text import clipped, quoted
 from tb_cli.frame import bulk, bundles, files
 from tb_cli.frame.bundle_content import OpenFile, Piece, stream_pieces
 from tb_cli.frame.ids import Ids
@@ -21,8 +20,6 @@ from tb_cli.frame.progress import Progress
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, option, takes
-
-_DEST_MAX = 4096  # bytes
 
 
 @takes(
@@ -153,16 +150,14 @@ def _destination(given: str) -> str:
 
     Raises UsageError for what is none.
     """
-    scheme = next(filter(given.startswith, DESTINATION_SCHEMES), None)
-    rest = "" if scheme is None else given[len(scheme) :]
-    if not rest or not given.isprintable() or len(given.encode()) > _DEST_MAX:
-        raise UsageError(
-            f"--to {clipped(quoted(given))} is no destination",
-            hint="dir:PATH, http://HOST/…, https://HOST/… or exec:PROGRAM is one",
-        )
+    scheme, _, rest = given.partition(":")
     # A program without a slash is looked for where the shell does.
-    if scheme == "dir:" or (scheme == "exec:" and "/" in rest):
-        return f"{scheme}{os.path.abspath(os.path.expanduser(rest))}"
+    if rest and (scheme == "dir" or (scheme == "exec" and "/" in rest)):
+        given = f"{scheme}:{os.path.abspath(os.path.expanduser(rest))}"
+    try:
+        addresses.check_destination(given)
+    except UsageError as error:
+        raise UsageError(f"--to: {error.message}", hint=error.hint) from None
     return given
 
 

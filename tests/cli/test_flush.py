@@ -17,9 +17,12 @@ import pytest
 from blake3 import blake3
 
 from compute_market.courier import courier, envelope
+from compute_market.courier.courier import Attempted, Bundle
 from compute_market.courier.envelope import Envelope, Taken
 from compute_market.metrics import value
 from compute_market.records import replace
+from compute_market.store.txn import Txn
+from tb_cli.frame import bundles
 from tests.support.cli import Cli
 from tests.support.far_end import Asked, FarEnd, acknowledge, far_end, response
 from tests.support.importing import OTHERS
@@ -336,16 +339,37 @@ def test_bundle_that_is_refused_is_not_sent_again(cli: Cli) -> None:
     assert (document["state"], document["last_error"]) == ("refused", "no such lane")
 
 
-@pytest.mark.parametrize(
-    "dest",
-    ["http://user:word@127.0.0.1/", "http://h:x/", "http:///path", "http://h/#x", "http://h/ x"],
-)
-def test_address_that_cannot_be_one_is_told(cli: Cli, dest: str) -> None:
-    bundle_id = send(cli, dest)
+@pytest.mark.parametrize("dest", ["http://user:secret@127.0.0.1/", "http://[::1", "http://a..b/"])
+def test_address_that_cannot_be_one_is_refused_when_it_is_given(cli: Cli, dest: str) -> None:
+    path = cli.directory / "bundle"
+    path.write_bytes(HALLO)
+    done = cli("compute", "courier", "send", path, "alice", "--to", dest)
+    assert (done.code, done.out, "secret" in done.err) == (2, "", False)
+    assert cli.document("compute", "courier", "list") == []
+
+
+@pytest.mark.parametrize("dest", ["http://[::1", "http://a..b/", f"http://{'a' * 70}/", "x:y", ""])
+def test_stored_address_that_cannot_be_one_fails_its_bundle_alone(cli: Cli, dest: str) -> None:
+    bundle_id = stored(cli, dest)
+    send(cli)
     done = cli(*FLUSH)
-    assert done.code == 10
-    assert dest in done.err
-    assert shown(cli, bundle_id)["attempts"] == 1
+    assert (done.code, done.out) == (10, "acknowledged 1 of 2 bundles\n")
+    assert done.err.count("\n") == 1
+    document = shown(cli, bundle_id)
+    assert (document["state"], document["attempts"]) == ("pending", 1)
+
+
+def stored(cli: Cli, dest: str) -> str:
+    """A bundle for a destination that no command takes by now; its id."""
+    found = courier.parse_id(send(cli))
+
+    def act(txn: Txn) -> str:
+        receipt = courier.get(txn, found)
+        bundle = Bundle(receipt.bundle_hash, receipt.size, "alice", dest)
+        courier.record(txn, [Attempted(found, "refused", 1, 1)])
+        return courier.id_text(courier.send(txn, bundle, bundles.random_ids()).receipt_id)
+
+    return cli.update(act)
 
 
 def test_certificate_that_verifies_is_believed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

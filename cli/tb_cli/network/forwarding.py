@@ -24,7 +24,7 @@ from compute_market import chain
 from compute_market.courier import courier, retries
 from compute_market.courier.courier import HOLDER_BYTES, Attempted, Claimed
 from compute_market.courier_records import BundleReceipt
-from compute_market.errors import MarketError
+from compute_market.errors import BusyError, MarketError
 from compute_market.store.schema import BUNDLES_PENDING
 from compute_market.store.txn import Txn
 from compute_market.text import cause_of, clipped
@@ -296,6 +296,8 @@ class _Flush:
                 found = destinations.opened(dest, self._sender)
             except MarketError as error:
                 found = error
+            except OSError as error:  # The certificates of those who are believed, say.
+                found = BusyError(f"{dest}: {cause_of(error)}", reason="not_delivered")
             self._destinations[dest] = found
         return found
 
