@@ -582,6 +582,30 @@ def test_dead_destination_does_not_block_others(cli: Cli) -> None:
     assert {shown(cli, each)["attempts"] for each in dead} == {5}
 
 
+@pytest.mark.parametrize("order", ["hangs first", "hangs last"])
+def test_destination_that_hangs_does_not_have_all_threads(cli: Cli, order: str) -> None:
+    """All that others take has arrived while what hangs first still hangs."""
+    hangs = program(cli, f"echo . >> {cli.directory}/hung; exec sleep 600", "hangs")
+    works = program(cli, f"{TAKES}; echo . >> {cli.directory}/taken", "works")
+    for dest in (works, hangs) if order == "hangs last" else (hangs, works):
+        for _ in range(12):
+            send(cli, dest)
+    flush = cli.start(*FLUSH, env=os.environ | {"TB_COURIER_TIMEOUT_SECS": "60"})
+    until = time.monotonic() + 30
+    try:
+        while lines(cli.directory / "taken") < 12:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    finally:
+        flush.send_signal(signal.SIGINT)
+        flush.communicate(timeout=20)
+    assert lines(cli.directory / "hung") <= 3
+
+
+def lines(path: Path) -> int:
+    return path.read_text().count(".") if path.exists() else 0
+
+
 def test_destination_that_takes_nothing_is_given_up(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

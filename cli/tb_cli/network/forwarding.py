@@ -10,7 +10,7 @@ taken.
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
@@ -145,7 +145,10 @@ class _Flush:
         self._is_at_end = False
         self._leased_until = 0.0  # monotonic; when to renew the leases
         self._items: dict[int, _Item] = {}  # all that are leased and not booked
-        self._ready: dict[str, deque[_Item]] = {}  # by destination
+        self._leased: Counter[str] = Counter()  # how many of them each destination has
+        # By destination, of those that have any, in the order of their turns.
+        self._ready: dict[str, deque[_Item]] = {}
+        self._threads: Counter[str] = Counter()  # what is under way, by destination
         self._waiting: list[tuple[float, int, _Item]] = []  # a heap by the time of the next attempt
         self._under_way: dict[Future[list[Answer]], _Parcel] = {}
         self._done: list[Attempted] = []
@@ -204,7 +207,7 @@ class _Flush:
             self._done = done  # None of it is stored.
             raise
         for each in done:
-            self._items.pop(each.receipt_id, None)
+            self._forget(each.receipt_id)
         self._book_at = time.monotonic() + _BOOK_AFTER_S
         self._books += 1
         if self._books % _BOOKS_MAPPED == 0:
@@ -229,7 +232,15 @@ class _Flush:
             self._is_at_end = self._is_at_end or not self._limit
         for receipt in claimed.receipts:
             item = self._items[receipt.receipt_id] = _Item(receipt)
+            self._leased[receipt.dest] += 1
             self._ready.setdefault(receipt.dest, deque()).append(item)
+
+    def _forget(self, receipt_id: int) -> None:
+        item = self._items.pop(receipt_id, None)
+        if item is not None:
+            self._leased[item.receipt.dest] -= 1
+            if not self._leased[item.receipt.dest]:
+                del self._leased[item.receipt.dest]
 
     def _renew(self) -> None:
         """Let no lease end while its bundle is under way; one that has ended is another's."""
@@ -242,16 +253,17 @@ class _Flush:
         under_way = {item.receipt.receipt_id for p in self._under_way.values() for item in p}
         done = {each.receipt_id for each in self._done}
         lost = self._items.keys() - held - under_way - done
-        for queue in self._ready.values():
-            for item in [each for each in queue if each.receipt.receipt_id in lost]:
-                queue.remove(item)
+        for dest, queue in list(self._ready.items()):
+            self._ready[dest] = deque(x for x in queue if x.receipt.receipt_id not in lost)
+            if not self._ready[dest]:
+                del self._ready[dest]
         for receipt_id in lost:
-            del self._items[receipt_id]
+            self._forget(receipt_id)
 
     def _is_to_be_booked(self) -> bool:
         if len(self._done) >= PAGE or (self._done and time.monotonic() >= self._book_at):
             return True
-        if any(self._ready.values()) or len(self._under_way) == self._parallel:
+        if len(self._under_way) == self._parallel or self._next() is not None:
             return False
         # Somebody has nothing to do.
         return bool(self._page() or (self._done and not self._under_way))
@@ -265,20 +277,33 @@ class _Flush:
             item = heappop(self._waiting)[2]
             if item.receipt.receipt_id in self._items:
                 self._ready.setdefault(item.receipt.dest, deque()).append(item)
-        # One destination after the other, so that none waits for all of another.
-        queues = deque((dest, queue) for dest, queue in self._ready.items() if queue)
-        while queues and len(self._under_way) < self._parallel:
-            dest, queue = queues.popleft()
+        while len(self._under_way) < self._parallel and (dest := self._next()) is not None:
+            queue = self._ready[dest]
             destination = self._destination(dest)
             if isinstance(destination, MarketError) or self._gave_up(dest):
                 self._leave(queue, destination)
-                continue
-            parcel = [queue.popleft() for _ in range(min(len(queue), destination.batch))]
-            receipts = [each.receipt for each in parcel]
-            self._under_way[self._executor.submit(destination.send, receipts)] = parcel
-            if queue:
-                queues.append((dest, queue))
-        self._ready = {dest: queue for dest, queue in self._ready.items() if queue}
+            else:
+                parcel = [queue.popleft() for _ in range(min(len(queue), destination.batch))]
+                receipts = [each.receipt for each in parcel]
+                self._under_way[self._executor.submit(destination.send, receipts)] = parcel
+                self._threads[dest] += 1
+            if not queue:
+                del self._ready[dest]
+            elif len(self._ready) > 1:
+                self._ready[dest] = self._ready.pop(dest)  # It has had its turn.
+
+    def _next(self) -> str | None:
+        """The destination whose turn it is: of those with the fewest threads that longest ago.
+
+        One that hangs must not have all threads while there is, or may be, something for others.
+        """
+        dest = min(self._ready, key=self._threads.__getitem__, default=None)
+        if dest is None:
+            return None
+        is_trusted = self._failed_in_a_row.get(dest) == 0
+        is_alone = len(self._leased) == 1 and (is_trusted or self._is_at_end)
+        is_full = self._threads[dest] >= max(1, self._parallel - 1)
+        return None if is_full and not is_alone else dest
 
     def _leave(self, queue: deque[_Item], problem: Destination | MarketError) -> None:
         """Try no more of what is for a destination that cannot be, or takes nothing."""
@@ -323,6 +348,7 @@ class _Flush:
         found = wait(self._under_way, timeout, FIRST_COMPLETED)
         for future in found.done:
             parcel = self._under_way.pop(future)
+            self._threads[parcel[0].receipt.dest] -= 1
             try:
                 answers = future.result()
             except MarketError as error:
