@@ -1,5 +1,6 @@
 """`compute courier flush` against every kind of destination, right and wrong ones, for real."""
 
+import errno
 import json
 import os
 import pty
@@ -524,6 +525,51 @@ def test_no_link_at_the_destination_is_followed(cli: Cli, there: Path) -> None:
     assert done.code == 10
     assert "link" in done.err
     assert precious.read_text() == "precious"
+
+
+def full(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle alone does not fit."""
+    from tb_cli.network import directory
+
+    put = directory._put
+
+    def fits(descriptor: int, piece: bytes) -> None:
+        if blake3(piece).hexdigest() == path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(descriptor, piece)
+
+    monkeypatch.setattr(directory, "_put", fits)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (full, "no space left on device"),
+        (lambda path, _: path.mkdir(), "is a directory"),
+        (lambda path, _: path.symlink_to("/dev/zero"), "is a link"),
+        (lambda path, _: os.mkfifo(path), "not a regular file"),
+    ],
+)
+def test_bundle_that_a_directory_cannot_take_fails_alone(
+    cli: Cli,
+    there: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path, pytest.MonkeyPatch], None],
+    problem: str,
+) -> None:
+    (there / "bundles").mkdir()
+    ids = [send(cli, f"dir:{there}", str(n).encode()) for n in range(5)]
+    spoil(there / "bundles" / shown(cli, ids[2])["bundle_hash"], monkeypatch)
+    done = cli(*FLUSH, "--max-attempts", "2")
+    assert (done.code, done.out) == (10, "acknowledged 4 of 5 bundles\n")
+    assert f"1 not taken: {there}" in done.err
+    assert problem in done.err
+    for n, bundle_id in enumerate(ids):
+        document = shown(cli, bundle_id)
+        assert (document["acknowledged"], document["attempts"]) == (n != 2, 1 + (n == 2))
+        assert (document["last_error"] is None) == (n != 2)
+    (found,) = envelopes(there)
+    assert {courier.id_text(each.receipt_id) for each in found.entries} == {*ids} - {ids[2]}
 
 
 # What is wrong with the spool.

@@ -15,7 +15,7 @@ from blake3 import blake3
 from compute_market import home
 from compute_market.courier import envelope
 from compute_market.courier_records import BundleReceipt
-from compute_market.errors import BusyError, IntegrityError, MarketError
+from compute_market.errors import BusyError, MarketError
 from compute_market.text import cause_of, quoted
 from tb_cli.network.destinations import PIECE_BYTES, Answer, Sender, failed, pieces
 
@@ -53,7 +53,7 @@ class Directory:
         try:
             return self._sent(receipts)
         except OSError as error:
-            raise _unusable(error.filename or self._path, error) from error
+            raise self._unusable(error) from error
 
     def close(self) -> None:
         """Write no more: a long bundle may be on its way to a slow disk."""
@@ -66,8 +66,12 @@ class Directory:
         for receipt in receipts:
             try:
                 is_new |= self._bring(receipt)
-            except IntegrityError as error:
+            except MarketError as error:
+                if self._is_closed:
+                    raise
                 answers[receipt.receipt_id] = failed(error)
+            except OSError as error:  # It does not fit, say, or something else has its name.
+                answers[receipt.receipt_id] = failed(self._unusable(error))
         if is_new:
             _sync(os.path.join(self._path, BUNDLES))
         good = [each for each in receipts if each.receipt_id not in answers]
@@ -140,6 +144,10 @@ class Directory:
         if _hash_at(path) != digest:
             raise OSError(errno.EIO, "what was written reads otherwise", path)
 
+    def _unusable(self, error: OSError) -> MarketError:
+        path = error.filename or self._path
+        return BusyError(f"{quoted(path)}: {cause_of(error)}", reason="not_delivered")
+
 
 def _put(descriptor: int, piece: bytes) -> None:
     """Write a piece; one of zeros as a hole, for a bundle may have large ones."""
@@ -176,7 +184,3 @@ def _sync(path: str) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _unusable(path: str, error: OSError) -> MarketError:
-    return BusyError(f"{quoted(path)}: {cause_of(error)}", reason="not_delivered")
