@@ -14,6 +14,7 @@ from compute_market.records import Job, check_id
 from compute_market.store.txn import Txn
 from tb_cli.frame import bulk, bundles, files
 from tb_cli.frame.bundle_content import OpenFile, Piece, stream_pieces
+from tb_cli.frame.home import check_elsewhere
 from tb_cli.frame.ids import Ids
 from tb_cli.frame.options import ATOMIC, CHUNK, FAILED_TO, JSONL, KEY
 from tb_cli.frame.progress import Progress
@@ -53,6 +54,9 @@ def send(
     if key is not None:
         check_id(key, "key")
     dest = session.config.courier_dest if to is None else _destination(to)
+    scheme, _, path = dest.partition(":")
+    if scheme == "dir":
+        check_elsewhere(session.home.path, os.path.join(session.home.path, path))
     job = None if need is None else _job(session, need)
     with _content(file) as (pieces, size, room):
         if job is not None:

@@ -572,6 +572,48 @@ def test_bundle_that_a_directory_cannot_take_fails_alone(
     assert {courier.id_text(each.receipt_id) for each in found.entries} == {*ids} - {ids[2]}
 
 
+@pytest.mark.parametrize("name", ["outbox", "outbox/bundles", "outbox/envelopes", "a"])
+def test_no_link_in_the_home_is_followed(
+    cli: Cli, there: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "a":
+        monkeypatch.setenv("TB_COURIER_DEST", "dir:a/b")
+        (there / "b").mkdir()
+    cli.real()
+    bundle_id = send(cli)
+    link = cli.home / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(there)
+    before = cli.wallet("alice")
+    for _ in range(2):
+        done = cli(*FLUSH, "--max-attempts", "1")
+        assert (done.code, done.out) == (10, "acknowledged 0 of 1 bundles\n")
+        assert f"{link}: is a link, and no link is followed here" in done.err
+    cli.ok("compute", "courier", "resend", bundle_id)
+    stored(cli, f"dir:{cli.home}/outbox" if name != "a" else f"dir:{link}/b")  # No way round.
+    assert cli(*FLUSH, "--max-attempts", "1").code == 10
+    assert [path for path in there.rglob("*") if path.is_file()] == []
+    assert cli.wallet("alice") == before
+
+
+@pytest.mark.parametrize("name", ["market", "keys", "spool", "inbox", "bids", "spool/x", "."])
+def test_nothing_is_forwarded_into_what_is_the_homes_own(cli: Cli, there: Path, name: str) -> None:
+    send(cli)
+    cli.ok(*FLUSH)
+    (cli.home / name).mkdir(exist_ok=True)
+    (there / "way").symlink_to(cli.home / name)
+    path = cli.directory / "bundle"
+    before = cli.files()
+    for dest in (f"dir:{cli.home}/{name}", f"dir:{there}/way", f"dir:home/{name}/"):
+        done = cli("compute", "courier", "send", path, "alice", "--to", dest)
+        assert (done.code, "belongs to the market itself" in done.err) == (2, True), dest
+    assert cli.files() == before
+    ids = [stored(cli, dest) for dest in (f"dir:{cli.home}/{name}", f"dir:{name}")]
+    assert cli(*FLUSH).code == 10
+    assert {shown(cli, each)["attempts"] for each in ids} == {1}
+    assert not list((cli.home / name).glob("bundles")) + list((cli.home / name).glob("envelopes"))
+
+
 # What is wrong with the spool.
 
 

@@ -17,6 +17,7 @@ from compute_market.courier import envelope
 from compute_market.courier_records import BundleReceipt
 from compute_market.errors import BusyError, MarketError
 from compute_market.text import cause_of, quoted
+from tb_cli.frame.home import check_elsewhere
 from tb_cli.network.destinations import PIECE_BYTES, Answer, Sender, failed, pieces
 
 BUNDLES: Final = "bundles"
@@ -36,15 +37,17 @@ class Directory:
     """A directory, whose bundles are as good as taken once they are on its disk.
 
     One whose path is not absolute is in the home, and made there; any other must be there: what
-    is mounted at it may be missing.
+    is mounted at it may be missing. Raises UsageError for one that is the home's own.
     """
 
     batch = 500
 
     def __init__(self, path: str, sender: Sender) -> None:
         self._sender = sender
-        self._path = os.path.join(sender.home, path)
-        self._is_own = not os.path.isabs(path)
+        self._path = os.path.abspath(os.path.join(sender.home, path))
+        check_elsewhere(sender.home, self._path)
+        self._is_relative = not os.path.isabs(path)
+        self._is_inside = self._path.startswith(f"{sender.home}/")
         self._known: set[bytes] = set()
         self._is_closed = False
         self._key = sender.key()
@@ -85,10 +88,14 @@ class Directory:
         return [answers.get(each.receipt_id, done) for each in receipts]
 
     def _make(self) -> None:
-        if self._is_own:
+        if self._is_inside:
+            home.check_no_link_below(self._sender.home, self._path)
+        if self._is_relative:
             home.make_directories(self._path)
         for name in (BUNDLES, ENVELOPES):
             path = os.path.join(self._path, name)
+            if os.path.islink(path):  # It would lead off the stick.
+                raise OSError(errno.ELOOP, home.LINK, path)
             if not os.path.isdir(path):
                 with suppress(FileExistsError):
                     os.mkdir(path, home.DIRECTORY_MODE)
