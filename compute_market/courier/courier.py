@@ -70,6 +70,7 @@ class Claimed(Struct, frozen=True, gc=False):
     receipts: list[BundleReceipt]
     after: int | None  # the seq to go on after, None at the end
     held: int  # receipts met that another flush has
+    held_until_ms: int  # when the last of their leases ends, 0 without one
     refused: int  # handoffs met that are due no more
 
 
@@ -180,11 +181,13 @@ def claim(
         last = None if last_key is None else unpack_u64(last_key)
     until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
     receipts: list[BundleReceipt] = []
-    held = refused = 0
+    held = held_until_ms = refused = 0
     for key, value in entries:
         receipt = txn.must_read(BUNDLE_RECEIPTS, value[:8])
-        if value[16:] != holder and unpack_u64(value[8:16]) > txn.now_ms:
+        lease_ms = unpack_u64(value[8:16])
+        if value[16:] != holder and lease_ms > txn.now_ms:
             held += 1
+            held_until_ms = max(held_until_ms, lease_ms)
         elif (problem := _why_not_due(txn, receipt)) is not None:
             _end(txn, receipt, "refused", error=problem.message)
             _handoff_failed(txn, receipt, problem.reason or problem.token)
@@ -192,7 +195,7 @@ def claim(
         else:
             txn.put(BUNDLES_PENDING, key, value[:8] + pack_u64(until_ms) + holder)
             receipts.append(receipt)
-    return Claimed(receipts, last, held, refused)
+    return Claimed(receipts, last, held, held_until_ms, refused)
 
 
 def renew(txn: Txn, holder: bytes, receipts: Iterable[BundleReceipt]) -> set[int]:
@@ -214,18 +217,18 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
     With a `holder` only its own leases: one that has ended may be another flush's by now. Without
     an attempt nothing but the lease is given back.
 
-    Whoever was acknowledged before stays so, and is paid and counted once. With the acknowledgement
-    of a bundle its sender is paid, while settlement is real; with that of a handoff its job goes
-    over to the other provider, if it still can.
+    Whoever was acknowledged before stays so, and is paid once; attempts count all the same. With
+    the acknowledgement of a bundle its sender is paid, while settlement is real; with that of a
+    handoff its job goes over to the other provider, if it still can.
     """
     acknowledged = attempts = failures = 0
     reward_ct = txn.config.courier_reward_ct if modes.is_real(txn) else 0
     for each in attempted:
+        attempts += each.attempts
+        failures += each.failures
         receipt = find(txn, each.receipt_id)
         if receipt is None or receipt.state != "pending":
             continue
-        attempts += each.attempts
-        failures += each.failures
         if each.attempts:
             receipt = replace(
                 receipt, attempts=receipt.attempts + each.attempts, last_error=each.error

@@ -120,7 +120,9 @@ def test_flush_with_nothing_to_forward_says_so(cli: Cli) -> None:
         "acknowledged": 0,
         "bundles": 0,
         "refused": 0,
+        "failed": 0,
         "left": 0,
+        "held": 0,
         "attempts": 0,
         "failures": 0,
         "problems": [],
@@ -422,6 +424,7 @@ def test_program_gets_the_bundle_and_says_its_hash(cli: Cli) -> None:
     [
         ("cat > /dev/null; echo rubbish", "it printed 'rubbish', not the hash"),
         ("cat > /dev/null", "it printed '', not the hash"),
+        ("cat > /dev/null; printf '\\033[2J\\\\'", r"it printed '\x1b[2J\', not the hash"),
         ("cat > /dev/null; echo $BUNDLE_HASH more", "not the hash"),
         (f"{TAKES}; exit 3", "exit code 3"),
         (f"{TAKES}; kill -9 $$", "killed by signal 9"),
@@ -739,6 +742,28 @@ def test_dry_run_forwards_nothing(cli: Cli) -> None:
     assert shown(cli, bundle_id)["attempts"] == 0
 
 
+def test_flush_says_what_another_has(cli: Cli) -> None:
+    for _ in range(3):
+        send(cli, program(cli, TAKES))
+    cli.update(lambda txn: courier.claim(txn, b"another!", None, 2))
+    until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(cli.now + 300))
+    done = cli(*FLUSH)
+    assert (done.code, done.out) == (10, "acknowledged 1 of 3 bundles\n")
+    assert done.err == f"2 are held by another flush until {until}\n"
+    done = cli(*FLUSH, "--json")
+    assert (done.code, done.json["held"], done.json["left"]) == (10, 2, 2)
+    cli.advance(301)
+    assert cli.document(*FLUSH)["held"] == 0
+
+
+def test_destinations_beyond_those_that_are_told_are_counted(cli: Cli) -> None:
+    for n in range(23):
+        send(cli, f"exec:/nowhere/{n % 22}")
+    done = cli(*FLUSH, "--max-attempts", "1")
+    assert done.err.count(" not taken: ") == 20
+    assert done.err.endswith("\nand 2 more destinations took less than all\n")
+
+
 def test_two_flushes_at_once_forward_each_bundle_once(cli: Cli) -> None:
     log = cli.directory / "log"
     dest = program(cli, f"cat > /dev/null; echo $BUNDLE_ID >> {log}; echo $BUNDLE_HASH")
@@ -837,7 +862,9 @@ def test_json_tells_what_went_wrong_by_destination(cli: Cli) -> None:
         "acknowledged": 1,
         "bundles": 2,
         "refused": 0,
+        "failed": 1,
         "left": 1,
+        "held": 0,
         "attempts": 3,
         "failures": 2,
         "problems": [

@@ -18,7 +18,7 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from compute_market import chain
 from compute_market.courier import courier, retries
@@ -33,6 +33,7 @@ from tb_cli.frame.node_key import node_key
 from tb_cli.frame.session import Session
 from tb_cli.network import destinations
 from tb_cli.network.destinations import Answer, Destination, Sender
+from tb_cli.network.forwarded import Forwarded
 
 PARALLEL = 4
 WINDOW = 1000  # bundles that are leased and not booked yet, about
@@ -45,33 +46,6 @@ _SHOW_EVERY_S = 1.0
 _ERROR_MAX = 300  # characters of what went wrong that are kept
 # A destination that took none of so many bundles in a row gets no more of them in this flush.
 _GIVE_UP_AFTER = 100
-
-# Destinations of which a flush tells what went wrong.
-_TOLD_MAX = 20
-
-
-class Problem(Struct, gc=False):
-    """What is wrong with a destination."""
-
-    bundles: int = 0  # that failed, or were left
-    error: str | None = None  # the last one
-
-
-class Forwarded(Struct, gc=False):
-    """How far a flush came."""
-
-    acknowledged: int = 0
-    refused: int = 0  # for good
-    attempts: int = 0
-    failures: int = 0  # of attempts
-    left: int = 0  # bundles that still wait
-    retried: int = 0  # attempts that were not the first of their bundle
-    problems: dict[str, Problem] = field(default_factory=dict)  # by destination, of some
-
-    @property
-    def total(self) -> int:
-        """All that there was to be forwarded."""
-        return self.acknowledged + self.refused + self.left
 
 
 class _Item(Struct, gc=False):
@@ -225,6 +199,8 @@ class _Flush:
         self._after = claimed.after
         self._is_at_end = claimed.after is None
         self._came.refused += claimed.refused
+        self._came.held += claimed.held
+        self._came.held_until_ms = max(self._came.held_until_ms, claimed.held_until_ms)
         if not self._items:
             self._leased_until = time.monotonic() + self._session.config.courier_lease_secs / 2
         if self._limit is not None:
@@ -253,6 +229,9 @@ class _Flush:
         under_way = {item.receipt.receipt_id for p in self._under_way.values() for item in p}
         done = {each.receipt_id for each in self._done}
         lost = self._items.keys() - held - under_way - done
+        # What they were tried counts all the same.
+        tried = [self._items[each] for each in lost if self._items[each].attempts]
+        self._done += (_attempted(item, "failed") for item in tried)
         for dest, queue in list(self._ready.items()):
             self._ready[dest] = deque(x for x in queue if x.receipt.receipt_id not in lost)
             if not self._ready[dest]:
@@ -378,25 +357,17 @@ class _Flush:
 
     def _finish(self, item: _Item, outcome: _Outcome) -> None:
         dest = item.receipt.dest
-        if outcome == "failed":
-            self._failed_in_a_row[dest] = self._failed_in_a_row.get(dest, 0) + 1
-            self._note(dest, item.error)
+        row = self._failed_in_a_row.get(dest, 0)
+        self._failed_in_a_row[dest] = row + 1 if outcome == "failed" else 0
+        if outcome == "failed" and item.receipt.kind == "handoff" and item.attempts:
+            outcome = "refused"  # Its job stays where it is, and it is not tried another time.
+        if outcome == "acknowledged":
+            self._came.acknowledged += 1
         else:
-            self._failed_in_a_row[dest] = 0
-            if outcome == "acknowledged":
-                self._came.acknowledged += 1
-            else:
-                self._came.refused += 1
-                self._note(dest, item.error)
+            self._came.refused += outcome == "refused"
+            self._came.failed += outcome == "failed" and item.attempts > 0
+            self._came.note(dest, item.error)
         self._done.append(_attempted(item, outcome))
-
-    def _note(self, dest: str, error: str | None) -> None:
-        """Keep in mind what went wrong, to be told in the end."""
-        problems = self._came.problems
-        if dest in problems or len(problems) < _TOLD_MAX:
-            problem = problems.setdefault(dest, Problem())
-            problem.bundles += 1
-            problem.error = error or problem.error
 
 
 def _attempted(item: _Item, outcome: _Outcome) -> Attempted:
