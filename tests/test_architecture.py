@@ -113,6 +113,7 @@ ORDER = (
     "bids.sealed_jobs",
     "bids.bids",
     "bids.laws",
+    "courier.leases",
     "courier.courier",
     "courier.documents",
     "courier.envelope",

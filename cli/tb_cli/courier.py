@@ -1,6 +1,5 @@
 """Verbs on the receipts of bundles: list, show. `courier_send` stores and changes them."""
 
-from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from typing import Any
 
@@ -11,24 +10,23 @@ from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, flag, takes
 
-_Page = Callable[[Txn, bytes | None, int], tuple[list[dict[str, Any]], bytes | None]]
-
 _COLUMNS = (
     *("id", "state", "sender", "bytes", "dest", "timestamp", "attempts", "next_attempt_at"),
     *("bundle_hash", "last_error"),
 )
 
 
-@takes(flag("--pending", help="Only those that wait, in the order of sending."), LIMIT, JSONL)
+@takes(flag("--pending", help="Only those that wait."), LIMIT, JSONL)
 def list_(session: Session, *, pending: bool, limit: int | None, jsonl: bool) -> None:
-    fetch = documents.pending if pending else documents.listed
+    """They come in the order of sending."""
+    fetch = courier.waiting if pending else documents.listed
 
     def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[dict[str, Any]], bytes | None]:
         found, last = fetch(txn, after, size)
         return [documents.document(txn, receipt) for receipt in found], last
 
     listing = Listing(session, _COLUMNS, jsonl=jsonl)
-    for document in islice(chain.from_iterable(_in_flat_memory(session, page)), limit):
+    for document in islice(chain.from_iterable(session.pages(page, None)), limit):
         listing.add(document)
     listing.end()
 
@@ -38,10 +36,3 @@ def show(session: Session, bundle: str) -> None:
     receipt_id = courier.parse_id(bundle)
     document = session.view(lambda txn: documents.document(txn, courier.get(txn, receipt_id)))
     emit(session, document, fields(document))
-
-
-def _in_flat_memory(session: Session, page: _Page) -> Iterator[list[dict[str, Any]]]:
-    """Ids are drawn, so that in the order of sending each page comes from all over the store."""
-    for found in session.pages(page, None):
-        yield found
-        session.let_go()

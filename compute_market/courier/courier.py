@@ -4,8 +4,8 @@ The only writer of its tables. The files, of which a hash is all that is known h
 caller's: it has brought a bundle to the disk before its receipt is stored, and takes it away only
 after the last receipt has gone.
 
-A bundle that waits stands in the order of sending, with the lease of the flush that has it. Market
-time ends a lease, so that a flush that died blocks nobody for long.
+Receipts stand in the order of sending: what a flush goes through lies together. Their ids are drawn
+and lead to that. What waits, and which flush has it, is in `leases`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,6 +14,7 @@ from typing import Literal
 from msgspec import Struct
 
 from compute_market import events, idempotency, metrics
+from compute_market.courier import leases
 from compute_market.courier_records import BundleKind, BundleReceipt
 from compute_market.errors import (
     ConflictError,
@@ -27,19 +28,15 @@ from compute_market.records import replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import (
     BUNDLE_COPIES,
+    BUNDLE_IDS,
     BUNDLE_RECEIPTS,
     BUNDLES_ENDED,
-    BUNDLES_PENDING,
     pack_u64,
     unpack_u64,
 )
 from compute_market.store.txn import Txn
 from compute_market.text import clipped, quoted
 
-HOLDER_BYTES = 8
-_NO_HOLDER = bytes(HOLDER_BYTES)
-# What stands for a bundle that waits: its id, the end of its lease in ms, who has that.
-ENTRY_BYTES = 16 + HOLDER_BYTES
 _ID_DIGITS = 16
 _HEX = frozenset("0123456789abcdef")
 
@@ -77,7 +74,7 @@ class Claimed(Struct, frozen=True, gc=False):
 class Attempted(Struct, frozen=True, gc=False):
     """What came of forwarding one bundle."""
 
-    receipt_id: int
+    seq: int
     outcome: Literal["acknowledged", "failed", "refused"]
     attempts: int
     failures: int
@@ -93,7 +90,7 @@ class Pruned(Struct, frozen=True, gc=False):
 
 def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
     """Store the receipt of a bundle under the first of `ids`, 64 random bits each, that is free."""
-    receipt_id = next(each for each in ids if find(txn, each) is None)
+    receipt_id = next(each for each in ids if txn.get(BUNDLE_IDS, pack_u64(each)) is None)
     receipt = BundleReceipt(
         receipt_id=receipt_id,
         seq=txn.next_number("bundle_seq"),
@@ -106,9 +103,10 @@ def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
         job_id=bundle.job_id,
         offer_id=bundle.offer_id,
     )
-    txn.write(BUNDLE_RECEIPTS, pack_u64(receipt_id), receipt)
+    _write(txn, receipt)
+    txn.put(BUNDLE_IDS, pack_u64(receipt_id), pack_u64(receipt.seq))
     txn.add(BUNDLE_COPIES, receipt.bundle_hash, +1)
-    _wait(txn, receipt)
+    leases.wait(txn, receipt.seq)
     _note(txn, "bundle_sent", receipt)
     return receipt
 
@@ -134,7 +132,9 @@ def send_once(txn: Txn, bundle: Bundle, ids: Iterable[int], key: str | None) -> 
 
 
 def find(txn: Txn, receipt_id: int) -> BundleReceipt | None:
-    return txn.read(BUNDLE_RECEIPTS, pack_u64(receipt_id))
+    """The receipt with an id, or None."""
+    seq = txn.get(BUNDLE_IDS, pack_u64(receipt_id))
+    return None if seq is None else txn.must_read(BUNDLE_RECEIPTS, seq)
 
 
 def get(txn: Txn, receipt_id: int) -> BundleReceipt:
@@ -148,18 +148,10 @@ def get(txn: Txn, receipt_id: int) -> BundleReceipt:
     return receipt
 
 
-def has_pending(txn: Txn) -> bool:
-    """Whether any bundle waits to be forwarded."""
-    return txn.size(BUNDLES_PENDING) > 0
-
-
-def waiting(
-    txn: Txn, after: bytes | None, limit: int
-) -> tuple[list[tuple[bytes, bytes]], bytes | None]:
-    """Entries of what waits behind a key, and the last key; None at the end."""
-    start = None if after is None else after + b"\0"
-    found = txn.collect(BUNDLES_PENDING, limit, start=start)
-    return found, found[-1][0] if len(found) == limit else None
+def waiting(txn: Txn, after: bytes | None, limit: int) -> tuple[list[BundleReceipt], bytes | None]:
+    """What waits behind a key, in the order of sending, and the last key; None at the end."""
+    found, last = leases.page(txn, after, limit)
+    return [txn.must_read(BUNDLE_RECEIPTS, key) for key, _ in found], last
 
 
 def claim(
@@ -172,43 +164,26 @@ def claim(
     refused for good.
     """
     if only is not None:
-        seqs = [get(txn, only).seq]
-        entries = [(pack_u64(s), v) for s in seqs if (v := txn.get(BUNDLES_PENDING, pack_u64(s)))]
-        last = None
+        found, last = leases.one(txn, get(txn, only).seq), None
     else:
-        start = None if after is None else pack_u64(after)
-        entries, last_key = waiting(txn, start, limit)
-        last = None if last_key is None else unpack_u64(last_key)
-    until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
+        found, last = leases.page(txn, None if after is None else pack_u64(after), limit)
     receipts: list[BundleReceipt] = []
     held = held_until_ms = refused = 0
-    for key, value in entries:
-        receipt = txn.must_read(BUNDLE_RECEIPTS, value[:8])
-        lease_ms = unpack_u64(value[8:16])
-        if value[16:] != holder and lease_ms > txn.now_ms:
+    for key, lease in found:
+        if not leases.is_free(txn, lease, holder):
             held += 1
-            held_until_ms = max(held_until_ms, lease_ms)
-        elif (problem := _why_not_due(txn, receipt)) is not None:
-            _end(txn, receipt, "refused", error=problem.message)
+            held_until_ms = max(held_until_ms, leases.end_ms(lease))
+            continue
+        receipt = txn.must_read(BUNDLE_RECEIPTS, key)
+        if (problem := _why_not_due(txn, receipt)) is not None:
+            _end(txn, receipt, "refused", receipt.attempts, problem.message)
             _handoff_failed(txn, receipt, problem.reason or problem.token)
             refused += 1
         else:
-            txn.put(BUNDLES_PENDING, key, value[:8] + pack_u64(until_ms) + holder)
             receipts.append(receipt)
-    return Claimed(receipts, last, held, held_until_ms, refused)
-
-
-def renew(txn: Txn, holder: bytes, receipts: Iterable[BundleReceipt]) -> set[int]:
-    """Let the leases of a flush begin anew; the ids of those that it still has."""
-    until_ms = txn.now_ms + txn.config.courier_lease_secs * 1000
-    found: set[int] = set()
-    for receipt in receipts:
-        key = pack_u64(receipt.seq)
-        entry = txn.get(BUNDLES_PENDING, key)
-        if entry is not None and entry[16:] == holder:
-            txn.put(BUNDLES_PENDING, key, entry[:8] + pack_u64(until_ms) + holder)
-            found.add(receipt.receipt_id)
-    return found
+    leases.take(txn, holder, (pack_u64(each.seq) for each in receipts))
+    last_seq = None if last is None else unpack_u64(last)
+    return Claimed(receipts, last_seq, held, held_until_ms, refused)
 
 
 def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None) -> int:
@@ -226,24 +201,22 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
     for each in attempted:
         attempts += each.attempts
         failures += each.failures
-        receipt = find(txn, each.receipt_id)
+        receipt = txn.read(BUNDLE_RECEIPTS, pack_u64(each.seq))
         if receipt is None or receipt.state != "pending":
             continue
-        if each.attempts:
-            receipt = replace(
-                receipt, attempts=receipt.attempts + each.attempts, last_error=each.error
-            )
+        tried = receipt.attempts + each.attempts
         if each.outcome == "acknowledged":
-            _acknowledge(txn, receipt, reward_ct)
+            _acknowledge(txn, receipt, tried, reward_ct)
             acknowledged += 1
         elif each.outcome == "refused" or (receipt.kind == "handoff" and each.attempts):
-            _end(txn, receipt, "refused", error=each.error)
+            _end(txn, receipt, "refused", tried, each.error)
             if receipt.kind == "handoff":
                 _handoff_failed(txn, receipt, "not_delivered")
         else:
-            txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), receipt)
-            if holder is None or _holder_of(txn, receipt) == holder:
-                _wait(txn, receipt)
+            if each.attempts:
+                _write(txn, replace(receipt, attempts=tried, last_error=each.error))
+            if holder in (None, leases.holder_of(txn, each.seq)):
+                leases.wait(txn, each.seq)
     metrics.count(txn, "courier_flush_attempt_total", by=attempts)
     metrics.count(txn, "courier_flush_failure_total", by=failures)
     return acknowledged
@@ -258,8 +231,8 @@ def resend(txn: Txn, receipt_id: int) -> BundleReceipt:
     if receipt.state != "pending":
         txn.remove(BUNDLES_ENDED, ended_key(receipt))
         receipt = replace(receipt, state="pending", ended_ms=None, last_error=None)
-        txn.write(BUNDLE_RECEIPTS, pack_u64(receipt_id), receipt)
-    _wait(txn, receipt)
+        _write(txn, receipt)
+    leases.wait(txn, receipt.seq)
     _note(txn, "bundle_resent", receipt)
     return receipt
 
@@ -280,6 +253,7 @@ def prune(txn: Txn, limit: int) -> Pruned:
         receipt = txn.must_read(BUNDLE_RECEIPTS, key[8:])
         txn.remove(BUNDLES_ENDED, key)
         txn.remove(BUNDLE_RECEIPTS, key[8:])
+        txn.remove(BUNDLE_IDS, pack_u64(receipt.receipt_id))
         count += 1
         if txn.add(BUNDLE_COPIES, receipt.bundle_hash, -1) == 0:
             gone.append(receipt.bundle_hash)
@@ -306,24 +280,23 @@ def parse_id(text: str) -> int:
 
 def ended_key(receipt: BundleReceipt) -> bytes:
     """Where a receipt stands that is to be forgotten in time."""
-    return pack_u64(receipt.ended_ms or 0) + pack_u64(receipt.receipt_id)
+    return pack_u64(receipt.ended_ms or 0) + pack_u64(receipt.seq)
 
 
 def receipts(txn: Txn) -> Iterator[BundleReceipt]:
-    """All receipts, by id."""
+    """All receipts, in the order of sending."""
     return txn.records(BUNDLE_RECEIPTS)
 
 
-def _acknowledge(txn: Txn, receipt: BundleReceipt, reward_ct: int) -> None:
+def _acknowledge(txn: Txn, receipt: BundleReceipt, attempts: int, reward_ct: int) -> None:
     if reward_ct and not receipt.reward_ct and receipt.kind != "handoff":
         receipt = replace(receipt, reward_ct=_paid(txn, receipt, reward_ct))
-    receipt = _end(txn, receipt, "acknowledged")
+    receipt = _end(txn, receipt, "acknowledged", attempts)
     if receipt.kind == "handoff" and receipt.job_id is not None and receipt.offer_id is not None:
         try:
             preempt.take_over(txn, receipt.job_id, receipt.offer_id)
         except (NotFoundError, RefusedError, ConflictError) as error:
-            failed = replace(receipt, last_error=error.message)
-            txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), failed)
+            _write(txn, replace(receipt, last_error=error.message))
             _handoff_failed(txn, receipt, error.reason or error.token)
 
 
@@ -341,26 +314,21 @@ def _end(
     txn: Txn,
     receipt: BundleReceipt,
     state: Literal["acknowledged", "refused"],
-    *,
+    attempts: int,
     error: str | None = None,
 ) -> BundleReceipt:
-    receipt = replace(receipt, state=state, ended_ms=txn.now_ms, last_error=error)
-    txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.receipt_id), receipt)
-    txn.remove(BUNDLES_PENDING, pack_u64(receipt.seq))
+    receipt = replace(
+        receipt, state=state, attempts=attempts, ended_ms=txn.now_ms, last_error=error
+    )
+    _write(txn, receipt)
+    leases.end(txn, receipt.seq)
     txn.put(BUNDLES_ENDED, ended_key(receipt))
     _note(txn, "bundle_acknowledged" if state == "acknowledged" else "bundle_refused", receipt)
     return receipt
 
 
-def _wait(txn: Txn, receipt: BundleReceipt) -> None:
-    """Let it wait for whichever flush comes first."""
-    value = pack_u64(receipt.receipt_id) + pack_u64(0) + _NO_HOLDER
-    txn.put(BUNDLES_PENDING, pack_u64(receipt.seq), value)
-
-
-def _holder_of(txn: Txn, receipt: BundleReceipt) -> bytes:
-    entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
-    return b"" if entry is None else entry[16:]
+def _write(txn: Txn, receipt: BundleReceipt) -> None:
+    txn.write(BUNDLE_RECEIPTS, pack_u64(receipt.seq), receipt)
 
 
 def _is_old(txn: Txn, key: bytes) -> bool:

@@ -2,34 +2,21 @@
 
 from typing import Any
 
-from compute_market.courier import courier
+from compute_market.courier import courier, leases
 from compute_market.courier_records import BundleReceipt
-from compute_market.store.schema import BUNDLE_RECEIPTS, BUNDLES_PENDING, pack_u64, unpack_u64
+from compute_market.store.schema import BUNDLE_RECEIPTS
 from compute_market.store.txn import Txn
 
 
 def listed(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
-    """Receipts by id, a page of them behind a key."""
+    """Receipts in the order of sending, a page of them behind a key."""
     found, last = txn.page(BUNDLE_RECEIPTS, after, size)
     return [receipt for _, receipt in found], last
 
 
-def pending(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt], bytes | None]:
-    """Those that wait, in the order of sending."""
-    found, last = courier.waiting(txn, after, size)
-    return [txn.must_read(BUNDLE_RECEIPTS, value[:8]) for _, value in found], last
-
-
-def leased_until_ms(txn: Txn, receipt: BundleReceipt) -> int | None:
-    """When the lease of the flush that has it ends, None if no flush has it."""
-    entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
-    until_ms = 0 if entry is None else unpack_u64(entry[8:16])
-    return until_ms if until_ms > txn.now_ms else None
-
-
 def document(txn: Txn, receipt: BundleReceipt) -> dict[str, Any]:
     """The JSON form. `next_attempt_at` is null when the next flush may have it at once."""
-    until_ms = leased_until_ms(txn, receipt)
+    until_ms = leases.until_ms(txn, receipt.seq)
     found: dict[str, Any] = {
         "id": courier.id_text(receipt.receipt_id),
         "bundle_hash": receipt.bundle_hash.hex(),

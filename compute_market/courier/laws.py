@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from compute_market import metrics
-from compute_market.courier import courier
+from compute_market.courier import courier, leases
 from compute_market.courier_records import BundleReceipt
 from compute_market.errors import UsageError
 from compute_market.laws import Law, same_size
@@ -12,6 +12,7 @@ from compute_market.records import Violation
 from compute_market.settlement import ledger
 from compute_market.store.schema import (
     BUNDLE_COPIES,
+    BUNDLE_IDS,
     BUNDLE_RECEIPTS,
     BUNDLES_ENDED,
     BUNDLES_PENDING,
@@ -19,12 +20,13 @@ from compute_market.store.schema import (
     META,
     POSTINGS,
     pack_u64,
-    unpack_u64,
 )
 from compute_market.store.txn import Txn
 
 _IS_WHOLE = "a bundle receipt is what its kind and state demand"
-_WAITS = "every pending bundle waits once, in the order of sending, and no other"
+_IS_NUMBERED = "every bundle receipt has a number of its own, in the order of sending"
+_HAS_ID = "every bundle receipt is found by its id, and no other"
+_WAITS = "every pending bundle waits once, and no other"
 _HAS_LEASE = "a lease has a holder, and nothing else has"
 _IS_TO_GO = "every bundle that has ended is to be forgotten, and no other"
 _COPIES = "a bundle has a copy for each of its receipts, all of one size"
@@ -33,31 +35,33 @@ _ATTEMPTS = "no fewer attempts are counted than receipts tell of, nor more failu
 
 
 def _states(txn: Txn) -> Iterator[Violation]:
-    """Each receipt is whole, and in the index of its state alone."""
-    pending = ended = 0
+    """Each receipt is whole, found by its id, and in the index of its state alone."""
+    count = pending = ended = 0
     last = txn.number("bundle_seq")
-    seqs: set[int] = set()
     for key, payload in txn.scan(BUNDLE_RECEIPTS):
+        count += 1
         receipt = BUNDLE_RECEIPTS.decode(key, payload)
-        named = courier.id_text(unpack_u64(key))
-        if not _is_whole(receipt) or pack_u64(receipt.receipt_id) != key:
-            detail = f"{receipt.kind}, {receipt.state}, id {courier.id_text(receipt.receipt_id)}"
+        named = courier.id_text(receipt.receipt_id)
+        if not _is_whole(receipt):
+            detail = f"{receipt.kind}, {receipt.state}"
             yield Violation("bundle_receipts", named, _IS_WHOLE, detail)
-        if receipt.seq in seqs or not 0 < receipt.seq <= last:
-            detail = f"it is number {receipt.seq} of {last}, or not alone"
-            yield Violation("bundle_receipts", named, _WAITS, detail)
-        seqs.add(receipt.seq)
+        if pack_u64(receipt.seq) != key or not 0 < receipt.seq <= last:
+            detail = f"it is number {receipt.seq} of {last}, under {key.hex()}"
+            yield Violation("bundle_receipts", named, _IS_NUMBERED, detail)
+        if txn.get(BUNDLE_IDS, pack_u64(receipt.receipt_id)) != key:
+            yield Violation("bundle_ids", named, _HAS_ID, "missing, or of another")
         if receipt.state == "pending":
             pending += 1
-            entry = txn.get(BUNDLES_PENDING, pack_u64(receipt.seq))
-            if entry is None or entry[:8] != key:
+            lease = txn.get(BUNDLES_PENDING, key)
+            if lease is None:
                 yield Violation("bundles_pending", named, _WAITS, "missing")
-            elif len(entry) != courier.ENTRY_BYTES or any(entry[8:16]) != any(entry[16:]):
-                yield Violation("bundles_pending", named, _HAS_LEASE, entry.hex())
+            elif len(lease) != leases.LEASE_BYTES or any(lease[:8]) != any(lease[8:]):
+                yield Violation("bundles_pending", named, _HAS_LEASE, lease.hex())
         else:
             ended += 1
             if txn.get(BUNDLES_ENDED, courier.ended_key(receipt)) is None:
                 yield Violation("bundles_ended", named, _IS_TO_GO, "missing")
+    yield from same_size(txn, BUNDLE_IDS, count, _HAS_ID)
     yield from same_size(txn, BUNDLES_PENDING, pending, _WAITS)
     yield from same_size(txn, BUNDLES_ENDED, ended, _IS_TO_GO)
 
@@ -125,8 +129,8 @@ def _named(txn: Txn, text: str) -> BundleReceipt | None:
 
 
 LAWS = (
-    Law(_states, (BUNDLE_RECEIPTS, BUNDLES_PENDING, BUNDLES_ENDED, META)),
+    Law(_states, (BUNDLE_RECEIPTS, BUNDLE_IDS, BUNDLES_PENDING, BUNDLES_ENDED, META)),
     Law(_copies, (BUNDLE_RECEIPTS, BUNDLE_COPIES.table)),
-    Law(_rewards, (BUNDLE_RECEIPTS, POSTINGS)),
+    Law(_rewards, (BUNDLE_RECEIPTS, BUNDLE_IDS, POSTINGS)),
     Law(_counters, (BUNDLE_RECEIPTS, COUNTERS.table)),
 )

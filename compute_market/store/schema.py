@@ -319,11 +319,13 @@ BIDS_DUE_FROM: Final = "bids_due_from"
 
 # courier
 BUNDLE_RECEIPTS: "Table[BundleReceipt]" = Table(
-    "bundle_receipts", "courier_records.BundleReceipt", key="u64 id", writer="courier.courier"
+    "bundle_receipts", "courier_records.BundleReceipt", key="u64 seq", writer="courier.courier"
 )
-BUNDLES_PENDING = Table("bundles_pending", bytes, key="u64 seq", writer="courier.courier")
+# The seq of the receipt with an id, which is drawn.
+BUNDLE_IDS = Table("bundle_ids", bytes, key="u64 id", writer="courier.courier")
+BUNDLES_PENDING = Table("bundles_pending", bytes, key="u64 seq", writer="courier.leases")
 BUNDLES_ENDED = Table(
-    "bundles_ended", bytes, key="u64 ms of the end, u64 id", writer="courier.courier"
+    "bundles_ended", bytes, key="u64 ms of the end, u64 seq", writer="courier.courier"
 )
 BUNDLE_COPIES = Sums("bundle_copies", key="hash of a bundle", writer="courier.courier")
 DELIVERIES: "Table[Delivery]" = Table(

@@ -50,7 +50,7 @@ def name_of(content: bytes) -> str:
 
 def ended(cli: Cli, *ids: str, outcome: Any = "acknowledged") -> None:
     """What a flush does in the end."""
-    told = [Attempted(courier.parse_id(each), outcome, 1, 0) for each in ids]
+    told = [Attempted(receipt(cli, each).seq, outcome, 1, 0) for each in ids]
     cli.update(lambda txn: courier.record(txn, told))
 
 
@@ -406,13 +406,13 @@ def test_prune_never_takes_a_bundle_that_is_being_sent(cli: Cli) -> None:
 # Lists.
 
 
-def test_list_tells_every_receipt_by_id(cli: Cli) -> None:
-    sent = sorted(send(cli, bytes([n]))["id"] for n in range(3))
+def test_list_tells_every_receipt_in_the_order_of_sending(cli: Cli) -> None:
+    sent = [send(cli, bytes([n]))["id"] for n in range(5)]
     assert [row[0] for row in cli(*LIST).rows] == sent
     assert [each["id"] for each in cli(*LIST, "--jsonl", "--limit", "2").jsonl] == sent[:2]
     assert len(cli.document(*LIST, "--pending", "--limit", "1")) == 1
-    ended(cli, sent[0])
-    assert {each["id"] for each in cli.document(*LIST, "--pending")} == set(sent[1:])
+    ended(cli, sent[1])
+    assert [each["id"] for each in cli.document(*LIST, "--pending")] == [sent[0], *sent[2:]]
 
 
 def test_show_tells_one(cli: Cli) -> None:

@@ -219,7 +219,7 @@ def test_another_market_answers_for_what_it_has(cli: Cli, monkeypatch: pytest.Mo
     with serving(str(there)) as far:
         ids = [send(cli, far.url, content) for content in contents]
         assert cli(*FLUSH).out == "acknowledged 3 of 3 bundles\n"
-        cli.ok("compute", "courier", "resend", *ids)
+        assert cli("compute", "courier", "resend", *ids).code == 0
         assert cli(*FLUSH, "--parallel", "1").out == "acknowledged 3 of 3 bundles\n"
     assert {path.read_bytes() for path in (there / "inbox").iterdir()} == contents
     assert counters(cli) == (6, 0)
@@ -369,7 +369,7 @@ def stored(cli: Cli, dest: str) -> str:
     def act(txn: Txn) -> str:
         receipt = courier.get(txn, found)
         bundle = Bundle(receipt.bundle_hash, receipt.size, "alice", dest)
-        courier.record(txn, [Attempted(found, "refused", 1, 1)])
+        courier.record(txn, [Attempted(receipt.seq, "refused", 1, 1)])
         return courier.id_text(courier.send(txn, bundle, bundles.random_ids()).receipt_id)
 
     return cli.update(act)
@@ -732,6 +732,33 @@ def test_window_is_smaller_than_the_queue(cli: Cli, monkeypatch: pytest.MonkeyPa
     done = cli(*FLUSH)
     assert (done.code, done.out) == (10, "acknowledged 14 of 21 bundles\n")
     assert counters(cli) == (14 + 35, 35)
+
+
+def test_whole_window_that_is_done_at_once_is_not_the_end(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tb_cli.network import forwarding
+
+    monkeypatch.setattr(forwarding, "WINDOW", 3)
+    monkeypatch.setattr(forwarding, "PAGE", 2)
+    for _ in range(9):
+        send(cli)
+    done = cli(*FLUSH)
+    assert (done.code, done.out) == (0, "acknowledged 9 of 9 bundles\n")
+
+
+def test_page_that_another_flush_has_is_not_the_end(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tb_cli.network import forwarding
+
+    monkeypatch.setattr(forwarding, "PAGE", 2)
+    for _ in range(7):
+        send(cli)
+    cli.update(lambda txn: courier.claim(txn, b"flush 02", None, 4))
+    done = cli(*FLUSH)
+    assert (done.code, done.out) == (10, "acknowledged 3 of 7 bundles\n")
+    assert cli(*FLUSH, "--limit", "0").out == "acknowledged 0 of 4 bundles\n"
 
 
 def test_dry_run_forwards_nothing(cli: Cli) -> None:

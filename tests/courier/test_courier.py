@@ -2,7 +2,7 @@
 
 import pytest
 
-from compute_market.courier import courier, documents
+from compute_market.courier import courier, documents, leases
 from compute_market.errors import NotFoundError, UsageError
 from compute_market.offers import offers
 from compute_market.settlement import ledger, modes
@@ -65,6 +65,15 @@ def test_get_of_no_receipt_is_not_found(market: Market) -> None:
         market.view(lambda txn: courier.get(txn, 9))
 
 
+def test_receipts_stand_in_the_order_of_sending_whatever_their_ids(market: Market) -> None:
+    ids = iter([9, 9, 4, 9, 4, 2])
+    sent = [market.update(lambda txn: courier.send(txn, bundle(), ids)) for _ in range(3)]
+    assert [each.receipt_id for each in sent] == [9, 4, 2]
+    assert [receipt(market, each) for each in (9, 4, 2)] == sent
+    assert market.view(lambda txn: list(courier.receipts(txn))) == sent
+    assert claim(market).receipts == sent
+
+
 # Leases.
 
 
@@ -87,7 +96,7 @@ def test_claim_leaves_what_another_flush_has(market: Market) -> None:
     taken = claim(market, OTHER)
     assert (taken.receipts, taken.held) == ([], 1)
     assert claim(market).receipts, "its own again"
-    until_ms = market.view(lambda txn: documents.leased_until_ms(txn, sent))
+    until_ms = market.view(lambda txn: leases.until_ms(txn, sent.seq))
     assert until_ms == START_MS + market.config.courier_lease_secs * 1000
 
 
@@ -95,7 +104,7 @@ def test_lease_of_a_flush_that_died_ends(market: Market) -> None:
     sent = send(market)
     claim(market)
     market.advance(market.config.courier_lease_secs)
-    assert market.view(lambda txn: documents.leased_until_ms(txn, sent)) is None
+    assert market.view(lambda txn: leases.until_ms(txn, sent.seq)) is None
     assert claim(market, OTHER).receipts
 
 
@@ -146,7 +155,7 @@ def test_acknowledgement_pays_the_sender_once(market: Market) -> None:
     assert (found.state, found.attempts, found.reward_ct) == ("acknowledged", 3, 3)
     assert market.counter("courier_flush_attempt_total") == 6  # Both were made.
     assert market.counter("courier_flush_failure_total") == 4
-    assert not market.view(courier.has_pending)
+    assert not market.view(leases.has_pending)
 
 
 @pytest.mark.parametrize("reward", [0, 3])

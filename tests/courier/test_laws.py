@@ -11,6 +11,7 @@ from compute_market.courier import courier, laws
 from compute_market.settlement import modes
 from compute_market.store.schema import (
     BUNDLE_COPIES,
+    BUNDLE_IDS,
     BUNDLE_RECEIPTS,
     BUNDLES_ENDED,
     BUNDLES_PENDING,
@@ -21,11 +22,15 @@ from tests.support.bundles import bundle, claim, record
 from tests.support.laws import Case, check_named, edit, laws_in, posting_seq, repost, set_sum
 from tests.support.market import Market
 
+# Receipts by their seqs, and the ids that each has.
 PENDING, LEASED, PAID, REFUSED, HANDOFF = range(1, 6)
-NAMES = {each: courier.id_text(each) for each in (PENDING, LEASED, PAID, REFUSED, HANDOFF)}
+IDS = {each: 100 - each for each in (PENDING, LEASED, PAID, REFUSED, HANDOFF)}
+NAMES = {each: courier.id_text(IDS[each]) for each in IDS}
 
 IS_WHOLE = "a bundle receipt is what its kind and state demand"
-WAITS = "every pending bundle waits once, in the order of sending, and no other"
+IS_NUMBERED = "every bundle receipt has a number of its own, in the order of sending"
+HAS_ID = "every bundle receipt is found by its id, and no other"
+WAITS = "every pending bundle waits once, and no other"
 HAS_LEASE = "a lease has a holder, and nothing else has"
 IS_TO_GO = "every bundle that has ended is to be forgotten, and no other"
 COPIES = "a bundle has a copy for each of its receipts, all of one size"
@@ -43,62 +48,74 @@ def sending(tmp_path_factory: pytest.TempPathFactory) -> Market:
     market.post()
     market.submit()
     handoff = {"kind": "handoff", "job_id": "job", "offer_id": "o-1"}
-    for receipt_id in (PENDING, LEASED, PAID, REFUSED, HANDOFF):
-        more = handoff if receipt_id == HANDOFF else {}
-        sent = bundle(bundle_hash=bytes([receipt_id // 2]) * 32, **more)
+    for seq, receipt_id in IDS.items():
+        more = handoff if seq == HANDOFF else {}
+        sent = bundle(bundle_hash=bytes([seq // 2]) * 32, **more)
         market.update(lambda txn: courier.send(txn, sent, iter([receipt_id])))  # noqa: B023
-    record(market, "acknowledged", claim(market, only=PAID).receipts, attempts=2)
-    record(market, "refused", claim(market, only=REFUSED).receipts, error="no")
-    claim(market, only=LEASED)
+    record(market, "acknowledged", claim(market, only=IDS[PAID]).receipts, attempts=2)
+    record(market, "refused", claim(market, only=IDS[REFUSED]).receipts, error="no")
+    claim(market, only=IDS[LEASED])
     assert market.violations() == []
     return market
 
 
-def change(receipt_id: int, /, **changes: Any) -> Callable[[Txn], None]:
-    return lambda txn: edit(txn, BUNDLE_RECEIPTS, pack_u64(receipt_id), **changes)
+def change(seq: int, /, **changes: Any) -> Callable[[Txn], None]:
+    return lambda txn: edit(txn, BUNDLE_RECEIPTS, pack_u64(seq), **changes)
 
 
-def drop(receipt_id: int) -> Callable[[Txn], object]:
-    return lambda txn: txn.delete(BUNDLE_RECEIPTS, pack_u64(receipt_id))
+def drop(seq: int) -> Callable[[Txn], object]:
+    return lambda txn: txn.delete(BUNDLE_RECEIPTS, pack_u64(seq))
 
 
-def entry(receipt_id: int, change: Callable[[bytes], bytes]) -> Callable[[Txn], None]:
-    """Change what stands for a bundle that waits; its seq is its id here."""
+def lead(receipt_id: int, seq: int) -> Callable[[Txn], None]:
+    return lambda txn: txn.put(BUNDLE_IDS, pack_u64(receipt_id), pack_u64(seq))
+
+
+def lease(seq: int, change: Callable[[bytes], bytes]) -> Callable[[Txn], None]:
+    """Change the lease of a bundle that waits."""
 
     def damage(txn: Txn) -> None:
-        found = txn.get(BUNDLES_PENDING, pack_u64(receipt_id))
+        found = txn.get(BUNDLES_PENDING, pack_u64(seq))
         assert found is not None
-        txn.put(BUNDLES_PENDING, pack_u64(receipt_id), change(found))
+        txn.put(BUNDLES_PENDING, pack_u64(seq), change(found))
 
     return damage
 
 
 def ended(txn: Txn) -> bytes:
-    return courier.ended_key(courier.get(txn, PAID))
+    return courier.ended_key(courier.get(txn, IDS[PAID]))
 
 
 CASES = (
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, state="refused")),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, ended_ms=1)),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PAID], change(PAID, ended_ms=None)),
-    Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, receipt_id=99)),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, job_id="job")),
     Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, offer_id=None)),
     Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, kind="bundle")),
     Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, reward_ct=1)),
-    Case(WAITS, "bundle_receipts", NAMES[LEASED], change(LEASED, seq=PENDING)),
-    Case(WAITS, "bundle_receipts", NAMES[PENDING], change(PENDING, seq=99)),
+    Case(IS_NUMBERED, "bundle_receipts", NAMES[LEASED], change(LEASED, seq=PENDING)),
+    Case(IS_NUMBERED, "bundle_receipts", NAMES[PENDING], change(PENDING, seq=99)),
+    Case(
+        IS_NUMBERED,
+        "bundle_receipts",
+        NAMES[HANDOFF],
+        lambda txn: txn.set_number("bundle_seq", REFUSED),
+    ),
+    Case(HAS_ID, "bundle_ids", courier.id_text(7), change(PENDING, receipt_id=7)),
+    Case(HAS_ID, "bundle_ids", NAMES[PENDING], lead(IDS[PENDING], LEASED)),
+    Case(
+        HAS_ID,
+        "bundle_ids",
+        NAMES[PENDING],
+        lambda txn: txn.delete(BUNDLE_IDS, pack_u64(IDS[PENDING])),
+    ),
+    Case(HAS_ID, "bundle_ids", "*", lead(7, PENDING)),
     Case(
         WAITS,
         "bundles_pending",
         NAMES[PENDING],
         lambda txn: txn.delete(BUNDLES_PENDING, pack_u64(PENDING)),
-    ),
-    Case(
-        WAITS,
-        "bundles_pending",
-        NAMES[PENDING],
-        entry(PENDING, lambda found: pack_u64(LEASED) + found[8:]),
     ),
     Case(WAITS, "bundles_pending", "*", lambda txn: txn.put(BUNDLES_PENDING, pack_u64(99))),
     Case(WAITS, "bundles_pending", "*", drop(PENDING)),
@@ -106,15 +123,15 @@ CASES = (
         HAS_LEASE,
         "bundles_pending",
         NAMES[LEASED],
-        entry(LEASED, lambda found: found[:8] + bytes(8) + found[16:]),
+        lease(LEASED, lambda found: bytes(8) + found[8:]),
     ),
     Case(
         HAS_LEASE,
         "bundles_pending",
         NAMES[LEASED],
-        entry(LEASED, lambda found: found[:16] + bytes(8)),
+        lease(LEASED, lambda found: found[:8] + bytes(8)),
     ),
-    Case(HAS_LEASE, "bundles_pending", NAMES[PENDING], entry(PENDING, lambda found: found[:-1])),
+    Case(HAS_LEASE, "bundles_pending", NAMES[PENDING], lease(PENDING, lambda found: found[:-1])),
     Case(
         IS_TO_GO,
         "bundles_ended",

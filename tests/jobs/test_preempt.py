@@ -496,9 +496,9 @@ def deliver(market: Market, receipt_id: int, error: str | None = None) -> None:
     holder = b"flush 01"
     claimed = market.update(lambda txn: courier.claim(txn, holder, None, 100, only=receipt_id))
     attempted = [
-        Attempted(each.receipt_id, "failed", 5, 5, error)
+        Attempted(each.seq, "failed", 5, 5, error)
         if error is not None
-        else Attempted(each.receipt_id, "acknowledged", 1, 0)
+        else Attempted(each.seq, "acknowledged", 1, 0)
         for each in claimed.receipts
     ]
     market.update(lambda txn: courier.record(txn, attempted, holder))

@@ -96,7 +96,7 @@ class Place:
         """The id of the bundle that was sent first."""
 
         def look(txn: Txn) -> str:
-            first = min(courier.receipts(txn), key=lambda receipt: receipt.seq)
+            first = next(courier.receipts(txn))
             return courier.id_text(first.receipt_id)
 
         store = Store.open(str(self.work / "home" / "market"), sleep=time.sleep)

@@ -45,7 +45,7 @@ def record(
 ) -> int:
     failures = attempts - (outcome == "acknowledged")
     told = [
-        Attempted(each.receipt_id, outcome, attempts, failures, error)  # type: ignore[arg-type]
+        Attempted(each.seq, outcome, attempts, failures, error)  # type: ignore[arg-type]
         for each in receipts
     ]
     return market.update(lambda txn: courier.record(txn, told, holder))

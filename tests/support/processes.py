@@ -403,10 +403,9 @@ def everything(txn: Txn, *, ordered: bool = True) -> dict[str, list[str]]:
 
 def _with_bundles_numbered(txn: Txn, found: dict[str, list[str]]) -> dict[str, list[str]]:
     """The same with the ids of bundles, which are drawn, replaced by the order of sending."""
-    sent = sorted(courier.receipts(txn), key=lambda receipt: receipt.seq)
     names = {
         name: f"bundle-{receipt.seq}"
-        for receipt in sent
+        for receipt in courier.receipts(txn)
         for name in (
             repr(pack_u64(receipt.receipt_id)),
             courier.id_text(receipt.receipt_id),
@@ -457,7 +456,7 @@ def _entries(txn: Txn, table: Table[Any], ordered: bool) -> Iterator[str]:
         elif table in (EFFECTIVE_PRICES_RECENT, SCORES_RECENT, SCORES_DUE, BUNDLES_ENDED):
             yield repr(key[8:])
         elif table is BUNDLES_PENDING:
-            yield f"{key!r} {value[:8]!r} {any(value[8:])}"
+            yield f"{key!r} {any(value)}"
         elif table is PROVIDER_CANCELS:
             provider, _, rest = key.partition(b"\0")
             yield f"{provider!r} {rest[8:]!r}"

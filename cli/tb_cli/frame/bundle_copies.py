@@ -7,7 +7,6 @@ from compute_market import home as names
 from compute_market.courier import courier
 from compute_market.errors import MarketError
 from compute_market.market import Market
-from compute_market.store.schema import BUNDLE_RECEIPTS
 from compute_market.store.txn import Txn
 from tb_cli.frame import bundle_laws, bundles
 from tb_cli.frame.bundle_content import OpenFile, written
@@ -89,4 +88,4 @@ def _waiting(market: Market) -> Iterator[bytes]:
 
 def _page(txn: Txn, after: bytes | None) -> tuple[list[bytes], bytes | None]:
     found, last = courier.waiting(txn, after, _PAGE)
-    return [txn.must_read(BUNDLE_RECEIPTS, value[:8]).bundle_hash for _, value in found], last
+    return [receipt.bundle_hash for receipt in found], last

@@ -10,7 +10,7 @@ from typing import Any
 
 from compute_market.errors import MarketError
 from compute_market.jobs import jobs
-from compute_market.store.schema import BIDS, BUNDLE_RECEIPTS, JOBS, OFFERS, Table
+from compute_market.store.schema import BIDS, BUNDLE_IDS, JOBS, OFFERS, Table
 from compute_market.store.txn import Txn
 from tb_cli.frame import key_files
 from tb_cli.frame.session import Session
@@ -56,7 +56,7 @@ def _bundles(txn: Txn, prefix: bytes) -> Iterator[str]:
     if len(prefix) > _BUNDLE_ID_DIGITS or not _HEX.issuperset(prefix):
         return
     start = bytes.fromhex(prefix.ljust(_BUNDLE_ID_DIGITS, b"0").decode())
-    for key, _ in txn.scan(BUNDLE_RECEIPTS, start=start):
+    for key, _ in txn.scan(BUNDLE_IDS, start=start):
         if not key.hex().startswith(prefix.decode()):
             return
         yield key.hex()

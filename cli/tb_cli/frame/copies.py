@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from typing import BinaryIO, cast
 
 from compute_market import home as names
-from compute_market.courier import courier
+from compute_market.courier import leases
 from compute_market.errors import (
     BusyError,
     IntegrityError,
@@ -88,7 +88,7 @@ def fill(copy: Home, session: Session) -> None:
                 file.write(settings)
         with _market_of(copy, session) as market:
             market.follow_log(copy.cancellations)
-            if market.view(courier.has_pending):
+            if market.view(leases.has_pending):
                 bundle_copies.fill(copy, session.home, market)
 
 

@@ -35,7 +35,7 @@ K = TypeVar("K")
 _COMMAND_MAX = 1000
 PAGE = 1000  # records that a listing reads in one transaction
 # Pages of a listing after which the data file is mapped anew.
-_PAGES_MAPPED = 64
+_PAGES_MAPPED = 8
 
 
 class _Opened:

@@ -21,8 +21,9 @@ from typing import Literal
 from msgspec import Struct
 
 from compute_market import chain
-from compute_market.courier import courier, retries
-from compute_market.courier.courier import HOLDER_BYTES, Attempted, Claimed
+from compute_market.courier import courier, leases, retries
+from compute_market.courier.courier import Attempted, Claimed
+from compute_market.courier.leases import HOLDER_BYTES
 from compute_market.courier_records import BundleReceipt
 from compute_market.errors import BusyError, MarketError
 from compute_market.store.schema import BUNDLES_PENDING
@@ -116,9 +117,9 @@ class _Flush:
         self._destinations: dict[str, Destination | MarketError] = {}
         self._failed_in_a_row: dict[str, int] = {}
         self._after: int | None = None  # seq of the last bundle that was looked at
-        self._is_at_end = False
+        self._is_at_end = limit == 0
         self._leased_until = 0.0  # monotonic; when to renew the leases
-        self._items: dict[int, _Item] = {}  # all that are leased and not booked
+        self._items: dict[int, _Item] = {}  # all that are leased and not booked, by seq
         self._leased: Counter[str] = Counter()  # how many of them each destination has
         # By destination, of those that have any, in the order of their turns.
         self._ready: dict[str, deque[_Item]] = {}
@@ -132,12 +133,12 @@ class _Flush:
         self._pending = session.view(lambda txn: txn.size(BUNDLES_PENDING))
 
     def run(self) -> None:
-        self._book()
-        while self._items:
-            self._renew()
-            self._hand_out()
-            self._collect()
-            if self._is_to_be_booked():
+        while self._items or not self._is_at_end:
+            if self._items:
+                self._renew()
+                self._hand_out()
+                self._collect()
+            if not self._items or self._is_to_be_booked():
                 self._book()
 
     def came(self) -> Forwarded:
@@ -154,8 +155,8 @@ class _Flush:
             if not future.cancelled() and future.exception() is None:
                 self._answered(parcel, future.result())
         self._under_way.clear()
-        booked = {each.receipt_id for each in self._done}
-        left = [each for each in self._items.values() if each.receipt.receipt_id not in booked]
+        booked = {each.seq for each in self._done}
+        left = [each for each in self._items.values() if each.receipt.seq not in booked]
         self._done += (_attempted(each, "failed") for each in left)
         if self._done:
             self._session.update(
@@ -166,8 +167,8 @@ class _Flush:
 
     def _book(self) -> None:
         """Store what came of bundles, and lease the next ones, in one transaction."""
-        done, self._done = self._done, []
         size = self._page()
+        done, self._done = self._done, []
 
         def act(txn: Txn) -> Claimed | None:
             courier.record(txn, done, self._holder)
@@ -181,7 +182,7 @@ class _Flush:
             self._done = done  # None of it is stored.
             raise
         for each in done:
-            self._forget(each.receipt_id)
+            self._forget(each.seq)
         self._book_at = time.monotonic() + _BOOK_AFTER_S
         self._books += 1
         if self._books % _BOOKS_MAPPED == 0:
@@ -191,7 +192,7 @@ class _Flush:
 
     def _page(self) -> int:
         """How many bundles to lease next."""
-        if self._is_at_end or len(self._items) > WINDOW - PAGE:
+        if self._is_at_end or len(self._items) - len(self._done) > WINDOW - PAGE:
             return 0
         return PAGE if self._limit is None else min(PAGE, self._limit)
 
@@ -207,12 +208,12 @@ class _Flush:
             self._limit -= len(claimed.receipts)
             self._is_at_end = self._is_at_end or not self._limit
         for receipt in claimed.receipts:
-            item = self._items[receipt.receipt_id] = _Item(receipt)
+            item = self._items[receipt.seq] = _Item(receipt)
             self._leased[receipt.dest] += 1
             self._ready.setdefault(receipt.dest, deque()).append(item)
 
-    def _forget(self, receipt_id: int) -> None:
-        item = self._items.pop(receipt_id, None)
+    def _forget(self, seq: int) -> None:
+        item = self._items.pop(seq, None)
         if item is not None:
             self._leased[item.receipt.dest] -= 1
             if not self._leased[item.receipt.dest]:
@@ -223,21 +224,20 @@ class _Flush:
         now = time.monotonic()
         if now < self._leased_until:
             return
-        receipts = [each.receipt for each in self._items.values()]
-        held = self._session.update(lambda txn: courier.renew(txn, self._holder, receipts))
+        held = self._session.update(lambda txn: leases.renew(txn, self._holder, self._items))
         self._leased_until = now + self._session.config.courier_lease_secs / 2
-        under_way = {item.receipt.receipt_id for p in self._under_way.values() for item in p}
-        done = {each.receipt_id for each in self._done}
+        under_way = {item.receipt.seq for p in self._under_way.values() for item in p}
+        done = {each.seq for each in self._done}
         lost = self._items.keys() - held - under_way - done
         # What they were tried counts all the same.
         tried = [self._items[each] for each in lost if self._items[each].attempts]
         self._done += (_attempted(item, "failed") for item in tried)
         for dest, queue in list(self._ready.items()):
-            self._ready[dest] = deque(x for x in queue if x.receipt.receipt_id not in lost)
+            self._ready[dest] = deque(x for x in queue if x.receipt.seq not in lost)
             if not self._ready[dest]:
                 del self._ready[dest]
-        for receipt_id in lost:
-            self._forget(receipt_id)
+        for seq in lost:
+            self._forget(seq)
 
     def _is_to_be_booked(self) -> bool:
         if len(self._done) >= PAGE or (self._done and time.monotonic() >= self._book_at):
@@ -254,7 +254,7 @@ class _Flush:
         now = time.monotonic()
         while self._waiting and self._waiting[0][0] <= now:
             item = heappop(self._waiting)[2]
-            if item.receipt.receipt_id in self._items:
+            if item.receipt.seq in self._items:
                 self._ready.setdefault(item.receipt.dest, deque()).append(item)
         while len(self._under_way) < self._parallel and (dest := self._next()) is not None:
             queue = self._ready[dest]
@@ -371,4 +371,4 @@ class _Flush:
 
 
 def _attempted(item: _Item, outcome: _Outcome) -> Attempted:
-    return Attempted(item.receipt.receipt_id, outcome, item.attempts, item.failures, item.error)
+    return Attempted(item.receipt.seq, outcome, item.attempts, item.failures, item.error)
