@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from compute_market import idempotency
 from compute_market.config import addresses
 from compute_market.courier import courier, documents
 from compute_market.courier.courier import Bundle
@@ -60,7 +61,7 @@ def send(
     job = None if need is None else _job(session, need)
     with _content(file) as (pieces, size, room):
         if job is not None:
-            session.view(partial(_check_need, job=job))  # Before anything is made or read.
+            session.view(partial(_check_need, job=job, key=key))  # Before anything is made or read.
         session.home.check()
         session.open_told()
         with (
@@ -69,10 +70,10 @@ def send(
         ):
 
             def act(txn: Txn) -> dict[str, Any]:
-                if job is not None:
-                    _check_need(txn, job)
                 bundle = Bundle(content.bundle_hash, content.size, sender, dest)
                 sent = courier.send_once(txn, bundle, bundles.random_ids(), key)
+                if job is not None and sent.changed:
+                    _check_need(txn, job)
                 if sent.receipt is None:
                     return {"id": sent.id_text, "changed": False}
                 return documents.document(txn, sent.receipt) | {"changed": sent.changed}
@@ -171,12 +172,14 @@ def _job(session: Session, path: str) -> Job:
     return job_files.draft_of(path, session.config.slice_root)
 
 
-def _check_need(txn: Txn, job: Job) -> None:
-    """Raise RefusedError unless an offer fits the job."""
+def _check_need(txn: Txn, job: Job, key: str | None = None) -> None:
+    """Raise RefusedError unless an offer fits the job, or something was sent under the key."""
     from compute_market.scheduler import matching  # Most bundles need no job.
     from compute_market.scheduler.matching import NoMatch
     from compute_market.settlement import modes
 
+    if idempotency.is_known(txn, key):
+        return
     found = matching.match(txn, job, real=modes.is_real(txn))
     if isinstance(found, NoMatch):
         raise RefusedError(
