@@ -13,6 +13,7 @@ HOLDER_BYTES = 8
 # The end of a lease in ms, and who has it.
 LEASE_BYTES = 8 + HOLDER_BYTES
 _NONE = bytes(LEASE_BYTES)
+_PAGE = 1000
 
 
 def has_pending(txn: Txn) -> bool:
@@ -68,6 +69,18 @@ def renew(txn: Txn, holder: bytes, seqs: Iterable[int]) -> set[int]:
     held = {seq for seq in seqs if holder_of(txn, seq) == holder}
     take(txn, holder, map(pack_u64, held))
     return held
+
+
+def free(txn: Txn) -> None:
+    """End every lease: the flushes that had them are at work in another copy of the market."""
+    after: bytes | None = None
+    while True:
+        found, after = page(txn, after, _PAGE)
+        for key, lease in found:
+            if lease != _NONE:
+                txn.put(BUNDLES_PENDING, key, _NONE)
+        if after is None:
+            return
 
 
 def holder_of(txn: Txn, seq: int) -> bytes | None:
