@@ -27,6 +27,13 @@ SPOOLING: Final = "new"  # in it, that of bundles that are being sent
 OUTBOX: Final = "outbox"  # where they go unless a destination is given
 INBOX: Final = "inbox"  # the directory of bundles that other markets brought
 REPUTATION: Final = "reputation.json"  # a snapshot of the scores
+# What belongs to the home itself, where nothing else is put: bundles neither.
+OWN: Final = frozenset(
+    (
+        *(STORE, CONFIG, CANCELLATIONS_LOG, CALIBRATION, LAST_BACKUP, KEYS, BIDS),
+        *(SPOOL, INBOX, REPUTATION),
+    )
+)
 
 FILE_MODE: Final = 0o600
 DIRECTORY_MODE: Final = 0o700
@@ -36,7 +43,7 @@ DIRECTORY_MODE: Final = 0o700
 OPEN_FLAGS: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 # No file that is read whole is longer than this, in bytes.
 READ_MAX: Final = 2**20
-LINK: Final = "is a link, and no link is followed inside a home"
+LINK: Final = "is a link, and no link is followed here"
 
 
 def open_regular(path: str, flags: int) -> int:
@@ -88,6 +95,28 @@ def make_directories(path: str) -> None:
         except FileExistsError:
             if not os.path.isdir(made):  # Else another process was faster.
                 raise
+
+
+def own_part(directory: str, path: str) -> str | None:
+    """What of the home in a directory a path leads to, all links followed, that is the home's own.
+
+    The home itself counts; None for what is elsewhere, or nobody's.
+    """
+    root = os.path.realpath(directory)
+    found = os.path.realpath(path)
+    if found == root:
+        return root
+    name = found[len(root) :].split("/")[1] if found.startswith(f"{root}/") else ""
+    return os.path.join(root, name) if name in OWN else None
+
+
+def check_no_link_below(directory: str, path: str) -> None:
+    """Raise OSError if a part of a path below the home in a directory is a link."""
+    found = directory
+    for name in os.path.relpath(path, directory).split("/"):
+        found = os.path.join(found, name)
+        if os.path.islink(found):
+            raise OSError(errno.ELOOP, LINK, found)
 
 
 def give_to_owner(path: str) -> None:

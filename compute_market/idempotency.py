@@ -38,6 +38,14 @@ def find(txn: Txn, key: str | None, event: EventName, asked: Mapping[str, Any]) 
     return done
 
 
+def is_known(txn: Txn, key: str | None) -> bool:
+    """Whether anything happened under a key, if there is one."""
+    if key is None:
+        return False
+    name = check_id(key, "key").encode()
+    return txn.get(KEYED, name) is not None or txn.get(TAPS, name) is not None
+
+
 def remember(
     txn: Txn, key: str | None, event: EventName, asked: Mapping[str, Any], made: str | None = None
 ) -> None:

@@ -399,10 +399,18 @@ def open_store(
 
 
 def begin_instance(store: Store, instance_id: bytes, reason: str, *, now_ms: int) -> None:
-    """Make a restored copy an instance of its own, and do nothing that is due; see `instance`."""
-    from compute_market import instance
+    """Make a restored copy an instance of its own, and do nothing that is due; see `instance`.
 
-    store.update(lambda txn: instance.begin(txn, instance_id, reason), now_ms=now_ms)
+    No flush has a bundle of it.
+    """
+    from compute_market import instance
+    from compute_market.courier import leases
+
+    def act(txn: Txn) -> None:
+        instance.begin(txn, instance_id, reason)
+        leases.free(txn)
+
+    store.update(act, now_ms=now_ms)
 
 
 def _bring_up_to_date(txn: Txn, schema: int) -> None:

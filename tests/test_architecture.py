@@ -38,6 +38,7 @@ ORDER = (
     "requests",
     "config.toml",
     "config.settings",
+    "config.addresses",
     "config.files",
     "store.schema",
     "store.txn",

@@ -13,7 +13,7 @@ from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import option, takes
 
 if TYPE_CHECKING:
-    from tb_cli.network.forwarding import Forwarded
+    from tb_cli.network.forwarded import Forwarded
 
 _PARALLEL_MAX = 64
 _PARALLEL = 4
@@ -48,7 +48,7 @@ def flush(session: Session, *, parallel: int, limit: int | None, max_attempts: i
     if pending and not session.dry_run:
         return _forward(session, parallel, limit, max_attempts)
     taken = pending if limit is None else min(pending, limit)
-    emit(session, _document(taken, pending, attempts=taken), _text(taken, pending))
+    emit(session, _document(taken, pending), _text(taken, pending))
     return exit_code("pending") if taken < pending else 0
 
 
@@ -56,7 +56,8 @@ def _forward(session: Session, parallel: int, limit: int | None, max_attempts: i
     from tb_cli.frame.guard import Terminated
     from tb_cli.frame.progress import StatusLine
     from tb_cli.frame.signing import prepare_to_verify
-    from tb_cli.network.forwarding import Forwarded, forward
+    from tb_cli.network.forwarded import Forwarded
+    from tb_cli.network.forwarding import forward
 
     prepare_to_verify()
     line = StatusLine()
@@ -76,17 +77,36 @@ def _forward(session: Session, parallel: int, limit: int | None, max_attempts: i
         note(f"interrupted: {_text(last.acknowledged, _total(last))}; run it again")
         raise
     line.clear()
-    document = _document(came.acknowledged, _total(came), came.refused, came.attempts)
-    document["failures"] = came.failures
-    document["problems"] = [
-        {"dest": dest, "bundles": problem.bundles, "error": problem.error}
-        for dest, problem in came.problems.items()
-    ]
+    document = _document(came.acknowledged, _total(came)) | {
+        "refused": came.refused,
+        "failed": came.failed,
+        "left": came.left,
+        "held": came.held,
+        "attempts": came.attempts,
+        "failures": came.failures,
+        "problems": [
+            {"dest": dest, "bundles": problem.bundles, "error": problem.error}
+            for dest, problem in came.problems.items()
+        ],
+    }
     emit(session, document, _text(came.acknowledged, _total(came)))
-    for dest, problem in came.problems.items():
-        if not session.json:
-            note(f"{dest}: {problem.bundles} not taken: {problem.error}")
+    if not session.json:
+        _tell(came)
     return exit_code("pending") if came.left else 0
+
+
+def _tell(came: "Forwarded") -> None:
+    """What kept a flush from forwarding all, on stderr."""
+    for dest, problem in came.problems.items():
+        note(f"{dest}: {problem.bundles} not taken: {problem.error}")
+    if came.untold:
+        note(f"and {len(came.untold)} more destinations took less than all")
+    if came.held:
+        from tb_cli.frame.times import local  # A flush with nothing to forward needs none.
+
+        verb = "is" if came.held == 1 else "are"
+        until = local(came.held_until_ms)
+        note(f"{came.held} {verb} held by another flush until {until}")
 
 
 def _total(came: "Forwarded") -> int:
@@ -99,13 +119,16 @@ def _progress(came: "Forwarded", wait_s: float | None) -> str:
     return f"sent {came.acknowledged}, retried {came.retried}, left {came.left}{waits}"
 
 
-def _document(acknowledged: int, total: int, refused: int = 0, attempts: int = 0) -> dict[str, Any]:
+def _document(acknowledged: int, total: int) -> dict[str, Any]:
+    """As if all that was tried had been acknowledged at once."""
     return {
         "acknowledged": acknowledged,
         "bundles": total,
-        "refused": refused,
-        "left": total - acknowledged - refused,
-        "attempts": attempts,
+        "refused": 0,
+        "failed": 0,
+        "left": total - acknowledged,
+        "held": 0,
+        "attempts": acknowledged,
         "failures": 0,
         "problems": [],
     }

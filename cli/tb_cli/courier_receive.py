@@ -46,6 +46,7 @@ def receive(session: Session, path: str) -> int:
     and kept in `inbox/HASH` in the home. What was taken stays where it came from, and is known when
     it is met again. The handoff of a job that has ended here is refused.
     """
+    session.home.check_market()
     prepare_to_verify()
     intake = _Intake(session)
     try:

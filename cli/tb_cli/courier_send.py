@@ -6,23 +6,22 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from compute_market.config.settings import DESTINATION_SCHEMES
+from compute_market import idempotency
+from compute_market.config import addresses
 from compute_market.courier import courier, documents
 from compute_market.courier.courier import Bundle
 from compute_market.errors import RefusedError, UsageError
 from compute_market.records import Job, check_id
 from compute_market.store.txn import Txn
-from compute_market.text import clipped, quoted
 from tb_cli.frame import bulk, bundles, files
 from tb_cli.frame.bundle_content import OpenFile, Piece, stream_pieces
+from tb_cli.frame.home import check_elsewhere
 from tb_cli.frame.ids import Ids
 from tb_cli.frame.options import ATOMIC, CHUNK, FAILED_TO, JSONL, KEY
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, option, takes
-
-_DEST_MAX = 4096  # bytes
 
 
 @takes(
@@ -56,10 +55,13 @@ def send(
     if key is not None:
         check_id(key, "key")
     dest = session.config.courier_dest if to is None else _destination(to)
+    scheme, _, path = dest.partition(":")
+    if scheme == "dir":
+        check_elsewhere(session.home.path, os.path.join(session.home.path, path))
     job = None if need is None else _job(session, need)
     with _content(file) as (pieces, size, room):
         if job is not None:
-            session.view(partial(_check_need, job=job))  # Before anything is made or read.
+            session.view(partial(_check_need, job=job, key=key))  # Before anything is made or read.
         session.home.check()
         session.open_told()
         with (
@@ -68,10 +70,10 @@ def send(
         ):
 
             def act(txn: Txn) -> dict[str, Any]:
-                if job is not None:
-                    _check_need(txn, job)
                 bundle = Bundle(content.bundle_hash, content.size, sender, dest)
                 sent = courier.send_once(txn, bundle, bundles.random_ids(), key)
+                if job is not None and sent.changed:
+                    _check_need(txn, job)
                 if sent.receipt is None:
                     return {"id": sent.id_text, "changed": False}
                 return documents.document(txn, sent.receipt) | {"changed": sent.changed}
@@ -154,16 +156,14 @@ def _destination(given: str) -> str:
 
     Raises UsageError for what is none.
     """
-    scheme = next(filter(given.startswith, DESTINATION_SCHEMES), None)
-    rest = "" if scheme is None else given[len(scheme) :]
-    if not rest or not given.isprintable() or len(given.encode()) > _DEST_MAX:
-        raise UsageError(
-            f"--to {clipped(quoted(given))} is no destination",
-            hint="dir:PATH, http://HOST/…, https://HOST/… or exec:PROGRAM is one",
-        )
+    scheme, _, rest = given.partition(":")
     # A program without a slash is looked for where the shell does.
-    if scheme == "dir:" or (scheme == "exec:" and "/" in rest):
-        return f"{scheme}{os.path.abspath(os.path.expanduser(rest))}"
+    if rest and (scheme == "dir" or (scheme == "exec" and "/" in rest)):
+        given = f"{scheme}:{os.path.abspath(os.path.expanduser(rest))}"
+    try:
+        addresses.check_destination(given)
+    except UsageError as error:
+        raise UsageError(f"--to: {error.message}", hint=error.hint) from None
     return given
 
 
@@ -173,12 +173,14 @@ def _job(session: Session, path: str) -> Job:
     return job_files.draft_of(path, session.config.slice_root)
 
 
-def _check_need(txn: Txn, job: Job) -> None:
-    """Raise RefusedError unless an offer fits the job."""
+def _check_need(txn: Txn, job: Job, key: str | None = None) -> None:
+    """Raise RefusedError unless an offer fits the job, or something was sent under the key."""
     from compute_market.scheduler import matching  # Most bundles need no job.
     from compute_market.scheduler.matching import NoMatch
     from compute_market.settlement import modes
 
+    if idempotency.is_known(txn, key):
+        return
     found = matching.match(txn, job, real=modes.is_real(txn))
     if isinstance(found, NoMatch):
         raise RefusedError(

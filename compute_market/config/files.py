@@ -13,9 +13,7 @@ from compute_market.amounts import format_ppm, parse_ppm
 from compute_market.config import toml
 from compute_market.config.settings import (
     DEFAULTS,
-    DESTINATION_SCHEMES,
     KEY_ID_DIGITS,
-    URL_SCHEMES,
     Config,
     Setting,
     Value,
@@ -172,7 +170,7 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
                 hint="arming waits for a block height: run `settle arm --delay-blocks N`",
             )
         value = raw if isinstance(raw, str) else None
-    elif setting.kind in _TEXTS:
+    elif setting.kind in _TEXTS or setting.kind in _ADDRESSES:
         value = raw if isinstance(raw, str) else None
     elif setting.kind == "flag":
         value = raw if isinstance(raw, bool) else None
@@ -189,6 +187,9 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
         raise UsageError(
             f"{origin}: {setting.name}: expected {wanted}, {setting.limits}; found {_shown(raw)}"
         )
+    if setting.kind in _ADDRESSES:
+        _check_address(setting, str(value), origin)
+        return value
     if setting.kind in _TEXTS:
         allowed = _TEXTS[setting.kind](str(value))
     elif isinstance(value, bool):
@@ -208,11 +209,22 @@ def _listed(setting: Setting, raw: Any, origin: str) -> tuple[str, ...]:
         raise UsageError(
             f"{origin}: {setting.name}: expected {setting.limits}; found {_shown(raw)}"
         )
-    what, is_one = _LISTS[setting.kind]
     for each in raw:
-        if not isinstance(each, str) or not is_one(each):
+        if isinstance(each, str) and setting.kind in _ADDRESSES:
+            _check_address(setting, each, origin)
+        elif not isinstance(each, str) or not _is_key_id(each):
+            what = "address" if setting.kind in _ADDRESSES else _KEY_ID
             raise UsageError(f"{origin}: {setting.name}: {_shown(each)} is no {what}")
     return tuple(raw)
+
+
+def _check_address(setting: Setting, text: str, origin: str) -> None:
+    """Raise UsageError, which shows no password that may be in it."""
+    try:
+        _ADDRESSES[setting.kind](text)
+    except UsageError as error:
+        message = f"{origin}: {setting.name}: {error.message}"
+        raise UsageError(message, hint=error.hint) from None
 
 
 def _is_path(text: str) -> bool:
@@ -223,18 +235,16 @@ def _is_key_id(text: str) -> bool:
     return len(text) == KEY_ID_DIGITS and _HEX.issuperset(text)
 
 
-def _begins(text: str, schemes: tuple[str, ...]) -> bool:
-    """Whether it is an address: a scheme, and something behind it."""
-    scheme = next(filter(text.startswith, schemes), text)
-    return text.isprintable() and len(text) > len(scheme)
+def _check_url(text: str) -> None:
+    from compute_market.config import addresses  # Most homes name none.
+
+    addresses.parse(text)
 
 
-def _is_url(text: str) -> bool:
-    return _begins(text, URL_SCHEMES)
+def _check_destination(text: str) -> None:
+    from compute_market.config import addresses
 
-
-def _is_destination(text: str) -> bool:
-    return _begins(text, DESTINATION_SCHEMES)
+    addresses.check_destination(text)
 
 
 def _is_id(text: str) -> bool:
@@ -246,15 +256,13 @@ def _is_id(text: str) -> bool:
 
 
 # What a text of a kind must be, and what the values of a list are.
-_TEXTS: dict[str, Callable[[str], bool]] = {
-    "path": _is_path,
-    "destination": _is_destination,
-    "key name": _is_id,
+_TEXTS: dict[str, Callable[[str], bool]] = {"path": _is_path, "key name": _is_id}
+_ADDRESSES: dict[str, Callable[[str], None]] = {
+    "destination": _check_destination,
+    "urls": _check_url,
 }
-_LISTS: dict[str, tuple[str, Callable[[str], bool]]] = {
-    "key ids": (f"key id of {KEY_ID_DIGITS} lower-case hex digits", _is_key_id),
-    "urls": ("address that begins with http:// or https://", _is_url),
-}
+_LISTS = ("key ids", "urls")
+_KEY_ID = f"key id of {KEY_ID_DIGITS} lower-case hex digits"
 
 
 def _typed(setting: Setting, text: str) -> int | str | bool | list[str]:

@@ -68,6 +68,7 @@ class Claimed(Struct, frozen=True, gc=False):
     receipts: list[BundleReceipt]
     after: int | None  # the seq to go on after, None at the end
     held: int  # receipts met that another flush has
+    held_until_ms: int  # when the last of their leases ends, 0 without one
     refused: int  # handoffs met that are due no more
 
 
@@ -169,10 +170,11 @@ def claim(
     else:
         found, last = leases.page(txn, None if after is None else pack_u64(after), limit)
     receipts: list[BundleReceipt] = []
-    held = refused = 0
+    held = held_until_ms = refused = 0
     for key, lease in found:
         if not leases.is_free(txn, lease, holder):
             held += 1
+            held_until_ms = max(held_until_ms, leases.end_ms(lease))
             continue
         receipt = txn.must_read(BUNDLE_RECEIPTS, key)
         if (problem := _why_not_due(txn, receipt)) is not None:
@@ -182,7 +184,8 @@ def claim(
         else:
             receipts.append(receipt)
     leases.take(txn, holder, (pack_u64(each.seq) for each in receipts))
-    return Claimed(receipts, None if last is None else unpack_u64(last), held, refused)
+    last_seq = None if last is None else unpack_u64(last)
+    return Claimed(receipts, last_seq, held, held_until_ms, refused)
 
 
 def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None) -> int:
@@ -191,18 +194,18 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
     With a `holder` only its own leases: one that has ended may be another flush's by now. Without
     an attempt nothing but the lease is given back.
 
-    Whoever was acknowledged before stays so, and is paid and counted once. With the first
-    acknowledgement of a bundle its sender is paid, if settlement is real then; with that of a
-    handoff its job goes over to the other provider, if it still can.
+    Whoever was acknowledged before stays so, and is paid once; attempts count all the same. With
+    the first acknowledgement of a bundle its sender is paid, if settlement is real then; with that
+    of a handoff its job goes over to the other provider, if it still can.
     """
     acknowledged = attempts = failures = 0
     reward_ct = txn.config.courier_reward_ct if modes.is_real(txn) else 0
     for each in attempted:
+        attempts += each.attempts
+        failures += each.failures
         receipt = txn.read(BUNDLE_RECEIPTS, pack_u64(each.seq))
         if receipt is None or receipt.state != "pending":
             continue
-        attempts += each.attempts
-        failures += each.failures
         tried = receipt.attempts + each.attempts
         if each.outcome == "acknowledged":
             _acknowledge(txn, receipt, tried, reward_ct)

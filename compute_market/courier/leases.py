@@ -13,6 +13,7 @@ HOLDER_BYTES = 8
 # The end of a lease in ms, and who has it.
 LEASE_BYTES = 8 + HOLDER_BYTES
 _NONE = bytes(LEASE_BYTES)
+_PAGE = 1000
 
 
 def has_pending(txn: Txn) -> bool:
@@ -48,7 +49,12 @@ def one(txn: Txn, seq: int) -> list[tuple[bytes, bytes]]:
 
 def is_free(txn: Txn, lease: bytes, holder: bytes) -> bool:
     """Whether a flush may have a bundle, by the lease that it has now."""
-    return lease[8:] == holder or unpack_u64(lease[:8]) <= txn.now_ms
+    return lease[8:] == holder or end_ms(lease) <= txn.now_ms
+
+
+def end_ms(lease: bytes) -> int:
+    """When a lease ends, or has ended."""
+    return unpack_u64(lease[:8])
 
 
 def take(txn: Txn, holder: bytes, keys: Iterable[bytes]) -> None:
@@ -65,6 +71,18 @@ def renew(txn: Txn, holder: bytes, seqs: Iterable[int]) -> set[int]:
     return held
 
 
+def free(txn: Txn) -> None:
+    """End every lease: the flushes that had them are at work in another copy of the market."""
+    after: bytes | None = None
+    while True:
+        found, after = page(txn, after, _PAGE)
+        for key, lease in found:
+            if lease != _NONE:
+                txn.put(BUNDLES_PENDING, key, _NONE)
+        if after is None:
+            return
+
+
 def holder_of(txn: Txn, seq: int) -> bytes | None:
     """Who has the lease of a bundle, or had it last; None where it does not wait."""
     lease = txn.get(BUNDLES_PENDING, pack_u64(seq))
@@ -74,5 +92,5 @@ def holder_of(txn: Txn, seq: int) -> bytes | None:
 def until_ms(txn: Txn, seq: int) -> int | None:
     """When the lease of a bundle ends, None if no flush has it."""
     lease = txn.get(BUNDLES_PENDING, pack_u64(seq))
-    end_ms = 0 if lease is None else unpack_u64(lease[:8])
-    return end_ms if end_ms > txn.now_ms else None
+    found_ms = 0 if lease is None else end_ms(lease)
+    return found_ms if found_ms > txn.now_ms else None

@@ -322,7 +322,7 @@ def test_calibration_that_is_no_file_is_ignored_and_never_waited_for(cli: Cli) -
     path = cli.home / "calibration.json"
     for make, why in (
         (lambda: os.mkfifo(path), "not a regular file"),
-        (lambda: path.symlink_to("/dev/zero"), "is a link, and no link is followed inside a home"),
+        (lambda: path.symlink_to("/dev/zero"), "is a link, and no link is followed here"),
         (path.mkdir, "is a directory"),
     ):
         make()

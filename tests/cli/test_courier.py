@@ -173,6 +173,21 @@ def test_need_stores_only_if_an_offer_fits(cli: Cli) -> None:
     assert list(spool(cli)) == [name_of(b"hallo")]
 
 
+def test_need_is_not_asked_for_again_under_the_same_key(cli: Cli) -> None:
+    """It was sent, whatever has become of the offer since."""
+    job = made(cli, b'{"workload": "transcode", "capability": {"cpu_cores": 4}}', "j.json")
+    offer_id = cli.post("--cpu-cores", "4")
+    first = send(cli, b"hallo", "--key", "k", "--need", str(job))
+    cli.ok("compute", "offer", "withdraw", offer_id)
+    again = send(cli, b"hallo", "--key", "k", "--need", str(job))
+    assert again == first | {"changed": False}
+    assert len(cli.document(*LIST)) == 1
+    for key, content, code in (("k", b"other", 6), ("l", b"hallo", 5)):
+        words = ("--key", key, "--need", job)
+        assert cli(*SEND, made(cli, content), "alice", *words).code == code
+    assert list(spool(cli)) == [name_of(b"hallo")]
+
+
 # What is no bundle.
 
 

@@ -1,5 +1,6 @@
 """`compute courier flush` against every kind of destination, right and wrong ones, for real."""
 
+import errno
 import json
 import os
 import pty
@@ -17,9 +18,12 @@ import pytest
 from blake3 import blake3
 
 from compute_market.courier import courier, envelope
+from compute_market.courier.courier import Attempted, Bundle
 from compute_market.courier.envelope import Envelope, Taken
 from compute_market.metrics import value
 from compute_market.records import replace
+from compute_market.store.txn import Txn
+from tb_cli.frame import bundles
 from tests.support.cli import Cli
 from tests.support.far_end import Asked, FarEnd, acknowledge, far_end, response
 from tests.support.importing import OTHERS
@@ -116,7 +120,9 @@ def test_flush_with_nothing_to_forward_says_so(cli: Cli) -> None:
         "acknowledged": 0,
         "bundles": 0,
         "refused": 0,
+        "failed": 0,
         "left": 0,
+        "held": 0,
         "attempts": 0,
         "failures": 0,
         "problems": [],
@@ -213,7 +219,7 @@ def test_another_market_answers_for_what_it_has(cli: Cli, monkeypatch: pytest.Mo
     with serving(str(there)) as far:
         ids = [send(cli, far.url, content) for content in contents]
         assert cli(*FLUSH).out == "acknowledged 3 of 3 bundles\n"
-        cli.ok("compute", "courier", "resend", *ids)
+        assert cli("compute", "courier", "resend", *ids).code == 0
         assert cli(*FLUSH, "--parallel", "1").out == "acknowledged 3 of 3 bundles\n"
     assert {path.read_bytes() for path in (there / "inbox").iterdir()} == contents
     assert counters(cli) == (6, 0)
@@ -336,16 +342,37 @@ def test_bundle_that_is_refused_is_not_sent_again(cli: Cli) -> None:
     assert (document["state"], document["last_error"]) == ("refused", "no such lane")
 
 
-@pytest.mark.parametrize(
-    "dest",
-    ["http://user:word@127.0.0.1/", "http://h:x/", "http:///path", "http://h/#x", "http://h/ x"],
-)
-def test_address_that_cannot_be_one_is_told(cli: Cli, dest: str) -> None:
-    bundle_id = send(cli, dest)
+@pytest.mark.parametrize("dest", ["http://user:secret@127.0.0.1/", "http://[::1", "http://a..b/"])
+def test_address_that_cannot_be_one_is_refused_when_it_is_given(cli: Cli, dest: str) -> None:
+    path = cli.directory / "bundle"
+    path.write_bytes(HALLO)
+    done = cli("compute", "courier", "send", path, "alice", "--to", dest)
+    assert (done.code, done.out, "secret" in done.err) == (2, "", False)
+    assert cli.document("compute", "courier", "list") == []
+
+
+@pytest.mark.parametrize("dest", ["http://[::1", "http://a..b/", f"http://{'a' * 70}/", "x:y", ""])
+def test_stored_address_that_cannot_be_one_fails_its_bundle_alone(cli: Cli, dest: str) -> None:
+    bundle_id = stored(cli, dest)
+    send(cli)
     done = cli(*FLUSH)
-    assert done.code == 10
-    assert dest in done.err
-    assert shown(cli, bundle_id)["attempts"] == 1
+    assert (done.code, done.out) == (10, "acknowledged 1 of 2 bundles\n")
+    assert done.err.count("\n") == 1
+    document = shown(cli, bundle_id)
+    assert (document["state"], document["attempts"]) == ("pending", 1)
+
+
+def stored(cli: Cli, dest: str) -> str:
+    """A bundle for a destination that no command takes by now; its id."""
+    found = courier.parse_id(send(cli))
+
+    def act(txn: Txn) -> str:
+        receipt = courier.get(txn, found)
+        bundle = Bundle(receipt.bundle_hash, receipt.size, "alice", dest)
+        courier.record(txn, [Attempted(receipt.seq, "refused", 1, 1)])
+        return courier.id_text(courier.send(txn, bundle, bundles.random_ids()).receipt_id)
+
+    return cli.update(act)
 
 
 def test_certificate_that_verifies_is_believed(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -397,6 +424,7 @@ def test_program_gets_the_bundle_and_says_its_hash(cli: Cli) -> None:
     [
         ("cat > /dev/null; echo rubbish", "it printed 'rubbish', not the hash"),
         ("cat > /dev/null", "it printed '', not the hash"),
+        ("cat > /dev/null; printf '\\033[2J\\\\'", r"it printed '\x1b[2J\', not the hash"),
         ("cat > /dev/null; echo $BUNDLE_HASH more", "not the hash"),
         (f"{TAKES}; exit 3", "exit code 3"),
         (f"{TAKES}; kill -9 $$", "killed by signal 9"),
@@ -502,6 +530,93 @@ def test_no_link_at_the_destination_is_followed(cli: Cli, there: Path) -> None:
     assert precious.read_text() == "precious"
 
 
+def full(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle alone does not fit."""
+    from tb_cli.network import directory
+
+    put = directory._put
+
+    def fits(descriptor: int, piece: bytes) -> None:
+        if blake3(piece).hexdigest() == path.name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        put(descriptor, piece)
+
+    monkeypatch.setattr(directory, "_put", fits)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (full, "no space left on device"),
+        (lambda path, _: path.mkdir(), "is a directory"),
+        (lambda path, _: path.symlink_to("/dev/zero"), "is a link"),
+        (lambda path, _: os.mkfifo(path), "not a regular file"),
+    ],
+)
+def test_bundle_that_a_directory_cannot_take_fails_alone(
+    cli: Cli,
+    there: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    spoil: Callable[[Path, pytest.MonkeyPatch], None],
+    problem: str,
+) -> None:
+    (there / "bundles").mkdir()
+    ids = [send(cli, f"dir:{there}", str(n).encode()) for n in range(5)]
+    spoil(there / "bundles" / shown(cli, ids[2])["bundle_hash"], monkeypatch)
+    done = cli(*FLUSH, "--max-attempts", "2")
+    assert (done.code, done.out) == (10, "acknowledged 4 of 5 bundles\n")
+    assert f"1 not taken: {there}" in done.err
+    assert problem in done.err
+    for n, bundle_id in enumerate(ids):
+        document = shown(cli, bundle_id)
+        assert (document["acknowledged"], document["attempts"]) == (n != 2, 1 + (n == 2))
+        assert (document["last_error"] is None) == (n != 2)
+    (found,) = envelopes(there)
+    assert {courier.id_text(each.receipt_id) for each in found.entries} == {*ids} - {ids[2]}
+
+
+@pytest.mark.parametrize("name", ["outbox", "outbox/bundles", "outbox/envelopes", "a"])
+def test_no_link_in_the_home_is_followed(
+    cli: Cli, there: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name == "a":
+        monkeypatch.setenv("TB_COURIER_DEST", "dir:a/b")
+        (there / "b").mkdir()
+    cli.real()
+    bundle_id = send(cli)
+    link = cli.home / name
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(there)
+    before = cli.wallet("alice")
+    for _ in range(2):
+        done = cli(*FLUSH, "--max-attempts", "1")
+        assert (done.code, done.out) == (10, "acknowledged 0 of 1 bundles\n")
+        assert f"{link}: is a link, and no link is followed here" in done.err
+    cli.ok("compute", "courier", "resend", bundle_id)
+    stored(cli, f"dir:{cli.home}/outbox" if name != "a" else f"dir:{link}/b")  # No way round.
+    assert cli(*FLUSH, "--max-attempts", "1").code == 10
+    assert [path for path in there.rglob("*") if path.is_file()] == []
+    assert cli.wallet("alice") == before
+
+
+@pytest.mark.parametrize("name", ["market", "keys", "spool", "inbox", "bids", "spool/x", "."])
+def test_nothing_is_forwarded_into_what_is_the_homes_own(cli: Cli, there: Path, name: str) -> None:
+    send(cli)
+    cli.ok(*FLUSH)
+    (cli.home / name).mkdir(exist_ok=True)
+    (there / "way").symlink_to(cli.home / name)
+    path = cli.directory / "bundle"
+    before = cli.files()
+    for dest in (f"dir:{cli.home}/{name}", f"dir:{there}/way", f"dir:home/{name}/"):
+        done = cli("compute", "courier", "send", path, "alice", "--to", dest)
+        assert (done.code, "belongs to the market itself" in done.err) == (2, True), dest
+    assert cli.files() == before
+    ids = [stored(cli, dest) for dest in (f"dir:{cli.home}/{name}", f"dir:{name}")]
+    assert cli(*FLUSH).code == 10
+    assert {shown(cli, each)["attempts"] for each in ids} == {1}
+    assert not list((cli.home / name).glob("bundles")) + list((cli.home / name).glob("envelopes"))
+
+
 # What is wrong with the spool.
 
 
@@ -556,6 +671,30 @@ def test_dead_destination_does_not_block_others(cli: Cli) -> None:
     assert (done.code, done.out) == (10, "acknowledged 3 of 6 bundles\n")
     assert all(shown(cli, each)["acknowledged"] for each in live)
     assert {shown(cli, each)["attempts"] for each in dead} == {5}
+
+
+@pytest.mark.parametrize("order", ["hangs first", "hangs last"])
+def test_destination_that_hangs_does_not_have_all_threads(cli: Cli, order: str) -> None:
+    """All that others take has arrived while what hangs first still hangs."""
+    hangs = program(cli, f"echo . >> {cli.directory}/hung; exec sleep 600", "hangs")
+    works = program(cli, f"{TAKES}; echo . >> {cli.directory}/taken", "works")
+    for dest in (works, hangs) if order == "hangs last" else (hangs, works):
+        for _ in range(12):
+            send(cli, dest)
+    flush = cli.start(*FLUSH, env=os.environ | {"TB_COURIER_TIMEOUT_SECS": "60"})
+    until = time.monotonic() + 30
+    try:
+        while lines(cli.directory / "taken") < 12:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    finally:
+        flush.send_signal(signal.SIGINT)
+        flush.communicate(timeout=20)
+    assert lines(cli.directory / "hung") <= 3
+
+
+def lines(path: Path) -> int:
+    return path.read_text().count(".") if path.exists() else 0
 
 
 def test_destination_that_takes_nothing_is_given_up(
@@ -628,6 +767,28 @@ def test_dry_run_forwards_nothing(cli: Cli) -> None:
     assert cli.ok(*FLUSH, "-n") == "dry_run: acknowledged 1 of 1 bundles\n"
     assert cli.files() == before
     assert shown(cli, bundle_id)["attempts"] == 0
+
+
+def test_flush_says_what_another_has(cli: Cli) -> None:
+    for _ in range(3):
+        send(cli, program(cli, TAKES))
+    cli.update(lambda txn: courier.claim(txn, b"another!", None, 2))
+    until = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(cli.now + 300))
+    done = cli(*FLUSH)
+    assert (done.code, done.out) == (10, "acknowledged 1 of 3 bundles\n")
+    assert done.err == f"2 are held by another flush until {until}\n"
+    done = cli(*FLUSH, "--json")
+    assert (done.code, done.json["held"], done.json["left"]) == (10, 2, 2)
+    cli.advance(301)
+    assert cli.document(*FLUSH)["held"] == 0
+
+
+def test_destinations_beyond_those_that_are_told_are_counted(cli: Cli) -> None:
+    for n in range(23):
+        send(cli, f"exec:/nowhere/{n % 22}")
+    done = cli(*FLUSH, "--max-attempts", "1")
+    assert done.err.count(" not taken: ") == 20
+    assert done.err.endswith("\nand 2 more destinations took less than all\n")
 
 
 def test_two_flushes_at_once_forward_each_bundle_once(cli: Cli) -> None:
@@ -727,7 +888,9 @@ def test_json_tells_what_went_wrong_by_destination(cli: Cli) -> None:
         "acknowledged": 1,
         "bundles": 2,
         "refused": 0,
+        "failed": 1,
         "left": 1,
+        "held": 0,
         "attempts": 3,
         "failures": 2,
         "problems": [

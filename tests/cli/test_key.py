@@ -237,7 +237,7 @@ def test_no_link_is_followed(cli: Cli, link: str) -> None:
     (cli.home / link).symlink_to(elsewhere)
     for words in (("show", "k1"), ("list",), ("new", "k1"), ("import-public", "k1", FRIEND)):
         done = cli("key", *words)
-        assert (done.code, "no link is followed inside a home" in done.err) == (2, True), words
+        assert (done.code, "no link is followed here" in done.err) == (2, True), words
 
 
 def test_what_is_no_file_is_refused(cli: Cli) -> None:

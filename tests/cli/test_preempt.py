@@ -13,10 +13,12 @@ import pytest
 
 from compute_market import metrics
 from compute_market.courier import courier
+from compute_market.courier.courier import Bundle
 from compute_market.errors import BusyError
 from compute_market.jobs import preempt
 from compute_market.offers.standing import record_outcome
 from compute_market.store.schema import BUNDLE_RECEIPTS, BUNDLES_PENDING
+from compute_market.store.txn import Txn
 from tb_cli.network import handoffs
 from tests.support.cli import HELLO, Cli, Done
 
@@ -509,3 +511,40 @@ def test_handoff_that_is_interrupted_leaves_the_offer_told_and_the_job_as_it_was
     assert running.document(*PREEMPT)["changed"]
     assert running.view(lambda txn: txn.size(BUNDLES_PENDING)) <= 1
     assert counted(running, "success") == 1
+
+
+def test_flush_counts_a_handoff_that_failed(offered: Cli) -> None:
+    """It waits no more then: each bundle is acknowledged, refused or left."""
+    path = offered.slice("bundle")
+    sent = offered.document("compute", "courier", "send", path, "alice")
+    left = offered.document("compute", "courier", "send", path, "alice", "--to", "exec:false")
+    found = courier.parse_id(sent["id"])
+
+    def handoff(txn: Txn) -> str:
+        hash_ = courier.get(txn, found).bundle_hash
+        bundle = Bundle(hash_, sent["bytes"], "prov", "exec:false", "handoff", "j1", "better")
+        return courier.id_text(courier.send(txn, bundle, iter((1,))).receipt_id)
+
+    handoff_id = offered.update(handoff)
+    done = offered("compute", "courier", "flush", "--json")
+    counts = {name: number for name, number in done.json.items() if name != "problems"}
+    assert (done.code, counts) == (
+        10,
+        {
+            "acknowledged": 1,
+            "bundles": 3,
+            "refused": 1,
+            "failed": 1,
+            "left": 1,
+            "held": 0,
+            "attempts": 5,
+            "failures": 4,
+        },
+    )
+    offered.ok("compute", "courier", "resend", handoff_id)
+    offered.ok("compute", "cancel", "j1")  # Now it is refused without an attempt.
+    offered.ok("compute", "courier", "resend", sent["id"])
+    done = offered("compute", "courier", "flush")
+    assert (done.code, done.out) == (10, "acknowledged 1 of 3 bundles\n")
+    state = offered.document("compute", "courier", "show", left["id"])["state"]
+    assert (state, counted(offered, "handoff_failed")) == ("pending", 2)

@@ -23,7 +23,9 @@ ONE = "received 1 bundles, 0 seen before\n"
 
 
 @pytest.fixture(autouse=True)
-def trust(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def market(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that believes `KEY`."""
+    cli.ok("state", "init")
     monkeypatch.setenv("TB_NET_TRUSTED", KEY.key_id.hex())
 
 
@@ -80,6 +82,7 @@ def test_what_was_taken_is_known_again(cli: Cli, stick: Path) -> None:
 def test_bundles_of_one_home_reach_another(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole way, and back: the outbox of one is received by the other."""
     there = cli.directory / "there"
+    cli.ok("--home", there, "state", "init")
     key_id = cli.document("key", "new", "node")["key_id"]
     monkeypatch.setenv("TB_NET_TRUSTED", key_id)
     for content in (b"one", b"", b"one"):
@@ -92,6 +95,19 @@ def test_bundles_of_one_home_reach_another(cli: Cli, monkeypatch: pytest.MonkeyP
     assert cli.ok(*words) == "received 0 bundles, 3 seen before\n"
 
 
+@pytest.mark.parametrize("what", ["stick", "empty", "nowhere", "stranger", "stick/envelopes/0.tb"])
+def test_home_without_a_market_is_told_and_nothing_is_made(
+    cli: Cli, stick: Path, what: str
+) -> None:
+    (cli.directory / "empty").mkdir()
+    put(cli.directory / "stranger", entry(), key=OTHER_KEY)
+    missing = cli.directory / "missing"
+    for more in ((), ("-n",)):
+        done = cli("--home", missing, *RECEIVE, stick.parent / what, *more)
+        assert (done.code, f"no market in {missing}" in done.err) == (3, True)
+        assert not missing.exists()
+
+
 def test_one_envelope_may_be_named(cli: Cli, stick: Path) -> None:
     put(stick, entry(2), entry(3))
     assert cli.ok(*RECEIVE, stick / "envelopes" / "0.tb") == ONE
@@ -99,7 +115,6 @@ def test_one_envelope_may_be_named(cli: Cli, stick: Path) -> None:
 
 
 def test_dry_run_takes_nothing(cli: Cli, stick: Path) -> None:
-    cli.ok("state", "init")
     before = cli.files()
     assert cli.ok(*RECEIVE, stick, "-n") == f"dry_run: {ONE}"
     assert cli.files() == before
@@ -110,7 +125,7 @@ def test_envelope_of_a_stranger_is_refused_and_nothing_of_it_kept(cli: Cli, tmp_
     done = cli(*RECEIVE, stick)
     assert (done.code, done.out) == (5, "received 0 bundles, 0 seen before, 1 failed\n")
     assert "not trusted" in done.err
-    assert not cli.home.exists()
+    assert (taken(cli), (cli.home / "inbox").exists()) == ([], False)
 
 
 def test_handoff_of_a_job_that_has_ended_here_is_refused(cli: Cli, tmp_path: Path) -> None:
@@ -205,7 +220,7 @@ def test_damage_is_told_and_the_rest_is_taken(
         (error,) = alone.json["errors"]
         assert error["error"] == "integrity"
         assert DAMAGE[damage] in ("", error["reason"])
-    assert not (cli.home / "market").exists()
+    assert taken(cli) == []
     done = cli(*RECEIVE, stick)
     assert (done.code, done.out) == (7, "received 1 bundles, 0 seen before, 1 failed\n")
     assert done.err.count("error[integrity]") == 1
@@ -214,7 +229,7 @@ def test_damage_is_told_and_the_rest_is_taken(
 
 
 def test_damaged_bundle_in_the_inbox_is_put_right(cli: Cli, stick: Path) -> None:
-    (cli.home / "inbox").mkdir(parents=True, mode=0o700)
+    (cli.home / "inbox").mkdir(mode=0o700)
     path = cli.home / "inbox" / blake3(CONTENT).hexdigest()
     path.touch(0o600)
     path.write_bytes(b"damaged!")

@@ -102,15 +102,21 @@ def test_dry_run_tells_nobody(cli: Cli, their_home: Path) -> None:
 def test_peer_that_fails_is_told_and_holds_up_no_other(cli: Cli, their_home: Path) -> None:
     pardon(cli, "acme")
     with serving(str(their_home)) as far:
-        peers(cli, CLOSED, far.url, "http://host:none/")
+        peers(cli, CLOSED, far.url)
         done = sync(cli)
     assert done.code == 10
     assert done.out.splitlines() == [
         f"{CLOSED}: sent 0, applied 0, ignored 0; failed: connection refused",
         f"{far.url}: sent 1, applied 1, ignored 0",
-        "http://host:none/: sent 0, applied 0, ignored 0; "
-        "failed: Port could not be cast to integer value as 'none'",
     ]
+
+
+def test_peer_whose_address_cannot_be_one_is_refused_with_its_line(cli: Cli) -> None:
+    cli.ok("state", "init")
+    peers(cli, CLOSED, "http://a:secret@h/")
+    done = sync(cli)
+    assert (done.code, done.out, "secret" in done.err) == (2, "", False)
+    assert "config.toml:3: net.peers: an address has no user and no password in it" in done.err
 
 
 def test_peer_that_does_not_trust_the_key_refuses(cli: Cli, their_home: Path) -> None:

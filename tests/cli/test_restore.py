@@ -17,6 +17,7 @@ from random import Random
 import pytest
 
 from compute_market import instance
+from compute_market.courier import courier, leases
 from tests.cli.test_backup import SOUND, in_directory, tar_of, with_a_cancelled_job
 from tests.support.cli import Cli
 from tests.support.effort import effort
@@ -99,6 +100,24 @@ def test_restore_leaves_the_snapshot_of_scores_and_takes_nothing_from_it(cli: Cl
     assert cli("state", "restore", "copy").code == 0
     assert (cli.home / "reputation.json").read_text() == text
     assert [row["provider"] for row in cli("net", "reputation", "show", "--json").json] == ["prov"]
+
+
+def test_bundles_that_a_flush_had_are_free_in_a_restored_market(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its time is held, so that their leases would never end."""
+    monkeypatch.setattr(leases, "_PAGE", 2)
+    path = cli.slice()
+    cli.ok("key", "new", "node")
+    for _ in range(5):
+        cli.document("compute", "courier", "send", path, "alice")
+    cli.update(lambda txn: courier.claim(txn, b"a flush!", None, 3))
+    cli.ok("state", "backup", "copy")
+    shutil.rmtree(cli.home)
+    cli.ok("state", "restore", "copy")
+    cli.ok("key", "new", "node", due=HELD)
+    out = cli.ok("compute", "courier", "flush", due=HELD)
+    assert out == "acknowledged 5 of 5 bundles\n"
 
 
 def test_restore_from_no_backup_makes_nothing(cli: Cli) -> None:

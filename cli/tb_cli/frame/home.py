@@ -5,7 +5,7 @@ import stat
 
 from compute_market import home
 from compute_market.errors import NotFoundError, UsageError
-from compute_market.text import cause_of, legible
+from compute_market.text import cause_of, legible, quoted
 
 VARIABLE = "TB_HOME"
 # Variables that are no settings.
@@ -198,6 +198,16 @@ def locate(option: str | None) -> Home:
     if legible(path) != path:
         raise UsageError(f"the home directory {path} is not UTF-8")
     return Home(path)
+
+
+def check_elsewhere(home_path: str, path: str) -> None:
+    """Raise UsageError for a directory that is the home's own: bundles are not put there."""
+    own = home.own_part(home_path, path)
+    if own is not None:
+        raise UsageError(
+            f"dir:{quoted(path)} leads into {quoted(own)}, which belongs to the market itself",
+            hint="give a directory outside of the home, or dir:outbox in the settings",
+        )
 
 
 def _is_expanded(given: str) -> bool:

@@ -15,8 +15,9 @@ from blake3 import blake3
 from compute_market import home
 from compute_market.courier import envelope
 from compute_market.courier_records import BundleReceipt
-from compute_market.errors import BusyError, IntegrityError, MarketError
+from compute_market.errors import BusyError, MarketError
 from compute_market.text import cause_of, quoted
+from tb_cli.frame.home import check_elsewhere
 from tb_cli.network.destinations import PIECE_BYTES, Answer, Sender, failed, pieces
 
 BUNDLES: Final = "bundles"
@@ -36,15 +37,17 @@ class Directory:
     """A directory, whose bundles are as good as taken once they are on its disk.
 
     One whose path is not absolute is in the home, and made there; any other must be there: what
-    is mounted at it may be missing.
+    is mounted at it may be missing. Raises UsageError for one that is the home's own.
     """
 
     batch = 500
 
     def __init__(self, path: str, sender: Sender) -> None:
         self._sender = sender
-        self._path = os.path.join(sender.home, path)
-        self._is_own = not os.path.isabs(path)
+        self._path = os.path.abspath(os.path.join(sender.home, path))
+        check_elsewhere(sender.home, self._path)
+        self._is_relative = not os.path.isabs(path)
+        self._is_inside = self._path.startswith(f"{sender.home}/")
         self._known: set[bytes] = set()
         self._is_closed = False
         self._key = sender.key()
@@ -53,7 +56,7 @@ class Directory:
         try:
             return self._sent(receipts)
         except OSError as error:
-            raise _unusable(error.filename or self._path, error) from error
+            raise self._unusable(error) from error
 
     def close(self) -> None:
         """Write no more: a long bundle may be on its way to a slow disk."""
@@ -66,8 +69,12 @@ class Directory:
         for receipt in receipts:
             try:
                 is_new |= self._bring(receipt)
-            except IntegrityError as error:
+            except MarketError as error:
+                if self._is_closed:
+                    raise
                 answers[receipt.receipt_id] = failed(error)
+            except OSError as error:  # It does not fit, say, or something else has its name.
+                answers[receipt.receipt_id] = failed(self._unusable(error))
         if is_new:
             _sync(os.path.join(self._path, BUNDLES))
         good = [each for each in receipts if each.receipt_id not in answers]
@@ -81,10 +88,14 @@ class Directory:
         return [answers.get(each.receipt_id, done) for each in receipts]
 
     def _make(self) -> None:
-        if self._is_own:
+        if self._is_inside:
+            home.check_no_link_below(self._sender.home, self._path)
+        if self._is_relative:
             home.make_directories(self._path)
         for name in (BUNDLES, ENVELOPES):
             path = os.path.join(self._path, name)
+            if os.path.islink(path):  # It would lead off the stick.
+                raise OSError(errno.ELOOP, home.LINK, path)
             if not os.path.isdir(path):
                 with suppress(FileExistsError):
                     os.mkdir(path, home.DIRECTORY_MODE)
@@ -140,6 +151,10 @@ class Directory:
         if _hash_at(path) != digest:
             raise OSError(errno.EIO, "what was written reads otherwise", path)
 
+    def _unusable(self, error: OSError) -> MarketError:
+        path = error.filename or self._path
+        return BusyError(f"{quoted(path)}: {cause_of(error)}", reason="not_delivered")
+
 
 def _put(descriptor: int, piece: bytes) -> None:
     """Write a piece; one of zeros as a hole, for a bundle may have large ones."""
@@ -176,7 +191,3 @@ def _sync(path: str) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _unusable(path: str, error: OSError) -> MarketError:
-    return BusyError(f"{quoted(path)}: {cause_of(error)}", reason="not_delivered")

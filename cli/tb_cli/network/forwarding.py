@@ -10,7 +10,7 @@ taken.
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
@@ -18,14 +18,14 @@ from heapq import heappop, heappush
 from random import Random
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from compute_market import chain
 from compute_market.courier import courier, leases, retries
 from compute_market.courier.courier import Attempted, Claimed
 from compute_market.courier.leases import HOLDER_BYTES
 from compute_market.courier_records import BundleReceipt
-from compute_market.errors import MarketError
+from compute_market.errors import BusyError, MarketError
 from compute_market.store.schema import BUNDLES_PENDING
 from compute_market.store.txn import Txn
 from compute_market.text import cause_of, clipped
@@ -34,6 +34,7 @@ from tb_cli.frame.node_key import node_key
 from tb_cli.frame.session import Session
 from tb_cli.network import destinations
 from tb_cli.network.destinations import Answer, Destination, Sender
+from tb_cli.network.forwarded import Forwarded
 
 PARALLEL = 4
 WINDOW = 1000  # bundles that are leased and not booked yet, about
@@ -46,33 +47,6 @@ _SHOW_EVERY_S = 1.0
 _ERROR_MAX = 300  # characters of what went wrong that are kept
 # A destination that took none of so many bundles in a row gets no more of them in this flush.
 _GIVE_UP_AFTER = 100
-
-# Destinations of which a flush tells what went wrong.
-_TOLD_MAX = 20
-
-
-class Problem(Struct, gc=False):
-    """What is wrong with a destination."""
-
-    bundles: int = 0  # that failed, or were left
-    error: str | None = None  # the last one
-
-
-class Forwarded(Struct, gc=False):
-    """How far a flush came."""
-
-    acknowledged: int = 0
-    refused: int = 0  # for good
-    attempts: int = 0
-    failures: int = 0  # of attempts
-    left: int = 0  # bundles that still wait
-    retried: int = 0  # attempts that were not the first of their bundle
-    problems: dict[str, Problem] = field(default_factory=dict)  # by destination, of some
-
-    @property
-    def total(self) -> int:
-        """All that there was to be forwarded."""
-        return self.acknowledged + self.refused + self.left
 
 
 class _Item(Struct, gc=False):
@@ -146,7 +120,10 @@ class _Flush:
         self._is_at_end = limit == 0
         self._leased_until = 0.0  # monotonic; when to renew the leases
         self._items: dict[int, _Item] = {}  # all that are leased and not booked, by seq
-        self._ready: dict[str, deque[_Item]] = {}  # by destination
+        self._leased: Counter[str] = Counter()  # how many of them each destination has
+        # By destination, of those that have any, in the order of their turns.
+        self._ready: dict[str, deque[_Item]] = {}
+        self._threads: Counter[str] = Counter()  # what is under way, by destination
         self._waiting: list[tuple[float, int, _Item]] = []  # a heap by the time of the next attempt
         self._under_way: dict[Future[list[Answer]], _Parcel] = {}
         self._done: list[Attempted] = []
@@ -205,7 +182,7 @@ class _Flush:
             self._done = done  # None of it is stored.
             raise
         for each in done:
-            self._items.pop(each.seq, None)
+            self._forget(each.seq)
         self._book_at = time.monotonic() + _BOOK_AFTER_S
         self._books += 1
         if self._books % _BOOKS_MAPPED == 0:
@@ -223,6 +200,8 @@ class _Flush:
         self._after = claimed.after
         self._is_at_end = claimed.after is None
         self._came.refused += claimed.refused
+        self._came.held += claimed.held
+        self._came.held_until_ms = max(self._came.held_until_ms, claimed.held_until_ms)
         if not self._items:
             self._leased_until = time.monotonic() + self._session.config.courier_lease_secs / 2
         if self._limit is not None:
@@ -230,7 +209,15 @@ class _Flush:
             self._is_at_end = self._is_at_end or not self._limit
         for receipt in claimed.receipts:
             item = self._items[receipt.seq] = _Item(receipt)
+            self._leased[receipt.dest] += 1
             self._ready.setdefault(receipt.dest, deque()).append(item)
+
+    def _forget(self, seq: int) -> None:
+        item = self._items.pop(seq, None)
+        if item is not None:
+            self._leased[item.receipt.dest] -= 1
+            if not self._leased[item.receipt.dest]:
+                del self._leased[item.receipt.dest]
 
     def _renew(self) -> None:
         """Let no lease end while its bundle is under way; one that has ended is another's."""
@@ -242,16 +229,20 @@ class _Flush:
         under_way = {item.receipt.seq for p in self._under_way.values() for item in p}
         done = {each.seq for each in self._done}
         lost = self._items.keys() - held - under_way - done
-        for queue in self._ready.values():
-            for item in [each for each in queue if each.receipt.seq in lost]:
-                queue.remove(item)
+        # What they were tried counts all the same.
+        tried = [self._items[each] for each in lost if self._items[each].attempts]
+        self._done += (_attempted(item, "failed") for item in tried)
+        for dest, queue in list(self._ready.items()):
+            self._ready[dest] = deque(x for x in queue if x.receipt.seq not in lost)
+            if not self._ready[dest]:
+                del self._ready[dest]
         for seq in lost:
-            del self._items[seq]
+            self._forget(seq)
 
     def _is_to_be_booked(self) -> bool:
         if len(self._done) >= PAGE or (self._done and time.monotonic() >= self._book_at):
             return True
-        if any(self._ready.values()) or len(self._under_way) == self._parallel:
+        if len(self._under_way) == self._parallel or self._next() is not None:
             return False
         # Somebody has nothing to do.
         return bool(self._page() or (self._done and not self._under_way))
@@ -265,20 +256,33 @@ class _Flush:
             item = heappop(self._waiting)[2]
             if item.receipt.seq in self._items:
                 self._ready.setdefault(item.receipt.dest, deque()).append(item)
-        # One destination after the other, so that none waits for all of another.
-        queues = deque((dest, queue) for dest, queue in self._ready.items() if queue)
-        while queues and len(self._under_way) < self._parallel:
-            dest, queue = queues.popleft()
+        while len(self._under_way) < self._parallel and (dest := self._next()) is not None:
+            queue = self._ready[dest]
             destination = self._destination(dest)
             if isinstance(destination, MarketError) or self._gave_up(dest):
                 self._leave(queue, destination)
-                continue
-            parcel = [queue.popleft() for _ in range(min(len(queue), destination.batch))]
-            receipts = [each.receipt for each in parcel]
-            self._under_way[self._executor.submit(destination.send, receipts)] = parcel
-            if queue:
-                queues.append((dest, queue))
-        self._ready = {dest: queue for dest, queue in self._ready.items() if queue}
+            else:
+                parcel = [queue.popleft() for _ in range(min(len(queue), destination.batch))]
+                receipts = [each.receipt for each in parcel]
+                self._under_way[self._executor.submit(destination.send, receipts)] = parcel
+                self._threads[dest] += 1
+            if not queue:
+                del self._ready[dest]
+            elif len(self._ready) > 1:
+                self._ready[dest] = self._ready.pop(dest)  # It has had its turn.
+
+    def _next(self) -> str | None:
+        """The destination whose turn it is: of those with the fewest threads that longest ago.
+
+        One that hangs must not have all threads while there is, or may be, something for others.
+        """
+        dest = min(self._ready, key=self._threads.__getitem__, default=None)
+        if dest is None:
+            return None
+        is_trusted = self._failed_in_a_row.get(dest) == 0
+        is_alone = len(self._leased) == 1 and (is_trusted or self._is_at_end)
+        is_full = self._threads[dest] >= max(1, self._parallel - 1)
+        return None if is_full and not is_alone else dest
 
     def _leave(self, queue: deque[_Item], problem: Destination | MarketError) -> None:
         """Try no more of what is for a destination that cannot be, or takes nothing."""
@@ -296,6 +300,8 @@ class _Flush:
                 found = destinations.opened(dest, self._sender)
             except MarketError as error:
                 found = error
+            except OSError as error:  # The certificates of those who are believed, say.
+                found = BusyError(f"{dest}: {cause_of(error)}", reason="not_delivered")
             self._destinations[dest] = found
         return found
 
@@ -321,6 +327,7 @@ class _Flush:
         found = wait(self._under_way, timeout, FIRST_COMPLETED)
         for future in found.done:
             parcel = self._under_way.pop(future)
+            self._threads[parcel[0].receipt.dest] -= 1
             try:
                 answers = future.result()
             except MarketError as error:
@@ -350,25 +357,17 @@ class _Flush:
 
     def _finish(self, item: _Item, outcome: _Outcome) -> None:
         dest = item.receipt.dest
-        if outcome == "failed":
-            self._failed_in_a_row[dest] = self._failed_in_a_row.get(dest, 0) + 1
-            self._note(dest, item.error)
+        row = self._failed_in_a_row.get(dest, 0)
+        self._failed_in_a_row[dest] = row + 1 if outcome == "failed" else 0
+        if outcome == "failed" and item.receipt.kind == "handoff" and item.attempts:
+            outcome = "refused"  # Its job stays where it is, and it is not tried another time.
+        if outcome == "acknowledged":
+            self._came.acknowledged += 1
         else:
-            self._failed_in_a_row[dest] = 0
-            if outcome == "acknowledged":
-                self._came.acknowledged += 1
-            else:
-                self._came.refused += 1
-                self._note(dest, item.error)
+            self._came.refused += outcome == "refused"
+            self._came.failed += outcome == "failed" and item.attempts > 0
+            self._came.note(dest, item.error)
         self._done.append(_attempted(item, outcome))
-
-    def _note(self, dest: str, error: str | None) -> None:
-        """Keep in mind what went wrong, to be told in the end."""
-        problems = self._came.problems
-        if dest in problems or len(problems) < _TOLD_MAX:
-            problem = problems.setdefault(dest, Problem())
-            problem.bundles += 1
-            problem.error = error or problem.error
 
 
 def _attempted(item: _Item, outcome: _Outcome) -> Attempted:

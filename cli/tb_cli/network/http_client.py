@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from threading import Event, Lock, Timer
 from typing import Final
-from urllib.parse import urlsplit
 
-from compute_market.errors import BusyError, MarketError, UsageError
-from compute_market.text import cause_of, clipped, one_line, quoted
+from compute_market.config import addresses
+from compute_market.errors import BusyError, MarketError
+from compute_market.text import cause_of, clipped, one_line
 
 OK: Final = 200
 # Of an answer that is an error so much is read to tell what it was.
@@ -25,29 +25,15 @@ Body = Callable[[], Iterable[bytes]]
 class Address:
     """Where a URL leads to. `path` stands for the one of a URL that has none.
 
-    Raises UsageError for a URL without a host, with a port that is none, with a fragment, or with a
-    user in it: who may do what is told by signatures.
+    Raises UsageError for what is no address.
     """
 
     def __init__(self, url: str, path: str) -> None:
-        parts = urlsplit(url)
-        try:
-            self._port = parts.port
-        except ValueError as error:
-            raise UsageError(f"{quoted(url)}: {error}") from error
-        self._is_secure = parts.scheme == "https"
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{quoted(url)}: no address of a host begins so")
-        if parts.username is not None or parts.fragment or not url.isascii() or " " in url:
-            raise UsageError(
-                f"{quoted(url)}: an address has no user, fragment, blank or letter beyond ASCII"
-            )
-        self._host = parts.hostname
-        self._port = self._port or (443 if self._is_secure else 80)
+        found = addresses.parse(url)
+        self._host, self._port = found.host, found.port
         # Reading the certificates of those who are believed takes longer than a request.
-        self._context = ssl.create_default_context() if self._is_secure else None
-        query = f"?{parts.query}" if parts.query else ""
-        self.target = (path if parts.path in ("", "/") else parts.path) + query
+        self._context = ssl.create_default_context() if found.is_secure else None
+        self.target = (path if found.path in ("", "/") else found.path) + found.query
         self.url = url
 
     def connect(self, timeout_s: float) -> Connection:
@@ -99,6 +85,8 @@ class Client:
                 raise self._failed(problem) from error
             except OSError as error:
                 raise self._failed(cause_of(error)) from error
+            except UnicodeError as error:
+                raise self._failed("no host has such a name") from error
             except http.client.HTTPException as error:
                 kind = type(error).__name__
                 problem = clipped(one_line(str(error) or kind))

@@ -23,7 +23,7 @@ class Program:
     """A program, started once for each bundle, with `BUNDLE_ID`, `BUNDLE_HASH` and `BUNDLE_SENDER`
     in its environment. Exit code 0 and the hash as its output acknowledge the bundle.
 
-    It is killed, with all that it has started, when it neither reads on nor ends for as long as a
+    It is killed, with its process group, when it neither reads on nor ends for as long as a
     destination may take.
     """
 
@@ -54,7 +54,7 @@ class Program:
             raise self._failed(_ending(process.returncode))
         if told.strip() != wanted.encode():
             shown = clipped(one_line(told.decode(errors="replace")), 80)
-            raise self._failed(f"it printed {shown!a}, not the hash {wanted}")
+            raise self._failed(f"it printed '{shown}', not the hash {wanted}")
         return [Answer("acknowledged")]
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class Program:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=os.environ | about,
-                start_new_session=True,  # So that all it starts can be killed with it.
+                start_new_session=True,  # So that what it starts can be killed with it.
                 bufsize=0,
             )
         except (OSError, ValueError) as error:
@@ -150,7 +150,7 @@ class _Run:
 
 
 def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """Kill a process and what it has started, unless it has ended."""
+    """Kill a process and its group, unless it has ended."""
     if process.returncode is None:
         with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
