@@ -111,6 +111,8 @@ def test_empty_and_long_bundles_are_taken(cli: Cli, far: Serving) -> None:
 def test_bundle_of_a_key_that_is_not_trusted_is_refused(cli: Cli, far: Serving) -> None:
     answer = far.deliver(parcel(key=OTHER_KEY))
     assert (answer.status, answer.json["reason"]) == (403, "untrusted_key")
+    assert list(answer.json) == ["error", "reason", "message", "retryable"]
+    assert KEY.key_id.hex() not in answer.body.decode()  # Whom the market trusts is its own affair.
     assert (stored(cli), taken(far)) == ({}, 0)
 
 
@@ -317,6 +319,40 @@ def test_bug_is_told_in_one_line_and_not_to_others(
     (line,) = logged(err)
     assert (line["status"], line["error"]) == (500, "ZeroDivisionError: by\nnought")
     assert "Traceback" not in err
+
+
+def cut_short(cli: Cli) -> None:
+    os.truncate(cli.data, 100)
+
+
+def moved_away(cli: Cli) -> None:
+    cli.home.rename(cli.directory / "elsewhere")
+
+
+@pytest.mark.parametrize("happens", [cut_short, moved_away])
+def test_damage_here_is_neither_told_to_others_nor_laid_to_them(
+    cli: Cli, happens: Callable[[Cli], None]
+) -> None:
+    serve = Process(cli)
+    happens(cli)
+    cli.audited = False
+    message = told(("acme", 5, cli.now))
+    answers = [serve.far.ask("GET", "/healthz"), serve.far.deliver(parcel())]
+    assert [each.status for each in answers] == [500, 500]
+    documents = [*(each.json for each in answers), serve.far.call(GOSSIP, message)["error"]["data"]]
+    assert [each["message"] for each in documents] == ["this failed here"] * 3
+    # Nothing is made anew in the place of a home.
+    assert cli.home.exists() == (happens is cut_short)
+    _, err = serve.end(signal.SIGTERM)
+    assert all(str(cli.home) in str(line["error"]) for line in logged(err))
+
+
+def test_damaged_key_of_the_node_is_told_to_nobody_else(cli: Cli) -> None:
+    cli.ok("key", "new", "node")
+    with serving() as far:
+        next((cli.home / "keys").glob("node*")).write_text("damaged")
+        answer = far.deliver(parcel())
+    assert (answer.status, answer.json["message"]) == (500, "this failed here")
 
 
 # Scores.

@@ -81,9 +81,10 @@ def path_of(home: Home, bundle_hash: bytes) -> str:
 def incoming(home: Home, bundle_hash: bytes, size: int) -> Iterator[Incoming]:
     """A bundle to be written, which is gone afterwards unless it was kept.
 
-    Raises BusyError when it would not leave enough room on the disk, and what making files in a
-    home raises.
+    Raises BusyError when it would not leave enough room on the disk, NotFoundError where the home
+    has gone, and what making files in a home raises.
     """
+    home.check_market()
     private_files.make_directory(home.inbox)
     check_room(home, size)
     part = os.path.join(home.inbox, f".{os.urandom(16).hex()}{_PART}")

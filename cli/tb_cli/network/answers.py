@@ -20,28 +20,30 @@ from tb_cli.frame.faults import answer_to
 _PATH_SHOWN_MAX: Final = 200  # characters
 _ERROR: Final = "tb_error"  # where a request keeps for the log what was wrong
 
-_STATUS: Final = {
-    "integrity": 400,
-    "refused": 403,
-    "not_found": 404,
-    "already_done": 409,
-    "conflict": 409,
-    "busy": 503,
-    "pending": 503,
-}
+_STATUS: Final = {"integrity": 400, "refused": 403}
 
 
 async def to_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MarketError)
-    return _answered(request, _STATUS.get(error.token, 500), for_others(error), error.message)
+    document = for_others(error)
+    status = 503 if error.retryable else _STATUS.get(document["error"], 500)
+    return _answered(request, status, document, error.message)
 
 
 def for_others(error: MarketError) -> dict[str, Any]:
-    """The document of an error for somebody else, who learns nothing of this machine."""
-    if error.token in ("internal", "usage", "busy"):
-        message = "not now; try again later" if error.retryable else "this failed here"
-        return {"error": error.token, "message": message, "retryable": error.retryable}
-    return error.document()
+    """The document of an error for somebody else, who learns nothing of this machine.
+
+    It says what is wrong with what was sent, without hints and details, which are the operator's.
+    Damage of what is stored here has no reason to tell it by.
+    """
+    is_theirs = error.token == "refused" or (error.token == "integrity" and error.reason)
+    if is_theirs:
+        document = {"error": error.token, "reason": error.reason, "message": error.message}
+    elif error.retryable:
+        document = {"error": "busy", "message": "not now; try again later"}
+    else:
+        document = {"error": "internal", "message": "this failed here"}
+    return document | {"retryable": error.retryable}
 
 
 async def to_mistake(request: Request, error: Exception) -> Response:

@@ -19,7 +19,8 @@ from compute_market import chain
 from compute_market.courier import deliveries, envelope
 from compute_market.courier.deliveries import Brought
 from compute_market.courier.envelope import Entry, Envelope
-from compute_market.errors import MarketError
+from compute_market.errors import IntegrityError, InternalError, MarketError, RefusedError
+from compute_market.home import moved
 from compute_market.offers import standing
 from compute_market.reputation import gossip
 from compute_market.signatures.canonical import malformed
@@ -96,9 +97,7 @@ class Node:
             brought = await self._take(body, found, entry)
         if brought.taken.error is not None:
             answers.tell(request, brought.taken.error)
-        if self._key is None:
-            self._key = await self._in_turn(node_key, self._session)
-        key = self._key
+        key = await self._own_key()
         answer = await run_in_threadpool(
             envelope.acknowledgement, self.market_id, key, found, [brought.taken]
         )
@@ -123,6 +122,14 @@ class Node:
                 return brought
 
             return await self._in_turn(self._session.update, act)
+
+    async def _own_key(self) -> Key:
+        if self._key is None:
+            try:
+                self._key = await self._in_turn(node_key, self._session)
+            except (IntegrityError, RefusedError) as error:  # Nothing of what was sent.
+                raise InternalError(error.message) from error
+        return self._key
 
     # JSON-RPC 2.0, of which `id` and `jsonrpc` may be missing.
 
@@ -163,8 +170,15 @@ class Node:
         return {"applied": applied.applied, "ignored": applied.ignored}
 
     async def _look(self, fn: Callable[[Txn], T]) -> T:
-        found: T = await run_in_threadpool(self._session.view, fn)
+        found: T = await run_in_threadpool(self._view, fn)
         return found
+
+    def _view(self, fn: Callable[[Txn], T]) -> T:
+        """Raises ConflictError for a market that is elsewhere by now: it answers no more."""
+        store = self._session.market.store
+        if not store.is_here():
+            raise moved(store.path)
+        return self._session.view(fn)
 
     async def _in_turn(self, fn: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, fn, *arguments)
