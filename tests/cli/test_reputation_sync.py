@@ -154,6 +154,10 @@ def answering(answer: bytes, *, hold: bool = False) -> Iterator[str]:
                 connection.sendall(answer)
                 if hold:
                     done.wait(20)
+                # What is left unread would reset the connection, maybe before the answer is read.
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(2**20):
+                    pass
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -174,6 +178,10 @@ ODD = {
     "no JSON": (http(b"<html>"), "no answer of JSON-RPC"),
     "an array": (http(b"[]"), "no answer of JSON-RPC"),
     "an empty answer": (http(b"{}"), "an answer that says nothing"),
+    "nested too deep": (
+        http(b'{"x":' + b"[" * 2000),
+        "no answer of JSON-RPC: it is nested too deep",
+    ),
     "a lie": (http(b'{"result": {"applied": -1, "ignored": 0}}'), "no answer of JSON-RPC"),
     "a flood": (http(b"[" * 100_000), "more than"),
     "a redirect": (http(b"", "302 Found", "Location: http://evil/\r\n"), "no redirect is followed"),

@@ -126,6 +126,7 @@ BAD = {
     "no envelope": (b"x\ny\nz\n", "malformed"),
     "a line without end": (b"x" * 200_000, "malformed"),
     "nothing": (b"", "malformed"),
+    "nested too deep": (b'{"x":' + b"[" * 2000 + b"\n{}\n{}\n", "malformed"),
     "zeros": (bytes(100_000), "malformed"),
 }
 
@@ -401,6 +402,7 @@ UNBELIEVED = {
     "changed": (changed(), -32000, "bad_signature"),
     "no message": ({"message": "nonsense"}, -32000, "malformed"),
     "a long line": ({"message": '{"a":1}' * 100_000}, -32000, "malformed"),
+    "nested too deep": ({"message": '{"x":' + "[" * 2000 + "\n"}, -32000, "malformed"),
     "a number": ({"message": 5}, -32602, None),
     "nothing": ({}, -32602, None),
     "none": (None, -32602, None),
