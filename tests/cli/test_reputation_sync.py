@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -156,8 +156,9 @@ def answering(answer: bytes, *, hold: bool = False) -> Iterator[str]:
                     done.wait(20)
                 # What is left unread would reset the connection, maybe before the answer is read.
                 connection.shutdown(socket.SHUT_WR)
-                while connection.recv(2**20):
-                    pass
+                with suppress(ConnectionError):
+                    while connection.recv(2**20):
+                        pass
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -162,6 +162,23 @@ def test_bundle_for_which_there_is_no_room_is_left_for_later(
     assert str(cli.home) in str(logged(capsys.readouterr().err)[-1]["error"])
 
 
+def test_room_is_kept_for_what_is_under_way(
+    cli: Cli, far: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = os.statvfs(cli.home)
+    room = 2**20  # for one of the two, and the half of another
+    monkeypatch.setattr(inbox, "RESERVE_BYTES", disk.f_bavail * disk.f_frsize - room)
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+    contents = [os.urandom(room * 2 // 3) for _ in range(2)]
+    first, second = (parcel(entry(n, each), each) for n, each in enumerate(contents, 1))
+    with far.begun(first[:-1000]) as begun:
+        wait_until(lambda: (cli.home / "inbox").exists() and os.listdir(cli.home / "inbox") != [])
+        # Free is what nothing was written to yet.
+        assert far.deliver(second).status == 503
+        assert acknowledged(begun.end(first[-1000:])).taken[0].outcome == "taken"
+    assert acknowledged(far.deliver(second)).taken[0].outcome == "taken"
+
+
 def test_bundle_is_not_taken_twice_when_it_comes_twice_at_once(cli: Cli, far: Serving) -> None:
     body = parcel()
     with far.begun(body[:-1]) as first, far.begun(body[:-1]) as second:

@@ -57,6 +57,7 @@ class Node:
         self._writer = ThreadPoolExecutor(1)
         self._patience_s = session.config.courier_timeout_secs
         self._key: Key | None = None
+        self._under_way: set[inbox.Incoming] = set()
         self.market_id = session.view(chain.market_id)
 
     def __enter__(self) -> "Node":
@@ -105,7 +106,8 @@ class Node:
 
     async def _take(self, body: Body, found: Envelope, entry: Entry) -> Brought:
         """Bring a bundle to the disk, and take it."""
-        with inbox.incoming(self._session.home, entry.bundle_hash, entry.size) as incoming:
+        home, content = self._session.home, entry.bundle_hash
+        with inbox.incoming(home, content, entry.size, self._under_way) as incoming:
             piece = bytearray()
             while chunk := await body.chunk():
                 piece += chunk
