@@ -21,7 +21,7 @@ from compute_market.reputation import gossip, reputation
 from compute_market.reputation.gossip import Told
 from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
-from tb_cli.network import server
+from tb_cli.network import endpoints, server
 from tb_cli.network.peers import METHOD as GOSSIP
 from tests.support.cli import Cli
 from tests.support.deliveries import CONTENT, entry, handoff
@@ -237,6 +237,18 @@ def test_id_of_a_call_is_given_back(far: Serving) -> None:
 
 def test_request_that_is_too_long_is_sent_away(far: Serving) -> None:
     assert far.ask("POST", "/", bytes(2**20 + 1)).status == 413
+
+
+def test_bodies_of_all_requests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "BODIES_BYTES_MAX", 300_000)
+    call = b'{"method": "x", "params": "' + b"x" * 200_000
+    with serving() as far:
+        with far.begun(call, path="/") as first, far.begun(call, path="/") as second:
+            answers = sorted([first.answer(), second.answer()])
+        assert [each.status for each in answers] == [200, 408]
+        assert answers[0].json["error"]["data"]["retryable"]
+        # What they held is given back.
+        assert far.ask("POST", "/", call).json["error"]["code"] == -32700
 
 
 @pytest.mark.parametrize(

@@ -56,11 +56,11 @@ class Far:
         return self.ask("POST", "/courier.deliver", body)
 
     @contextmanager
-    def begun(self, data: bytes) -> "Iterator[Begun]":
+    def begun(self, data: bytes, path: str = "/courier.deliver") -> "Iterator[Begun]":
         """A bundle of which this much has been posted; given up if it is not ended."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            connection.putrequest("POST", "/courier.deliver")
+            connection.putrequest("POST", path)
             connection.putheader("Transfer-Encoding", "chunked")
             connection.endheaders()
             begun = Begun(connection)

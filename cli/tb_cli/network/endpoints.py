@@ -32,7 +32,8 @@ from tb_cli.frame.node_key import node_key
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.network import answers, destinations, peers
-from tb_cli.network.server import Body, Endpoint
+from tb_cli.network.bodies import Body, Memory
+from tb_cli.network.server import Endpoint
 
 T = TypeVar("T")
 
@@ -40,7 +41,9 @@ _WHAT: Final = "the envelope"
 # The first line of an envelope, that of one bundle, and the last.
 _ENVELOPE_LINES: Final = 3
 # What comes over the net is gathered to so many bytes before it is written.
-_PIECE_BYTES: Final = 2**20
+_PIECE_BYTES: Final = 2**18
+# Of all requests together so much is held in memory.
+BODIES_BYTES_MAX: Final = 32 * 2**20
 
 # Of JSON-RPC 2.0, and one for what the market itself says no to.
 _NO_JSON, _NO_REQUEST, _NO_METHOD, _BAD_PARAMS, _REFUSED = -32700, -32600, -32601, -32602, -32000
@@ -58,6 +61,7 @@ class Node:
         self._patience_s = session.config.courier_timeout_secs
         self._key: Key | None = None
         self._under_way: set[inbox.Incoming] = set()
+        self._memory = Memory(BODIES_BYTES_MAX)
         self.market_id = session.view(chain.market_id)
 
     def __enter__(self) -> "Node":
@@ -88,14 +92,15 @@ class Node:
 
     async def _deliver(self, request: Request) -> Response:
         """An envelope of one bundle with its bytes behind it, answered by an acknowledgement."""
-        body = Body(request, self._patience_s)
-        found = await run_in_threadpool(envelope.parse, await _envelope_in(body), _WHAT)
-        if len(found.entries) != 1:
-            raise malformed(f"{_WHAT} has {len(found.entries)} bundles, and one is taken at a time")
-        (entry,) = found.entries
-        brought = await self._look(partial(_known, found, entry))
-        if brought is None:
-            brought = await self._take(body, found, entry)
+        with self._body(request) as body:
+            found = await run_in_threadpool(envelope.parse, await _envelope_in(body), _WHAT)
+            if len(found.entries) != 1:
+                count = len(found.entries)
+                raise malformed(f"{_WHAT} has {count} bundles, and one is taken at a time")
+            (entry,) = found.entries
+            brought = await self._look(partial(_known, found, entry))
+            if brought is None:
+                brought = await self._take(body, found, entry)
         if brought.taken.error is not None:
             answers.tell(request, brought.taken.error)
         key = await self._own_key()
@@ -106,6 +111,7 @@ class Node:
 
     async def _take(self, body: Body, found: Envelope, entry: Entry) -> Brought:
         """Bring a bundle to the disk, and take it."""
+        body.hold(_PIECE_BYTES)
         home, content = self._session.home, entry.bundle_hash
         with inbox.incoming(home, content, entry.size, self._under_way) as incoming:
             piece = bytearray()
@@ -139,12 +145,13 @@ class Node:
         """Whatever its content type says. An answer is one document, also when it says no."""
         call_id: Any = None
         try:
-            call = _call_in(await Body(request, self._patience_s).whole())
-            call_id = call.id
-            method = self._methods().get(call.method)
-            if method is None:
-                raise _RpcError(_NO_METHOD, f"there is no method {clipped(call.method)!a}")
-            answer = {"result": await method(request, call.params)}
+            with self._body(request) as body:
+                call = _call_in(await body.whole())
+                call_id = call.id
+                method = self._methods().get(call.method)
+                if method is None:
+                    raise _RpcError(_NO_METHOD, f"there is no method {clipped(call.method)!a}")
+                answer = {"result": await method(request, call.params)}
         except _RpcError as error:
             answers.tell(request, str(error))
             answer = {"error": error.document}
@@ -170,6 +177,9 @@ class Node:
         if applied.ahead or applied.outside:
             answers.tell(request, f"{len(message.entries)} scores: {applied.text}")
         return {"applied": applied.applied, "ignored": applied.ignored}
+
+    def _body(self, request: Request) -> Body:
+        return Body(request, self._patience_s, self._memory)
 
     async def _look(self, fn: Callable[[Txn], T]) -> T:
         found: T = await run_in_threadpool(self._view, fn)

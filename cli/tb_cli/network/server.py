@@ -27,15 +27,12 @@ from tb_cli.network import answers
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-BODY_MAX: Final = 2**20  # bytes of a request that is read whole
 # Beyond so many, connections on which nothing is asked are closed, the oldest first; requests are
 # sent away when there are twice as many.
 CONNECTIONS_MAX: Final = 512
 _HEAD_BYTES_MAX: Final = 16 * 1024
 _SWEEP_SECS: Final = 1
 _KEEP_ALIVE_SECS: Final = 5
-# What a body must come at on the average, in bytes a second, beyond the patience with it.
-_PACE_MIN: Final = 1024
 
 
 class Tls(Struct, frozen=True, gc=False):
@@ -43,55 +40,6 @@ class Tls(Struct, frozen=True, gc=False):
 
     certificate: str
     key: str
-
-
-class Body:
-    """The bytes of a request as they come. What does not come in time is answered by 408."""
-
-    def __init__(self, request: Request, patience_s: float) -> None:
-        self._stream = request.stream()
-        self._patience_s = patience_s
-        self._began = asyncio.get_running_loop().time()
-        self._received = 0
-        self._buffer = b""
-
-    async def chunk(self) -> bytes:
-        """The next bytes, none at the end."""
-        if self._buffer:
-            found, self._buffer = self._buffer, b""
-            return found
-        return await self._next()
-
-    async def line(self, most: int) -> bytes:
-        """The next line with its newline; no more than so many bytes of it."""
-        while (end := self._buffer.find(b"\n") + 1) == 0 and len(self._buffer) < most:
-            found = await self._next()
-            if not found:
-                break
-            self._buffer += found
-        length = min(end or len(self._buffer), most)
-        found, self._buffer = self._buffer[:length], self._buffer[length:]
-        return found
-
-    async def whole(self) -> bytes:
-        """All of it, which is answered by 413 when it is more than `BODY_MAX`."""
-        found = bytearray()
-        while chunk := await self.chunk():
-            found += chunk
-            if len(found) > BODY_MAX:
-                raise HTTPException(413, f"a request has at most {BODY_MAX} bytes")
-        return bytes(found)
-
-    async def _next(self) -> bytes:
-        by_pace = self._began + self._received / _PACE_MIN
-        now = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout_at(min(now, by_pace) + self._patience_s):
-                found = await anext(self._stream, b"")
-        except TimeoutError as error:
-            raise HTTPException(408, "the body of the request does not come") from error
-        self._received += len(found)
-        return found
 
 
 def application(endpoints: Mapping[str, tuple[str, Endpoint]], hosts: frozenset[str]) -> ASGIApp:
