@@ -21,7 +21,7 @@ from compute_market.reputation import gossip, reputation
 from compute_market.reputation.gossip import Told
 from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
-from tb_cli.network import endpoints, server
+from tb_cli.network import endpoints, listening
 from tb_cli.network.peers import METHOD as GOSSIP
 from tests.support.cli import Cli
 from tests.support.deliveries import CONTENT, entry, handoff
@@ -152,13 +152,13 @@ def test_handoff_of_a_job_that_has_ended_is_refused(cli: Cli) -> None:
 
 
 def test_bundle_for_which_there_is_no_room_is_left_for_later(
-    cli: Cli, far: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(inbox, "RESERVE_BYTES", 2**60)
-    answer = far.deliver(parcel())
+    with serving() as far:
+        answer = far.deliver(parcel())
     assert (answer.status, answer.json["retryable"]) == (503, True)
     assert str(cli.home) not in answer.body.decode()  # It is told to nobody but the operator.
-    far.stop()
     assert str(cli.home) in str(logged(capsys.readouterr().err)[-1]["error"])
 
 
@@ -166,7 +166,7 @@ def test_room_is_kept_for_what_is_under_way(
     cli: Cli, far: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = os.statvfs(cli.home)
-    room = 2**20  # for one of the two, and the half of another
+    room = 300_000  # for one of the two, and the half of another
     monkeypatch.setattr(inbox, "RESERVE_BYTES", disk.f_bavail * disk.f_frsize - room)
     monkeypatch.setattr(os, "statvfs", lambda _: disk)
     contents = [os.urandom(room * 2 // 3) for _ in range(2)]
@@ -323,7 +323,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 def test_connections_that_say_nothing_make_room_for_others(
     far: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(listening, "CONNECTIONS_MAX", 3)
     silent = [socket.create_connection(("127.0.0.1", far.port)) for _ in range(5)]
     for each in silent[:2]:  # Before their time is over.
         each.settimeout(10)
@@ -335,16 +335,16 @@ def test_connections_that_say_nothing_make_room_for_others(
 
 
 def test_bug_is_told_in_one_line_and_not_to_others(
-    far: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by\nnought")
 
     monkeypatch.setattr(deliveries, "wanted", broken)
-    answer = far.deliver(parcel())
+    with serving() as far:
+        answer = far.deliver(parcel())
     assert (answer.status, answer.json["error"]) == (500, "internal")
     assert "nought" not in answer.body.decode()
-    far.stop()
     err = capsys.readouterr().err
     (line,) = logged(err)
     assert (line["status"], line["error"]) == (500, "ZeroDivisionError: by\nnought")
@@ -405,11 +405,11 @@ def test_scores_are_taken_when_they_are_news(cli: Cli, far: Serving) -> None:
 
 
 def test_scores_of_the_future_and_out_of_bounds_are_ignored_and_told(
-    cli: Cli, far: Serving, capsys: pytest.CaptureFixture[str]
+    cli: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lies = told(("acme", 5, cli.now + 1000), ("bolt", 5000, cli.now), ("cog", 1, cli.now))
-    assert far.call(GOSSIP, lies)["result"] == {"applied": 1, "ignored": 2}
-    far.stop()
+    with serving() as far:
+        assert far.call(GOSSIP, lies)["result"] == {"applied": 1, "ignored": 2}
     (line,) = logged(capsys.readouterr().err)
     assert line["error"] == "3 scores: applied 1, ignored 2 (1 from the future, 1 no score)"
 
@@ -488,7 +488,9 @@ def test_signal_ends_it_once_what_is_under_way_is_done(cli: Cli, number: int) ->
         assert acknowledged(begun.end(parcel()[-1:])).taken[0].outcome == "taken"
     code, err = serve.end(0)
     assert code == 0
-    assert [(each["path"], each["status"]) for each in logged(err)] == [("/courier.deliver", 200)]
+    made, request = logged(err)
+    assert "made key node" in str(made["told"])
+    assert (request["path"], request["status"]) == ("/courier.deliver", 200)
     assert stored(cli) == {entry().bundle_hash.hex(): CONTENT}
 
 

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from tb_cli.frame.session import Session
-from tb_cli.network import endpoints, server
+from tb_cli.network import endpoints, listening, server
+from tb_cli.network.request_log import RequestLog
 
 HOSTS = frozenset(("localhost", "127.0.0.1"))
 
@@ -80,11 +81,11 @@ class Far:
 class Serving(Far):
     """That of one in this process, and a look at its market, which nobody else here may open."""
 
-    def __init__(self, session: Session, found: server.Server, listening: socket) -> None:
-        super().__init__(listening.getsockname()[1])
+    def __init__(self, session: Session, found: server.Server, opened: socket) -> None:
+        super().__init__(opened.getsockname()[1])
         self.view = session.view
         self._found = found
-        self._thread = Thread(target=found.run, args=[listening])
+        self._thread = Thread(target=found.run, args=[opened])
         self._thread.start()
 
     def stop(self) -> None:
@@ -116,11 +117,15 @@ class Begun:
 def serving(home: str | None = None) -> Iterator[Serving]:
     """The market of a home, that of TB_HOME without one, as `tb-cli serve` answers for it."""
     settings = {} if home is None else {"home": home}
-    with Session.begin(settings) as session, endpoints.Node(session) as node:
-        app = server.application(node.endpoints(), HOSTS)
-        found = server.Server(app, session.config.courier_timeout_secs)
-        with server.listen("127.0.0.1", 0) as listening:
-            far = Serving(session, found, listening)
+    with (
+        Session.begin(settings) as session,
+        endpoints.Node(session) as node,
+        RequestLog() as log,
+    ):
+        app = server.application(node.endpoints(), HOSTS, log)
+        found = server.Server(app, session.config.courier_timeout_secs, log)
+        with listening.listen("127.0.0.1", 0) as opened:
+            far = Serving(session, found, opened)
             try:
                 yield far
             finally:

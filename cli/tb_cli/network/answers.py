@@ -3,7 +3,6 @@
 Whoever asked learns nothing of this machine; the log tells all.
 """
 
-import sys
 from typing import Any, Final
 
 from msgspec import json
@@ -13,8 +12,7 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from compute_market.errors import MarketError
-from compute_market.text import clipped, printable_json
-from tb_cli.frame.clocks import now_ms
+from compute_market.text import clipped
 from tb_cli.frame.faults import answer_to
 
 _PATH_SHOWN_MAX: Final = 200  # characters
@@ -74,10 +72,10 @@ def tell(request: Request, problem: str) -> None:
     request.scope[_ERROR] = problem
 
 
-def log(scope: Scope, status: int, took_ms: int) -> None:
+def entry(scope: Scope, status: int, took_ms: int) -> dict[str, Any]:
+    """What the log says of a request."""
     client = scope.get("client") or ("-", 0)
     line = {
-        "at_ms": now_ms(),
         "client": f"{client[0]}:{client[1]}",
         "method": scope["method"],
         "path": clipped(scope["path"], _PATH_SHOWN_MAX),
@@ -86,4 +84,4 @@ def log(scope: Scope, status: int, took_ms: int) -> None:
     }
     if _ERROR in scope:
         line["error"] = scope[_ERROR]
-    sys.stderr.write(printable_json(json.encode(line).decode()) + "\n")
+    return line

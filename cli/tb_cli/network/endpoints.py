@@ -75,7 +75,8 @@ class Node:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._writer.shutdown()
+        self._session.market.store.give_up_waiting()
+        self._writer.shutdown(cancel_futures=True)
 
     def endpoints(self) -> dict[str, tuple[str, Endpoint]]:
         return {
