@@ -2,14 +2,16 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from http.client import HTTPSConnection
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -253,7 +255,12 @@ def test_bodies_of_all_requests_together_are_bounded(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("GET", "/courier.deliver", 405), ("DELETE", "/", 405)],
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/healthz/", 404),
+        ("GET", "/courier.deliver", 405),
+        ("DELETE", "/", 405),
+    ],
 )
 def test_request_for_what_is_not_there_is_told_so(
     far: Serving, method: str, path: str, status: int
@@ -266,6 +273,40 @@ def test_request_that_calls_the_server_by_another_name_is_not_answered(far: Serv
     assert far.ask("GET", "/healthz", Host="evil.example").status == 421
     for host in ("localhost", "127.0.0.1", "LOCALHOST:80", f"127.0.0.1:{far.port}"):
         assert far.ask("GET", "/healthz", Host=host).status == 200
+
+
+def test_request_with_two_lengths_is_refused_and_the_connection_closed(far: Serving) -> None:
+    with socket.create_connection(("127.0.0.1", far.port), timeout=10) as connection:
+        connection.sendall(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n"
+        )
+        with suppress(ConnectionResetError):
+            answer = b"".join(iter(lambda: connection.recv(2**16), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_bytes_that_are_no_http_leave_a_line_in_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with serving() as far, socket.create_connection(("127.0.0.1", far.port)) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert b" 400 " in connection.recv(2**16)
+    assert [line["error"] for line in logged(capsys.readouterr().err)] == [
+        "Invalid HTTP request received."
+    ]
+
+
+def test_what_is_due_is_told_in_the_log(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.post()
+    cli.submit("j1", "--deadline-secs", "60")
+    cli.advance(90)
+    with serving() as far:
+        far.call(GOSSIP, told(("acme", 5, cli.now)))
+    err = capsys.readouterr().err
+    assert [line["told"] for line in logged(err) if "told" in line] == ["1 overdue job failed"]
+    assert len(logged(err)) == len(err.splitlines())
 
 
 def test_bytes_that_are_no_http_leave_it_serving(far: Serving) -> None:
@@ -506,6 +547,63 @@ def test_what_a_killed_server_left_is_taken_away_by_the_next(cli: Cli) -> None:
         acknowledged(far.deliver(parcel()))
 
 
+def test_end_comes_in_time_whoever_holds_the_lock_and_reads_the_log(cli: Cli) -> None:
+    """Who waits for the lock is answered, and what nobody reads is not waited for."""
+    cli.ok("key", "new", "node")
+    serve = Process(cli)
+    acknowledged(serve.far.deliver(parcel(entry(1))))
+    for _ in range(500):  # More than a pipe holds, with what is to come below.
+        serve.far.ask("GET", "/" + "x" * 200)
+    with locked(cli.home / "market"), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(serve.far.deliver, parcel(entry(2)))
+        wait_until(lambda: len(os.listdir(cli.home / "inbox")) > 1)
+        began = time.monotonic()
+        serve.process.send_signal(signal.SIGTERM)
+        assert serve.process.wait(timeout=20) == 0
+        assert time.monotonic() - began < 6
+        answer = waiting.result()
+    assert (answer.status, answer.json["retryable"]) == (503, True)
+    serve.process.communicate()
+
+
+def test_silence_instead_of_a_handshake_is_given_up(cli: Cli) -> None:
+    certificate, key = made_certificate(cli.directory)
+    serve = Process(cli, "--tls-cert", str(certificate), "--tls-key", str(key))
+    silent = socket.create_connection(("127.0.0.1", serve.far.port), timeout=10)
+    with silent, suppress(ConnectionResetError):
+        assert silent.recv(1) == b""
+    _, err = serve.end(signal.SIGTERM)
+    (line,) = logged(err)
+    assert str(line["error"]).startswith("no handshake: ")
+
+
+def test_no_more_are_let_in_than_files_may_be_open(cli: Cli) -> None:
+    """And nothing that comes of it is told over and over."""
+    serve = Process(cli)
+    resource.prlimit(serve.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+    begun = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+    many = []
+    try:
+        for _ in range(100):
+            many.append(socket.create_connection(("127.0.0.1", serve.far.port), timeout=10))
+            with suppress(ConnectionError):
+                many[-1].sendall(begun)
+        assert len(os.listdir(f"/proc/{serve.process.pid}/fd")) < 64
+    finally:
+        for each in many:
+            each.close()
+    wait_until(lambda: is_up(serve.far))
+    _, err = serve.end(signal.SIGTERM)
+    assert "Traceback" not in err
+    assert len(err.splitlines()) < 200
+
+
+def is_up(far: Far) -> bool:
+    with suppress(OSError, HTTPException):
+        return far.ask("GET", "/healthz").status == 200
+    return False
+
+
 def test_it_is_reached_by_https_with_a_certificate(cli: Cli) -> None:
     certificate, key = made_certificate(cli.directory)
     serve = Process(cli, "--tls-cert", str(certificate), "--tls-key", str(key))
@@ -532,6 +630,8 @@ def test_address_that_is_of_no_use_is_told(cli: Cli) -> None:
         done = cli("serve", "--check", "--port", str(port))
         assert (done.code, done.out) == (8, "")
         assert done.err.startswith(f"error[busy]: port {port} of 127.0.0.1 is in use\n")
+    for host in ("LOCALHOST", "127.1", "127.0.0.2"):
+        assert "could serve" in cli.ok("serve", "--check", "--port", "0", "--host", host)
     for words in (("--host", "no.such.invalid", "--insecure"), ("--host", "")):
         assert cli("serve", "--check", *words).code == 2
 
@@ -544,6 +644,13 @@ def test_files_of_tls_that_are_of_no_use_are_told(cli: Cli) -> None:
         done = cli("serve", "--check", "--port", "0", "--tls-cert", name, "--tls-key", name)
         assert (done.code, done.out) == (2, "")
         assert done.err.startswith("error[usage]: --tls-cert or --tls-key: ")
+
+
+def test_key_that_is_encrypted_is_told_at_once(cli: Cli) -> None:
+    certificate, key = made_certificate(cli.directory, password=b"secret")
+    done = cli(*("serve", "--check", "--port", "0", "--tls-cert", certificate), *("--tls-key", key))
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error[usage]: --tls-key is encrypted")
 
 
 @pytest.mark.parametrize("name", ["starlette", "uvicorn"])

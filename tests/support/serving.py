@@ -14,7 +14,12 @@ from typing import Any, NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from cryptography.x509.oid import NameOID
 
 from tb_cli.frame.session import Session
@@ -132,7 +137,7 @@ def serving(home: str | None = None) -> Iterator[Serving]:
                 far.stop()
 
 
-def made_certificate(directory: Path) -> tuple[Path, Path]:
+def made_certificate(directory: Path, password: bytes | None = None) -> tuple[Path, Path]:
     """A certificate for this machine, signed by itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
@@ -152,5 +157,6 @@ def made_certificate(directory: Path) -> tuple[Path, Path]:
     )
     certificate_path, key_path = directory / "certificate.pem", directory / "key.pem"
     certificate_path.write_bytes(certificate.public_bytes(Encoding.PEM))
-    key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    hidden = NoEncryption() if password is None else BestAvailableEncryption(password)
+    key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden))
     return certificate_path, key_path
