@@ -9,7 +9,7 @@ where there is such a file begins with it; any other has the table, of which thi
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Final
 
-from msgspec import DecodeError, Meta, Struct, ValidationError, json
+from msgspec import Meta, Struct, json
 
 from compute_market import events
 from compute_market.amounts import AMOUNT_MAX
@@ -17,7 +17,7 @@ from compute_market.errors import IntegrityError, UsageError
 from compute_market.records import Score, check_id, replace
 from compute_market.reputation import reputation
 from compute_market.reputation.reputation import SCORE_MAX
-from compute_market.signatures.canonical import malformed
+from compute_market.signatures.canonical import decoded, malformed
 from compute_market.store.schema import REPUTATION, SCORES_RECENT, SCORES_TOLD, unpack_u64
 from compute_market.store.txn import Txn
 
@@ -74,12 +74,10 @@ def parse(text: bytes, now: int) -> list[tuple[str, Score]]:
     use for that. Raises IntegrityError: `malformed`, or `future` for one that was changed after
     `now`, in unix seconds.
     """
+    found = decoded(text, dict[str, _Entry], "the scores")
     try:
-        found = json.decode(text, type=dict[str, _Entry])
         for provider in found:
             check_id(provider, "a provider")
-    except (DecodeError, ValidationError, UnicodeDecodeError) as error:
-        raise malformed(str(error)) from error
     except UsageError as error:
         raise malformed(error.message) from error
     for provider, entry in found.items():

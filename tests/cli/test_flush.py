@@ -272,6 +272,7 @@ FAULTS: dict[str, tuple[Callable[[Asked], bytes | None], str]] = {
     "a changed answer": (lambda asked: changed(asked), "the signature is not that of key"),
     "rubbish": (lambda _: response(b"{}"), "missing required field"),
     "nothing": (lambda _: response(b""), "truncated"),
+    "nested too deep": (lambda _: response(b'{"x":' + b"[" * 2000), "the acknowledgement: "),
     "no HTTP": (lambda _: b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "no answer of HTTP"),
     "a redirect": (
         lambda _: response(b"", "307 Moved", location="http://127.0.0.1:1/"),

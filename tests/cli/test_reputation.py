@@ -528,6 +528,7 @@ def test_dry_run_of_a_new_market_takes_no_snapshot(cli: Cli) -> None:
         ('{"a b": {"score": 1, "last_update": 1, "epoch": 1}}', "a provider 'a b' has the char"),
         ('{"p": {"score": 1, "last_update": 99999999999, "epoch": 1}}', "is from the future"),
         (b"\xff\xfe\x00", "malformed"),
+        (b'{"p": {"x":' + b"[" * 2000, "the scores: it is nested too deep"),
     ],
 )
 def test_snapshot_that_cannot_be_used_is_told_and_left(

@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -160,6 +160,11 @@ def answering(answer: bytes, *, hold: bool = False) -> Iterator[str]:
                 connection.sendall(answer)
                 if hold:
                     done.wait(20)
+                # What is left unread would reset the connection, maybe before the answer is read.
+                connection.shutdown(socket.SHUT_WR)
+                with suppress(ConnectionError):
+                    while connection.recv(2**20):
+                        pass
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -193,6 +198,10 @@ ODD = {
     "no JSON": (http(b"<html>"), "no answer of JSON-RPC"),
     "an array": (http(b"[]"), "no answer of JSON-RPC"),
     "an empty answer": (http(b"{}"), "an answer that says nothing"),
+    "nested too deep": (
+        http(b'{"x":' + b"[" * 2000),
+        "no answer of JSON-RPC: it is nested too deep",
+    ),
     "a lie": (http(b'{"result": {"applied": -1, "ignored": 0}}'), "no answer of JSON-RPC"),
     "too few": (http(b'{"result": {"applied": 0, "ignored": 0}}'), "told 1 scores and says that"),
     "too many": (http(b'{"result": {"applied": 9, "ignored": 5}}'), "applied 9 and ignored 5"),

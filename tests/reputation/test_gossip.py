@@ -317,6 +317,10 @@ def test_line_that_does_not_end_stops_the_split() -> None:
     assert refused(text).message == "a message of scores has at most 1048576 bytes"
 
 
+# A field that nobody asks for has to be gone through as well.
+_DEEP = b'{"x":' + b"[" * 2000 + b"\n"
+
+
 def refused(text: bytes, trusted: Any = TRUSTED) -> MarketError:
     with pytest.raises((IntegrityError, RefusedError)) as caught:
         gossip.verify(gossip.parse(text), trusted)
@@ -352,6 +356,8 @@ def refused(text: bytes, trusted: Any = TRUSTED) -> MarketError:
         ),
         (lambda lines: [lines[0].replace(b"00", b"0G", 1), *lines[1:]], "line 1: market_id is not"),
         (lambda lines: [b"\xff\n", *lines[1:]], "line 1: "),
+        (lambda lines: [_DEEP, *lines[1:]], "line 1: "),
+        (lambda lines: [lines[0], _DEEP, lines[2]], "line 2: "),
     ],
 )
 def test_what_is_no_message_is_malformed(change: Any, says: str) -> None:

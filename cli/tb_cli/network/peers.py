@@ -2,10 +2,11 @@
 
 from typing import Annotated, Final
 
-from msgspec import DecodeError, Meta, Struct, ValidationError, json
+from msgspec import Meta, Struct, json
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError
+from compute_market.signatures.canonical import decoded
 from compute_market.text import clipped, one_line
 from tb_cli.network.http_client import Client
 
@@ -65,11 +66,9 @@ class Peer:
             found = self._client.post(
                 lambda: (body,), len(body), {"Content-Type": "application/json"}, _ANSWER_BYTES_MAX
             )
-            answer = json.decode(found, type=_Answer)
+            answer = decoded(found, _Answer, "no answer of JSON-RPC")
         except MarketError as error:
             self._fail(error.message)
-        except (DecodeError, ValidationError, UnicodeDecodeError) as error:
-            self._fail(f"no answer of JSON-RPC: {error}")
         else:
             if answer.result is None:
                 self._fail(answer.error.message if answer.error else "an answer that says nothing")
