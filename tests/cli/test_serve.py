@@ -581,6 +581,24 @@ def test_silence_instead_of_a_handshake_is_given_up(cli: Cli) -> None:
     assert str(line["error"]).startswith("no handshake: ")
 
 
+def test_silence_instead_of_a_handshake_keeps_nobody_out(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_COURIER_TIMEOUT_SECS", "60")
+    certificate, key = made_certificate(cli.directory)
+    serve = Process(cli, "--tls-cert", str(certificate), "--tls-key", str(key))
+    resource.prlimit(serve.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+    address = ("127.0.0.1", serve.far.port)
+    silent = [socket.create_connection(address, timeout=10) for _ in range(40)]
+    context = ssl.create_default_context(cafile=str(certificate))
+    connection = HTTPSConnection("localhost", serve.far.port, context=context, timeout=20)
+    connection.request("GET", "/healthz")
+    assert connection.getresponse().status == 200
+    for each in (connection, *silent):
+        each.close()
+    assert serve.end(signal.SIGTERM)[0] == 0
+
+
 def test_no_more_are_let_in_than_files_may_be_open(cli: Cli) -> None:
     """And nothing that comes of it is told over and over."""
     serve = Process(cli)

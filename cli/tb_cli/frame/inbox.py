@@ -84,10 +84,9 @@ def incoming(
     """A bundle to be written, which is gone afterwards unless it was kept.
 
     What others `under_way` still bring has its room already; this one is among them meanwhile.
-    Raises BusyError when it would not leave enough room on the disk, NotFoundError where the home
-    has gone, and what making files in a home raises.
+    Raises BusyError when it would not leave enough room on the disk, and what making files in a
+    home raises.
     """
-    home.check_market()
     private_files.make_directory(home.inbox)
     others = set() if under_way is None else under_way
     check_room(home, size, reserved=sum(each.left for each in others))

@@ -114,6 +114,7 @@ class Node:
         """Bring a bundle to the disk, and take it."""
         body.hold(_PIECE_BYTES)
         home, content = self._session.home, entry.bundle_hash
+        home.check_market()  # Or the inbox would be made where a home was that is elsewhere by now.
         with inbox.incoming(home, content, entry.size, self._under_way) as incoming:
             piece = bytearray()
             while chunk := await body.chunk():

@@ -124,7 +124,7 @@ class Door:
         self._handshake_s = None if context is None else handshake_s
         self._context = context
         self._log = log
-        self._entering: set[asyncio.Task[None]] = set()
+        self._entering: dict[asyncio.Task[None], None] = {}  # the oldest first
 
     async def open(self, listening: socket.socket) -> None:
         """Let in who comes, until this is cancelled."""
@@ -140,9 +140,17 @@ class Door:
             if self._count() + len(self._entering) >= 2 * connections_max():
                 connection.close()
                 continue
+            if len(self._entering) >= connections_max():
+                oldest = next(iter(self._entering))
+                del self._entering[oldest]
+                oldest.cancel()  # It has had more time than it takes.
             entering = asyncio.create_task(self._let_in(connection))
-            self._entering.add(entering)
-            entering.add_done_callback(self._entering.discard)
+            self._entering[entering] = None
+            entering.add_done_callback(self._forget)
+            await asyncio.sleep(0)  # Accepting who waits already gives nobody else a turn.
+
+    def _forget(self, entering: asyncio.Task[None]) -> None:
+        self._entering.pop(entering, None)
 
     async def _let_in(self, connection: socket.socket) -> None:
         client = "-"
