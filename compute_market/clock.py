@@ -103,6 +103,12 @@ class Due(Struct, frozen=True, gc=False):
     restored: int = 0  # providers that are barred no longer
     barred: int = 0  # providers whose score other settings let fade less
 
+    def plus(self, later: "Due") -> "Due":
+        """What was due in this change and in a later one."""
+        names = self.__struct_fields__[1:]
+        sums = (getattr(self, name) + getattr(later, name) for name in names)
+        return Due(self.activated or later.activated, *sums)
+
     @property
     def text(self) -> str:
         """What it moved, in one line; empty when nothing was due."""

@@ -186,7 +186,8 @@ def last_decision(txn: Txn, job_id: str) -> Logged | None:
 def trim(txn: Txn, before_ms: int, limit: int) -> int:
     """Drop at most `limit` of the oldest entries, those from before an instant; how many."""
     old = []
-    for key, payload in txn.collect(EVENTS, limit):
+    # One by one: most often the first is not old, and an entry can be long.
+    for key, payload in islice(txn.scan(EVENTS, start=pack_u64(0)), limit):
         if EVENTS.decode(key, payload).at_ms >= before_ms:
             break
         old.append(key)

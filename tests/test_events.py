@@ -29,7 +29,7 @@ from tests.support.laws import hand_over
 from tests.support.market import START_MS, Market, job_request, slice_of
 from tests.support.preempting import earn
 from tests.support.receipt_file import KEY, receipt
-from tests.support.state import command, contents, put_payload
+from tests.support.state import command, contents, put_payload, put_raw
 
 OPERATOR = Asked("ann", "node-1", 4711, "tb-cli compute submit job.json")
 
@@ -555,6 +555,19 @@ def test_trim_drops_what_is_older_and_no_more_than_the_limit(market: Market) -> 
     assert seqs(market) == [4, 5]
     market.deposit("ann", ct=9)
     assert seqs(market) == [4, 5, 6]
+
+
+def test_trim_reads_nothing_behind_the_first_that_stays(market: Market) -> None:
+    """A tick that takes many changes would otherwise read all that it has noted, each time."""
+    for n in range(3):
+        market.deposit("ann", ct=n)
+        market.advance(10)
+
+    def action(txn: Txn) -> int:
+        put_raw(txn, EVENTS, pack_u64(3), b"damaged")
+        return events.trim(txn, market.now_ms - 20_000, 10)
+
+    assert market.update(action, dry_run=True) == 1
 
 
 def test_numbers_go_on_after_everything_was_trimmed(market: Market) -> None:

@@ -94,11 +94,15 @@ def tick(session: Session) -> None:
         housekeeping.tick(txn)
         return modes.document(txn)
 
-    document = session.update(act)
-    due = session.market.due
-    is_changed = bool(due.text or due.scores)
-    while _is_more_due(session.market.due) and not session.dry_run:
-        document = session.update(act)
+    due = Due()
+    try:
+        document = session.update(act, tells=False)
+        due = session.market.due
+        while _is_more_due(session.market.due) and not session.dry_run:
+            document = session.update(modes.document, tells=False)
+            due = due.plus(session.market.due)
+    finally:
+        session.tell_of(due)
     if _may_prune(session):
         from tb_cli.frame import bundles  # Most often there is nothing to prune.
 
@@ -107,7 +111,7 @@ def tick(session: Session) -> None:
         from tb_cli.frame.snapshots import save_if_behind
 
         save_if_behind(session)
-    document["changed"] = is_changed
+    document["changed"] = bool(due.text or due.scores)
     emit(session, document, fields(document))
 
 

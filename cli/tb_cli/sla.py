@@ -1,8 +1,8 @@
 """Verbs on deadlines: sweep, extend."""
 
-from compute_market.clock import cost_of
+from compute_market.clock import Due, cost_of
 from compute_market.jobs.extend import extend as extend_all
-from compute_market.records import DEADLINE_MAX
+from compute_market.records import DEADLINE_MAX, replace
 from compute_market.store.schema import DEADLINES
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
@@ -16,18 +16,19 @@ def sweep(session: Session) -> None:
     # What a dry run rolls back it would find again, so it does all at once.
     limit = session.view(lambda txn: txn.size(DEADLINES)) if session.dry_run else _CHUNK
     failed: list[str] = []
-    burned_ct = away = 0
-    while True:
-        session.update(lambda txn: None, sweep_limit=limit)
-        swept = session.market.due
-        failed += swept.failed
-        burned_ct += swept.burned_ct
-        away += swept.away
-        if not swept.failed or session.dry_run:
-            break
+    due = Due()
+    try:
+        while True:
+            session.update(lambda txn: None, sweep_limit=limit, tells=False)
+            failed += session.market.due.failed
+            due = due.plus(replace(session.market.due, failed=()))
+            if not session.market.due.failed or session.dry_run:
+                break
+    finally:
+        session.tell_of(due)
     lines = [f"failed job {job_id}" for job_id in failed]
-    total = f"{_jobs(len(failed))} failed{cost_of(burned_ct, away)}"
-    document = {"failed": failed, "burned_ct": burned_ct, "away": away}
+    total = f"{_jobs(len(failed))} failed{cost_of(due.burned_ct, due.away)}"
+    document = {"failed": failed, "burned_ct": due.burned_ct, "away": due.away}
     emit(session, document, [*lines, total])
 
 

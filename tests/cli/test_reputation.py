@@ -187,6 +187,19 @@ def test_tick_tells_of_who_is_barred_by_other_settings(
     ]
 
 
+def test_tick_tells_in_one_line_of_all_that_was_due(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("compute_market.housekeeping.SCORES_LIMIT", 2)
+    for number in range(5):
+        cli.post("--reputation", "-1", provider=f"p{number}")
+    cli.advance(14 * DAY)
+    done = cli("tick", "--json")
+    assert (done.code, done.err) == (0, "5 providers in good standing again\n")
+    assert done.json["changed"] is True
+    assert [each["shelf"] for each in cli.document("compute", "offer", "list")] == ["unfunded"] * 5
+
+
 def test_tick_that_forgets_a_provider_has_changed_something(cli: Cli) -> None:
     cli.post()
     cli.advance(8 * DAY)

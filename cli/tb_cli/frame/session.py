@@ -19,7 +19,7 @@ from tb_cli.frame import guard, home
 from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 
 if TYPE_CHECKING:
-    from compute_market.clock import Clock
+    from compute_market.clock import Clock, Due
     from compute_market.config.settings import Config
     from compute_market.market import Market
     from compute_market.records import Asked
@@ -203,15 +203,16 @@ class Session:
                     "of other machines do not work there; put the home on a local disk"
                 )
 
-    def update(self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None) -> T:
+    def update(
+        self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None, tells: bool = True
+    ) -> T:
         """Run one action in one transaction, after what is due; rolled back if dry.
 
         A home that is not there is made once an action has something to write. What was due is told
-        in one line, but for overdue jobs if the caller set a limit for those: it tells of them
-        itself. The log of cancellations follows.
+        in one line, unless the caller does that for several changes. The log of cancellations
+        follows.
         """
         from compute_market.market import SWEEP_LIMIT
-        from compute_market.records import replace
 
         market = self.market
         if self._trial is not None:
@@ -227,12 +228,16 @@ class Session:
             result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
         finally:
             self._tell_of_clock()
-        due = market.due if sweep_limit is None else replace(market.due, failed=())
-        if due.text:
-            sys.stderr.write(f"{'dry_run: ' if self.dry_run else ''}{due.text}\n")
+        if tells:
+            self.tell_of(market.due)
         if not self.dry_run:
             self.follow_log()
         return result
+
+    def tell_of(self, due: "Due") -> None:
+        """Say in one line what was due, if anything was."""
+        if due.text:
+            sys.stderr.write(f"{'dry_run: ' if self.dry_run else ''}{due.text}\n")
 
     def view(self, fn: "Callable[[Txn], T]") -> T:
         """Look at one snapshot. It changes nothing, and leaves undone what is due."""
