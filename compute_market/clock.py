@@ -101,6 +101,7 @@ class Due(Struct, frozen=True, gc=False):
     bids_burned_ct: int = 0  # of their bonds
     scores: int = 0  # that time has changed something of
     restored: int = 0  # providers that are barred no longer
+    barred: int = 0  # providers whose score other settings let fade less
 
     @property
     def text(self) -> str:
@@ -117,6 +118,8 @@ class Due(Struct, frozen=True, gc=False):
             found.append(f"{_counted(self.bids, 'bid')} expired{cost_of(self.bids_burned_ct, 0)}")
         if self.restored:
             found.append(f"{_counted(self.restored, 'provider')} in good standing again")
+        if self.barred:
+            found.append(f"{_counted(self.barred, 'provider')} in bad standing by other settings")
         if self.matched:
             found.append(f"{_counted(len(self.matched), 'waiting job')} placed")
         return ", ".join(found)

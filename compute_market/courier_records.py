@@ -9,6 +9,13 @@ BundleKind = Literal["bundle", "handoff"]
 BundleState = Literal["pending", "acknowledged", "refused"]
 
 
+class Progress(Struct, frozen=True, array_like=True, gc=False):
+    """How far an active job is: what the bundle of a handoff tells of it."""
+
+    handovers: int
+    units_left: int
+
+
 class BundleReceipt(Struct, frozen=True, array_like=True, gc=False):
     """A bundle that was given to the courier, and what became of it."""
 
@@ -25,9 +32,12 @@ class BundleReceipt(Struct, frozen=True, array_like=True, gc=False):
     last_error: str | None = None
     ended_ms: int | None = None  # when it was acknowledged or refused
     reward_ct: int = 0  # what its sender was paid for it
-    # Of a handoff: the job, and the offer that takes it over.
+    # Of a handoff: the job, the offer that takes it over, and what is told of the job.
     job_id: str | None = None
     offer_id: str | None = None
+    told: Progress | None = None
+    # When it was first acknowledged, which it may have been before it was sent again.
+    acknowledged_ms: int | None = None
 
 
 class Delivery(Struct, frozen=True, array_like=True, gc=False):

@@ -39,9 +39,9 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
             jobs.mark_paid(txn, settlement.apply(txn, waiting))
             paid += 1
     expired = expire(txn, sweep_limit if txn.timely else 0)
-    scores, restored = 0, 0
+    scores, restored, barred = 0, 0, 0
     if txn.timely and reputation.is_due(txn):
-        scores, restored = follow_time(txn, SCORES_LIMIT)
+        scores, restored, barred = follow_time(txn, SCORES_LIMIT)
     bids, bids_burned_ct = 0, 0
     if txn.timely and 0 < txn.number(BIDS_DUE_FROM) <= height:
         from compute_market.bids import bids as sealed  # Most often no bid is overdue.
@@ -64,6 +64,7 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         bids_burned_ct,
         scores,
         restored,
+        barred,
     )
 
 

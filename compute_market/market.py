@@ -189,7 +189,10 @@ class Market:
         return self.update(lambda txn: ledger.tap(txn, "deposit", owner, amounts, key))
 
     def post_offer(self, **fields: Any) -> dict[str, Any]:
-        """Post an offer by the fields of an offer file; returns it, with `changed`, `matched`."""
+        """Post an offer by the fields of an offer file; returns it, with `changed`, `matched`.
+
+        It takes no running job over; see `jobs.preempt`.
+        """
         from compute_market.jobs.submit import post_offer
         from compute_market.offers import standing
         from compute_market.requests import OfferRequest, build

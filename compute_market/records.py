@@ -79,6 +79,7 @@ EventName = Literal[
     "score_gossiped",
     "score_restored",
     "scores_imported",
+    "score_barred",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 
@@ -254,10 +255,9 @@ class Score(Struct, frozen=True, array_like=True, gc=False):
 
     score: int  # −1000 … 1000
     seed: int  # the advertised first score, part of `score`
-    epoch: int
+    epoch: int  # 0 as long as only its provider has made it, who advertised it
     changed_ms: int
     barred: bool = False  # in bad standing, as the index of offers knows it
-    is_earned: bool = False  # something but what its provider advertised has made it
 
 
 class Posting(Struct, frozen=True, array_like=True, gc=False):

@@ -306,10 +306,15 @@ def _to_4(txn: Txn) -> None:
 
 
 # Schema 5: bundles, and scores that time changes. An older release would not let a score decay.
+# What a provider advertised has epoch 0.
 
 
 def _to_5(txn: Txn) -> None:
     if txn.size(schema.REPUTATION):
+        for key, payload in txn.collect(schema.REPUTATION, txn.size(schema.REPUTATION)):
+            score = schema.REPUTATION.decode(key, payload)
+            if score.score == score.seed:
+                txn.write(schema.REPUTATION, key, replace(score, epoch=0))
         reputation.take_terms(txn)
 
 

@@ -22,7 +22,7 @@ from compute_market.signatures.keys import key_of
 from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import reveal, seal, take
-from tests.support.bundles import claim, record, send
+from tests.support.bundles import claim, record, send, send_handoff
 from tests.support.deliveries import bring
 from tests.support.importing import PRICE, THEIRS, import_of, links, trust
 from tests.support.laws import hand_over
@@ -140,7 +140,7 @@ def fail_to_hand_off(market: Market) -> None:
     market.configure(enable_preempt=True)
     market.post("other", offer_id="better", price_per_unit=1)
     earn(market, "other", 10)
-    send(market, kind="handoff", job_id="job", offer_id="better")
+    send_handoff(market)
     record(market, "failed", claim(market).receipts, error="no route")
 
 
@@ -158,6 +158,13 @@ def bar_and_wait(market: Market) -> None:
     """An unknown provider gets an offer and a bad name, which fades."""
     market.post("unlucky", reputation=-1)
     market.advance(14 * 86_400)
+    market.update(lambda txn: None)
+
+
+def fade_and_configure(market: Market) -> None:
+    """The same, and then settings by which it has not faded."""
+    bar_and_wait(market)
+    market.configure(reputation_decay_ppm=10_000)
     market.update(lambda txn: None)
 
 
@@ -245,6 +252,7 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         {"score": -7, "was": 5, "market_id": bytes(16).hex()},
     ),
     "score_restored": (bar_and_wait, {"score": 0}),
+    "score_barred": (fade_and_configure, {"score": -1}),
     "scores_imported": (forget_and_restore, {"scores": 1}),
     "bond_burned": (cancel_for_a_burned_bond, {"ct": 1, "cause": "cancel:slash"}),
     "mode_changed": (

@@ -21,7 +21,8 @@ from compute_market.errors import BusyError, IntegrityError
 from compute_market.jobs import demand, jobs
 from compute_market.market import Market
 from compute_market.offers import offers, standing
-from compute_market.records import Job
+from compute_market.records import Job, replace
+from compute_market.reputation import reputation
 from compute_market.scheduler import outcomes, queue
 from compute_market.settlement import ledger, modes, receipts, settlement
 from compute_market.store import schema
@@ -378,8 +379,11 @@ def test_home_of_schema_3_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_scores_of_schema_4_fall_due(tmp_path: Path) -> None:
     market = busy_market(tmp_path / "market")
     market.update(lambda txn: standing.record_outcome(txn, "poor", -1))
+    market.post("boasts", reputation=900)
 
     def lose(txn: Txn) -> None:
+        boast = txn.must_read(schema.REPUTATION, b"boasts")
+        txn.write(schema.REPUTATION, b"boasts", replace(boast, epoch=txn.now))
         txn.clear(schema.SCORES_DUE)
         for name in (schema.SCORE_TERMS, schema.SCORES_DUE_FROM):
             txn.delete(schema.META, name.encode())
@@ -389,6 +393,8 @@ def test_scores_of_schema_4_fall_due(tmp_path: Path) -> None:
     market.reopen()
     market.submit("new")
     assert market.violations() == []
+    scores = dict(market.view(lambda txn: list(reputation.entries(txn))))
+    assert (scores["boasts"].epoch, scores["poor"].epoch > 0) == (0, True)
     assert market.offer("unpaid").shelf == "barred"
     market.advance(14 * 86_400)
     market.update(lambda txn: None)

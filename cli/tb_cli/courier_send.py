@@ -107,9 +107,10 @@ def resend(
     failed_to: str | None,
     jsonl: bool,
 ) -> int:
-    """Whoever has taken it before acknowledges it again; its sender earns nothing a second time.
+    """Whoever has taken it before acknowledges it again; what was acknowledged once earns no more.
 
-    One that waits is free for the next flush at once, also where a flush that was killed has it.
+    One that waits is free for the next flush at once, also where a flush that was killed has it. A
+    handoff that has ended is never sent again; see `compute preempt`.
     """
 
     def check(bundle_id: str) -> None:

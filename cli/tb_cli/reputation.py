@@ -20,6 +20,7 @@ _EVENTS: tuple[EventName, ...] = (
     "score_adjusted",
     "score_gossiped",
     "score_restored",
+    "score_barred",
 )
 _DELTA_MAX = 2 * reputation.SCORE_MAX
 
@@ -67,10 +68,8 @@ def adjust(session: Session, provider: str, delta: int, *, reason: str, key: str
     check_id(provider, "provider")
     if not delta:
         raise UsageError("±N is 0: that changes nothing")
-    if not reason:
-        raise UsageError("--reason is empty")
-    files.check_text(reason, "the reason")
-    asked = {"provider": provider, "delta": delta}
+    files.check_reason(reason)
+    asked = {"provider": provider, "delta": delta, "reason": reason}
 
     def act(txn: Txn) -> dict[str, Any]:
         done = idempotency.find(txn, key, "score_adjusted", asked)

@@ -12,7 +12,7 @@ from compute_market.reputation import gossip, reputation
 from compute_market.reputation.gossip import Applied, Message, Told
 from compute_market.signatures.canonical import malformed
 from compute_market.store.txn import Txn
-from tb_cli.frame import snapshots
+from tb_cli.frame import key_files, snapshots
 from tb_cli.frame.guard import Terminated, stop_if_lost
 from tb_cli.frame.lines import bounded, source_of
 from tb_cli.frame.render import emit, note, report
@@ -45,6 +45,7 @@ def export(session: Session, target: str | None) -> None:
     session.view(gossip.check_listening)
     from tb_cli.frame.node_key import node_key
 
+    has_key = not session.dry_run or key_files.find(session.home, session.config.net_key)
     key = node_key(session)
     market_id, now_ms = session.view(lambda txn: (heights.market_id(txn), txn.now_ms))
     counted = _Counted(chain.from_iterable(session.pages(_told, None)))
@@ -67,7 +68,7 @@ def export(session: Session, target: str | None) -> None:
         "path": target,
         "scores": counted.count,
         "messages": number,
-        "key": key.key_id.hex(),
+        "key": key.key_id.hex() if has_key else None,
     }
     emit(session, document, f"wrote {counted.count} scores to {target}")
 

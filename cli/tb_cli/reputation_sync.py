@@ -71,10 +71,14 @@ def _messages(session: Session, key: Key) -> Iterator[tuple[bytes, int]]:
 
 def _document(peer: Peer, *, dry_run: bool) -> dict[str, Any]:
     counts = {"sent": peer.sent, "applied": peer.applied, "ignored": peer.ignored}
+    if peer.from_the_future:
+        counts["from_the_future"] = peer.from_the_future
     error = {} if peer.error is None else {"error": peer.error}
     return {"peer": peer.url, **counts, **error} | ({"dry_run": True} if dry_run else {})
 
 
 def _text(peer: Peer) -> str:
     text = f"{peer.url}: sent {peer.sent}, applied {peer.applied}, ignored {peer.ignored}"
+    if peer.from_the_future:
+        text += f" ({peer.from_the_future} from the future, by its clock)"
     return text if peer.error is None else f"{text}; failed: {peer.error}"

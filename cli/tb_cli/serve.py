@@ -42,15 +42,10 @@ def serve(
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
     secure = tls_cert is not None
-    local = _is_loopback(host)
-    if not (local or secure or insecure):
-        raise UsageError(
-            f"--host {host!a} can be reached from other machines, and nothing is encrypted",
-            hint="give --tls-cert and --tls-key, or --insecure behind what encrypts",
-        )
     session.home.check_market()
     try:
-        from tb_cli.network import endpoints, server
+        from tb_cli.network import endpoints, listening, server
+        from tb_cli.network.request_log import RequestLog
     except ImportError as error:
         from compute_market.hashing.probe import installing
 
@@ -58,25 +53,22 @@ def serve(
             f"serve needs a package that is not installed: {str(error.name).partition('.')[0]}",
             hint=installing("serve"),
         ) from error
-    with endpoints.Node(session) as node:
-        # Behind what encrypts, or in the open, nobody knows here what the server is called.
-        hosts = frozenset(("localhost", "127.0.0.1", "[::1]", host) if local else ())
-        app = server.application(node.endpoints(), hosts)
-        tls = server.Tls(tls_cert, tls_key) if tls_cert and tls_key else None
-        found = server.Server(app, session.config.courier_timeout_secs, tls)
-        with server.listen(host, port) as listening:
-            url = server.url_of(listening, secure=secure)
+    local = listening.is_loopback(host)
+    if not (local or secure or insecure):
+        raise UsageError(
+            f"--host {host!a} can be reached from other machines, and nothing is encrypted",
+            hint="give --tls-cert and --tls-key, or --insecure behind what encrypts",
+        )
+    # Behind what encrypts, or in the open, nobody knows here what the server is called.
+    hosts = frozenset(("localhost", "127.0.0.1", "[::1]", host.lower()) if local else ())
+    tls = listening.Tls(tls_cert, tls_key) if tls_cert and tls_key else None
+    with endpoints.Node(session) as node, RequestLog() as log:
+        app = server.application(node.endpoints(), hosts, log)
+        found = server.Server(app, session.config.courier_timeout_secs, log, tls)
+        with listening.listen(host, port) as opened:
+            url = listening.url_of(opened, secure=secure)
             text = f"could serve on {url}" if check else f"serving on {url}"
             emit(session, {"url": url, "market_id": node.market_id.hex()}, text)
             sys.stdout.flush()
             if not check:
-                found.run(listening)
-
-
-def _is_loopback(host: str) -> bool:
-    from ipaddress import ip_address
-
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+                found.run(opened)

@@ -80,7 +80,7 @@ def cancel_arm(session: Session) -> None:
 @takes(option("--reason", "Why; kept and shown by status.", metavar="TEXT", required=True))
 def dry_run(session: Session, *, reason: str) -> None:
     """Receipts of funded jobs wait until the mode is real again."""
-    files.check_text(reason, "the reason")
+    files.check_reason(reason)
     _change(session, lambda txn: modes.to_dry_run(txn, reason)[1])
 
 
@@ -95,7 +95,8 @@ def tick(session: Session) -> None:
         return modes.document(txn)
 
     document = session.update(act)
-    is_changed = bool(session.market.due.text)
+    due = session.market.due
+    is_changed = bool(due.text or due.scores)
     while _is_more_due(session.market.due) and not session.dry_run:
         document = session.update(act)
     if _may_prune(session):

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from compute_market import events, idempotency, metrics
 from compute_market.courier import leases
-from compute_market.courier_records import BundleKind, BundleReceipt
+from compute_market.courier_records import BundleKind, BundleReceipt, Progress
 from compute_market.errors import (
     ConflictError,
     MarketError,
@@ -51,6 +51,7 @@ class Bundle(Struct, frozen=True, gc=False):
     kind: BundleKind = "bundle"
     job_id: str | None = None  # of a handoff
     offer_id: str | None = None
+    told: Progress | None = None  # of the job, as the bundle tells it
 
 
 class Sent(Struct, frozen=True, gc=False):
@@ -102,6 +103,7 @@ def send(txn: Txn, bundle: Bundle, ids: Iterable[int]) -> BundleReceipt:
         sent_ms=txn.now_ms,
         job_id=bundle.job_id,
         offer_id=bundle.offer_id,
+        told=bundle.told,
     )
     _write(txn, receipt)
     txn.put(BUNDLE_IDS, pack_u64(receipt_id), pack_u64(receipt.seq))
@@ -160,8 +162,8 @@ def claim(
     """Lease the next pending bundles to a flush, in the order of sending.
 
     `holder` is 8 random bytes that name the flush; at most `limit` receipts are looked at, those
-    behind the seq `after`, or `only` the one with that id. The handoff of a job that has ended is
-    refused for good.
+    behind the seq `after`, or `only` the one with that id. The handoff of a job that is to stay, or
+    is told of as it is no more, is refused for good.
     """
     if only is not None:
         found, last = leases.one(txn, get(txn, only).seq), None
@@ -193,8 +195,8 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
     an attempt nothing but the lease is given back.
 
     Whoever was acknowledged before stays so, and is paid once; attempts count all the same. With
-    the acknowledgement of a bundle its sender is paid, while settlement is real; with that of a
-    handoff its job goes over to the other provider, if it still can.
+    the first acknowledgement of a bundle its sender is paid, if settlement is real then; with that
+    of a handoff its job goes over to the other provider, if it still can.
     """
     acknowledged = attempts = failures = 0
     reward_ct = txn.config.courier_reward_ct if modes.is_real(txn) else 0
@@ -223,12 +225,21 @@ def record(txn: Txn, attempted: Iterable[Attempted], holder: bytes | None = None
 
 
 def resend(txn: Txn, receipt_id: int) -> BundleReceipt:
-    """Forward a bundle again that was acknowledged or refused; it earns nothing a second time.
+    """Forward a bundle again that was acknowledged or refused.
 
-    One that waits is free for the next flush at once. Raises NotFoundError.
+    What was acknowledged once earns nothing any more, also where it had earned nothing then.
+
+    One that waits is free for the next flush at once. Raises NotFoundError, and RefusedError
+    (`handoff_ended`) for a handoff that was acknowledged or refused: what it tells is no more.
     """
     receipt = get(txn, receipt_id)
     if receipt.state != "pending":
+        if receipt.kind == "handoff":
+            raise RefusedError(
+                f"handoff {id_text(receipt_id)} is {receipt.state}, and is never sent again",
+                hint=f"try `tb-cli compute preempt {receipt.job_id} {receipt.offer_id}`",
+                reason="handoff_ended",
+            )
         txn.remove(BUNDLES_ENDED, ended_key(receipt))
         receipt = replace(receipt, state="pending", ended_ms=None, last_error=None)
         _write(txn, receipt)
@@ -289,12 +300,13 @@ def receipts(txn: Txn) -> Iterator[BundleReceipt]:
 
 
 def _acknowledge(txn: Txn, receipt: BundleReceipt, attempts: int, reward_ct: int) -> None:
-    if reward_ct and not receipt.reward_ct and receipt.kind != "handoff":
-        receipt = replace(receipt, reward_ct=_paid(txn, receipt, reward_ct))
+    if receipt.acknowledged_ms is None:
+        earned = _paid(txn, receipt, reward_ct) if reward_ct and receipt.kind != "handoff" else 0
+        receipt = replace(receipt, reward_ct=earned, acknowledged_ms=txn.now_ms)
     receipt = _end(txn, receipt, "acknowledged", attempts)
     if receipt.kind == "handoff" and receipt.job_id is not None and receipt.offer_id is not None:
         try:
-            preempt.take_over(txn, receipt.job_id, receipt.offer_id)
+            preempt.take_over(txn, receipt.job_id, receipt.offer_id, receipt.told)
         except (NotFoundError, RefusedError, ConflictError) as error:
             _write(txn, replace(receipt, last_error=error.message))
             _handoff_failed(txn, receipt, error.reason or error.token)
@@ -341,19 +353,12 @@ def _why_not_due(txn: Txn, receipt: BundleReceipt) -> MarketError | None:
     """Why the handoff of a job need not be forwarded any more; other bundles always are."""
     if receipt.job_id is None or receipt.offer_id is None:
         return None
-    return preempt.why_not(txn, receipt.job_id, receipt.offer_id)
+    return preempt.why_not(txn, receipt.job_id, receipt.offer_id, receipt.told)
 
 
 def _handoff_failed(txn: Txn, receipt: BundleReceipt, reason: str) -> None:
-    metrics.count(txn, "scheduler_preempt_total", "handoff_failed")
-    events.note(
-        txn,
-        "handoff_failed",
-        job_id=receipt.job_id,
-        offer_id=receipt.offer_id,
-        reason=reason,
-        bundle=id_text(receipt.receipt_id),
-    )
+    bundle = id_text(receipt.receipt_id)
+    preempt.note_failed(txn, receipt.job_id, receipt.offer_id, reason, bundle)
 
 
 def _note(

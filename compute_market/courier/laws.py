@@ -116,8 +116,15 @@ def _is_whole(receipt: BundleReceipt) -> bool:
     return (
         (receipt.state == "pending") == (receipt.ended_ms is None)
         and is_handoff == (receipt.job_id is not None) == (receipt.offer_id is not None)
+        and is_handoff == (receipt.told is not None)
         and not (is_handoff and receipt.reward_ct)
+        and not (receipt.acknowledged_ms is None and _is_acknowledged(receipt))
     )
+
+
+def _is_acknowledged(receipt: BundleReceipt) -> bool:
+    """Whether it is, or must have been: only what was acknowledged earns."""
+    return receipt.state == "acknowledged" or receipt.reward_ct > 0
 
 
 def _named(txn: Txn, text: str) -> BundleReceipt | None:

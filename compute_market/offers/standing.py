@@ -36,11 +36,15 @@ def take_gossip(txn: Txn, message: "Message") -> "Applied":
     return applied
 
 
-def follow_time(txn: Txn, limit: int) -> tuple[int, int]:
-    """Do what time has made of at most so many scores; of how many, and how many bar no longer."""
+def follow_time(txn: Txn, limit: int) -> tuple[int, int, int]:
+    """Do what time has made of at most so many scores, by the settings in force.
+
+    Returns of how many, how many bar no longer, and how many bar again by other settings.
+    """
     from compute_market.reputation import due  # Most often nothing is.
 
-    for provider in reputation.take_terms(txn):
+    barred = reputation.take_terms(txn)
+    for provider in barred:
         offers.restand(txn, provider)
     done = restored = 0
     while overdue := due.overdue(txn, limit - done):
@@ -50,7 +54,7 @@ def follow_time(txn: Txn, limit: int) -> tuple[int, int]:
                 restored += 1
                 offers.restand(txn, provider)
     due.settle(txn)
-    return done, restored
+    return done, restored, len(barred)
 
 
 def follow_wallets(txn: Txn) -> None:

@@ -33,14 +33,22 @@ def zero_ms(record: Score, terms: int) -> int | None:
     return None if periods is None else record.changed_ms + periods * period_secs * 1000
 
 
+def has_faded(txn: Txn, record: Score) -> bool:
+    """Whether a score is zero by now, by the terms the table is made under."""
+    from_ms = zero_ms(record, _terms(txn))
+    return from_ms is not None and from_ms <= txn.now_ms
+
+
+def is_over(txn: Txn, record: Score) -> bool:
+    """Whether a score that bars nothing is zero for so long that its provider is forgotten."""
+    from_ms = _due_ms(record, _terms(txn))
+    return from_ms is not None and from_ms <= txn.now_ms
+
+
 def key_of(provider: str, record: Score, terms: int) -> bytes | None:
     """Where a score stands among those that are due; None for one that time does not change."""
-    from_ms = zero_ms(record, terms)
-    if from_ms is None:
-        return None
-    _, _, retention_secs = _unpacked(terms)
-    kept_ms = 0 if record.barred else retention_secs * 1000 + 1
-    return pack_u64(from_ms + kept_ms) + provider.encode()
+    from_ms = _due_ms(record, terms)
+    return None if from_ms is None else pack_u64(from_ms) + provider.encode()
 
 
 def enter(txn: Txn, provider: str, record: Score) -> None:
@@ -81,6 +89,18 @@ def settle(txn: Txn) -> None:
     """Remember exactly when something is due next."""
     first = txn.first(SCORES_DUE)
     txn.set_number(SCORES_DUE_FROM, _NEVER_MS if first is None else unpack_u64(first[0][:8]))
+
+
+def _due_ms(record: Score, terms: int) -> int | None:
+    from_ms = zero_ms(record, terms)
+    if from_ms is None or record.barred:
+        return from_ms
+    _, _, retention_secs = _unpacked(terms)
+    return from_ms + retention_secs * 1000 + 1
+
+
+def _terms(txn: Txn) -> int:
+    return txn.number(SCORE_TERMS) or txn.config.score_terms
 
 
 def _unpacked(terms: int) -> tuple[int, int, int]:

@@ -7,7 +7,9 @@ together; what a provider says of itself is not told.
 
 An entry is news if its epoch is above the stored one (0 for a provider nobody has heard of), and no
 further ahead of market time than clocks may differ. So a message that comes twice, late or in
-another order does no harm.
+another order does no harm. What is told is the score as it stood at its epoch, from which on it
+fades wherever it is stored: markets forget a provider at the same time, and an entry that comes
+after that is old. Otherwise two markets would tell each other for ever what both have forgotten.
 """
 
 from collections.abc import Container, Iterable, Iterator
@@ -85,7 +87,7 @@ class Applied(Struct, frozen=True, gc=False):
     """What became of the entries of a message."""
 
     applied: int = 0
-    old: int = 0  # ignored: their epoch is not above the stored one
+    old: int = 0  # ignored: their epoch is not above the stored one, or they are over
     ahead: int = 0  # ignored: their epoch lies in the future
     outside: int = 0  # ignored: no score within −1000 … 1000
     crossed: tuple[str, ...] = ()  # providers whose standing has changed
@@ -119,17 +121,20 @@ def total(found: Iterable[Applied]) -> Applied:
 
 
 def told(txn: Txn, scores: Iterable[tuple[str, Score]]) -> list[Told]:
-    """What a market has to tell of these scores.
+    """What a market has to tell of these scores, each as it stood at its epoch.
 
+    Many changes within a second make an epoch run ahead of time. It is told as now: others ignore
+    what is from the future, and the rest of it is told later.
     A zero is told as long as an entry is kept that is one: who has not heard of it by then has an
     entry that fades by itself.
     """
     since = txn.now - txn.config.reputation_retention_secs
     found = []
     for provider, record in scores:
-        score = reputation.clamp(reputation.present_earned(txn, record))
-        if score or (record.is_earned and record.epoch >= since):
-            found.append(Told(provider, score, record.epoch))
+        score = reputation.clamp(record.score - record.seed)
+        is_left = reputation.present_earned(txn, record) != 0
+        if is_left or (record.epoch and record.epoch >= since):
+            found.append(Told(provider, score, min(record.epoch, txn.now)))
     return found
 
 
@@ -252,11 +257,12 @@ def apply(txn: Txn, message: Message) -> Applied:
             outside += 1
         elif entry.epoch > latest:
             ahead += 1
-        elif entry.epoch <= (0 if before is None else before.epoch):
+        elif (after := _news(txn, entry, before)) is None:
             old += 1
         else:
             applied += 1
-            if _take(txn, entry, before, message):
+            _take(txn, entry.provider, before, after, message)
+            if after.barred != (before is not None and before.barred):
                 crossed.append(entry.provider)
     found = Applied(applied, old, ahead, outside, tuple(crossed))
     metrics.count(txn, "reputation_gossip_total", "applied", by=found.applied)
@@ -264,20 +270,19 @@ def apply(txn: Txn, message: Message) -> Applied:
     return found
 
 
-def _take(txn: Txn, entry: Told, before: Score | None, message: Message) -> bool:
-    """Replace a score; whether that changes the standing of its provider."""
+def _news(txn: Txn, entry: Told, before: Score | None) -> Score | None:
+    if entry.epoch <= (0 if before is None else before.epoch):
+        return None
+    return reputation.as_told(txn, entry.score, entry.epoch)
+
+
+def _take(txn: Txn, provider: str, before: Score | None, after: Score, message: Message) -> None:
     was = None if before is None else reputation.present(txn, before)
-    after = reputation.replace_by(txn, entry.provider, before, entry.score, entry.epoch)
-    if was != entry.score:
-        events.note(
-            txn,
-            "score_gossiped",
-            owner=entry.provider,
-            score=entry.score,
-            was=was,
-            market_id=message.market_id.hex(),
-        )
-    return after.barred != (before is not None and before.barred)
+    reputation.replace_by(txn, provider, before, after)
+    now = reputation.present(txn, after)
+    if was != now:
+        market_id = message.market_id.hex()
+        events.note(txn, "score_gossiped", owner=provider, score=now, was=was, market_id=market_id)
 
 
 def _message(lines: list[bytes], key: Key, market_id: bytes, sent_at_ms: int) -> bytes:

@@ -19,6 +19,7 @@ from compute_market.store.schema import (
     SCORE_TERMS,
     SCORES_DUE_FROM,
     SCORES_RECENT,
+    SCORES_TOLD,
     pack_u64,
 )
 from compute_market.store.txn import Txn
@@ -73,10 +74,13 @@ def entry(txn: Txn, provider: str) -> Score | None:
 
 
 def seed(txn: Txn, provider: str, advertised: int) -> None:
-    """Give a provider that has no score yet the first one its offer advertises."""
+    """Give a provider that has no score yet the first one its offer advertises.
+
+    Its epoch is 0, as if nobody had heard of the provider: any other market's word counts more.
+    """
     if entry(txn, provider) is None:
         first = clamp(advertised)
-        _store(txn, provider, None, Score(first, first, txn.now, txn.now_ms, first < 0))
+        _store(txn, provider, None, Score(first, first, 0, txn.now_ms, first < 0))
 
 
 def adjust(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
@@ -98,11 +102,24 @@ def pardon(txn: Txn, provider: str, delta: int, reason: str) -> tuple[Score, Sco
     return before, after
 
 
-def replace_by(txn: Txn, provider: str, before: Score | None, told: int, epoch: int) -> Score:
-    """Replace a stored score, if there is one, by what another market tells; the new record."""
-    after = Score(told, 0, epoch, txn.now_ms, told < 0, True)
-    _store(txn, provider, before, after)
-    return after
+def as_told(txn: Txn, points: int, epoch: int) -> Score | None:
+    """What another market tells as a score of this one: it fades from its epoch on.
+
+    None for one that is over: this market would have forgotten its provider by now.
+    """
+    from compute_market.reputation import due
+
+    changed_ms = min(txn.now_ms, epoch * 1000)
+    record = Score(points, 0, epoch, changed_ms)
+    if due.is_over(txn, record):
+        return None
+    return replace(record, barred=points < 0 and not due.has_faded(txn, record))
+
+
+def replace_by(txn: Txn, provider: str, before: Score | None, told: Score) -> None:
+    """Replace a stored score, if there is one, by one of another market; see `as_told`."""
+    _store(txn, provider, before, told)
+    txn.set_number(SCORES_TOLD, txn.now_ms)
 
 
 def restore(txn: Txn, provider: str, record: Score) -> None:
@@ -192,9 +209,10 @@ def take_terms(txn: Txn) -> list[str]:
     while True:
         found, after = page(txn, after, _PAGE)
         for provider, record in found:
-            if not record.barred and present(txn, record) < 0:
+            if not record.barred and (now := present(txn, record)) < 0:
                 record = replace(record, barred=True)
                 txn.write(REPUTATION, provider.encode(), record)
+                events.note(txn, "score_barred", owner=provider, score=now)
                 barred.append(provider)
             due.enter(txn, provider, record)
         if after is None:
@@ -238,7 +256,6 @@ def _moved(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
         epoch=max(before.epoch + 1, txn.now),
         changed_ms=txn.now_ms,
         barred=now < 0,
-        is_earned=True,
     )
     _store(txn, provider, stored, after)
     return before, after

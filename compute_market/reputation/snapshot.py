@@ -9,7 +9,7 @@ where there is such a file begins with it; any other has the table, of which thi
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Final
 
-from msgspec import DecodeError, Meta, Struct, ValidationError, json
+from msgspec import Meta, Struct, json
 
 from compute_market import events
 from compute_market.amounts import AMOUNT_MAX
@@ -17,8 +17,8 @@ from compute_market.errors import IntegrityError, UsageError
 from compute_market.records import Score, check_id, replace
 from compute_market.reputation import reputation
 from compute_market.reputation.reputation import SCORE_MAX
-from compute_market.signatures.canonical import malformed
-from compute_market.store.schema import REPUTATION, SCORES_RECENT, unpack_u64
+from compute_market.signatures.canonical import decoded, malformed
+from compute_market.store.schema import REPUTATION, SCORES_RECENT, SCORES_TOLD, unpack_u64
 from compute_market.store.txn import Txn
 
 BYTES_MAX: Final = 256 * 2**20
@@ -26,8 +26,6 @@ BYTES_MAX: Final = 256 * 2**20
 # A number of `meta`: when the snapshot was written, in milliseconds.
 _SAVED = "scores_saved_ms"
 _AHEAD_MAX_SECS = 300
-# An epoch goes ahead of time by one for each of many changes within a second.
-_EPOCH_AHEAD_MAX_SECS = 86_400
 
 _Points = Annotated[int, Meta(ge=-SCORE_MAX, le=SCORE_MAX)]
 _Number = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
@@ -45,7 +43,8 @@ class _Entry(Struct, frozen=True, gc=False):
 def is_behind(txn: Txn) -> bool:
     """Whether a score was changed since the snapshot was written."""
     for key, _ in txn.scan_back(SCORES_RECENT):
-        return unpack_u64(key[:8]) >= txn.number(_SAVED)
+        # What another market told counts from its epoch, whenever it came.
+        return max(unpack_u64(key[:8]), txn.number(SCORES_TOLD)) >= txn.number(_SAVED)
     return False
 
 
@@ -71,25 +70,24 @@ def parts(pages: Iterable[list[tuple[str, Score]]]) -> Iterator[bytes]:
 def parse(text: bytes, now: int) -> list[tuple[str, Score]]:
     """The scores in a file, as they stood at their last change.
 
-    Raises IntegrityError: `malformed`, or `future` for one that was changed after `now`, in unix
-    seconds.
+    An epoch goes ahead of time by one for each of many changes within a second; a new market has no
+    use for that. Raises IntegrityError: `malformed`, or `future` for one that was changed after
+    `now`, in unix seconds.
     """
+    found = decoded(text, dict[str, _Entry], "the scores")
     try:
-        found = json.decode(text, type=dict[str, _Entry])
         for provider in found:
             check_id(provider, "a provider")
-    except (DecodeError, ValidationError, UnicodeDecodeError) as error:
-        raise malformed(str(error)) from error
     except UsageError as error:
         raise malformed(error.message) from error
     for provider, entry in found.items():
-        if entry.last_update > now + _AHEAD_MAX_SECS or entry.epoch > now + _EPOCH_AHEAD_MAX_SECS:
+        if entry.last_update > now + _AHEAD_MAX_SECS:
             raise IntegrityError(
                 f"the score of {provider} is from the future: last_update {entry.last_update}, "
-                f"epoch {entry.epoch}, and it is {now}",
+                f"and it is {now}",
                 reason="future",
             )
-    return [(provider, _record_of(entry)) for provider, entry in found.items()]
+    return [(provider, _record_of(entry, now)) for provider, entry in found.items()]
 
 
 def restore(txn: Txn, scores: list[tuple[str, Score]]) -> int:
@@ -109,7 +107,5 @@ def _entry_of(record: Score) -> _Entry:
     return _Entry(record.score, record.changed_ms // 1000, record.epoch, record.seed)
 
 
-def _record_of(entry: _Entry) -> Score:
-    changed_ms = entry.last_update * 1000
-    is_earned = entry.score != entry.seed
-    return Score(entry.score, entry.seed, entry.epoch, changed_ms, is_earned=is_earned)
+def _record_of(entry: _Entry, now: int) -> Score:
+    return Score(entry.score, entry.seed, min(entry.epoch, now), entry.last_update * 1000)

@@ -44,9 +44,10 @@ class Kept(Struct, frozen=True, gc=False):
 def decide(txn: Txn, job: Job, offer: Offer) -> Takeover | Kept:
     """Whether an offer may take an active job over; the first "no" decides.
 
-    It must be allowed at all, the offer must fit the job with units for what is left of it and at
-    no more than its present price, and its provider's earned score exceed that of the present
-    provider by `preempt_min_delta`.
+    It must be allowed at all, and leave as much time as a job leaves its provider at least: whoever
+    is late loses its bond. The offer must fit the job with units for what is left of it and at no
+    more than its present price, and its provider's earned score exceed that of the present provider
+    by `preempt_min_delta`.
     """
     if not txn.config.enable_preempt:
         return Kept(
@@ -58,6 +59,14 @@ def decide(txn: Txn, job: Job, offer: Offer) -> Takeover | Kept:
         return Kept("not_active", f"job {job.job_id} is {job.state}, only an active job goes over")
     if job.deadline < txn.now:
         return Kept("deadline", f"the deadline {job.deadline} of job {job.job_id} has passed")
+    ahead, least = job.deadline - txn.now, txn.config.deadline_min_secs
+    if ahead < least:
+        return Kept(
+            "deadline_near",
+            f"the deadline of job {job.job_id} is {ahead} s ahead, and nobody is given less than "
+            f"{least} s for a job",
+            "the setting is deadline_min_secs",
+        )
     found = shortfalls(txn, job, offer)
     if found:
         lacking = "; ".join(map(str, found))

@@ -5,12 +5,13 @@ Fields in their order, no spaces, hex in lower case, a newline at the end.
 
 from typing import TypeVar
 
-from msgspec import DecodeError, Struct, ValidationError, json
+from msgspec import DecodeError, Struct, json
 
 from compute_market.errors import IntegrityError
 from compute_market.text import clipped
 
 S = TypeVar("S", bound=Struct)
+T = TypeVar("T")
 
 _SHOWN_MAX = 60  # characters of what stands in the place of a format
 
@@ -33,10 +34,7 @@ def parsed(text: bytes, kind: type[S], what: str) -> S:
     Raises IntegrityError (`malformed`) naming `what` for anything that is not the canonical form of
     one: another field, a field twice, spaces, a carriage return, upper-case hex digits.
     """
-    try:
-        found = json.decode(text, type=kind)
-    except (DecodeError, ValidationError, UnicodeDecodeError) as error:
-        raise malformed(f"{what}: {error}") from error
+    found = decoded(text, kind, what)
     if line(found) != text:
         raise IntegrityError(
             f"{what} is not in its canonical form: one line of JSON, fields in order, no spaces",
@@ -46,6 +44,20 @@ def parsed(text: bytes, kind: type[S], what: str) -> S:
     return found
 
 
+def decoded(text: bytes, kind: type[T], what: str) -> T:
+    """What JSON of somebody else holds, in whatever form.
+
+    Raises IntegrityError (`malformed`) naming `what` for what is not JSON, of another kind, or
+    nested deeper than can be read: also a field that nobody asks for has to be gone through.
+    """
+    try:
+        return json.decode(text, type=kind)
+    except (DecodeError, UnicodeDecodeError) as error:
+        raise malformed(f"{what}: {error}") from error
+    except RecursionError as error:
+        raise malformed(f"{what}: it is nested too deep") from error
+
+
 def check_kind(text: bytes, format_: str, version: int, what: str) -> None:
     """Make sure that a file is of a format, before its fields are looked at: its first line says.
 
@@ -53,8 +65,8 @@ def check_kind(text: bytes, format_: str, version: int, what: str) -> None:
     is left to `parsed`, which says why it cannot be read.
     """
     try:
-        found = json.decode(text.split(b"\n", 1)[0], type=_Kind)
-    except ValueError:
+        found = decoded(text.split(b"\n", 1)[0], _Kind, what)
+    except IntegrityError:
         return
     if (found.format, found.version) != (format_, version):
         shown = clipped(f"{found.format}, version {found.version}", _SHOWN_MAX)

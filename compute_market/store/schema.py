@@ -255,6 +255,8 @@ SCORES_DUE = Table(
 # of it is due. The terms are 0 as long as there was no score.
 SCORE_TERMS: Final = "score_terms"
 SCORES_DUE_FROM: Final = "scores_due_from_ms"
+# A number of `meta`: when a score of another market was stored last.
+SCORES_TOLD: Final = "scores_told_ms"
 
 OFFERS = Table("offers", records.Offer, key="offer id", writer="offers.offers")
 BOOK = Table("book", bytes, key="see `offers.book`", writer="offers.book")

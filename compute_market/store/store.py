@@ -95,7 +95,8 @@ class Store:
     ) -> None:
         self.path = path
         self._creation = creation
-        self._sleep = sleep
+        self._slept = sleep
+        self._waits = True
         self._lock_timeout_ms = lock_timeout_ms
         self._map_size = map_size
         self._upgrade = upgrade
@@ -148,6 +149,10 @@ class Store:
     def readonly(self) -> bool:
         """Whether the directory cannot be written, so that only `view` works."""
         return not os.access(self.path, os.W_OK)
+
+    def give_up_waiting(self) -> None:
+        """Let no thread wait any longer for a lock, now or later: it raises BusyError instead."""
+        self._waits = False
 
     def patience(self) -> Patience:
         """The time that one who waits for another process has."""
@@ -262,6 +267,9 @@ class Store:
                 pages - _META_PAGES - used,
                 int(info["map_size"]),
             )
+
+    def _sleep(self, seconds: float) -> float | None:
+        return self._slept(seconds) if self._waits else float("inf")
 
     def _opened(self, purpose: Purpose) -> Environment:
         self._purpose = purpose

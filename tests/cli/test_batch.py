@@ -1,5 +1,7 @@
 """`batch`."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.support.cli import HELLO, Cli
@@ -100,6 +102,21 @@ def test_options_of_the_batch_hold_for_every_line(cli: Cli) -> None:
     done = cli("batch", "--json", stdin="wallet deposit a --ct 1\ncompute status nope\n")
     assert (done.code, done.json["changed"]) == (7, True)
     assert done.err.splitlines()[0].startswith('{"error":"not_found",')
+
+
+@pytest.mark.parametrize("place", ["before", "behind"])
+def test_home_of_the_batch_is_that_of_every_line(cli: Cli, place: str, tmp_path: Path) -> None:
+    """Another one that the environment names, where there is a market too, is left alone."""
+    cli.ok("wallet", "deposit", "alice", "--ct", "1")
+    other = "--home", tmp_path / "other"
+    line = ("batch", "-")
+    done = cli(
+        *(*other, *line) if place == "before" else (*line, *other),
+        stdin="wallet deposit alice --ct 5\nwallet balance alice\n",
+    )
+    assert done.code == 0
+    assert cli.wallet("alice") == (1, 0)
+    assert cli.document("wallet", "balance", "alice", *other)["ct"] == 5
 
 
 def test_line_may_name_a_home_of_its_own(cli: Cli) -> None:

@@ -1,9 +1,11 @@
 """A running job that goes over to another offer: taken by a new one, and handed over by hand."""
 
+import errno
 import signal
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ import pytest
 from compute_market import metrics
 from compute_market.courier import courier
 from compute_market.courier.courier import Bundle
+from compute_market.errors import BusyError
+from compute_market.jobs import preempt
 from compute_market.offers.standing import record_outcome
 from compute_market.store.schema import BUNDLE_RECEIPTS, BUNDLES_PENDING
 from compute_market.store.txn import Txn
+from tb_cli.network import handoffs
 from tests.support.cli import HELLO, Cli, Done
 
 pytest_plugins = ("tests.support.cli",)
@@ -81,6 +86,22 @@ def program(cli: Cli, monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     path.write_text("\n".join((f"#!{sys.executable}", *source, taken, *lines, "")))
     path.chmod(0o755)
     monkeypatch.setenv("TB_COURIER_DEST", f"exec:{path}")
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException) -> None:
+    """Let a step of what follows on a new offer fail."""
+
+    def failing(*_: Any, **__: Any) -> Any:
+        raise error
+
+    if where == "proposed":
+        real = preempt.proposed
+        calls = count()
+        monkeypatch.setattr(
+            preempt, "proposed", lambda *given: failing() if next(calls) else real(*given)
+        )
+    else:
+        monkeypatch.setattr(handoffs, where, failing)
 
 
 def tb_cli(*arguments: str) -> str:
@@ -174,6 +195,80 @@ def test_new_offer_stays_where_the_handoff_fails(
     document = running.document(*POST, "4", "--offer-id", "next")
     assert document["took_over"] is None
     assert document["handoff_error"]["reason"] == "handoff_failed"
+
+
+def spoil_spool(cli: Cli) -> None:
+    (cli.directory / "elsewhere").mkdir()
+    (Path(cli.home) / "spool").symlink_to(cli.directory / "elsewhere")
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["a new offer", "by hand"])
+def test_handoff_that_fails_before_its_receipt_is_counted_and_told_once(
+    offered: Cli, by_hand: bool
+) -> None:
+    spoil_spool(offered)
+    if by_hand:
+        assert offered(*PREEMPT).code == 2
+    else:
+        done = offered(*POST, "4", "--offer-id", "next")
+        assert done.code == 0
+        assert done.out.startswith("posted offer next, did not take over job j1: ")
+    assert receipts(offered) == []
+    assert offered.job()["offer_id"] == "present"
+    assert counted(offered, "handoff_failed") == 1
+    told = offered("log", "--event", "handoff_failed", "--jsonl").jsonl
+    assert [(each["job_id"], each["offer_id"]) for each in told] == [
+        ("j1", "better" if by_hand else "next")
+    ]
+
+
+# Where a handoff may fail: what an offer says of itself is the same.
+
+
+@pytest.mark.parametrize("where", ["proposed", "hand_over", "forward"])
+@pytest.mark.parametrize(
+    "error",
+    [BusyError("no"), OSError(errno.EMFILE, "no"), ConnectionError("no")],
+    ids=["market", "system", "connection"],
+)
+def test_what_goes_wrong_in_a_handoff_is_told_beside_its_offer(
+    running: Cli, monkeypatch: pytest.MonkeyPatch, where: str, error: Exception
+) -> None:
+    fail(monkeypatch, where, error)
+    document = running.document(*RIVAL)
+    assert (document["changed"], document["took_over"]) == (True, None)
+    assert document["handoff_error"]["error"]
+    assert running.job()["offer_id"] == "present"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UnicodeError("label empty or too long"), 1),
+        (RuntimeError("can't start new thread"), 8),
+        (MemoryError(), 8),
+        (KeyboardInterrupt(), 130),
+    ],
+    ids=["bug", "no threads", "no memory", "interrupted"],
+)
+def test_what_stops_a_handoff_leaves_the_offers_told(
+    running: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: BaseException,
+    code: int,
+) -> None:
+    fail(monkeypatch, "forward", error)
+    lines = "".join(
+        f'{{"provider": "other", "units": 5, "price_per_unit": 4, "offer_id": "o{number}"}}\n'
+        for number in range(3)
+    )
+    left = tmp_path / "left"
+    post = ("compute", "offer", "post", "-", "--chunk", "2", "--failed-to", str(left))
+    done = running(*post, stdin=lines)
+    assert done.code == code
+    assert done.out == "posted offer o0\nposted offer o1\n"
+    assert left.read_text() == lines.splitlines(keepends=True)[2].replace(" ", "")
 
 
 # By hand.
@@ -332,13 +427,31 @@ def test_preempt_is_decided_again_when_its_bundle_is_acknowledged(
     assert receipts(offered) == [("acknowledged", "handoff")]
 
 
-def test_proof_in_between_is_credited_to_who_gave_it(
+def test_proof_in_between_makes_untrue_what_the_bundle_tells(
     offered: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program(offered, monkeypatch, tb_cli("compute", "prove", "j1", "0", HELLO), TAKE)
+    done = offered(*PREEMPT)
+    assert done == Done(
+        5,
+        "",
+        "error[refused]: the bundle tells of 2 units left of job j1, and by now 1 are\n"
+        "hint: hand it over anew with `tb-cli compute preempt`\n",
+    )
+    program(offered, monkeypatch, TAKE)
     found = offered.document(*PREEMPT)
     assert (found["units"], found["from"]["kept"]["ct"]) == (1, 10)
     assert found["to"]["offered"]["ct"] == 4
+    assert counted(offered, "handoff_failed") == 1
+
+
+def test_handoff_that_has_ended_is_not_sent_again(offered: Cli) -> None:
+    offered.ok(*PREEMPT)
+    (bundle,) = offered.document("compute", "courier", "list")
+    done = offered("compute", "courier", "resend", bundle["id"], "--json")
+    assert (done.code, done.error["reason"]) == (5, "handoff_ended")
+    assert done.error["hint"] == "try `tb-cli compute preempt j1 better`"
+    assert receipts(offered) == [("acknowledged", "handoff")]
 
 
 # Killed in between.

@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from compute_market.offers import standing
 from compute_market.reputation import gossip
 from compute_market.reputation.gossip import ENTRIES_MAX, Told
 from compute_market.signatures import keys
 from compute_market.signatures.keys import Key
+from compute_market.store.txn import Txn
 from tests.support.cli import Cli, Done
 
 pytest_plugins = ("tests.support.cli",)
@@ -112,6 +114,7 @@ def test_adjust_is_read_alike_by_the_parser_and_without_it(cli: Cli) -> None:
         (("prov", "-1.5", "--reason", "r"), 2, "'-1.5' is not a valid integer"),
         (("prov", "3"), 2, "Missing option '--reason'"),
         (("prov", "3", "--reason", ""), 2, "--reason is empty"),
+        (("prov", "3", "--reason", "r" * 201), 2, "201 characters, at most 200 are allowed"),
         (("prov", "3", "--nope", "--reason", "r"), 2, "--nope"),
         (("a b", "3", "--reason", "r"), 2, "provider 'a b' has the character ' '"),
         (("nobody", "3", "--reason", "r"), 3, "provider nobody has no score"),
@@ -125,6 +128,16 @@ def test_adjust_refuses_what_it_cannot_mean(
     assert (done.code, done.out) == (code, "")
     assert says in done.err
     assert cli.score() == 0
+
+
+def test_adjust_with_the_same_key_and_another_reason_is_a_conflict(cli: Cli) -> None:
+    cli.post()
+    words = (*REPUTATION, "adjust", "prov", "+1", "--key", "k", "--reason")
+    cli.ok(*words, "r" * 200)
+    assert cli.ok(*words, "r" * 200) == "key k was used: unchanged\n"
+    done = cli(*words, "other", "--json")
+    assert (done.code, done.error["field"]) == (6, "reason")
+    assert cli.score() == 1
 
 
 def test_adjust_in_a_dry_run_changes_nothing(cli: Cli) -> None:
@@ -153,6 +166,33 @@ def test_history_tells_who_changed_a_score_and_why(cli: Cli) -> None:
     assert len(cli(*REPUTATION, "show", "other", "--history").rows) == 1
     assert cli(*REPUTATION, "show", "--history").code == 2
     assert cli(*REPUTATION, "show", "nobody", "--history").code == 3
+
+
+def test_tick_tells_of_who_is_barred_by_other_settings(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.post("--reputation", "-1")
+    cli.advance(14 * DAY)
+    cli.ok("tick", due=GOOD_AGAIN)
+    monkeypatch.setenv("TB_PROVIDER_REPUTATION_DECAY", "0")
+    done = cli("tick", "--json")
+    assert done.json["changed"] is True
+    assert done.err == "1 provider in bad standing by other settings\n"
+    assert cli.offer()["barred_by"]["score"] == -1
+    assert cli.document("tick")["changed"] is False
+    found = cli.document(*REPUTATION, "show", "prov", "--history")
+    assert [(each["event"], each["detail"]["score"]) for each in found] == [
+        ("score_restored", 0),
+        ("score_barred", -1),
+    ]
+
+
+def test_tick_that_forgets_a_provider_has_changed_something(cli: Cli) -> None:
+    cli.post()
+    cli.advance(8 * DAY)
+    assert cli.document("tick")["changed"] is True
+    assert listed(cli) == {}
+    assert cli.document("tick")["changed"] is False
 
 
 def test_history_knows_a_provider_that_was_forgotten(cli: Cli) -> None:
@@ -190,7 +230,6 @@ def test_scores_go_from_one_market_to_another(cli: Cli, tmp_path: Path) -> None:
     assert (done.code, done.error["reason"], done.error["key_id"]) == (5, "untrusted_key", key_id)
     trust(cli, key_id)
     cli.advance(10)
-    # The other market's word of `bad` is not older than its offer here: its epoch is.
     adjusted = cli(*other, *REPUTATION, "import", "scores.tb")
     assert adjusted == (0, "applied 2, ignored 0\n", "")
     assert cli(*other, *REPUTATION, "import", "scores.tb") == (
@@ -301,6 +340,9 @@ def test_export_in_a_dry_run_makes_nothing(cli: Cli) -> None:
     for target in ((), ("scores.tb",), ("-",)):
         done = cli(*REPUTATION, "export", *target, "-n")
         assert (done.code, done.out[:9]) == (0, "dry_run: ")
+        said = "dry_run: made key node, which signs what goes to other markets\n"
+        assert done.err == (said if target else "")
+    assert cli(*REPUTATION, "export", "scores.tb", "-n", "--json").json["key"] is None
     assert cli.files() == before
     assert not (cli.directory / "scores.tb").exists()
 
@@ -332,8 +374,8 @@ def test_snapshot_is_an_object_of_providers(cli: Cli) -> None:
     path = cli.home / "reputation.json"
     assert cli.ok(*REPUTATION, "export") == f"wrote 2 scores to {path}\n"
     assert snapshot(cli) == {
-        "bad": {"score": -2, "last_update": cli.now, "epoch": cli.now, "seed": -2},
-        "prov": {"score": 7, "last_update": cli.now, "epoch": cli.now + 1, "seed": 5},
+        "bad": {"score": -2, "last_update": cli.now, "epoch": 0, "seed": -2},
+        "prov": {"score": 7, "last_update": cli.now, "epoch": cli.now, "seed": 5},
     }
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -356,6 +398,16 @@ def test_tick_writes_the_snapshot_when_scores_have_changed(cli: Cli) -> None:
     adjust(cli, "prov", "1")
     cli.ok("tick")
     assert snapshot(cli)["prov"]["score"] == 6
+
+
+def test_tick_writes_the_snapshot_when_an_old_word_has_come(cli: Cli) -> None:
+    trust(cli, KEY.key_id.hex())
+    cli.post()
+    cli.ok("tick")
+    cli.advance(1)
+    cli.ok(*REPUTATION, "import", write(cli, Told("a", -3, cli.now - DAY)))
+    cli.ok("tick")
+    assert snapshot(cli)["a"]["score"] == -3
 
 
 def test_tick_that_cannot_write_the_snapshot_warns(cli: Cli) -> None:
@@ -422,6 +474,30 @@ def test_snapshot_is_what_a_market_began_with(cli: Cli) -> None:
     assert snapshot(cli) == before
 
 
+def test_epochs_that_ran_ahead_are_those_of_now_to_others(cli: Cli) -> None:
+    cli.post()
+
+    def busy(txn: Txn) -> None:
+        for _ in range(500):
+            standing.record_outcome(txn, "prov", 1)
+
+    cli.ok("key", "new", "node")
+    cli.update(busy)
+    cli.ok(*REPUTATION, "export", "scores.tb")
+    (entry,) = gossip.parse((cli.directory / "scores.tb").read_bytes()).entries
+    assert entry == Told("prov", 500, cli.now)
+    cli.ok(*REPUTATION, "export")
+    content = (cli.home / "reputation.json").read_bytes()
+    assert snapshot(cli)["prov"]["epoch"] == cli.now + 499
+    cli.home = cli.directory / "other"
+    home = ("--home", str(cli.home))
+    assert begun(cli, content, *home, "state", "init").err == (
+        "took 1 scores from reputation.json\n"
+    )
+    (found,) = cli.document(*home, *REPUTATION, "show")
+    assert (found["score"], found["epoch"]) == (500, cli.now)
+
+
 def test_market_that_is_there_takes_no_snapshot(cli: Cli) -> None:
     cli.ok("state", "init")
     entry = {"score": 100, "last_update": cli.now, "epoch": cli.now}
@@ -451,8 +527,8 @@ def test_dry_run_of_a_new_market_takes_no_snapshot(cli: Cli) -> None:
         ('{"p": {"score": 1, "last_update": -1, "epoch": 1}}', "Expected `int` >= 0"),
         ('{"a b": {"score": 1, "last_update": 1, "epoch": 1}}', "a provider 'a b' has the char"),
         ('{"p": {"score": 1, "last_update": 99999999999, "epoch": 1}}', "is from the future"),
-        ('{"p": {"score": 1, "last_update": 1, "epoch": 99999999999}}', "is from the future"),
         (b"\xff\xfe\x00", "malformed"),
+        (b'{"p": {"x":' + b"[" * 2000, "the scores: it is nested too deep"),
     ],
 )
 def test_snapshot_that_cannot_be_used_is_told_and_left(

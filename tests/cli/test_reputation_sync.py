@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -160,6 +160,11 @@ def answering(answer: bytes, *, hold: bool = False) -> Iterator[str]:
                 connection.sendall(answer)
                 if hold:
                     done.wait(20)
+                # What is left unread would reset the connection, maybe before the answer is read.
+                connection.shutdown(socket.SHUT_WR)
+                with suppress(ConnectionError):
+                    while connection.recv(2**20):
+                        pass
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -174,13 +179,36 @@ def http(body: bytes, status: str = "200 OK", head: str = "") -> bytes:
     return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
 
 
+def test_peer_whose_clock_is_behind_is_told_of(cli: Cli) -> None:
+    cli.ok("key", "new", "node")
+    pardon(cli, "acme")
+    with answering(http(b'{"result": {"applied": 0, "ignored": 1, "from_the_future": 1}}')) as url:
+        peers(cli, url)
+        done = sync(cli)
+    assert done == (
+        0,
+        f"{url}: sent 1, applied 0, ignored 1 (1 from the future, by its clock)\n",
+        "",
+    )
+
+
 ODD = {
     "nothing": (b"", "without response"),
     "no HTTP": (b"\0\x1b[2J\n", "no answer of HTTP"),
     "no JSON": (http(b"<html>"), "no answer of JSON-RPC"),
     "an array": (http(b"[]"), "no answer of JSON-RPC"),
     "an empty answer": (http(b"{}"), "an answer that says nothing"),
+    "nested too deep": (
+        http(b'{"x":' + b"[" * 2000),
+        "no answer of JSON-RPC: it is nested too deep",
+    ),
     "a lie": (http(b'{"result": {"applied": -1, "ignored": 0}}'), "no answer of JSON-RPC"),
+    "too few": (http(b'{"result": {"applied": 0, "ignored": 0}}'), "told 1 scores and says that"),
+    "too many": (http(b'{"result": {"applied": 9, "ignored": 5}}'), "applied 9 and ignored 5"),
+    "other parts": (
+        http(b'{"result": {"applied": 1, "ignored": 0, "from_the_future": 1}}'),
+        "1 of them from the future",
+    ),
     "a flood": (http(b"[" * 100_000), "more than"),
     "a redirect": (http(b"", "302 Found", "Location: http://evil/\r\n"), "no redirect is followed"),
     "an error": (http(b'{"error": {"code": 1, "message": "no\\u001b[2J"}}'), "no\\x1b[2J"),
@@ -191,6 +219,7 @@ ODD = {
 @pytest.mark.parametrize(("answer", "problem"), ODD.values(), ids=ODD)
 def test_odd_answer_of_a_peer_is_told_in_one_line(cli: Cli, answer: bytes, problem: str) -> None:
     cli.ok("key", "new", "node")
+    pardon(cli, "acme")
     with answering(answer) as url:
         peers(cli, url)
         done = sync(cli)

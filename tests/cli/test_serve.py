@@ -2,14 +2,16 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from http.client import HTTPSConnection
+from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from compute_market.reputation import gossip, reputation
 from compute_market.reputation.gossip import Told
 from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
-from tb_cli.network import server
+from tb_cli.network import endpoints, listening
 from tb_cli.network.peers import METHOD as GOSSIP
 from tests.support.cli import Cli
 from tests.support.deliveries import CONTENT, entry, handoff
@@ -111,6 +113,8 @@ def test_empty_and_long_bundles_are_taken(cli: Cli, far: Serving) -> None:
 def test_bundle_of_a_key_that_is_not_trusted_is_refused(cli: Cli, far: Serving) -> None:
     answer = far.deliver(parcel(key=OTHER_KEY))
     assert (answer.status, answer.json["reason"]) == (403, "untrusted_key")
+    assert list(answer.json) == ["error", "reason", "message", "retryable"]
+    assert KEY.key_id.hex() not in answer.body.decode()  # Whom the market trusts is its own affair.
     assert (stored(cli), taken(far)) == ({}, 0)
 
 
@@ -124,6 +128,7 @@ BAD = {
     "no envelope": (b"x\ny\nz\n", "malformed"),
     "a line without end": (b"x" * 200_000, "malformed"),
     "nothing": (b"", "malformed"),
+    "nested too deep": (b'{"x":' + b"[" * 2000 + b"\n{}\n{}\n", "malformed"),
     "zeros": (bytes(100_000), "malformed"),
 }
 
@@ -149,14 +154,31 @@ def test_handoff_of_a_job_that_has_ended_is_refused(cli: Cli) -> None:
 
 
 def test_bundle_for_which_there_is_no_room_is_left_for_later(
-    cli: Cli, far: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(inbox, "RESERVE_BYTES", 2**60)
-    answer = far.deliver(parcel())
+    with serving() as far:
+        answer = far.deliver(parcel())
     assert (answer.status, answer.json["retryable"]) == (503, True)
     assert str(cli.home) not in answer.body.decode()  # It is told to nobody but the operator.
-    far.stop()
     assert str(cli.home) in str(logged(capsys.readouterr().err)[-1]["error"])
+
+
+def test_room_is_kept_for_what_is_under_way(
+    cli: Cli, far: Serving, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = os.statvfs(cli.home)
+    room = 300_000  # for one of the two, and the half of another
+    monkeypatch.setattr(inbox, "RESERVE_BYTES", disk.f_bavail * disk.f_frsize - room)
+    monkeypatch.setattr(os, "statvfs", lambda _: disk)
+    contents = [os.urandom(room * 2 // 3) for _ in range(2)]
+    first, second = (parcel(entry(n, each), each) for n, each in enumerate(contents, 1))
+    with far.begun(first[:-1000]) as begun:
+        wait_until(lambda: (cli.home / "inbox").exists() and os.listdir(cli.home / "inbox") != [])
+        # Free is what nothing was written to yet.
+        assert far.deliver(second).status == 503
+        assert acknowledged(begun.end(first[-1000:])).taken[0].outcome == "taken"
+    assert acknowledged(far.deliver(second)).taken[0].outcome == "taken"
 
 
 def test_bundle_is_not_taken_twice_when_it_comes_twice_at_once(cli: Cli, far: Serving) -> None:
@@ -219,9 +241,26 @@ def test_request_that_is_too_long_is_sent_away(far: Serving) -> None:
     assert far.ask("POST", "/", bytes(2**20 + 1)).status == 413
 
 
+def test_bodies_of_all_requests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoints, "BODIES_BYTES_MAX", 300_000)
+    call = b'{"method": "x", "params": "' + b"x" * 200_000
+    with serving() as far:
+        with far.begun(call, path="/") as first, far.begun(call, path="/") as second:
+            answers = sorted([first.answer(), second.answer()])
+        assert [each.status for each in answers] == [200, 408]
+        assert answers[0].json["error"]["data"]["retryable"]
+        # What they held is given back.
+        assert far.ask("POST", "/", call).json["error"]["code"] == -32700
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("GET", "/nothing", 404), ("GET", "/courier.deliver", 405), ("DELETE", "/", 405)],
+    [
+        ("GET", "/nothing", 404),
+        ("GET", "/healthz/", 404),
+        ("GET", "/courier.deliver", 405),
+        ("DELETE", "/", 405),
+    ],
 )
 def test_request_for_what_is_not_there_is_told_so(
     far: Serving, method: str, path: str, status: int
@@ -234,6 +273,40 @@ def test_request_that_calls_the_server_by_another_name_is_not_answered(far: Serv
     assert far.ask("GET", "/healthz", Host="evil.example").status == 421
     for host in ("localhost", "127.0.0.1", "LOCALHOST:80", f"127.0.0.1:{far.port}"):
         assert far.ask("GET", "/healthz", Host=host).status == 200
+
+
+def test_request_with_two_lengths_is_refused_and_the_connection_closed(far: Serving) -> None:
+    with socket.create_connection(("127.0.0.1", far.port), timeout=10) as connection:
+        connection.sendall(
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /healthz HTTP/1.1\r\n\r\n"
+        )
+        with suppress(ConnectionResetError):
+            answer = b"".join(iter(lambda: connection.recv(2**16), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def test_bytes_that_are_no_http_leave_a_line_in_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with serving() as far, socket.create_connection(("127.0.0.1", far.port)) as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        assert b" 400 " in connection.recv(2**16)
+    assert [line["error"] for line in logged(capsys.readouterr().err)] == [
+        "Invalid HTTP request received."
+    ]
+
+
+def test_what_is_due_is_told_in_the_log(cli: Cli, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.post()
+    cli.submit("j1", "--deadline-secs", "60")
+    cli.advance(90)
+    with serving() as far:
+        far.call(GOSSIP, told(("acme", 5, cli.now)))
+    err = capsys.readouterr().err
+    assert [line["told"] for line in logged(err) if "told" in line] == ["1 overdue job failed"]
+    assert len(logged(err)) == len(err.splitlines())
 
 
 def test_bytes_that_are_no_http_leave_it_serving(far: Serving) -> None:
@@ -291,7 +364,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 def test_connections_that_say_nothing_make_room_for_others(
     far: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(listening, "CONNECTIONS_MAX", 3)
     silent = [socket.create_connection(("127.0.0.1", far.port)) for _ in range(5)]
     for each in silent[:2]:  # Before their time is over.
         each.settimeout(10)
@@ -303,20 +376,54 @@ def test_connections_that_say_nothing_make_room_for_others(
 
 
 def test_bug_is_told_in_one_line_and_not_to_others(
-    far: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def broken(*_: object) -> None:
         raise ZeroDivisionError("by\nnought")
 
     monkeypatch.setattr(deliveries, "wanted", broken)
-    answer = far.deliver(parcel())
+    with serving() as far:
+        answer = far.deliver(parcel())
     assert (answer.status, answer.json["error"]) == (500, "internal")
     assert "nought" not in answer.body.decode()
-    far.stop()
     err = capsys.readouterr().err
     (line,) = logged(err)
     assert (line["status"], line["error"]) == (500, "ZeroDivisionError: by\nnought")
     assert "Traceback" not in err
+
+
+def cut_short(cli: Cli) -> None:
+    os.truncate(cli.data, 100)
+
+
+def moved_away(cli: Cli) -> None:
+    cli.home.rename(cli.directory / "elsewhere")
+
+
+@pytest.mark.parametrize("happens", [cut_short, moved_away])
+def test_damage_here_is_neither_told_to_others_nor_laid_to_them(
+    cli: Cli, happens: Callable[[Cli], None]
+) -> None:
+    serve = Process(cli)
+    happens(cli)
+    cli.audited = False
+    message = told(("acme", 5, cli.now))
+    answers = [serve.far.ask("GET", "/healthz"), serve.far.deliver(parcel())]
+    assert [each.status for each in answers] == [500, 500]
+    documents = [*(each.json for each in answers), serve.far.call(GOSSIP, message)["error"]["data"]]
+    assert [each["message"] for each in documents] == ["this failed here"] * 3
+    # Nothing is made anew in the place of a home.
+    assert cli.home.exists() == (happens is cut_short)
+    _, err = serve.end(signal.SIGTERM)
+    assert all(str(cli.home) in str(line["error"]) for line in logged(err))
+
+
+def test_damaged_key_of_the_node_is_told_to_nobody_else(cli: Cli) -> None:
+    cli.ok("key", "new", "node")
+    with serving() as far:
+        next((cli.home / "keys").glob("node*")).write_text("damaged")
+        answer = far.deliver(parcel())
+    assert (answer.status, answer.json["message"]) == (500, "this failed here")
 
 
 # Scores.
@@ -329,21 +436,25 @@ def told(*scores: tuple[str, int, int], key: Key = KEY) -> dict[str, str]:
     return {"message": text.decode()}
 
 
+def counts(applied: int, ignored: int, ahead: int) -> dict[str, int]:
+    return {"applied": applied, "ignored": ignored, "from_the_future": ahead}
+
+
 def test_scores_are_taken_when_they_are_news(cli: Cli, far: Serving) -> None:
     news = told(("acme", -5, cli.now), ("bolt", 7, cli.now))
-    assert far.call(GOSSIP, news)["result"] == {"applied": 2, "ignored": 0}
-    assert far.call(GOSSIP, news)["result"] == {"applied": 0, "ignored": 2}
+    assert far.call(GOSSIP, news)["result"] == counts(2, 0, 0)
+    assert far.call(GOSSIP, news)["result"] == counts(0, 2, 0)
     older = told(("acme", 900, cli.now - 1))
-    assert far.call(GOSSIP, older)["result"] == {"applied": 0, "ignored": 1}
+    assert far.call(GOSSIP, older)["result"] == counts(0, 1, 0)
     assert far.view(lambda txn: reputation.score(txn, "acme")) == -5
 
 
 def test_scores_of_the_future_and_out_of_bounds_are_ignored_and_told(
-    cli: Cli, far: Serving, capsys: pytest.CaptureFixture[str]
+    cli: Cli, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lies = told(("acme", 5, cli.now + 1000), ("bolt", 5000, cli.now), ("cog", 1, cli.now))
-    assert far.call(GOSSIP, lies)["result"] == {"applied": 1, "ignored": 2}
-    far.stop()
+    with serving() as far:
+        assert far.call(GOSSIP, lies)["result"] == counts(1, 2, 1)
     (line,) = logged(capsys.readouterr().err)
     assert line["error"] == "3 scores: applied 1, ignored 2 (1 from the future, 1 no score)"
 
@@ -365,6 +476,7 @@ UNBELIEVED = {
     "changed": (changed(), -32000, "bad_signature"),
     "no message": ({"message": "nonsense"}, -32000, "malformed"),
     "a long line": ({"message": '{"a":1}' * 100_000}, -32000, "malformed"),
+    "nested too deep": ({"message": '{"x":' + "[" * 2000 + "\n"}, -32000, "malformed"),
     "a number": ({"message": 5}, -32602, None),
     "nothing": ({}, -32602, None),
     "none": (None, -32602, None),
@@ -421,7 +533,9 @@ def test_signal_ends_it_once_what_is_under_way_is_done(cli: Cli, number: int) ->
         assert acknowledged(begun.end(parcel()[-1:])).taken[0].outcome == "taken"
     code, err = serve.end(0)
     assert code == 0
-    assert [(each["path"], each["status"]) for each in logged(err)] == [("/courier.deliver", 200)]
+    made, request = logged(err)
+    assert "made key node" in str(made["told"])
+    assert (request["path"], request["status"]) == ("/courier.deliver", 200)
     assert stored(cli) == {entry().bundle_hash.hex(): CONTENT}
 
 
@@ -435,6 +549,63 @@ def test_what_a_killed_server_left_is_taken_away_by_the_next(cli: Cli) -> None:
     with serving() as far:
         assert stored(cli) == {}
         acknowledged(far.deliver(parcel()))
+
+
+def test_end_comes_in_time_whoever_holds_the_lock_and_reads_the_log(cli: Cli) -> None:
+    """Who waits for the lock is answered, and what nobody reads is not waited for."""
+    cli.ok("key", "new", "node")
+    serve = Process(cli)
+    acknowledged(serve.far.deliver(parcel(entry(1))))
+    for _ in range(500):  # More than a pipe holds, with what is to come below.
+        serve.far.ask("GET", "/" + "x" * 200)
+    with locked(cli.home / "market"), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(serve.far.deliver, parcel(entry(2)))
+        wait_until(lambda: len(os.listdir(cli.home / "inbox")) > 1)
+        began = time.monotonic()
+        serve.process.send_signal(signal.SIGTERM)
+        assert serve.process.wait(timeout=20) == 0
+        assert time.monotonic() - began < 6
+        answer = waiting.result()
+    assert (answer.status, answer.json["retryable"]) == (503, True)
+    serve.process.communicate()
+
+
+def test_silence_instead_of_a_handshake_is_given_up(cli: Cli) -> None:
+    certificate, key = made_certificate(cli.directory)
+    serve = Process(cli, "--tls-cert", str(certificate), "--tls-key", str(key))
+    silent = socket.create_connection(("127.0.0.1", serve.far.port), timeout=10)
+    with silent, suppress(ConnectionResetError):
+        assert silent.recv(1) == b""
+    _, err = serve.end(signal.SIGTERM)
+    (line,) = logged(err)
+    assert str(line["error"]).startswith("no handshake: ")
+
+
+def test_no_more_are_let_in_than_files_may_be_open(cli: Cli) -> None:
+    """And nothing that comes of it is told over and over."""
+    serve = Process(cli)
+    resource.prlimit(serve.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+    begun = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+    many = []
+    try:
+        for _ in range(100):
+            many.append(socket.create_connection(("127.0.0.1", serve.far.port), timeout=10))
+            with suppress(ConnectionError):
+                many[-1].sendall(begun)
+        assert len(os.listdir(f"/proc/{serve.process.pid}/fd")) < 64
+    finally:
+        for each in many:
+            each.close()
+    wait_until(lambda: is_up(serve.far))
+    _, err = serve.end(signal.SIGTERM)
+    assert "Traceback" not in err
+    assert len(err.splitlines()) < 200
+
+
+def is_up(far: Far) -> bool:
+    with suppress(OSError, HTTPException):
+        return far.ask("GET", "/healthz").status == 200
+    return False
 
 
 def test_it_is_reached_by_https_with_a_certificate(cli: Cli) -> None:
@@ -463,6 +634,8 @@ def test_address_that_is_of_no_use_is_told(cli: Cli) -> None:
         done = cli("serve", "--check", "--port", str(port))
         assert (done.code, done.out) == (8, "")
         assert done.err.startswith(f"error[busy]: port {port} of 127.0.0.1 is in use\n")
+    for host in ("LOCALHOST", "127.1", "127.0.0.2"):
+        assert "could serve" in cli.ok("serve", "--check", "--port", "0", "--host", host)
     for words in (("--host", "no.such.invalid", "--insecure"), ("--host", "")):
         assert cli("serve", "--check", *words).code == 2
 
@@ -475,6 +648,13 @@ def test_files_of_tls_that_are_of_no_use_are_told(cli: Cli) -> None:
         done = cli("serve", "--check", "--port", "0", "--tls-cert", name, "--tls-key", name)
         assert (done.code, done.out) == (2, "")
         assert done.err.startswith("error[usage]: --tls-cert or --tls-key: ")
+
+
+def test_key_that_is_encrypted_is_told_at_once(cli: Cli) -> None:
+    certificate, key = made_certificate(cli.directory, password=b"secret")
+    done = cli(*("serve", "--check", "--port", "0", "--tls-cert", certificate), *("--tls-key", key))
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error[usage]: --tls-key is encrypted")
 
 
 @pytest.mark.parametrize("name", ["starlette", "uvicorn"])

@@ -8,6 +8,7 @@ import pytest
 
 from compute_market import metrics
 from compute_market.courier import courier, laws
+from compute_market.courier_records import Progress
 from compute_market.settlement import modes
 from compute_market.store.schema import (
     BUNDLE_COPIES,
@@ -47,7 +48,7 @@ def sending(tmp_path_factory: pytest.TempPathFactory) -> Market:
     market.deposit("prov", ct=100)
     market.post()
     market.submit()
-    handoff = {"kind": "handoff", "job_id": "job", "offer_id": "o-1"}
+    handoff = {"kind": "handoff", "job_id": "job", "offer_id": "o-1", "told": Progress(0, 1)}
     for seq, receipt_id in IDS.items():
         more = handoff if seq == HANDOFF else {}
         sent = bundle(bundle_hash=bytes([seq // 2]) * 32, **more)
@@ -90,8 +91,11 @@ CASES = (
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, state="refused")),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, ended_ms=1)),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PAID], change(PAID, ended_ms=None)),
+    Case(IS_WHOLE, "bundle_receipts", NAMES[PAID], change(PAID, acknowledged_ms=None)),
     Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, job_id="job")),
     Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, offer_id=None)),
+    Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, told=None)),
+    Case(IS_WHOLE, "bundle_receipts", NAMES[PENDING], change(PENDING, told=Progress(0, 1))),
     Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, kind="bundle")),
     Case(IS_WHOLE, "bundle_receipts", NAMES[HANDOFF], change(HANDOFF, reward_ct=1)),
     Case(IS_NUMBERED, "bundle_receipts", NAMES[LEASED], change(LEASED, seq=PENDING)),

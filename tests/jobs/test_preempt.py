@@ -17,6 +17,7 @@ from compute_market.jobs.cancellations import text_from
 from compute_market.offers import offers
 from compute_market.records import Job
 from compute_market.signatures import canonical
+from tests.support.bundles import claim, record
 from tests.support.effort import effort
 from tests.support.market import DIGEST, Market
 from tests.support.modes import to_dry_run
@@ -487,7 +488,8 @@ def test_bundle_tells_what_is_left_and_no_reference(market: Market) -> None:
 
 
 def send(market: Market, offer_id: str = "better", number: int = 1) -> int:
-    bundle = Bundle(bytes(32), 5, "prov", "dir:outbox", "handoff", "job", offer_id)
+    told = preempt.progress(market.job())
+    bundle = Bundle(bytes(32), 5, "prov", "dir:outbox", "handoff", "job", offer_id, told)
     return market.update(lambda txn: courier.send(txn, bundle, iter([number]))).receipt_id
 
 
@@ -526,6 +528,80 @@ def test_of_two_handoffs_of_one_job_the_second_is_measured_by_the_first(market: 
     assert market.job().placed.provider == "other"
     assert market.counter("scheduler_preempt_total", "success") == 1
     assert market.counter("scheduler_preempt_total", "handoff_failed") == 1
+
+
+# What makes untrue what a bundle tells of a job.
+OUTDATING: dict[str, Callable[[Market], Any]] = {
+    "proven": lambda market: market.prove("job", 0),
+    "gone over to another": lambda market: go_elsewhere(market),
+    "gone over to it, and proven before": lambda market: (
+        market.prove("job", 0),
+        take_over(market),
+    ),
+}
+
+
+def go_elsewhere(market: Market) -> None:
+    """Let the job go to a third provider, from whom `other` has earned enough to take it again."""
+    market.deposit("third", ct=10)
+    market.post("third", offer_id="elsewhere")
+    earn(market, "third", DELTA)
+    take_over(market, "elsewhere")
+    earn(market, "other", DELTA)
+
+
+@pytest.mark.parametrize("name", OUTDATING)
+@pytest.mark.parametrize("when", ["before it is forwarded", "while it is forwarded"])
+def test_handoff_that_tells_what_is_no_more_moves_nothing(
+    market: Market, name: str, when: str
+) -> None:
+    preempting(market, real=True)
+    rival(market)
+    sent = send(market)
+    is_under_way = when == "while it is forwarded"
+    claimed = claim(market).receipts if is_under_way else []
+    OUTDATING[name](market)
+    job, money = market.job(), balances(market)
+    record(market, "acknowledged", claimed)
+    deliver(market, sent)
+    assert (market.job(), balances(market)) == (job, money)
+    assert market.counter("scheduler_preempt_total", "handoff_failed") == 1
+    assert [each.event.detail["reason"] for each in market.events("handoff_failed")] == ["outdated"]
+    receipt = market.view(lambda txn: courier.get(txn, sent))
+    assert receipt.state == ("acknowledged" if is_under_way else "refused")
+    assert receipt.last_error
+
+
+def test_handoff_of_what_another_one_has_done_is_no_failure(market: Market) -> None:
+    """Two tell the same; a proof comes once the first has arrived."""
+    preempting(market, real=True)
+    rival(market)
+    first, second = send(market), send(market, number=2)
+    deliver(market, first)
+    market.prove("job", 0)
+    deliver(market, second)
+    assert market.job().placements_before == 1
+    assert market.view(lambda txn: courier.get(txn, second)).state == "acknowledged"
+    assert market.counter("scheduler_preempt_total", "handoff_failed") == 0
+
+
+@pytest.mark.parametrize("error", [None, "no route"])
+def test_handoff_that_has_ended_is_never_sent_again(market: Market, error: str | None) -> None:
+    """It would move a job that came to somebody else by now, and who has earned more since."""
+    preempting(market, real=True)
+    rival(market)
+    sent = send(market)
+    deliver(market, sent, error)
+    market.post("third", offer_id="best")
+    market.deposit("third", ct=10)
+    earn(market, "third", 2 * DELTA)
+    take_over(market, "best")
+    earn(market, "other", 300)
+    before = contents(market)
+    with pytest.raises(RefusedError, match="is never sent again") as caught:
+        market.update(lambda txn: courier.resend(txn, sent))
+    assert caught.value.reason == "handoff_ended"
+    assert contents(market) == before
 
 
 def test_why_not_is_silent_of_what_may_go_over_and_of_what_has(market: Market) -> None:

@@ -1,5 +1,6 @@
 """Scores that markets tell each other: what is told, what is believed, and what is news."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from compute_market.errors import IntegrityError, MarketError, RefusedError
 from compute_market.offers import standing
 from compute_market.records import Score
 from compute_market.reputation import gossip, reputation
+from compute_market.reputation.decay import decayed
 from compute_market.reputation.gossip import ENTRIES_MAX, Applied, Told
 from compute_market.signatures import canonical, keys, signatures
 from compute_market.store.txn import Txn
@@ -68,12 +70,13 @@ def counted(market: Market) -> tuple[int, int]:
 def test_entry_is_applied_or_ignored(
     market: Market, ahead: int, score: int, outcome: Applied
 ) -> None:
-    market.post(reputation=7)
+    market.post(reputation=6)
+    market.update(lambda txn: standing.record_outcome(txn, "prov", 1))
     before = entry(market)
     assert take(market, Told("prov", score, START + ahead)) == outcome
     assert counted(market) == (outcome.applied, outcome.ignored)
     if outcome.applied:
-        after = Score(score, 0, START + ahead, START_MS, score < 0, True)
+        after = Score(score, 0, START + ahead, START_MS, score < 0)
         assert entry(market) == after
         (logged,) = market.events("score_gossiped")
         assert logged.event.owner == "prov"
@@ -95,10 +98,19 @@ def test_ignored_entries_write_nothing_of_scores(market: Market) -> None:
 
 
 def test_unknown_provider_has_epoch_zero(market: Market) -> None:
+    market.configure(reputation_decay_ppm=0)  # Otherwise so early an epoch is over.
     assert take(market, Told("new", 5, 0)) == Applied(0, 1)
     assert take(market, Told("new", 5, 1)) == Applied(1)
     assert market.score("new") == 5
     assert market.view(lambda txn: reputation.earned(txn, "new")) == 5
+
+
+@pytest.mark.parametrize("ahead", [0, -1, -DAY])
+def test_word_of_another_market_beats_what_a_provider_says(market: Market, ahead: int) -> None:
+    market.post(reputation=1000)
+    assert take(market, Told("prov", -5, START + ahead)) == Applied(1, crossed=("prov",))
+    market.post(reputation=1000)
+    assert market.view(lambda txn: reputation.earned(txn, "prov")) == market.score() < 0
 
 
 def test_match_sees_an_applied_entry_at_once(market: Market) -> None:
@@ -112,11 +124,66 @@ def test_match_sees_an_applied_entry_at_once(market: Market) -> None:
     assert market.job("b").placed.offer_id == offer.offer_id
 
 
-def test_applied_entry_fades_from_here_on(market: Market) -> None:
-    take(market, Told("prov", 100, START - 100 * DAY))
-    assert market.score() == 100
+def test_applied_entry_fades_from_its_epoch_on(market: Market) -> None:
+    take(market, Told("prov", -100, START - DAY))
+    assert market.score() == -95
+    (logged,) = market.events("score_gossiped")
+    assert logged.event.detail["score"] == -95
+    market.advance(DAY)
+    assert market.score() == -90
+
+
+def test_entry_of_a_moment_that_is_to_come_fades_from_now_on(market: Market) -> None:
+    take(market, Told("prov", 100, START + 300))
     market.advance(DAY)
     assert market.score() == 95
+
+
+# 0.95^14 is less than a half; then it is kept for a week.
+@pytest.mark.parametrize(
+    ("days", "score", "outcome", "shelf"),
+    [
+        (13, -1, Applied(1, crossed=("prov",)), "barred"),
+        (14, -1, Applied(1), "open"),
+        (21, -1, Applied(1), "open"),
+        (22, -1, Applied(0, 1), "open"),
+        (7, 0, Applied(1), "open"),
+        (8, 0, Applied(0, 1), "open"),
+        (100, -1000, Applied(1, crossed=("prov",)), "barred"),
+    ],
+)
+def test_entry_that_has_faded_bars_nobody_and_is_old_in_the_end(
+    market: Market, days: int, score: int, outcome: Applied, shelf: str
+) -> None:
+    market.deposit("prov", ct=100)
+    assert take(market, Told("prov", score, START - days * DAY)) == outcome
+    offer = market.post()
+    assert market.offer(offer.offer_id).shelf == shelf
+
+
+def test_score_that_does_not_fade_here_never_grows_old(market: Market) -> None:
+    market.configure(reputation_decay_ppm=0)
+    assert take(market, Told("prov", -1, 1)) == Applied(1, crossed=("prov",))
+
+
+@pytest.mark.parametrize("points", [-1, -30, 12])
+def test_word_that_goes_back_and_forth_fades_like_any_other(
+    market: Market, tmp_path: Path, points: int
+) -> None:
+    theirs = Market(tmp_path / "theirs")
+    market.update(lambda txn: standing.pardon(txn, "prov", points, "r"))
+    for days in range(1, 120):
+        market.advance(DAY)
+        theirs.advance(DAY)
+        for here, there in ((market, theirs), (theirs, market)):
+            take(there, *told(here))
+        expected = decayed(points, 50_000, days)
+        assert (market.score(), theirs.score()) == (expected, expected)
+    assert (entry(market), entry(theirs)) == (None, None)
+    # Nor does the very first word, heard again.
+    assert take(theirs, Told("prov", points, START)) == Applied(0, 1)
+    assert theirs.violations() == []
+    theirs.store.close()
 
 
 def test_local_change_comes_after_what_was_told(market: Market) -> None:
@@ -166,22 +233,35 @@ def test_market_tells_what_it_has_seen_and_not_what_providers_say(market: Market
     for _ in range(2):
         market.update(lambda txn: standing.record_outcome(txn, "fails", -1))
     market.update(lambda txn: standing.record_outcome(txn, "works", 1))
-    assert told(market) == [Told("fails", -2, START + 2), Told("works", 1, START)]
+    assert told(market) == [Told("fails", -2, START), Told("works", 1, START)]
     market.advance(30 * DAY)
     assert told(market) == []
 
 
-def test_score_is_told_as_it_has_faded(market: Market) -> None:
-    take(market, Told("prov", -100, START))
-    market.advance(DAY)
-    assert told(market) == [Told("prov", -95, START)]
+def test_score_is_told_as_it_stood_at_its_epoch_until_it_has_faded(market: Market) -> None:
+    take(market, Told("prov", -1, START))
+    market.advance(14 * DAY - 1)
+    assert told(market) == [Told("prov", -1, START)]
+    market.advance(1)
+    assert told(market) == []
+
+
+def test_epoch_that_ran_ahead_is_told_as_now_until_time_has_come_so_far(market: Market) -> None:
+    for _ in range(11):
+        market.update(lambda txn: standing.record_outcome(txn, "prov", 1))
+    found = []
+    for _ in range(3):
+        found += told(market)
+        market.advance(6)
+    assert found == [Told("prov", 11, START + ahead) for ahead in (0, 6, 10)]
 
 
 def test_pardon_to_zero_is_told_for_the_retention(market: Market) -> None:
     take(market, Told("prov", -3, START))
     market.update(lambda txn: standing.pardon(txn, "prov", 3, "why not"))
+    market.advance(1)
     assert told(market) == [Told("prov", 0, START + 1)]
-    market.advance(7 * DAY + 1)
+    market.advance(7 * DAY)
     assert told(market) == [Told("prov", 0, START + 1)]
     market.advance(1)
     assert told(market) == []
@@ -237,6 +317,10 @@ def test_line_that_does_not_end_stops_the_split() -> None:
     assert refused(text).message == "a message of scores has at most 1048576 bytes"
 
 
+# A field that nobody asks for has to be gone through as well.
+_DEEP = b'{"x":' + b"[" * 2000 + b"\n"
+
+
 def refused(text: bytes, trusted: Any = TRUSTED) -> MarketError:
     with pytest.raises((IntegrityError, RefusedError)) as caught:
         gossip.verify(gossip.parse(text), trusted)
@@ -272,6 +356,8 @@ def refused(text: bytes, trusted: Any = TRUSTED) -> MarketError:
         ),
         (lambda lines: [lines[0].replace(b"00", b"0G", 1), *lines[1:]], "line 1: market_id is not"),
         (lambda lines: [b"\xff\n", *lines[1:]], "line 1: "),
+        (lambda lines: [_DEEP, *lines[1:]], "line 1: "),
+        (lambda lines: [lines[0], _DEEP, lines[2]], "line 2: "),
     ],
 )
 def test_what_is_no_message_is_malformed(change: Any, says: str) -> None:

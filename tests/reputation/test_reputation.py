@@ -43,7 +43,7 @@ def test_score_of_an_unknown_provider_is_zero(market: Market) -> None:
 )
 def test_first_offer_seeds_the_score(market: Market, advertised: int, score: int) -> None:
     market.post(reputation=advertised)
-    assert entry(market) == Score(score, score, START, START_MS, score < 0)
+    assert entry(market) == Score(score, score, 0, START_MS, score < 0)
     assert recent(market) == [("prov", score)]
 
 
@@ -51,7 +51,7 @@ def test_later_offers_change_no_score(market: Market) -> None:
     market.post(reputation=7)
     market.advance(60)
     market.post(reputation=500)
-    assert entry(market) == Score(7, 7, START, START_MS)
+    assert entry(market) == Score(7, 7, 0, START_MS)
     market.update(adjust(-1))
     market.post(reputation=500)
     assert market.view(lambda txn: reputation.score(txn, "prov")) == 6
@@ -319,7 +319,7 @@ def test_provider_that_was_barred_is_forgotten_later(market: Market) -> None:
     market.post(reputation=-1)
     market.advance(14 * DAY + WEEK)
     market.update(lambda txn: None)
-    assert entry(market) == Score(-1, -1, START, START_MS)
+    assert entry(market) == Score(-1, -1, 0, START_MS)
     market.advance(1)
     market.update(lambda txn: None)
     assert entry(market) is None
@@ -343,6 +343,10 @@ def test_other_settings_change_what_is_due(market: Market) -> None:
     assert market.violations() == []  # It is not worked yet.
     market.update(lambda txn: None)
     assert market.offer(offer.offer_id).shelf == "barred"
+    assert (market.opened.due.restored, market.opened.due.barred) == (0, 1)
+    assert market.opened.due.text == "1 provider in bad standing by other settings"
+    market.update(lambda txn: None)
+    assert market.opened.due.text == ""
     market.configure(reputation_decay_ppm=50_000, reputation_decay_period_secs=60)
     market.update(lambda txn: None)
     assert market.offer(offer.offer_id).shelf == "open"

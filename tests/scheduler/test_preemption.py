@@ -61,6 +61,11 @@ REASONS: dict[str, tuple[dict[str, Any], Callable[[Market], Any], str]] = {
     "preempt_disabled": ({}, disable, "no offer takes a running job over here"),
     "not_active": ({}, lambda market: market.cancel(), "job job is cancelled, only an active job"),
     "deadline": ({}, lambda market: market.advance(86_401), "the deadline 1800086400 of job job"),
+    "deadline_near": (
+        {},
+        lambda market: market.advance(86_400 - 59),
+        "the deadline of job job is 59 s ahead, and nobody is given less than 60 s",
+    ),
     "capability_mismatch": (
         {},
         lambda market: market.update(lambda txn: offers.withdraw(txn, "better")),
@@ -96,6 +101,7 @@ def test_reasons_are_all_there_are() -> None:
         "preempt_disabled",
         "not_active",
         "deadline",
+        "deadline_near",
         *STAGES,
         "score_difference",
     ]
@@ -154,6 +160,19 @@ def test_difference_must_be_the_least_one(market: Market, earned: int, takes: bo
     preempting(market)
     rival(market, earned=earned)
     assert bool(found(market)) == takes
+
+
+@pytest.mark.parametrize(("ahead", "takes"), [(60, True), (59, False), (0, False)])
+def test_nobody_is_given_less_time_than_a_job_leaves_its_provider(
+    market: Market, ahead: int, takes: bool
+) -> None:
+    preempting(market)
+    rival(market)
+    assert market.config.deadline_min_secs == 60
+    market.advance(86_400 - ahead)
+    assert bool(found(market)) == takes
+    market.configure(deadline_min_secs=0)
+    assert found(market)
 
 
 def test_units_for_what_is_left_are_enough(market: Market) -> None:

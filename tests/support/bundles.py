@@ -6,6 +6,7 @@ from itertools import count
 from compute_market.courier import courier
 from compute_market.courier.courier import Attempted, Bundle, Claimed
 from compute_market.courier_records import BundleReceipt
+from compute_market.jobs import preempt
 from tests.support.market import Market
 
 HASH = bytes(range(32))
@@ -26,6 +27,14 @@ def bundle(sender: str = "alice", **fields: object) -> Bundle:
 
 def send(market: Market, sender: str = "alice", **fields: object) -> BundleReceipt:
     return market.update(lambda txn: courier.send(txn, bundle(sender, **fields), ids()))
+
+
+def send_handoff(
+    market: Market, job_id: str = "job", offer_id: str = "better", **fields: object
+) -> BundleReceipt:
+    """Send the handoff of an active job as it is now."""
+    told = preempt.progress(market.job(job_id))
+    return send(market, kind="handoff", job_id=job_id, offer_id=offer_id, told=told, **fields)
 
 
 def claim(

@@ -375,7 +375,7 @@ _ORDER = frozenset(("seq", "queue_seq", "offset"))
 _TIMED_TABLES = (USAGE, USAGE_RECENT, THROUGHPUT)
 _TIMED_NUMBERS = (
     *(b"last_run_ms", b"clock", b"height_seen", b"event_seq", b"pending_marked"),
-    *(b"scores_due_from_ms", b"scores_saved_ms"),
+    *(b"scores_due_from_ms", b"scores_saved_ms", b"scores_told_ms"),
 )
 _TIMED_COUNTERS = (
     b"scheduler_match_latency_seconds",

@@ -14,11 +14,17 @@ from typing import Any, NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from cryptography.x509.oid import NameOID
 
 from tb_cli.frame.session import Session
-from tb_cli.network import endpoints, server
+from tb_cli.network import endpoints, listening, server
+from tb_cli.network.request_log import RequestLog
 
 HOSTS = frozenset(("localhost", "127.0.0.1"))
 
@@ -56,11 +62,11 @@ class Far:
         return self.ask("POST", "/courier.deliver", body)
 
     @contextmanager
-    def begun(self, data: bytes) -> "Iterator[Begun]":
+    def begun(self, data: bytes, path: str = "/courier.deliver") -> "Iterator[Begun]":
         """A bundle of which this much has been posted; given up if it is not ended."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
-            connection.putrequest("POST", "/courier.deliver")
+            connection.putrequest("POST", path)
             connection.putheader("Transfer-Encoding", "chunked")
             connection.endheaders()
             begun = Begun(connection)
@@ -80,11 +86,11 @@ class Far:
 class Serving(Far):
     """That of one in this process, and a look at its market, which nobody else here may open."""
 
-    def __init__(self, session: Session, found: server.Server, listening: socket) -> None:
-        super().__init__(listening.getsockname()[1])
+    def __init__(self, session: Session, found: server.Server, opened: socket) -> None:
+        super().__init__(opened.getsockname()[1])
         self.view = session.view
         self._found = found
-        self._thread = Thread(target=found.run, args=[listening])
+        self._thread = Thread(target=found.run, args=[opened])
         self._thread.start()
 
     def stop(self) -> None:
@@ -116,18 +122,22 @@ class Begun:
 def serving(home: str | None = None) -> Iterator[Serving]:
     """The market of a home, that of TB_HOME without one, as `tb-cli serve` answers for it."""
     settings = {} if home is None else {"home": home}
-    with Session.begin(settings) as session, endpoints.Node(session) as node:
-        app = server.application(node.endpoints(), HOSTS)
-        found = server.Server(app, session.config.courier_timeout_secs)
-        with server.listen("127.0.0.1", 0) as listening:
-            far = Serving(session, found, listening)
+    with (
+        Session.begin(settings) as session,
+        endpoints.Node(session) as node,
+        RequestLog() as log,
+    ):
+        app = server.application(node.endpoints(), HOSTS, log)
+        found = server.Server(app, session.config.courier_timeout_secs, log)
+        with listening.listen("127.0.0.1", 0) as opened:
+            far = Serving(session, found, opened)
             try:
                 yield far
             finally:
                 far.stop()
 
 
-def made_certificate(directory: Path) -> tuple[Path, Path]:
+def made_certificate(directory: Path, password: bytes | None = None) -> tuple[Path, Path]:
     """A certificate for this machine, signed by itself, and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
@@ -147,5 +157,6 @@ def made_certificate(directory: Path) -> tuple[Path, Path]:
     )
     certificate_path, key_path = directory / "certificate.pem", directory / "key.pem"
     certificate_path.write_bytes(certificate.public_bytes(Encoding.PEM))
-    key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    hidden = NoEncryption() if password is None else BestAvailableEncryption(password)
+    key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden))
     return certificate_path, key_path

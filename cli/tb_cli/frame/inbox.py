@@ -33,17 +33,17 @@ class Incoming:
         self._size = size
         self._hash = hash
         self._hasher = blake3()
-        self._left = size
+        self.left = size  # bytes that are still to come
 
     def write(self, data: bytes) -> None:
         """Its next bytes. Raises IntegrityError (`wrong_length`) for more than it has."""
-        if len(data) > self._left:
+        if len(data) > self.left:
             raise IntegrityError(
                 f"the bundle has more than the {self._size} bytes that were announced",
                 reason="wrong_length",
             )
         self._hasher.update(data)
-        self._left -= len(data)
+        self.left -= len(data)
         with translated(self._directory):
             view = memoryview(data)
             while view:
@@ -51,9 +51,9 @@ class Incoming:
 
     def finish(self) -> None:
         """Bring it to the disk. Raises IntegrityError unless it is what was announced."""
-        if self._left:
+        if self.left:
             raise IntegrityError(
-                f"the bundle has {self._size - self._left} bytes, not the {self._size} that were "
+                f"the bundle has {self._size - self.left} bytes, not the {self._size} that were "
                 "announced",
                 reason="wrong_length",
             )
@@ -78,34 +78,42 @@ def path_of(home: Home, bundle_hash: bytes) -> str:
 
 
 @contextmanager
-def incoming(home: Home, bundle_hash: bytes, size: int) -> Iterator[Incoming]:
+def incoming(
+    home: Home, bundle_hash: bytes, size: int, under_way: set[Incoming] | None = None
+) -> Iterator[Incoming]:
     """A bundle to be written, which is gone afterwards unless it was kept.
 
-    Raises BusyError when it would not leave enough room on the disk, and what making files in a
-    home raises.
+    What others `under_way` still bring has its room already; this one is among them meanwhile.
+    Raises BusyError when it would not leave enough room on the disk, NotFoundError where the home
+    has gone, and what making files in a home raises.
     """
+    home.check_market()
     private_files.make_directory(home.inbox)
-    check_room(home, size)
+    others = set() if under_way is None else under_way
+    check_room(home, size, reserved=sum(each.left for each in others))
     part = os.path.join(home.inbox, f".{os.urandom(16).hex()}{_PART}")
     with translated(home.inbox):
         descriptor = _locked(part)
+    found = Incoming(home.inbox, descriptor, part, size, bundle_hash)
+    others.add(found)
     try:
-        yield Incoming(home.inbox, descriptor, part, size, bundle_hash)
+        yield found
     finally:
+        others.discard(found)
         with suppress(FileNotFoundError):  # It has its name.
             os.unlink(part)
         os.close(descriptor)
 
 
-def check_room(home: Home, size: int) -> None:
+def check_room(home: Home, size: int, *, reserved: int) -> None:
     """Raise BusyError when so many bytes more would leave too little room on the disk."""
     with translated(home.inbox):
         disk = os.statvfs(home.inbox if os.path.exists(home.inbox) else home.path)
     free = disk.f_bavail * disk.f_frsize
-    if size > free - RESERVE_BYTES:
+    if size > free - reserved - RESERVE_BYTES:
         raise BusyError(
-            f"{home.inbox}: a bundle of {size} bytes does not fit, {free} are free and "
-            f"{RESERVE_BYTES} of them are left so",
+            f"{home.inbox}: a bundle of {size} bytes does not fit: {free} are free, {reserved} of "
+            f"them for what is under way, and {RESERVE_BYTES} are left so",
             hint="make room on the disk; the bundle may be brought again then",
             reason="no_room",
         )

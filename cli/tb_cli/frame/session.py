@@ -68,6 +68,10 @@ class Session:
         batch: "Session | None" = None,
         command: Sequence[str] = (),
     ) -> None:
+        own_home: str | None = settings.get("home")
+        if batch is not None:
+            settings = batch._settings | settings
+        self._settings: dict[str, Any] = settings
         self.json: bool = settings.get("json", False)
         self.dry_run: bool = settings.get("dry_run", False)
         self.color: bool = not settings.get("no_color") and "NO_COLOR" not in os.environ
@@ -82,11 +86,8 @@ class Session:
         self._opened = _Opened()
         self._trial: Trial | None = None
         self._is_line = False
-        if batch is not None:
-            self.json = self.json or batch.json
-            self.dry_run = self.dry_run or batch.dry_run
-            if settings.get("home") is None or self.home.path == batch.home.path:
-                self._home, self._opened, self._is_line = batch._home, batch._opened, True
+        if batch is not None and (own_home is None or self.home.path == batch.home.path):
+            self._home, self._opened, self._is_line = batch._home, batch._opened, True
 
     @classmethod
     @contextmanager

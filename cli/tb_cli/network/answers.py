@@ -3,7 +3,6 @@
 Whoever asked learns nothing of this machine; the log tells all.
 """
 
-import sys
 from typing import Any, Final
 
 from msgspec import json
@@ -13,35 +12,36 @@ from starlette.responses import Response
 from starlette.types import Scope
 
 from compute_market.errors import MarketError
-from compute_market.text import clipped, printable_json
-from tb_cli.frame.clocks import now_ms
+from compute_market.text import clipped
 from tb_cli.frame.faults import answer_to
 
 _PATH_SHOWN_MAX: Final = 200  # characters
 _ERROR: Final = "tb_error"  # where a request keeps for the log what was wrong
 
-_STATUS: Final = {
-    "integrity": 400,
-    "refused": 403,
-    "not_found": 404,
-    "already_done": 409,
-    "conflict": 409,
-    "busy": 503,
-    "pending": 503,
-}
+_STATUS: Final = {"integrity": 400, "refused": 403}
 
 
 async def to_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MarketError)
-    return _answered(request, _STATUS.get(error.token, 500), for_others(error), error.message)
+    document = for_others(error)
+    status = 503 if error.retryable else _STATUS.get(document["error"], 500)
+    return _answered(request, status, document, error.message)
 
 
 def for_others(error: MarketError) -> dict[str, Any]:
-    """The document of an error for somebody else, who learns nothing of this machine."""
-    if error.token in ("internal", "usage", "busy"):
-        message = "not now; try again later" if error.retryable else "this failed here"
-        return {"error": error.token, "message": message, "retryable": error.retryable}
-    return error.document()
+    """The document of an error for somebody else, who learns nothing of this machine.
+
+    It says what is wrong with what was sent, without hints and details, which are the operator's.
+    Damage of what is stored here has no reason to tell it by.
+    """
+    is_theirs = error.token == "refused" or (error.token == "integrity" and error.reason)
+    if is_theirs:
+        document = {"error": error.token, "reason": error.reason, "message": error.message}
+    elif error.retryable:
+        document = {"error": "busy", "message": "not now; try again later"}
+    else:
+        document = {"error": "internal", "message": "this failed here"}
+    return document | {"retryable": error.retryable}
 
 
 async def to_mistake(request: Request, error: Exception) -> Response:
@@ -72,10 +72,10 @@ def tell(request: Request, problem: str) -> None:
     request.scope[_ERROR] = problem
 
 
-def log(scope: Scope, status: int, took_ms: int) -> None:
+def entry(scope: Scope, status: int, took_ms: int) -> dict[str, Any]:
+    """What the log says of a request."""
     client = scope.get("client") or ("-", 0)
     line = {
-        "at_ms": now_ms(),
         "client": f"{client[0]}:{client[1]}",
         "method": scope["method"],
         "path": clipped(scope["path"], _PATH_SHOWN_MAX),
@@ -84,4 +84,4 @@ def log(scope: Scope, status: int, took_ms: int) -> None:
     }
     if _ERROR in scope:
         line["error"] = scope[_ERROR]
-    sys.stderr.write(printable_json(json.encode(line).decode()) + "\n")
+    return line

@@ -19,7 +19,8 @@ from compute_market import chain
 from compute_market.courier import deliveries, envelope
 from compute_market.courier.deliveries import Brought
 from compute_market.courier.envelope import Entry, Envelope
-from compute_market.errors import MarketError
+from compute_market.errors import IntegrityError, InternalError, MarketError, RefusedError
+from compute_market.home import moved
 from compute_market.offers import standing
 from compute_market.reputation import gossip
 from compute_market.signatures.canonical import malformed
@@ -31,7 +32,8 @@ from tb_cli.frame.node_key import node_key
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.network import answers, destinations, peers
-from tb_cli.network.server import Body, Endpoint
+from tb_cli.network.bodies import Body, Memory
+from tb_cli.network.server import Endpoint
 
 T = TypeVar("T")
 
@@ -39,7 +41,9 @@ _WHAT: Final = "the envelope"
 # The first line of an envelope, that of one bundle, and the last.
 _ENVELOPE_LINES: Final = 3
 # What comes over the net is gathered to so many bytes before it is written.
-_PIECE_BYTES: Final = 2**20
+_PIECE_BYTES: Final = 2**18
+# Of all requests together so much is held in memory.
+BODIES_BYTES_MAX: Final = 32 * 2**20
 
 # Of JSON-RPC 2.0, and one for what the market itself says no to.
 _NO_JSON, _NO_REQUEST, _NO_METHOD, _BAD_PARAMS, _REFUSED = -32700, -32600, -32601, -32602, -32000
@@ -56,6 +60,8 @@ class Node:
         self._writer = ThreadPoolExecutor(1)
         self._patience_s = session.config.courier_timeout_secs
         self._key: Key | None = None
+        self._under_way: set[inbox.Incoming] = set()
+        self._memory = Memory(BODIES_BYTES_MAX)
         self.market_id = session.view(chain.market_id)
 
     def __enter__(self) -> "Node":
@@ -69,7 +75,8 @@ class Node:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._writer.shutdown()
+        self._session.market.store.give_up_waiting()
+        self._writer.shutdown(cancel_futures=True)
 
     def endpoints(self) -> dict[str, tuple[str, Endpoint]]:
         return {
@@ -86,19 +93,18 @@ class Node:
 
     async def _deliver(self, request: Request) -> Response:
         """An envelope of one bundle with its bytes behind it, answered by an acknowledgement."""
-        body = Body(request, self._patience_s)
-        found = await run_in_threadpool(envelope.parse, await _envelope_in(body), _WHAT)
-        if len(found.entries) != 1:
-            raise malformed(f"{_WHAT} has {len(found.entries)} bundles, and one is taken at a time")
-        (entry,) = found.entries
-        brought = await self._look(partial(_known, found, entry))
-        if brought is None:
-            brought = await self._take(body, found, entry)
+        with self._body(request) as body:
+            found = await run_in_threadpool(envelope.parse, await _envelope_in(body), _WHAT)
+            if len(found.entries) != 1:
+                count = len(found.entries)
+                raise malformed(f"{_WHAT} has {count} bundles, and one is taken at a time")
+            (entry,) = found.entries
+            brought = await self._look(partial(_known, found, entry))
+            if brought is None:
+                brought = await self._take(body, found, entry)
         if brought.taken.error is not None:
             answers.tell(request, brought.taken.error)
-        if self._key is None:
-            self._key = await self._in_turn(node_key, self._session)
-        key = self._key
+        key = await self._own_key()
         answer = await run_in_threadpool(
             envelope.acknowledgement, self.market_id, key, found, [brought.taken]
         )
@@ -106,7 +112,9 @@ class Node:
 
     async def _take(self, body: Body, found: Envelope, entry: Entry) -> Brought:
         """Bring a bundle to the disk, and take it."""
-        with inbox.incoming(self._session.home, entry.bundle_hash, entry.size) as incoming:
+        body.hold(_PIECE_BYTES)
+        home, content = self._session.home, entry.bundle_hash
+        with inbox.incoming(home, content, entry.size, self._under_way) as incoming:
             piece = bytearray()
             while chunk := await body.chunk():
                 piece += chunk
@@ -124,18 +132,27 @@ class Node:
 
             return await self._in_turn(self._session.update, act)
 
+    async def _own_key(self) -> Key:
+        if self._key is None:
+            try:
+                self._key = await self._in_turn(node_key, self._session)
+            except (IntegrityError, RefusedError) as error:  # Nothing of what was sent.
+                raise InternalError(error.message) from error
+        return self._key
+
     # JSON-RPC 2.0, of which `id` and `jsonrpc` may be missing.
 
     async def _rpc(self, request: Request) -> Response:
         """Whatever its content type says. An answer is one document, also when it says no."""
         call_id: Any = None
         try:
-            call = _call_in(await Body(request, self._patience_s).whole())
-            call_id = call.id
-            method = self._methods().get(call.method)
-            if method is None:
-                raise _RpcError(_NO_METHOD, f"there is no method {clipped(call.method)!a}")
-            answer = {"result": await method(request, call.params)}
+            with self._body(request) as body:
+                call = _call_in(await body.whole())
+                call_id = call.id
+                method = self._methods().get(call.method)
+                if method is None:
+                    raise _RpcError(_NO_METHOD, f"there is no method {clipped(call.method)!a}")
+                answer = {"result": await method(request, call.params)}
         except _RpcError as error:
             answers.tell(request, str(error))
             answer = {"error": error.document}
@@ -160,11 +177,25 @@ class Node:
         )
         if applied.ahead or applied.outside:
             answers.tell(request, f"{len(message.entries)} scores: {applied.text}")
-        return {"applied": applied.applied, "ignored": applied.ignored}
+        return {
+            "applied": applied.applied,
+            "ignored": applied.ignored,
+            "from_the_future": applied.ahead,
+        }
+
+    def _body(self, request: Request) -> Body:
+        return Body(request, self._patience_s, self._memory)
 
     async def _look(self, fn: Callable[[Txn], T]) -> T:
-        found: T = await run_in_threadpool(self._session.view, fn)
+        found: T = await run_in_threadpool(self._view, fn)
         return found
+
+    def _view(self, fn: Callable[[Txn], T]) -> T:
+        """Raises ConflictError for a market that is elsewhere by now: it answers no more."""
+        store = self._session.market.store
+        if not store.is_here():
+            raise moved(store.path)
+        return self._session.view(fn)
 
     async def _in_turn(self, fn: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._writer, fn, *arguments)

@@ -9,6 +9,7 @@ taken.
 """
 
 import os
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -37,6 +38,7 @@ from tb_cli.network.destinations import Answer, Destination, Sender
 from tb_cli.network.forwarded import Forwarded
 
 PARALLEL = 4
+_THREADS = "forward"  # what the names of the threads begin with
 WINDOW = 1000  # bundles that are leased and not booked yet, about
 PAGE = 500  # that are leased, or booked, in one transaction
 # Seconds after which what came of a bundle is booked even where there is little of it.
@@ -105,7 +107,7 @@ class _Flush:
         self._show = show
         self._random = Random(os.urandom(16))
         self._holder = os.urandom(HOLDER_BYTES)
-        self._executor = ThreadPoolExecutor(parallel, "forward")
+        self._executor = ThreadPoolExecutor(parallel, _THREADS)
         self._sender = Sender(
             session.home.path,
             session.view(chain.market_id),
@@ -151,6 +153,10 @@ class _Flush:
             if not isinstance(destination, MarketError):
                 destination.close()
         self._executor.shutdown(cancel_futures=True)
+        for thread in threading.enumerate():
+            # One that an interrupt found starting is not known to the executor.
+            if thread.name.startswith(_THREADS):
+                thread.join()
         for future, parcel in self._under_way.items():
             if not future.cancelled() and future.exception() is None:
                 self._answered(parcel, future.result())

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Final
 
-from msgspec import DecodeError, Meta, Struct, ValidationError, json
+from msgspec import Meta, Struct, json
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError
+from compute_market.signatures.canonical import decoded
 from compute_market.text import clipped, one_line
 from tb_cli.network.http_client import Client
 
@@ -30,6 +31,7 @@ class _Call(Struct, gc=False):
 class _Result(Struct, gc=False):
     applied: _Number
     ignored: _Number
+    from_the_future: _Number = 0  # of those that were ignored
 
 
 class _Error(Struct, gc=False):
@@ -47,6 +49,7 @@ class Peer:
     def __init__(self, url: str, timeout_s: float) -> None:
         self.url = url
         self.sent = self.applied = self.ignored = 0
+        self.from_the_future = 0  # of those that were ignored: its clock is behind this one
         self.error: str | None = None  # why it was told no more
         self._client: Client | None = None
         try:
@@ -63,22 +66,30 @@ class Peer:
             found = self._client.post(
                 lambda: (body,), len(body), {"Content-Type": "application/json"}, _ANSWER_BYTES_MAX
             )
-            answer = json.decode(found, type=_Answer)
+            answer = decoded(found, _Answer, "no answer of JSON-RPC")
         except MarketError as error:
             self._fail(error.message)
-        except (DecodeError, ValidationError, UnicodeDecodeError) as error:
-            self._fail(f"no answer of JSON-RPC: {error}")
         else:
             if answer.result is None:
                 self._fail(answer.error.message if answer.error else "an answer that says nothing")
-                return
-            self.sent += scores
-            self.applied += answer.result.applied
-            self.ignored += answer.result.ignored
+            else:
+                self._count(scores, answer.result)
 
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
+
+    def _count(self, scores: int, found: _Result) -> None:
+        if found.applied + found.ignored != scores or found.from_the_future > found.ignored:
+            self._fail(
+                f"it was told {scores} scores and says that it applied {found.applied} and "
+                f"ignored {found.ignored}, {found.from_the_future} of them from the future"
+            )
+            return
+        self.sent += scores
+        self.applied += found.applied
+        self.ignored += found.ignored
+        self.from_the_future += found.from_the_future
 
     def _fail(self, problem: str) -> None:
         self.error = clipped(one_line(problem.removeprefix(f"{self.url}: ")))

@@ -5,96 +5,39 @@ request leaves one line of JSON on stderr.
 """
 
 import asyncio
-import errno
+import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
-from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from compute_market.errors import BusyError, MarketError, UsageError, file_error
-from compute_market.text import cause_of, clipped
+from compute_market.errors import BusyError, MarketError
 from tb_cli.frame.guard import Terminated
 from tb_cli.network import answers
+from tb_cli.network.listening import Door, Tls, connections_max, context_of
+from tb_cli.network.request_log import RequestLog
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-BODY_MAX: Final = 2**20  # bytes of a request that is read whole
-# Beyond so many, connections on which nothing is asked are closed, the oldest first; requests are
-# sent away when there are twice as many.
-CONNECTIONS_MAX: Final = 512
 _HEAD_BYTES_MAX: Final = 16 * 1024
 _SWEEP_SECS: Final = 1
+_TICK_SECS: Final = 0.1
 _KEEP_ALIVE_SECS: Final = 5
-# What a body must come at on the average, in bytes a second, beyond the patience with it.
-_PACE_MIN: Final = 1024
 
 
-class Tls(Struct, frozen=True, gc=False):
-    """Files in PEM format."""
-
-    certificate: str
-    key: str
-
-
-class Body:
-    """The bytes of a request as they come. What does not come in time is answered by 408."""
-
-    def __init__(self, request: Request, patience_s: float) -> None:
-        self._stream = request.stream()
-        self._patience_s = patience_s
-        self._began = asyncio.get_running_loop().time()
-        self._received = 0
-        self._buffer = b""
-
-    async def chunk(self) -> bytes:
-        """The next bytes, none at the end."""
-        if self._buffer:
-            found, self._buffer = self._buffer, b""
-            return found
-        return await self._next()
-
-    async def line(self, most: int) -> bytes:
-        """The next line with its newline; no more than so many bytes of it."""
-        while (end := self._buffer.find(b"\n") + 1) == 0 and len(self._buffer) < most:
-            found = await self._next()
-            if not found:
-                break
-            self._buffer += found
-        length = min(end or len(self._buffer), most)
-        found, self._buffer = self._buffer[:length], self._buffer[length:]
-        return found
-
-    async def whole(self) -> bytes:
-        """All of it, which is answered by 413 when it is more than `BODY_MAX`."""
-        found = bytearray()
-        while chunk := await self.chunk():
-            found += chunk
-            if len(found) > BODY_MAX:
-                raise HTTPException(413, f"a request has at most {BODY_MAX} bytes")
-        return bytes(found)
-
-    async def _next(self) -> bytes:
-        by_pace = self._began + self._received / _PACE_MIN
-        now = asyncio.get_running_loop().time()
-        try:
-            async with asyncio.timeout_at(min(now, by_pace) + self._patience_s):
-                found = await anext(self._stream, b"")
-        except TimeoutError as error:
-            raise HTTPException(408, "the body of the request does not come") from error
-        self._received += len(found)
-        return found
-
-
-def application(endpoints: Mapping[str, tuple[str, Endpoint]], hosts: frozenset[str]) -> ASGIApp:
+def application(
+    endpoints: Mapping[str, tuple[str, Endpoint]], hosts: frozenset[str], log: RequestLog
+) -> ASGIApp:
     """What answers: by path the method and the function of each endpoint.
 
     Only requests to one of `hosts` are answered, whatever their port, or to any when there are
@@ -112,50 +55,19 @@ def application(endpoints: Mapping[str, tuple[str, Endpoint]], hosts: frozenset[
             Exception: answers.to_bug,
         },
     )
-    return _Door(app, hosts)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there. Raises UsageError for a bad address, BusyError for one in use.
-
-    With port 0 the system chooses one.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except UnicodeError as error:
-        raise UsageError(f"--host {clipped(host)!a} is no name of a host") from error
-    except OSError as error:
-        raise UsageError(f"--host {clipped(host)!a}: {cause_of(error)}") from error
-    family, kind, protocol, _, address = found[0]
-    listening = socket.socket(family, kind, protocol)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()
-    except OSError as error:
-        listening.close()
-        where = f"port {port} of {host}"
-        if error.errno == errno.EADDRINUSE:
-            raise BusyError(
-                f"{where} is in use", hint="give another --port, or end what listens there"
-            ) from error
-        raise file_error(where, error) from error
-    return listening
-
-
-def url_of(listening: socket.socket, *, secure: bool) -> str:
-    """The address of what listens."""
-    host, port = listening.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'https' if secure else 'http'}://{shown}:{port}"
+    app.router.redirect_slashes = False
+    return _Entrance(app, hosts, log)
 
 
 class Server:
     """What runs an application until a signal ends it, or `stop`."""
 
-    def __init__(self, app: ASGIApp, patience_s: int, tls: Tls | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, patience_s: int, log: RequestLog, tls: Tls | None = None
+    ) -> None:
         """Raises UsageError for files of TLS that are of no use."""
         self._patience_s = patience_s
+        self._log = log
         self._idle: dict[object, float] = {}
         config = uvicorn.Config(
             app,
@@ -164,43 +76,79 @@ class Server:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="critical",  # What there is to say of a request, its line in the log says.
+            log_level="warning",
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=2 * CONNECTIONS_MAX,
             h11_max_incomplete_event_size=_HEAD_BYTES_MAX,
             timeout_keep_alive=_KEEP_ALIVE_SECS,
             timeout_graceful_shutdown=patience_s,
             callback_notify=self._sweep,
             timeout_notify=_SWEEP_SECS,
-            ssl_certfile=None if tls is None else tls.certificate,
-            ssl_keyfile=None if tls is None else tls.key,
         )
-        try:
-            config.load()
-        except OSError as error:  # ssl.SSLError is one.
-            raise UsageError(f"--tls-cert or --tls-key: {cause_of(error)}") from error
+        config.load()
         self._server = uvicorn.Server(config)
+        self._connections = self._server.server_state.connections
+        self._door = Door(
+            partial(H11Protocol, config, self._server.server_state, {}),
+            lambda: len(self._connections),
+            patience_s,
+            None if tls is None else context_of(tls),
+            log,
+        )
 
     def run(self, listening: socket.socket) -> None:
         """Answer until SIGINT or SIGTERM comes, and then finish what is under way."""
-        with suppress(KeyboardInterrupt, Terminated):
-            self._server.run([listening])
+        logger = logging.getLogger("uvicorn.error")
+        logger.addFilter(self._tell)
+        try:
+            with suppress(KeyboardInterrupt, Terminated):
+                asyncio.run(self._serve(listening))
+        finally:
+            logger.removeFilter(self._tell)
 
     def stop(self) -> None:
         """End it as a signal does, from another thread."""
         self._server.should_exit = True
+
+    async def _serve(self, listening: socket.socket) -> None:
+        asyncio.get_running_loop().set_exception_handler(self._tell_of_loop)
+        entering = asyncio.create_task(self._let_in(listening))
+        await self._server.serve(sockets=[])
+        await entering
+
+    async def _let_in(self, listening: socket.socket) -> None:
+        """Let connections in until the server is to end."""
+        opened = asyncio.create_task(self._door.open(listening))
+        while not self._server.should_exit and not opened.done():
+            await asyncio.sleep(_TICK_SECS)
+        opened.cancel()
+        listening.close()
+
+    def _tell(self, record: logging.LogRecord) -> bool:
+        """Put into the log what uvicorn says of bytes that are no request it hands on.
+
+        What goes wrong with one that it does, its own line says.
+        """
+        if record.levelno == logging.WARNING:
+            self._log.tell(error=record.getMessage())
+        return False
+
+    def _tell_of_loop(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        cause = "" if error is None else f": {type(error).__name__}: {error}"
+        self._log.tell(error=f"{context['message']}{cause}")
 
     async def _sweep(self) -> None:
         """Close connections on which nothing is asked for too long, or which are too many.
 
         uvicorn itself waits for the head of a request without an end.
         """
+        self._log.flush()
         now = asyncio.get_running_loop().time()
         before, self._idle = self._idle, {}
         silent: list[tuple[float, Any]] = []
-        for connection in self._server.server_state.connections:
+        for connection in self._connections:
             request = connection.cycle
             if request is None or request.response_complete:
                 # That of the next request on the connection is another.
@@ -208,18 +156,19 @@ class Server:
                 since = self._idle[key] = before.get(key, now)
                 silent.append((since, connection))
         silent.sort(key=lambda each: each[0])
-        spare = len(self._server.server_state.connections) - CONNECTIONS_MAX
+        spare = len(self._connections) - connections_max()
         for number, (since, connection) in enumerate(silent):
             if number < spare or now - since > self._patience_s:
                 connection.transport.abort()
 
 
-class _Door:
+class _Entrance:
     """What every request passes: where it wants to go, and the line that it leaves in the log."""
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str], log: RequestLog) -> None:
         self._app = app
         self._hosts = hosts
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         loop = asyncio.get_running_loop()
@@ -233,14 +182,33 @@ class _Door:
             await send(message)
 
         try:
-            if self._hosts and _host_of(scope) not in self._hosts:
-                answer = HTTPException(421, "this server goes by another name")
-                response = await answers.to_mistake(Request(scope), answer)
-                await response(scope, receive, watched)
-            else:
+            response = await self._turned_away(scope)
+            if response is None:
                 await self._app(scope, receive, watched)
+            else:
+                await response(scope, receive, watched)
+        except asyncio.CancelledError:  # The server ends, and what is under way takes too long.
+            if status:
+                raise
+            response = await answers.to_error(Request(scope), BusyError("cut off by the end"))
+            await response(scope, receive, watched)
         finally:
-            answers.log(scope, status, round((loop.time() - began) * 1000))
+            took_ms = round((loop.time() - began) * 1000)
+            self._log.tell(**answers.entry(scope, status, took_ms))
+
+    async def _turned_away(self, scope: Scope) -> Response | None:
+        """The answer to what no endpoint gets to see."""
+        names = {name for name, _ in scope["headers"]}
+        if names >= {b"content-length", b"transfer-encoding"}:
+            # What stands before this server may have read another request, RFC 9112, 6.1.
+            problem = HTTPException(400, "the request has two lengths")
+            response = await answers.to_mistake(Request(scope), problem)
+            response.headers["connection"] = "close"
+            return response
+        if self._hosts and _host_of(scope) not in self._hosts:
+            problem = HTTPException(421, "this server goes by another name")
+            return await answers.to_mistake(Request(scope), problem)
+        return None
 
 
 def _host_of(scope: Scope) -> str:

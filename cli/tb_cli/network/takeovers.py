@@ -15,18 +15,22 @@ from tb_cli.frame.session import Session
 
 T = TypeVar("T")
 
+# What ends a command in the middle of a handoff: a signal, no memory or threads left, a bug.
+_STOPS = (KeyboardInterrupt, Terminated, MemoryError, RuntimeError, ValueError)
+
 
 class Takeovers:
     """Those of the offers of one command.
 
-    Each job goes over on its own, after the offers of a chunk are committed. What stops that waits
-    until the outcomes of these are told.
+    Each job goes over on its own, after the offers of a chunk are committed. What goes wrong is
+    told beside its offer, which stays posted; what stops the command waits until the outcomes of
+    these are told.
     """
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._new: set[str] = set()  # offers of the present chunk that may take a job
-        self._stopped: KeyboardInterrupt | Terminated | None = None
+        self._stopped: BaseException | None = None
 
     def tried(self, txn: Txn, posted: Posted, outcome: Outcome) -> Outcome:
         """The outcome of an offer that was posted in this transaction.
@@ -72,8 +76,8 @@ class Takeovers:
             return outcome
         try:
             return self._handed_over(outcome)
-        except (KeyboardInterrupt, Terminated) as error:
-            self._stopped = error
+        except _STOPS as error:
+            self._stopped = error  # `end` raises it.
             return outcome
 
     def _handed_over(self, outcome: Outcome) -> Outcome:
@@ -84,9 +88,10 @@ class Takeovers:
             return outcome
         job_id, ended = taken
         if not isinstance(ended, MarketError):
-            return _with_job(outcome, job_id, ended.present.provider)
+            return _with_job(outcome, ended.job.job_id, ended.present.provider)
         document = outcome.document | {"handoff_error": ended.document()}
-        text = f"{outcome.text}, did not take over job {job_id}: {ended.message}"
+        job = "a job" if job_id is None else f"job {job_id}"
+        text = f"{outcome.text}, did not take over {job}: {ended.message}"
         return replace(outcome, text=text, document=document)
 
 
