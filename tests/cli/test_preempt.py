@@ -15,7 +15,7 @@ from compute_market import metrics
 from compute_market.courier import courier
 from compute_market.courier.courier import Bundle
 from compute_market.errors import BusyError
-from compute_market.jobs import preempt
+from compute_market.jobs import jobs, preempt
 from compute_market.offers.standing import record_outcome
 from compute_market.store.schema import BUNDLE_RECEIPTS, BUNDLES_PENDING
 from compute_market.store.txn import Txn
@@ -521,7 +521,7 @@ def test_flush_counts_a_handoff_that_failed(offered: Cli) -> None:
     found = courier.parse_id(sent["id"])
 
     def handoff(txn: Txn) -> None:
-        told = preempt.progress(preempt.decide(txn, "j1", "better").job)
+        told = preempt.progress(jobs.get(txn, "j1"))
         sized = courier.get(txn, found).bundle_hash, sent["bytes"]
         bundle = Bundle(*sized, "prov", "exec:false", "handoff", "j1", "better", told)
         courier.send(txn, bundle, iter((1, 2)))
