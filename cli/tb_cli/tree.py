@@ -72,10 +72,12 @@ TREE = Group(
                     {
                         "send": _creates("courier_send:send", "Store a bundle, to be forwarded."),
                         "flush": _writes("courier_flush:flush", "Forward the bundles that wait."),
-                        "receive": _creates(
+                        "receive": _writes(
                             "courier_receive:receive", "Take in what others forwarded to a place."
                         ),
-                        "list": _reads("courier:list_", "List the receipts of bundles by id."),
+                        "list": _reads(
+                            "courier:list_", "List the receipts of bundles as they were sent."
+                        ),
                         "show": _reads("courier:show", "Show the receipt of one bundle."),
                         "resend": _writes("courier_send:resend", "Forward bundles once more."),
                     },

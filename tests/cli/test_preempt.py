@@ -15,7 +15,7 @@ from compute_market import metrics
 from compute_market.courier import courier
 from compute_market.courier.courier import Bundle
 from compute_market.errors import BusyError
-from compute_market.jobs import preempt
+from compute_market.jobs import jobs, preempt
 from compute_market.offers.standing import record_outcome
 from compute_market.store.schema import BUNDLE_RECEIPTS, BUNDLES_PENDING
 from compute_market.store.txn import Txn
@@ -520,12 +520,13 @@ def test_flush_counts_a_handoff_that_failed(offered: Cli) -> None:
     left = offered.document("compute", "courier", "send", path, "alice", "--to", "exec:false")
     found = courier.parse_id(sent["id"])
 
-    def handoff(txn: Txn) -> str:
-        hash_ = courier.get(txn, found).bundle_hash
-        bundle = Bundle(hash_, sent["bytes"], "prov", "exec:false", "handoff", "j1", "better")
-        return courier.id_text(courier.send(txn, bundle, iter((1,))).receipt_id)
+    def handoff(txn: Txn) -> None:
+        told = preempt.progress(jobs.get(txn, "j1"))
+        sized = courier.get(txn, found).bundle_hash, sent["bytes"]
+        bundle = Bundle(*sized, "prov", "exec:false", "handoff", "j1", "better", told)
+        courier.send(txn, bundle, iter((1, 2)))
 
-    handoff_id = offered.update(handoff)
+    offered.update(handoff)
     done = offered("compute", "courier", "flush", "--json")
     counts = {name: number for name, number in done.json.items() if name != "problems"}
     assert (done.code, counts) == (
@@ -541,7 +542,7 @@ def test_flush_counts_a_handoff_that_failed(offered: Cli) -> None:
             "failures": 4,
         },
     )
-    offered.ok("compute", "courier", "resend", handoff_id)
+    offered.update(handoff)
     offered.ok("compute", "cancel", "j1")  # Now it is refused without an attempt.
     offered.ok("compute", "courier", "resend", sent["id"])
     done = offered("compute", "courier", "flush")

@@ -33,12 +33,15 @@ class Program:
         self._path = path
         self._sender = sender
         self._running: set[subprocess.Popen[bytes]] = set()
+        self._is_closed = False
 
     def send(self, receipts: Sequence[BundleReceipt]) -> list[Answer]:
         (receipt,) = receipts
         wanted = receipt.bundle_hash.hex()
         with self._started(receipt) as process:
             self._running.add(process)
+            if self._is_closed:  # It was not there yet to be killed with the others.
+                _kill(process)
             try:
                 told = _Run(process, self._sender.timeout_s).fed(pieces(receipt, self._sender.open))
             except IntegrityError as error:
@@ -58,6 +61,7 @@ class Program:
         return [Answer("acknowledged")]
 
     def close(self) -> None:
+        self._is_closed = True
         for process in list(self._running):
             _kill(process)
 
