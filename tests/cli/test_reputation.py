@@ -114,7 +114,7 @@ def test_adjust_is_read_alike_by_the_parser_and_without_it(cli: Cli) -> None:
         (("prov", "-1.5", "--reason", "r"), 2, "'-1.5' is not a valid integer"),
         (("prov", "3"), 2, "Missing option '--reason'"),
         (("prov", "3", "--reason", ""), 2, "--reason is empty"),
-        (("prov", "3", "--reason", "r" * 201), 2, "201 characters, 200 are allowed"),
+        (("prov", "3", "--reason", "r" * 201), 2, "201 characters, at most 200 are allowed"),
         (("prov", "3", "--nope", "--reason", "r"), 2, "--nope"),
         (("a b", "3", "--reason", "r"), 2, "provider 'a b' has the character ' '"),
         (("nobody", "3", "--reason", "r"), 3, "provider nobody has no score"),
