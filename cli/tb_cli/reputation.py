@@ -22,6 +22,7 @@ _EVENTS: tuple[EventName, ...] = (
     "score_restored",
     "score_barred",
 )
+_REASON_MAX = 200  # characters: the log keeps them, for every change
 _DELTA_MAX = 2 * reputation.SCORE_MAX
 
 
@@ -68,7 +69,13 @@ def adjust(session: Session, provider: str, delta: int, *, reason: str, key: str
     check_id(provider, "provider")
     if not delta:
         raise UsageError("±N is 0: that changes nothing")
-    files.check_reason(reason)
+    if not reason:
+        raise UsageError("--reason is empty")
+    if len(reason) > _REASON_MAX:
+        raise UsageError(
+            f"--reason has {len(reason)} characters, at most {_REASON_MAX} are allowed"
+        )
+    files.check_text(reason, "the reason")
     asked = {"provider": provider, "delta": delta, "reason": reason}
 
     def act(txn: Txn) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def cancel_arm(session: Session) -> None:
 @takes(option("--reason", "Why; kept and shown by status.", metavar="TEXT", required=True))
 def dry_run(session: Session, *, reason: str) -> None:
     """Receipts of funded jobs wait until the mode is real again."""
-    files.check_reason(reason)
+    files.check_text(reason, "the reason")
     _change(session, lambda txn: modes.to_dry_run(txn, reason)[1])
 
 

@@ -108,14 +108,6 @@ def test_cancel_arm_goes_back_to_dry_run(cli: Cli) -> None:
     assert mode(cli) == "dry_run"
 
 
-@pytest.mark.parametrize(("reason", "says"), [("", "is empty"), ("r" * 201, "201 characters")])
-def test_dry_run_refuses_what_is_no_reason(cli: Cli, reason: str, says: str) -> None:
-    cli.ok("state", "init")
-    done = cli("compute-market", "settle", "dry-run", "--reason", reason)
-    assert (done.code, done.out) == (2, "")
-    assert says in done.err
-
-
 def test_dry_run_keeps_its_reason(cli: Cli) -> None:
     cli.real()
     height = cli.document("chain", "status")["height"]

@@ -7,7 +7,6 @@ from compute_market.errors import UsageError
 from compute_market.text import cause_of, legible
 
 SIZE_MAX = 64 * 2**20
-REASON_MAX = 200
 # What a path names, rather than where it is, is all that such a directory says.
 _STREAMS = ("/dev", "/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")
 
@@ -29,18 +28,6 @@ def check_text(text: str, what: str) -> str:
     if legible(text) != text:
         raise UsageError(f"{what} {text} is not UTF-8")
     return text
-
-
-def check_reason(text: str) -> str:
-    """Why an operator does something, which the market keeps.
-
-    Raises UsageError for one that is empty, longer than 200 characters or not UTF-8.
-    """
-    if not text:
-        raise UsageError("--reason is empty")
-    if len(text) > REASON_MAX:
-        raise UsageError(f"--reason has {len(text)} characters, at most {REASON_MAX} are allowed")
-    return check_text(text, "the reason")
 
 
 def directory_of(path: str) -> str:
