@@ -38,6 +38,13 @@ def pytest_configure() -> None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", directory)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The torture takes as long as it takes."""
+    if TORTURE:
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0), append=False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What compilers keep is neither what an earlier run left nor left behind by this one."""

@@ -281,7 +281,10 @@ def test_check_says_what_ended_who_looked(cli: Cli, monkeypatch: pytest.MonkeyPa
 
 
 def test_checks_beside_writers_find_nothing(cli: Cli) -> None:
-    cli.active(*(f"j{number}" for number in range(effort(40, 2000))))
+    cli.ok("state", "init")
+    many = effort(40, 1000)
+    (cli.home / "config.toml").write_text(f"[scheduler]\nslots = {many}\n")
+    cli.active(*(f"j{number}" for number in range(many)))
     ids = "\n".join(cli.states())
     running = cli.start("compute", "cancel", "-", "--chunk", "1", stdin=subprocess.PIPE)
     assert running.stdin is not None
