@@ -33,6 +33,7 @@ _DAMAGE = (
     lmdb.PanicError,
     lmdb.BadDbiError,  # of a table whose root record is damaged
     lmdb.CursorFullError,  # a tree that is too deep
+    lmdb.PageFullError,  # a page whose header says another length
     lmdb.BadTxnError,  # after a step that met damage and did not say so
 )
 
