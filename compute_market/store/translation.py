@@ -34,6 +34,7 @@ _DAMAGE = (
     lmdb.BadDbiError,  # of a table whose root record is damaged
     lmdb.CursorFullError,  # a tree that is too deep
     lmdb.PageFullError,  # a page whose header says another length
+    lmdb.ProblemError,
     lmdb.BadTxnError,  # after a step that met damage and did not say so
 )
 
