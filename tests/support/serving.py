@@ -1,6 +1,7 @@
 """A market that answers over HTTP, in a thread of this process, and what its far end says to it."""
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -122,6 +123,7 @@ class Begun:
 def serving(home: str | None = None) -> Iterator[Serving]:
     """The market of a home, that of TB_HOME without one, as `tb-cli serve` answers for it."""
     settings = {} if home is None else {"home": home}
+    logging.disable(logging.NOTSET)  # Tests of a cluster in the same process have silenced it.
     with (
         Session.begin(settings) as session,
         endpoints.Node(session) as node,
