@@ -70,7 +70,7 @@ def anchor(heading: str) -> str:
 
 def run_in_shell(typed: list[str], directory: Path) -> list[str]:
     """Run commands in one bash, as on a terminal; what each printed."""
-    work = directory / "work"
+    work = directory / "here"
     shutil.copytree(ROOT / "examples", work / "examples")
     temporary = directory / "tmp"
     temporary.mkdir()

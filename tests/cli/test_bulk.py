@@ -446,6 +446,9 @@ def test_wait_for_the_lock_ends_with_8_and_the_holders_pid(cli: Cli) -> None:
         assert (done.code, done.out) == (8, "")
         assert (done.error["error"], done.error["retryable"]) == ("busy", True)
         assert done.error["holder_pid"] == os.getpid()
+        # That of a batch holds for its lines.
+        done = cli("batch", "--lock-timeout", "0", stdin="compute cancel j1\n")
+        assert (done.code, done.out) == (8, "")
     assert cli.files() == before
     assert cli.ok("compute", "cancel", "j1") == "cancelled job j1\n"
 

@@ -70,7 +70,7 @@ def shown(cli: Cli, bundle_id: str) -> dict[str, Any]:
 def counters(cli: Cli) -> tuple[int, int]:
     """Attempts, and failures."""
     names = "courier_flush_attempt_total", "courier_flush_failure_total"
-    attempts, failures = (cli.view(lambda txn: value(txn, name)) for name in names)  # noqa: B023
+    attempts, failures = (cli.view(lambda txn: value(txn, name)) for name in names)  # noqa: B023 - at once
     return attempts, failures
 
 

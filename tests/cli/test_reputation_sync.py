@@ -11,6 +11,7 @@ import pytest
 
 from compute_market.offers import standing
 from compute_market.reputation import gossip
+from compute_market.store.txn import Txn
 from tb_cli import reputation_sync
 from tests.support.cli import Cli, Done
 from tests.support.serving import serving
@@ -23,9 +24,9 @@ CLOSED = "http://127.0.0.1:1"
 def pardon(cli: Cli, *providers: str, delta: int = 5) -> None:
     """Scores that a market has seen earned."""
 
-    def act(txn: object) -> None:
+    def act(txn: Txn) -> None:
         for each in providers:
-            standing.pardon(txn, each, delta, "a reason")  # type: ignore[arg-type]
+            standing.pardon(txn, each, delta, "a reason")
 
     cli.update(act)
 

@@ -94,7 +94,7 @@ def test_claim_gives_bundles_in_the_order_of_sending_a_page_at_a_time(market: Ma
     found: list[int] = []
     after = None
     while True:
-        page = market.update(lambda txn: courier.claim(txn, HOLDER, after, 2))  # noqa: B023
+        page = market.update(lambda txn: courier.claim(txn, HOLDER, after, 2))  # noqa: B023 - at once
         found += [each.receipt_id for each in page.receipts]
         after = page.after
         if after is None:

@@ -114,7 +114,7 @@ def test_any_changed_bit_is_found_out(name: str) -> None:
     for place in Random(1).sample(places, effort(150, len(places))):
         changed = bytearray(text)
         changed[place // 8] ^= 1 << place % 8
-        assert reason(lambda: parse(bytes(changed), name)) in ("malformed", "bad_signature")  # noqa: B023
+        assert reason(lambda: parse(bytes(changed), name)) in ("malformed", "bad_signature")  # noqa: B023 - at once
 
 
 @EACH_FILE
@@ -122,7 +122,7 @@ def test_any_cut_is_found_out(name: str) -> None:
     text, parse = FILES[name]
     cuts = range(len(text))
     for cut in {0, 1, len(text) - 1, *Random(1).sample(cuts, effort(40, len(cuts)))}:
-        assert reason(lambda: parse(text[:cut], name)) == "malformed"  # noqa: B023
+        assert reason(lambda: parse(text[:cut], name)) == "malformed"  # noqa: B023 - at once
 
 
 @EACH_FILE
@@ -168,7 +168,7 @@ def test_lines_left_out_moved_or_repeated_are_found_out() -> None:
         (first, one, two, three, three, last),
         (one, first, two, three, last),
     ):
-        assert reason(lambda: envelope.parse(b"".join(changed), "it")) == "malformed"  # noqa: B023
+        assert reason(lambda: envelope.parse(b"".join(changed), "it")) == "malformed"  # noqa: B023 - at once
     swapped = b"".join((first, two, one, three, last))
     assert reason(lambda: envelope.parse(swapped, "it")) == "bad_signature"
 

@@ -52,7 +52,7 @@ def sending(tmp_path_factory: pytest.TempPathFactory) -> Market:
     for seq, receipt_id in IDS.items():
         more = handoff if seq == HANDOFF else {}
         sent = bundle(bundle_hash=bytes([seq // 2]) * 32, **more)
-        market.update(lambda txn: courier.send(txn, sent, iter([receipt_id])))  # noqa: B023
+        market.update(lambda txn: courier.send(txn, sent, iter([receipt_id])))  # noqa: B023 - at once
     record(market, "acknowledged", claim(market, only=IDS[PAID]).receipts, attempts=2)
     record(market, "refused", claim(market, only=IDS[REFUSED]).receipts, error="no")
     claim(market, only=IDS[LEASED])

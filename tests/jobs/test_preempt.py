@@ -348,11 +348,11 @@ def test_proposed_is_what_a_search_through_all_jobs_finds(market: Market, seed: 
         able = []
         for job_id in (f"j{each}" for each in range(10)):
             with contextlib.suppress(RefusedError, ConflictError):
-                found = market.view(lambda txn: preempt.decide(txn, job_id, offer_id))  # noqa: B023
+                found = market.view(lambda txn: preempt.decide(txn, job_id, offer_id))  # noqa: B023 - at once
                 able.append((-found.difference, found.job.seq, job_id))
         assert proposed(market, offer_id) == (min(able)[2] if able else None)
         if able:
-            market.update(lambda txn: preempt.take_over(txn, min(able)[2], offer_id))  # noqa: B023
+            market.update(lambda txn: preempt.take_over(txn, min(able)[2], offer_id))  # noqa: B023 - at once
 
 
 # The bill.

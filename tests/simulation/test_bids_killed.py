@@ -21,7 +21,7 @@ from compute_market.store.schema import BIDS, JOBS
 from compute_market.store.store import Store
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
-from tests.support.faults import Outcome, Server, compiled, faults_of, in_memory
+from tests.support.faults import Fault, Outcome, Server, attack, compiled, in_memory
 from tests.support.processes import now_ms, random
 
 # A sample of the cases of each command; the torture tries them all.
@@ -134,24 +134,19 @@ def test_failing_calls_leave_the_truth(bidding: Bidding, verb: str, attacks: Att
     assert not bidding.is_done(verb, bidding.found())
     calls = bidding.run(words).calls
     assert bidding.is_done(verb, bidding.found())
-    cases = list(faults_of(calls))
-    chosen = random(f"bid {verb}").sample(cases, min(CASES, len(cases)))
-    failed = []
-    for fault in chosen:
+
+    def run(fault: Fault) -> Outcome:
         bidding.reset()
-        outcome = bidding.run(words, fault)
-        try:
-            done = bidding.is_done(verb, bidding.found())
-            assert outcome.code != 0 or done, "told and not done"
-            if not done:
-                assert outcome.out == "", "told and not done"
-                assert bidding.run(words).code == 0
-            elif verb != "commit":  # Once more it is another bid.
-                assert bidding.run(words).code == 0
-            assert bidding.is_done(verb, bidding.found())
-        except AssertionError as error:
-            failed.append(f"{fault} ({calls[fault.at - 1].name}): {error}\n{outcome}")
-    for kills, attack in ((True, "killed at a system call"), (False, "a system call fails")):
-        tried = [fault for fault in chosen if fault.kills == kills]
-        attacks(attack, len(tried), len(failed))
-    assert not failed, "\n".join(failed[:5])
+        return bidding.run(words, fault)
+
+    def check(outcome: Outcome) -> None:
+        done = bidding.is_done(verb, bidding.found())
+        assert outcome.code != 0 or done, "told and not done"
+        if not done:
+            assert outcome.out == "", "told and not done"
+            assert bidding.run(words).code == 0
+        elif verb != "commit":  # Once more it is another bid.
+            assert bidding.run(words).code == 0
+        assert bidding.is_done(verb, bidding.found())
+
+    attack(attacks, calls, random(f"bid {verb}"), CASES, run, check)

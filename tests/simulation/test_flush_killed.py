@@ -21,7 +21,7 @@ from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
-from tests.support.faults import Outcome, Server, compiled, faults_of, in_memory
+from tests.support.faults import Fault, Outcome, Server, attack, compiled, in_memory
 from tests.support.processes import now_ms, random
 
 T = TypeVar("T")
@@ -90,7 +90,7 @@ class Two:
         done = {each.receipt_id for each in receipts if each.state == "acknowledged"}
         assert done <= arrived
         paid = {
-            sender: self.view("home", lambda txn: ledger.balance(txn, ledger.wallet(sender), "CT"))  # noqa: B023
+            sender: self.view("home", lambda txn: ledger.balance(txn, ledger.wallet(sender), "CT"))  # noqa: B023 - at once
             for sender in ("bob", "carol")
         }
         for each in receipts:
@@ -133,21 +133,17 @@ def test_failing_calls_leave_the_truth(two: Two, verb: str, attacks: Attacks) ->
     assert not two.is_done(verb)
     calls = two.run(words).calls
     assert two.is_done(verb)
-    cases = list(faults_of(calls))
-    chosen = random(f"courier {verb}").sample(cases, min(CASES, len(cases)))
-    failed = []
-    for fault in chosen:
+
+    def run(fault: Fault) -> Outcome:
         two.reset(verb)
-        outcome = two.run(words, fault)
-        try:
-            done = two.is_done(verb)
-            assert outcome.code != 0 or done, "told and not done"
-            two.mend()
-            again = two.run(words)
-            assert again.code == 0, again
-            assert two.is_done(verb)
-        except AssertionError as error:
-            failed.append(f"{fault} ({calls[fault.at - 1].name}): {error}\n{outcome}")
-    for kills, attack in ((True, "killed at a system call"), (False, "a system call fails")):
-        attacks(attack, sum(fault.kills == kills for fault in chosen), len(failed))
-    assert not failed, "\n".join(failed[:5])
+        return two.run(words, fault)
+
+    def check(outcome: Outcome) -> None:
+        done = two.is_done(verb)
+        assert outcome.code != 0 or done, "told and not done"
+        two.mend()
+        again = two.run(words)
+        assert again.code == 0, again
+        assert two.is_done(verb)
+
+    attack(attacks, calls, random(f"courier {verb}"), CASES, run, check)

@@ -21,7 +21,7 @@ from tb_cli.frame import bundle_laws
 from tb_cli.frame.home import Home
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
-from tests.support.faults import Outcome, Server, compiled, faults_of, in_memory
+from tests.support.faults import Fault, Outcome, Server, attack, compiled, in_memory
 from tests.support.processes import now_ms, random
 
 # A sample of the cases of each command; the torture tries them all.
@@ -111,20 +111,19 @@ def test_failing_calls_leave_the_truth(
     preempting.reset()
     calls = preempting.run(words).calls
     assert preempting.job().placed.offer_id == offer_id
-    cases = list(faults_of(calls))
-    chosen = random(f"preempt {offer_id}").sample(cases, min(CASES, len(cases)))
-    failed = []
-    for fault in chosen:
+
+    def run(fault: Fault) -> Outcome:
         preempting.reset()
-        outcome = preempting.run(words, fault)
-        try:
-            check(preempting, outcome, offer_id, told)
-        except AssertionError as error:
-            failed.append(f"{fault} ({calls[fault.at - 1].name}): {error}\n{outcome}")
-    for kills, attack in ((True, "killed at a system call"), (False, "a system call fails")):
-        tried = [fault for fault in chosen if fault.kills == kills]
-        attacks(attack, len(tried), len(failed))
-    assert not failed, f"{len(failed)} of {len(chosen)} cases: " + "\n".join(failed[:5])
+        return preempting.run(words, fault)
+
+    attack(
+        attacks,
+        calls,
+        random(f"preempt {offer_id}"),
+        CASES,
+        run,
+        lambda outcome: check(preempting, outcome, offer_id, told),
+    )
 
 
 def check(preempting: Preempting, outcome: Outcome, offer_id: str, told: str) -> None:

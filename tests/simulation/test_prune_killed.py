@@ -21,7 +21,7 @@ from tb_cli.frame import bundle_laws
 from tb_cli.frame.home import Home
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
-from tests.support.faults import Outcome, Server, compiled, faults_of, in_memory
+from tests.support.faults import Fault, Outcome, Server, attack, compiled, in_memory
 from tests.support.processes import now_ms, random
 
 # A sample of the cases; the torture tries them all.
@@ -92,19 +92,15 @@ def test_failing_calls_take_nothing_that_is_needed(spool: Spool, attacks: Attack
     assert not spool.check()
     calls = spool.run("tick").calls
     assert spool.check()
-    cases = list(faults_of(calls))
-    chosen = random("prune").sample(cases, min(CASES, len(cases)))
-    failed = []
-    for fault in chosen:
+
+    def run(fault: Fault) -> Outcome:
         spool.reset()
-        outcome = spool.run("tick", fault=fault)
-        try:
-            spool.check()
-            again = spool.run("tick")
-            assert again.code == 0, again
-            assert spool.check()
-        except AssertionError as error:
-            failed.append(f"{fault} ({calls[fault.at - 1].name}): {error}\n{outcome}")
-    for kills, attack in ((True, "killed at a system call"), (False, "a system call fails")):
-        attacks(attack, sum(fault.kills == kills for fault in chosen), len(failed))
-    assert not failed, "\n".join(failed[:5])
+        return spool.run("tick", fault=fault)
+
+    def check(_: Outcome) -> None:
+        spool.check()
+        again = spool.run("tick")
+        assert again.code == 0, again
+        assert spool.check()
+
+    attack(attacks, calls, random("prune"), CASES, run, check)

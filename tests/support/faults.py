@@ -14,14 +14,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from random import Random
 from types import TracebackType
 from typing import NamedTuple
 
 import pytest
 
+from tests.support.attacks import Attacks
 from tests.support.cli import missing
 from tests.support.market import shared_directory
 from tests.support.memory import shared_memory
@@ -89,6 +91,35 @@ def faults_of(calls: Sequence[Call]) -> Iterator[Fault]:
                 yield from (Fault(number, action, error) for error in _ERRORS)
             else:
                 yield Fault(number, action)
+
+
+def attack(
+    attacks: Attacks,
+    calls: Sequence[Call],
+    rng: Random,
+    most: int,
+    run: Callable[[Fault], "Outcome"],
+    check: Callable[["Outcome"], None],
+) -> None:
+    """Let at most so many of the faults of a command happen, and check what each leaves behind.
+
+    `calls` are those of the command undisturbed. `run` begins afresh, `check` raises
+    AssertionError.
+    """
+    cases = list(faults_of(calls))
+    chosen = rng.sample(cases, min(most, len(cases)))
+    failed: dict[Fault, str] = {}
+    for fault in chosen:
+        outcome = run(fault)
+        try:
+            check(outcome)
+        except AssertionError as error:
+            failed[fault] = f"{fault} ({calls[fault.at - 1].name}): {error}\n{outcome}"
+    for kills, name in ((True, "killed at a system call"), (False, "a system call fails")):
+        tried = [fault for fault in chosen if fault.kills == kills]
+        attacks(name, len(tried), sum(fault in failed for fault in tried))
+    shown = "\n".join(list(failed.values())[:5])
+    assert not failed, f"{len(failed)} of {len(chosen)} cases: {shown}"
 
 
 def compiled(factory: pytest.TempPathFactory) -> Path:
