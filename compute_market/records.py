@@ -80,6 +80,15 @@ EventName = Literal[
     "score_restored",
     "scores_imported",
     "score_barred",
+    "params_proposed",
+    "params_approved",
+    "params_activated",
+    "params_rolled_back",
+    "multiplier_changed",
+    "subsidy_paid",
+    "tx_admitted",
+    "tx_refused",
+    "tx_evicted",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 

@@ -318,4 +318,11 @@ def _to_5(txn: Txn) -> None:
         reputation.take_terms(txn)
 
 
-_STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5}
+# Schema 6: lanes, the consumer pool, parameters by proposal, epochs of the subsidy.
+
+
+def _to_6(txn: Txn) -> None:
+    """There is nothing to convert."""
+
+
+_STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6}

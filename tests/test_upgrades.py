@@ -373,7 +373,7 @@ def test_home_of_schema_3_is_taken_as_it_is(tmp_path: Path) -> None:
     market.submit("new")
     assert market.violations() == []
     market.store.close()
-    assert schema_in(tmp_path) == SCHEMA_VERSION == 5
+    assert schema_in(tmp_path) == SCHEMA_VERSION == 6
 
 
 def test_scores_of_schema_4_fall_due(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from tb_cli.frame.session import Session, perform
 from tb_cli.frame.verbs import Group, Parameter, Verb, parameters_of
 from tb_cli.tree import TREE
 
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
+_HELP = ("-h", "--help")
+_CONTEXT = {"help_option_names": list(_HELP)}
 _EPILOG = "Exit codes: " + ", ".join(f"{row.code} {row.token}" for row in EXIT_CODES) + "."
 _PATTERNS = {
     "integer": r"-?[0-9]+",
@@ -47,8 +48,15 @@ class LazyGroup(TyperGroup):
         self.tree = tree
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Without a command there is nothing to do: that is told as a mistake, with the help."""
-        if not args and not ctx.resilient_parsing:
+        """Without a command there is nothing to do: that is told as a mistake, with the help.
+
+        Unless one goes without saying.
+        """
+        default = self.tree.default
+        if default is not None and (not args or args[0] not in (*_HELP, *self.tree.commands)):
+            if not args or args[0][:1] == "-":
+                args = [default, *args]
+        elif not args and not ctx.resilient_parsing:
             print(ctx.get_help(), file=sys.stderr)
             ctx.exit(UsageError.exit_code)
         return super().parse_args(ctx, args)

@@ -1,11 +1,11 @@
-"""The verb on what governs the market: params."""
+"""Verbs on what governs the market: params."""
 
 from compute_market.amounts import MICRO, PPM
 from tb_cli.frame.render import write_json
 from tb_cli.frame.session import Session
 
 
-def params(session: Session) -> None:
+def show(session: Session) -> None:
     """They are in units per second, as a ratio, in units, and in units per second."""
     config = session.config
     write_json(

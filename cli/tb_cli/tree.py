@@ -29,6 +29,11 @@ def _apart(target: str, help: str, *, writes: bool = False) -> Verb:
     return Verb(f"tb_cli.{target}", help, writes=writes, market="unused")
 
 
+def _optional(target: str, help: str) -> Verb:
+    """It looks at the market where there is one, and needs none."""
+    return Verb(f"tb_cli.{target}", help, market="optional")
+
+
 TREE = Group(
     "Operate a compute market on one machine.",
     {
@@ -87,7 +92,11 @@ TREE = Group(
         "compute-market": Group(
             "The market's rules, settlement and audit.",
             {
-                "params": _apart("governance:params", "Print the admission parameters."),
+                "params": Group(
+                    "The admission parameters; by itself, `params show`.",
+                    {"show": _optional("governance:show", "Print the admission parameters.")},
+                    default="show",
+                ),
                 "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
                 "match": _writes("scheduler:match", "Try the pending jobs again."),
                 "audit": _reads("audit:audit", "Check every law of the market."),

@@ -231,6 +231,10 @@ def _is_path(text: str) -> bool:
     return text.isprintable() and text[:1] in ("", "/")
 
 
+def _is_file(text: str) -> bool:
+    return text.isprintable() and text not in ("", ".", "..") and text[-1] != "/"
+
+
 def _is_key_id(text: str) -> bool:
     return len(text) == KEY_ID_DIGITS and _HEX.issuperset(text)
 
@@ -256,7 +260,11 @@ def _is_id(text: str) -> bool:
 
 
 # What a text of a kind must be, and what the values of a list are.
-_TEXTS: dict[str, Callable[[str], bool]] = {"path": _is_path, "key name": _is_id}
+_TEXTS: dict[str, Callable[[str], bool]] = {
+    "path": _is_path,
+    "file": _is_file,
+    "key name": _is_id,
+}
 _ADDRESSES: dict[str, Callable[[str], None]] = {
     "destination": _check_destination,
     "urls": _check_url,

@@ -34,7 +34,16 @@ class Setting(Struct, frozen=True, gc=False):
     name: str
     # A decimal is written as a number or as a string and held in millionths, as are its bounds.
     kind: Literal[
-        "integer", "decimal", "choice", "flag", "path", "key ids", "urls", "destination", "key name"
+        "integer",
+        "decimal",
+        "choice",
+        "flag",
+        "path",
+        "file",
+        "key ids",
+        "urls",
+        "destination",
+        "key name",
     ]
     allowed: tuple[int, int] | tuple[str, ...]
     unit: str
@@ -51,6 +60,8 @@ class Setting(Struct, frozen=True, gc=False):
         """What is allowed, as a person reads it: `0…100 percent`, `"dry_run" or "real"`."""
         if self.kind == "path":
             return 'an absolute path or ""'
+        if self.kind == "file":
+            return "a path; a relative one is one in the home"
         if self.kind == "key ids":
             return f"a list of key ids of {KEY_ID_DIGITS} lower-case hex digits"
         if self.kind == "urls":
@@ -240,6 +251,55 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
         Setting("burst_refill_rate", "decimal", (0, PPM), "units per second",
             "How fast a used burst quota comes back."),
     ] = 500_000
+    comfort_threshold_p90: Annotated[
+        int,
+        Setting("comfort_threshold_p90", "integer", (500, 25_000), "fee",
+            "No industrial job is admitted while the 90th percentile of the last consumer fees is\n"
+            "above this."),
+    ] = 2_500
+    comfort_max_age_p95_ms: Annotated[
+        int,
+        Setting("comfort_max_age_p95_ms", "integer", (0, 86_400_000), "milliseconds",
+            "Nor while a twentieth of the consumer pool has waited longer than this; 0 switches\n"
+            "this off."),
+    ] = 30_000
+    block_tx_capacity: Annotated[
+        int,
+        Setting("block_tx_capacity", "integer", (1, 1_000_000), "transactions",
+            "How many consumer transactions a block takes out of the pool."),
+    ] = 1_024
+    mempool_lane_limit: Annotated[
+        int,
+        Setting("mempool_lane_limit", "integer", (1, 65_536), "transactions",
+            "How many consumer transactions the pool holds; beyond that the one with the lowest\n"
+            "fee per byte has to go."),
+    ] = 1_024
+    mempool_sender_limit: Annotated[
+        int,
+        Setting("mempool_sender_limit", "integer", (1, 65_536), "transactions",
+            "How many of them may be of one sender."),
+    ] = 16
+    price_board_path: Annotated[
+        str,
+        Setting("price_board_path", "file", (), "",
+            "Where the price board is kept. Deleting the file clears the board."),
+    ] = "state/price_board.v2.bin"
+    price_board_window: Annotated[
+        int,
+        Setting("price_board_window", "integer", (1, 10_000), "prices",
+            "How many prices of each lane the price board looks back on."),
+    ] = 100
+    price_board_save_interval: Annotated[
+        int,
+        Setting("price_board_save_interval", "integer", (1, _DAY_SECS), "seconds",
+            "How often a command that runs for long saves the price board."),
+    ] = 30
+    kappa_cpu_sub_it_ppm: Annotated[
+        int,
+        Setting("kappa_cpu_sub_it", "decimal", (0, _BILLION * PPM), "IT per unit",
+            "What the subsidy pays for a proven compute unit at a multiplier of 100, while\n"
+            "settlement is real; 0 switches payouts off."),
+    ] = 1_000_000
     block_interval_secs: Annotated[
         int,
         Setting("block_interval_secs", "integer", (0, _DAY_SECS), "seconds",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from compute_market.courier_records import BundleReceipt, Delivery
     from compute_market.import_records import Imported, ImportFailure, Origin
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 # The last schema whose values have no checksum.
 UNSEALED_SCHEMA: Final = 1
 

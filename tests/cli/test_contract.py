@@ -38,7 +38,7 @@ def trust(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
 
 CREATING = [path for path, verb in VERBS.items() if verb.market == "created"]
 NEEDING = [path for path, verb in VERBS.items() if verb.market == "needed"]
-APART = [path for path, verb in VERBS.items() if verb.market == "unused"]
+APART = [path for path, verb in VERBS.items() if verb.market in ("unused", "optional")]
 # It writes what it measures, which is not the same twice, and nothing of the market.
 MEASURING = ("compute", "calibrate")
 # It makes a home, and these tests have one.
@@ -131,8 +131,10 @@ def test_group_lists_its_commands(cli: Cli, path: Path_) -> None:
         group = node
     listed = re.findall(r"^  ([a-z][a-z-]*)  +[A-Z]", out.split("Commands:")[1], re.MULTILINE)
     assert listed == list(group.commands)
-    # Without a verb there is nothing to do: the same help, but on stderr and as a mistake.
-    assert cli(*path) == (2, "", out)
+    if group.default is not None:
+        assert cli(*path) == cli(*path, group.default)
+    else:  # There is nothing to do: the same help, but on stderr and as a mistake.
+        assert cli(*path) == (2, "", out)
 
 
 @pytest.mark.parametrize("path", [*CREATING, *NEEDING, ("batch",)], ids=" ".join)

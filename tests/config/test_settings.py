@@ -53,6 +53,15 @@ def test_defaults_are_those_of_the_documents() -> None:
         "courier_timeout_secs": 30,
         "courier_lease_secs": 300,
         "courier_retention_secs": 604_800,
+        "comfort_threshold_p90": 2_500,
+        "comfort_max_age_p95_ms": 30_000,
+        "block_tx_capacity": 1_024,
+        "mempool_lane_limit": 1_024,
+        "mempool_sender_limit": 16,
+        "price_board_path": "state/price_board.v2.bin",
+        "price_board_window": 100,
+        "price_board_save_interval": 30,
+        "kappa_cpu_sub_it_ppm": 1_000_000,
     }
 
 

@@ -75,7 +75,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute courier list": (),
     "compute courier show": ("0000000000000000",),
     "compute courier resend": ("0000000000000000",),
-    "compute-market params": (),
+    "compute-market params show": (),
     "compute-market stats": (),
     "compute-market match": (),
     "compute-market audit": (),

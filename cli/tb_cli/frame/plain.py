@@ -33,11 +33,15 @@ def read(tree: Group, arguments: list[str]) -> Line | None:
     words = iter(arguments)
     node: Verb | Group | None = tree
     settings: dict[str, Any] = {}
+    ahead: list[str] = []  # the first word of a command that went without saying
     while isinstance(node, Group):
         word = next(words, "")
         if node is tree and word[:1] == "-":
             if not _take(_spelled(GLOBAL), word, words, settings):
                 return None
+        elif node.default is not None and (not word or word[:1] == "-"):
+            ahead = [word] if word else []
+            node = node.commands[node.default]
         else:
             node = node.commands.get(word)
     if node is None:
@@ -45,7 +49,7 @@ def read(tree: Group, arguments: list[str]) -> Line | None:
     function = node.function()
     own = parameters_of(function)
     shared = (JSON, DRY_RUN, *GLOBAL) if node.writes else (JSON, *GLOBAL)
-    given = _given((*own, *shared), list(words))
+    given = _given((*own, *shared), [*ahead, *words])
     if given is None:
         return None
     for parameter in shared:

@@ -13,7 +13,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 # `signed` is a whole number with a sign before it, if any; it goes by its place.
 Kind = Literal["text", "integer", "signed", "number", "choice", "flag"]
 # Whether a home without a market is an error, is given one, or is none of the verb's business.
-NeedOfMarket = Literal["needed", "created", "unused"]
+NeedOfMarket = Literal["needed", "created", "optional", "unused"]
 
 
 class Parameter:
@@ -119,13 +119,16 @@ class Verb:
 
 
 class Group:
-    """A word with commands below it."""
+    """A word with commands below it. With a `default` it stands for that one by itself."""
 
-    __slots__ = ("commands", "help")
+    __slots__ = ("commands", "default", "help")
 
-    def __init__(self, help: str, commands: "dict[str, Verb | Group]") -> None:
+    def __init__(
+        self, help: str, commands: "dict[str, Verb | Group]", default: str | None = None
+    ) -> None:
         self.help = help
         self.commands = commands
+        self.default = default
 
 
 def takes(*parameters: Parameter | tuple[Parameter, ...]) -> Callable[[F], F]:
