@@ -38,6 +38,7 @@ ORDER = (
     "requests",
     "config.toml",
     "config.settings",
+    "config.rows",
     "config.addresses",
     "config.files",
     "store.schema",

@@ -11,15 +11,8 @@ from msgspec import Struct
 from compute_market import home
 from compute_market.amounts import format_ppm, parse_ppm
 from compute_market.config import toml
-from compute_market.config.settings import (
-    DEFAULTS,
-    KEY_ID_DIGITS,
-    Config,
-    Setting,
-    Value,
-    file_form,
-    rows,
-)
+from compute_market.config.rows import KEY_ID_DIGITS, SETTINGS, Setting, Value, file_form
+from compute_market.config.settings import DEFAULTS, Config
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError, file_error
 from compute_market.records import check_id
@@ -33,7 +26,6 @@ class Found(Struct, frozen=True, gc=False):
     origin: str
 
 
-SETTINGS = rows()
 _MAIN_SECTION = "compute_market"  # Its keys may stand at the top level as well.
 _SECTIONS = (_MAIN_SECTION, "scheduler", "net")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}

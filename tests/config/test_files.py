@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_market.config.files import SETTINGS, describe, load, parse, render_default
-from compute_market.config.settings import DEFAULTS, Config, file_form
+from compute_market.config.files import describe, load, parse, render_default
+from compute_market.config.rows import SETTINGS, file_form
+from compute_market.config.settings import DEFAULTS, Config
 from compute_market.errors import UsageError
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from compute_market.config.files import SETTINGS
+from compute_market.config.rows import SETTINGS
 from compute_market.config.settings import DEFAULTS, Config
 
 
