@@ -11,7 +11,14 @@ from msgspec import Struct
 from compute_market import home
 from compute_market.amounts import format_ppm, parse_ppm
 from compute_market.config import toml
-from compute_market.config.rows import KEY_ID_DIGITS, SETTINGS, Setting, Value, file_form
+from compute_market.config.rows import (
+    KEY_ID_DIGITS,
+    SETTINGS,
+    VARIABLES,
+    Setting,
+    Value,
+    file_form,
+)
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError, file_error
@@ -61,14 +68,16 @@ def load(
     Raises UsageError as `parse` does, and when a minimum is above its maximum.
     """
     found = {} if content is None else parse(content, source)
-    for setting in SETTINGS:
-        text = (environment or {}).get(setting.variable)
-        if text is not None:
-            value = _value(setting, _typed(setting, text), setting.variable)
-            found[setting.name] = Found(value, setting.variable)
+    texts = environment or {}
+    given = {name for name in texts if name.startswith(VARIABLES)}
+    for setting in SETTINGS if given else ():
+        if (variable := setting.variable) in given:
+            value = _value(setting, _typed(setting, texts[variable]), variable)
+            found[setting.name] = Found(value, variable)
     values: dict[str, Any] = {_BY_NAME[name].field: each.value for name, each in found.items()}
     config = Config(**values)
-    origins = {name: found[name].origin if name in found else "default" for name in _BY_NAME}
+    origins = dict.fromkeys(_BY_NAME, "default")
+    origins.update((name, each.origin) for name, each in found.items())
     if config.multiplier_min_ppm > config.multiplier_max_ppm:
         lower, upper = "reputation_multiplier_min", "reputation_multiplier_max"
         raise UsageError(

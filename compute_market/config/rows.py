@@ -1,21 +1,28 @@
 """What each setting means, its bounds, and its name in a file: one row per field of `Config`.
 
 Files and variables are read in `config.files`. A home where neither sets anything needs none of
-this.
+this, and one in which something does reads it with each command: annotations are not evaluated.
 """
 
-from typing import Final, Literal
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 from compute_market.amounts import PPM, format_ppm
 from compute_market.backends import BACKENDS
 
+if TYPE_CHECKING:
+    from typing import Literal
+
 _DAY_SECS = 86_400
 _YEAR_SECS = 365 * _DAY_SECS
 _BILLION = 1_000_000_000
 
 KEY_ID_DIGITS: Final = 64  # hex
+
+VARIABLES: Final = "TB_"  # what the names of all variables begin with
 
 Value = int | str | tuple[str, ...]
 
@@ -55,7 +62,7 @@ class Setting(Struct, frozen=True, gc=False):
     @property
     def variable(self) -> str:
         """The environment variable that overrides a file: `TB_SCHEDULER_SLOTS`."""
-        return "TB_" + self.name.replace(".", "_").upper()
+        return VARIABLES + self.name.replace(".", "_").upper()
 
     @property
     def limits(self) -> str:
