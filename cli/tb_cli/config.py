@@ -39,7 +39,7 @@ def _overridden(session: Session) -> dict[str, tuple[str, int]]:
     from compute_market.governance import governance, parameters
 
     try:
-        found: "dict[str, Parameter]" = session.view(governance.standing).in_force
+        found: dict[str, Parameter] = session.view(governance.standing).in_force
     except MarketError as error:
         note(f"warning: what proposals override is not known: {error.message}")
         return {}

@@ -184,17 +184,15 @@ def pending(txn: Txn) -> dict[str, int]:
 def document(proposal: Proposal, now: Standing) -> dict[str, Any]:
     """The JSON form of a proposal, as it stands at the instant of a transaction."""
     parameter = now.in_force.get(proposal.key)
-    found = {
+    return {
         "id": proposal.id,
         "key": proposal.key,
         "value": parameters.number(proposal.key, proposal.value),
         "state": "active" if proposal.id in now.due else proposal.state,
-        "proposed_at": proposal.proposed_ms // 1000,
+        **({"activates_at": proposal.activates_at} if proposal.approval else {}),
         "in_force": parameter is not None and parameter.proposal == proposal.id,
+        "proposed_at": proposal.proposed_ms // 1000,
     }
-    if proposal.approval:
-        found["activates_at"] = proposal.activates_at
-    return found
 
 
 def page(txn: Txn, after: bytes | None, limit: int) -> tuple[list[dict[str, Any]], bytes | None]:
@@ -211,10 +209,11 @@ def due_key(proposal: Proposal) -> bytes:
 
 def _due(txn: Txn) -> list[Proposal]:
     """Approved proposals whose height has come; none while the clock is not believed."""
-    if not txn.timely:
+    waiting = _approved(txn) if txn.timely else []
+    if not waiting:
         return []
     height = chain.height(txn)
-    return [proposal for proposal in _approved(txn) if proposal.activates_at <= height]
+    return [proposal for proposal in waiting if proposal.activates_at <= height]
 
 
 def _approved(txn: Txn) -> list[Proposal]:
