@@ -15,6 +15,7 @@ bottom, and so they do inside each package:
     bid_records               sealed bids, and how they are stored
     import_records            receipts of other markets, and how they are stored
     courier_records           bundles on their way, and how they are stored
+    governance_records        proposals and parameters, and how they are stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
@@ -24,6 +25,7 @@ bottom, and so they do inside each package:
     events                    the log of everything that happened
     clock                     market time, and whether the clock is believed
     chain                     heights
+    governance/               proposals, and the parameters in force
     instance                  which copy of a market this is
     reputation/               scores of providers
     settlement/               accounts, escrow, receipts, and who pays whom

@@ -72,7 +72,7 @@ def load(
     given = {name for name in texts if name.startswith(VARIABLES)}
     for setting in SETTINGS if given else ():
         if (variable := setting.variable) in given:
-            value = _value(setting, _typed(setting, texts[variable]), variable)
+            value = value_of(setting.name, texts[variable], variable)
             found[setting.name] = Found(value, variable)
     values: dict[str, Any] = {_BY_NAME[name].field: each.value for name, each in found.items()}
     config = Config(**values)
@@ -114,6 +114,21 @@ def parse(content: bytes | str, source: str) -> dict[str, Found]:
             )
         found[setting.name] = Found(_value(setting, raw, origin), origin)
     return found
+
+
+def value_of(name: str, text: str, origin: str) -> Value:
+    """What a setting holds by a text that does not stand in a file; `origin` says where it does.
+
+    Raises UsageError.
+    """
+    setting = _BY_NAME[name]
+    return _value(setting, _typed(setting, text), origin)
+
+
+def bounds_of(name: str) -> tuple[int, int]:
+    """The least and the most that a setting which is a number may hold."""
+    least, most = _BY_NAME[name].allowed
+    return int(least), int(most)
 
 
 def describe(config: Config, origins: Mapping[str, str]) -> list[tuple[str, str, str]]:
