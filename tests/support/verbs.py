@@ -77,6 +77,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute courier resend": ("0000000000000000",),
     "compute-market params show": (),
     "compute-market stats": (),
+    "compute-market subsidy": (),
     "compute-market match": (),
     "compute-market audit": (),
     "compute-market settle status": (),
