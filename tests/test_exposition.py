@@ -62,6 +62,7 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "industrial_backlog": {(): 2},
         "industrial_utilization": {(): 0.0},
         "industrial_price_per_unit": {(): 4},
+        "industrial_multiplier": {(): 100},
         "capacity_units_per_second": {(): 10},
         "capacity_headroom_units": {(): 597},
         "scheduler_effective_price": {("prov",): 4},
@@ -131,6 +132,7 @@ def test_scrape_reads_no_more_of_a_market_that_grew(
     market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exposition, "SERIES_MAX", 5)
+    market.advance(1)  # A height is stored once it is not 0.
     fill(market, 10)
     few = reads(market, monkeypatch)
     assert few > 20
