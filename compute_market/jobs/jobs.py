@@ -105,11 +105,11 @@ def backlog_units(txn: Txn) -> int:
     return txn.sum(BACKLOG, _BACKLOG_UNITS)
 
 
-def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str) -> Job:
-    """Store a job that has no match yet."""
+def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str, mode: str) -> Job:
+    """Store a job that has no match yet; `mode` is that of the comfort guard."""
     job = _store_new(txn, job, inputs)
     lanes.enter_pending(txn, job)
-    detail = {"reason": reason, "units": job.units}
+    detail = {"reason": reason, "units": job.units, "mode": mode}
     return _moved(txn, job, "job_pending", detail)
 
 
@@ -119,12 +119,13 @@ def enqueue(
     offer: Offer,
     placement: Placement,
     inputs: list[Slice] | None,
+    mode: str,
     burst_micro: int = 0,
 ) -> Job:
     """Give a job to an offer: units reserved, money locked if funded, a place in the queue.
 
-    `inputs` are the slices of a job that is not stored yet, `burst_micro` what its parties were
-    charged beside their usage. The caller has checked the funds.
+    `inputs` are the slices of a job that is not stored yet, `mode` that of the comfort guard, and
+    `burst_micro` what was charged beside usage. The caller has checked the funds.
     """
     if inputs is None:
         lanes.leave_pending(txn, job)
@@ -157,6 +158,7 @@ def enqueue(
             "units": job.units,
             "price_per_unit": offer.price_per_unit,
             "funded": placement.funded,
+            "mode": mode,
         },
     )
     return _start(txn, job) if at_once else _stored(txn, job)
