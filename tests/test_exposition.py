@@ -53,6 +53,8 @@ def test_gauges_tell_the_state(real: Market) -> None:
     real.submit("pends", wait=True, capability={"gpu": "none"})
     real.prove("job-0")
     send(real)
+    real.send(fee=2_000)
+    real.send(fee=3_000)
     found = samples(real)
     expected: dict[str, dict[tuple[str, ...], float]] = {
         "industrial_backlog": {(): 2},
@@ -74,6 +76,10 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "tb_last_run_timestamp_seconds": {(): real.now_ms / 1000},
         "clock_held": {(): 0},
         "courier_pending": {(): 1},
+        "admission_mode": {("loose",): 0, ("tight",): 1},
+        "mempool_size": {("consumer",): 2, ("industrial",): 0},
+        "consumer_fee_p50": {(): 3_000},
+        "consumer_fee_p90": {(): 3_000},
     }
     assert {name: found[name] for name in expected} == expected
     assert expected.keys() | {"tb_build_info"} == GAUGES.keys()
