@@ -243,7 +243,7 @@ def _sender_limit(txn: Txn, sender: str, sent: int) -> Refused:
     limit = txn.config.mempool_sender_limit
     return Refused(
         "sender_limit",
-        f"{sender} has {sent} transactions in the consumer pool, and {limit} are allowed",
+        f"the consumer pool holds {sent} of {sender}, and mempool_sender_limit is {limit}",
         "send it again once a block has taken one of them",
         _block_ms(txn),
     )

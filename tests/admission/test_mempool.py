@@ -112,7 +112,7 @@ def test_submit_above_the_limit_of_a_sender_is_refused(market: Market) -> None:
     assert isinstance(market.send(1, sender="another"), Taken)
     refused = market.send(9)
     assert (refused.reason, refused.retry_after_ms) == ("sender_limit", 1000)
-    assert refused.message == ("sender has 2 transactions in the consumer pool, and 2 are allowed")
+    assert refused.message == ("the consumer pool holds 2 of sender, and mempool_sender_limit is 2")
     market.advance(1)
     assert isinstance(market.send(9), Taken)
 
