@@ -11,7 +11,7 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder
 
 from compute_market import metrics
-from compute_market.jobs import jobs
+from compute_market.jobs import jobs, lanes
 from compute_market.offers import offers
 from compute_market.records import (
     Actor,
@@ -323,6 +323,10 @@ def _to_5(txn: Txn) -> None:
 
 
 def _to_6(txn: Txn) -> None:
+    txn.clear(schema.LANE_JOBS.table)
+    for table in (schema.PENDING, *queue.TABLES.values()):
+        for _, value in txn.scan(table):
+            lanes.count(txn, jobs.named(txn, value[8:]), +1)
     _begin_epochs(txn)
 
 

@@ -104,6 +104,11 @@ ARGUMENTS: dict[str, Path_] = {
     "wallet withdraw": ("alice", "--ct", "1"),
     "wallet balance": ("alice",),
     "wallet history": ("alice",),
+    "mempool submit": (
+        *("--lane", "consumer", "--sender", "ann"),
+        *("--fee", "7", "--bytes", "100"),
+    ),
+    "mempool stats": (),
     "chain status": (),
     "chain advance": ("1",),
     "net compute stats": (),
