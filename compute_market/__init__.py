@@ -15,6 +15,7 @@ bottom, and so they do inside each package:
     bid_records               sealed bids, and how they are stored
     import_records            receipts of other markets, and how they are stored
     courier_records           bundles on their way, and how they are stored
+    price_records             the price board, as it was loaded
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions

@@ -35,6 +35,7 @@ ORDER = (
     "bid_records",
     "import_records",
     "courier_records",
+    "price_records",
     "requests",
     "config.toml",
     "config.settings",
@@ -75,6 +76,8 @@ ORDER = (
     "settlement.import_laws",
     "settlement.laws",
     "offers.prices",
+    "offers.board",
+    "offers.price_file",
     "offers.book",
     "offers.offers",
     "offers.standing",
@@ -172,6 +175,7 @@ ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 # Who may talk to the operating system: the store's files and the slices.
 USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "market", "execution", *APART),
+    "offers.price_file",
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
 }
 # Time, randomness and the network are arguments or somebody else's.
