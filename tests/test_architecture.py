@@ -94,6 +94,7 @@ ORDER = (
     "admission.admission",
     "admission.laws",
     "jobs.cancellations",
+    "jobs.lanes",
     "jobs.jobs",
     "jobs.documents",
     "jobs.drafts",

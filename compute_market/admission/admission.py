@@ -8,6 +8,9 @@ from compute_market.admission.shares import Party
 from compute_market.records import Refused
 from compute_market.store.txn import Txn
 
+# Reasons to refuse a job that are the present load alone.
+DEFERRING = ("capacity", "comfort_guard")
+
 
 class Admitted(Struct, frozen=True, gc=False):
     """A verdict of "yes", and what there is to record for it."""
@@ -56,5 +59,5 @@ def give_back(
 
 def count_refusal(txn: Txn, refused: Refused) -> None:
     metrics.count(txn, "industrial_rejected_total", refused.reason)
-    if refused.reason == "capacity":
+    if refused.reason in DEFERRING:
         metrics.count(txn, "industrial_deferred_total")

@@ -9,8 +9,9 @@ from binascii import crc32
 
 from msgspec import Struct
 
+from compute_market.admission.admission import DEFERRING
 from compute_market.errors import ConflictError, RefusedError
-from compute_market.jobs import jobs, placing
+from compute_market.jobs import jobs, lanes, placing
 from compute_market.jobs.placing import Decided, Unplaced
 from compute_market.jobs.work import work
 from compute_market.offers import offers
@@ -114,7 +115,7 @@ def match_pending(txn: Txn, offer: Offer | None = None) -> list[str]:
     if offer is None:
         _begin(txn)
     # A list, since each match takes its job out of the table.
-    for job_id in list(jobs.pending_ids(txn)):
+    for job_id in list(lanes.pending_ids(txn)):
         if offer is not None:
             if not offer.units_left:
                 break
@@ -156,16 +157,27 @@ def _try(txn: Txn, job_id: str) -> bool:
     except (ConflictError, RefusedError):
         # It cannot go to the offer that is best for it; another may be.
         _set(txn, _REFUSED, 1)
+        jobs.defer(txn, job, False)
         return False
     if isinstance(verdict, Decided):
         placing.place(txn, job, verdict, None)
         return True
+    jobs.defer(txn, job, _is_deferred(verdict))
     if isinstance(verdict, Unplaced):
         _set(txn, _REFUSED, 1)
         if verdict.refused.retry_after_ms is not None:
             at_ms = txn.now_ms + verdict.refused.retry_after_ms
             _set(txn, _RETRY_MS, min(at_ms, txn.number(_RETRY_MS) or at_ms))
     return False
+
+
+def _is_deferred(verdict: Unplaced | NoMatch) -> bool:
+    """Whether it is the present load alone that keeps a job out."""
+    return (
+        isinstance(verdict, Unplaced)
+        and verdict.by_admission
+        and verdict.refused.reason in DEFERRING
+    )
 
 
 def _begin(txn: Txn) -> None:
