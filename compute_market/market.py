@@ -129,7 +129,7 @@ class Market:
             nonlocal priced_after
             # With the lock in hand: whoever waited for it would come with a time gone by.
             clocks.keep(txn, self._enter(txn))
-            if self._uncounted is not None:
+            if self.board is not None:
                 from compute_market.offers import board  # Few commands need it.
 
                 board.count(txn, self._uncounted)

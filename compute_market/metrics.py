@@ -158,7 +158,10 @@ METRICS = (
         (("lane", LANES),),
     ),
     Metric(
-        "price_band_median", "gauge", "Median effective price of the last matches.", (("lane", LANES),)
+        "price_band_median",
+        "gauge",
+        "Median effective price of the last matches.",
+        (("lane", LANES),),
     ),
     Metric(
         "price_band_p75",

@@ -97,6 +97,14 @@ TREE = Group(
                     {"show": _optional("governance:show", "Print the admission parameters.")},
                     default="show",
                 ),
+                "prices": Group(
+                    "The price board; by itself, `prices show`.",
+                    {
+                        "show": _reads("prices:show", "Show the price bands of each lane."),
+                        "suggest": _reads("prices:suggest", "Say what to bid."),
+                    },
+                    default="show",
+                ),
                 "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
                 "match": _writes("scheduler:match", "Try the pending jobs again."),
                 "audit": _reads("audit:audit", "Check every law of the market."),

@@ -127,10 +127,12 @@ def no_price_data(lane: Lane) -> RefusedError:
     )
 
 
-def count(txn: Txn, found: Board, *, loaded: bool) -> None:
-    """Count that a board was loaded, and that one was saved which no change has counted yet."""
-    if loaded:
-        metrics.count(txn, "price_board_load_total", found.outcome)
-    if found.seq is not None and txn.number(_COUNTED) < found.seq <= txn.number(prices.SEQ):
+def count(txn: Txn, loaded: Board | None) -> None:
+    """Count that a board was loaded, if one was, and one that was saved before."""
+    if loaded is not None:
+        metrics.count(txn, "price_board_load_total", loaded.outcome)
+    found = txn.board
+    seq = found.seq if found is not None and found.outcome == "success" else None
+    if seq is not None and txn.number(_COUNTED) < seq:
         metrics.count(txn, "price_board_save_total", "success")
-        txn.set_number(_COUNTED, found.seq)
+        txn.set_number(_COUNTED, seq)

@@ -17,9 +17,9 @@ def post(
 ) -> tuple[Offer, bool]:
     """Post an offer; the same request with the same id or key again changes nothing.
 
-    `market_price` is what a price of 0 stands for, None where there is no price data. Returns the offer and whether it is new. Raises RefusedError for terms the market does not
-    take, in a fixed order, and ConflictError naming the field when the id or key stands for another
-    offer.
+    `market_price` is what a price of 0 stands for, None where there is no price data. Returns the
+    offer and whether it is new. Raises RefusedError for terms the market does not take, in a fixed
+    order, and ConflictError naming the field when the id or key stands for another offer.
     """
     if key is None:
         return _post(txn, request, market_price)
