@@ -38,6 +38,7 @@ ORDER = (
     "governance_records",
     "subsidy_records",
     "mempool_records",
+    "price_records",
     "requests",
     "config.toml",
     "config.settings",
@@ -82,6 +83,8 @@ ORDER = (
     "settlement.import_laws",
     "settlement.laws",
     "offers.prices",
+    "offers.board",
+    "offers.price_file",
     "offers.book",
     "offers.offers",
     "offers.standing",
@@ -186,6 +189,7 @@ ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 # Who may talk to the operating system: the store's files and the slices.
 USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "market", "execution", *APART),
+    "offers.price_file",
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
 }
 # Time, randomness and the network are arguments or somebody else's.

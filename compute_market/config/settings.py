@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from compute_market.home import PRICE_BOARD
+
 if TYPE_CHECKING:
     from typing import Literal
 
@@ -56,7 +58,7 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
     block_tx_capacity: int = 1_024
     mempool_lane_limit: int = 1_024
     mempool_sender_limit: int = 16
-    price_board_path: str = "state/price_board.v2.bin"
+    price_board_path: str = PRICE_BOARD
     price_board_window: int = 100
     price_board_save_interval: int = 30
     kappa_cpu_sub_it_ppm: int = 1_000_000
