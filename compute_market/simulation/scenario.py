@@ -30,6 +30,7 @@ Span = Annotated[int, Meta(ge=1, le=LENGTH_SECS_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")]
 Number = int | Decimal
 Process = Literal["poisson", "constant", "burst", "trace"]
+Format = Literal["swf", "openb", "log"]
 # What becomes of the jobs of a provider that goes away.
 Leaving = Literal["finishes", "pauses", "cancels"]
 # How a job fails that its provider does not do: it never proves, it cancels, or what it proves is
@@ -49,7 +50,7 @@ class Arrivals(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     size: Count | None = None
     every_secs: Span | None = None
     file: Annotated[str, Meta(min_length=1)] | None = None
-    format: Literal["swf", "openb"] | None = None
+    format: Format | None = None
     from_secs: Secs = 0
     until_secs: Secs | None = None
 
