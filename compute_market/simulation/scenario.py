@@ -203,7 +203,8 @@ class ParameterChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 
 
 class CapacitySample(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the market is found able to do, in units per second, at a second."""
+    """What the market is found able to do, in units per second, at a second: as many samples at
+    once as the estimate is made of, so that it is what they say."""
 
     at_secs: Secs
     units_per_second: Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]

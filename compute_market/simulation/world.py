@@ -24,7 +24,7 @@ from compute_market.settlement import ledger, modes
 from compute_market.simulation.arrivals import Arrival, OpenTrace, Source, sources
 from compute_market.simulation.providers import Provider, providers
 from compute_market.simulation.scenario import Scenario
-from compute_market.simulation.stage import Act, Failed, Stage
+from compute_market.simulation.stage import Failed, Stage
 from compute_market.simulation.traffic import Traffic
 from compute_market.simulation.work import Work
 from compute_market.store.txn import Txn
@@ -121,16 +121,21 @@ class _World:
                 self._stage.put_off(at_ms, until_ms)
                 continue
             self.now_ms = at_ms
-            self._step(market, self._stage.take(at_ms, STEP_ACTIONS_MAX))
+            self._step(market, STEP_ACTIONS_MAX)
         self.now_ms = end_ms
         self._sample_is_due = True
-        self._step(market, [])
+        self._step(market, 0)
 
-    def _step(self, market: Market, acts: list[Act]) -> None:
+    def _step(self, market: Market, limit: int) -> None:
+        """One change of the market: what is due now, and at most so much of what is to happen."""
+
         def change(txn: Txn) -> None:
             self._seen = 0
             self._follow(txn)
-            for act in acts:
+            for _ in range(limit):
+                act = self._stage.take(self.now_ms)
+                if act is None:
+                    break
                 act(txn)
                 self._follow(txn)
             if self._observe is not None:
@@ -245,7 +250,8 @@ class _World:
 
 
 def _record_capacity(units_per_second: int, txn: Txn) -> None:
-    capacity.record(txn, units_per_second)
+    for _ in range(capacity.SAMPLES_KEPT):
+        capacity.record(txn, units_per_second)
 
 
 def _arm(txn: Txn) -> None:
