@@ -12,6 +12,8 @@ from msgspec import Meta, Struct
 from compute_market.admission import mempool
 from compute_market.amounts import AMOUNT_MAX, PPM
 from compute_market.config.settings import DEFAULTS, Config
+from compute_market.errors import MarketError
+from compute_market.governance import parameters
 from compute_market.records import DEADLINE_MAX, Lane, Mode, Priority
 from compute_market.requests import Amount, CapabilityRequest
 from compute_market.simulation.draws import Amounts, bounds
@@ -200,6 +202,20 @@ class ParameterChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     at_secs: Secs
     key: str
     value: Number
+
+    def __post_init__(self) -> None:
+        try:
+            parameters.check_key(self.key)
+        except MarketError as error:
+            raise ValueError(f"key: {error.message.removeprefix('KEY: ')}") from error
+        try:
+            self.parsed()
+        except MarketError as error:
+            raise ValueError(f"value: {error.message.removeprefix('VALUE: ')}") from error
+
+    def parsed(self) -> int:
+        """The value as `Config` holds it."""
+        return parameters.parse(self.key, format(Decimal(self.value), "f"))
 
 
 class CapacitySample(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -15,6 +15,7 @@ from msgspec import Struct
 from compute_market.admission import capacity
 from compute_market.clock import Clock
 from compute_market.config.settings import Config
+from compute_market.governance import governance
 from compute_market.housekeeping import tick
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.submit import submit
@@ -23,7 +24,7 @@ from compute_market.records import Event, Refused, Token, Violation, replace
 from compute_market.settlement import ledger, modes
 from compute_market.simulation.arrivals import Arrival, OpenTrace, Source, sources
 from compute_market.simulation.providers import Provider, providers
-from compute_market.simulation.scenario import Scenario
+from compute_market.simulation.scenario import ParameterChange, Scenario
 from compute_market.simulation.stage import Failed, Stage
 from compute_market.simulation.traffic import Traffic
 from compute_market.simulation.work import Work
@@ -104,6 +105,8 @@ class _World:
         for sample in scenario.capacity:
             found = partial(_record_capacity, sample.units_per_second)
             self._stage.plan(scenario.at_ms(sample.at_secs), found)
+        for change in scenario.parameters:
+            self._stage.plan(scenario.at_ms(change.at_secs), partial(self._govern, change))
         if scenario.settlement == "armed":
             self._stage.plan(scenario.start_ms, _arm)
         self._consumers = [Traffic(self._stage, scenario, each) for each in scenario.consumers]
@@ -163,6 +166,10 @@ class _World:
             self._work.follow(txn, txn.noted[self._seen - 1])
 
     # What happens by the clock.
+
+    def _govern(self, change: ParameterChange, txn: Txn) -> None:
+        proposal = governance.propose(txn, change.key, change.parsed())
+        self._stage.attempt("approve", change.key, lambda: governance.approve(txn, proposal.id))
 
     def _sample(self, txn: Txn) -> None:
         self._sample_is_due = True

@@ -239,6 +239,10 @@ def arriving(table: str) -> str:
     return of_provider(f'[[buyers]]\nname = "b"\narrivals = {{ {table} }}')
 
 
+def changing(lines: str) -> str:
+    return of_provider(f"[[parameters]]\n{lines}")
+
+
 BAD = [
     ("", "1: the key length_secs is missing"),
     (LENGTH, "1: the key providers is missing"),
@@ -374,6 +378,26 @@ BAD = [
     (
         of_buyer("[[capacity]]\nat_secs = 1\nunits_per_second = -1"),
         "10: capacity[0].units_per_second",
+    ),
+    (
+        changing('at_secs = 1\nkey = "slots"\nvalue = 1'),
+        "6: parameters[0].key: 'slots' is none of ",
+    ),
+    (
+        changing('at_secs = 1\nkey = "burst_quota"\nvalue = 1'),
+        "6: parameters[0].key: burst_quota is read-only",
+    ),
+    (
+        changing('at_secs = 1\nkey = "fair_share_cap"\nvalue = 7'),
+        "7: parameters[0].value: fair_share_cap: '7' is not 0.01…1.0",
+    ),
+    (
+        changing('at_secs = 1\nkey = "min_capacity"\nvalue = 1.5'),
+        "7: parameters[0].value: min_capacity: expected a whole number",
+    ),
+    (
+        changing('at_secs = 1\nkey = "min_capacity"\nvalue = "1"'),
+        "7: parameters[0].value: expected a number, found a string",
     ),
     (f"config = 1\n{LENGTH}{PROVIDER}", "1: config: expected a table"),
     (of_provider("[config]\nslots = 8"), "5: unknown key slots"),

@@ -18,6 +18,7 @@ from compute_market.simulation.scenario import (
     Consumers,
     FeeChange,
     Outage,
+    ParameterChange,
     PriceChange,
     Providers,
     Scenario,
@@ -105,9 +106,9 @@ def test_job_that_nobody_does_misses_its_deadline(play: Play, provider: Provider
 
 
 def test_unreliable_provider_fails_its_part_of_the_jobs(play: Play) -> None:
-    buyers = [Buyers(name="b", arrivals=every(20), deadline_secs=60)]
+    buyers = [Buyers(name="b", arrivals=every(12), deadline_secs=60)]
     provider = Providers(name="p", reliability=Decimal("0.7"), count=2)
-    done = play(scenario(providers=[provider], buyers=buyers, length_secs=1_200))
+    done = play(scenario(providers=[provider], buyers=buyers))
     failed, completed = done.count("job_failed"), done.count("job_completed")
     assert 0.2 < failed / (failed + completed) < 0.4
 
@@ -319,6 +320,25 @@ def test_fees_that_rise_close_the_gate_and_open_it_as_they_fall(play: Play) -> N
     assert done.details("job_refused", "reason") == {"comfort_guard": len(refused)}
     # A tenth of the last fifty fees is enough to close it; nine tenths have to be gone to open it.
     assert refused == [*range(110, 250, 10)]
+
+
+def test_parameter_that_changes_half_way_is_in_force_two_epochs_later(play: Play) -> None:
+    change = ParameterChange(at_secs=61, key="fair_share_cap", value=Decimal("0.01"))
+    config = replace(DEFAULTS, burst_quota_micro=0)
+    buyers = [Buyers(name="b", arrivals=every(6), units=61)]  # more than a hundredth of 6000
+    done = play(
+        scenario(
+            parameters=[change],
+            config=config,
+            providers=[Providers(name="p", units=10**6)],
+            buyers=buyers,
+            length_secs=240,
+        )
+    )
+    assert done.details("params_approved", "activates_at") == {180: 1}
+    assert [each.at_secs for each in done.of("params_activated")] == [180]
+    assert [each.at_secs for each in done.of("job_refused")] == [*range(180, 240, 10)]
+    assert done.details("job_refused", "reason") == {"fair_share": 6}
 
 
 def test_consumers_miss_an_outage(play: Play) -> None:
