@@ -158,7 +158,7 @@ class Measures:
             self._event(txn, event)
         for failed in step.failed:
             if failed.action == "submit":
-                self._refuse(failed.error.reason or failed.error.token)
+                self._refuse(failed.reason)
         if step.is_sample:
             self._sample(txn)
         if step.at_ms == self.ends_ms:

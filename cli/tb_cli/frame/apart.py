@@ -48,7 +48,7 @@ def apart(call: Callable[[], Any]) -> Any:
         raise KeyboardInterrupt  # The child alone was told to stop.
     answered = msgpack.decode(content)
     if "error" in answered:
-        raise _error(answered["error"])
+        raise error_from(answered["error"])
     return answered["found"]
 
 
@@ -93,7 +93,7 @@ def _killed(by: signal.Signals) -> MarketError:
     return BusyError(f"the process that was reading was ended by {by.name}", hint="try again")
 
 
-def _error(document: dict[str, Any]) -> MarketError:
+def error_from(document: dict[str, Any]) -> MarketError:
     """An error from its JSON form."""
     kinds: dict[str, type[MarketError]] = {
         kind.token: kind for kind in MarketError.__subclasses__()
