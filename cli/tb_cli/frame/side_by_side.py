@@ -9,12 +9,13 @@ import selectors
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
 from msgspec import msgpack
 
 from compute_market.errors import BusyError, InternalError, MarketError, file_error
-from tb_cli.frame.apart import error_from
+from tb_cli.frame.apart import Answer, error_from
 
 # Tells how much of the whole of a piece of work is done, in parts of `WHOLE`.
 Tell = Callable[[int], None]
@@ -117,19 +118,12 @@ def _run(work: Work, pipe: int, parent: int) -> NoReturn:
                 raise InternalError("the process that wanted this is gone")
             _send(pipe, {"done": part})
 
-    try:
+    with Answer(partial(_send, pipe)) as answer:
         # Ctrl-C reaches the whole group: the parent alone answers it, and kills this one.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        try:
-            _send(pipe, {"found": work(tell)})
-        except MarketError as error:
-            _send(pipe, {"error": error.document()})
-        except Exception as error:  # noqa: BLE001 - the parent answers for it
-            bug = InternalError(f"{type(error).__name__}: {error}", hint="a bug")
-            _send(pipe, {"error": bug.document()})
-    finally:
-        os._exit(0)  # Nothing that the parent has begun is to be ended here.
+        answer.found = work(tell)
+    raise AssertionError  # The answer has ended the process.
 
 
 def _send(pipe: int, message: dict[str, Any]) -> None:
