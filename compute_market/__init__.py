@@ -15,6 +15,7 @@ bottom, and so they do inside each package:
     bid_records               sealed bids, and how they are stored
     import_records            receipts of other markets, and how they are stored
     courier_records           bundles on their way, and how they are stored
+    mempool_records           the consumer pool, and how it is stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
@@ -29,7 +30,7 @@ bottom, and so they do inside each package:
     settlement/               accounts, escrow, receipts, and who pays whom
     offers/                   the offers, and the index that is ordered by price
     scheduler/                who waits for a slot; match, effective price, explain
-    admission/                capacity, fair share, burst
+    admission/                the consumer pool and the comfort guard; capacity, fair share, burst
     jobs/                     job records, and submit, match, prove, cancel, expire
     bids/                     jobs that are sealed first and revealed later
     courier/                  bundles that are stored and forwarded to other markets

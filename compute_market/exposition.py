@@ -9,10 +9,10 @@ from itertools import islice
 from typing import Final
 
 from compute_market import __version__, clock, metrics
-from compute_market.admission import capacity, shares
+from compute_market.admission import capacity, comfort, mempool, shares
 from compute_market.amounts import MICRO
 from compute_market.errors import InternalError
-from compute_market.jobs import demand, jobs
+from compute_market.jobs import demand, jobs, lanes
 from compute_market.offers import offers
 from compute_market.records import OFFER_STATES, PRIORITIES
 from compute_market.reputation import reputation
@@ -37,6 +37,11 @@ def _slots(txn: Txn) -> Samples:
     return [(("used",), used), (("free",), max(0, txn.config.slots - used))]
 
 
+def _guard(txn: Txn) -> Samples:
+    mode = comfort.mode(txn)
+    return [((each,), each == mode) for each in comfort.GUARDS]
+
+
 def _bursts(txn: Txn) -> Samples:
     return [
         ((each.role, each.identity), each.burst_micro / MICRO)
@@ -58,6 +63,13 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     "industrial_backlog": _one(jobs.backlog_units),
     "industrial_utilization": _one(lambda txn: demand.utilization_pct(txn) / 100),
     "industrial_price_per_unit": _one(lambda txn: outcomes.last_effective_price(txn) or 0),
+    "admission_mode": _guard,
+    "mempool_size": lambda txn: [
+        (("consumer",), mempool.present(txn).size),
+        (("industrial",), lanes.queued_in(txn, "industrial")),
+    ],
+    "consumer_fee_p50": _one(lambda txn: mempool.stored(txn).fee_p50),
+    "consumer_fee_p90": _one(lambda txn: mempool.stored(txn).fee_p90),
     "capacity_units_per_second": _one(capacity.estimate),
     "capacity_headroom_units": _one(lambda txn: capacity.headroom_micro(txn) / MICRO),
     "active_burst_quota": _bursts,

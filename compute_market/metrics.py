@@ -42,8 +42,22 @@ METRICS = (
         "industrial_rejected_total",
         "counter",
         "Jobs refused by admission, and deadlines missed by providers (SLA).",
-        (("reason", ("capacity", "fair_share", "burst_exhausted", "SLA")),),
+        (("reason", ("capacity", "fair_share", "burst_exhausted", "comfort_guard", "SLA")),),
     ),
+    Metric(
+        "admission_mode",
+        "gauge",
+        "1 for the state that the comfort guard is in, 0 for the other.",
+        (("mode", ("loose", "tight")),),
+    ),
+    Metric(
+        "mempool_size",
+        "gauge",
+        "Consumer transactions that wait for a block, and industrial jobs for a slot.",
+        (("lane", ("consumer", "industrial")),),
+    ),
+    Metric("consumer_fee_p50", "gauge", "Median of the last 50 consumer fees."),
+    Metric("consumer_fee_p90", "gauge", "90th percentile of the last 50 consumer fees."),
     Metric("capacity_units_per_second", "gauge", "Estimate of the capacity."),
     Metric("capacity_headroom_units", "gauge", "Units that may still be admitted now."),
     Metric(

@@ -236,6 +236,7 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
     provider_bond_min: int = 1  # least CT bond asked of the provider
     burst_micro: int = 0  # what its admission took out of both burst buckets
     unreadable_slice: int | None = None  # the last one that could not be read when it was run
+    deferred: bool = False  # pending, and the load alone kept it out when it was tried last
 
     @property
     def funded(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
-from compute_market.jobs import jobs
+from compute_market.jobs import jobs, lanes
 from compute_market.offers import offers
 from compute_market.records import (
     Actor,
@@ -322,7 +322,9 @@ def _to_5(txn: Txn) -> None:
 
 
 def _to_6(txn: Txn) -> None:
-    """There is nothing to convert."""
+    for table in (schema.PENDING, *queue.TABLES.values()):
+        for _, value in txn.scan(table):
+            lanes.count(txn, jobs.named(txn, value[8:]), +1)
 
 
 _STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6}

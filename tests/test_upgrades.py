@@ -403,6 +403,25 @@ def test_scores_of_schema_4_fall_due(tmp_path: Path) -> None:
     market.store.close()
 
 
+def test_jobs_of_schema_5_that_wait_are_counted_by_lane(tmp_path: Path) -> None:
+    market = busy_market(tmp_path / "market")
+    market.submit("eats", lane="consumer")
+    market.submit("hopes", lane="consumer", wait=True, capability={"gpu": "none has it"})
+
+    def lose(txn: Txn) -> None:
+        txn.clear(schema.LANE_JOBS.table)
+        txn.put(schema.META, b"schema", bytes((5,)))
+
+    before = market.view(lambda txn: txn.sums(schema.LANE_JOBS))
+    assert before == {b"pending\0consumer": 1, b"queued\0consumer": 1}
+    market.alone(lose)
+    market.reopen()
+    market.update(lambda txn: None)
+    assert market.view(lambda txn: txn.sums(schema.LANE_JOBS)) == before
+    assert market.violations() == []
+    market.store.close()
+
+
 # What dies, waits or comes at once.
 
 PROGRAM = """

@@ -1,4 +1,4 @@
-"""Placing a job: match, admission, funding, and the effects.
+"""Placing a job: the comfort guard, match, admission, funding, and the effects.
 
 `decide` says what would become of a job and writes nothing; `place` is what must succeed then.
 """
@@ -27,19 +27,24 @@ class Decided(Struct, frozen=True, gc=False):
 
 
 class Unplaced(Struct, frozen=True, gc=False):
-    """A match was found, but admission or the funds say no."""
+    """Admission or the funds say no."""
 
-    match: Match
+    match: Match | None  # None of a job that the comfort guard kept from being matched
     refused: Refused
     by_admission: bool
 
 
 def decide(txn: Txn, job: Job) -> Decided | Unplaced | NoMatch:
-    """Match, then admission, then funding; the first "no" decides. Writes nothing but latencies.
+    """The comfort guard, then match, admission, funding; the first "no" decides.
+
+    Writes nothing but latencies.
 
     Raises ConflictError (`key_collision`) and RefusedError (`overflow`) for a job that the offer
     which is best for it cannot take.
     """
+    held = admission.gate(txn, job)
+    if held is not None:
+        return Unplaced(None, held, True)
     real = modes.is_real(txn)
     began = txn.stopwatch() if txn.stopwatch else 0
     found = match(txn, job, real=real)
@@ -59,7 +64,8 @@ def place(txn: Txn, job: Job, decided: Decided, inputs: list[Slice] | None) -> J
     receipts.claim(txn, job, decided.claim)
     admission.charge(txn, decided.admitted)
     offer, burst_micro = decided.match.offer, decided.admitted.burst_micro
-    return jobs.enqueue(txn, job, offer, placement, inputs, burst_micro)
+    mode = admission.mode(txn)
+    return jobs.enqueue(txn, job, offer, placement, inputs, mode, burst_micro)
 
 
 def _admit(txn: Txn, job: Job, found: Match, *, real: bool) -> Decided | Unplaced:

@@ -75,10 +75,12 @@ def submit(
     if isinstance(verdict, NoMatch):
         outcomes.record(txn, job, verdict)
         if wait:
-            return Submitted(jobs.keep_pending(txn, job, inputs, verdict.result), True)
+            mode = admission.mode(txn)
+            return Submitted(jobs.keep_pending(txn, job, inputs, verdict.result, mode), True)
         return _refuse(txn, job, Refused(verdict.result, verdict.message, _WAIT_HINT))
     if isinstance(verdict, Unplaced):
-        outcomes.record(txn, job, verdict.match)
+        if verdict.match is not None:
+            outcomes.record(txn, job, verdict.match)
         if verdict.by_admission:
             admission.count_refusal(txn, verdict.refused)
         return _refuse(txn, job, verdict.refused)
@@ -129,6 +131,7 @@ def _refuse(txn: Txn, job: Job, refused: Refused) -> Refused:
         reason=refused.reason,
         message=refused.message,
         units=job.units,
+        mode=admission.mode(txn),
         retry_after_ms=refused.retry_after_ms,
     )
     return refused

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from compute_market.bid_records import Bid, Bidder
     from compute_market.courier_records import BundleReceipt, Delivery
     from compute_market.import_records import Imported, ImportFailure, Origin
+    from compute_market.mempool_records import Pool, Transaction
 
 SCHEMA_VERSION: Final = 6
 # The last schema whose values have no checksum.
@@ -291,6 +292,21 @@ USAGE_RECENT = Table(
     writer="admission.shares",
 )
 
+MEMPOOL: "Table[Transaction]" = Table(
+    "mempool",
+    "mempool_records.Transaction",
+    key="inverted fee per byte in 16 bytes, u64 seq",
+    writer="admission.mempool",
+)
+MEMPOOL_SENDERS = Table("mempool_senders", bytes, key="sender", writer="admission.mempool")
+CONSUMER_POOL: "Table[Pool]" = Table(
+    "consumer_pool", "mempool_records.Pool", key="pool", writer="admission.mempool", kept=True
+)
+
+# A number of `meta`: the height of the block that takes the next consumer transactions, 2^63 while
+# none waits, and 0 before the first.
+MEMPOOL_NEXT_BLOCK: Final = "mempool_next_block"
+
 # jobs
 JOBS = Table("jobs", records.Job, key="job id", writer="jobs.jobs")
 PLACEMENTS = Table(
@@ -298,8 +314,9 @@ PLACEMENTS = Table(
 )
 SLICES = Table("slices", records.Slice, key="job id · u64 index", writer="jobs.jobs")
 DEADLINES = Table("deadlines", bytes, key="u64 deadline, job id", writer="jobs.jobs")
-PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="jobs.jobs")
+PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="jobs.lanes")
 BACKLOG = Sums("backlog", key="units", writer="jobs.jobs")
+LANE_JOBS = Sums("lane_jobs", key="state · lane", writer="jobs.lanes")
 PROVIDER_CANCELS = Table(
     "provider_cancels", bytes, key="provider · u64 ms, job id", writer="jobs.cancel"
 )

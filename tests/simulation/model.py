@@ -855,6 +855,13 @@ class Model:
             "backlog": sum(j.units - units_proven(j) for j in running),
             "pending": [j.id for j in self.pending()],
             "waiting": [j.id for j in self.waiting()],
+            "lanes": {
+                lane: tuple(
+                    len([j for j in jobs if j.lane == lane])
+                    for jobs in (self.waiting(), self.pending())
+                )
+                for lane in ("industrial", "consumer")
+            },
             "active": {j.id for j in self.active()},
             "receipts": [
                 (r.job, r.provider, r.price, r.units, r.status, r.due) for r in self.receipts

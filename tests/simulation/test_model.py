@@ -27,7 +27,7 @@ from compute_market.bids.sealing import Opening
 from compute_market.clock import Reading
 from compute_market.errors import MarketError
 from compute_market.events import Logged
-from compute_market.jobs import cancellations, faults, jobs
+from compute_market.jobs import cancellations, faults, jobs, lanes
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.extend import extend
 from compute_market.jobs.prove import InvalidProof, prove
@@ -35,7 +35,7 @@ from compute_market.jobs.submit import post_offer, submit
 from compute_market.jobs.waiting import match_pending
 from compute_market.market import SWEEP_LIMIT
 from compute_market.offers import offers
-from compute_market.records import Refused, Slice, replace
+from compute_market.records import Lane, Refused, Slice, replace
 from compute_market.reputation import reputation
 from compute_market.requests import JobRequest
 from compute_market.scheduler import outcomes, queue
@@ -51,6 +51,7 @@ from tests.support.memory import shared_memory
 
 MIB = 1_048_576
 WRONG = bytes(32)
+LANES: tuple[Lane, Lane] = ("industrial", "consumer")
 # After so many rules the laws are checked; what breaks one stays broken, as a rule. The store is
 # compared with the model after each.
 AUDITED_EVERY = effort(4, 1)
@@ -128,8 +129,11 @@ def picture(market: Market) -> dict[str, Any]:
                 for j in all_jobs
             },
             "backlog": jobs.backlog_units(txn),
-            "pending": list(jobs.pending_ids(txn)),
+            "pending": list(lanes.pending_ids(txn)),
             "waiting": list(queue.in_order(txn)),
+            "lanes": {
+                lane: (lanes.queued_in(txn, lane), lanes.pending_in(txn, lane)) for lane in LANES
+            },
             "active": {key.decode() for key, _ in txn.scan(ACTIVE)},
             "receipts": [
                 (r.job_id, r.provider, r.quote_price, r.units, s.status, {"CT": s.ct, "IT": s.it})
