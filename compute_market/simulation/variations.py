@@ -7,8 +7,10 @@ from itertools import product
 from typing import Any
 
 from compute_market.config.files import SETTINGS
+from compute_market.config.places import Place
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError
+from compute_market.simulation import scenario_files
 from compute_market.simulation.scenario import Scenario
 from compute_market.text import clipped, printable
 
@@ -44,6 +46,26 @@ def combinations(parameters: Sequence[str]) -> list[tuple[Change, ...]]:
             raise UsageError(f"--param: more than {COMBINATIONS_MAX} combinations")
     pairs = [[(key, value) for value in values] for key, values in offered.items()]
     return list(product(*pairs))
+
+
+def scenario_with(document: dict[str, Any], changes: Sequence[Change]) -> Scenario:
+    """The scenario of a document that is sound, with some keys changed.
+
+    Raises UsageError for a key that is unknown, or a value that does not fit.
+    """
+    document = changed(document, changes)
+    config = document.get("config", {})
+    lines: dict[Place, int] = {("config",): 1}
+    for key, value in config.items() if isinstance(config, dict) else ():
+        lines["config", key] = 1
+        for inner in value if isinstance(value, dict) else ():
+            lines["config", key, inner] = 1
+    try:
+        return scenario_files.scenario_of(document, lines, "--param")
+    except UsageError as error:
+        # The file alone is sound, and what was changed stands on no line.
+        problem = error.message.removeprefix("--param:1: ")
+        raise UsageError(f"--param: {problem}", hint=error.hint) from error
 
 
 def changed(document: dict[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
