@@ -140,6 +140,7 @@ ORDER = (
     "simulation.stage",
     "simulation.providers",
     "simulation.work",
+    "simulation.traffic",
     "simulation.world",
 )
 # They know nothing of the store.

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from compute_market.jobs import preempt
 from compute_market.jobs.submit import post_offer
 from compute_market.offers import offers
+from compute_market.records import Token
 from compute_market.requests import OfferRequest
 from compute_market.settlement import ledger
 from compute_market.simulation.draws import Stream, draw
@@ -34,7 +35,10 @@ class Provider:
         """Open for business, the first time with a wallet."""
         self.is_there = True
         if not self._posted:
-            ledger.tap(txn, "deposit", self.name, {"CT": self.group.ct, "IT": 0}, None)
+            money: dict[Token, int] = {"CT": self.group.ct, "IT": 0}
+            self._stage.attempt(
+                "deposit", self.name, lambda: ledger.tap(txn, "deposit", self.name, money, None)
+            )
         self._post(txn)
 
     def go(self, txn: Txn) -> None:

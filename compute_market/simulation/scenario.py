@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from compute_market.admission import mempool
 from compute_market.amounts import AMOUNT_MAX, PPM
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.records import DEADLINE_MAX, Lane, Mode, Priority
@@ -19,7 +20,6 @@ LENGTH_SECS_MAX = 10 * 366 * 86_400
 COUNT_MAX = 1_000_000
 SLICES_MAX = 10_000
 UNITS_MAX = 2**40  # of a slice
-TX_BYTES_MAX = 2**20
 _SPAN_MS_MAX = LENGTH_SECS_MAX * 1_000
 _PER_MINUTE_MAX = Decimal(60_000_000)
 START_MS = 1_800_000_000_000  # 2027-01-15, a day as good as any
@@ -188,7 +188,7 @@ class Consumers(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     def __post_init__(self) -> None:
         _check_amounts("fee", self.fee, 1, AMOUNT_MAX)
-        _check_amounts("bytes", self.bytes, 1, TX_BYTES_MAX)
+        _check_amounts("bytes", self.bytes, 1, mempool.BYTES_MAX)
         if self.arrivals.process == "trace":
             raise ValueError("arrivals: a trace has no consumer transactions")
 
@@ -246,7 +246,11 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
     @property
     def end_ms(self) -> int:
-        return self.start_ms + self.length_secs * 1_000
+        return self.at_ms(self.length_secs)
+
+    def at_ms(self, secs: int) -> int:
+        """The unix milliseconds so many seconds after the start."""
+        return self.start_ms + secs * 1_000
 
 
 def _check_amounts(key: str, amounts: Amounts, least: int, most: int) -> None:

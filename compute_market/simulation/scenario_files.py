@@ -141,7 +141,7 @@ def _plain(problem: str) -> str:
         words = [_TERMS.get(word, word) for word in found.group(1).split(" | ") if word != "null"]
         return " or ".join(dict.fromkeys(words))
 
-    problem = problem.replace("`int | decimal`", "`decimal`")
+    problem = problem.replace("int | decimal", "decimal")
     text = re.sub("`([a-z]+(?: \\| [a-z]+)*)`", terms, problem)
     return _legible(text[:1].lower() + text[1:].replace(", got ", ", found "))
 
