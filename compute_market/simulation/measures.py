@@ -10,7 +10,7 @@ from itertools import islice
 from msgspec import Struct
 
 from compute_market import metrics
-from compute_market.admission import capacity, shares
+from compute_market.admission import capacity, comfort, mempool, shares
 from compute_market.amounts import MICRO, PPM, half_up
 from compute_market.jobs import jobs
 from compute_market.records import PRIORITIES, Event, Priority
@@ -30,6 +30,7 @@ SCORES_MAX = 1000
 _WAIT_BITS = 11
 # Outcomes of a job that ended, by the event that tells of it.
 _ENDED = {"job_completed": "completed", "job_cancelled": "cancelled", "job_failed": "failed"}
+_TRANSACTIONS = {"tx_admitted": "admitted", "tx_refused": "refused", "tx_evicted": "evicted"}
 
 
 class Waits:
@@ -142,6 +143,8 @@ class Measures:
         self.units_proven = 0
         self.capacity_units_ms = 0  # the estimate over time
         self.subsidies_it = 0
+        self.tight_ms = 0  # of the comfort guard, to a sample
+        self.transactions = dict.fromkeys(_TRANSACTIONS.values(), 0)  # of consumers
         self.waits: dict[Priority, Waits] = {priority: Waits() for priority in PRIORITIES}
         self.buyers: dict[str, Party] = {}
         self.providers: dict[str, Party] = {}
@@ -170,6 +173,8 @@ class Measures:
         job_id, name = event.job_id, event.event
         if name == "subsidy_paid":
             self.subsidies_it += int(event.detail.get("it", 0))
+        if name in _TRANSACTIONS:
+            self.transactions[_TRANSACTIONS[name]] += 1
         if job_id is None:
             return
         if name == "job_proved":
@@ -219,6 +224,8 @@ class Measures:
         units = self.units_proven - self._units_sampled
         self.capacity_units_ms += capacity_units_ms
         self._sampled_ms, self._units_sampled = txn.now_ms, self.units_proven
+        mode = comfort.mode(txn)
+        self.tight_ms += elapsed_ms if mode == "tight" else 0
         buyers_ppm, providers_ppm = self._shares(txn)
         self._skipped += 1
         if self._skipped < self._every:
@@ -236,8 +243,8 @@ class Measures:
                 queue.active_jobs(txn),
                 jobs.backlog_units(txn),
                 half_up(units * 1000 * PPM, capacity_units_ms) if capacity_units_ms else 0,
-                "loose",
-                0,
+                mode,
+                mempool.present(txn).fee_p90,
                 100,
                 {},
                 buyers_ppm,

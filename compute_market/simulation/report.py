@@ -73,6 +73,7 @@ def document(ran: Ran, measures: Measures) -> dict[str, Any]:
         },
         "prices": _prices(last),
         "money": totals.money | {"subsidies": {"it": measures.subsidies_it}},
+        "consumers": measures.transactions | {"tight_secs": measures.tight_ms // 1000},
         "preemptions": totals.preemptions,
         "scores": totals.scores,
         "audit": {"invalid": ran.violations},

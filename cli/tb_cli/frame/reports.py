@@ -31,6 +31,12 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     for kind in ("paid", "refunded", "burned"):
         yield f"{kind}: {money[kind]['ct']} CT, {money[kind]['it']} IT"
     yield f"subsidies: {money['subsidies']['it']} IT"
+    consumers = report["consumers"]
+    if any(consumers.values()):
+        yield (
+            f"consumers: {consumers['admitted']} admitted, {consumers['refused']} refused, "
+            f"{consumers['evicted']} evicted; guard tight for {span(consumers['tight_secs'] * 1000)}"
+        )
     preemptions = report["preemptions"]
     yield f"preemptions: {preemptions['success']}, failed {preemptions['handoff_failed']}"
     yield f"scores: {_scores(report['scores'])}"
