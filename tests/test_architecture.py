@@ -127,6 +127,13 @@ ORDER = (
     "execution",
     "housekeeping",
     "market",
+    "simulation.draws",
+    "simulation.scenario",
+    "simulation.arrivals",
+    "simulation.stage",
+    "simulation.providers",
+    "simulation.work",
+    "simulation.world",
 )
 # They know nothing of the store.
 APART = (
