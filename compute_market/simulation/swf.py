@@ -115,7 +115,17 @@ def _parsed(path: str, number: int, content: list[str]) -> _Line:
             fail(path, number, f"field {place + 1}: {problem}")
     if found[1] is None:
         fail(path, number, "field 2: the submit time is not known")
-    return _Line(found[1], *found[2:5], *found[7:9], found[10], found[11], found[14])
+    return _Line(
+        submit_secs=found[1],
+        wait_secs=found[2],
+        run_secs=found[3],
+        processors=found[4],
+        requested_processors=found[7],
+        requested_secs=found[8],
+        status=found[10],
+        user=found[11],
+        queue=found[14],
+    )
 
 
 def _ms(secs: int | None) -> int | None:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from compute_market.config.settings import Config
 from compute_market.records import Lane, Priority
-from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
+from compute_market.requests import CapabilityRequest, JobRequest
 from compute_market.simulation.arrivals import SLICE_PATH, WORKLOAD, Arrival, slice_of
 from compute_market.simulation.draws import Stream, draw
 from compute_market.simulation.scenario import Buyers, Scenario
@@ -33,7 +33,8 @@ class TraceJob(Struct, frozen=True, gc=False):
     max_price_per_unit: int | None = None
     deadline_secs: int | None = None
     waits: bool | None = None
-    job_id: str | None = None
+    job_id: str | None = None  # as it is, not made of the group and the line
+    buyer: str | None = None  # likewise
 
 
 def arrivals(scenario: Scenario, group: Buyers, found: Iterator[TraceJob]) -> Iterator[Arrival]:
@@ -60,7 +61,7 @@ def arrivals(scenario: Scenario, group: Buyers, found: Iterator[TraceJob]) -> It
             gives_up_ms = draw(what, group.gives_up_secs) * 1_000
         request = JobRequest(
             job_id=job.job_id or f"{group.name}:{job.number}",
-            buyer=f"{group.name}-{user}",
+            buyer=job.buyer or f"{group.name}-{user}",
             workload=WORKLOAD,
             slices=[SLICE_PATH],
             max_price_per_unit=draw(what, group.max_price_per_unit) if price is None else price,
