@@ -18,7 +18,7 @@ from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, option, takes
 
 if TYPE_CHECKING:
-    from tb_cli.frame.simulation import Variant
+    from tb_cli.frame.scenarios import Variant
 
 SEED_MAX = 2**63 - 1
 SEEDS_MAX = 1000
@@ -26,7 +26,25 @@ SEEDS_MAX = 1000
 
 @takes(
     argument(
-        "scenario", "SCENARIO", "A file, the name of one that comes with the tool, or - for stdin."
+        "scenario",
+        "[SCENARIO]",
+        "A file, the name of one that comes with the tool, or - for stdin.",
+        required=False,
+    ),
+    option(
+        "--trace",
+        "Jobs from a trace (.swf, or .csv in the form of openb) instead of the scenario's buyers.",
+        metavar="FILE",
+    ),
+    option(
+        "--nodes",
+        "Providers from a list of nodes in the form of openb instead of the scenario's.",
+        metavar="FILE",
+    ),
+    option(
+        "--replay",
+        "What a market went through, by what `log --jsonl` printed, instead of a scenario.",
+        metavar="FILE",
     ),
     option("--seed", "Another seed than the scenario's.", kind="integer", least=0, most=SEED_MAX),
     option(
@@ -56,8 +74,11 @@ SEEDS_MAX = 1000
 )
 def simulate(
     session: Session,
-    scenario: str,
+    scenario: str | None,
     *,
+    trace: str | None,
+    nodes: str | None,
+    replay: str | None,
     seed: int | None,
     parameters: list[str],
     seeds: int | None,
@@ -73,9 +94,10 @@ def simulate(
     and its least and greatest over the seeds. Exits with 9 if the audit finds a law broken.
     """
     # All that a simulation takes; `--help` needs none of it.
-    from tb_cli.frame import simulation
+    from tb_cli.frame.scenarios import Given, variants
 
-    found = simulation.variants(scenario, seed=seed, parameters=parameters, seeds=seeds or 1)
+    given = Given(scenario, trace, nodes, replay, seed)
+    found = variants(given, parameters, seeds or 1)
     file = None if csv is None else Result(csv)
     try:
         if parameters or seeds is not None:
