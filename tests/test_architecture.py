@@ -50,6 +50,7 @@ ORDER = (
     "store.creation",
     "store.translation",
     "store.environment",
+    "store.throwaway",
     "store.store",
     "laws",
     "idempotency",
@@ -141,11 +142,18 @@ ORDER = (
     "simulation.scenario",
     "simulation.scenario_files",
     "simulation.arrivals",
+    "simulation.trace_lines",
+    "simulation.trace_jobs",
+    "simulation.swf",
+    "simulation.openb",
+    "simulation.replay",
+    "simulation.traces",
     "simulation.stage",
     "simulation.providers",
     "simulation.work",
     "simulation.traffic",
     "simulation.world",
+    "simulation.throwaway",
 )
 # They know nothing of the store.
 APART = (
@@ -192,6 +200,7 @@ ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "market", "execution", *APART),
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
+    *("store.throwaway", "simulation.trace_lines", "simulation.traces"),
 }
 # Time, randomness and the network are arguments or somebody else's.
 FORBIDDEN_IMPORTS = {
@@ -296,7 +305,10 @@ def test_only_modules_about_its_file_import_lmdb() -> None:
         for name, tree in (SOURCES | CLI_SOURCES).items()
         if any(found.split(".")[0] == "lmdb" for found in imports(tree))
     }
-    assert users == {"store.pages", "store.creation", "store.translation", "store.environment"}
+    assert users == {
+        *("store.pages", "store.creation", "store.translation", "store.environment"),
+        "store.throwaway",
+    }
 
 
 def test_only_the_market_runs_transactions() -> None:

@@ -110,6 +110,9 @@ TREE = Group(
                 "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
                 "match": _writes("scheduler:match", "Try the pending jobs again."),
                 "audit": _reads("audit:audit", "Check every law of the market."),
+                "simulate": _apart(
+                    "simulate:simulate", "Play a scenario through a throw-away market."
+                ),
                 "clock": _writes(
                     "clock:clock", "Show market time, or accept the clock.", reads_without="action"
                 ),

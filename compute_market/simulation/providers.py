@@ -54,13 +54,11 @@ class Provider:
             self._post(txn)
 
     def restock(self, txn: Txn, offer_id: str) -> None:
-        """Post anew if the offer is its present one and used up."""
-        if (
-            self.is_there
-            and self.group.restocks
-            and offer_id == self._offer_id
-            and offers.get(txn, offer_id).state == "exhausted"
-        ):
+        """Post anew if the offer is its present one and less than half of it is left."""
+        if not (self.is_there and self.group.restocks and offer_id == self._offer_id):
+            return
+        offer = offers.get(txn, offer_id)
+        if offer.units_left * 2 < offer.units:
             self._withdraw(txn)  # What a job gives back to it is not to be had beside the new one.
             self._post(txn)
 

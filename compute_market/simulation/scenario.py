@@ -90,8 +90,8 @@ class PriceChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 class Providers(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A group of `count` providers that are alike; each draws its own numbers.
 
-    Each has one open offer of `units` at a time: posts it when it comes, another one when that is
-    used up (`restocks`), and one at the new price when its price changes.
+    Each has one open offer of `units` at a time: posts it when it comes, another one in its place
+    when less than half of it is left (`restocks`), and one at the new price when its price changes.
     """
 
     name: Name

@@ -70,12 +70,17 @@ def load(content: bytes | str, source: str = "scenario.toml") -> Scenario:
     Raises UsageError with one line that names `source`, the line and the key, for anything that is
     not a known key with a value of its type and within its bounds.
     """
-    document, lines = places.read(content, source)
-    config = document.pop(_CONFIG, {})
+    return scenario_of(*places.read(content, source), source)
+
+
+def scenario_of(document: dict[str, Any], lines: dict[Place, int], source: str) -> Scenario:
+    """The same of a document that was read, with the line of each of its places."""
+    config = document.get(_CONFIG, {})
     if not isinstance(config, dict):
         raise UsageError(f"{source}:{lines[_CONFIG,]}: config: expected a table")
+    own = {key: value for key, value in document.items() if key != _CONFIG}
     try:
-        scenario = msgspec.convert(_decimals(document), Scenario, builtin_types=(Decimal,))
+        scenario = msgspec.convert(_decimals(own), Scenario, builtin_types=(Decimal,))
     except msgspec.ValidationError as error:
         raise _error(str(error), source, lines) from error
     return msgspec.structs.replace(scenario, config=_settings(config, lines, source))
