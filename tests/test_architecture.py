@@ -45,6 +45,7 @@ ORDER = (
     "config.rows",
     "config.addresses",
     "config.files",
+    "config.places",
     "store.schema",
     "store.txn",
     "store.lock",
@@ -52,6 +53,7 @@ ORDER = (
     "store.creation",
     "store.translation",
     "store.environment",
+    "store.throwaway",
     "store.store",
     "laws",
     "idempotency",
@@ -144,6 +146,22 @@ ORDER = (
     "execution",
     "housekeeping",
     "market",
+    "simulation.draws",
+    "simulation.scenario",
+    "simulation.scenario_files",
+    "simulation.arrivals",
+    "simulation.trace_lines",
+    "simulation.trace_jobs",
+    "simulation.swf",
+    "simulation.openb",
+    "simulation.replay",
+    "simulation.traces",
+    "simulation.stage",
+    "simulation.providers",
+    "simulation.work",
+    "simulation.traffic",
+    "simulation.world",
+    "simulation.throwaway",
 )
 # They know nothing of the store.
 APART = (
@@ -191,6 +209,7 @@ USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "market", "execution", *APART),
     "offers.price_file",
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
+    *("store.throwaway", "simulation.trace_lines", "simulation.traces"),
 }
 # Time, randomness and the network are arguments or somebody else's.
 FORBIDDEN_IMPORTS = {
@@ -295,7 +314,10 @@ def test_only_modules_about_its_file_import_lmdb() -> None:
         for name, tree in (SOURCES | CLI_SOURCES).items()
         if any(found.split(".")[0] == "lmdb" for found in imports(tree))
     }
-    assert users == {"store.pages", "store.creation", "store.translation", "store.environment"}
+    assert users == {
+        *("store.pages", "store.creation", "store.translation", "store.environment"),
+        "store.throwaway",
+    }
 
 
 def test_only_the_market_runs_transactions() -> None:

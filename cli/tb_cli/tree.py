@@ -119,6 +119,9 @@ TREE = Group(
                 "subsidy": _reads("subsidy:show", "Show an epoch, and what it pays."),
                 "match": _writes("scheduler:match", "Try the pending jobs again."),
                 "audit": _reads("audit:audit", "Check every law of the market."),
+                "simulate": _apart(
+                    "simulate:simulate", "Play a scenario through a throw-away market."
+                ),
                 "clock": _writes(
                     "clock:clock", "Show market time, or accept the clock.", reads_without="action"
                 ),

@@ -74,18 +74,25 @@ def load(
         if (variable := setting.variable) in given:
             value = value_of(setting.name, texts[variable], variable)
             found[setting.name] = Found(value, variable)
-    values: dict[str, Any] = {_BY_NAME[name].field: each.value for name, each in found.items()}
-    config = Config(**values)
     origins = dict.fromkeys(_BY_NAME, "default")
     origins.update((name, each.origin) for name, each in found.items())
+    return config_of(found), origins
+
+
+def config_of(found: Mapping[str, Found]) -> Config:
+    """The settings in force where these were found. Raises UsageError for a minimum above its
+    maximum."""
+    values: dict[str, Any] = {_BY_NAME[name].field: each.value for name, each in found.items()}
+    config = Config(**values)
     if config.multiplier_min_ppm > config.multiplier_max_ppm:
         lower, upper = "reputation_multiplier_min", "reputation_multiplier_max"
+        origins = {name: found[name].origin if name in found else "default" for name in _BY_NAME}
         raise UsageError(
             f"{lower} {format_ppm(config.multiplier_min_ppm)} ({origins[lower]}) is above "
             f"{upper} {format_ppm(config.multiplier_max_ppm)} ({origins[upper]})",
             hint=f"lower {lower} or raise {upper}",
         )
-    return config, origins
+    return config
 
 
 def parse(content: bytes | str, source: str) -> dict[str, Found]:
@@ -95,6 +102,13 @@ def parse(content: bytes | str, source: str) -> dict[str, Found]:
     is not a known key with a value of its type and within its bounds, written once.
     """
     document, lines = toml.read(content, source)
+    return check(document, lines, source)
+
+
+def check(
+    document: dict[str, Any], lines: Mapping[tuple[str, ...], int], source: str
+) -> dict[str, Found]:
+    """The same of a document that was read, with the lines of its keys."""
     found: dict[str, Found] = {}
     for path, raw in _entries(document):
         key = path[-1] if path[0] == _MAIN_SECTION else ".".join(path)

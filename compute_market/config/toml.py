@@ -145,7 +145,7 @@ def _line_numbers(text: str, source: str) -> Lines:
 
     lines: Lines = {}
     header: tuple[str, ...] = ()
-    for first, statement in _statements(text):
+    for first, statement in statements(text):
         try:
             parsed: Any = tomllib.loads(statement, parse_float=_decimal)
         except tomllib.TOMLDecodeError:
@@ -175,7 +175,7 @@ _TOKENS = (
 )
 
 
-def _statements(text: str) -> Iterator[tuple[int, str]]:
+def statements(text: str) -> Iterator[tuple[int, str]]:
     """The statements of a valid document, each with the number of its first line.
 
     A statement goes to the end of a line, but for lines within its brackets and strings.

@@ -118,6 +118,17 @@ class Txn:
         self.board: Board | None = None
         self.priced_after: int | None = None
 
+    def next_change(self, config: Config, stopwatch: Callable[[], int] | None) -> "Txn":
+        """What another change in the same transaction sees: all that this one has written, and
+        what it has kept aside for `flush`."""
+        change = Txn(self._txn, self._handles, 0, config, stopwatch)
+        change._cursors = self._cursors
+        change._kept = self._kept
+        change._numbers = self._numbers
+        change._sums = self._sums
+        change._added = self._added
+        return change
+
     @property
     def now(self) -> int:
         """The instant in unix seconds."""
