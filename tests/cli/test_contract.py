@@ -521,7 +521,7 @@ def test_bug_is_one_line_and_a_traceback_only_for_debug(
 HEAVY = {
     *("rich", "prometheus_client", "pydantic", "cryptography", "numpy", "cupy", "asyncio"),
     *("importlib.metadata", "ssl", "http", "concurrent", "multiprocessing"),
-    *("oqs", "ctypes", "compute_market.signatures.signatures"),
+    *("oqs", "ctypes", "compute_market.signatures.signatures", "compute_market.governance"),
 }
 
 
