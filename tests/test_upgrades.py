@@ -319,6 +319,7 @@ def test_an_old_home_begins_its_first_epoch_where_it_is(home: Path) -> None:
         begun = market.view(lambda txn: subsidy.document(txn, None))
         assert (begun["from_height"], begun["units"]) == (height, 0)
         assert begun["to_height"] == height // 60 * 60 + 59
+        market.update(modes.cancel_arm)
         market.arm(0)
         assert market.prove("active", 1, proof_of(market, "active", 1))
         market.advance(60)
