@@ -70,6 +70,11 @@ class Model:
         self.outcomes: list[str] = []
         self.matches_on: dict[str, int] = Counter()  # by hardware
         self.effective_price: int | None = None
+        self.multiplier = 100
+        self.epoch_from = 0
+        self.epochs: list[Record] = []
+        self.work_log: list[tuple[int, int]] = []  # second, units proven
+        self.epoch_units: dict[str, int] = Counter()
 
     def count(self, *series: str, by: int = 1) -> None:
         if by:
@@ -157,6 +162,7 @@ class Model:
         self.tell("mode_changed", to=mode, activate_at=at, reason=reason)
 
     def housekeeping(self, *, sweeps: bool = True) -> None:
+        since_ms, known_height = self.last_ms, self.height_seen
         self.come_back()
         self.height_seen = self.height()
         for proposal in self.fallen_due():
@@ -165,6 +171,11 @@ class Model:
             proposal.state = "active"
             before = was[0].text if was else None
             self.tell("params_activated", **self.about(proposal), was=before)
+        while self.believed() and self.epoch_end() <= self.height():
+            at_ms = since_ms
+            if self.epoch_end() > known_height:  # Time has made it.
+                at_ms = START_MS + 1000 * (self.epoch_end() - self.height_by_hand)
+            self.end_epoch(min(max(at_ms, since_ms), self.now_ms) // 1000)
         if self.believed() and self.mode == "armed" and self.height() >= self.activate_at:
             self.turn("real")
         if self.mode == "real":
@@ -184,6 +195,63 @@ class Model:
                 self.expire(bid)
         # Every job that waits is asked about every time: the market must not forget one.
         self.match_pending()
+
+    # The subsidy.
+
+    def epoch_end(self) -> int:
+        return (self.epoch_from // 60 + 1) * 60
+
+    def end_epoch(self, second: int) -> None:
+        """As the market was at that second, though it may be noticed later."""
+        running = [j for j in self.jobs.values() if j.state in ("queued", "active")]
+        backlog = sum(j.units - units_proven(j) for j in running if j.deadline >= second)
+        done = sum(units for at, units in self.work_log if second - 60 < at <= second)
+        room = self.estimate() * 60
+        pct = floor(Fraction(100 * done, room) + Fraction(1, 2)) if room else 0
+        before = Fraction(self.multiplier)
+        if not backlog:
+            aim = Fraction(100)
+        else:
+            aim = before * (1 + Fraction(backlog, pct)) if pct else 2 * before
+        aim = min(
+            max(aim, before * Fraction(85, 100)), before * Fraction(115, 100), Fraction(10**4)
+        )
+        self.multiplier = floor(aim + Fraction(1, 2))
+        units = sum(self.epoch_units.values())
+        due = self.mode == "armed" and self.epoch_end() >= self.activate_at
+        amount = floor(Fraction(units * self.multiplier, 100))
+        epoch = Record(
+            height=self.epoch_from,
+            multiplier=self.multiplier,
+            backlog=backlog,
+            pct=pct,
+            units=units,
+            amount=amount,
+            paid=amount > 0 and (due or self.mode == "real"),
+        )
+        self.epochs.append(epoch)
+        about = {"epoch": epoch.height // 60, "height": epoch.height}
+        if epoch.paid:
+            self.subsidize(epoch, about)
+        if epoch.multiplier != before:
+            moved = {"from": int(before), "to": epoch.multiplier}
+            sample = {"backlog": backlog, "utilization_pct": pct}
+            self.tell("multiplier_changed", **about, **moved, **sample)
+        self.epoch_units.clear()
+        self.epoch_from = self.epoch_end()
+
+    def subsidize(self, epoch: Record, about: dict[str, int]) -> None:
+        """Share what an epoch pays: nobody gets a whole unit less than his part of the total."""
+        proven = shared = 0
+        for provider, units in sorted(self.epoch_units.items()):
+            proven += units
+            share = floor(Fraction(epoch.amount * proven, epoch.units)) - shared
+            shared += share
+            if share:
+                self.wallets[provider, "IT"] += share
+                self.issued["IT"] += share
+                paid = {"multiplier": epoch.multiplier, "units": units, "it": share}
+                self.tell("subsidy_paid", owner=provider, **about, **paid)
 
     def arm(self, delay: int) -> None:
         if self.mode != "dry_run":
@@ -755,6 +823,8 @@ class Model:
         offer.reserved -= units
         offer.proven += units
         self.count("industrial_units_total", by=units)
+        self.work_log.append((self.now_ms // 1000, units))
+        self.epoch_units[part.provider] += units
         told = {"slices": len(accepted), "units": units, "provider": part.provider}
         self.tell("job_proved", job=job, **told)
 
@@ -935,6 +1005,11 @@ class Model:
             "effective_price": self.effective_price,
             "estimate": self.estimate(),
             "headroom": self.headroom(),
+            "multiplier": self.multiplier,
+            "epochs": [
+                (e.height, e.multiplier, e.backlog, e.pct, e.units, e.amount, e.paid)
+                for e in self.epochs
+            ],
             "parties": {key: self.party(*key) for key in self.usage if key[0] != "market"},
         }
 

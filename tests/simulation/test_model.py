@@ -42,8 +42,9 @@ from compute_market.requests import JobRequest
 from compute_market.scheduler import outcomes, queue
 from compute_market.scheduler.matching import judge
 from compute_market.settlement import escrow, ledger, modes, settlement
-from compute_market.store.schema import ACTIVE, BIDS, COUNTERS, JOBS, RECEIPTS
+from compute_market.store.schema import ACTIVE, BIDS, COUNTERS, EPOCHS, JOBS, RECEIPTS
 from compute_market.store.txn import Txn
+from compute_market.subsidy import subsidy
 from tests.simulation.model import CLASSES, GOVERNED, MICRO, Denied, Model, units_proven
 from tests.support.bids import ALICE, SALT
 from tests.support.effort import effort
@@ -154,6 +155,20 @@ def picture(market: Market) -> dict[str, Any]:
             "effective_price": outcomes.last_effective_price(txn),
             "estimate": capacity.estimate(txn),
             "headroom": capacity.headroom_micro(txn),
+            "multiplier": subsidy.multiplier(txn),
+            "epochs": [
+                (
+                    height,
+                    each.multiplier,
+                    each.backlog,
+                    each.utilization_pct,
+                    each.units,
+                    each.compute_it,
+                    each.paid,
+                )
+                for each in txn.records(EPOCHS)
+                for height in range(each.from_height, each.to_height, each.blocks)
+            ],
             "parties": {
                 (each.role, each.identity): (each.used_micro, each.burst_micro)
                 for each in shares.recent(txn)
