@@ -129,7 +129,7 @@ def picture(market: Market) -> dict[str, Any]:
                 for j in all_jobs
             },
             "backlog": jobs.backlog_units(txn),
-            "pending": list(lanes.pending_ids(txn)),
+            "pending": list(queue.pending_ids(txn)),
             "waiting": list(queue.in_order(txn)),
             "lanes": {
                 lane: (lanes.queued_in(txn, lane), lanes.pending_in(txn, lane)) for lane in LANES
