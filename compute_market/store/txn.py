@@ -74,6 +74,7 @@ class Txn:
         "noted",
         "noted_after",
         "now_ms",
+        "pool",
         "stirred",
         "stopwatch",
         "timely",
@@ -107,6 +108,7 @@ class Txn:
         self.touched: dict[str, list[int]] = {}
         self.helped = False
         self.stirred = False
+        self.pool: tuple[int, Any] | None = None  # a height, and the consumer pool at it
 
     @property
     def now(self) -> int:
