@@ -35,12 +35,17 @@ ORDER = (
     "bid_records",
     "import_records",
     "courier_records",
+    "governance_records",
+    "subsidy_records",
     "mempool_records",
+    "price_records",
     "requests",
     "config.toml",
     "config.settings",
+    "config.rows",
     "config.addresses",
     "config.files",
+    "config.places",
     "store.schema",
     "store.txn",
     "store.lock",
@@ -48,6 +53,7 @@ ORDER = (
     "store.creation",
     "store.translation",
     "store.environment",
+    "store.throwaway",
     "store.store",
     "laws",
     "idempotency",
@@ -55,6 +61,9 @@ ORDER = (
     "events",
     "clock",
     "chain",
+    "governance.parameters",
+    "governance.governance",
+    "governance.laws",
     "instance",
     "reputation.decay",
     "reputation.due",
@@ -76,6 +85,8 @@ ORDER = (
     "settlement.import_laws",
     "settlement.laws",
     "offers.prices",
+    "offers.board",
+    "offers.price_file",
     "offers.book",
     "offers.offers",
     "offers.standing",
@@ -126,12 +137,31 @@ ORDER = (
     "courier.deliveries",
     "courier.delivery_laws",
     "courier.laws",
+    "subsidy.governor",
+    "subsidy.subsidy",
+    "subsidy.laws",
     "audit",
     "exposition",
     "upgrades",
     "execution",
     "housekeeping",
     "market",
+    "simulation.draws",
+    "simulation.scenario",
+    "simulation.scenario_files",
+    "simulation.arrivals",
+    "simulation.trace_lines",
+    "simulation.trace_jobs",
+    "simulation.swf",
+    "simulation.openb",
+    "simulation.replay",
+    "simulation.traces",
+    "simulation.stage",
+    "simulation.providers",
+    "simulation.work",
+    "simulation.traffic",
+    "simulation.world",
+    "simulation.throwaway",
 )
 # They know nothing of the store.
 APART = (
@@ -177,7 +207,9 @@ ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 # Who may talk to the operating system: the store's files and the slices.
 USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "market", "execution", *APART),
+    "offers.price_file",
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
+    *("store.throwaway", "simulation.trace_lines", "simulation.traces"),
 }
 # Time, randomness and the network are arguments or somebody else's.
 FORBIDDEN_IMPORTS = {
@@ -282,7 +314,10 @@ def test_only_modules_about_its_file_import_lmdb() -> None:
         for name, tree in (SOURCES | CLI_SOURCES).items()
         if any(found.split(".")[0] == "lmdb" for found in imports(tree))
     }
-    assert users == {"store.pages", "store.creation", "store.translation", "store.environment"}
+    assert users == {
+        *("store.pages", "store.creation", "store.translation", "store.environment"),
+        "store.throwaway",
+    }
 
 
 def test_only_the_market_runs_transactions() -> None:

@@ -181,6 +181,11 @@ def fade_and_configure(market: Market) -> None:
     market.update(lambda txn: None)
 
 
+def end_an_epoch(market: Market) -> None:
+    market.advance(60)
+    command(market)
+
+
 def forget_and_restore(market: Market) -> None:
     """Every score is forgotten, as in a market that is made anew."""
     for _ in range(6):
@@ -325,6 +330,14 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     "bundle_refused": (send_and("refused"), {"dest": "dir:outbox"}),
     "bundle_resent": (send_again, {"dest": "dir:outbox"}),
     "bundle_received": (trust_and_bring, {"market": THEIRS.hex()}),
+    "multiplier_changed": (
+        end_an_epoch,
+        {"from": 100, "to": 115, "epoch": 0, "height": 0, "backlog": 1, "utilization_pct": 0},
+    ),
+    "subsidy_paid": (
+        end_an_epoch,
+        {"epoch": 0, "height": 0, "units": 1, "multiplier": 115, "it": 1},
+    ),
     "handoff_failed": (fail_to_hand_off, {"reason": "not_delivered"}),
     "tx_admitted": (fill_the_pool, {"tx_id": "t-1", "fee": 9, "bytes": 2}),
     "tx_evicted": (fill_the_pool_and_send(9), {"tx_id": "t-1", "fee": 9, "bytes": 2}),

@@ -368,7 +368,16 @@ def submit_jobs(home: Home, jobs: dict[str, list[Slice]], *, proven: int = 0) ->
 _TIMES = frozenset(
     (
         *("at_ms", "applied_ms", "proven_ms", "changed_ms", "queued_ms", "issued_at"),
-        *("submitted_at", "started_at", "ended_at", "posted_at", "epoch", "sent_ms", "ended_ms"),
+        *(
+            "submitted_at",
+            "started_at",
+            "ended_at",
+            "posted_at",
+            "epoch",
+            "sent_ms",
+            "ended_ms",
+            "proposed_ms",
+        ),
         "digest",  # a link of the chain binds the time its receipt was issued
         "event_seq",  # how many proofs one commit holds depends on when the run before it died
     )
@@ -378,7 +387,8 @@ _ORDER = frozenset(("seq", "queue_seq", "offset"))
 # admitted, and their fees, is in `meta`.
 _TIMED_TABLES = (USAGE, USAGE_RECENT, THROUGHPUT, MEMPOOL, MEMPOOL_SENDERS, CONSUMER_POOL)
 _TIMED_NUMBERS = (
-    *(b"last_run_ms", b"clock", b"height_seen", b"event_seq", b"pending_marked"),
+    *(b"last_run_ms", b"clock", b"height_seen", b"event_seq"),
+    *(b"pending_marked", b"pending_settings"),  # the next command takes note of them
     *(b"scores_due_from_ms", b"scores_saved_ms", b"scores_told_ms"),
     *(b"mempool_arrivals", b"mempool_next_block"),
 )

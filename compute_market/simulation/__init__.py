@@ -1,0 +1,1 @@
+"""Scenarios of a market that does not exist yet, played through the real library."""
