@@ -140,9 +140,7 @@ def _prices(sample: Sample) -> dict[str, dict[str, int] | None]:
 
 def _parties(parties: dict[str, Party], units: int) -> list[dict[str, Any]]:
     """The largest of a role: by what was proven, then by the peak of their share."""
-    ranked = sorted(
-        parties.items(), key=lambda each: (-each[1].units, -each[1].peak_ppm, each[0])
-    )
+    ranked = sorted(parties.items(), key=lambda each: (-each[1].units, -each[1].peak_ppm, each[0]))
     return [
         {
             "party": name,

@@ -335,9 +335,9 @@ PLACEMENTS = Table(
 )
 SLICES = Table("slices", records.Slice, key="job id · u64 index", writer="jobs.jobs")
 DEADLINES = Table("deadlines", bytes, key="u64 deadline, job id", writer="jobs.jobs")
-PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="jobs.lanes")
+PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="scheduler.queue")
 BACKLOG = Sums("backlog", key="units", writer="jobs.jobs")
-LANE_JOBS = Sums("lane_jobs", key="state · lane", writer="jobs.lanes")
+LANE_JOBS = Sums("lane_jobs", key="state · lane", writer="scheduler.queue")
 PROVIDER_CANCELS = Table(
     "provider_cancels", bytes, key="provider · u64 ms, job id", writer="jobs.cancel"
 )

@@ -49,6 +49,7 @@ class Model:
         self.activate_at = 0
         self.height_by_hand = 0
         self.height_seen = 0
+        self.height_drained = 0  # blocks up to it have taken what was theirs
         self.proposals: list[Record] = []
         self.activated: list[Record] = []  # in order, without what was rolled back
         self.wallets: dict[tuple[str, str], int] = Counter()
@@ -75,6 +76,9 @@ class Model:
         self.epochs: list[Record] = []
         self.work_log: list[tuple[int, int]] = []  # second, units proven
         self.epoch_units: dict[str, int] = Counter()
+        self.pool: list[Record] = []  # consumer transactions
+        self.sent = 0
+        self.fees: list[int] = []
 
     def count(self, *series: str, by: int = 1) -> None:
         if by:
@@ -164,7 +168,8 @@ class Model:
     def housekeeping(self, *, sweeps: bool = True) -> None:
         since_ms, known_height = self.last_ms, self.height_seen
         self.come_back()
-        self.height_seen = self.height()
+        self.pool = self.pool_now()
+        self.height_seen = self.height_drained = self.height()
         for proposal in self.fallen_due():
             was = [p for p in self.activated if p.key == proposal.key][-1:]
             self.activated.append(proposal)
@@ -529,6 +534,49 @@ class Model:
             quota = self.config["burst_quota_micro"]
             self.usage[key] = max(0, used), min(quota, burst), at_ms
 
+    # The consumer pool and the comfort guard.
+
+    def pool_now(self) -> list[Record]:
+        """The pool without what blocks take that come after the last command."""
+        blocks = self.height() - self.height_drained
+        ordered = sorted(self.pool, key=lambda t: (-t.rate, t.seq))
+        return ordered[blocks * self.config["block_tx_capacity"] :]
+
+    def send(self, sender: str, fee: int, size: int) -> str:
+        """The id of a transaction, or the reason why it is not let in."""
+        rate = Fraction(fee, size)
+        told = {"owner": sender, "fee": fee, "bytes": size}
+        if sum(t.sender == sender for t in self.pool) >= self.config["mempool_sender_limit"]:
+            self.tell("tx_refused", reason="sender_limit", **told)
+            return "sender_limit"
+        if len(self.pool) >= self.config["mempool_lane_limit"]:
+            last = min(self.pool, key=lambda t: (t.rate, -t.seq))
+            if rate <= last.rate:
+                self.tell("tx_refused", reason="pool_full", **told)
+                return "pool_full"
+            self.pool.remove(last)
+            gone = {"fee": last.fee, "bytes": last.size}
+            self.tell("tx_evicted", owner=last.sender, tx_id=f"t-{last.seq}", **gone)
+        self.sent += 1
+        self.fees.append(fee)
+        self.pool.append(
+            Record(seq=self.sent, sender=sender, fee=fee, size=size, rate=rate, at_ms=self.now_ms)
+        )
+        self.tell("tx_admitted", tx_id=f"t-{self.sent}", **told)
+        return f"t-{self.sent}"
+
+    def guard(self) -> str:
+        fees = sorted(self.fees[-50:])
+        ages = sorted(self.now_ms - t.at_ms for t in self.pool_now())
+        fee = fees[len(fees) * 9 // 10] if fees else 0
+        age = ages[floor((len(ages) - 1) * Fraction(19, 20) + Fraction(1, 2))] if ages else 0
+        longest = self.config["comfort_max_age_p95_ms"]
+        is_tight = fee > self.in_force("comfort_threshold_p90") or 0 < longest < age
+        return "tight" if is_tight else "loose"
+
+    def is_held(self, job: Record) -> bool:
+        return bool(job.lane == "industrial" and self.guard() == "tight")
+
     # Jobs.
 
     def overdue(self, job: Record) -> bool:
@@ -543,6 +591,10 @@ class Model:
             return self.jobs[job.id].state
         job.seq = len(self.jobs) + 1
         job.deadline = self.now_ms // 1000 + job.deadline_secs
+        if self.is_held(job):
+            self.count("industrial_rejected_total", "comfort_guard")
+            self.count("industrial_deferred_total")
+            return self.refuse(job, "comfort_guard")
         offer = self.choose(job)
         self.record_match(job, offer)
         if isinstance(offer, str):
@@ -550,7 +602,7 @@ class Model:
                 return self.refuse(job, offer)
             job.state = "pending"
             self.jobs[job.id] = job
-            self.tell("job_pending", job=job, reason=offer, units=job.units)
+            self.tell("job_pending", job=job, reason=offer, units=job.units, mode=self.guard())
             return job.state
         reason = self.refusal(job, offer)
         if reason is not None:
@@ -565,7 +617,7 @@ class Model:
         return job.state
 
     def refuse(self, job: Record, reason: str) -> str:
-        self.tell("job_refused", job=job, reason=reason, units=job.units)
+        self.tell("job_refused", job=job, reason=reason, units=job.units, mode=self.guard())
         return reason
 
     # Sealed bids.
@@ -639,6 +691,7 @@ class Model:
             units=job.units,
             price_per_unit=offer.price,
             funded=job.funded,
+            mode=self.guard(),
         )
 
     def needed(self, job: Record) -> dict[str, int]:
@@ -713,6 +766,8 @@ class Model:
         matched = []
         for job in self.pending():
             if self.overdue(job) or (only_for is not None and self.stage(job, only_for) < 5):
+                continue
+            if self.is_held(job):
                 continue
             offer = self.choose(job)
             if not isinstance(offer, str) and self.refusal(job, offer) is None:
@@ -1003,6 +1058,8 @@ class Model:
             "outcomes": {key: n for key, n in Counter(self.outcomes[-100:]).items() if n},
             "utilization": dict(self.matches_on),
             "effective_price": self.effective_price,
+            "pool": [t.seq for t in self.pool_now()],
+            "guard": self.guard(),
             "estimate": self.estimate(),
             "headroom": self.headroom(),
             "multiplier": self.multiplier,

@@ -93,5 +93,7 @@ def _scores(scores: dict[str, int]) -> str:
     ranked = sorted(scores.items(), key=lambda each: (each[1], each[0]))
     if len(ranked) > 6:
         shown = [*ranked[:3], ("…", len(ranked) - 6), *ranked[-3:]]
-        return ", ".join(f"{name} {score}" if name != "…" else f"{score} more" for name, score in shown)
+        return ", ".join(
+            f"{name} {score}" if name != "…" else f"{score} more" for name, score in shown
+        )
     return ", ".join(f"{name} {score}" for name, score in ranked) or "none"
