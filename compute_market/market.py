@@ -174,9 +174,9 @@ class Market:
         self.time = clocks.judge(txn, self.read())
         clocks.enter(txn, self.time)
         if self.board is not None:
-            from compute_market.offers import board
+            from compute_market.offers import price_window
 
-            txn.board = self.board = board.begun(txn, self.board, self.priced_after)
+            txn.board = self.board = price_window.begun(txn, self.board, self.priced_after)
         return self.time
 
     def follow_log(self, path: str) -> None:
@@ -220,11 +220,11 @@ class Market:
         after = self.priced_after
         if after is None:
             return None
-        from compute_market.offers import board, price_file
+        from compute_market.offers import price_file, price_window
 
         self.board = price_file.update(
             self.price_board,
-            lambda found: self.view(lambda txn: board.joined(txn, found, after)),
+            lambda found: self.view(lambda txn: price_window.joined(txn, found, after)),
             self.store.patience(patience_ms),
             is_ours=self.config.price_board_path == home.PRICE_BOARD,
         )
