@@ -18,7 +18,7 @@ class Board:
     def __init__(
         self,
         outcome: Outcome = "missing",
-        problem: str = "",  # of a damaged one
+        problem: str = "",  # of a damaged one, or of one whose place it took
         # Of the last price that counts in it, or does not count any more: see
         # `offers.price_window.begun`.
         seq: int | None = None,

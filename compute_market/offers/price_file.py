@@ -104,6 +104,8 @@ def load(store: str, config: Config) -> Board:
 def save(store: str, config: Config, patience: Patience, change: Callable[[Board], Board]) -> Board:
     """Replace the file at once by what `change` makes of it, with nobody else at it.
 
+    The board that is returned says what problem the one had whose place it took.
+
     A regular file is replaced whatever it holds where it has the name that is set by default;
     elsewhere only a board, or an empty one. Raises OSError, also where another process is at it for
     longer than there is `patience`, and UsageError as `path_of` does.
@@ -119,6 +121,7 @@ def save(store: str, config: Config, patience: Patience, change: Callable[[Board
         if found.outcome == "damaged":
             _check_replaceable(path, content, is_ours=is_ours)
         board = change(found)
+        board.problem = found.problem
         new = encode(board)
         if new != content:
             _replace(descriptor, path, name, new)

@@ -76,6 +76,8 @@ ARGUMENTS: dict[str, Path_] = {
     "compute courier show": ("0000000000000000",),
     "compute courier resend": ("0000000000000000",),
     "compute-market params show": (),
+    "compute-market prices show": (),
+    "compute-market prices suggest": (),
     "compute-market stats": (),
     "compute-market match": (),
     "compute-market audit": (),
