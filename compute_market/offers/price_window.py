@@ -5,6 +5,7 @@ that was killed before it could save has lost nothing. Without a file the board 
 whatever the store has: no price counts that was there before this process first looked.
 """
 
+from collections.abc import Iterator
 from typing import Final
 
 from compute_market.price_records import Board
@@ -12,9 +13,11 @@ from compute_market.records import LANES, Lane
 from compute_market.store.schema import PRICES, pack_u64
 from compute_market.store.txn import Txn
 
-# Numbers of `meta`: how many prices there ever were, and how many of each lane are stored.
+# Numbers of `meta`: how many prices there ever were, how many of each lane are stored, and whether
+# any of it was dropped because the window was full.
 SEQ: Final = "price_seq"
 STORED: Final = {"industrial": "prices_industrial", "consumer": "prices_consumer"}
+_DROPS: Final = {"industrial": "prices_drop_industrial", "consumer": "prices_drop_consumer"}
 _PREFIXES: Final = {"industrial": b"\0", "consumer": b"\1"}
 
 
@@ -29,7 +32,9 @@ def record(txn: Txn, lane: Lane, price: int) -> None:
     over = stored - txn.config.price_board_window
     if over > 0:
         for key, _ in txn.collect(PRICES, over, _PREFIXES[lane]):
-            txn.delete(PRICES, key)
+            txn.remove(PRICES, key)
+        if not txn.number(_DROPS[lane]):
+            txn.set_number(_DROPS[lane], 1)
         stored -= over
     txn.set_number(STORED[lane], stored)
 
@@ -37,6 +42,11 @@ def record(txn: Txn, lane: Lane, price: int) -> None:
 def key_of(lane: Lane, seq: int) -> bytes:
     """The key of a price, or where those begin that come after the one before it."""
     return _PREFIXES[lane] + pack_u64(seq)
+
+
+def entries(txn: Txn, lane: Lane) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of the stored prices of a lane, oldest first."""
+    return txn.scan(PRICES, _PREFIXES[lane])
 
 
 def since(txn: Txn, lane: Lane, seq: int) -> list[int]:
@@ -86,4 +96,9 @@ def joined(txn: Txn, found: Board, priced_after: int) -> Board:
 def on_board(txn: Txn, board: Board, lane: Lane) -> list[int]:
     """What a board that was begun has of a lane, and what the store has since."""
     assert board.seq is not None, "the board is begun by the market"
-    return [*board.of(lane), *since(txn, lane, board.seq)]
+    fresh = since(txn, lane, board.seq)
+    known = board.of(lane)
+    if txn.number(_DROPS[lane]):
+        # What the store has dropped since the board was saved is not on it any more either.
+        known = known[max(0, len(known) + len(fresh) - txn.number(STORED[lane])) :]
+    return [*known, *fresh]
