@@ -80,6 +80,8 @@ ARGUMENTS: dict[str, Path_] = {
     "compute-market params approve": ("1",),
     "compute-market params rollback": (),
     "compute-market params history": (),
+    "compute-market prices show": (),
+    "compute-market prices suggest": (),
     "compute-market stats": (),
     "compute-market subsidy": (),
     "compute-market match": (),
