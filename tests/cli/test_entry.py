@@ -21,8 +21,8 @@ UNUSED = {
 
 
 # Runs a command and then tells what has been imported, its last line on stderr.
-# Text given to `compile` counts as one: it makes the types of all syntax trees. The lambdas of named
-# tuples are given to `eval`, which makes none.
+# Text given to `compile` counts as one: it makes the types of all syntax trees. The lambdas of
+# named tuples are given to `eval`, which makes none.
 MODULES_AFTER = """
 import atexit, sys
 sys.addaudithook(
