@@ -33,6 +33,7 @@ from compute_market.reputation import reputation
 from compute_market.scheduler import queue
 from compute_market.settlement import escrow, receipts
 from compute_market.store import schema
+from compute_market.store.rewriting import rewrite
 from compute_market.store.schema import Table, encode, pack_sum, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 
@@ -158,14 +159,15 @@ _UNCHANGED1 = (
 
 def _to_2(txn: Txn) -> None:
     for table in _UNCHANGED1:
-        txn.rewrite(table, lambda _, value: value)
-    txn.rewrite(
+        rewrite(txn, table, lambda _, value: value)
+    rewrite(
+        txn,
         schema.ACCOUNTS.table,
         lambda _, value: pack_sum(int.from_bytes(value, "big", signed=True)),
     )
-    txn.rewrite(schema.UTILIZATION.table, lambda _, value: pack_sum(unpack_u64(value)))
-    txn.rewrite(schema.UNSETTLED, lambda _, value: value[:32])
-    txn.rewrite(schema.JOBS, _job_from_1)
+    rewrite(txn, schema.UTILIZATION.table, lambda _, value: pack_sum(unpack_u64(value)))
+    rewrite(txn, schema.UNSETTLED, lambda _, value: value[:32])
+    rewrite(txn, schema.JOBS, _job_from_1)
     _settlements_from_1(txn)
     _scores_from_1(txn)
     _offers_from_1(txn)
@@ -209,7 +211,7 @@ def _settlements_from_1(txn: Txn) -> None:
             raise schema.damaged(schema.SETTLEMENTS, key, "no job has this receipt")
         return encode(Settlement(old.status, old.ct, old.it, old.applied_ms, *owed[key]))
 
-    txn.rewrite(schema.SETTLEMENTS, convert)
+    rewrite(txn, schema.SETTLEMENTS, convert)
 
 
 def _scores_from_1(txn: Txn) -> None:

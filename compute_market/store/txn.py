@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from compute_market.config.settings import Config
-from compute_market.errors import IntegrityError
 from compute_market.records import Event
+from compute_market.store.late import Cursors, Handles, Late
 from compute_market.store.schema import (
     DISORDER,
     META,
@@ -23,29 +23,6 @@ from compute_market.store.schema import (
 R = TypeVar("R")
 S = TypeVar("S", bound=Struct)
 
-# Entries of one table that wait to be written at most.
-LATE_MAX = 10_000
-
-# Table → its handle; None for one that an older release has not made.
-Handles = dict[Table[Any], Any]
-
-
-class _Cursors(dict[Table[Any], Any]):
-    """A cursor by table, which stands anywhere: making one takes longer than what it is made for.
-
-    None for a table that is not there.
-    """
-
-    def __init__(self, txn: Any, handles: Handles) -> None:
-        super().__init__()
-        self._txn = txn
-        self._handles = handles
-
-    def __missing__(self, table: Table[Any]) -> Any:
-        handle = self._handles[table]
-        cursor = self[table] = None if handle is None else self._txn.cursor(handle)
-        return cursor
-
 
 class Txn:
     """One transaction at one instant, under the settings in force.
@@ -56,10 +33,9 @@ class Txn:
     grows with every change, so that a caller can tell whether an action that failed had already
     written.
 
-    What it reads of a few tables (`Table.kept`) it keeps in mind. What it writes to tables that are
-    asked for a key, if at all (`Table.late`), it keeps as it is, records as records, until the end
-    or until somebody asks for their order: what is written three times is stored once, and nothing
-    is decoded that was written here.
+    What it reads of a few tables it keeps in mind, and what it writes to many it keeps as records
+    until the end, see `late`: what is written three times is stored once, and nothing is decoded
+    that was written here.
 
     What an action does beside its writes is kept aside and done once, at the end: numbers and sums
     are written (`flush`), events become an entry of the log (`events`), and offers of the owners in
@@ -72,7 +48,6 @@ class Txn:
         "_added",
         "_cursors",
         "_handles",
-        "_kept",
         "_late",
         "_numbers",
         "_seen",
@@ -100,11 +75,8 @@ class Txn:
     ) -> None:
         self._txn = txn
         self._handles = handles
-        self._cursors = _Cursors(txn, handles)  # for what is done at once
-        # Payloads and records of tables that are `kept`, as read; None where there is no entry.
-        self._kept: dict[Table[Any], dict[bytes, Any]] = {}
-        # Payloads and records of tables that are `late`, to be written.
-        self._late: dict[Table[Any], dict[bytes, Any]] = {}
+        self._cursors = Cursors(txn, handles)  # for what is done at once
+        self._late = Late(self._cursors)
         self._numbers: dict[str, int] = {}  # those that are to be written
         self._seen: dict[str, int] = {}  # numbers as stored
         self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
@@ -125,13 +97,9 @@ class Txn:
         """What another change in the same transaction sees: all that this one has written, and
         what it has kept aside for `flush`."""
         change = Txn(self._txn, self._handles, 0, config, stopwatch)
-        change._cursors = self._cursors
-        change._kept = self._kept
-        change._late = self._late
-        change._numbers = self._numbers
-        change._seen = self._seen
-        change._sums = self._sums
-        change._added = self._added
+        change._cursors, change._late = self._cursors, self._late
+        change._numbers, change._seen = self._numbers, self._seen
+        change._sums, change._added = self._sums, self._added
         return change
 
     @property
@@ -143,20 +111,18 @@ class Txn:
 
     def get(self, table: Table[Any], key: bytes) -> bytes | None:
         """The value under a key, or None. Raises IntegrityError when it is damaged."""
-        found = self._known(table, key)
+        found = self._late.find(table, key)
         return found if found is None or type(found) is bytes else encode(found)
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
-        if table.late:
-            self._settle(table)
-        handle = self._handles[table]
+        handle = self._whole(table)
         return b"" if handle is None else self._txn.get(key, default=b"", db=handle)
 
     def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
         if table.late:
-            self._put_late(table, key, value)
+            self._late.put(table, key, value)
         else:
             self._cursors[table].put(key, table.sealed(key, value))
 
@@ -164,11 +130,7 @@ class Txn:
         self.writes += 1
         deleted: bool = self._txn.delete(key, b"", self._handles[table])
         if table.late:
-            late = self._late.get(table)
-            if late is not None and late.pop(key, None) is not None:
-                deleted = True
-            if table.kept and table in self._kept:
-                self._kept[table].pop(key, None)
+            deleted = self._late.forget(table, key) or deleted
         return deleted
 
     def remove(self, table: Table[Any], key: bytes) -> None:
@@ -178,16 +140,12 @@ class Txn:
 
     def size(self, table: Table[Any]) -> int:
         """Number of entries, read from the table's root: no walk."""
-        if table.late:
-            self._settle(table)
-        handle = self._handles[table]
+        handle = self._whole(table)
         return 0 if handle is None else int(self._txn.stat(handle)["entries"])
 
     def is_empty(self, table: Table[Any]) -> bool:
         """Whether there is no entry: takes a fraction of what `size` does."""
-        if table.late:
-            self._settle(table)
-        cursor = self._cursors[table]
+        cursor = self._ordered(table)
         return cursor is None or not cursor.first()
 
     def scan(
@@ -213,9 +171,7 @@ class Txn:
         self, table: Table[Any], before: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         """All entries, last key first; only those whose key is below `before`, if given."""
-        if table.late:
-            self._settle(table)
-        handle = self._handles[table]
+        handle = self._whole(table)
         if handle is None:
             return
         with self._txn.cursor(db=handle) as cursor:
@@ -231,9 +187,7 @@ class Txn:
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
         """The first entry of `scan`, or None."""
-        if table.late:
-            self._settle(table)
-        cursor = self._cursors[table]
+        cursor = self._ordered(table)
         if cursor is not None and cursor.set_range(start or prefix):
             key: bytes = cursor.key()
             payload = table.opened(key, cursor.value())
@@ -246,9 +200,7 @@ class Txn:
     ) -> list[tuple[bytes, bytes]]:
         """At most `limit` entries of `scan`, free to be changed by the caller."""
         found: list[tuple[bytes, bytes]] = []
-        if table.late:
-            self._settle(table)
-        cursor = self._cursors[table]
+        cursor = self._ordered(table)
         if cursor is None or not limit:
             return found
         length, opened = len(prefix), table.opened
@@ -266,11 +218,10 @@ class Txn:
 
     def read(self, table: Table[R], key: bytes) -> R | None:
         """The record under a key, or None. Raises IntegrityError when it is damaged."""
-        found: Any = self._known(table, key)
+        found: Any = self._late.find(table, key)
         if type(found) is bytes:
             found = table.decode(key, found)
-            if table.kept:
-                self._kept[table][key] = found
+            self._late.keep(table, key, found)
         record: R | None = found
         return record
 
@@ -284,7 +235,7 @@ class Txn:
     def write(self, table: Table[S], key: bytes, record: S) -> None:
         if table.late:
             self.writes += 1
-            self._put_late(table, key, record)
+            self._late.put(table, key, record)
         else:
             self.put(table, key, encode(record))
 
@@ -364,34 +315,11 @@ class Txn:
         self._numbers.clear()
         self._sums.update(self._added)
         self._added.clear()
-        for table in list(self._late):
-            self._settle(table)
-
-    def rewrite(self, table: Table[Any], convert: Callable[[bytes, bytes], bytes | None]) -> None:
-        """Replace every value of a table, however it is stored, for a new schema.
-
-        `convert` gets key and stored bytes and returns the payload, or None to remove the entry.
-        """
-        self._settle(table)
-        self._kept.clear()
-        self._seen.clear()
-        handle = self._handles[table]
-        with self._txn.cursor(db=handle) as cursor:
-            present = cursor.first()
-            while present:
-                key: bytes = cursor.key()
-                payload = convert(key, cursor.value())
-                if payload is None:
-                    present = cursor.delete()  # It is at the next entry then.
-                else:
-                    cursor.put(key, table.sealed(key, payload))
-                    present = cursor.next()
+        self._late.write_all()
 
     def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
         """The last key below a key, and the first that is not; None where there is none."""
-        if table.late:
-            self._settle(table)
-        return table.beside(self._cursors[table], key)
+        return table.beside(self._ordered(table), key)
 
     def stored_entries(self, table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
         """Keys and bytes of a table as they are stored, whatever their schema."""
@@ -420,52 +348,22 @@ class Txn:
             else:
                 yield key, None
 
+    def _whole(self, table: Table[Any]) -> Any:
+        """The handle of a table in which all stands that was written."""
+        if table.late:
+            self._late.write(table)
+        return self._handles[table]
+
+    def _ordered(self, table: Table[Any]) -> Any:
+        """The cursor of such a table."""
+        if table.late:
+            self._late.write(table)
+        return self._cursors[table]
+
     def _forget(self, table: Table[Any]) -> None:
         self._cursors.pop(table, None)
-        self._late.pop(table, None)
-        self._kept.clear()
+        self._late.drop(table)
         self._seen.clear()
-
-    def _known(self, table: Table[Any], key: bytes) -> Any:
-        """Payload or record under a key, whichever is at hand; None for neither."""
-        if table.late:
-            late = self._late.get(table)
-            if late is not None and (found := late.get(key)) is not None:
-                return found
-            if table.kept:
-                return self._read_once(table, key)
-        cursor = self._cursors[table]
-        return None if cursor is None else table.find(cursor, key)
-
-    def _read_once(self, table: Table[Any], key: bytes) -> Any:
-        kept = self._kept.get(table)
-        if kept is None:
-            kept = self._kept[table] = {}
-        elif key in kept:
-            return kept[key]
-        cursor = self._cursors[table]
-        found = kept[key] = None if cursor is None else table.find(cursor, key)
-        return found
-
-    def _put_late(self, table: Table[Any], key: bytes, value: Any) -> None:
-        late = self._late.get(table)
-        if late is None:
-            late = self._late[table] = {}
-        late[key] = value
-        if len(late) > LATE_MAX:
-            self._settle(table)
-
-    def _settle(self, table: Table[Any]) -> None:
-        """Write the entries of a table that are to be written."""
-        late = self._late.pop(table, None)
-        if not late:
-            return
-        if table.kept and table in self._kept:
-            self._kept[table].update(late)
-        put, sealed = self._cursors[table].put, table.sealed
-        for key in sorted(late):
-            value = late[key]
-            put(key, sealed(key, value if type(value) is bytes else encode(value)))
 
     def _stored_sum(self, place: tuple[Sums, bytes]) -> int:
         """A sum to which nothing was added yet; it is read once."""
@@ -479,9 +377,7 @@ class Txn:
         self, table: Table[Any], prefix: bytes, start: bytes | None, *, checked: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Keys and stored bytes; `checked` also looks at the entries before and behind them."""
-        if table.late:
-            self._settle(table)
-        handle = self._handles[table]
+        handle = self._whole(table)
         if handle is None:
             return
         last = b""
