@@ -15,6 +15,10 @@ bottom, and so they do inside each package:
     bid_records               sealed bids, and how they are stored
     import_records            receipts of other markets, and how they are stored
     courier_records           bundles on their way, and how they are stored
+    governance_records        proposals and parameters, and how they are stored
+    subsidy_records           epochs of the subsidy, and how they are stored
+    mempool_records           the consumer pool, and how it is stored
+    price_records             the price board, as it was loaded
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
@@ -24,15 +28,17 @@ bottom, and so they do inside each package:
     events                    the log of everything that happened
     clock                     market time, and whether the clock is believed
     chain                     heights
+    governance/               proposals, and the parameters in force
     instance                  which copy of a market this is
     reputation/               scores of providers
     settlement/               accounts, escrow, receipts, and who pays whom
     offers/                   the offers, and the index that is ordered by price
     scheduler/                who waits for a slot; match, effective price, explain
-    admission/                capacity, fair share, burst
+    admission/                the consumer pool and the comfort guard; capacity, fair share, burst
     jobs/                     job records, and submit, match, prove, cancel, expire
     bids/                     jobs that are sealed first and revealed later
     courier/                  bundles that are stored and forwarded to other markets
+    subsidy/                  epochs, the multiplier, and what providers earn beside the price
     audit                     walks the laws of every room
     exposition                the metrics as Prometheus reads them
     upgrades                  what an older release stored, brought up to date

@@ -15,6 +15,7 @@ from compute_market.admission import laws as admission
 from compute_market.bids import laws as bids
 from compute_market.courier import delivery_laws
 from compute_market.courier import laws as courier
+from compute_market.governance import laws as governance
 from compute_market.jobs import cancellations
 from compute_market.jobs import laws as jobs
 from compute_market.laws import Law
@@ -40,6 +41,7 @@ from compute_market.store.schema import (
     unpack_u64,
 )
 from compute_market.store.txn import Txn
+from compute_market.subsidy import laws as subsidy
 
 # Counters that the tables determine, all series of them.
 _DERIVED = (
@@ -199,6 +201,7 @@ def _log(txn: Txn) -> Iterator[Violation]:
 
 
 LAWS: tuple[Law, ...] = (
+    *governance.LAWS,
     *settlement.LAWS,
     *reputation.LAWS,
     *offers.LAWS,
@@ -208,6 +211,7 @@ LAWS: tuple[Law, ...] = (
     *bids.LAWS,
     *delivery_laws.LAWS,
     *courier.LAWS,
+    *subsidy.LAWS,
     Law(
         _counters,
         (POSTINGS, JOBS, SETTLEMENTS, IMPORTS, IMPORT_FAILURES, QUARANTINE, COUNTERS.table),

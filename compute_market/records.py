@@ -96,10 +96,13 @@ EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 # standing; its provider cannot pay its bond. None stands for a withdrawn one, which is not there.
 Shelf = Literal["open", "exhausted", "barred", "unfunded"]
 
+LANES: tuple[Lane, ...] = ("industrial", "consumer")
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 LIVE_STATES: tuple[JobState, ...] = ("pending", "queued", "active")
 JOB_STATES: tuple[JobState, ...] = (*LIVE_STATES, "completed", "cancelled", "failed")
 OFFER_STATES: tuple[OfferState, ...] = ("open", "exhausted", "withdrawn")
+# Settings that proposals may change while the market runs.
+PARAMETER_KEYS = ("min_capacity", "fair_share_cap", "burst_refill_rate", "comfort_threshold_p90")
 
 # Results of a match: success, or the furthest stage any offer reached. What the store keeps of a
 # result is its place in here, so that new ones are only ever appended.
@@ -184,6 +187,7 @@ class Offer(Struct, frozen=True, array_like=True, gc=False):
     units_proven: int
     posted_at: int
     shelf: Shelf | None = None
+    market_priced: bool = False  # a price of 0 was asked for, which means the market price
 
 
 class Placement(Struct, frozen=True, array_like=True, gc=False):
@@ -236,6 +240,7 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
     provider_bond_min: int = 1  # least CT bond asked of the provider
     burst_micro: int = 0  # what its admission took out of both burst buckets
     unreadable_slice: int | None = None  # the last one that could not be read when it was run
+    deferred: bool = False  # pending, and the load alone kept it out when it was tried last
 
     @property
     def funded(self) -> bool:

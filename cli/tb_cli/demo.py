@@ -6,8 +6,9 @@ import sys
 import tempfile
 from functools import partial
 
-from compute_market.errors import InternalError, UsageError
+from compute_market.errors import InternalError
 from compute_market.home import BIDS
+from tb_cli.frame import installed
 from tb_cli.frame.guard import answered, stop_if_lost
 from tb_cli.frame.home import VARIABLE
 from tb_cli.frame.session import Session
@@ -82,7 +83,7 @@ def demo(session: Session) -> None:
     # A line is a command line: what runs those stands above every verb.
     from tb_cli.entry import call
 
-    workloads = _workloads()
+    workloads = installed.directory("workloads", "examples/workloads", "cpu_only.json")
     # The commands below name the example files as an operator in that directory would.
     os.chdir(workloads)
     with tempfile.TemporaryDirectory(prefix="tb-demo-") as directory:
@@ -108,16 +109,3 @@ def _sealed_in(home: str) -> str:
     """The id of the one bid that was sealed in a home."""
     (name,) = os.listdir(os.path.join(home, BIDS))
     return name.partition(".")[0]
-
-
-def _workloads() -> str:
-    """The directory of the example workloads: in the wheel, or in the source tree."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    candidates = (
-        os.path.join(here, "workloads"),
-        os.path.join(os.path.dirname(os.path.dirname(here)), "examples", "workloads"),
-    )
-    for path in candidates:
-        if os.path.exists(os.path.join(path, "cpu_only.json")):
-            return path
-    raise UsageError("the example workloads are not installed", hint="run it in the source tree")

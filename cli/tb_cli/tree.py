@@ -94,12 +94,34 @@ TREE = Group(
             {
                 "params": Group(
                     "The admission parameters; by itself, `params show`.",
-                    {"show": _optional("governance:show", "Print the admission parameters.")},
+                    {
+                        "show": _optional("governance:show", "Print the admission parameters."),
+                        "propose": _writes(
+                            "governance:propose", "Propose another value of a parameter."
+                        ),
+                        "approve": _writes("governance:approve", "Let a proposal come into force."),
+                        "rollback": _writes(
+                            "governance:rollback", "Undo what came into force last."
+                        ),
+                        "history": _reads("governance:history", "List proposals by id."),
+                    },
+                    default="show",
+                ),
+                "prices": Group(
+                    "The price board; by itself, `prices show`.",
+                    {
+                        "show": _reads("prices:show", "Show the price bands of each lane."),
+                        "suggest": _reads("prices:suggest", "Say what to bid."),
+                    },
                     default="show",
                 ),
                 "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
+                "subsidy": _reads("subsidy:show", "Show an epoch, and what it pays."),
                 "match": _writes("scheduler:match", "Try the pending jobs again."),
                 "audit": _reads("audit:audit", "Check every law of the market."),
+                "simulate": _apart(
+                    "simulate:simulate", "Play a scenario through a throw-away market."
+                ),
                 "clock": _writes(
                     "clock:clock", "Show market time, or accept the clock.", reads_without="action"
                 ),
@@ -151,6 +173,15 @@ TREE = Group(
                 "withdraw": _writes("wallet:withdraw", "Pay out of a wallet into the supply."),
                 "balance": _reads("wallet:balance", "Show what a party has and has locked."),
                 "history": _reads("wallet:history", "List the movements of a wallet."),
+            },
+        ),
+        "mempool": Group(
+            "Consumer transactions, and the comfort guard.",
+            {
+                "submit": _creates("mempool:submit", "Send a consumer transaction."),
+                "stats": _reads(
+                    "mempool:stats", "Show the guard, fees, and the pool of each lane."
+                ),
             },
         ),
         "chain": Group(
@@ -231,7 +262,7 @@ TREE = Group(
         ),
         "config": Group(
             "The configuration.",
-            {"show": _apart("config:show", "Show every setting and where it comes from.")},
+            {"show": _optional("config:show", "Show every setting and where it comes from.")},
         ),
     },
 )

@@ -1,12 +1,17 @@
-"""The gate that every job passes: capacity, then the fair shares and bursts of its parties."""
+"""The gate that every job passes: the comfort guard before it is matched, then capacity, then the
+fair shares and bursts of its parties."""
 
 from msgspec import Struct
 
 from compute_market import metrics
 from compute_market.admission import capacity, shares
 from compute_market.admission.shares import Party
-from compute_market.records import Refused
+from compute_market.records import Job, Refused
+from compute_market.store.schema import MEMPOOL_NEXT_BLOCK
 from compute_market.store.txn import Txn
+
+# Reasons to refuse a job that are the present load alone.
+DEFERRING = ("capacity", "comfort_guard")
 
 
 class Admitted(Struct, frozen=True, gc=False):
@@ -16,6 +21,24 @@ class Admitted(Struct, frozen=True, gc=False):
     parties: tuple[Party, Party]
     demand: int
     burst_micro: int  # what each party takes out of its burst bucket
+
+
+def mode(txn: Txn) -> str:
+    """Whether the comfort guard is `loose` or `tight` now."""
+    if not txn.number(MEMPOOL_NEXT_BLOCK):
+        return "loose"
+    from compute_market.admission import comfort  # Most markets have no consumer pool.
+
+    return comfort.mode(txn)
+
+
+def gate(txn: Txn, job: Job) -> Refused | None:
+    """What the comfort guard says of a job, before it is matched: why it may not enter now."""
+    if job.lane != "industrial" or not txn.number(MEMPOOL_NEXT_BLOCK):
+        return None
+    from compute_market.admission import comfort
+
+    return comfort.gate(txn)
 
 
 def admit(txn: Txn, buyer: str, provider: str, demand: int) -> Admitted | Refused:
@@ -56,5 +79,5 @@ def give_back(
 
 def count_refusal(txn: Txn, refused: Refused) -> None:
     metrics.count(txn, "industrial_rejected_total", refused.reason)
-    if refused.reason == "capacity":
+    if refused.reason in DEFERRING:
         metrics.count(txn, "industrial_deferred_total")

@@ -11,15 +11,15 @@ from msgspec import Struct
 from compute_market import home
 from compute_market.amounts import format_ppm, parse_ppm
 from compute_market.config import toml
-from compute_market.config.settings import (
-    DEFAULTS,
+from compute_market.config.rows import (
     KEY_ID_DIGITS,
-    Config,
+    SETTINGS,
+    VARIABLES,
     Setting,
     Value,
     file_form,
-    rows,
 )
+from compute_market.config.settings import DEFAULTS, Config
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError, file_error
 from compute_market.records import check_id
@@ -33,7 +33,6 @@ class Found(Struct, frozen=True, gc=False):
     origin: str
 
 
-SETTINGS = rows()
 _MAIN_SECTION = "compute_market"  # Its keys may stand at the top level as well.
 _SECTIONS = (_MAIN_SECTION, "scheduler", "net")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -69,22 +68,31 @@ def load(
     Raises UsageError as `parse` does, and when a minimum is above its maximum.
     """
     found = {} if content is None else parse(content, source)
-    for setting in SETTINGS:
-        text = (environment or {}).get(setting.variable)
-        if text is not None:
-            value = _value(setting, _typed(setting, text), setting.variable)
-            found[setting.name] = Found(value, setting.variable)
+    texts = environment or {}
+    given = {name for name in texts if name.startswith(VARIABLES)}
+    for setting in SETTINGS if given else ():
+        if (variable := setting.variable) in given:
+            value = value_of(setting.name, texts[variable], variable)
+            found[setting.name] = Found(value, variable)
+    origins = dict.fromkeys(_BY_NAME, "default")
+    origins.update((name, each.origin) for name, each in found.items())
+    return config_of(found), origins
+
+
+def config_of(found: Mapping[str, Found]) -> Config:
+    """The settings in force where these were found. Raises UsageError for a minimum above its
+    maximum."""
     values: dict[str, Any] = {_BY_NAME[name].field: each.value for name, each in found.items()}
     config = Config(**values)
-    origins = {name: found[name].origin if name in found else "default" for name in _BY_NAME}
     if config.multiplier_min_ppm > config.multiplier_max_ppm:
         lower, upper = "reputation_multiplier_min", "reputation_multiplier_max"
+        origins = {name: found[name].origin if name in found else "default" for name in _BY_NAME}
         raise UsageError(
             f"{lower} {format_ppm(config.multiplier_min_ppm)} ({origins[lower]}) is above "
             f"{upper} {format_ppm(config.multiplier_max_ppm)} ({origins[upper]})",
             hint=f"lower {lower} or raise {upper}",
         )
-    return config, origins
+    return config
 
 
 def parse(content: bytes | str, source: str) -> dict[str, Found]:
@@ -94,6 +102,13 @@ def parse(content: bytes | str, source: str) -> dict[str, Found]:
     is not a known key with a value of its type and within its bounds, written once.
     """
     document, lines = toml.read(content, source)
+    return check(document, lines, source)
+
+
+def check(
+    document: dict[str, Any], lines: Mapping[tuple[str, ...], int], source: str
+) -> dict[str, Found]:
+    """The same of a document that was read, with the lines of its keys."""
     found: dict[str, Found] = {}
     for path, raw in _entries(document):
         key = path[-1] if path[0] == _MAIN_SECTION else ".".join(path)
@@ -113,6 +128,21 @@ def parse(content: bytes | str, source: str) -> dict[str, Found]:
             )
         found[setting.name] = Found(_value(setting, raw, origin), origin)
     return found
+
+
+def value_of(name: str, text: str, origin: str) -> Value:
+    """What a setting holds by a text that does not stand in a file; `origin` says where it does.
+
+    Raises UsageError.
+    """
+    setting = _BY_NAME[name]
+    return _value(setting, _typed(setting, text), origin)
+
+
+def bounds_of(name: str) -> tuple[int, int]:
+    """The least and the most that a setting which is a number may hold."""
+    least, most = _BY_NAME[name].allowed
+    return int(least), int(most)
 
 
 def describe(config: Config, origins: Mapping[str, str]) -> list[tuple[str, str, str]]:

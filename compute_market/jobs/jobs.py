@@ -9,6 +9,7 @@ from typing import Any
 from compute_market import events, metrics
 from compute_market.amounts import units_of
 from compute_market.errors import NotFoundError, RefusedError, UsageError
+from compute_market.jobs import lanes
 from compute_market.offers import offers
 from compute_market.records import (
     DEADLINE_MAX,
@@ -32,10 +33,8 @@ from compute_market.store.schema import (
     BACKLOG,
     DEADLINES,
     JOBS,
-    PENDING,
     PLACEMENTS,
     SLICES,
-    Table,
     id_prefix,
     pack_u64,
 )
@@ -96,12 +95,6 @@ def live_ids(txn: Txn) -> Iterator[str]:
         yield key[8:].decode()
 
 
-def pending_ids(txn: Txn) -> Iterator[str]:
-    """Ids of jobs without a match, in order of priority, then submission."""
-    for _, value in txn.scan(PENDING):
-        yield value[8:].decode()
-
-
 def is_overdue(txn: Txn, job: Job) -> bool:
     """Whether a job is to be failed by the next change of the market."""
     return job.state in LIVE_STATES and job.deadline < txn.now
@@ -112,11 +105,11 @@ def backlog_units(txn: Txn) -> int:
     return txn.sum(BACKLOG, _BACKLOG_UNITS)
 
 
-def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str) -> Job:
-    """Store a job that has no match yet."""
+def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str, mode: str) -> Job:
+    """Store a job that has no match yet; `mode` is that of the comfort guard."""
     job = _store_new(txn, job, inputs)
-    txn.put(*pending_entry(job, txn.now_ms))
-    detail = {"reason": reason, "units": job.units}
+    lanes.enter_pending(txn, job)
+    detail = {"reason": reason, "units": job.units, "mode": mode}
     return _moved(txn, job, "job_pending", detail)
 
 
@@ -126,20 +119,22 @@ def enqueue(
     offer: Offer,
     placement: Placement,
     inputs: list[Slice] | None,
+    mode: str,
     burst_micro: int = 0,
 ) -> Job:
     """Give a job to an offer: units reserved, money locked if funded, a place in the queue.
 
-    `inputs` are the slices of a job that is not stored yet, `burst_micro` what its parties were
-    charged beside their usage. The caller has checked the funds.
+    `inputs` are the slices of a job that is not stored yet, `mode` that of the comfort guard, and
+    `burst_micro` what was charged beside usage. The caller has checked the funds.
     """
     if inputs is None:
-        txn.remove(PENDING, _pending_key(job))
+        lanes.leave_pending(txn, job)
     else:
         job = _store_new(txn, job, inputs)
     job = replace(
         job,
         state="queued",
+        deferred=False,
         placement=placement,
         queue_seq=txn.next_number("queue_seq"),
         queued_ms=txn.now_ms,
@@ -152,7 +147,7 @@ def enqueue(
     # A submission works the queue next: where nobody waits, the job need not go through it.
     at_once = inputs is not None and queue.takes_at_once(txn, job)
     if not at_once:
-        queue.enter(txn, job)
+        lanes.enter_queue(txn, job)
     job = _told(
         txn,
         job,
@@ -163,6 +158,7 @@ def enqueue(
             "units": job.units,
             "price_per_unit": offer.price_per_unit,
             "funded": placement.funded,
+            "mode": mode,
         },
     )
     return _start(txn, job) if at_once else _stored(txn, job)
@@ -170,7 +166,7 @@ def enqueue(
 
 def start(txn: Txn, job: Job) -> Job:
     """Move a job from the queue to a slot. Now the time that its provider was promised begins."""
-    queue.leave(txn, job)
+    lanes.leave_queue(txn, job)
     return _start(txn, job)
 
 
@@ -307,7 +303,9 @@ def close(
             if placement.units_proven:
                 receipt, _ = receipts.issue(txn, job, placement)
                 settled.append(settlement.settle(txn, job, placement, receipt))
-    job = replace(job, state=state, ended_at=txn.now, ended_by=ended_by, cause=cause)
+    job = replace(
+        job, state=state, deferred=False, ended_at=txn.now, ended_by=ended_by, cause=cause
+    )
     if job.funded:
         job = _with_payments(job, settled)
         job = escrow.close(txn, job, settled, burn_ct, burn_event, burn_of)
@@ -335,8 +333,11 @@ def mark_paid(txn: Txn, settled: Settlement) -> None:
     _moved(txn, job, "job_paid", detail)
 
 
-def pending_entry(job: Job, since_ms: int) -> tuple[Table[bytes], bytes, bytes]:
-    return PENDING, _pending_key(job), pack_u64(since_ms) + job.job_id.encode()
+def defer(txn: Txn, job: Job, deferred: bool) -> None:
+    """Keep in mind whether the load alone kept a pending job out when it was tried last."""
+    if job.deferred != deferred:
+        lanes.count(txn, job, -1)
+        lanes.count(txn, _stored(txn, replace(job, deferred=deferred)), +1)
 
 
 def with_event(txn: Txn, job: Job, seq: int) -> Job:
@@ -384,9 +385,9 @@ def _leave_indexes(txn: Txn, job: Job) -> None:
     if job.state == "active":
         queue.free_slot(txn, job)
     elif job.state == "queued":
-        queue.leave(txn, job)
+        lanes.leave_queue(txn, job)
     else:
-        txn.remove(PENDING, _pending_key(job))
+        lanes.leave_pending(txn, job)
 
 
 def _numbered(job_id: str, number: int) -> bytes:
@@ -397,7 +398,3 @@ def _numbered(job_id: str, number: int) -> bytes:
 def deadline_key(job: Job) -> bytes:
     """The key of a live job in the order of deadlines."""
     return pack_u64(job.deadline) + job.job_id.encode()
-
-
-def _pending_key(job: Job) -> bytes:
-    return queue.rank_byte(job.priority) + pack_u64(job.seq)

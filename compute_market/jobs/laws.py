@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from compute_market.amounts import split, units_of
 from compute_market.errors import IntegrityError
-from compute_market.jobs import cancellations, jobs
+from compute_market.jobs import cancellations, jobs, lanes
 from compute_market.laws import Law, same_size
 from compute_market.records import LIVE_STATES, Cause, Job, Posting, Side, Token, Violation
 from compute_market.scheduler import queue
@@ -21,6 +21,7 @@ from compute_market.store.schema import (
     DEADLINES,
     HOLDINGS,
     JOBS,
+    LANE_JOBS,
     META,
     OFFERS,
     PENDING,
@@ -40,7 +41,7 @@ from compute_market.store.txn import Txn
 _OF_NO_JOB = frozenset(
     (
         *("deposit", "withdraw", "bid:lock", "bid:release", "bid:slash", "import:settle"),
-        "courier:reward",
+        *("courier:reward", "subsidy"),
     )
 )
 
@@ -296,6 +297,23 @@ def _slots(txn: Txn) -> Iterator[Violation]:
             )
 
 
+def _lanes(txn: Txn) -> Iterator[Violation]:
+    waiting: Counter[bytes] = Counter()
+    for job in txn.records(JOBS):
+        waiting.update(lanes.counted(job))
+        if job.deferred and job.state != "pending":
+            yield Violation("jobs", job.job_id, "only a pending job is deferred", job.state)
+    stored = txn.sums(LANE_JOBS)
+    for key in sorted(stored.keys() | waiting.keys()):
+        if stored.get(key, 0) != waiting[key]:
+            yield Violation(
+                "lane_jobs",
+                key.decode().replace("\0", " "),
+                "the jobs that wait in a lane are those whose states say so",
+                f"{stored.get(key, 0)}, jobs say {waiting[key]}",
+            )
+
+
 def _burned(txn: Txn) -> Iterator[Violation]:
     """A bond burns for what its job ended with, and it is that of the party at fault."""
     law = "a bond is burned for the fault its job ended with"
@@ -357,7 +375,7 @@ def index_entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes | None]
         return
     yield DEADLINES, jobs.deadline_key(job), None
     if job.state == "pending":
-        table, key, _ = jobs.pending_entry(job, 0)
+        table, key, _ = lanes.pending_entry(job, 0)
         yield table, key, None
     elif job.state == "queued":
         yield from queue.entries(job)
@@ -376,6 +394,7 @@ LAWS = (
     Law(_offer_units, (JOBS, PLACEMENTS, OFFERS, BACKLOG.table)),
     Law(_indexes, (JOBS, PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES)),
     Law(_slots, (JOBS, SLOTS_HELD.table)),
+    Law(_lanes, (JOBS, LANE_JOBS.table)),
     Law(_burned, (JOBS, POSTINGS)),
     Law(_cancellations, (JOBS, CANCELLATIONS, META)),
 )

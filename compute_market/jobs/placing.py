@@ -1,4 +1,4 @@
-"""Placing a job: match, admission, funding, and the effects.
+"""Placing a job: the comfort guard, match, admission, funding, and the effects.
 
 `decide` says what would become of a job and writes nothing; `place` is what must succeed then.
 """
@@ -9,7 +9,7 @@ from compute_market import metrics
 from compute_market.admission import admission
 from compute_market.amounts import checked
 from compute_market.jobs import jobs
-from compute_market.offers import offers
+from compute_market.offers import offers, prices
 from compute_market.records import Job, Placement, Refused, Slice
 from compute_market.scheduler import outcomes
 from compute_market.scheduler.matching import Match, NoMatch, match
@@ -27,19 +27,24 @@ class Decided(Struct, frozen=True, gc=False):
 
 
 class Unplaced(Struct, frozen=True, gc=False):
-    """A match was found, but admission or the funds say no."""
+    """Admission or the funds say no."""
 
-    match: Match
+    match: Match | None  # None of a job that the comfort guard kept from being matched
     refused: Refused
     by_admission: bool
 
 
 def decide(txn: Txn, job: Job) -> Decided | Unplaced | NoMatch:
-    """Match, then admission, then funding; the first "no" decides. Writes nothing but latencies.
+    """The comfort guard, then match, admission, funding; the first "no" decides.
+
+    Writes nothing but latencies.
 
     Raises ConflictError (`key_collision`) and RefusedError (`overflow`) for a job that the offer
     which is best for it cannot take.
     """
+    held = admission.gate(txn, job)
+    if held is not None:
+        return Unplaced(None, held, True)
     real = modes.is_real(txn)
     began = txn.stopwatch() if txn.stopwatch else 0
     found = match(txn, job, real=real)
@@ -55,11 +60,13 @@ def place(txn: Txn, job: Job, decided: Decided, inputs: list[Slice] | None) -> J
     """Give a job to the offer that was decided on; `inputs` are the slices of a new one."""
     # After this point the submission must succeed.
     outcomes.record(txn, job, decided.match)
+    prices.record(txn, job.lane, decided.match.effective_price)
     placement = decided.placement
     receipts.claim(txn, job, decided.claim)
     admission.charge(txn, decided.admitted)
     offer, burst_micro = decided.match.offer, decided.admitted.burst_micro
-    return jobs.enqueue(txn, job, offer, placement, inputs, burst_micro)
+    mode = admission.mode(txn)
+    return jobs.enqueue(txn, job, offer, placement, inputs, mode, burst_micro)
 
 
 def _admit(txn: Txn, job: Job, found: Match, *, real: bool) -> Decided | Unplaced:

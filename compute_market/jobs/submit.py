@@ -38,13 +38,27 @@ class Posted(Struct, frozen=True, gc=False):
 
 def post_offer(txn: Txn, request: OfferRequest, key: str | None = None) -> Posted:
     """Post an offer and try the pending jobs it fits. See `posting.post`."""
-    offer, changed = posting.post(txn, request, key)
+    offer, changed = posting.post(txn, request, key, _market_price(txn, request))
     matched: list[str] = []
     if changed and not txn.is_empty(PENDING):
         from compute_market.jobs import waiting  # Most often no job waits for an offer.
 
         matched = waiting.match_pending(txn, offer)
     return Posted(offers.get(txn, offer.offer_id) if matched else offer, changed, matched)
+
+
+def _market_price(txn: Txn, request: OfferRequest) -> int | None:
+    """What a price of 0 stands for now; None where there is no price data, or nobody asks."""
+    if request.price_per_unit:
+        return None
+    from compute_market.jobs import lanes  # Few offers leave their price to the market.
+    from compute_market.offers import board
+
+    if board.bands(txn, "industrial") is None:
+        return None
+    found = board.suggested(txn, "industrial", lanes.waiting_in(txn, "industrial"))
+    # A price of 0 would stand for itself; matches may have been made at less than half of 1.
+    return max(1, int(found["suggested"]))
 
 
 def submit(
@@ -75,10 +89,12 @@ def submit(
     if isinstance(verdict, NoMatch):
         outcomes.record(txn, job, verdict)
         if wait:
-            return Submitted(jobs.keep_pending(txn, job, inputs, verdict.result), True)
+            mode = admission.mode(txn)
+            return Submitted(jobs.keep_pending(txn, job, inputs, verdict.result, mode), True)
         return _refuse(txn, job, Refused(verdict.result, verdict.message, _WAIT_HINT))
     if isinstance(verdict, Unplaced):
-        outcomes.record(txn, job, verdict.match)
+        if verdict.match is not None:
+            outcomes.record(txn, job, verdict.match)
         if verdict.by_admission:
             admission.count_refusal(txn, verdict.refused)
         return _refuse(txn, job, verdict.refused)
@@ -129,6 +145,7 @@ def _refuse(txn: Txn, job: Job, refused: Refused) -> Refused:
         reason=refused.reason,
         message=refused.message,
         units=job.units,
+        mode=admission.mode(txn),
         retry_after_ms=refused.retry_after_ms,
     )
     return refused

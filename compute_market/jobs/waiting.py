@@ -9,8 +9,9 @@ from binascii import crc32
 
 from msgspec import Struct
 
+from compute_market.admission import admission
 from compute_market.errors import ConflictError, RefusedError
-from compute_market.jobs import jobs, placing
+from compute_market.jobs import jobs, lanes, placing
 from compute_market.jobs.placing import Decided, Unplaced
 from compute_market.jobs.work import work
 from compute_market.offers import offers
@@ -30,6 +31,7 @@ _MARKED = "pending_marked"  # something may have helped since the present pass b
 _NEXT = "pending_next"  # where a pass that is not through goes on, as a number; 0 without one
 _REFUSED = "pending_refused"  # admission or funds stopped some: another best offer may help too
 _RETRY_MS = "pending_retry_ms"  # when time alone may have helped; 0 for never
+_GUARDED = "pending_guarded"  # the comfort guard stopped some
 _SETTINGS = "pending_settings"  # under which of them the present pass began
 
 _RESULTS = {
@@ -114,7 +116,7 @@ def match_pending(txn: Txn, offer: Offer | None = None) -> list[str]:
     if offer is None:
         _begin(txn)
     # A list, since each match takes its job out of the table.
-    for job_id in list(jobs.pending_ids(txn)):
+    for job_id in list(lanes.pending_ids(txn)):
         if offer is not None:
             if not offer.units_left:
                 break
@@ -131,7 +133,12 @@ def match_pending(txn: Txn, offer: Offer | None = None) -> list[str]:
 
 def _has_helped(txn: Txn) -> bool:
     """Whether something has helped a job that waits since all of them were tried."""
-    return bool(txn.helped or txn.number(_MARKED) or (txn.stirred and txn.number(_REFUSED)))
+    return bool(
+        txn.helped
+        or txn.number(_MARKED)
+        or (txn.stirred and txn.number(_REFUSED))
+        or (txn.number(_GUARDED) and admission.mode(txn) == "loose")
+    )
 
 
 def _go_on(txn: Txn, priority: Priority) -> list[str]:
@@ -156,23 +163,34 @@ def _try(txn: Txn, job_id: str) -> bool:
     except (ConflictError, RefusedError):
         # It cannot go to the offer that is best for it; another may be.
         _set(txn, _REFUSED, 1)
+        jobs.defer(txn, job, False)
         return False
     if isinstance(verdict, Decided):
         placing.place(txn, job, verdict, None)
         return True
+    jobs.defer(txn, job, _is_deferred(verdict))
     if isinstance(verdict, Unplaced):
-        _set(txn, _REFUSED, 1)
+        _set(txn, _GUARDED if verdict.match is None else _REFUSED, 1)
         if verdict.refused.retry_after_ms is not None:
             at_ms = txn.now_ms + verdict.refused.retry_after_ms
             _set(txn, _RETRY_MS, min(at_ms, txn.number(_RETRY_MS) or at_ms))
     return False
 
 
+def _is_deferred(verdict: Unplaced | NoMatch) -> bool:
+    """Whether it is the present load alone that keeps a job out."""
+    return (
+        isinstance(verdict, Unplaced)
+        and verdict.by_admission
+        and verdict.refused.reason in admission.DEFERRING
+    )
+
+
 def _begin(txn: Txn) -> None:
     """Begin a pass over all jobs that wait: what helped before is about to be made use of."""
     txn.helped = txn.stirred = False
     _set(txn, _SETTINGS, _settings(txn))
-    for name in (_MARKED, _NEXT, _REFUSED, _RETRY_MS):
+    for name in (_MARKED, _NEXT, _REFUSED, _GUARDED, _RETRY_MS):
         _set(txn, name, 0)
 
 

@@ -83,32 +83,44 @@ class Spread(Struct, frozen=True, forbid_unknown_fields=True):
         if self.values is not None:
             self._check_values(self.values)
         elif self.weights is not None:
-            raise ValueError("weights are those of values, and there are none")
+            raise ValueError("weights: are those of values, and there are none")
         elif self.mean is None and (self.least is None or self.most is None):
             raise ValueError("a spread has least and most, a mean, or values")
+        if self.mean is not None and self.mean < 0:
+            raise ValueError(f"mean: {self.mean} is below 0")
         if self.least is not None and self.most is not None and self.least > self.most:
-            raise ValueError(f"least {self.least} is above most {self.most}")
+            raise ValueError(f"least: {self.least} is above most {self.most}")
 
     def _check_values(self, values: list[int]) -> None:
         if (self.least, self.most, self.mean) != (None, None, None):
-            raise ValueError("values stand alone, without least, most and mean")
+            raise ValueError("values: stand alone, without least, most and mean")
         if not values:
-            raise ValueError("values are none")
+            raise ValueError("values: are none")
         if self.weights is not None:
             if len(self.weights) != len(values):
-                raise ValueError(f"{len(values)} values have {len(self.weights)} weights")
+                raise ValueError(f"weights: {len(values)} values have {len(self.weights)} weights")
             if min(self.weights) < 0 or not 0 < sum(self.weights) < 2**63:
-                raise ValueError("weights are not negative, and their sum is above 0")
-
-    @property
-    def bounds(self) -> tuple[int, int | None]:
-        """The least and the most that may be drawn; None for no bound."""
-        if self.values is not None:
-            return min(self.values), max(self.values)
-        return 0 if self.least is None else self.least, self.most
+                raise ValueError("weights: none is negative, and their sum is above 0")
 
 
 Amounts = int | Spread
+
+
+# What an exponential draw cannot exceed, in means: the logarithm of 2^64 is below it.
+_MEANS_MAX = 45
+
+
+def bounds(amounts: Amounts) -> tuple[int, int]:
+    """The least and the most that may be drawn."""
+    if isinstance(amounts, int):
+        return amounts, amounts
+    if amounts.values is not None:
+        return min(amounts.values), max(amounts.values)
+    least = 0 if amounts.least is None else amounts.least
+    if amounts.most is not None:
+        return least, amounts.most
+    assert amounts.mean is not None
+    return least, max(least, _MEANS_MAX * amounts.mean)
 
 
 def draw(stream: Stream, amounts: Amounts) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from compute_market.jobs import preempt
 from compute_market.jobs.submit import post_offer
 from compute_market.offers import offers
+from compute_market.records import Token
 from compute_market.requests import OfferRequest
 from compute_market.settlement import ledger
 from compute_market.simulation.draws import Stream, draw
@@ -34,7 +35,10 @@ class Provider:
         """Open for business, the first time with a wallet."""
         self.is_there = True
         if not self._posted:
-            ledger.tap(txn, "deposit", self.name, {"CT": self.group.ct, "IT": 0}, None)
+            money: dict[Token, int] = {"CT": self.group.ct, "IT": 0}
+            self._stage.attempt(
+                "deposit", self.name, lambda: ledger.tap(txn, "deposit", self.name, money, None)
+            )
         self._post(txn)
 
     def go(self, txn: Txn) -> None:
@@ -50,13 +54,11 @@ class Provider:
             self._post(txn)
 
     def restock(self, txn: Txn, offer_id: str) -> None:
-        """Post anew if the offer is its present one and used up."""
-        if (
-            self.is_there
-            and self.group.restocks
-            and offer_id == self._offer_id
-            and offers.get(txn, offer_id).state == "exhausted"
-        ):
+        """Post anew if the offer is its present one and less than half of it is left."""
+        if not (self.is_there and self.group.restocks and offer_id == self._offer_id):
+            return
+        offer = offers.get(txn, offer_id)
+        if offer.units_left * 2 < offer.units:
             self._withdraw(txn)  # What a job gives back to it is not to be had beside the new one.
             self._post(txn)
 

@@ -8,26 +8,32 @@ that the market notes.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Literal
 
 from msgspec import Struct
 
+from compute_market.admission import capacity
 from compute_market.clock import Clock
 from compute_market.config.settings import Config
+from compute_market.governance import governance
 from compute_market.housekeeping import tick
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.submit import submit
 from compute_market.market import Market
 from compute_market.records import Event, Refused, Token, Violation, replace
-from compute_market.settlement import ledger
+from compute_market.settlement import ledger, modes
 from compute_market.simulation.arrivals import Arrival, OpenTrace, Source, sources
 from compute_market.simulation.providers import Provider, providers
-from compute_market.simulation.scenario import Scenario
-from compute_market.simulation.stage import Act, Failed, Stage
+from compute_market.simulation.scenario import ParameterChange, Scenario
+from compute_market.simulation.stage import Failed, Stage
+from compute_market.simulation.traffic import Traffic
 from compute_market.simulation.work import Work
 from compute_market.store.txn import Txn
 
 # Actions of one instant that go into one change of the market, as those of a bulk command do.
 STEP_ACTIONS_MAX = 1_000
+# After how many epochs a market whose settlement is armed at the start turns real.
+ARMED_EPOCHS = 2
 
 # Opens an empty market under settings and a clock, which says when it is created.
 OpenMarket = Callable[[Config, Clock], AbstractContextManager[Market]]
@@ -67,9 +73,8 @@ def run(
     The same scenario gives the same steps on every machine. Raises what the opening functions
     raise, ValueError for a trace without `open_trace`, and IntegrityError for a store that breaks.
     """
-    config = replace(
-        scenario.config, settle_mode="dry_run" if scenario.settlement == "dry_run" else "real"
-    )
+    mode: Literal["dry_run", "real"] = "real" if scenario.settlement == "real" else "dry_run"
+    config = replace(scenario.config, settle_mode=mode)
     world = _World(scenario, observe, sources(scenario, open_trace))
     with open_market(config, lambda: world.now_ms) as market:
         world.play(market)
@@ -97,6 +102,14 @@ class _World:
         self._sample_is_due = False
         for provider in self._providers.values():
             self._plan_stay(provider)
+        for sample in scenario.capacity:
+            found = partial(_record_capacity, sample.units_per_second)
+            self._stage.plan(scenario.at_ms(sample.at_secs), found)
+        for change in scenario.parameters:
+            self._stage.plan(scenario.at_ms(change.at_secs), partial(self._govern, change))
+        if scenario.settlement == "armed":
+            self._stage.plan(scenario.start_ms, _arm)
+        self._consumers = [Traffic(self._stage, scenario, each) for each in scenario.consumers]
         self._stage.plan(scenario.start_ms, self._sample)
         self._stage.plan(scenario.start_ms, self._tick)
         for source in arrivals:
@@ -106,17 +119,26 @@ class _World:
         """Let everything happen that does before the end, and then what is due at the end."""
         end_ms = self._scenario.end_ms
         while (at_ms := self._stage.next_ms()) is not None and at_ms < end_ms:
+            until_ms = self._out_until(at_ms)
+            if until_ms is not None:
+                self._stage.put_off(at_ms, until_ms)
+                continue
             self.now_ms = at_ms
-            self._step(market, self._stage.take(at_ms, STEP_ACTIONS_MAX))
+            self._step(market, STEP_ACTIONS_MAX)
         self.now_ms = end_ms
         self._sample_is_due = True
-        self._step(market, [])
+        self._step(market, 0)
 
-    def _step(self, market: Market, acts: list[Act]) -> None:
+    def _step(self, market: Market, limit: int) -> None:
+        """One change of the market: what is due now, and at most so much of what is to happen."""
+
         def change(txn: Txn) -> None:
             self._seen = 0
             self._follow(txn)
-            for act in acts:
+            for _ in range(limit):
+                act = self._stage.take(self.now_ms)
+                if act is None:
+                    break
                 act(txn)
                 self._follow(txn)
             if self._observe is not None:
@@ -128,6 +150,15 @@ class _World:
         self._stage.failed = []
         self._sample_is_due = False
 
+    def _out_until(self, at_ms: int) -> int | None:
+        """When the outage is over that an instant falls into; None if it falls into none."""
+        for outage in self._scenario.outages:
+            from_ms = self._scenario.at_ms(outage.from_secs)
+            until_ms = from_ms + outage.length_secs * 1_000
+            if from_ms <= at_ms < until_ms:
+                return until_ms
+        return None
+
     def _follow(self, txn: Txn) -> None:
         """Have everybody do what follows from what the market has noted since."""
         while self._seen < len(txn.noted):
@@ -135,6 +166,10 @@ class _World:
             self._work.follow(txn, txn.noted[self._seen - 1])
 
     # What happens by the clock.
+
+    def _govern(self, change: ParameterChange, txn: Txn) -> None:
+        proposal = governance.propose(txn, change.key, change.parsed())
+        self._stage.attempt("approve", change.key, lambda: governance.approve(txn, proposal.id))
 
     def _sample(self, txn: Txn) -> None:
         self._sample_is_due = True
@@ -150,7 +185,12 @@ class _World:
         arrival = next(source, None)
         if arrival is not None:
             at_ms = max(arrival.at_ms, self.now_ms)
-            self._stage.plan(at_ms, partial(self._arrive, source, arrival))
+            miss = partial(self._miss, source)
+            self._stage.plan(at_ms, partial(self._arrive, source, arrival), miss)
+
+    def _miss(self, source: Source) -> None:
+        self.missed += 1
+        self._next_arrival(source)
 
     def _arrive(self, source: Source, arrival: Arrival, txn: Txn) -> None:
         self._next_arrival(source)
@@ -159,7 +199,11 @@ class _World:
         if request.buyer not in self._funded:
             self._funded.add(request.buyer)
             money: dict[Token, int] = {"CT": arrival.ct, "IT": arrival.it}
-            ledger.tap(txn, "deposit", request.buyer, money, None)
+            self._stage.attempt(
+                "deposit",
+                request.buyer,
+                lambda: ledger.tap(txn, "deposit", request.buyer, money, None),
+            )
         job_id = request.job_id
         self._work.expect(arrival)
         verdict = self._stage.attempt(
@@ -178,13 +222,13 @@ class _World:
 
     def _plan_stay(self, provider: Provider) -> None:
         """Plan when a provider comes, when its price changes, and when it goes for good."""
-        group, start_ms = provider.group, self._scenario.start_ms
-        self._stage.plan(start_ms + group.from_secs * 1_000, partial(self._come, provider))
+        group, at_ms = provider.group, self._scenario.at_ms
+        self._stage.plan(at_ms(group.from_secs), partial(self._come, provider))
         for number, change in enumerate(group.price_changes):
             reprice = partial(provider.change_price, number)
-            self._stage.plan(start_ms + change.at_secs * 1_000, reprice)
+            self._stage.plan(at_ms(change.at_secs), reprice)
         if group.until_secs is not None:
-            self._stage.plan(start_ms + group.until_secs * 1_000, partial(self._leave, provider))
+            self._stage.plan(at_ms(group.until_secs), partial(self._leave, provider))
 
     def _come(self, provider: Provider, txn: Txn) -> None:
         if provider.has_left:
@@ -210,3 +254,12 @@ class _World:
             self._work.pause(txn.now_ms, provider)
         elif provider.group.leaving == "cancels":
             self._work.cancel_all(txn, provider)
+
+
+def _record_capacity(units_per_second: int, txn: Txn) -> None:
+    for _ in range(capacity.SAMPLES_KEPT):
+        capacity.record(txn, units_per_second)
+
+
+def _arm(txn: Txn) -> None:
+    modes.arm(txn, ARMED_EPOCHS * txn.config.epoch_blocks)

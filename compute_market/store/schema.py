@@ -20,7 +20,10 @@ from compute_market.errors import IntegrityError, InternalError
 if TYPE_CHECKING:
     from compute_market.bid_records import Bid, Bidder
     from compute_market.courier_records import BundleReceipt, Delivery
+    from compute_market.governance_records import Parameter, Proposal
     from compute_market.import_records import Imported, ImportFailure, Origin
+    from compute_market.mempool_records import Pool, Transaction
+    from compute_market.subsidy_records import Epochs
 
 SCHEMA_VERSION: Final = 6
 # The last schema whose values have no checksum.
@@ -206,6 +209,24 @@ COUNTERS = Sums("counters", key="metric · label values", writer="metrics")
 
 KEYED = Table("keyed", records.Keyed, key="idempotency key", writer="idempotency")
 
+# governance
+PROPOSALS: "Table[Proposal]" = Table(
+    "proposals", "governance_records.Proposal", key="u64 id", writer="governance.governance"
+)
+PARAMETERS: "Table[Parameter]" = Table(
+    "parameters", "governance_records.Parameter", key="parameter", writer="governance.governance"
+)
+PARAMETERS_DUE = Table(
+    "parameters_due",
+    bytes,
+    key="u64 height to be active from, u64 number of the approval",
+    writer="governance.governance",
+)
+
+# A number of `meta`: how many entries the last two tables have. A market without a proposal that is
+# in force, or is to be, reads no more than this.
+PARAMETERS_SET: Final = "parameters_set"
+
 # settlement
 ACCOUNTS = Sums("accounts", key="token · account", writer="settlement.ledger")
 POSTINGS = Table("postings", records.Posting, key="u64 seq", writer="settlement.ledger", late=True)
@@ -291,6 +312,7 @@ PROVIDER_OFFERS = Table(
     "provider_offers", bytes, key="provider · u64 bond, offer id", writer="offers.offers"
 )
 OFFER_COUNTS = Sums("offer_counts", key="state or shelf", writer="offers.offers")
+PRICES = Table("prices", bytes, key="lane, u64 seq of a match", writer="offers.prices")
 
 # scheduler
 EFFECTIVE_PRICES = Table(
@@ -324,6 +346,21 @@ USAGE_RECENT = Table(
     late=True,
 )
 
+MEMPOOL: "Table[Transaction]" = Table(
+    "mempool",
+    "mempool_records.Transaction",
+    key="inverted fee per byte in 16 bytes, u64 seq",
+    writer="admission.mempool",
+)
+MEMPOOL_SENDERS = Table("mempool_senders", bytes, key="sender", writer="admission.mempool")
+CONSUMER_POOL: "Table[Pool]" = Table(
+    "consumer_pool", "mempool_records.Pool", key="pool", writer="admission.mempool", kept=True
+)
+
+# A number of `meta`: the height of the block that takes the next consumer transactions, beyond
+# all heights while none waits, and 0 before the first.
+MEMPOOL_NEXT_BLOCK: Final = "mempool_next_block"
+
 # jobs
 JOBS = Table("jobs", records.Job, key="job id", writer="jobs.jobs", late=True)
 PLACEMENTS = Table(
@@ -331,8 +368,9 @@ PLACEMENTS = Table(
 )
 SLICES = Table("slices", records.Slice, key="job id · u64 index", writer="jobs.jobs", late=True)
 DEADLINES = Table("deadlines", bytes, key="u64 deadline, job id", writer="jobs.jobs")
-PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="jobs.jobs")
+PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="jobs.lanes")
 BACKLOG = Sums("backlog", key="units", writer="jobs.jobs")
+LANE_JOBS = Sums("lane_jobs", key="state · lane", writer="jobs.lanes")
 PROVIDER_CANCELS = Table(
     "provider_cancels", bytes, key="provider · u64 ms, job id", writer="jobs.cancel"
 )
@@ -340,7 +378,7 @@ CANCELLATIONS = Table(
     "cancellations", records.Cancellation, key="u64 seq", writer="jobs.cancellations"
 )
 THROUGHPUT = Table("throughput", bytes, key="u64 unix second", writer="jobs.demand")
-
+EPOCH_UNITS = Sums("epoch_units", key="provider", writer="jobs.demand")
 
 # bids
 BIDS: "Table[Bid]" = Table("bids", "bid_records.Bid", key="bid id", writer="bids.bids")
@@ -369,6 +407,17 @@ DELIVERIES: "Table[Delivery]" = Table(
     key="market id, u64 id there",
     writer="courier.deliveries",
 )
+
+# subsidy
+EPOCHS: "Table[Epochs]" = Table(
+    "epochs", "subsidy_records.Epochs", key="u64 height of the beginning", writer="subsidy.subsidy"
+)
+
+# Numbers of `meta`: the height at which the running epoch began, the multiplier that the last one
+# left (0 when none has ended), and the units that were proven before the first.
+EPOCH_FROM: Final = "epoch_from"
+MULTIPLIER: Final = "multiplier"
+UNITS_BEFORE_EPOCHS: Final = "units_before_epochs"
 
 # the log
 EVENTS = Table(

@@ -16,6 +16,7 @@ from compute_market.store.schema import (
     DEADLINES,
     HOLDINGS,
     JOBS,
+    LANE_JOBS,
     OFFERS,
     PENDING,
     PLACEMENTS,
@@ -330,6 +331,24 @@ SLOTS = tuple(
     for key in ("buyer\0buyer", "provider\0prov", "provider\0nobody")
 )
 
+WAITING = (
+    *(
+        Case(
+            "the jobs that wait in a lane are those whose states say so",
+            "lane_jobs",
+            key.replace("\0", " "),
+            lambda txn, key=key: txn.add(LANE_JOBS, key.encode(), 1),
+        )
+        for key in ("queued\0consumer", "pending\0consumer", "deferred\0industrial")
+    ),
+    Case(
+        "only a pending job is deferred",
+        "jobs",
+        "run",
+        lambda txn: edit(txn, JOBS, b"run", deferred=True),
+    ),
+)
+
 BURNED = (
     Case(
         "a bond is burned for the fault its job ended with",
@@ -351,7 +370,7 @@ BURNED = (
     ),
 )
 
-CASES = (*MONEY, *MOVEMENTS, *UNITS, *INDEXES, *LOG, *SLOTS, *BURNED)
+CASES = (*MONEY, *MOVEMENTS, *UNITS, *INDEXES, *LOG, *SLOTS, *WAITING, *BURNED)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -31,7 +32,7 @@ def apart(call: Callable[[], Any]) -> Any:
     child = os.fork()
     if child == 0:
         os.close(read)
-        with _Answer(write) as answer:
+        with Answer(partial(_send, write)) as answer:
             answer.found = call()
     os.close(write)
     try:
@@ -48,18 +49,18 @@ def apart(call: Callable[[], Any]) -> Any:
         raise KeyboardInterrupt  # The child alone was told to stop.
     answered = msgpack.decode(content)
     if "error" in answered:
-        raise _error(answered["error"])
+        raise error_from(answered["error"])
     return answered["found"]
 
 
-class _Answer:
+class Answer:
     """The child's end: sends what was found, or the error that came instead, and ends it."""
 
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
+    def __init__(self, send: Callable[[dict[str, Any]], None]) -> None:
+        self._send = send
         self.found: Any = None
 
-    def __enter__(self) -> "_Answer":
+    def __enter__(self) -> "Answer":
         return self
 
     def __exit__(
@@ -79,9 +80,10 @@ class _Answer:
         finally:
             os._exit(0)  # Nothing that the parent has begun is to be ended here.
 
-    def _send(self, answer: dict[str, Any]) -> None:
-        with open(self._pipe, "wb") as pipe:
-            pipe.write(msgpack.encode(answer))
+
+def _send(pipe: int, answer: dict[str, Any]) -> None:
+    with open(pipe, "wb") as file:
+        file.write(msgpack.encode(answer))
 
 
 def _killed(by: signal.Signals) -> MarketError:
@@ -93,7 +95,7 @@ def _killed(by: signal.Signals) -> MarketError:
     return BusyError(f"the process that was reading was ended by {by.name}", hint="try again")
 
 
-def _error(document: dict[str, Any]) -> MarketError:
+def error_from(document: dict[str, Any]) -> MarketError:
     """An error from its JSON form."""
     kinds: dict[str, type[MarketError]] = {
         kind.token: kind for kind in MarketError.__subclasses__()

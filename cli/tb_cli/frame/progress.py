@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from threading import Timer
 
 _AFTER_S = 0.5
+_DRAWN_EVERY_S = 0.1
 
 
 class Progress:
@@ -18,7 +19,8 @@ class Progress:
     `total` is the number of bytes to do, if known: then the time left is shown. It may be a
     function that finds out, which is called only if the bar is shown. With `silent`, for work that
     may not call for long, the bar shows all the same. That takes a thread, so do not ask for it
-    where processes are forked.
+    where processes are forked. Without `of_bytes` they are parts of any whole, a percentage is
+    shown, and no thread draws the bar.
     """
 
     def __init__(
@@ -27,8 +29,11 @@ class Progress:
         *,
         color: bool = True,
         silent: bool = False,
+        of_bytes: bool = True,
     ) -> None:
         self._total = total
+        self._of_bytes = of_bytes
+        self._drawn_at = 0.0
         self._color = color
         self._bytes_done = 0
         self._bar: Any = None
@@ -62,6 +67,9 @@ class Progress:
                 return
             self._start()
         self._bar.update(self._task, completed=bytes_done)
+        if not self._of_bytes and time.monotonic() - self._drawn_at > _DRAWN_EVERY_S:
+            self._drawn_at = time.monotonic()
+            self._bar.refresh()
 
     def _start(self) -> None:
         from rich import progress
@@ -70,9 +78,13 @@ class Progress:
         total = self._total() if callable(self._total) else self._total
         bar = progress.Progress(
             progress.BarColumn(),
-            progress.DownloadColumn(binary_units=True),
-            progress.TransferSpeedColumn(),
+            *(
+                (progress.DownloadColumn(binary_units=True), progress.TransferSpeedColumn())
+                if self._of_bytes
+                else (progress.TaskProgressColumn(),)
+            ),
             progress.TimeRemainingColumn(),
+            auto_refresh=self._of_bytes,
             console=Console(stderr=True, color_system="auto" if self._color else None),
             transient=True,
             # On the same terminal lines go above the bar; those for a file must get there.

@@ -1,0 +1,101 @@
+"""The series of a simulation as pictures: plots by plotext where it is installed, else sparklines.
+
+They are for eyes, on a terminal; what is in them is in `--jsonl` and `--csv` as numbers.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+HEIGHT = 12
+WIDTH_MAX = 120
+_STEPS = "▁▂▃▄▅▆▇█"
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
+_PARTIES_MAX = 4
+
+# A name and its values in order of time; None where there is none.
+Curve = tuple[str, list[float | None]]
+
+
+def pictures(series: Sequence[dict[str, Any]], *, width: int, color: bool) -> Iterator[str]:
+    """Pictures of utilization, queue, shares and price bands, as lines."""
+    minutes = [sample["at_secs"] / 60 for sample in series]
+    draw = _plot if _has_plotext() else _sparklines
+    for title, curves in curves_of(series):
+        if any(value for _, values in curves for value in values):
+            yield ""
+            yield from draw(title, minutes, curves, min(width, WIDTH_MAX), color)
+
+
+def curves_of(series: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Curve]]]:
+    """What is drawn: a title, and the curves in one picture."""
+    yield "utilization (%)", [("", [sample["utilization"] * 100 for sample in series])]
+    waiting: list[float | None] = [sum(sample["queued"].values()) for sample in series]
+    pending: list[float | None] = [sample["pending"] for sample in series]
+    yield "waiting jobs", [("for a slot", waiting), ("for an offer", pending)]
+    for role in ("buyers", "providers"):
+        shares = [sample["shares"][role] for sample in series]
+        peaks: dict[str, float] = {}
+        for each in shares:
+            for party, share in each.items():
+                peaks[party] = max(share, peaks.get(party, 0.0))
+        largest = sorted(peaks, key=lambda party: (-peaks[party], party))[:_PARTIES_MAX]
+        yield (
+            f"shares of {role} (% of the capacity)",
+            [(party, [each.get(party, 0.0) * 100 for each in shares]) for party in largest],
+        )
+    for lane in series[0]["prices"] if series else ():
+        bands = [sample["prices"][lane] for sample in series]
+        yield (
+            f"prices, {lane}",
+            [(name, [band and band[name] for band in bands]) for name in ("p25", "median", "p75")],
+        )
+
+
+def sparkline(values: Sequence[float | None], width: int) -> str:
+    """Values as bars of one line, at most `width` of them; a blank where there is none."""
+    if len(values) > width:
+        values = [values[place * len(values) // width] for place in range(width)]
+    most = max((value for value in values if value is not None), default=0)
+    return "".join(
+        " " if value is None else _STEPS[int(value * (len(_STEPS) - 1) / most + 0.5) if most else 0]
+        for value in values
+    )
+
+
+def _has_plotext() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("plotext") is not None
+
+
+def _sparklines(
+    title: str, minutes: Sequence[float], curves: Sequence[Curve], width: int, color: bool
+) -> Iterator[str]:
+    yield f"{title}, {minutes[-1]:.0f} min"
+    names = max(len(name) for name, _ in curves)
+    for name, values in curves:
+        most = max(value for value in values if value is not None) if any(values) else 0
+        room = max(8, width - names - 12)
+        yield f"  {name.ljust(names)} {sparkline(values, room)} max {most:g}"
+
+
+def _plot(
+    title: str, minutes: Sequence[float], curves: Sequence[Curve], width: int, color: bool
+) -> Iterator[str]:
+    import plotext
+
+    plotext.clear_figure()
+    plotext.plot_size(width, HEIGHT)
+    plotext.theme("clear")
+    plotext.title(title)
+    plotext.xlabel("min")
+    for (name, values), shade in zip(curves, ("blue", "orange", "green", "magenta"), strict=False):
+        known = [(at, value) for at, value in zip(minutes, values, strict=True) if value is not None]
+        if known:
+            x, y = zip(*known, strict=True)
+            plotext.plot(x, y, label=name or None, marker="braille", color=shade)
+    plotext.ylim(0, None)
+    text = plotext.build()
+    for line in text.splitlines():
+        yield line if color else _ESCAPES.sub("", line).rstrip()

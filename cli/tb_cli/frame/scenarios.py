@@ -1,0 +1,178 @@
+"""What a simulation is to run: a scenario from a file, a trace or a log, and its variants."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from compute_market.config import places
+from compute_market.errors import UsageError, file_error
+from compute_market.records import replace
+from compute_market.simulation import openb, traces
+from compute_market.simulation import replay as replays
+from compute_market.simulation.arrivals import OpenTrace
+from compute_market.simulation.scenario import Arrivals, Buyers, Scenario
+from compute_market.simulation.scenario_files import scenario_of
+from compute_market.simulation.variations import Change, combinations, scenario_with
+from tb_cli.frame import installed
+from tb_cli.frame.files import directory_of
+
+RUNS_MAX = 10_000
+_SIZE_MAX = 2**20
+_SUFFIX = ".toml"
+_STDIN = "-"
+# Steps by the clock, and samples, of a trace that no scenario says otherwise of.
+_STEPS = 2_000
+_STEP_SECS = 60
+# What is there before a trace, its nodes or a log take its place.
+_PLACE: dict[str, Any] = {"providers": [{"name": "farm"}]}
+
+
+class Given(Struct, frozen=True):
+    """What the command line asks for, beside variants."""
+
+    path: str | None  # of a scenario, or the name of one
+    trace: str | None = None
+    nodes: str | None = None
+    replay: str | None = None
+    seed: int | None = None
+
+
+class Variant(Struct, frozen=True):
+    """A scenario as it is to be run."""
+
+    name: str
+    scenario: Scenario
+    open_trace: OpenTrace
+    changes: tuple[Change, ...] = ()
+
+
+class _Base(Struct, frozen=True):
+    """What all variants begin with."""
+
+    name: str
+    document: dict[str, Any]
+    open_trace: OpenTrace
+    filled: Callable[[Scenario], Scenario]  # with what is no matter of its file
+
+
+def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Variant]:
+    """Each combination of the parameters with each of the seeds.
+
+    Raises UsageError, for a mistake in a file with its line and key.
+    """
+    combined = combinations(parameters)
+    if len(combined) * seeds > RUNS_MAX:
+        raise UsageError(f"{len(combined)} combinations with {seeds} seeds are above {RUNS_MAX}")
+    base = _base(given)
+    found = []
+    for changes in combined:
+        scenario = base.filled(scenario_with(base.document, changes))
+        first = scenario.seed if given.seed is None else given.seed
+        found += [
+            Variant(base.name, replace(scenario, seed=first + n), base.open_trace, changes)
+            for n in range(seeds)
+        ]
+    return found
+
+
+def _base(given: Given) -> _Base:
+    if given.replay is not None:
+        return _of_log(given, given.replay)
+    if given.path is not None:
+        source, content = _content(given.path)
+        document, lines = places.read(content, source)
+        scenario_of(document, lines, source)  # What is wrong with the file is told of it.
+        name = os.path.basename(source).removesuffix(_SUFFIX)
+        directory = directory_of(_STDIN if given.path == _STDIN else source)
+    else:
+        if given.trace is None or given.nodes is None:
+            raise UsageError("SCENARIO is missing", hint="or give --trace and --nodes, or --replay")
+        length_secs = traces.extent(given.trace).length_secs
+        name, document, directory = os.path.basename(given.trace), _timed(length_secs), ""
+    providers = None if given.nodes is None else openb.nodes(given.nodes)
+    trace = None if given.trace is None else os.path.abspath(given.trace)
+    if trace is not None:
+        traces.format_of(trace)
+
+    def filled(scenario: Scenario) -> Scenario:
+        if providers is not None:
+            scenario = replace(scenario, providers=providers)
+        if trace is not None:
+            buyers = Buyers(name="trace", arrivals=Arrivals(process="trace", file=trace))
+            scenario = replace(scenario, buyers=[buyers])
+        return scenario
+
+    return _Base(name, document, traces.opener(directory), filled)
+
+
+def _of_log(given: Given, path: str) -> _Base:
+    """What a log tells, once more. A scenario beside it would say what the log does."""
+    for name in ("path", "trace", "nodes"):
+        if getattr(given, name) is not None:
+            shown = "SCENARIO" if name == "path" else f"--{name}"
+            raise UsageError(f"--replay and {shown} do not go together: the log says who did what")
+    log = replays.of_log(path)
+
+    def filled(scenario: Scenario) -> Scenario:
+        told = replays.scenario(log, scenario.config, seed=scenario.seed)
+        return replace(
+            scenario,
+            providers=told.providers,
+            buyers=told.buyers,
+            start_ms=told.start_ms,
+        )
+
+    return _Base(os.path.basename(path), _timed(log.length_secs), replays.open_trace(log), filled)
+
+
+def _timed(length_secs: int) -> dict[str, Any]:
+    """The document of a scenario of which nothing is known but how long it takes."""
+    step_secs = max(_STEP_SECS, length_secs // _STEPS)
+    steps = {"tick_secs": step_secs, "sample_secs": step_secs}
+    return _PLACE | {"length_secs": max(1, length_secs)} | steps
+
+
+def _content(path: str) -> tuple[str, bytes]:
+    """What a scenario is called in messages, and its text.
+
+    A word that names no file may be one of the scenarios that come with the tool.
+    """
+    if path == _STDIN:
+        from tb_cli.frame.lines import standard_input
+
+        return "stdin", _bounded(path, standard_input().read(_SIZE_MAX + 1))
+    source = path
+    if os.sep not in path and not path.endswith(_SUFFIX) and not os.path.exists(path):
+        source = _shipped(path)
+    try:
+        with open(source, "rb") as file:
+            return source, _bounded(path, file.read(_SIZE_MAX + 1))
+    except ValueError as error:
+        raise UsageError(f"{path}: not a path") from error
+    except OSError as error:
+        raise file_error(path, error) from error
+
+
+def _bounded(path: str, content: bytes) -> bytes:
+    if len(content) > _SIZE_MAX:
+        raise UsageError(f"{path}: larger than {_SIZE_MAX} bytes")
+    return content
+
+
+def _shipped(name: str) -> str:
+    """The path of a scenario that comes with the tool. Raises UsageError for any other name."""
+    directory = installed.directory("scenarios", "sim/compute_market", "steady_load.toml")
+    names = sorted(
+        each.removesuffix(_SUFFIX) for each in os.listdir(directory) if each.endswith(_SUFFIX)
+    )
+    if name not in names:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, names, 1)
+        raise UsageError(
+            f"{name}: no such file, and no such scenario",
+            hint=f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}",
+        )
+    return os.path.join(directory, f"{name}{_SUFFIX}")

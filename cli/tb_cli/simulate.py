@@ -1,0 +1,192 @@
+"""`compute-market simulate`: a scenario played through the real market, in a throw-away store.
+
+It needs no market and touches no home.
+"""
+
+import os
+import shutil
+import sys
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from compute_market.errors import exit_code
+from compute_market.text import printable
+from tb_cli.frame.options import JSONL
+from tb_cli.frame.render import Listing, note, write_json, write_jsonl, write_line
+from tb_cli.frame.results import Result
+from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import argument, option, takes
+
+if TYPE_CHECKING:
+    from tb_cli.frame.scenarios import Variant
+
+SEED_MAX = 2**63 - 1
+SEEDS_MAX = 1000
+
+
+@takes(
+    argument(
+        "scenario",
+        "[SCENARIO]",
+        "A file, the name of one that comes with the tool, or - for stdin.",
+        required=False,
+    ),
+    option(
+        "--trace",
+        "Jobs from a trace (.swf, or .csv in the form of openb) instead of the scenario's buyers.",
+        metavar="FILE",
+    ),
+    option(
+        "--nodes",
+        "Providers from a list of nodes in the form of openb instead of the scenario's.",
+        metavar="FILE",
+    ),
+    option(
+        "--replay",
+        "What a market went through, by what `log --jsonl` printed, instead of a scenario.",
+        metavar="FILE",
+    ),
+    option("--seed", "Another seed than the scenario's.", kind="integer", least=0, most=SEED_MAX),
+    option(
+        "--param",
+        "Try each of these values of a setting, or of a key of the scenario; repeatable, for all "
+        "combinations.",
+        name="parameters",
+        metavar="KEY=V,V…",
+        many=True,
+    ),
+    option(
+        "--seeds",
+        "Run with so many seeds, one after the other, and show the spread.",
+        kind="integer",
+        least=1,
+        most=SEEDS_MAX,
+    ),
+    option(
+        "--workers",
+        "Processes at a time that run a sweep. [one per core]",
+        kind="integer",
+        least=1,
+        most=1024,
+    ),
+    JSONL,
+    option("--csv", "Write the series, or each run of a sweep, to this file.", metavar="FILE"),
+)
+def simulate(
+    session: Session,
+    scenario: str | None,
+    *,
+    trace: str | None,
+    nodes: str | None,
+    replay: str | None,
+    seed: int | None,
+    parameters: list[str],
+    seeds: int | None,
+    workers: int | None,
+    jsonl: bool,
+    csv: str | None,
+) -> int:
+    """Prints what it came to: jobs, waits, shares, prices, money and the audit.
+
+    The same scenario and seed give the same output on every machine; only how long it took is
+    another each time. With --jsonl it prints the series, one sample per line. With --param or
+    --seeds it runs a sweep and prints one line for each combination, with the mean of each figure
+    and its least and greatest over the seeds. Exits with 9 if the audit finds a law broken.
+    """
+    # All that a simulation takes; `--help` needs none of it.
+    from tb_cli.frame.scenarios import Given, variants
+
+    given = Given(scenario, trace, nodes, replay, seed)
+    found = variants(given, parameters, seeds or 1)
+    file = None if csv is None else Result(csv)
+    try:
+        if parameters or seeds is not None:
+            broken, rows = _sweep(session, found, workers or os.cpu_count() or 1, jsonl=jsonl)
+        else:
+            broken, rows = _one(session, found[0], jsonl=jsonl)
+        if file is not None:
+            file.write(_table(rows))
+    finally:
+        if file is not None:
+            file.discard()
+    return exit_code("integrity") if broken else 0
+
+
+def _one(session: Session, variant: "Variant", *, jsonl: bool) -> tuple[bool, list[dict[str, Any]]]:
+    """Run one and print it; whether a law is broken, and the rows of a table."""
+    from tb_cli.frame import reports
+    from tb_cli.frame.simulation import play_one
+
+    played = play_one(variant, color=session.color)
+    if jsonl:
+        for sample in played.series:
+            write_jsonl(sample)
+    elif session.json:
+        write_json(played.report)
+    else:
+        for line in reports.lines(played.report):
+            write_line(printable(line))
+        if sys.stdout.isatty():
+            from tb_cli.frame.plots import pictures
+
+            width = shutil.get_terminal_size().columns
+            for line in pictures(played.series, width=width, color=session.color):
+                write_line(line)
+        note(reports.pace(played.report))
+    return bool(played.report["audit"]["invalid"]), played.series
+
+
+def _sweep(
+    session: Session, variants: "list[Variant]", workers: int, *, jsonl: bool
+) -> tuple[bool, list[dict[str, Any]]]:
+    """Run all and compare them; whether a law is broken in any, and the rows of a table."""
+    from compute_market.simulation.comparison import FIGURES, spreads
+    from tb_cli.frame.simulation import play_all
+
+    reports = play_all(variants, workers, color=session.color)
+    rows = [
+        {"set": dict(variant.changes)} | report
+        for variant, report in zip(variants, reports, strict=True)
+    ]
+    keys = [key for key, _ in variants[0].changes]
+    listing = Listing(session, [*keys, "seeds", *(name for name, _ in FIGURES), "audit"])
+    documents = []
+    for _, runs in groupby(rows, key=lambda row: row["set"]):
+        same = list(runs)
+        figures, invalid = spreads(same), sum(run["audit"]["invalid"] for run in same)
+        documents.append(
+            {
+                "set": same[0]["set"],
+                "seeds": [run["seed"] for run in same],
+                **{name: figure.document() for name, figure in figures.items()},
+                "audit": {"invalid": invalid},
+            }
+        )
+        if not (jsonl or session.json):
+            texts = {name: figure.text for name, figure in figures.items()}
+            clean = "clean" if not invalid else f"{invalid} broken"
+            listing.add(same[0]["set"] | {"seeds": len(same)} | texts | {"audit": clean})
+    if jsonl:
+        for row in rows:
+            write_jsonl(row)
+    elif session.json:
+        write_json(documents)
+    else:
+        listing.end()
+    return any(row["audit"]["invalid"] for row in rows), rows
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV; the names of the columns stand above them."""
+    import csv
+    import io
+
+    from compute_market.simulation.report import flat
+
+    cells = [dict(flat(row)) for row in rows]
+    columns = dict.fromkeys(name for row in cells for name in row)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(cells)
+    return text.getvalue()
