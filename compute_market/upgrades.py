@@ -34,7 +34,7 @@ from compute_market.reputation import reputation
 from compute_market.scheduler import queue
 from compute_market.settlement import escrow, receipts
 from compute_market.store import schema
-from compute_market.store.rewriting import rewrite
+from compute_market.store.rewriting import drop, rewrite
 from compute_market.store.schema import Table, encode, pack_sum, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 
@@ -176,7 +176,7 @@ def _to_2(txn: Txn) -> None:
     _sums_from_1(txn)
     _log_from_1(txn)
     for table in (_STANDING1, _PROVIDER_PRICES1, _DECISIONS1):
-        txn.drop(table)
+        drop(txn, table)
 
 
 def _job_from_1(key: bytes, value: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""What only a new schema does to a table: give all its values another form.
+"""What only a new schema does to a table: give all its values another form, or remove it.
 
 A part of `txn`, which every command imports and few need this of.
 """
@@ -27,3 +27,10 @@ def rewrite(txn: Txn, table: Table[Any], convert: Callable[[bytes, bytes], bytes
             else:
                 cursor.put(key, table.sealed(key, payload))
                 present = cursor.next()
+
+
+def drop(txn: Txn, table: Table[Any]) -> None:
+    """Remove a table that no release has any more."""
+    txn._forget(table)
+    txn._txn.drop(txn._handles.pop(table, None) or txn._handles[table])
+    txn._handles.pop(table, None)

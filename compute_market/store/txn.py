@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct
 
 from compute_market.config.settings import Config
+from compute_market.errors import IntegrityError
 from compute_market.records import Event
 from compute_market.store.late import Cursors, Handles, Late
 from compute_market.store.schema import (
@@ -37,14 +38,12 @@ class Txn:
     written.
 
     What it reads of a few tables it keeps in mind, and what it writes to many it keeps as records
-    until the end, see `late`: what is written three times is stored once, and nothing is decoded
-    that was written here.
-
-    What an action does beside its writes is kept aside and done once, at the end: numbers and sums
-    are written (`flush`), events become an entry of the log (`events`), and offers of the owners in
-    `touched` change their shelf where a wallet crossed their bond (`offers.standing`). What may let
-    a job in that waits (`jobs.waiting`) sets `helped`: units, money, standing or capacity that came
-    to somebody. What only changes which offer is the best sets `stirred`.
+    until the end (`late`), so that what is written three times is stored once. What an action does
+    beside its writes is kept aside too: numbers and sums are written (`flush`), events become an
+    entry of the log (`events`), and offers of the owners in `touched` change their shelf where a
+    wallet crossed their bond (`offers.standing`). What may let a job in that waits (`jobs.waiting`)
+    sets `helped`: units, money, standing or capacity that came to somebody. What only changes which
+    offer is the best sets `stirred`.
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
     last price before the first one of this transaction, None where it has matched nothing.
@@ -104,8 +103,7 @@ class Txn:
         self.priced_after: int | None = None
 
     def next_change(self, config: Config, stopwatch: Callable[[], int] | None) -> "Txn":
-        """What another change in the same transaction sees: all that this one has written, and
-        what it has kept aside for `flush`."""
+        """Another change in the same transaction, which sees all that this one did."""
         change = Txn(self._txn, self._handles, 0, config, stopwatch)
         change._cursors, change._late = self._cursors, self._late
         change._numbers, change._seen = self._numbers, self._seen
@@ -344,23 +342,17 @@ class Txn:
         self._forget(table)
         self._txn.drop(self._handles[table], delete=False)
 
-    def drop(self, table: Table[Any]) -> None:
-        """Remove a table that no release has any more."""
-        self._forget(table)
-        self._txn.drop(self._handles.pop(table, None) or self._handles[table])
-        self._handles.pop(table, None)
-
     def examined(self, table: Table[R]) -> Iterator[tuple[bytes, IntegrityError | None]]:
         """Every key of a table and what is wrong with its value, for those who look for damage."""
         for key, value in self._entries(table, b"", None):
+            problem = None
             try:
                 payload = table.opened(key, value)
                 if table.has_records:
                     table.decode(key, payload)
             except IntegrityError as error:
-                yield key, error
-            else:
-                yield key, None
+                problem = error
+            yield key, problem
 
     def _whole(self, table: Table[Any]) -> Any:
         """The handle of a table in which all stands that was written."""
