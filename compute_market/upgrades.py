@@ -35,6 +35,7 @@ from compute_market.reputation import reputation
 from compute_market.scheduler import queue
 from compute_market.settlement import escrow, receipts
 from compute_market.store import schema
+from compute_market.store.rewriting import drop, rewrite
 from compute_market.store.schema import Table, encode, pack_sum, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 
@@ -160,14 +161,15 @@ _UNCHANGED1 = (
 
 def _to_2(txn: Txn) -> None:
     for table in _UNCHANGED1:
-        txn.rewrite(table, lambda _, value: value)
-    txn.rewrite(
+        rewrite(txn, table, lambda _, value: value)
+    rewrite(
+        txn,
         schema.ACCOUNTS.table,
         lambda _, value: pack_sum(int.from_bytes(value, "big", signed=True)),
     )
-    txn.rewrite(schema.UTILIZATION.table, lambda _, value: pack_sum(unpack_u64(value)))
-    txn.rewrite(schema.UNSETTLED, lambda _, value: value[:32])
-    txn.rewrite(schema.JOBS, _job_from_1)
+    rewrite(txn, schema.UTILIZATION.table, lambda _, value: pack_sum(unpack_u64(value)))
+    rewrite(txn, schema.UNSETTLED, lambda _, value: value[:32])
+    rewrite(txn, schema.JOBS, _job_from_1)
     _settlements_from_1(txn)
     _scores_from_1(txn)
     _offers_from_1(txn)
@@ -175,7 +177,7 @@ def _to_2(txn: Txn) -> None:
     _sums_from_1(txn)
     _log_from_1(txn)
     for table in (_STANDING1, _PROVIDER_PRICES1, _DECISIONS1):
-        txn.drop(table)
+        drop(txn, table)
 
 
 def _job_from_1(key: bytes, value: bytes) -> bytes:
@@ -211,7 +213,7 @@ def _settlements_from_1(txn: Txn) -> None:
             raise schema.damaged(schema.SETTLEMENTS, key, "no job has this receipt")
         return encode(Settlement(old.status, old.ct, old.it, old.applied_ms, *owed[key]))
 
-    txn.rewrite(schema.SETTLEMENTS, convert)
+    rewrite(txn, schema.SETTLEMENTS, convert)
 
 
 def _scores_from_1(txn: Txn) -> None:

@@ -33,10 +33,11 @@ from compute_market.store.environment import (
     schema_of,
     write_alone,
 )
+from compute_market.store.late import Handles
 from compute_market.store.lock import Patience, Threads
 from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
 from compute_market.store.translation import translated
-from compute_market.store.txn import Handles, Txn
+from compute_market.store.txn import Txn
 
 T = TypeVar("T")
 

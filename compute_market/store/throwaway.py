@@ -17,9 +17,10 @@ from compute_market.errors import InternalError, UsageError
 from compute_market.home import data_file
 from compute_market.store.creation import make_data
 from compute_market.store.environment import MAP_SIZE, MAX_TABLES
+from compute_market.store.late import Handles
 from compute_market.store.schema import TABLES
 from compute_market.store.translation import translated
-from compute_market.store.txn import Handles, Txn
+from compute_market.store.txn import Txn
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 from compute_market.config.settings import Config
 from compute_market.errors import IntegrityError
 from compute_market.records import Event
+from compute_market.store.late import Cursors, Handles, Late
 from compute_market.store.schema import (
     DISORDER,
     META,
@@ -26,26 +27,6 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 S = TypeVar("S", bound=Struct)
 
-# Table → its handle; None for one that an older release has not made.
-Handles = dict[Table[Any], Any]
-
-
-class _Cursors(dict[Table[Any], Any]):
-    """A cursor by table, which stands anywhere: making one takes longer than what it is made for.
-
-    None for a table that is not there.
-    """
-
-    def __init__(self, txn: Any, handles: Handles) -> None:
-        super().__init__()
-        self._txn = txn
-        self._handles = handles
-
-    def __missing__(self, table: Table[Any]) -> Any:
-        handle = self._handles[table]
-        cursor = self[table] = None if handle is None else self._txn.cursor(handle)
-        return cursor
-
 
 class Txn:
     """One transaction at one instant, under the settings in force.
@@ -56,12 +37,13 @@ class Txn:
     grows with every change, so that a caller can tell whether an action that failed had already
     written.
 
-    What it reads of a few tables (`Table.kept`) it keeps in mind; its own writes go through that.
-    What an action does beside its writes is kept aside and done once, at the end: numbers and sums
-    are written (`flush`), events become an entry of the log (`events`), and offers of the owners in
-    `touched` change their shelf where a wallet crossed their bond (`offers.standing`). What may let
-    a job in that waits (`jobs.waiting`) sets `helped`: units, money, standing or capacity that came
-    to somebody. What only changes which offer is the best sets `stirred`.
+    What it reads of a few tables it keeps in mind, and what it writes to many it keeps as records
+    until the end (`late`), so that what is written three times is stored once. What an action does
+    beside its writes is kept aside too: numbers and sums are written (`flush`), events become an
+    entry of the log (`events`), and offers of the owners in `touched` change their shelf where a
+    wallet crossed their bond (`offers.standing`). What may let a job in that waits (`jobs.waiting`)
+    sets `helped`: units, money, standing or capacity that came to somebody. What only changes which
+    offer is the best sets `stirred`.
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
     last price before the first one of this transaction, None where it has matched nothing.
@@ -71,8 +53,9 @@ class Txn:
         "_added",
         "_cursors",
         "_handles",
-        "_kept",
+        "_late",
         "_numbers",
+        "_seen",
         "_sums",
         "_txn",
         "board",
@@ -100,9 +83,10 @@ class Txn:
     ) -> None:
         self._txn = txn
         self._handles = handles
-        self._cursors = _Cursors(txn, handles)  # for what is done at once
-        self._kept: dict[tuple[Table[Any], bytes], bytes | None] = {}
-        self._numbers: dict[str, int] = {}
+        self._cursors = Cursors(txn, handles)  # for what is done at once
+        self._late = Late(self._cursors)
+        self._numbers: dict[str, int] = {}  # those that are to be written
+        self._seen: dict[str, int] = {}  # numbers as stored
         self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
         self._added: dict[tuple[Sums, bytes], int] = {}  # those that are to be written
         self.now_ms = now_ms
@@ -121,14 +105,11 @@ class Txn:
         self.pool: tuple[int, Any] | None = None  # a height, and the consumer pool at it
 
     def next_change(self, config: Config, stopwatch: Callable[[], int] | None) -> "Txn":
-        """What another change in the same transaction sees: all that this one has written, and
-        what it has kept aside for `flush`."""
+        """Another change in the same transaction, which sees all that this one did."""
         change = Txn(self._txn, self._handles, 0, config, stopwatch)
-        change._cursors = self._cursors
-        change._kept = self._kept
-        change._numbers = self._numbers
-        change._sums = self._sums
-        change._added = self._added
+        change._cursors, change._late = self._cursors, self._late
+        change._numbers, change._seen = self._numbers, self._seen
+        change._sums, change._added = self._sums, self._added
         return change
 
     @property
@@ -140,30 +121,26 @@ class Txn:
 
     def get(self, table: Table[Any], key: bytes) -> bytes | None:
         """The value under a key, or None. Raises IntegrityError when it is damaged."""
-        if table.kept and (table, key) in self._kept:
-            return self._kept[table, key]
-        cursor = self._cursors[table]
-        payload = None if cursor is None else table.find(cursor, key)
-        if table.kept:
-            self._kept[table, key] = payload
-        return payload
+        found = self._late.find(table, key)
+        return found if found is None or type(found) is bytes else encode(found)
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
-        handle = self._handles[table]
+        handle = self._whole(table)
         return b"" if handle is None else self._txn.get(key, default=b"", db=handle)
 
     def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
-        self._cursors[table].put(key, table.sealed(key, value))
-        if table.kept:
-            self._kept[table, key] = value
+        if table.late:
+            self._late.put(table, key, value)
+        else:
+            self._cursors[table].put(key, table.sealed(key, value))
 
     def delete(self, table: Table[Any], key: bytes) -> bool:
         self.writes += 1
         deleted: bool = self._txn.delete(key, b"", self._handles[table])
-        if table.kept:
-            self._kept[table, key] = None
+        if table.late:
+            deleted = self._late.forget(table, key) or deleted
         return deleted
 
     def remove(self, table: Table[Any], key: bytes) -> None:
@@ -173,12 +150,12 @@ class Txn:
 
     def size(self, table: Table[Any]) -> int:
         """Number of entries, read from the table's root: no walk."""
-        handle = self._handles[table]
+        handle = self._whole(table)
         return 0 if handle is None else int(self._txn.stat(handle)["entries"])
 
     def is_empty(self, table: Table[Any]) -> bool:
         """Whether there is no entry: takes a fraction of what `size` does."""
-        cursor = self._cursors[table]
+        cursor = self._ordered(table)
         return cursor is None or not cursor.first()
 
     def scan(
@@ -204,7 +181,7 @@ class Txn:
         self, table: Table[Any], before: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         """All entries, last key first; only those whose key is below `before`, if given."""
-        handle = self._handles[table]
+        handle = self._whole(table)
         if handle is None:
             return
         with self._txn.cursor(db=handle) as cursor:
@@ -220,7 +197,7 @@ class Txn:
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
         """The first entry of `scan`, or None."""
-        cursor = self._cursors[table]
+        cursor = self._ordered(table)
         if cursor is not None and cursor.set_range(start or prefix):
             key: bytes = cursor.key()
             payload = table.opened(key, cursor.value())
@@ -233,7 +210,7 @@ class Txn:
     ) -> list[tuple[bytes, bytes]]:
         """At most `limit` entries of `scan`, free to be changed by the caller."""
         found: list[tuple[bytes, bytes]] = []
-        cursor = self._cursors[table]
+        cursor = self._ordered(table)
         if cursor is None or not limit:
             return found
         length, opened = len(prefix), table.opened
@@ -251,8 +228,12 @@ class Txn:
 
     def read(self, table: Table[R], key: bytes) -> R | None:
         """The record under a key, or None. Raises IntegrityError when it is damaged."""
-        payload = self.get(table, key)
-        return None if payload is None else table.decode(key, payload)
+        found: Any = self._late.find(table, key)
+        if type(found) is bytes:
+            found = table.decode(key, found)
+            self._late.keep(table, key, found)
+        record: R | None = found
+        return record
 
     def must_read(self, table: Table[R], key: bytes) -> R:
         """The record under a key that another record names. Raises IntegrityError without it."""
@@ -262,7 +243,11 @@ class Txn:
         return record
 
     def write(self, table: Table[S], key: bytes, record: S) -> None:
-        self.put(table, key, encode(record))
+        if table.late:
+            self.writes += 1
+            self._late.put(table, key, record)
+        else:
+            self.put(table, key, encode(record))
 
     def records(
         self, table: Table[R], prefix: bytes = b"", start: bytes | None = None
@@ -289,8 +274,10 @@ class Txn:
         """A small named integer of the `meta` table, 0 when it was never set."""
         number = self._numbers.get(name)
         if number is None:
+            number = self._seen.get(name)
+        if number is None:
             value = self.get(META, name.encode())
-            number = 0 if value is None else unpack_u64(value)
+            number = self._seen[name] = 0 if value is None else unpack_u64(value)
         return number
 
     def number_before(self, name: str) -> int:
@@ -329,7 +316,7 @@ class Txn:
         return {key: found[key] for key in sorted(found) if found[key]}
 
     def flush(self) -> None:
-        """Write what was kept aside. `Store.update` calls this last."""
+        """Write what was kept aside. The end of a transaction calls this last."""
         for name, number in self._numbers.items():
             packed = number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
             self.put(META, name.encode(), packed)
@@ -338,31 +325,15 @@ class Txn:
                 self.put(sums.table, key, pack_sum(total))
             else:
                 self.delete(sums.table, key)
+        self._seen.update(self._numbers)
         self._numbers.clear()
         self._sums.update(self._added)
         self._added.clear()
-
-    def rewrite(self, table: Table[Any], convert: Callable[[bytes, bytes], bytes | None]) -> None:
-        """Replace every value of a table, however it is stored, for a new schema.
-
-        `convert` gets key and stored bytes and returns the payload, or None to remove the entry.
-        """
-        self._kept.clear()
-        handle = self._handles[table]
-        with self._txn.cursor(db=handle) as cursor:
-            present = cursor.first()
-            while present:
-                key: bytes = cursor.key()
-                payload = convert(key, cursor.value())
-                if payload is None:
-                    present = cursor.delete()  # It is at the next entry then.
-                else:
-                    cursor.put(key, table.sealed(key, payload))
-                    present = cursor.next()
+        self._late.write_all()
 
     def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
         """The last key below a key, and the first that is not; None where there is none."""
-        return table.beside(self._cursors[table], key)
+        return table.beside(self._ordered(table), key)
 
     def stored_entries(self, table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
         """Keys and bytes of a table as they are stored, whatever their schema."""
@@ -373,27 +344,34 @@ class Txn:
         self._forget(table)
         self._txn.drop(self._handles[table], delete=False)
 
-    def drop(self, table: Table[Any]) -> None:
-        """Remove a table that no release has any more."""
-        self._forget(table)
-        self._txn.drop(self._handles.pop(table, None) or self._handles[table])
-        self._handles.pop(table, None)
-
     def examined(self, table: Table[R]) -> Iterator[tuple[bytes, IntegrityError | None]]:
         """Every key of a table and what is wrong with its value, for those who look for damage."""
         for key, value in self._entries(table, b"", None):
+            problem = None
             try:
                 payload = table.opened(key, value)
                 if table.has_records:
                     table.decode(key, payload)
             except IntegrityError as error:
-                yield key, error
-            else:
-                yield key, None
+                problem = error
+            yield key, problem
+
+    def _whole(self, table: Table[Any]) -> Any:
+        """The handle of a table in which all stands that was written."""
+        if table.late:
+            self._late.write(table)
+        return self._handles[table]
+
+    def _ordered(self, table: Table[Any]) -> Any:
+        """The cursor of such a table."""
+        if table.late:
+            self._late.write(table)
+        return self._cursors[table]
 
     def _forget(self, table: Table[Any]) -> None:
         self._cursors.pop(table, None)
-        self._kept.clear()
+        self._late.drop(table)
+        self._seen.clear()
 
     def _stored_sum(self, place: tuple[Sums, bytes]) -> int:
         """A sum to which nothing was added yet; it is read once."""
@@ -407,7 +385,7 @@ class Txn:
         self, table: Table[Any], prefix: bytes, start: bytes | None, *, checked: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Keys and stored bytes; `checked` also looks at the entries before and behind them."""
-        handle = self._handles[table]
+        handle = self._whole(table)
         if handle is None:
             return
         last = b""

@@ -1,0 +1,113 @@
+"""What a transaction writes late: entries of tables that are asked for a key, if at all.
+
+They are kept as they are, records as records, until the end or until somebody asks for their order
+(`Table.late`). What is read of tables of which the same few entries are asked for again and again
+is kept in mind as well (`Table.kept`).
+"""
+
+from typing import Any, Final
+
+from compute_market.store.schema import Table, encode
+
+# Entries of one table that wait to be written, at most.
+LATE_MAX: Final = 10_000
+
+# Table → its handle; None for one that an older release has not made.
+Handles = dict[Table[Any], Any]
+
+
+class Cursors(dict[Table[Any], Any]):
+    """A cursor by table, which stands anywhere: making one takes longer than what it is made for.
+
+    None for a table that is not there.
+    """
+
+    def __init__(self, txn: Any, handles: Handles) -> None:
+        super().__init__()
+        self._txn = txn
+        self._handles = handles
+
+    def __missing__(self, table: Table[Any]) -> Any:
+        handle = self._handles[table]
+        cursor = self[table] = None if handle is None else self._txn.cursor(handle)
+        return cursor
+
+
+class Late:
+    """Entries of one transaction, by table and key: a payload or the record it is encoded from."""
+
+    __slots__ = ("_cursors", "_kept", "_waiting")
+
+    def __init__(self, cursors: Cursors) -> None:
+        self._cursors = cursors
+        self._waiting: dict[Table[Any], dict[bytes, Any]] = {}
+        # As stored; None where there is no entry.
+        self._kept: dict[Table[Any], dict[bytes, Any]] = {}
+
+    def find(self, table: Table[Any], key: bytes) -> Any:
+        """Payload or record under a key of any table, whichever is at hand; None for neither."""
+        if table.late:
+            waiting = self._waiting.get(table)
+            if waiting is not None and (found := waiting.get(key)) is not None:
+                return found
+            if table.kept:
+                return self._find_once(table, key)
+        cursor = self._cursors[table]
+        return None if cursor is None else table.find(cursor, key)
+
+    def _find_once(self, table: Table[Any], key: bytes) -> Any:
+        """The same of a kept table, where nothing waits under the key."""
+        kept = self._kept.get(table)
+        if kept is None:
+            kept = self._kept[table] = {}
+        elif key in kept:
+            return kept[key]
+        cursor = self._cursors[table]
+        found = kept[key] = None if cursor is None else table.find(cursor, key)
+        return found
+
+    def keep(self, table: Table[Any], key: bytes, record: Any) -> None:
+        """Keep what a payload that was found has decoded to."""
+        if table.kept:
+            self._kept[table][key] = record
+
+    def put(self, table: Table[Any], key: bytes, value: Any) -> None:
+        """Have an entry of a late table written."""
+        waiting = self._waiting.get(table)
+        if waiting is None:
+            waiting = self._waiting[table] = {}
+        waiting[key] = value
+        if len(waiting) > LATE_MAX:
+            self.write(table)
+
+    def forget(self, table: Table[Any], key: bytes) -> bool:
+        """Have an entry not written, and know nothing of it; whether there was one."""
+        if table.kept and table in self._kept:
+            self._kept[table].pop(key, None)
+        waiting = self._waiting.get(table)
+        return waiting is not None and waiting.pop(key, None) is not None
+
+    def write(self, table: Table[Any]) -> None:
+        """Write the entries of a table that wait."""
+        waiting = self._waiting.pop(table, None)
+        if not waiting:
+            return
+        if table.kept and table in self._kept:
+            self._kept[table].update(waiting)
+        put, sealed = self._cursors[table].put, table.sealed
+        for key in sorted(waiting):
+            value = waiting[key]
+            put(key, sealed(key, value if type(value) is bytes else encode(value)))
+
+    def write_all(self) -> None:
+        for table in list(self._waiting):
+            self.write(table)
+
+    def clear(self) -> None:
+        """Keep nothing in mind that was read."""
+        self._kept.clear()
+
+    def drop(self, table: Table[Any]) -> None:
+        """Write nothing to a table that was emptied, and keep nothing in mind that was read."""
+        self._waiting.pop(table, None)
+        self._kept.clear()
