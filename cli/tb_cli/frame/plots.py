@@ -91,7 +91,9 @@ def _plot(
     plotext.title(title)
     plotext.xlabel("min")
     for (name, values), shade in zip(curves, ("blue", "orange", "green", "magenta"), strict=False):
-        known = [(at, value) for at, value in zip(minutes, values, strict=True) if value is not None]
+        known = [
+            (at, value) for at, value in zip(minutes, values, strict=True) if value is not None
+        ]
         if known:
             x, y = zip(*known, strict=True)
             plotext.plot(x, y, label=name or None, marker="braille", color=shade)

@@ -14,11 +14,12 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield (
         f"jobs: {jobs['submitted']} submitted, {jobs['admitted']} admitted, "
         f"{jobs['completed']} completed, {jobs['cancelled']} cancelled, {jobs['failed']} failed, "
-        f"{jobs['left']} left"
+        f"{jobs['left']} left{_missed(jobs['missed'])}"
     )
     yield f"refused: {_counted(jobs['refused'])}; deferred {jobs['deferred']}"
     yield f"wait: {_waits(waits)}"
-    for priority, found in waits["by_priority"].items():
+    by_priority = waits["by_priority"]
+    for priority, found in by_priority.items() if len(by_priority) > 1 else ():
         yield f"wait {priority}: {_waits(found)}, {found['jobs']} jobs"
     yield f"utilization: {percent(report['utilization'])}"
     yield f"fairness among buyers: {report['fairness']:.4f} (1 is equal; Jain's index)"
@@ -66,6 +67,10 @@ def percent(share: float) -> str:
     return f"{share * 100:.1f} %"
 
 
+def _missed(missed: int) -> str:
+    return f", {missed} missed in an outage" if missed else ""
+
+
 def _waits(found: dict[str, Any]) -> str:
     return f"half within {span(found['p50'])}, 95 % within {span(found['p95'])}, " + (
         f"the longest {span(found['max'])}"
@@ -93,5 +98,7 @@ def _scores(scores: dict[str, int]) -> str:
     ranked = sorted(scores.items(), key=lambda each: (each[1], each[0]))
     if len(ranked) > 6:
         shown = [*ranked[:3], ("…", len(ranked) - 6), *ranked[-3:]]
-        return ", ".join(f"{name} {score}" if name != "…" else f"{score} more" for name, score in shown)
+        return ", ".join(
+            f"{name} {score}" if name != "…" else f"{score} more" for name, score in shown
+        )
     return ", ".join(f"{name} {score}" for name, score in ranked) or "none"
