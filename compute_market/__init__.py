@@ -16,6 +16,7 @@ bottom, and so they do inside each package:
     import_records            receipts of other markets, and how they are stored
     courier_records           bundles on their way, and how they are stored
     mempool_records           the consumer pool, and how it is stored
+    governance_records        proposals and parameters, and how they are stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
@@ -25,6 +26,7 @@ bottom, and so they do inside each package:
     events                    the log of everything that happened
     clock                     market time, and whether the clock is believed
     chain                     heights
+    governance/               proposals, and the parameters in force
     instance                  which copy of a market this is
     reputation/               scores of providers
     settlement/               accounts, escrow, receipts, and who pays whom

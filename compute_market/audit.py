@@ -15,6 +15,7 @@ from compute_market.admission import laws as admission
 from compute_market.bids import laws as bids
 from compute_market.courier import delivery_laws
 from compute_market.courier import laws as courier
+from compute_market.governance import laws as governance
 from compute_market.jobs import cancellations
 from compute_market.jobs import laws as jobs
 from compute_market.laws import Law
@@ -199,6 +200,7 @@ def _log(txn: Txn) -> Iterator[Violation]:
 
 
 LAWS: tuple[Law, ...] = (
+    *governance.LAWS,
     *settlement.LAWS,
     *reputation.LAWS,
     *offers.LAWS,

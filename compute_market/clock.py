@@ -102,6 +102,7 @@ class Due(Struct, frozen=True, gc=False):
     scores: int = 0  # that time has changed something of
     restored: int = 0  # providers that are barred no longer
     barred: int = 0  # providers whose score other settings let fade less
+    parameters: tuple[str, ...] = ()  # what proposals have set, as `fair_share_cap 0.1`
 
     def plus(self, later: "Due") -> "Due":
         """What was due in this change and in a later one."""
@@ -115,6 +116,7 @@ class Due(Struct, frozen=True, gc=False):
         found = []
         if self.activated:
             found.append("the settlement mode turned real")
+        found += (f"{each} in force" for each in self.parameters)
         if self.paid:
             found.append(f"{_counted(self.paid, 'receipt')} that had waited paid")
         if self.failed:

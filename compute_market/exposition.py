@@ -4,7 +4,7 @@ A scrape walks no table: what is summed is kept as it changes, and of series wit
 the most recent.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
 
@@ -12,6 +12,7 @@ from compute_market import __version__, clock, metrics
 from compute_market.admission import capacity, comfort, mempool, shares
 from compute_market.amounts import MICRO
 from compute_market.errors import InternalError
+from compute_market.governance import governance, parameters
 from compute_market.jobs import demand, jobs, lanes
 from compute_market.offers import offers
 from compute_market.records import OFFER_STATES, PRIORITIES
@@ -49,6 +50,10 @@ def _bursts(txn: Txn) -> Samples:
     ]
 
 
+def _by_key(found: Mapping[str, float]) -> Samples:
+    return [((key,), number) for key, number in found.items()]
+
+
 def _prices(txn: Txn) -> Samples:
     recent = islice(outcomes.recent_prices(txn), SERIES_MAX)
     return [((provider,), price) for provider, price in recent]
@@ -72,6 +77,8 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     "consumer_fee_p90": _one(lambda txn: mempool.stored(txn).fee_p90),
     "capacity_units_per_second": _one(capacity.estimate),
     "capacity_headroom_units": _one(lambda txn: capacity.headroom_micro(txn) / MICRO),
+    "param_change_pending": lambda txn: _by_key(governance.pending(txn)),
+    "param_change_active": lambda txn: _by_key(parameters.numbers(txn.config)),
     "active_burst_quota": _bursts,
     "scheduler_effective_price": _prices,
     "scheduler_active_jobs": _one(queue.active_jobs),

@@ -9,7 +9,12 @@ from compute_market.offers.standing import follow_time, follow_wallets
 from compute_market.records import Asked
 from compute_market.reputation import reputation
 from compute_market.settlement import modes, receipts, settlement
-from compute_market.store.schema import BIDS_DUE_FROM, MEMPOOL_NEXT_BLOCK, PENDING
+from compute_market.store.schema import (
+    BIDS_DUE_FROM,
+    MEMPOOL_NEXT_BLOCK,
+    PARAMETERS_SET,
+    PENDING,
+)
 from compute_market.store.txn import Txn
 
 # What `tick` looks at at most beside what is due: entries of the log, and receipts.
@@ -24,13 +29,18 @@ BIDS_LIMIT = 256
 def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     """What is due: every change of the market does it before its own effects.
 
-    Keeps the height, lets blocks take consumer transactions, lets an armed settlement turn real,
-    pays receipts that waited for it, fails at most `sweep_limit` overdue jobs, lets scores that
-    barred return and forgets those that are over, lets bids expire that were not revealed in time,
-    tries jobs that wait for an offer and works the queue. What time alone causes is left out while
-    the clock is not believed.
+    Keeps the height, writes down which proposals came into force, lets blocks take consumer
+    transactions, lets an armed settlement turn real, pays receipts that waited for it, fails at
+    most `sweep_limit` overdue jobs, lets scores that barred return and forgets those that are over,
+    lets bids expire that were not revealed in time, tries jobs that wait for an offer and works the
+    queue. What time alone causes is left out while the clock is not believed.
     """
     height = chain.remember(txn)
+    parameters: tuple[str, ...] = ()
+    if txn.timely and txn.number(PARAMETERS_SET):
+        from compute_market.governance import governance  # Most markets have no proposals.
+
+        parameters = governance.activate(txn)
     if 0 < txn.number(MEMPOOL_NEXT_BLOCK) <= height:
         from compute_market.admission import mempool  # Most markets have no consumer pool.
 
@@ -70,6 +80,7 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         scores,
         restored,
         barred,
+        parameters,
     )
 
 

@@ -21,6 +21,7 @@ from compute_market.config.settings import DEFAULTS, Config
 from compute_market.errors import UsageError
 from compute_market.records import Asked, Refused, check_id, check_number
 from compute_market.store.environment import Creation
+from compute_market.store.schema import PARAMETERS_SET
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 
@@ -156,6 +157,10 @@ class Market:
     def _enter(self, txn: Txn) -> Time:
         self.time = clocks.judge(txn, self.read())
         clocks.enter(txn, self.time)
+        if txn.number(PARAMETERS_SET):
+            from compute_market.governance import governance  # Most markets have no proposals.
+
+            txn.config = governance.in_force(txn)
         return self.time
 
     def follow_log(self, path: str) -> None:

@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from compute_market.errors import InternalError
-from compute_market.records import MATCH_RESULTS, OFFER_STATES
+from compute_market.records import MATCH_RESULTS, OFFER_STATES, PARAMETER_KEYS
 from compute_market.store.schema import COUNTERS
 from compute_market.store.txn import Txn
 
@@ -60,6 +60,18 @@ METRICS = (
     Metric("consumer_fee_p90", "gauge", "90th percentile of the last 50 consumer fees."),
     Metric("capacity_units_per_second", "gauge", "Estimate of the capacity."),
     Metric("capacity_headroom_units", "gauge", "Units that may still be admitted now."),
+    Metric(
+        "param_change_pending",
+        "gauge",
+        "Approved proposals that wait for their height.",
+        (("key", PARAMETER_KEYS),),
+    ),
+    Metric(
+        "param_change_active",
+        "gauge",
+        "Value in force of a parameter that proposals may change.",
+        (("key", PARAMETER_KEYS),),
+    ),
     Metric(
         "active_burst_quota",
         "gauge",

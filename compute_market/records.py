@@ -100,6 +100,8 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 LIVE_STATES: tuple[JobState, ...] = ("pending", "queued", "active")
 JOB_STATES: tuple[JobState, ...] = (*LIVE_STATES, "completed", "cancelled", "failed")
 OFFER_STATES: tuple[OfferState, ...] = ("open", "exhausted", "withdrawn")
+# Settings that proposals may change while the market runs.
+PARAMETER_KEYS = ("min_capacity", "fair_share_cap", "burst_refill_rate", "comfort_threshold_p90")
 
 # Results of a match: success, or the furthest stage any offer reached. What the store keeps of a
 # result is its place in here, so that new ones are only ever appended.

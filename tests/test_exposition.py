@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from compute_market import exposition
+from compute_market import chain, exposition
 from compute_market.errors import InternalError
 from compute_market.exposition import GAUGES, check_gauges, render
 from compute_market.jobs import jobs
@@ -14,6 +14,7 @@ from compute_market.metrics import METRICS
 from compute_market.store.schema import Table
 from compute_market.store.txn import Txn
 from tests.support.bundles import send
+from tests.support.governance import approve
 from tests.support.market import Market, job_request, offer_request, slice_of
 
 
@@ -53,6 +54,9 @@ def test_gauges_tell_the_state(real: Market) -> None:
     real.submit("pends", wait=True, capability={"gpu": "none"})
     real.prove("job-0")
     send(real)
+    approve(real, "min_capacity", "5")
+    real.update(lambda txn: chain.advance(txn, 120))
+    approve(real, "fair_share_cap", "0.1")
     found = samples(real)
     expected: dict[str, dict[tuple[str, ...], float]] = {
         "industrial_backlog": {(): 2},
@@ -74,6 +78,18 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "tb_last_run_timestamp_seconds": {(): real.now_ms / 1000},
         "clock_held": {(): 0},
         "courier_pending": {(): 1},
+        "param_change_pending": {
+            ("min_capacity",): 0,
+            ("fair_share_cap",): 1,
+            ("burst_refill_rate",): 0,
+            ("comfort_threshold_p90",): 0,
+        },
+        "param_change_active": {
+            ("min_capacity",): 5,
+            ("fair_share_cap",): 0.25,
+            ("burst_refill_rate",): 0.5,
+            ("comfort_threshold_p90",): 2500,
+        },
     }
     assert {name: found[name] for name in expected} == expected
     assert expected.keys() | {"tb_build_info"} == GAUGES.keys()

@@ -1,16 +1,49 @@
 """Verbs on the configuration: show."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compute_market.config import files as config
-from tb_cli.frame.render import Listing
+from compute_market.errors import MarketError
+from tb_cli.frame.render import Listing, note
 from tb_cli.frame.session import Session
+
+if TYPE_CHECKING:
+    from compute_market.governance_records import Parameter
 
 
 def show(session: Session) -> None:
+    """It shows what is configured. Where the market of the home has another value in force by a
+    proposal, that is told beside; see `compute-market params`.
+    """
     loaded, origins = session.configuration()
+    overridden = _overridden(session)
     listing = Listing(session, ("name", "value", "origin"))
     for name, value, origin in config.describe(loaded, origins):
         document: dict[str, Any] = {"name": name, "value": value, "origin": origin}
+        if name in overridden:
+            text, proposal = overridden[name]
+            document |= {"in_force": text, "proposal": proposal}
+            if not session.json:
+                note(f"{name} is {text} by proposal {proposal}, not {value} as configured")
         listing.add(document)
     listing.end()
+
+
+def _overridden(session: Session) -> dict[str, tuple[str, int]]:
+    """Value in force and proposal of each setting that a proposal overrides.
+
+    The configuration can be shown whatever the market is like.
+    """
+    if not session.home.has_market():
+        return {}
+    from compute_market.governance import governance, parameters
+
+    try:
+        found: dict[str, Parameter] = session.view(governance.standing).in_force
+    except MarketError as error:
+        note(f"warning: what proposals override is not known: {error.message}")
+        return {}
+    return {
+        key: (parameters.text(key, parameter.value), parameter.proposal)
+        for key, parameter in found.items()
+    }

@@ -1,13 +1,27 @@
-"""Verbs on what governs the market: params."""
+"""Verbs on what governs the market: params show, propose, approve, rollback, history."""
 
-from compute_market.amounts import MICRO, PPM
-from tb_cli.frame.render import write_json
+from typing import TYPE_CHECKING, Any
+
+from compute_market.amounts import AMOUNT_MAX, MICRO, PPM
+from tb_cli.frame.options import JSONL, KEY, LIMIT
+from tb_cli.frame.render import Listing, emit, write_json
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import argument, number, takes
+
+if TYPE_CHECKING:
+    from compute_market.governance_records import Parameter, Proposal
+    from compute_market.store.txn import Txn
+
+_COLUMNS = ("id", "key", "value", "state", "activates_at", "in_force")
 
 
 def show(session: Session) -> None:
-    """They are in units per second, as a ratio, in units, and in units per second."""
+    """They are in units per second, as a ratio, in units, and in units per second: those in force
+    now where there is a market, else those of the configuration.
+    """
     config = session.config
+    if session.home.has_market():
+        config = session.view(lambda txn: txn.config)
     write_json(
         {
             "min_capacity": config.min_capacity,
@@ -16,3 +30,129 @@ def show(session: Session) -> None:
             "burst_refill_rate": config.burst_refill_rate_micro / MICRO,
         }
     )
+
+
+@takes(
+    argument("name", "KEY", "The parameter.", complete="parameter"),
+    argument("value", "VALUE", "Its value, as a configuration file would have it."),
+    KEY,
+)
+def propose(session: Session, name: str, value: str, *, key: str | None) -> None:
+    """It changes nothing before it is approved. The value of `min_capacity` is in units per second,
+    that of `fair_share_cap` a ratio, that of `burst_refill_rate` in units per second, and that of
+    `comfort_threshold_p90` a fee. `burst_quota` can be set in the configuration only.
+    """
+    from compute_market import idempotency
+    from compute_market.governance import governance, parameters
+
+    parsed = parameters.parse(name, value)
+    asked = {"key": name, "value": parsed}
+
+    def act(txn: "Txn") -> "tuple[Proposal, dict[str, Any]]":
+        done = idempotency.find(txn, key, "params_proposed", asked)
+        if done is not None:
+            proposal = governance.get(txn, int(done.made or 0))
+        else:
+            proposal = governance.propose(txn, name, parsed)
+            idempotency.remember(txn, key, "params_proposed", asked, str(proposal.id))
+        document = governance.document(proposal, governance.standing(txn))
+        return proposal, document | {"changed": done is None}
+
+    proposal, document = session.update(act)
+    text = f"proposed {_text(proposal)} as proposal {proposal.id}"
+    if not document["changed"]:
+        text = f"key {key} was used: unchanged; proposal {proposal.id} is {proposal.state}"
+    emit(session, document, text)
+
+
+@takes(
+    number(
+        "proposal_id",
+        "ID",
+        "The number of a proposal.",
+        least=1,
+        most=AMOUNT_MAX,
+        complete="proposal",
+    )
+)
+def approve(session: Session, proposal_id: int) -> None:
+    """It is in force from the begin of the second epoch after this one on. The height is fixed now,
+    and the first command from then on writes it down. One that was approved before is left as it
+    is, and one that was rolled back must be proposed again.
+    """
+    from compute_market.governance import governance
+
+    def act(txn: "Txn") -> tuple[governance.Approved, dict[str, Any]]:
+        approved = governance.approve(txn, proposal_id)
+        document = governance.document(approved.proposal, governance.standing(txn))
+        return approved, document | {"changed": approved.changed}
+
+    approved, document = session.update(act)
+    proposal = approved.proposal
+    text = f"proposal {proposal.id} is {proposal.state}: unchanged"
+    if approved.changed:
+        text = f"approved proposal {proposal.id}: {_text(proposal)} from "
+        text += f"height {proposal.activates_at} on"
+    emit(session, document, text)
+
+
+@takes(KEY)
+def rollback(session: Session, *, key: str | None) -> None:
+    """The parameter has the value from before at once. Once more undoes the one before it, of any
+    parameter; those that are approved and wait come into force all the same. With --key it can be
+    repeated and goes back no further.
+    """
+    from compute_market import idempotency
+    from compute_market.governance import governance
+
+    def act(txn: "Txn") -> "tuple[Proposal, Parameter | None, dict[str, Any]]":
+        done = idempotency.find(txn, key, "params_rolled_back", {})
+        if done is not None:
+            proposal = governance.get(txn, int(done.made or 0))
+            restored = governance.standing(txn).in_force.get(proposal.key)
+        else:
+            proposal, restored = governance.roll_back(txn)
+            idempotency.remember(txn, key, "params_rolled_back", {}, str(proposal.id))
+        document = governance.document(proposal, governance.standing(txn))
+        return proposal, restored, document | {"changed": done is None}
+
+    proposal, restored, document = session.update(act)
+    now = _value_of(session, proposal, restored)
+    source = "as configured" if restored is None else f"by proposal {restored.proposal}"
+    text = f"rolled back proposal {proposal.id}: {proposal.key} is {now} again, {source}"
+    if not document["changed"]:
+        text = f"key {key} was used: unchanged; {proposal.key} is {now}, {source}"
+    emit(session, document, text)
+
+
+@takes(LIMIT, JSONL)
+def history(session: Session, *, limit: int | None, jsonl: bool) -> None:
+    """An active proposal that another one of its key has replaced is no longer in force, but is so
+    again when the other is rolled back. --limit keeps the newest.
+    """
+    from itertools import chain, islice
+
+    from compute_market.governance import governance
+    from compute_market.store.schema import pack_u64
+
+    made = session.view(governance.count)
+    start = None if limit is None else pack_u64(max(0, made - limit))
+    listing = Listing(session, _COLUMNS, jsonl=jsonl)
+    for document in islice(chain.from_iterable(session.pages(governance.page, start)), limit):
+        listing.add(document)
+    listing.end()
+
+
+def _text(proposal: "Proposal") -> str:
+    from compute_market.governance import parameters
+
+    return f"{proposal.key} {parameters.text(proposal.key, proposal.value)}"
+
+
+def _value_of(session: Session, proposal: "Proposal", restored: "Parameter | None") -> str:
+    """What a parameter is from now on, as a text."""
+    from compute_market.governance import parameters
+
+    key = proposal.key
+    value = parameters.of(session.config, key) if restored is None else restored.value
+    return parameters.text(key, value)

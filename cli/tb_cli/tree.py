@@ -94,7 +94,17 @@ TREE = Group(
             {
                 "params": Group(
                     "The admission parameters; by itself, `params show`.",
-                    {"show": _optional("governance:show", "Print the admission parameters.")},
+                    {
+                        "show": _optional("governance:show", "Print the admission parameters."),
+                        "propose": _writes(
+                            "governance:propose", "Propose another value of a parameter."
+                        ),
+                        "approve": _writes("governance:approve", "Let a proposal come into force."),
+                        "rollback": _writes(
+                            "governance:rollback", "Undo what came into force last."
+                        ),
+                        "history": _reads("governance:history", "List proposals by id."),
+                    },
                     default="show",
                 ),
                 "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
@@ -234,7 +244,7 @@ TREE = Group(
         ),
         "config": Group(
             "The configuration.",
-            {"show": _apart("config:show", "Show every setting and where it comes from.")},
+            {"show": _optional("config:show", "Show every setting and where it comes from.")},
         ),
     },
 )

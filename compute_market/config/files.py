@@ -72,8 +72,9 @@ def load(
     for setting in SETTINGS:
         text = (environment or {}).get(setting.variable)
         if text is not None:
-            value = _value(setting, _typed(setting, text), setting.variable)
-            found[setting.name] = Found(value, setting.variable)
+            found[setting.name] = Found(
+                value_of(setting.name, text, setting.variable), setting.variable
+            )
     origins = {name: found[name].origin if name in found else "default" for name in _BY_NAME}
     return config_of(found), origins
 
@@ -127,6 +128,21 @@ def check(
             )
         found[setting.name] = Found(_value(setting, raw, origin), origin)
     return found
+
+
+def value_of(name: str, text: str, origin: str) -> Value:
+    """What a setting holds by a text that does not stand in a file; `origin` says where it does.
+
+    Raises UsageError.
+    """
+    setting = _BY_NAME[name]
+    return _value(setting, _typed(setting, text), origin)
+
+
+def bounds_of(name: str) -> tuple[int, int]:
+    """The least and the most that a setting which is a number may hold."""
+    least, most = _BY_NAME[name].allowed
+    return int(least), int(most)
 
 
 def describe(config: Config, origins: Mapping[str, str]) -> list[tuple[str, str, str]]:

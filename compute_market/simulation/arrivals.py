@@ -5,6 +5,7 @@ no more room than one.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import count, repeat
 
 from msgspec import Struct
 
@@ -70,24 +71,31 @@ def instants(scenario: Scenario, arrivals: Arrivals, stream: Stream) -> Iterator
     """
     length_secs = scenario.length_secs
     until_secs = length_secs if arrivals.until_secs is None else arrivals.until_secs
-    until_ns = min(until_secs, length_secs) * 10**9
-    at_ns = arrivals.from_secs * 10**9
+    until_ms = scenario.at_ms(min(until_secs, length_secs))
+    from_ms = scenario.at_ms(arrivals.from_secs)
+    for after_ns in _spans(arrivals, stream):
+        at_ms = from_ms + after_ns // _NS_PER_MS
+        if at_ms >= until_ms:
+            return
+        yield at_ms
+
+
+def _spans(arrivals: Arrivals, stream: Stream) -> Iterator[int]:
+    """The nanoseconds from the start of a process to each arrival, without an end."""
     if arrivals.process == "burst":
         assert arrivals.every_secs is not None
         assert arrivals.size is not None
-        while at_ns < until_ns:
-            for _ in range(arrivals.size):
-                yield scenario.start_ms + at_ns // _NS_PER_MS
-            at_ns += arrivals.every_secs * 10**9
-        return
+        for number in count():
+            yield from repeat(number * arrivals.every_secs * 10**9, arrivals.size)
     assert arrivals.per_minute is not None
-    mean_ns = _MINUTE_NS * PPM // ppm(arrivals.per_minute)
-    by_chance = arrivals.process == "poisson"
-    # The first of a steady process comes at once; the first by chance after a gap like the others.
-    at_ns += stream.exponential(mean_ns) if by_chance else 0
-    while at_ns < until_ns:
-        yield scenario.start_ms + at_ns // _NS_PER_MS
-        at_ns += stream.exponential(mean_ns) if by_chance else mean_ns
+    rate = ppm(arrivals.per_minute)
+    if arrivals.process == "constant":
+        # The first comes at once; each is where it belongs, whatever rounding did to those before.
+        yield from (number * _MINUTE_NS * PPM // rate for number in count())
+    after_ns = 0
+    while True:
+        after_ns += stream.exponential(_MINUTE_NS * PPM // rate)
+        yield after_ns
 
 
 def _jobs(scenario: Scenario, group: Buyers, number: int) -> Source:
@@ -95,12 +103,12 @@ def _jobs(scenario: Scenario, group: Buyers, number: int) -> Source:
     buyer = f"{group.name}-{number}"
     when = Stream(scenario.seed, f"arrivals of {buyer}")
     what = Stream(scenario.seed, f"jobs of {buyer}")
-    for count, at_ms in enumerate(instants(scenario, group.arrivals, when)):
-        who = buyer if group.identities == 1 else f"{buyer}.{count % group.identities + 1}"
+    for done, at_ms in enumerate(instants(scenario, group.arrivals, when)):
+        who = buyer if group.identities == 1 else f"{buyer}.{done % group.identities + 1}"
         slices = [slice_of(draw(what, group.units)) for _ in range(draw(what, group.slices))]
         gives_up = group.gives_up_secs
         request = JobRequest(
-            job_id=f"{buyer}-{count + 1}",
+            job_id=f"{buyer}-{done + 1}",
             buyer=who,
             workload=WORKLOAD,
             slices=[SLICE_PATH] * len(slices),

@@ -12,6 +12,8 @@ from msgspec import Meta, Struct
 from compute_market.admission import mempool
 from compute_market.amounts import AMOUNT_MAX, PPM
 from compute_market.config.settings import DEFAULTS, Config
+from compute_market.errors import MarketError
+from compute_market.governance import parameters
 from compute_market.records import DEADLINE_MAX, Lane, Mode, Priority
 from compute_market.requests import Amount, CapabilityRequest
 from compute_market.simulation.draws import Amounts, bounds
@@ -30,6 +32,7 @@ Span = Annotated[int, Meta(ge=1, le=LENGTH_SECS_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")]
 Number = int | Decimal
 Process = Literal["poisson", "constant", "burst", "trace"]
+Format = Literal["swf", "openb", "log"]
 # What becomes of the jobs of a provider that goes away.
 Leaving = Literal["finishes", "pauses", "cancels"]
 # How a job fails that its provider does not do: it never proves, it cancels, or what it proves is
@@ -49,7 +52,7 @@ class Arrivals(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     size: Count | None = None
     every_secs: Span | None = None
     file: Annotated[str, Meta(min_length=1)] | None = None
-    format: Literal["swf", "openb"] | None = None
+    format: Format | None = None
     from_secs: Secs = 0
     until_secs: Secs | None = None
 
@@ -200,9 +203,24 @@ class ParameterChange(Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     key: str
     value: Number
 
+    def __post_init__(self) -> None:
+        try:
+            parameters.check_key(self.key)
+        except MarketError as error:
+            raise ValueError(f"key: {error.message.removeprefix('KEY: ')}") from error
+        try:
+            self.parsed()
+        except MarketError as error:
+            raise ValueError(f"value: {error.message.removeprefix('VALUE: ')}") from error
+
+    def parsed(self) -> int:
+        """The value as `Config` holds it."""
+        return parameters.parse(self.key, format(Decimal(self.value), "f"))
+
 
 class CapacitySample(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the market is found able to do, in units per second, at a second."""
+    """What the market is found able to do, in units per second, at a second: as many samples at
+    once as the estimate is made of, so that it is what they say."""
 
     at_secs: Secs
     units_per_second: Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]

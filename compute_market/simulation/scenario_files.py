@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
@@ -12,6 +12,7 @@ from compute_market.config import files, places
 from compute_market.config.places import Place
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError
+from compute_market.records import PRIORITIES, Lane, Mode
 from compute_market.requests import CapabilityRequest
 from compute_market.simulation.draws import Spread
 from compute_market.simulation.scenario import (
@@ -19,10 +20,14 @@ from compute_market.simulation.scenario import (
     Buyers,
     CapacitySample,
     Consumers,
+    Failure,
     FeeChange,
+    Format,
+    Leaving,
     Outage,
     ParameterChange,
     PriceChange,
+    Process,
     Providers,
     Scenario,
 )
@@ -35,6 +40,15 @@ _TABLES = (
 )
 # Every key there is, for whoever mistypes one.
 _KEYS = tuple(dict.fromkeys(key for table in _TABLES for key in table.__struct_fields__))
+_CHOICES = {
+    "process": get_args(Process),
+    "format": get_args(Format),
+    "failure": get_args(Failure),
+    "leaving": get_args(Leaving),
+    "settlement": get_args(Mode),
+    "priority": PRIORITIES,
+    "lane": get_args(Lane),
+}
 # What msgspec calls things, and what they are in a scenario.
 _TERMS = {
     "int": "a whole number",
@@ -107,6 +121,7 @@ def _error(message: str, source: str, lines: dict[Place, int]) -> UsageError:
     unknown = re.search("unknown field `(.*)`", problem)
     missing = re.search("missing required field `(.*)`", problem)
     own = re.match(r"([a-z_]+): ", problem)
+    chosen = re.match("Invalid enum value (.*)", problem)
     if unknown:
         place, problem = (*place, unknown.group(1)), "unknown key"
         near = get_close_matches(unknown.group(1), _KEYS, n=1)
@@ -115,6 +130,8 @@ def _error(message: str, source: str, lines: dict[Place, int]) -> UsageError:
         problem = f"the key {missing.group(1)} is missing"
     elif own:
         place, problem = (*place, own.group(1)), problem[own.end() :]
+    elif chosen and place:
+        problem = f"{chosen.group(1)} is none of {', '.join(_CHOICES[str(place[-1])])}"
     line = next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), 1)
     name = _name(place)
     return UsageError(f"{source}:{line}: {name}{_plain(problem)}", hint=hint)
@@ -143,7 +160,7 @@ def _plain(problem: str) -> str:
 
     problem = problem.replace("int | decimal", "decimal")
     text = re.sub("`([a-z]+(?: \\| [a-z]+)*)`", terms, problem)
-    return _legible(text[:1].lower() + text[1:].replace(", got ", ", found "))
+    return _legible(re.sub("^Expected", "expected", text).replace(", got ", ", found "))
 
 
 def _legible(text: str) -> str:

@@ -44,12 +44,11 @@ class Stage:
         """When the next thing is to happen; None when nothing is."""
         return self._planned[0][0] if self._planned else None
 
-    def take(self, at_ms: int, limit: int) -> list[Act]:
-        """What is to happen at an instant, at most so much of it."""
-        found: list[Act] = []
-        while self._planned and self._planned[0][0] == at_ms and len(found) < limit:
-            found.append(heappop(self._planned)[2])
-        return found
+    def take(self, at_ms: int) -> Act | None:
+        """The next that is to happen at an instant; None when nothing more is."""
+        if self._planned and self._planned[0][0] == at_ms:
+            return heappop(self._planned)[2]
+        return None
 
     def put_off(self, at_ms: int, until_ms: int) -> None:
         """Let what is to happen at an instant be missed, or happen later than that."""

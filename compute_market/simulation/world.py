@@ -15,6 +15,7 @@ from msgspec import Struct
 from compute_market.admission import capacity
 from compute_market.clock import Clock
 from compute_market.config.settings import Config
+from compute_market.governance import governance
 from compute_market.housekeeping import tick
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.submit import submit
@@ -23,8 +24,8 @@ from compute_market.records import Event, Refused, Token, Violation, replace
 from compute_market.settlement import ledger, modes
 from compute_market.simulation.arrivals import Arrival, OpenTrace, Source, sources
 from compute_market.simulation.providers import Provider, providers
-from compute_market.simulation.scenario import Scenario
-from compute_market.simulation.stage import Act, Failed, Stage
+from compute_market.simulation.scenario import ParameterChange, Scenario
+from compute_market.simulation.stage import Failed, Stage
 from compute_market.simulation.traffic import Traffic
 from compute_market.simulation.work import Work
 from compute_market.store.txn import Txn
@@ -104,6 +105,8 @@ class _World:
         for sample in scenario.capacity:
             found = partial(_record_capacity, sample.units_per_second)
             self._stage.plan(scenario.at_ms(sample.at_secs), found)
+        for change in scenario.parameters:
+            self._stage.plan(scenario.at_ms(change.at_secs), partial(self._govern, change))
         if scenario.settlement == "armed":
             self._stage.plan(scenario.start_ms, _arm)
         self._consumers = [Traffic(self._stage, scenario, each) for each in scenario.consumers]
@@ -121,16 +124,21 @@ class _World:
                 self._stage.put_off(at_ms, until_ms)
                 continue
             self.now_ms = at_ms
-            self._step(market, self._stage.take(at_ms, STEP_ACTIONS_MAX))
+            self._step(market, STEP_ACTIONS_MAX)
         self.now_ms = end_ms
         self._sample_is_due = True
-        self._step(market, [])
+        self._step(market, 0)
 
-    def _step(self, market: Market, acts: list[Act]) -> None:
+    def _step(self, market: Market, limit: int) -> None:
+        """One change of the market: what is due now, and at most so much of what is to happen."""
+
         def change(txn: Txn) -> None:
             self._seen = 0
             self._follow(txn)
-            for act in acts:
+            for _ in range(limit):
+                act = self._stage.take(self.now_ms)
+                if act is None:
+                    break
                 act(txn)
                 self._follow(txn)
             if self._observe is not None:
@@ -158,6 +166,10 @@ class _World:
             self._work.follow(txn, txn.noted[self._seen - 1])
 
     # What happens by the clock.
+
+    def _govern(self, change: ParameterChange, txn: Txn) -> None:
+        proposal = governance.propose(txn, change.key, change.parsed())
+        self._stage.attempt("approve", change.key, lambda: governance.approve(txn, proposal.id))
 
     def _sample(self, txn: Txn) -> None:
         self._sample_is_due = True
@@ -245,7 +257,8 @@ class _World:
 
 
 def _record_capacity(units_per_second: int, txn: Txn) -> None:
-    capacity.record(txn, units_per_second)
+    for _ in range(capacity.SAMPLES_KEPT):
+        capacity.record(txn, units_per_second)
 
 
 def _arm(txn: Txn) -> None:

@@ -20,6 +20,7 @@ from compute_market.errors import IntegrityError, InternalError
 if TYPE_CHECKING:
     from compute_market.bid_records import Bid, Bidder
     from compute_market.courier_records import BundleReceipt, Delivery
+    from compute_market.governance_records import Parameter, Proposal
     from compute_market.import_records import Imported, ImportFailure, Origin
     from compute_market.mempool_records import Pool, Transaction
 
@@ -196,6 +197,24 @@ META = Table("meta", bytes, key="name of a small number or text", writer="", kep
 COUNTERS = Sums("counters", key="metric · label values", writer="metrics")
 
 KEYED = Table("keyed", records.Keyed, key="idempotency key", writer="idempotency")
+
+# governance
+PROPOSALS: "Table[Proposal]" = Table(
+    "proposals", "governance_records.Proposal", key="u64 id", writer="governance.governance"
+)
+PARAMETERS: "Table[Parameter]" = Table(
+    "parameters", "governance_records.Parameter", key="parameter", writer="governance.governance"
+)
+PARAMETERS_DUE = Table(
+    "parameters_due",
+    bytes,
+    key="u64 height to be active from, u64 number of the approval",
+    writer="governance.governance",
+)
+
+# A number of `meta`: how many entries the last two tables have. A market without a proposal that is
+# in force, or is to be, reads no more than this.
+PARAMETERS_SET: Final = "parameters_set"
 
 # settlement
 ACCOUNTS = Sums("accounts", key="token · account", writer="settlement.ledger")

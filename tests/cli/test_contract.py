@@ -190,7 +190,16 @@ PREPARE: dict[str, list[Path_]] = {
     ],
     "compute-market settle tick": [("compute-market", "settle", "arm", "--delay-blocks", "0")],
     "tick": [("compute-market", "settle", "arm", "--delay-blocks", "0")],
+    "compute-market params approve": [("compute-market", "params", "propose", "min_capacity", "5")],
+    "compute-market params rollback": [
+        ("compute-market", "params", "propose", "min_capacity", "5"),
+        ("compute-market", "params", "approve", "1"),
+        ("chain", "advance", "120"),
+        ("compute-market", "match"),
+    ],
 }
+# What the last of those commands say that was due.
+TOLD = {"tick": REAL, "match": "min_capacity 5 in force"}
 OVERDUE = ("compute-market sla sweep",)
 
 
@@ -204,7 +213,7 @@ def test_dry_run_tells_what_would_happen_and_changes_no_byte(
     monkeypatch.setattr(os, "urandom", bytes)  # What is drawn is the same each time.
     name = " ".join(path)
     for command in PREPARE.get(name, []):
-        cli.ok(*command, due=REAL if "tick" in command else "")
+        cli.ok(*command, due=TOLD.get(command[-1], ""))
     if name in OVERDUE:
         cli.advance(63)
     # What the last command left undone is not to be done by a dry run either.

@@ -8,7 +8,9 @@ from tests.support.cli import HELLO
 from tests.support.processes import DEADLINE
 from tests.support.verbs import FRIEND, RECEIPTS, SCORES, TRUST, VERBS
 
-CONFIG = 'settle_mode = "real"\ndeadline_max_secs = 253402300799\n[scheduler]\nslots = 3\n'
+# Epochs are long, so that the height at which a proposal comes into force is always the same.
+CONFIG = 'settle_mode = "real"\ndeadline_max_secs = 253402300799\nepoch_blocks = 1000000000\n'
+CONFIG += "[scheduler]\nslots = 3\n"
 CONFIG += f'[net]\ntrusted = ["{TRUST[1]}"]\n'
 # What a market has before the change: jobs that run, wait in the queue, and wait for an offer.
 BEFORE = f"""
@@ -74,6 +76,8 @@ class Change(NamedTuple):
 _DEPOSIT = ("bob", "--ct", "7", "--key", "k")
 _OFFER = ("--offer-id", "new", "--provider", "p", "--units", "5", "--price", "9")
 _IMPORT = "compute-market receipts import"
+_PROPOSE = "compute-market params propose fair_share_cap 0.1"
+_IN_FORCE = (_PROPOSE, "compute-market params approve 1", "chain advance 2000000000")
 _TO_DRY_RUN = "compute-market settle dry-run --reason before"
 
 CHANGES = (
@@ -101,6 +105,9 @@ CHANGES = (
     ),
     Change("compute-market settle dry-run", ("--reason", "r")),
     Change("compute-market settle tick"),
+    Change("compute-market params propose", ("fair_share_cap", "0.1", "--key", "k")),
+    Change("compute-market params approve", ("1",), first=(_PROPOSE,)),
+    Change("compute-market params rollback", ("--key", "k"), first=_IN_FORCE),
     Change("compute-market capacity record", ("5",), again=False),
     Change("compute-market sla sweep"),
     Change("compute-market sla extend", ("--by", "60"), again=False),

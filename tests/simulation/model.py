@@ -22,6 +22,7 @@ STAGES = (
     "no_capacity",
     "bond_unfunded",
 )
+GOVERNED = ("min_capacity", "fair_share_cap_ppm", "burst_refill_rate_micro")
 _MODELS = ("gpu", "accelerator")
 _ENDED = ("completed", "cancelled", "failed")
 
@@ -48,6 +49,8 @@ class Model:
         self.activate_at = 0
         self.height_by_hand = 0
         self.height_seen = 0
+        self.proposals: list[Record] = []
+        self.activated: list[Record] = []  # in order, without what was rolled back
         self.wallets: dict[tuple[str, str], int] = Counter()
         self.issued: dict[str, int] = Counter()  # by the tap, per token
         self.burned = 0
@@ -156,6 +159,12 @@ class Model:
     def housekeeping(self, *, sweeps: bool = True) -> None:
         self.come_back()
         self.height_seen = self.height()
+        for proposal in self.fallen_due():
+            was = [p for p in self.activated if p.key == proposal.key][-1:]
+            self.activated.append(proposal)
+            proposal.state = "active"
+            before = was[0].text if was else None
+            self.tell("params_activated", **self.about(proposal), was=before)
         if self.believed() and self.mode == "armed" and self.height() >= self.activate_at:
             self.turn("real")
         if self.mode == "real":
@@ -192,6 +201,55 @@ class Model:
         if changed:
             self.turn("dry_run", reason=reason)
         return changed
+
+    # Parameters.
+
+    def fallen_due(self) -> list[Record]:
+        """Approved proposals whose height has come, in the order in which they come into force."""
+        waiting = [p for p in self.proposals if p.state == "approved"] if self.believed() else []
+        found = [p for p in waiting if p.activates_at <= self.height()]
+        return sorted(found, key=lambda p: (p.activates_at, p.approval))
+
+    def in_force(self, field: str) -> int:
+        """The value of a setting that proposals may change."""
+        upon = [p.value for p in (*self.activated, *self.fallen_due()) if p.field == field]
+        return upon[-1] if upon else self.config[field]
+
+    def propose(self, key: str, field: str, text: str, value: int) -> int:
+        number = len(self.proposals) + 1
+        proposal = Record(
+            number=number, key=key, field=field, text=text, value=value, state="proposed"
+        )
+        self.proposals.append(proposal)
+        self.tell("params_proposed", **self.about(proposal))
+        return number
+
+    def approve(self, number: int) -> bool:
+        proposal = self.proposals[number - 1]
+        if proposal.state == "rolled_back":
+            raise Denied("rolled_back")
+        if proposal.state != "proposed":
+            return False
+        blocks = self.config["epoch_blocks"]
+        proposal.state = "approved"
+        proposal.activates_at = (self.height() // blocks + 2) * blocks
+        proposal.approval = sum(p.state != "proposed" for p in self.proposals)
+        told = self.about(proposal)
+        self.tell("params_approved", **told, activates_at=proposal.activates_at)
+        return True
+
+    def roll_back(self) -> int:
+        if not self.activated:
+            raise Denied("nothing_active")
+        proposal = self.activated.pop()
+        proposal.state = "rolled_back"
+        to = [p.text for p in self.activated if p.key == proposal.key]
+        self.tell("params_rolled_back", **self.about(proposal), to=to[-1] if to else None)
+        return int(proposal.number)
+
+    @staticmethod
+    def about(proposal: Record) -> dict[str, Any]:
+        return {"proposal": proposal.number, "key": proposal.key, "value": proposal.text}
 
     # Money.
 
@@ -356,7 +414,10 @@ class Model:
         used, burst, at_ms = self.usage.get((role, who), (0, quota, self.now_ms))
         elapsed_ms = max(0, self.now_ms - at_ms)
         left = used * max(60_000 - elapsed_ms, 0) // 60_000
-        return left, min(quota, burst + elapsed_ms * 500)
+        return left, min(quota, burst + self.refill(elapsed_ms))
+
+    def refill(self, ms: int) -> int:
+        return self.in_force("burst_refill_rate_micro") * ms // 1000
 
     def headroom(self) -> int:
         return max(0, self.estimate() * 60 * MICRO - self.party("market", "")[0])
@@ -364,12 +425,12 @@ class Model:
     def refusal(self, job: Record, offer: Record) -> str | None:
         """Why admission says no; on a yes both parties are charged."""
         estimate, demand = self.estimate(), job.units * MICRO
-        if estimate < self.config["min_capacity"] or demand > self.headroom():
+        if estimate < self.in_force("min_capacity") or demand > self.headroom():
             return "capacity"
         parties = {
             key: self.party(*key) for key in (("buyer", job.buyer), ("provider", offer.provider))
         }
-        cap = Fraction(self.config["fair_share_cap_ppm"], MICRO) * estimate * 60 * MICRO
+        cap = Fraction(self.in_force("fair_share_cap_ppm"), MICRO) * estimate * 60 * MICRO
         within = all(used + demand <= cap for used, _ in parties.values())
         if not within and any(burst < demand for _, burst in parties.values()):
             hopeless = demand > self.config["burst_quota_micro"]
@@ -396,7 +457,7 @@ class Model:
             elapsed_ms = max(0, at_ms - job.queued_ms)
             used -= job.units * MICRO * max(60_000 - elapsed_ms, 0) // 60_000
             if key[0] != "market":
-                burst += max(0, job.burst - elapsed_ms * 500)
+                burst += max(0, job.burst - self.refill(elapsed_ms))
             quota = self.config["burst_quota_micro"]
             self.usage[key] = max(0, used), min(quota, burst), at_ms
 
@@ -830,6 +891,7 @@ class Model:
             "held": {owner: self.held_of(owner) for owner in owners},
             "mode": self.mode,
             "height": self.height(),
+            "parameters": {name: self.in_force(name) for name in GOVERNED},
             "scores": self.scores,
             "offers": {
                 o.id: (

@@ -27,6 +27,7 @@ from compute_market.bids.sealing import Opening
 from compute_market.clock import Reading
 from compute_market.errors import MarketError
 from compute_market.events import Logged
+from compute_market.governance import governance
 from compute_market.jobs import cancellations, faults, jobs, lanes
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.extend import extend
@@ -43,7 +44,7 @@ from compute_market.scheduler.matching import judge
 from compute_market.settlement import escrow, ledger, modes, settlement
 from compute_market.store.schema import ACTIVE, BIDS, COUNTERS, JOBS, RECEIPTS
 from compute_market.store.txn import Txn
-from tests.simulation.model import CLASSES, MICRO, Denied, Model, units_proven
+from tests.simulation.model import CLASSES, GOVERNED, MICRO, Denied, Model, units_proven
 from tests.support.bids import ALICE, SALT
 from tests.support.effort import effort
 from tests.support.market import DIGEST, Market, job_request, offer_request, slice_of
@@ -64,6 +65,8 @@ START_CONFIG = {
     "priority_aging_secs": 0,
     "deadline_min_secs": 0,
     "min_capacity": 2,
+    "burst_refill_rate_micro": MICRO // 2,
+    "epoch_blocks": 5,
     "burst_quota_micro": 20 * MICRO,
     "provider_cancel_penalty_after": 2,
     "provider_cancel_window_secs": 30,
@@ -93,6 +96,7 @@ def picture(market: Market) -> dict[str, Any]:
             "held": {owner: held_of(txn, owner) for owner in OWNERS},
             "mode": modes.state(txn).mode,
             "height": chain.height(txn),
+            "parameters": {name: getattr(txn.config, name) for name in GOVERNED},
             "scores": {provider: score.score for provider, score in reputation.entries(txn)},
             "offers": {
                 o.offer_id: (o.state, o.units_left, o.units_reserved, o.units_proven)
@@ -237,6 +241,17 @@ OFFERS = st.fixed_dictionaries(
         "reputation": st.sampled_from((9, 9, 8, 7, 0, -1)),
         "directed": st.sampled_from((False, False, False, True)),
     }
+)
+
+
+# What is proposed: key, the setting it changes, and the value as a text and as it is stored.
+PROPOSALS = (
+    ("min_capacity", "min_capacity", "1", 1),
+    ("min_capacity", "min_capacity", "8", 8),
+    ("fair_share_cap", "fair_share_cap_ppm", "0.05", 50_000),
+    ("fair_share_cap", "fair_share_cap_ppm", "1.0", 1_000_000),
+    ("burst_refill_rate", "burst_refill_rate_micro", "0.0", 0),
+    ("burst_refill_rate", "burst_refill_rate_micro", "1.0", 1_000_000),
 )
 
 
@@ -700,6 +715,42 @@ class MarketMachine(RuleBasedStateMachine):
             self.act(
                 lambda: self.model.to_dry_run("test"),
                 lambda txn: modes.to_dry_run(txn, "test")[1],
+            )
+
+    @rule(
+        do=st.sampled_from(("propose", "propose", "approve", "roll_back")),
+        terms=st.sampled_from(PROPOSALS),
+        blocks=st.sampled_from((0, 5, 10)),
+        data=st.data(),
+        rehearse=st.booleans(),
+    )
+    def govern(
+        self, do: str, terms: tuple[Any, ...], blocks: int, data: st.DataObject, rehearse: bool
+    ) -> None:
+        key, _, _, value = terms
+        if do == "propose":
+            self.act(
+                lambda: self.model.propose(*terms),
+                lambda txn: governance.propose(txn, key, value).id,
+                rehearse=rehearse,
+            )
+        if do == "roll_back":
+            self.act(
+                lambda: self.model.roll_back(),
+                lambda txn: governance.roll_back(txn).proposal.id,
+                rehearse=rehearse,
+            )
+        elif self.model.proposals:
+            made = len(self.model.proposals)
+            number = data.draw(st.just(made) | st.integers(1, made))
+            self.act(
+                lambda: self.model.approve(number),
+                lambda txn: governance.approve(txn, number).changed,
+                rehearse=rehearse,
+            )
+            self.act(
+                lambda: self.model.advance_height(blocks),
+                lambda txn: chain.advance(txn, blocks).height,
             )
 
     @rule(

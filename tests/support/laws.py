@@ -20,6 +20,7 @@ from compute_market.store.txn import Txn
 from tests.support.bids import seal, take
 from tests.support.bundles import record, send
 from tests.support.deliveries import bring
+from tests.support.governance import govern
 from tests.support.importing import OTHERS, file_of, import_, import_of, links, trust
 from tests.support.market import Market, offer_request
 from tests.support.receipt_file import KEY, receipt
@@ -87,6 +88,8 @@ def busy_market(path: Path) -> Market:
     for priority in ("high", "normal", "low"):
         market.submit(f"wait-{priority}", priority=priority)
     market.submit("pend", wait=True, capability={"gpu": "none has it"})
+    # Proposals: in force, replaced, rolled back, waiting, and none of that.
+    govern(market)
     # A bid that is not revealed yet.
     take(market, seal(height=market.view(chain.height)), owner="other")
     # Bundles: one that has arrived, one that waits.
@@ -182,7 +185,7 @@ def repost(event: str, ref: str, /, **changes: Any) -> Callable[[Txn], None]:
     return damage
 
 
-def edit(txn: Txn, table: Table[Any], key: bytes, **changes: Any) -> None:
+def edit(txn: Txn, table: Table[Any], key: bytes, /, **changes: Any) -> None:
     record: Struct = txn.must_read(table, key)
     txn.write(table, key, replace(record, **changes))
 

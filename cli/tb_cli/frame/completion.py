@@ -10,19 +10,31 @@ from typing import Any
 
 from compute_market.errors import MarketError
 from compute_market.jobs import jobs
-from compute_market.store.schema import BIDS, BUNDLE_IDS, JOBS, OFFERS, Table
+from compute_market.records import PARAMETER_KEYS
+from compute_market.store.schema import (
+    BIDS,
+    BUNDLE_IDS,
+    JOBS,
+    OFFERS,
+    PROPOSALS,
+    Table,
+    unpack_u64,
+)
 from compute_market.store.txn import Txn
 from tb_cli.frame import key_files
 from tb_cli.frame.session import Session
 
 COMPLETIONS_MAX = 200
 LIVE_JOBS_MAX = 10_000  # looked at for a completion
+PROPOSALS_MAX = 10_000  # looked at
 _BUNDLE_ID_DIGITS = 16
 _HEX = frozenset(b"0123456789abcdef")
 
 
 def completions(kind: str, incomplete: str) -> list[str]:
     """Ids of a kind that begin with a text."""
+    if kind == "parameter":
+        return [key for key in PARAMETER_KEYS if key.startswith(incomplete)]
     prefix = incomplete.encode(errors="surrogateescape")
     try:
         with Session.begin({}) as session:
@@ -62,10 +74,19 @@ def _bundles(txn: Txn, prefix: bytes) -> Iterator[str]:
         yield key.hex()
 
 
+def _proposals(txn: Txn, prefix: bytes) -> Iterator[str]:
+    """Those that are not approved; the newest, as there may be many."""
+    for key, payload in islice(txn.scan_back(PROPOSALS), PROPOSALS_MAX):
+        text = str(unpack_u64(key))
+        if PROPOSALS.decode(key, payload).state == "proposed" and text.startswith(prefix.decode()):
+            yield text
+
+
 _FINDERS: dict[str, Callable[[Txn, bytes], Iterable[str]]] = {
     "job": _live_jobs,
     "any job": partial(_keys, JOBS),
     "offer": partial(_keys, OFFERS),
     "bid": partial(_keys, BIDS),
     "bundle": _bundles,
+    "proposal": _proposals,
 }

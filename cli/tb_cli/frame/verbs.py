@@ -172,10 +172,19 @@ def argument(
     )
 
 
-def number(name: str, metavar: str, help: str, *, least: int, most: int) -> Parameter:
+def number(
+    name: str, metavar: str, help: str, *, least: int, most: int, complete: str | None = None
+) -> Parameter:
     """A whole number that goes by its place and must be given."""
     return Parameter(
-        name, help, metavar=metavar, kind="integer", required=True, least=least, most=most
+        name,
+        help,
+        metavar=metavar,
+        kind="integer",
+        required=True,
+        least=least,
+        most=most,
+        complete=complete,
     )
 
 
