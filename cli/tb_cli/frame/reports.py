@@ -34,9 +34,10 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"subsidies: {money['subsidies']['it']} IT"
     consumers = report["consumers"]
     if any(consumers.values()):
+        tight = span(consumers["tight_secs"] * 1000)
         yield (
             f"consumers: {consumers['admitted']} admitted, {consumers['refused']} refused, "
-            f"{consumers['evicted']} evicted; guard tight for {span(consumers['tight_secs'] * 1000)}"
+            f"{consumers['evicted']} evicted; guard tight for {tight}"
         )
     preemptions = report["preemptions"]
     yield f"preemptions: {preemptions['success']}, failed {preemptions['handoff_failed']}"
