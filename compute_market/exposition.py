@@ -21,6 +21,7 @@ from compute_market.scheduler import outcomes, queue
 from compute_market.settlement import ledger
 from compute_market.store.schema import BUNDLES_PENDING, PENDING, UNSETTLED
 from compute_market.store.txn import Txn
+from compute_market.subsidy import subsidy
 
 # Series of one metric with an unbounded label: the most recent ones.
 SERIES_MAX: Final = 1000
@@ -75,6 +76,7 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     ],
     "consumer_fee_p50": _one(lambda txn: mempool.stored(txn).fee_p50),
     "consumer_fee_p90": _one(lambda txn: mempool.stored(txn).fee_p90),
+    "industrial_multiplier": _one(subsidy.multiplier),
     "capacity_units_per_second": _one(capacity.estimate),
     "capacity_headroom_units": _one(lambda txn: capacity.headroom_micro(txn) / MICRO),
     "param_change_pending": lambda txn: _by_key(governance.pending(txn)),

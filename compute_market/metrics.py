@@ -33,6 +33,11 @@ METRICS = (
         "Units proven in the last 60 s over the capacity of 60 s.",
     ),
     Metric("industrial_price_per_unit", "gauge", "Effective price of the last match."),
+    Metric(
+        "industrial_multiplier",
+        "gauge",
+        "What the subsidy of an epoch is multiplied by, in percent.",
+    ),
     Metric("industrial_units_total", "counter", "Units of accepted slices."),
     Metric("industrial_admitted_total", "counter", "Jobs admitted."),
     Metric(

@@ -108,6 +108,7 @@ TREE = Group(
                     default="show",
                 ),
                 "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
+                "subsidy": _reads("subsidy:show", "Show an epoch, and what it pays."),
                 "match": _writes("scheduler:match", "Try the pending jobs again."),
                 "audit": _reads("audit:audit", "Check every law of the market."),
                 "simulate": _apart(

@@ -281,6 +281,10 @@ class Txn:
             number = 0 if value is None else unpack_u64(value)
         return number
 
+    def number_before(self, name: str) -> int:
+        """The same number as it was when the transaction began."""
+        return unpack_u64(self.get(META, name.encode()) or b"")
+
     def set_number(self, name: str, number: int) -> None:
         self.writes += 1
         self._numbers[name] = number
