@@ -18,6 +18,7 @@ bottom, and so they do inside each package:
     mempool_records           the consumer pool, and how it is stored
     governance_records        proposals and parameters, and how they are stored
     subsidy_records           epochs of the subsidy, and how they are stored
+    price_records             the price board, as it was loaded
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
