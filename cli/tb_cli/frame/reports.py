@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+_PARTIES_MAX = 5
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"))
 
 
@@ -25,7 +26,7 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"fairness among buyers: {report['fairness']:.4f} (1 is equal; Jain's index)"
     for role in ("buyers", "providers"):
         parties = report["shares"][role]
-        yield f"{role}: {', '.join(map(_party, parties)) or 'none'}"
+        yield f"{role}: {_parties(parties)}"
     for lane, band in prices.items():
         yield f"prices {lane}: {_band(band)}"
     money = report["money"]
@@ -52,7 +53,7 @@ def pace(report: dict[str, Any]) -> str:
     jobs = submitted * 1000 // max(1, wall_ms)
     return (
         f"{report['steps']} steps in {wall_ms / 1000:.1f} s: "
-        f"{report['per_second']} a second, with {jobs} jobs"
+        f"{report['per_second']} steps and {jobs} jobs a second"
     )
 
 
@@ -85,8 +86,13 @@ def _counted(refused: dict[str, int]) -> str:
     return f"{total} ({reasons})" if refused else "none"
 
 
-def _party(party: dict[str, Any]) -> str:
-    return f"{party['party']} {percent(party['share'])} (peak {percent(party['peak'])})"
+def _parties(parties: list[dict[str, Any]]) -> str:
+    """What each of the largest got of all that was done, and the most it held of the capacity."""
+    shown = [
+        f"{party['party']} {percent(party['share'])} (peak {percent(party['peak'])})"
+        for party in parties[:_PARTIES_MAX]
+    ]
+    return ", ".join(shown + ["…"] * (len(parties) > _PARTIES_MAX)) or "none"
 
 
 def _band(band: dict[str, int] | None) -> str:
