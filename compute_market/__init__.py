@@ -17,6 +17,8 @@ bottom, and so they do inside each package:
     courier_records           bundles on their way, and how they are stored
     mempool_records           the consumer pool, and how it is stored
     governance_records        proposals and parameters, and how they are stored
+    subsidy_records           epochs of the subsidy, and how they are stored
+    price_records             the price board, as it was loaded
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
@@ -36,6 +38,7 @@ bottom, and so they do inside each package:
     jobs/                     job records, and submit, match, prove, cancel, expire
     bids/                     jobs that are sealed first and revealed later
     courier/                  bundles that are stored and forwarded to other markets
+    subsidy/                  epochs, the multiplier, and what providers earn beside the price
     audit                     walks the laws of every room
     exposition                the metrics as Prometheus reads them
     upgrades                  what an older release stored, brought up to date

@@ -41,6 +41,7 @@ from compute_market.store.schema import (
     unpack_u64,
 )
 from compute_market.store.txn import Txn
+from compute_market.subsidy import laws as subsidy
 
 # Counters that the tables determine, all series of them.
 _DERIVED = (
@@ -210,6 +211,7 @@ LAWS: tuple[Law, ...] = (
     *bids.LAWS,
     *delivery_laws.LAWS,
     *courier.LAWS,
+    *subsidy.LAWS,
     Law(
         _counters,
         (POSTINGS, JOBS, SETTLEMENTS, IMPORTS, IMPORT_FAILURES, QUARANTINE, COUNTERS.table),

@@ -7,7 +7,7 @@ from msgspec import Struct
 from compute_market import events
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import RefusedError
-from compute_market.store.schema import META, unpack_u64
+from compute_market.store.schema import EPOCH_FROM, META, unpack_u64
 from compute_market.store.txn import Txn
 
 MARKET_ID_BYTES: Final = 16
@@ -25,7 +25,7 @@ def height(txn: Txn) -> int:
 
     A clock set back, or a longer interval, leaves the height where it was last seen by a writer.
     """
-    return max(_computed(txn), txn.number("height_seen"))
+    return max(height_by(txn, txn.now_ms), txn.number("height_seen"))
 
 
 def remember(txn: Txn) -> int:
@@ -36,12 +36,40 @@ def remember(txn: Txn) -> int:
     return now
 
 
+def height_by(txn: Txn, at_ms: int) -> int:
+    """The height that time alone has made by an instant, above what was set by hand."""
+    offset = txn.number("height_offset")
+    if txn.config.block_interval_secs == 0:
+        return offset
+    elapsed_ms = max(0, at_ms - _genesis_ms(txn))
+    return elapsed_ms // (txn.config.block_interval_secs * 1000) + offset
+
+
+def reached_ms(txn: Txn, height: int, since_ms: int) -> int:
+    """When the first height that time alone has made since an instant, or a later one up to the
+    present, was reached."""
+    blocks = max(0, height - txn.number("height_offset"))
+    at_ms = _genesis_ms(txn) + blocks * txn.config.block_interval_secs * 1000
+    return min(max(at_ms, since_ms), txn.now_ms)
+
+
+def epoch_end(txn: Txn) -> int:
+    """The height at which the running epoch ends: the next multiple of `epoch_blocks`."""
+    return next_epoch(txn, txn.number(EPOCH_FROM))
+
+
+def next_epoch(txn: Txn, from_height: int) -> int:
+    """The height at which the epoch after the one that began at a height begins."""
+    blocks = txn.config.epoch_blocks
+    return (from_height // blocks + 1) * blocks
+
+
 def advance(txn: Txn, blocks: int) -> ChainStatus:
     """Let `blocks` pass at once. Raises RefusedError (`overflow`)."""
     if height(txn) + blocks > AMOUNT_MAX:
         raise RefusedError(f"height would pass {AMOUNT_MAX}", reason="overflow")
     # Relative to what is shown, so that advancing always moves the height by what was asked.
-    offset = txn.number("height_offset") + height(txn) - _computed(txn)
+    offset = txn.number("height_offset") + height(txn) - height_by(txn, txn.now_ms)
     txn.set_number("height_offset", offset + blocks)
     events.note(txn, "blocks_advanced", blocks=blocks, height=remember(txn))
     return status(txn)
@@ -56,14 +84,6 @@ def status(txn: Txn) -> ChainStatus:
 def market_id(txn: Txn) -> bytes:
     """What this market is, 16 random bytes from its creation on; its copies have the same."""
     return txn.get(META, b"market_id") or b""
-
-
-def _computed(txn: Txn) -> int:
-    offset = txn.number("height_offset")
-    if txn.config.block_interval_secs == 0:
-        return offset
-    elapsed_ms = max(0, txn.now_ms - _genesis_ms(txn))
-    return elapsed_ms // (txn.config.block_interval_secs * 1000) + offset
 
 
 def _genesis_ms(txn: Txn) -> int:

@@ -103,6 +103,7 @@ class Due(Struct, frozen=True, gc=False):
     restored: int = 0  # providers that are barred no longer
     barred: int = 0  # providers whose score other settings let fade less
     parameters: tuple[str, ...] = ()  # what proposals have set, as `fair_share_cap 0.1`
+    subsidies_it: int = 0  # paid for the work of epochs that ended
 
     def plus(self, later: "Due") -> "Due":
         """What was due in this change and in a later one."""
@@ -122,6 +123,8 @@ class Due(Struct, frozen=True, gc=False):
         if self.failed:
             jobs = f"{_counted(len(self.failed), 'overdue job')} failed"
             found.append(jobs + cost_of(self.burned_ct, self.away))
+        if self.subsidies_it:
+            found.append(f"{self.subsidies_it} IT of subsidies paid")
         if self.bids:
             found.append(f"{_counted(self.bids, 'bid')} expired{cost_of(self.bids_burned_ct, 0)}")
         if self.restored:

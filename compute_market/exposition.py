@@ -14,13 +14,14 @@ from compute_market.amounts import MICRO
 from compute_market.errors import InternalError
 from compute_market.governance import governance, parameters
 from compute_market.jobs import demand, jobs, lanes
-from compute_market.offers import offers
-from compute_market.records import OFFER_STATES, PRIORITIES
+from compute_market.offers import board, offers
+from compute_market.records import LANES, OFFER_STATES, PRIORITIES
 from compute_market.reputation import reputation
 from compute_market.scheduler import outcomes, queue
 from compute_market.settlement import ledger
 from compute_market.store.schema import BUNDLES_PENDING, PENDING, UNSETTLED
 from compute_market.store.txn import Txn
+from compute_market.subsidy import subsidy
 
 # Series of one metric with an unbounded label: the most recent ones.
 SERIES_MAX: Final = 1000
@@ -64,6 +65,16 @@ def _scores(txn: Txn) -> Samples:
     return [((provider,), score) for provider, score in recent]
 
 
+def _bands(which: Callable[[board.Bands], int]) -> Callable[[Txn], Samples]:
+    """A band of each lane that has one."""
+
+    def samples(txn: Txn) -> Samples:
+        found = [(lane, board.bands(txn, lane)) for lane in LANES]
+        return [((lane,), which(bands)) for lane, bands in found if bands is not None]
+
+    return samples
+
+
 GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     "industrial_backlog": _one(jobs.backlog_units),
     "industrial_utilization": _one(lambda txn: demand.utilization_pct(txn) / 100),
@@ -75,6 +86,7 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     ],
     "consumer_fee_p50": _one(lambda txn: mempool.stored(txn).fee_p50),
     "consumer_fee_p90": _one(lambda txn: mempool.stored(txn).fee_p90),
+    "industrial_multiplier": _one(subsidy.multiplier),
     "capacity_units_per_second": _one(capacity.estimate),
     "capacity_headroom_units": _one(lambda txn: capacity.headroom_micro(txn) / MICRO),
     "param_change_pending": lambda txn: _by_key(governance.pending(txn)),
@@ -92,6 +104,9 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
         ((token.lower(),), ledger.in_circulation(txn, token)) for token in ledger.TOKENS
     ],
     "provider_reputation_score": _scores,
+    "price_band_p25": _bands(lambda bands: bands.p25),
+    "price_band_median": _bands(lambda bands: bands.median),
+    "price_band_p75": _bands(lambda bands: bands.p75),
     "courier_pending": _one(lambda txn: txn.size(BUNDLES_PENDING)),
     "tb_last_run_timestamp_seconds": _one(lambda txn: txn.number(clock.LAST_RUN) / 1000),
     "clock_held": _one(lambda txn: not txn.timely),

@@ -24,6 +24,8 @@ KEYS: Final = "keys"  # the directory of the keys of one's own and of the public
 BIDS: Final = "bids"  # the directory of what opens the sealed bids of one's own
 SPOOL: Final = "spool"  # the directory of bundles that are to be forwarded
 SPOOLING: Final = "new"  # in it, that of bundles that are being sent
+STATE: Final = "state"  # the directory of the price board
+PRICE_BOARD: Final = f"{STATE}/price_board.v2.bin"  # unless a setting names another file
 OUTBOX: Final = "outbox"  # where they go unless a destination is given
 INBOX: Final = "inbox"  # the directory of bundles that other markets brought
 REPUTATION: Final = "reputation.json"  # a snapshot of the scores
@@ -31,7 +33,7 @@ REPUTATION: Final = "reputation.json"  # a snapshot of the scores
 OWN: Final = frozenset(
     (
         *(STORE, CONFIG, CANCELLATIONS_LOG, CALIBRATION, LAST_BACKUP, KEYS, BIDS),
-        *(SPOOL, INBOX, REPUTATION),
+        *(SPOOL, INBOX, REPUTATION, STATE),
     )
 )
 
@@ -108,6 +110,26 @@ def own_part(directory: str, path: str) -> str | None:
         return root
     name = found[len(root) :].split("/")[1] if found.startswith(f"{root}/") else ""
     return os.path.join(root, name) if name in OWN else None
+
+
+def price_board(directory: str, setting: str) -> str:
+    """The file of the price board of the home in a directory, by the setting `price_board_path`.
+
+    Raises UsageError for what is the home's own, and OSError for a link on the way in the home.
+    """
+    path = os.path.join(directory, setting)
+    if setting != PRICE_BOARD:
+        own = own_part(directory, path)
+        state = os.path.join(os.path.realpath(directory), STATE)
+        if own not in (None, state) or os.path.realpath(path) == state:
+            raise UsageError(
+                f"price_board_path leads to {own}, which belongs to the market itself",
+                hint=f'give another file, or "{PRICE_BOARD}"',
+            )
+    above = os.path.dirname(path)
+    if path.startswith(f"{directory}/") and above != directory:
+        check_no_link_below(directory, above)
+    return path
 
 
 def check_no_link_below(directory: str, path: str) -> None:

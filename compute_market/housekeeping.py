@@ -30,9 +30,10 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     """What is due: every change of the market does it before its own effects.
 
     Keeps the height, writes down which proposals came into force, lets blocks take consumer
-    transactions, lets an armed settlement turn real, pays receipts that waited for it, fails at
-    most `sweep_limit` overdue jobs, lets scores that barred return and forgets those that are over,
-    lets bids expire that were not revealed in time, tries jobs that wait for an offer and works the
+    transactions, closes epochs that have ended, before anything else changes what they were like,
+    lets an armed settlement turn real, pays receipts that waited for it, fails at most
+    `sweep_limit` overdue jobs, lets scores that barred return and forgets those that are over, lets
+    bids expire that were not revealed in time, tries jobs that wait for an offer and works the
     queue. What time alone causes is left out while the clock is not believed.
     """
     height = chain.remember(txn)
@@ -46,6 +47,11 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
 
         mempool.drain(txn, height)
     modes.seed(txn)
+    subsidies_it = 0
+    if txn.timely and height >= chain.epoch_end(txn):
+        from compute_market.subsidy import subsidy  # Most commands come while an epoch runs.
+
+        subsidies_it = subsidy.close(txn)
     activated = txn.timely and modes.activate(txn)
     paid = 0
     if modes.is_real(txn):
@@ -81,6 +87,7 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         restored,
         barred,
         parameters,
+        subsidies_it,
     )
 
 

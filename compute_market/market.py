@@ -28,6 +28,7 @@ from compute_market.store.txn import Txn
 if TYPE_CHECKING:
     from compute_market.execution import Proofs, Tell
     from compute_market.jobs.cancel import By
+    from compute_market.price_records import Board
     from compute_market.records import Fault, Job, Token, Violation
 
 T = TypeVar("T")
@@ -64,6 +65,10 @@ class Market:
         self.stopwatch = stopwatch
         self.due = Due()  # what the last update did first
         self.time: Time | None = None  # of the last transaction
+        self.board: Board | None = None  # the price board, once it was loaded
+        self._uncounted: Board | None = None  # as it was loaded, for the next change to count
+        # The last price before those that this process has made and not saved; None without any.
+        self.priced_after: int | None = None
 
     @classmethod
     def open(
@@ -119,23 +124,35 @@ class Market:
         from compute_market.housekeeping import conclude, housekeeping
 
         self.due = Due()
+        priced_after: int | None = None
 
         def action(txn: Txn) -> T:
+            nonlocal priced_after
             # With the lock in hand: whoever waited for it would come with a time gone by.
             clocks.keep(txn, self._enter(txn))
+            if self.board is not None:
+                from compute_market.offers import board  # Few commands need it.
+
+                board.count(txn, self._uncounted)
             due = housekeeping(txn, sweep_limit)
             result = fn(txn)
             conclude(txn, self.asked)
             self.due = due
+            priced_after = txn.priced_after
             return result
 
-        return self.store.update(
+        result = self.store.update(
             action,
             config=self.config,
             dry_run=dry_run,
             stopwatch=self.stopwatch,
             lock_timeout_ms=lock_timeout_ms,
         )
+        if not dry_run:
+            self._uncounted = None
+            if self.priced_after is None:
+                self.priced_after = priced_after
+        return result
 
     def view(self, fn: Callable[[Txn], T]) -> T:
         """Look at one snapshot. Changes nothing, not even what is due."""
@@ -161,6 +178,10 @@ class Market:
             from compute_market.governance import governance  # Most markets have no proposals.
 
             txn.config = governance.in_force(txn)
+        if self.board is not None:
+            from compute_market.offers import board
+
+            txn.board = self.board = board.begun(txn, self.board, self.priced_after)
         return self.time
 
     def follow_log(self, path: str) -> None:
@@ -180,6 +201,40 @@ class Market:
             lambda offset: self.view(lambda txn: cancellations.text_from(txn, offset)),
             self.store.patience(),
         )
+
+    # The price board, which lies in a file of its own.
+
+    @property
+    def price_board(self) -> str:
+        """Its path. Raises UsageError for one that is the home's own, and OSError for a link."""
+        return home.price_board(os.path.dirname(self.store.path), self.config.price_board_path)
+
+    def load_prices(self) -> "Board":
+        """Read the board, for the transactions that follow. Raises UsageError as `price_board`."""
+        from compute_market.offers import price_file
+
+        self.board = self._uncounted = price_file.read(lambda: self.price_board)
+        return self.board
+
+    def save_prices(self, patience_ms: int = 1_000) -> "Board | None":
+        """Write the prices of this process to the board, once they are committed; None without any.
+
+        Waits no longer for another process that saves it. Raises OSError, and what `price_board`
+        does; the store has the prices all the same, and whoever saves next catches up.
+        """
+        after = self.priced_after
+        if after is None:
+            return None
+        from compute_market.offers import board, price_file
+
+        self.board = price_file.update(
+            self.price_board,
+            lambda found: self.view(lambda txn: board.joined(txn, found, after)),
+            self.store.patience(patience_ms),
+            is_ours=self.config.price_board_path == home.PRICE_BOARD,
+        )
+        self.priced_after = None
+        return self.board
 
     # Verbs for programs.
 
@@ -203,6 +258,8 @@ class Market:
         from compute_market.requests import OfferRequest, build
 
         request = build(fields, OfferRequest, "offer")
+        if request.price_per_unit == 0:
+            self.load_prices()
 
         def act(txn: Txn) -> dict[str, Any]:
             posted = post_offer(txn, request)

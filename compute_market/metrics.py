@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from compute_market.errors import InternalError
-from compute_market.records import MATCH_RESULTS, OFFER_STATES, PARAMETER_KEYS
+from compute_market.records import LANES, MATCH_RESULTS, OFFER_STATES, PARAMETER_KEYS
 from compute_market.store.schema import COUNTERS
 from compute_market.store.txn import Txn
 
@@ -33,6 +33,11 @@ METRICS = (
         "Units proven in the last 60 s over the capacity of 60 s.",
     ),
     Metric("industrial_price_per_unit", "gauge", "Effective price of the last match."),
+    Metric(
+        "industrial_multiplier",
+        "gauge",
+        "What the subsidy of an epoch is multiplied by, in percent.",
+    ),
     Metric("industrial_units_total", "counter", "Units of accepted slices."),
     Metric("industrial_admitted_total", "counter", "Jobs admitted."),
     Metric(
@@ -176,6 +181,36 @@ METRICS = (
         "tb_last_run_timestamp_seconds",
         "gauge",
         "Market time in Unix seconds of the last command that wrote.",
+    ),
+    Metric(
+        "price_band_p25",
+        "gauge",
+        "Effective price below which a quarter of the last matches were.",
+        (("lane", LANES),),
+    ),
+    Metric(
+        "price_band_median",
+        "gauge",
+        "Median effective price of the last matches.",
+        (("lane", LANES),),
+    ),
+    Metric(
+        "price_band_p75",
+        "gauge",
+        "Effective price below which three quarters of the last matches were.",
+        (("lane", LANES),),
+    ),
+    Metric(
+        "price_board_load_total",
+        "counter",
+        "Price boards loaded for a change.",
+        (("result", ("success", "missing", "damaged")),),
+    ),
+    Metric(
+        "price_board_save_total",
+        "counter",
+        "Price boards saved, as far as a later change has seen them, and those that could not be.",
+        (("result", ("success", "failed")),),
     ),
     Metric("clock_held", "gauge", "1 while the clock is not believed and nothing falls due."),
     Metric("tb_build_info", "gauge", "Always 1; carries the version.", (("version", ()),)),

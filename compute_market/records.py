@@ -96,6 +96,7 @@ EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 # standing; its provider cannot pay its bond. None stands for a withdrawn one, which is not there.
 Shelf = Literal["open", "exhausted", "barred", "unfunded"]
 
+LANES: tuple[Lane, ...] = ("industrial", "consumer")
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 LIVE_STATES: tuple[JobState, ...] = ("pending", "queued", "active")
 JOB_STATES: tuple[JobState, ...] = (*LIVE_STATES, "completed", "cancelled", "failed")
@@ -186,6 +187,7 @@ class Offer(Struct, frozen=True, array_like=True, gc=False):
     units_proven: int
     posted_at: int
     shelf: Shelf | None = None
+    market_priced: bool = False  # a price of 0 was asked for, which means the market price
 
 
 class Placement(Struct, frozen=True, array_like=True, gc=False):

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 from msgspec.msgpack import Decoder
 
+from compute_market import metrics
 from compute_market.jobs import jobs, lanes
 from compute_market.offers import offers
 from compute_market.records import (
@@ -325,6 +326,13 @@ def _to_6(txn: Txn) -> None:
     for table in (schema.PENDING, *queue.TABLES.values()):
         for _, value in txn.scan(table):
             lanes.count(txn, jobs.named(txn, value[8:]), +1)
+    _begin_epochs(txn)
+
+
+def _begin_epochs(txn: Txn) -> None:
+    """The first epoch begins where the last change left the market; older work earns nothing."""
+    txn.set_number(schema.EPOCH_FROM, txn.number("height_seen"))
+    txn.set_number(schema.UNITS_BEFORE_EPOCHS, metrics.value(txn, "industrial_units_total"))
 
 
 _STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6}

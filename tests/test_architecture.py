@@ -37,6 +37,8 @@ ORDER = (
     "courier_records",
     "mempool_records",
     "governance_records",
+    "subsidy_records",
+    "price_records",
     "requests",
     "config.toml",
     "config.settings",
@@ -82,6 +84,8 @@ ORDER = (
     "settlement.import_laws",
     "settlement.laws",
     "offers.prices",
+    "offers.board",
+    "offers.price_file",
     "offers.book",
     "offers.offers",
     "offers.standing",
@@ -132,6 +136,9 @@ ORDER = (
     "courier.deliveries",
     "courier.delivery_laws",
     "courier.laws",
+    "subsidy.governor",
+    "subsidy.subsidy",
+    "subsidy.laws",
     "audit",
     "exposition",
     "upgrades",
@@ -154,6 +161,10 @@ ORDER = (
     "simulation.traffic",
     "simulation.world",
     "simulation.throwaway",
+    "simulation.variations",
+    "simulation.measures",
+    "simulation.report",
+    "simulation.comparison",
 )
 # They know nothing of the store.
 APART = (
@@ -199,6 +210,7 @@ ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 # Who may talk to the operating system: the store's files and the slices.
 USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "market", "execution", *APART),
+    "offers.price_file",
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
     *("store.throwaway", "simulation.trace_lines", "simulation.traces"),
 }

@@ -13,7 +13,9 @@ from tb_cli.frame.verbs import option, takes
 def metrics(session: Session, textfile: str | None) -> None:
     # The client library costs more to import than most commands take.
     from compute_market import exposition
+    from tb_cli.frame import price_board
 
+    price_board.load(session)
     if textfile is None:
         sys.stdout.write(session.view(exposition.render))
         return

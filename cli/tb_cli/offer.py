@@ -56,7 +56,9 @@ _TABLE = (*_COLUMNS[:2], "shelf", *_COLUMNS[2:-1])
         option("--offer-id", "Assigned if not given."),
         option("--provider", "Who offers."),
         amount("--units", "Units it will execute, at least 1."),
-        amount("--price", "Quoted price of one unit.", name="price_per_unit"),
+        amount(
+            "--price", "Quoted price of one unit; 0 is the market price.", name="price_per_unit"
+        ),
         amount("--fee-pct-ct", "Percent paid in CT. [100]"),
         amount("--bond", "CT locked per job taken. [1]", name="provider_bond"),
         amount("--consumer-bond", "Least CT bond of the buyer. [1]"),
@@ -104,12 +106,25 @@ def post(
         }
         name = posted.offer.offer_id
         text = f"posted offer {name}"
+        if posted.offer.market_priced:
+            text += f" at {posted.offer.price_per_unit}, the market price"
         if not posted.changed:
             text = f"offer {name} exists, unchanged: {posted.offer.state}"
         if posted.matched:
             text += f", taken by {' '.join(posted.matched)}"
         outcome = bulk.Outcome(name, text, document)
         return outcome if takeovers is None else takeovers.tried(txn, posted, outcome)
+
+    loaded = False
+
+    def prepare(request: OfferRequest) -> None:
+        """The price board, outside any transaction, for the first offer that asks for it."""
+        nonlocal loaded
+        if request.price_per_unit == 0 and not loaded:
+            from tb_cli.frame import price_board
+
+            price_board.load(session)
+            loaded = True
 
     source = None if file is None else JsonLines([file], keep=failed_to is not None)
     asked: Iterable[bulk.Given[OfferRequest]] = [_offer(NO_FILE, given, capability)]
@@ -119,6 +134,7 @@ def post(
         session,
         asked if takeovers is None else takeovers.paced(asked),
         act,
+        prepare=prepare,
         then=None if takeovers is None else takeovers.follow,
         id_field="offer_id",
         chunk=chunk,

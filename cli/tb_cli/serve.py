@@ -62,9 +62,13 @@ def serve(
     # Behind what encrypts, or in the open, nobody knows here what the server is called.
     hosts = frozenset(("localhost", "127.0.0.1", "[::1]", host.lower()) if local else ())
     tls = listening.Tls(tls_cert, tls_key) if tls_cert and tls_key else None
+    from tb_cli.frame import price_board
+
+    session.tells_of_prices = True
     with endpoints.Node(session) as node, RequestLog() as log:
+        price_board.load(session)
         app = server.application(node.endpoints(), hosts, log)
-        found = server.Server(app, session.config.courier_timeout_secs, log, tls)
+        found = server.Server(app, session.config.courier_timeout_secs, log, tls, node.save_prices)
         with listening.listen(host, port) as opened:
             url = listening.url_of(opened, secure=secure)
             text = f"could serve on {url}" if check else f"serving on {url}"

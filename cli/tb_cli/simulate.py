@@ -124,13 +124,19 @@ def _one(session: Session, variant: "Variant", *, jsonl: bool) -> tuple[bool, li
     elif session.json:
         write_json(played.report)
     else:
-        for line in reports.lines(played.report):
-            write_line(printable(line))
+        told = map(printable, reports.lines(played.report))
         if sys.stdout.isatty():
+            from textwrap import wrap
+
             from tb_cli.frame.plots import pictures
 
             width = shutil.get_terminal_size().columns
+            for line in told:
+                write_line("\n".join(wrap(line, width, subsequent_indent="  ")))
             for line in pictures(played.series, width=width, color=session.color):
+                write_line(line)
+        else:
+            for line in told:
                 write_line(line)
         note(reports.pace(played.report))
     return bool(played.report["audit"]["invalid"]), played.series

@@ -39,6 +39,7 @@ from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, flag, group, option, takes
 
 if TYPE_CHECKING:
+    from tb_cli.frame.compared_prices import Compared
     from tb_cli.frame.json_lines import JsonLines
 
 
@@ -94,8 +95,12 @@ def submit(
             raise UsageError("--slice is empty", hint="name a file")
         given = given | {"slices": [os.path.abspath(path) for path in given["slices"]]}
 
+    compared = _compared(session) if session.dry_run else None
+
     def act(txn: Txn, item: _Asked) -> bulk.Outcome:
         job_id = item.request.job_id
+        if compared is not None:
+            compared.add(txn, item.request.lane, item.request.max_price_per_unit)
         verdict = submit_job(txn, item.request, item.inputs, wait=wait)
         if isinstance(verdict, Refused):
             return bulk.failed(job_id, verdict.error(), f"{_REFUSAL} {job_id}: {verdict.reason}")
@@ -111,7 +116,7 @@ def submit(
             """The slow part, outside any transaction."""
             item.inputs[:] = _prepared(session, runner, item, wait)
 
-        return bulk.run(
+        code = bulk.run(
             session,
             [_job(NO_FILE, given, capability)]
             if source is None
@@ -125,6 +130,9 @@ def submit(
             failed_to=failed_to,
             source=source,
         )
+    if compared is not None:
+        compared.tell()
+    return code
 
 
 _REFUSAL = "refused job"
@@ -161,6 +169,15 @@ def _prepared(session: Session, runner: Runner, item: _Asked, wait: bool) -> lis
     silent = request.workload not in BUILT_IN
     with Progress(length, color=session.color, silent=silent) as progress:
         return hashed(request.workload, known, runner, now_ms=now_ms(), progress=progress)
+
+
+def _compared(session: Session) -> "Compared":
+    """What compares prices with the price board, once that is loaded."""
+    from tb_cli.frame import price_board
+    from tb_cli.frame.compared_prices import Compared
+
+    price_board.load(session)
+    return Compared()
 
 
 def _exists(job_id: str, txn: Txn) -> bool:

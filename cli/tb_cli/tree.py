@@ -107,7 +107,16 @@ TREE = Group(
                     },
                     default="show",
                 ),
+                "prices": Group(
+                    "The price board; by itself, `prices show`.",
+                    {
+                        "show": _reads("prices:show", "Show the price bands of each lane."),
+                        "suggest": _reads("prices:suggest", "Say what to bid."),
+                    },
+                    default="show",
+                ),
                 "stats": _reads("admission:stats", "Print backlog, utilization, units and price."),
+                "subsidy": _reads("subsidy:show", "Show an epoch, and what it pays."),
                 "match": _writes("scheduler:match", "Try the pending jobs again."),
                 "audit": _reads("audit:audit", "Check every law of the market."),
                 "simulate": _apart(

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from compute_market.amounts import PPM, format_ppm
 from compute_market.backends import BACKENDS, BackendName
+from compute_market.home import PRICE_BOARD
 
 _DAY_SECS = 86_400
 _YEAR_SECS = 365 * _DAY_SECS
@@ -283,7 +284,7 @@ class Config(Struct, frozen=True, kw_only=True, gc=False):
         str,
         Setting("price_board_path", "file", (), "",
             "Where the price board is kept. Deleting the file clears the board."),
-    ] = "state/price_board.v2.bin"
+    ] = PRICE_BOARD
     price_board_window: Annotated[
         int,
         Setting("price_board_window", "integer", (1, 10_000), "prices",

@@ -1,4 +1,7 @@
-"""What the market is asked for and does: backlog and throughput. The only writer of the latter."""
+"""What the market is asked for and does: backlog, throughput, and who did how much in this epoch.
+
+The only writer of the latter two.
+"""
 
 from typing import Any
 
@@ -8,15 +11,16 @@ from compute_market.admission.shares import WINDOW_SECS
 from compute_market.amounts import half_up
 from compute_market.jobs import jobs
 from compute_market.scheduler import outcomes
-from compute_market.store.schema import THROUGHPUT, pack_u64, unpack_u64
+from compute_market.store.schema import EPOCH_UNITS, THROUGHPUT, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 
 
-def note_proven(txn: Txn, units: int) -> None:
-    """Add units to those of the present second; seconds behind the window are dropped, and those
-    that a clock which was ahead has left behind it."""
+def note_proven(txn: Txn, provider: str, units: int) -> None:
+    """Add units to those of the present second and of the running epoch; seconds behind the window
+    are dropped, and those that a clock which was ahead has left behind it."""
     key = pack_u64(txn.now)
     txn.put(THROUGHPUT, key, pack_u64(unpack_u64(txn.get(THROUGHPUT, key) or b"") + units))
+    txn.add(EPOCH_UNITS, provider.encode(), units)
     oldest = pack_u64(max(0, txn.now - WINDOW_SECS))
     for stale, _ in txn.collect(THROUGHPUT, 4):
         if stale <= oldest:
@@ -25,13 +29,33 @@ def note_proven(txn: Txn, units: int) -> None:
         txn.delete(THROUGHPUT, ahead)
 
 
-def utilization_pct(txn: Txn) -> int:
-    """Units proven in the last 60 s as percent of what the estimate makes of 60 s, half up."""
-    start, end = pack_u64(max(0, txn.now - WINDOW_SECS + 1)), pack_u64(txn.now)
-    window = txn.scan(THROUGHPUT, start=start)
-    proven = sum(unpack_u64(value) for second, value in window if second <= end)
+def throughput(txn: Txn) -> list[tuple[int, int]]:
+    """Seconds and the units that were proven in each, of the minute before the last proof."""
+    return [(unpack_u64(second), unpack_u64(units)) for second, units in txn.scan(THROUGHPUT)]
+
+
+def percent_at(txn: Txn, of: list[tuple[int, int]], second: int) -> int:
+    """Units of a throughput that fell into the 60 s up to a second, as percent of what the
+    estimate makes of 60 s, half up."""
+    proven = sum(units for each, units in of if second - WINDOW_SECS < each <= second)
     capacity_units = capacity.estimate(txn) * WINDOW_SECS
     return half_up(proven * 100, capacity_units) if capacity_units else 0
+
+
+def utilization_pct(txn: Txn) -> int:
+    """Units proven in the last 60 s as percent of what the estimate makes of 60 s, half up."""
+    return percent_at(txn, throughput(txn), txn.now)
+
+
+def epoch_units(txn: Txn) -> dict[str, int]:
+    """Units proven in the running epoch, by provider."""
+    return {provider.decode(): units for provider, units in txn.sums(EPOCH_UNITS).items()}
+
+
+def begin_epoch(txn: Txn) -> None:
+    """Let the next units be those of another epoch."""
+    for provider, units in txn.sums(EPOCH_UNITS).items():
+        txn.add(EPOCH_UNITS, provider, -units)
 
 
 def document(txn: Txn) -> dict[str, Any]:

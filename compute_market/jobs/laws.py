@@ -41,7 +41,7 @@ from compute_market.store.txn import Txn
 _OF_NO_JOB = frozenset(
     (
         *("deposit", "withdraw", "bid:lock", "bid:release", "bid:slash", "import:settle"),
-        "courier:reward",
+        *("courier:reward", "subsidy"),
     )
 )
 

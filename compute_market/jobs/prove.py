@@ -74,7 +74,7 @@ def prove(
     if fresh:
         before = job.units_proven
         job = jobs.prove_slices(txn, job, fresh)
-        demand.note_proven(txn, job.units_proven - before)
+        demand.note_proven(txn, job.placed.provider, job.units_proven - before)
     if job.state == "active" and job.slices_proven == job.slices:
         job = jobs.close(txn, job, "completed", "provider", "all_proven")
         record_outcome(txn, job.placed.provider, +1)

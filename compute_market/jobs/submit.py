@@ -38,13 +38,27 @@ class Posted(Struct, frozen=True, gc=False):
 
 def post_offer(txn: Txn, request: OfferRequest, key: str | None = None) -> Posted:
     """Post an offer and try the pending jobs it fits. See `posting.post`."""
-    offer, changed = posting.post(txn, request, key)
+    offer, changed = posting.post(txn, request, key, _market_price(txn, request))
     matched: list[str] = []
     if changed and not txn.is_empty(PENDING):
         from compute_market.jobs import waiting  # Most often no job waits for an offer.
 
         matched = waiting.match_pending(txn, offer)
     return Posted(offers.get(txn, offer.offer_id) if matched else offer, changed, matched)
+
+
+def _market_price(txn: Txn, request: OfferRequest) -> int | None:
+    """What a price of 0 stands for now; None where there is no price data, or nobody asks."""
+    if request.price_per_unit:
+        return None
+    from compute_market.jobs import lanes  # Few offers leave their price to the market.
+    from compute_market.offers import board
+
+    if board.bands(txn, "industrial") is None:
+        return None
+    found = board.suggested(txn, "industrial", lanes.waiting_in(txn, "industrial"))
+    # A price of 0 would stand for itself; matches may have been made at less than half of 1.
+    return max(1, int(found["suggested"]))
 
 
 def submit(

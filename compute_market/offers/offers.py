@@ -199,6 +199,7 @@ def document(offer: Offer) -> dict[str, Any]:
         "effective_price": effective_price(offer.price_per_unit, offer.multiplier_ppm),
         "posted_at": offer.posted_at,
         "shelf": offer.shelf,
+        "market_priced": offer.market_priced,
     }
 
 

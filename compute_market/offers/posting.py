@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
-from compute_market.amounts import format_ppm, parse_ppm
+from compute_market.amounts import checked, format_ppm, parse_ppm
 from compute_market.errors import RefusedError, check_same
 from compute_market.offers import offers
 from compute_market.records import Offer, capability_document
@@ -12,42 +12,47 @@ from compute_market.requests import OfferRequest
 from compute_market.store.txn import Txn
 
 
-def post(txn: Txn, request: OfferRequest, key: str | None = None) -> tuple[Offer, bool]:
+def post(
+    txn: Txn, request: OfferRequest, key: str | None = None, market_price: int | None = None
+) -> tuple[Offer, bool]:
     """Post an offer; the same request with the same id or key again changes nothing.
 
-    Returns the offer and whether it is new. Raises RefusedError for terms the market does not
-    take, in a fixed order, and ConflictError naming the field when the id or key stands for another
-    offer.
+    `market_price` is what a price of 0 stands for, None where there is no price data. Returns the
+    offer and whether it is new. Raises RefusedError for terms the market does not take, in a fixed
+    order, and ConflictError naming the field when the id or key stands for another offer.
     """
     if key is None:
-        return _post(txn, request)
+        return _post(txn, request, market_price)
     from compute_market import idempotency  # Few offers are posted under a key.
 
     asked = {"offer_id": request.offer_id, **_asked(request)}
     done = idempotency.find(txn, key, "offer_posted", asked)
     if done is not None and done.made is not None:
         return offers.get(txn, done.made), False
-    offer, changed = _post(txn, request)
+    offer, changed = _post(txn, request, market_price)
     idempotency.remember(txn, key, "offer_posted", asked, offer.offer_id)
     return offer, changed
 
 
-def _post(txn: Txn, request: OfferRequest) -> tuple[Offer, bool]:
+def _post(txn: Txn, request: OfferRequest, market_price: int | None) -> tuple[Offer, bool]:
     existing = None if request.offer_id is None else offers.find(txn, request.offer_id)
     if existing is not None:
         asked = _asked(request)
         stored = {name: getattr(existing, name) for name in asked}
         stored["capability"] = capability_document(existing.capability)
+        if existing.market_priced:
+            stored["price_per_unit"] = 0
         check_same(f"offer {existing.offer_id}", stored, asked, hint="use another --offer-id")
         return existing, False
     multiplier_ppm = _check_terms(txn, request)
+    price = request.price_per_unit or _checked_price(market_price)
     # After this point the posting must succeed.
     offer = Offer(
         offer_id=request.offer_id or _unused_id(txn),
         seq=txn.next_number("offer_seq"),
         provider=request.provider,
         units=request.units,
-        price_per_unit=request.price_per_unit,
+        price_per_unit=price,
         fee_pct_ct=request.fee_pct_ct,
         provider_bond=request.provider_bond,
         consumer_bond=request.consumer_bond,
@@ -60,6 +65,7 @@ def _post(txn: Txn, request: OfferRequest) -> tuple[Offer, bool]:
         units_reserved=0,
         units_proven=0,
         posted_at=txn.now,
+        market_priced=request.price_per_unit == 0,
     )
     reputation.seed(txn, offer.provider, offer.reputation)
     return offers.add(txn, offer), True
@@ -94,13 +100,18 @@ def _check_terms(txn: Txn, request: OfferRequest) -> int:
             hint=f"a decimal with at most 6 places, {format_ppm(low)}…{format_ppm(high)}",
             reason="invalid_reputation_multiplier",
         )
-    if request.price_per_unit == 0:
+    return multiplier_ppm
+
+
+def _checked_price(market_price: int | None) -> int:
+    """The market price. Raises RefusedError where there is none, and for one beyond all bounds."""
+    if market_price is None:
         raise RefusedError(
             "no price data",
             hint="a price of 0 means the market price, and nothing has been priced yet",
             reason="no_price_data",
         )
-    return multiplier_ppm
+    return checked(market_price, "the market price")
 
 
 def _multiplier(value: Any) -> int | None:

@@ -105,7 +105,7 @@ def _is_right(posting: Posting, locked: dict[str, str]) -> bool:
     event, debit, credit = posting.event, posting.debit, posting.credit
     escrow = ledger.escrow(posting.ref)
     bonds = ledger.bond(posting.ref, "buyer"), ledger.bond(posting.ref, "provider")
-    if event in ("deposit", "courier:reward"):
+    if event in ("deposit", "courier:reward", "subsidy"):
         return debit == ledger.SUPPLY and ledger.is_wallet(credit)
     if event == "withdraw":
         return ledger.is_wallet(debit) and credit == ledger.SUPPLY

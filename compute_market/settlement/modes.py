@@ -24,8 +24,15 @@ def is_real(txn: Txn) -> bool:
 
 def is_due(txn: Txn) -> bool:
     """Whether an armed mode has reached its height."""
+    return state(txn).mode == "armed" and is_real_by(txn, chain.height(txn))
+
+
+def is_real_by(txn: Txn, height: int) -> bool:
+    """Whether the mode is real once a height is reached, though nobody may have turned it yet."""
     present = state(txn)
-    return present.mode == "armed" and chain.height(txn) >= (present.activate_at or 0)
+    if present.mode == "armed":
+        return height >= (present.activate_at or 0)
+    return present.mode == "real"
 
 
 def seed(txn: Txn) -> None:

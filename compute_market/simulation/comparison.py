@@ -12,6 +12,7 @@ FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("admitted", ("jobs", "admitted")),
     ("refused", ("jobs", "refused")),
     ("completed", ("jobs", "completed")),
+    ("failed", ("jobs", "failed")),
     ("wait_p50_ms", ("wait_ms", "p50")),
     ("wait_p95_ms", ("wait_ms", "p95")),
     ("utilization", ("utilization",)),

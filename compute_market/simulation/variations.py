@@ -75,7 +75,7 @@ def changed(document: dict[str, Any], changes: Sequence[Change]) -> dict[str, An
     (`greedy.count`, `greedy.arrivals.per_minute`), or a setting of the market
     (`fair_share_cap`, `scheduler.slots`). Raises UsageError for any other, with the nearest.
     """
-    found = _copied(document)
+    found: dict[str, Any] = _copied(document)
     for key, text in changes:
         first, _, rest = key.partition(".")
         groups = [each for each in _named(found) if each["name"] == first]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from compute_market.governance_records import Parameter, Proposal
     from compute_market.import_records import Imported, ImportFailure, Origin
     from compute_market.mempool_records import Pool, Transaction
+    from compute_market.subsidy_records import Epochs
 
 SCHEMA_VERSION: Final = 6
 # The last schema whose values have no checksum.
@@ -285,6 +286,7 @@ PROVIDER_OFFERS = Table(
     "provider_offers", bytes, key="provider · u64 bond, offer id", writer="offers.offers"
 )
 OFFER_COUNTS = Sums("offer_counts", key="state or shelf", writer="offers.offers")
+PRICES = Table("prices", bytes, key="lane, u64 seq of a match", writer="offers.prices")
 
 # scheduler
 EFFECTIVE_PRICES = Table("effective_prices", bytes, key="provider", writer="scheduler.outcomes")
@@ -343,7 +345,7 @@ CANCELLATIONS = Table(
     "cancellations", records.Cancellation, key="u64 seq", writer="jobs.cancellations"
 )
 THROUGHPUT = Table("throughput", bytes, key="u64 unix second", writer="jobs.demand")
-
+EPOCH_UNITS = Sums("epoch_units", key="provider", writer="jobs.demand")
 
 # bids
 BIDS: "Table[Bid]" = Table("bids", "bid_records.Bid", key="bid id", writer="bids.bids")
@@ -372,6 +374,17 @@ DELIVERIES: "Table[Delivery]" = Table(
     key="market id, u64 id there",
     writer="courier.deliveries",
 )
+
+# subsidy
+EPOCHS: "Table[Epochs]" = Table(
+    "epochs", "subsidy_records.Epochs", key="u64 height of the beginning", writer="subsidy.subsidy"
+)
+
+# Numbers of `meta`: the height at which the running epoch began, the multiplier that the last one
+# left (0 when none has ended), and the units that were proven before the first.
+EPOCH_FROM: Final = "epoch_from"
+MULTIPLIER: Final = "multiplier"
+UNITS_BEFORE_EPOCHS: Final = "units_before_epochs"
 
 # the log
 EVENTS = Table("events", records.LogEntry, key="u64 seq of the first event", writer="events")

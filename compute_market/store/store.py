@@ -154,9 +154,10 @@ class Store:
         """Let no thread wait any longer for a lock, now or later: it raises BusyError instead."""
         self._waits = False
 
-    def patience(self) -> Patience:
-        """The time that one who waits for another process has."""
-        return Patience(self._lock_timeout_ms, self._sleep)
+    def patience(self, most_ms: int | None = None) -> Patience:
+        """The time that one who waits for another process has, that of the write lock at most."""
+        timeout_ms = self._lock_timeout_ms
+        return Patience(timeout_ms if most_ms is None else min(most_ms, timeout_ms), self._sleep)
 
     def is_here(self) -> bool:
         """Whether the data file at the path is the one that was opened."""

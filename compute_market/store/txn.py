@@ -1,7 +1,7 @@
 """A transaction as the rooms of the library see it: records, bytes, numbers and sums by table."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
@@ -19,6 +19,9 @@ from compute_market.store.schema import (
     unpack_sum,
     unpack_u64,
 )
+
+if TYPE_CHECKING:
+    from compute_market.price_records import Board
 
 R = TypeVar("R")
 S = TypeVar("S", bound=Struct)
@@ -59,6 +62,9 @@ class Txn:
     `touched` change their shelf where a wallet crossed their bond (`offers.standing`). What may let
     a job in that waits (`jobs.waiting`) sets `helped`: units, money, standing or capacity that came
     to somebody. What only changes which offer is the best sets `stirred`.
+
+    `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
+    last price before the first one of this transaction, None where it has matched nothing.
     """
 
     __slots__ = (
@@ -69,11 +75,13 @@ class Txn:
         "_numbers",
         "_sums",
         "_txn",
+        "board",
         "config",
         "helped",
         "noted",
         "noted_after",
         "now_ms",
+        "priced_after",
         "stirred",
         "stopwatch",
         "timely",
@@ -107,6 +115,8 @@ class Txn:
         self.touched: dict[str, list[int]] = {}
         self.helped = False
         self.stirred = False
+        self.board: Board | None = None
+        self.priced_after: int | None = None
 
     def next_change(self, config: Config, stopwatch: Callable[[], int] | None) -> "Txn":
         """What another change in the same transaction sees: all that this one has written, and
@@ -280,6 +290,10 @@ class Txn:
             value = self.get(META, name.encode())
             number = 0 if value is None else unpack_u64(value)
         return number
+
+    def number_before(self, name: str) -> int:
+        """The same number as it was when the transaction began."""
+        return unpack_u64(self.get(META, name.encode()) or b"")
 
     def set_number(self, name: str, number: int) -> None:
         self.writes += 1

@@ -81,6 +81,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute-market params rollback": (),
     "compute-market params history": (),
     "compute-market stats": (),
+    "compute-market subsidy": (),
     "compute-market match": (),
     "compute-market audit": (),
     "compute-market settle status": (),

@@ -46,6 +46,7 @@ class _Opened:
         self.config: Config | None = None
         self.throw_away: Any = None
         self.told_of_clock = False
+        self.priced_s: float | None = None  # since when matches have made prices to be saved
 
     def close_market(self) -> None:
         if self.market is not None:
@@ -74,6 +75,8 @@ class Session:
         self._settings: dict[str, Any] = settings
         self.json: bool = settings.get("json", False)
         self.dry_run: bool = settings.get("dry_run", False)
+        # Whether it is told when the price board was loaded or saved; `serve` does in its log.
+        self.tells_of_prices: bool = bool(settings.get("debug")) or "TB_DEBUG" in os.environ
         self.color: bool = not settings.get("no_color") and "NO_COLOR" not in os.environ
         self._given_home: str | None = settings.get("home")
         # A verb that needs no market may need no home either, and then none need be known.
@@ -106,7 +109,10 @@ class Session:
         finally:
             session._end_trial()
             if not session._is_line:
-                session._opened.close()
+                try:
+                    session.save_prices()
+                finally:
+                    session._opened.close()
 
     @property
     def home(self) -> "Home":
@@ -232,7 +238,23 @@ class Session:
             self.tell_of(market.due)
         if not self.dry_run:
             self.follow_log()
+            if market.priced_after is not None:
+                self.save_prices(after_s=self.config.price_board_save_interval)
         return result
+
+    def save_prices(self, after_s: int = 0) -> None:
+        """Save what matches have priced, if that waits for so long. A failure is a warning."""
+        market = self._opened.market
+        if market is None or market.priced_after is None:
+            return
+        now_s = time.monotonic()
+        if self._opened.priced_s is None:
+            self._opened.priced_s = now_s
+        if now_s - self._opened.priced_s >= after_s:
+            from tb_cli.frame.price_board import save  # Most commands match nothing.
+
+            self._opened.priced_s = None
+            save(self, market)
 
     def tell_of(self, due: "Due") -> None:
         """Say in one line what was due, if anything was."""
@@ -286,6 +308,7 @@ class Session:
 
         if self._opened.throw_away is not None:
             return call()  # It was made just now, and would be gone.
+        self.save_prices()
         self._opened.close_market()
         return apart(call)
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from msgspec import msgpack
 
-from compute_market.errors import BusyError, InternalError, MarketError, file_error
+from compute_market.errors import BusyError, InternalError, file_error
 from tb_cli.frame.apart import Answer, error_from
 
 # Tells how much of the whole of a piece of work is done, in parts of `WHOLE`.

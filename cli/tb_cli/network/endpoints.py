@@ -78,6 +78,11 @@ class Node:
         self._session.market.store.give_up_waiting()
         self._writer.shutdown(cancel_futures=True)
 
+    async def save_prices(self) -> None:
+        """Save what requests have priced, if that has waited for long enough."""
+        after_s = self._session.config.price_board_save_interval
+        await self._in_turn(partial(self._session.save_prices, after_s=after_s))
+
     def endpoints(self) -> dict[str, tuple[str, Endpoint]]:
         return {
             "/healthz": ("GET", self._health),

@@ -63,9 +63,15 @@ class Server:
     """What runs an application until a signal ends it, or `stop`."""
 
     def __init__(
-        self, app: ASGIApp, patience_s: int, log: RequestLog, tls: Tls | None = None
+        self,
+        app: ASGIApp,
+        patience_s: int,
+        log: RequestLog,
+        tls: Tls | None = None,
+        each_second: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Raises UsageError for files of TLS that are of no use."""
+        self._each_second = each_second
         self._patience_s = patience_s
         self._log = log
         self._idle: dict[object, float] = {}
@@ -145,6 +151,8 @@ class Server:
         uvicorn itself waits for the head of a request without an end.
         """
         self._log.flush()
+        if self._each_second is not None:
+            await self._each_second()
         now = asyncio.get_running_loop().time()
         before, self._idle = self._idle, {}
         silent: list[tuple[float, Any]] = []

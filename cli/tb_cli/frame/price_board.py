@@ -1,0 +1,61 @@
+"""The file of the price board, loaded before a transaction and saved after the last one.
+
+That it cannot be loaded or saved is a warning: the store has the prices all the same.
+"""
+
+from typing import TYPE_CHECKING
+
+from compute_market import metrics
+from compute_market.errors import MarketError, UsageError
+from compute_market.text import cause_of, quoted
+from tb_cli.frame.render import note
+from tb_cli.frame.session import Session
+
+if TYPE_CHECKING:
+    from compute_market.market import Market
+    from compute_market.price_records import Board
+
+
+def load(session: Session) -> None:
+    """Load the board for the transactions that follow, and say so if it is damaged."""
+    path = quoted(session.config.price_board_path)
+    try:
+        board = session.market.load_prices()
+    except UsageError as error:  # The path is that of something else.
+        note(f"warning: price board {path}: {error.message}; it is empty")
+        return
+    if board.outcome == "damaged":
+        note(f"warning: price board {path}: {board.problem}; it starts empty")
+    elif session.tells_of_prices and board.outcome == "success":
+        note(f"loaded price board: {_counted(board)}")
+
+
+def save(session: Session, market: "Market") -> None:
+    """Save the prices of this process."""
+    path = quoted(session.config.price_board_path)
+    try:
+        board = market.save_prices()
+    except OSError as error:
+        problem = cause_of(error)
+    except MarketError as error:
+        problem = error.message
+    else:
+        if session.tells_of_prices and board is not None:
+            note(f"saved price board: {_counted(board)}")
+        return
+    note(f"warning: price board {path}: {problem}; it is not saved")
+    _count_failure(session, market)
+
+
+def _count_failure(session: Session, market: "Market") -> None:
+    try:
+        market.update(
+            lambda txn: metrics.count(txn, "price_board_save_total", "failed"), lock_timeout_ms=0
+        )
+    except MarketError:
+        return  # It has failed for a reason that keeps this from being written as well.
+    session.tell_of(market.due)
+
+
+def _counted(board: "Board") -> str:
+    return f"{len(board.industrial)} industrial and {len(board.consumer)} consumer prices"

@@ -1,0 +1,138 @@
+"""The price board: the last effective prices of each lane, their bands, and what to bid.
+
+The board is what its file says, and what the store has of prices that came later: so a command
+that was killed before it could save has lost nothing. Without a file the board starts empty,
+whatever the store has: no price counts that was there before this process first looked.
+
+Commands load the file before their transaction (`Txn.board`); one that needs no board loads none.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from compute_market import metrics
+from compute_market.errors import RefusedError
+from compute_market.offers import prices
+from compute_market.price_records import Board
+from compute_market.records import LANES, Lane
+from compute_market.store.txn import Txn
+
+# A number of `meta`: the seq of the last saved board that was counted.
+_COUNTED = "price_board_counted"
+
+
+class Bands(Struct, frozen=True, gc=False):
+    """Quartiles of the prices of a lane."""
+
+    p25: int
+    median: int
+    p75: int
+    samples: int
+
+
+def begun(txn: Txn, found: Board, priced_after: int | None) -> Board:
+    """A board as this process goes on from it.
+
+    Where there was no file, or one that knows prices which this market never had, what was stored
+    before the first price of this process (`priced_after`, else before now) does not count.
+    """
+    last = txn.number(prices.SEQ)
+    if found.seq is not None and found.seq <= last:
+        return found
+    return replace(found, seq=last if priced_after is None else priced_after)
+
+
+def joined(txn: Txn, found: Board, priced_after: int) -> Board:
+    """What is to be saved: the file as it is found by now, and what came later.
+
+    Another process may have begun a board after the first price of this one, and left that out. All
+    of them end with the last price, so the longer one is whole.
+    """
+    start = begun(txn, found, priced_after)
+    lanes = []
+    for lane in LANES:
+        known = _on(txn, start, lane)
+        own = prices.since(txn, lane, priced_after)
+        lanes.append(tuple(max(known, own, key=len)[-txn.config.price_board_window :]))
+    return Board("success", "", txn.number(prices.SEQ), *lanes)
+
+
+def window(txn: Txn, lane: Lane) -> list[int]:
+    """The prices on the board, oldest first; none where nobody has loaded it."""
+    board = txn.board
+    return [] if board is None else _on(txn, board, lane)[-txn.config.price_board_window :]
+
+
+def _on(txn: Txn, board: Board, lane: Lane) -> list[int]:
+    """What a board that was begun has of a lane, and what the store has since."""
+    assert board.seq is not None, "the board is begun by the market"
+    return [*board.of(lane), *prices.since(txn, lane, board.seq)]
+
+
+def bands_of(found: list[int]) -> Bands | None:
+    """The quartiles of prices in any order, by spec 3.5; None without any."""
+    ordered = sorted(found)
+    n = len(ordered)
+    if not n:
+        return None
+    return Bands(ordered[n // 4], ordered[n // 2], ordered[3 * n // 4], n)
+
+
+def bands(txn: Txn, lane: Lane) -> Bands | None:
+    return bands_of(window(txn, lane))
+
+
+def document(txn: Txn, lane: Lane) -> dict[str, Any] | None:
+    """The JSON form of the bands of a lane; `newest_at` is null for prices of another market."""
+    found = bands(txn, lane)
+    if found is None:
+        return None
+    newest_ms = prices.last_ms(txn, lane)
+    return {
+        "p25": found.p25,
+        "median": found.median,
+        "p75": found.p75,
+        "samples": found.samples,
+        "newest_at": None if newest_ms is None else newest_ms // 1000,
+    }
+
+
+def suggested(txn: Txn, lane: Lane, backlog: int) -> dict[str, Any]:
+    """What to bid: `ceil(median × (1 + backlog/window))`, by spec 3.5, and what it was made of.
+
+    `backlog` are the jobs of the lane that wait, but for those that are deferred. Raises
+    RefusedError (`no_price_data`) for an empty board.
+    """
+    found = bands(txn, lane)
+    if found is None:
+        raise no_price_data(lane)
+    size = txn.config.price_board_window
+    bid = -(-found.median * (size + backlog) // size)
+    return {
+        "lane": lane,
+        "suggested": bid,
+        "median": found.median,
+        "backlog": backlog,
+        "window": size,
+    }
+
+
+def no_price_data(lane: Lane) -> RefusedError:
+    return RefusedError(
+        "no price data",
+        hint=f"no job of the lane {lane} was matched since the price board began",
+        reason="no_price_data",
+    )
+
+
+def count(txn: Txn, loaded: Board | None) -> None:
+    """Count that a board was loaded, if one was, and one that was saved before."""
+    if loaded is not None:
+        metrics.count(txn, "price_board_load_total", loaded.outcome)
+    found = txn.board
+    seq = found.seq if found is not None and found.outcome == "success" else None
+    if seq is not None and txn.number(_COUNTED) < seq:
+        metrics.count(txn, "price_board_save_total", "success")
+        txn.set_number(_COUNTED, seq)

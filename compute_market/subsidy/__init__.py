@@ -1,0 +1,1 @@
+"""What providers earn beside the price: epochs, the multiplier, payouts (chapter 3.6)."""

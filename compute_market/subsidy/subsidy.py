@@ -1,0 +1,245 @@
+"""Epochs, and what each pays. The only writer of `epochs`.
+
+An epoch ends at the next multiple of `epoch_blocks`. The first change after that closes it, and all
+others that have ended since the last change: with what the market looked like when each ended
+(`governor.Past`), so that a market that slept has the same epochs as one that did not. Those that
+ended alike are one record, whether they are closed together or one by one.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+from compute_market import chain, events
+from compute_market.amounts import AMOUNT_MAX, PPM
+from compute_market.clock import LAST_RUN
+from compute_market.errors import NotFoundError
+from compute_market.jobs import demand, jobs
+from compute_market.records import EventName, replace
+from compute_market.settlement import ledger, modes
+from compute_market.store.schema import EPOCH_FROM, EPOCHS, MULTIPLIER, pack_u64
+from compute_market.store.txn import Txn
+from compute_market.subsidy.governor import MULTIPLIER_START, Past, retuned
+from compute_market.subsidy_records import Epochs, Payouts
+
+# Of its postings.
+EVENT: Final = "subsidy"
+
+
+def multiplier(txn: Txn) -> int:
+    """The multiplier in percent, as the next change would find it."""
+    epochs = ended(txn)
+    return epochs[-1].multiplier if epochs else _stored_multiplier(txn)
+
+
+def payout(units: int, kappa_ppm: int, multiplier: int) -> int:
+    """IT for proven units, rounded down; at most 2^63-1, and more is never paid."""
+    return min(units * kappa_ppm * multiplier // (100 * PPM), AMOUNT_MAX)
+
+
+def ended(txn: Txn) -> list[Epochs]:
+    """Epochs that have ended and are not closed yet, oldest first. Writes nothing.
+
+    None while the clock is not believed. The time it takes depends on how often the market looked
+    different meanwhile, and not on their number.
+    """
+    if not txn.timely or chain.height(txn) < chain.epoch_end(txn):
+        return []
+    found: list[Epochs] = []
+    units = sum(demand.epoch_units(txn).values())
+    for epochs in _sampled(txn):
+        if units:  # All of it was proven before the first of them ended.
+            epochs, units = _with_payout(txn, epochs, units), 0
+        _join(found, epochs)
+    return found
+
+
+def close(txn: Txn) -> int:
+    """Close every epoch that has ended, and pay what it pays; how much, in IT.
+
+    Nothing is paid unless the mode was real when the epoch ended, nor what would bring more than
+    2^63-1 IT into circulation: neither is made good later.
+    """
+    epochs = ended(txn)
+    if not epochs:
+        return 0
+    # After this point it must succeed.
+    paid_it = _pay(txn, epochs[0])
+    before = _stored_multiplier(txn)
+    for each in epochs:
+        if each.multiplier != before:
+            _note_multiplier(txn, before, each)
+        before = each.multiplier
+    stored = [EPOCHS.decode(*last) for last in islice(txn.scan_back(EPOCHS), 1)]
+    for each in epochs:
+        _join(stored, each)
+    for each in stored:
+        txn.write(EPOCHS, pack_u64(each.from_height), each)
+    demand.begin_epoch(txn)
+    txn.set_number(EPOCH_FROM, epochs[-1].to_height + 1)
+    txn.set_number(MULTIPLIER, epochs[-1].multiplier)
+    return paid_it
+
+
+def industrial_subsidies(txn: Txn, height: int) -> Payouts | None:
+    """What the epoch of a height pays; None unless it has ended, and for heights before the first.
+
+    Ended is what the next change would find ended.
+    """
+    found = _of(txn, height, ended(txn))
+    return None if found is None else Payouts(0, 0, found.compute_it)
+
+
+def document(txn: Txn, height: int | None) -> dict[str, Any]:
+    """The epoch of a height, else the running one, as it would end now at its present multiplier.
+
+    Raises NotFoundError for a height before the first epoch or behind the running one.
+    """
+    epochs = ended(txn)
+    running = _running(txn, epochs)
+    at = chain.height(txn) if height is None else height
+    # Without a height it is the running one, also while a held clock keeps it from ending.
+    if height is None or running.from_height <= height <= running.to_height:
+        return _document(running, at, has_ended=False)
+    found = _of(txn, height, epochs)
+    if found is None:
+        known = f"the running one is {running.from_height}…{running.to_height}"
+        raise NotFoundError(f"height {height} is in no epoch that is known; {known}")
+    return _document(found, height, has_ended=True)
+
+
+def _sampled(txn: Txn) -> Iterator[Epochs]:
+    """Epochs that have ended by their samples alone; each several that must end alike."""
+    since_ms, known_height = txn.number_before(LAST_RUN), txn.number_before("height_seen")
+    height, blocks = chain.height(txn), txn.config.epoch_blocks
+    past = Past(txn)
+    before, start = _stored_multiplier(txn), txn.number(EPOCH_FROM)
+    while (end := chain.next_epoch(txn, start)) <= height:
+        # What was reached before the last change was over is seen as that change left it.
+        at_ms = since_ms if end <= known_height else chain.reached_ms(txn, end, since_ms)
+        second = at_ms // 1000
+        sample = past.sample(second)
+        after = retuned(before, *sample)
+        yield Epochs(start, end - 1, blocks, after, *sample)
+        before, start = after, end
+        if retuned(after, *sample) == after:
+            change = past.changes_after(second)
+            alike = height
+            if change is not None and change <= txn.now:
+                alike = min(height, max(known_height, chain.height_by(txn, change * 1000 - 1)))
+            end = alike // blocks * blocks
+            if end > start:
+                yield Epochs(start, end - 1, blocks, after, *sample)
+                start = end
+
+
+def _with_payout(txn: Txn, epochs: Epochs, units: int) -> Epochs:
+    """The epoch in which units were proven, with what it pays, and whether that can be paid."""
+    kappa_ppm = txn.config.kappa_cpu_sub_it_ppm
+    compute_it = payout(units, kappa_ppm, epochs.multiplier)
+    paid: Epochs = replace(epochs, units=units, kappa_ppm=kappa_ppm, compute_it=compute_it)
+    if compute_it and not modes.is_real_by(txn, epochs.to_height + 1):
+        return replace(paid, unpaid="mode")
+    exact_it = units * kappa_ppm * epochs.multiplier // (100 * PPM)
+    if exact_it > AMOUNT_MAX - ledger.in_circulation(txn, "IT"):
+        return replace(paid, unpaid="overflow")
+    return paid
+
+
+def _pay(txn: Txn, epochs: Epochs) -> int:
+    """Share the payout of an epoch among those who proved its units; what was paid.
+
+    Shares are differences of rounded running totals, so that they add up.
+    """
+    if not epochs.paid:
+        return 0
+    proven = paid_it = 0
+    ref = str(epochs.from_height)
+    for provider, units in demand.epoch_units(txn).items():
+        proven += units
+        share_it = epochs.compute_it * proven // epochs.units - paid_it
+        paid_it += share_it
+        if share_it:
+            to = ledger.wallet(provider)
+            ledger.transfer(txn, "IT", share_it, ledger.SUPPLY, to, EVENT, ref)
+            detail = {"multiplier": epochs.multiplier, "units": units, "it": share_it}
+            _note(txn, "subsidy_paid", epochs, provider, detail)
+    return paid_it
+
+
+def _note_multiplier(txn: Txn, before: int, epochs: Epochs) -> None:
+    sample = {"backlog": epochs.backlog, "utilization_pct": epochs.utilization_pct}
+    detail = {"from": before, "to": epochs.multiplier, **sample}
+    _note(txn, "multiplier_changed", epochs, None, detail)
+
+
+def _note(
+    txn: Txn, event: EventName, epochs: Epochs, owner: str | None, detail: dict[str, Any]
+) -> None:
+    """Note what the end of the first of some epochs brought."""
+    epoch = epochs.from_height // epochs.blocks
+    events.note(txn, event, owner=owner, epoch=epoch, height=epochs.from_height, **detail)
+
+
+def _join(found: list[Epochs], epochs: Epochs) -> None:
+    """Append epochs to earlier ones; those that ended like the last become one with it."""
+    last = found[-1] if found else None
+    if last is None or last.units or _placed_like(last, epochs) != epochs:
+        found.append(epochs)
+    else:
+        found[-1] = replace(last, to_height=epochs.to_height)
+
+
+def _placed_like(epochs: Epochs, other: Epochs) -> Epochs:
+    moved: Epochs = replace(epochs, from_height=other.from_height, to_height=other.to_height)
+    return moved
+
+
+def _of(txn: Txn, height: int, epochs: list[Epochs]) -> Epochs | None:
+    """The record that a height is in, of those that are closed and those that will be."""
+    stored = islice(txn.scan_back(EPOCHS, pack_u64(height + 1)), 1)
+    candidates = (*(EPOCHS.decode(*last) for last in stored), *epochs)
+    return next((each for each in candidates if each.from_height <= height <= each.to_height), None)
+
+
+def _running(txn: Txn, epochs: list[Epochs]) -> Epochs:
+    """The running epoch as it would be if it ended now, at the present multiplier."""
+    start = epochs[-1].to_height + 1 if epochs else txn.number(EPOCH_FROM)
+    present = epochs[-1].multiplier if epochs else _stored_multiplier(txn)
+    units = 0 if epochs else sum(demand.epoch_units(txn).values())
+    kappa_ppm = txn.config.kappa_cpu_sub_it_ppm
+    return Epochs(
+        start,
+        chain.next_epoch(txn, start) - 1,
+        txn.config.epoch_blocks,
+        present,
+        jobs.backlog_units(txn),
+        demand.utilization_pct(txn),
+        units,
+        kappa_ppm if units else 0,
+        payout(units, kappa_ppm, present),
+    )
+
+
+def _document(epochs: Epochs, height: int, *, has_ended: bool) -> dict[str, Any]:
+    """One epoch, of a record that may stand for several."""
+    epoch = height // epochs.blocks if has_ended else epochs.from_height // epochs.blocks
+    begins = epoch * epochs.blocks
+    found: dict[str, Any] = {
+        "epoch": epoch,
+        "height": height,
+        "from_height": max(epochs.from_height, begins),
+        "to_height": min(epochs.to_height, begins + epochs.blocks - 1),
+        "ended": has_ended,
+        "multiplier": epochs.multiplier,
+        "backlog": epochs.backlog,
+        "utilization_pct": epochs.utilization_pct,
+        "units": epochs.units,
+        "payouts": {"storage": 0, "read": 0, "compute": epochs.compute_it},
+        "paid": has_ended and epochs.paid,
+    }
+    return found if epochs.unpaid is None else found | {"unpaid": epochs.unpaid}
+
+
+def _stored_multiplier(txn: Txn) -> int:
+    return txn.number(MULTIPLIER) or MULTIPLIER_START
