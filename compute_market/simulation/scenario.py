@@ -32,7 +32,7 @@ Span = Annotated[int, Meta(ge=1, le=LENGTH_SECS_MAX)]
 Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\Z")]
 Number = int | Decimal
 Process = Literal["poisson", "constant", "burst", "trace"]
-Format = Literal["swf", "openb", "log"]
+Format = Literal["swf", "openb"]
 # What becomes of the jobs of a provider that goes away.
 Leaving = Literal["finishes", "pauses", "cancels"]
 # How a job fails that its provider does not do: it never proves, it cancels, or what it proves is
