@@ -165,6 +165,10 @@ ORDER = (
     "simulation.traffic",
     "simulation.world",
     "simulation.throwaway",
+    "simulation.variations",
+    "simulation.measures",
+    "simulation.report",
+    "simulation.comparison",
 )
 # They know nothing of the store.
 APART = (

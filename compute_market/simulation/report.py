@@ -32,6 +32,7 @@ class Ran(Struct, frozen=True, gc=False):
     length_ms: int
     steps: int
     wall_ms: int
+    missed: int  # jobs that an outage kept from being submitted
     violations: int  # laws that the audit found broken
 
 
@@ -56,6 +57,7 @@ def document(ran: Ran, measures: Measures) -> dict[str, Any]:
             "left": totals.left,
             "refused": dict(sorted(measures.refused.items())),
             "deferred": totals.deferred,
+            "missed": ran.missed,
         },
         "wait_ms": all_waits.document()
         | {
