@@ -46,19 +46,29 @@ class Table(Generic[R]):
 
     `key` says what its keys are made of, `writer` which module of the library may write it. A
     record that few commands need is named by its module, and imported once it is met. `kept` says
-    that a transaction reads a few of its entries again and again, and keeps them in mind.
+    that a transaction reads a few of its entries again and again, and keeps them in mind. `late`
+    says that entries are asked for by their key, or written and not asked for, so that those of a
+    transaction can be written at its end; what is kept is late.
     """
 
-    __slots__ = ("_decode", "_kind", "kept", "key", "name", "seed", "writer")
+    __slots__ = ("_decode", "_kind", "kept", "key", "late", "name", "seed", "writer")
 
     def __init__(
-        self, name: str, kind: type[R] | str, *, key: str, writer: str, kept: bool = False
+        self,
+        name: str,
+        kind: type[R] | str,
+        *,
+        key: str,
+        writer: str,
+        kept: bool = False,
+        late: bool = False,
     ) -> None:
         self.name = name
         self._kind: Any = kind
         self.key = key
         self.writer = writer
         self.kept = kept
+        self.late = late or kept
         self.seed = crc32(f"{name}\0".encode())
         self._decode: Any = None
 
@@ -219,9 +229,13 @@ PARAMETERS_SET: Final = "parameters_set"
 
 # settlement
 ACCOUNTS = Sums("accounts", key="token · account", writer="settlement.ledger")
-POSTINGS = Table("postings", records.Posting, key="u64 seq", writer="settlement.ledger")
+POSTINGS = Table("postings", records.Posting, key="u64 seq", writer="settlement.ledger", late=True)
 WALLET_POSTINGS = Table(
-    "wallet_postings", bytes, key="owner · u64 seq of a posting", writer="settlement.ledger"
+    "wallet_postings",
+    bytes,
+    key="owner · u64 seq of a posting",
+    writer="settlement.ledger",
+    late=True,
 )
 TAPS = Table("taps", records.Tap, key="idempotency key", writer="settlement.ledger")
 HOLDINGS = Sums("holdings", key="owner · what is held", writer="settlement.escrow")
@@ -230,12 +244,21 @@ RECEIPT_CLAIMS = Table(
     bytes,
     key="digest of job, buyer, provider, price",
     writer="settlement.receipts",
+    late=True,
 )
-RECEIPTS = Table("receipts", records.Receipt, key="idempotency key", writer="settlement.receipts")
-RECEIPT_CHAIN = Table("receipt_chain", records.Link, key="u64 seq", writer="settlement.receipts")
+RECEIPTS = Table(
+    "receipts", records.Receipt, key="idempotency key", writer="settlement.receipts", late=True
+)
+RECEIPT_CHAIN = Table(
+    "receipt_chain", records.Link, key="u64 seq", writer="settlement.receipts", late=True
+)
 QUARANTINE = Table("quarantine", bytes, key="idempotency key", writer="settlement.receipts")
 SETTLEMENTS = Table(
-    "settlements", records.Settlement, key="idempotency key", writer="settlement.settlement"
+    "settlements",
+    records.Settlement,
+    key="idempotency key",
+    writer="settlement.settlement",
+    late=True,
 )
 UNSETTLED = Table("unsettled", bytes, key="u64 seq of a receipt", writer="settlement.settlement")
 SETTLE_STATE = Table(
@@ -258,12 +281,15 @@ IMPORT_FAILURES: "Table[ImportFailure]" = Table(
 )
 
 # reputation, offers
-REPUTATION = Table("reputation", records.Score, key="provider", writer="reputation.reputation")
+REPUTATION = Table(
+    "reputation", records.Score, key="provider", writer="reputation.reputation", late=True
+)
 SCORES_RECENT = Table(
     "scores_recent",
     bytes,
     key="u64 ms of the last change, provider",
     writer="reputation.reputation",
+    late=True,
 )
 SCORES_DUE = Table(
     "scores_due",
@@ -279,7 +305,7 @@ SCORES_DUE_FROM: Final = "scores_due_from_ms"
 # A number of `meta`: when a score of another market was stored last.
 SCORES_TOLD: Final = "scores_told_ms"
 
-OFFERS = Table("offers", records.Offer, key="offer id", writer="offers.offers")
+OFFERS = Table("offers", records.Offer, key="offer id", writer="offers.offers", late=True)
 BOOK = Table("book", bytes, key="see `offers.book`", writer="offers.book")
 HEADS = Table("heads", bytes, key="see `offers.book`", writer="offers.book")
 PROVIDER_OFFERS = Table(
@@ -289,9 +315,15 @@ OFFER_COUNTS = Sums("offer_counts", key="state or shelf", writer="offers.offers"
 PRICES = Table("prices", bytes, key="lane, u64 seq of a match", writer="offers.prices")
 
 # scheduler
-EFFECTIVE_PRICES = Table("effective_prices", bytes, key="provider", writer="scheduler.outcomes")
+EFFECTIVE_PRICES = Table(
+    "effective_prices", bytes, key="provider", writer="scheduler.outcomes", late=True
+)
 EFFECTIVE_PRICES_RECENT = Table(
-    "effective_prices_recent", bytes, key="u64 ms of a match, provider", writer="scheduler.outcomes"
+    "effective_prices_recent",
+    bytes,
+    key="u64 ms of a match, provider",
+    writer="scheduler.outcomes",
+    late=True,
 )
 UTILIZATION = Sums("utilization", key="hardware model", writer="scheduler.outcomes")
 QUEUE_HIGH = Table("queue_high", bytes, key="u64 arrival", writer="scheduler.queue")
@@ -311,6 +343,7 @@ USAGE_RECENT = Table(
     bytes,
     key="u64 ms of the last charge, role · identity",
     writer="admission.shares",
+    late=True,
 )
 
 MEMPOOL: "Table[Transaction]" = Table(
@@ -329,11 +362,11 @@ CONSUMER_POOL: "Table[Pool]" = Table(
 MEMPOOL_NEXT_BLOCK: Final = "mempool_next_block"
 
 # jobs
-JOBS = Table("jobs", records.Job, key="job id", writer="jobs.jobs")
+JOBS = Table("jobs", records.Job, key="job id", writer="jobs.jobs", late=True)
 PLACEMENTS = Table(
     "placements", records.Placement, key="job id · u64 number of an earlier one", writer="jobs.jobs"
 )
-SLICES = Table("slices", records.Slice, key="job id · u64 index", writer="jobs.jobs")
+SLICES = Table("slices", records.Slice, key="job id · u64 index", writer="jobs.jobs", late=True)
 DEADLINES = Table("deadlines", bytes, key="u64 deadline, job id", writer="jobs.jobs")
 PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="jobs.lanes")
 BACKLOG = Sums("backlog", key="units", writer="jobs.jobs")
@@ -387,7 +420,9 @@ MULTIPLIER: Final = "multiplier"
 UNITS_BEFORE_EPOCHS: Final = "units_before_epochs"
 
 # the log
-EVENTS = Table("events", records.LogEntry, key="u64 seq of the first event", writer="events")
+EVENTS = Table(
+    "events", records.LogEntry, key="u64 seq of the first event", writer="events", late=True
+)
 
 SUMS: Final = tuple(each for each in list(globals().values()) if isinstance(each, Sums))
 TABLES: Final[tuple["Table[Any]", ...]] = tuple(

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 S = TypeVar("S", bound=Struct)
 
+# Entries of one table that wait to be written at most.
+LATE_MAX = 10_000
+
 # Table → its handle; None for one that an older release has not made.
 Handles = dict[Table[Any], Any]
 
@@ -56,7 +59,11 @@ class Txn:
     grows with every change, so that a caller can tell whether an action that failed had already
     written.
 
-    What it reads of a few tables (`Table.kept`) it keeps in mind; its own writes go through that.
+    What it reads of a few tables (`Table.kept`) it keeps in mind. What it writes to tables that are
+    asked for a key, if at all (`Table.late`), it keeps as it is, records as records, until the end
+    or until somebody asks for their order: what is written three times is stored once, and nothing
+    is decoded that was written here.
+
     What an action does beside its writes is kept aside and done once, at the end: numbers and sums
     are written (`flush`), events become an entry of the log (`events`), and offers of the owners in
     `touched` change their shelf where a wallet crossed their bond (`offers.standing`). What may let
@@ -72,7 +79,9 @@ class Txn:
         "_cursors",
         "_handles",
         "_kept",
+        "_late",
         "_numbers",
+        "_seen",
         "_sums",
         "_txn",
         "board",
@@ -100,8 +109,12 @@ class Txn:
         self._txn = txn
         self._handles = handles
         self._cursors = _Cursors(txn, handles)  # for what is done at once
-        self._kept: dict[tuple[Table[Any], bytes], bytes | None] = {}
-        self._numbers: dict[str, int] = {}
+        # Payloads and records of tables that are `kept`, as read; None where there is no entry.
+        self._kept: dict[Table[Any], dict[bytes, Any]] = {}
+        # Payloads and records of tables that are `late`, to be written.
+        self._late: dict[Table[Any], dict[bytes, Any]] = {}
+        self._numbers: dict[str, int] = {}  # those that are to be written
+        self._seen: dict[str, int] = {}  # numbers as stored
         self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
         self._added: dict[tuple[Sums, bytes], int] = {}  # those that are to be written
         self.now_ms = now_ms
@@ -124,7 +137,9 @@ class Txn:
         change = Txn(self._txn, self._handles, 0, config, stopwatch)
         change._cursors = self._cursors
         change._kept = self._kept
+        change._late = self._late
         change._numbers = self._numbers
+        change._seen = self._seen
         change._sums = self._sums
         change._added = self._added
         return change
@@ -138,30 +153,32 @@ class Txn:
 
     def get(self, table: Table[Any], key: bytes) -> bytes | None:
         """The value under a key, or None. Raises IntegrityError when it is damaged."""
-        if table.kept and (table, key) in self._kept:
-            return self._kept[table, key]
-        cursor = self._cursors[table]
-        payload = None if cursor is None else table.find(cursor, key)
-        if table.kept:
-            self._kept[table, key] = payload
-        return payload
+        found = self._known(table, key)
+        return found if found is None or type(found) is bytes else encode(found)
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
+        if table.late:
+            self._settle(table)
         handle = self._handles[table]
         return b"" if handle is None else self._txn.get(key, default=b"", db=handle)
 
     def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
-        self._cursors[table].put(key, table.sealed(key, value))
-        if table.kept:
-            self._kept[table, key] = value
+        if table.late:
+            self._put_late(table, key, value)
+        else:
+            self._cursors[table].put(key, table.sealed(key, value))
 
     def delete(self, table: Table[Any], key: bytes) -> bool:
         self.writes += 1
         deleted: bool = self._txn.delete(key, b"", self._handles[table])
-        if table.kept:
-            self._kept[table, key] = None
+        if table.late:
+            late = self._late.get(table)
+            if late is not None and late.pop(key, None) is not None:
+                deleted = True
+            if table.kept and table in self._kept:
+                self._kept[table].pop(key, None)
         return deleted
 
     def remove(self, table: Table[Any], key: bytes) -> None:
@@ -171,11 +188,15 @@ class Txn:
 
     def size(self, table: Table[Any]) -> int:
         """Number of entries, read from the table's root: no walk."""
+        if table.late:
+            self._settle(table)
         handle = self._handles[table]
         return 0 if handle is None else int(self._txn.stat(handle)["entries"])
 
     def is_empty(self, table: Table[Any]) -> bool:
         """Whether there is no entry: takes a fraction of what `size` does."""
+        if table.late:
+            self._settle(table)
         cursor = self._cursors[table]
         return cursor is None or not cursor.first()
 
@@ -202,6 +223,8 @@ class Txn:
         self, table: Table[Any], before: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         """All entries, last key first; only those whose key is below `before`, if given."""
+        if table.late:
+            self._settle(table)
         handle = self._handles[table]
         if handle is None:
             return
@@ -218,6 +241,8 @@ class Txn:
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
         """The first entry of `scan`, or None."""
+        if table.late:
+            self._settle(table)
         cursor = self._cursors[table]
         if cursor is not None and cursor.set_range(start or prefix):
             key: bytes = cursor.key()
@@ -231,6 +256,8 @@ class Txn:
     ) -> list[tuple[bytes, bytes]]:
         """At most `limit` entries of `scan`, free to be changed by the caller."""
         found: list[tuple[bytes, bytes]] = []
+        if table.late:
+            self._settle(table)
         cursor = self._cursors[table]
         if cursor is None or not limit:
             return found
@@ -249,8 +276,13 @@ class Txn:
 
     def read(self, table: Table[R], key: bytes) -> R | None:
         """The record under a key, or None. Raises IntegrityError when it is damaged."""
-        payload = self.get(table, key)
-        return None if payload is None else table.decode(key, payload)
+        found: Any = self._known(table, key)
+        if type(found) is bytes:
+            found = table.decode(key, found)
+            if table.kept:
+                self._kept[table][key] = found
+        record: R | None = found
+        return record
 
     def must_read(self, table: Table[R], key: bytes) -> R:
         """The record under a key that another record names. Raises IntegrityError without it."""
@@ -260,7 +292,11 @@ class Txn:
         return record
 
     def write(self, table: Table[S], key: bytes, record: S) -> None:
-        self.put(table, key, encode(record))
+        if table.late:
+            self.writes += 1
+            self._put_late(table, key, record)
+        else:
+            self.put(table, key, encode(record))
 
     def records(
         self, table: Table[R], prefix: bytes = b"", start: bytes | None = None
@@ -287,8 +323,10 @@ class Txn:
         """A small named integer of the `meta` table, 0 when it was never set."""
         number = self._numbers.get(name)
         if number is None:
+            number = self._seen.get(name)
+        if number is None:
             value = self.get(META, name.encode())
-            number = 0 if value is None else unpack_u64(value)
+            number = self._seen[name] = 0 if value is None else unpack_u64(value)
         return number
 
     def number_before(self, name: str) -> int:
@@ -327,7 +365,7 @@ class Txn:
         return {key: found[key] for key in sorted(found) if found[key]}
 
     def flush(self) -> None:
-        """Write what was kept aside. `Store.update` calls this last."""
+        """Write what was kept aside. The end of a transaction calls this last."""
         for name, number in self._numbers.items():
             packed = number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
             self.put(META, name.encode(), packed)
@@ -336,16 +374,21 @@ class Txn:
                 self.put(sums.table, key, pack_sum(total))
             else:
                 self.delete(sums.table, key)
+        self._seen.update(self._numbers)
         self._numbers.clear()
         self._sums.update(self._added)
         self._added.clear()
+        for table in list(self._late):
+            self._settle(table)
 
     def rewrite(self, table: Table[Any], convert: Callable[[bytes, bytes], bytes | None]) -> None:
         """Replace every value of a table, however it is stored, for a new schema.
 
         `convert` gets key and stored bytes and returns the payload, or None to remove the entry.
         """
+        self._settle(table)
         self._kept.clear()
+        self._seen.clear()
         handle = self._handles[table]
         with self._txn.cursor(db=handle) as cursor:
             present = cursor.first()
@@ -360,6 +403,8 @@ class Txn:
 
     def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
         """The last key below a key, and the first that is not; None where there is none."""
+        if table.late:
+            self._settle(table)
         return table.beside(self._cursors[table], key)
 
     def stored_entries(self, table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
@@ -391,7 +436,50 @@ class Txn:
 
     def _forget(self, table: Table[Any]) -> None:
         self._cursors.pop(table, None)
+        self._late.pop(table, None)
         self._kept.clear()
+        self._seen.clear()
+
+    def _known(self, table: Table[Any], key: bytes) -> Any:
+        """Payload or record under a key, whichever is at hand; None for neither."""
+        if table.late:
+            late = self._late.get(table)
+            if late is not None and (found := late.get(key)) is not None:
+                return found
+            if table.kept:
+                return self._read_once(table, key)
+        cursor = self._cursors[table]
+        return None if cursor is None else table.find(cursor, key)
+
+    def _read_once(self, table: Table[Any], key: bytes) -> Any:
+        kept = self._kept.get(table)
+        if kept is None:
+            kept = self._kept[table] = {}
+        elif key in kept:
+            return kept[key]
+        cursor = self._cursors[table]
+        found = kept[key] = None if cursor is None else table.find(cursor, key)
+        return found
+
+    def _put_late(self, table: Table[Any], key: bytes, value: Any) -> None:
+        late = self._late.get(table)
+        if late is None:
+            late = self._late[table] = {}
+        late[key] = value
+        if len(late) > LATE_MAX:
+            self._settle(table)
+
+    def _settle(self, table: Table[Any]) -> None:
+        """Write the entries of a table that are to be written."""
+        late = self._late.pop(table, None)
+        if not late:
+            return
+        if table.kept and table in self._kept:
+            self._kept[table].update(late)
+        put, sealed = self._cursors[table].put, table.sealed
+        for key in sorted(late):
+            value = late[key]
+            put(key, sealed(key, value if type(value) is bytes else encode(value)))
 
     def _stored_sum(self, place: tuple[Sums, bytes]) -> int:
         """A sum to which nothing was added yet; it is read once."""
@@ -405,6 +493,8 @@ class Txn:
         self, table: Table[Any], prefix: bytes, start: bytes | None, *, checked: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Keys and stored bytes; `checked` also looks at the entries before and behind them."""
+        if table.late:
+            self._settle(table)
         handle = self._handles[table]
         if handle is None:
             return
