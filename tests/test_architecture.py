@@ -84,6 +84,7 @@ ORDER = (
     "settlement.import_laws",
     "settlement.laws",
     "offers.prices",
+    "offers.price_window",
     "offers.board",
     "offers.price_file",
     "offers.book",

@@ -13,10 +13,9 @@ FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("refused", ("jobs", "refused")),
     ("completed", ("jobs", "completed")),
     ("failed", ("jobs", "failed")),
-    ("wait_p50_ms", ("wait_ms", "p50")),
-    ("wait_p95_ms", ("wait_ms", "p95")),
     ("utilization", ("utilization",)),
     ("fairness", ("fairness",)),
+    ("wait_p95_ms", ("wait_ms", "p95")),
     ("paid_ct", ("money", "paid", "ct")),
     ("burned_ct", ("money", "burned", "ct")),
 )

@@ -312,7 +312,7 @@ PROVIDER_OFFERS = Table(
     "provider_offers", bytes, key="provider · u64 bond, offer id", writer="offers.offers"
 )
 OFFER_COUNTS = Sums("offer_counts", key="state or shelf", writer="offers.offers")
-PRICES = Table("prices", bytes, key="lane, u64 seq of a match", writer="offers.prices")
+PRICES = Table("prices", bytes, key="lane, u64 seq of a match", writer="offers.price_window")
 
 # scheduler
 EFFECTIVE_PRICES = Table(

@@ -74,6 +74,8 @@ def _missed(missed: int) -> str:
 
 
 def _waits(found: dict[str, Any]) -> str:
+    if not found["max"]:
+        return "none"
     return f"half within {span(found['p50'])}, 95 % within {span(found['p95'])}, " + (
         f"the longest {span(found['max'])}"
     )
