@@ -15,9 +15,9 @@ bottom, and so they do inside each package:
     bid_records               sealed bids, and how they are stored
     import_records            receipts of other markets, and how they are stored
     courier_records           bundles on their way, and how they are stored
-    mempool_records           the consumer pool, and how it is stored
     governance_records        proposals and parameters, and how they are stored
     subsidy_records           epochs of the subsidy, and how they are stored
+    mempool_records           the consumer pool, and how it is stored
     price_records             the price board, as it was loaded
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it

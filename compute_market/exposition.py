@@ -79,6 +79,7 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     "industrial_backlog": _one(jobs.backlog_units),
     "industrial_utilization": _one(lambda txn: demand.utilization_pct(txn) / 100),
     "industrial_price_per_unit": _one(lambda txn: outcomes.last_effective_price(txn) or 0),
+    "industrial_multiplier": _one(subsidy.multiplier),
     "admission_mode": _guard,
     "mempool_size": lambda txn: [
         (("consumer",), mempool.present(txn).size),
@@ -86,7 +87,6 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     ],
     "consumer_fee_p50": _one(lambda txn: mempool.stored(txn).fee_p50),
     "consumer_fee_p90": _one(lambda txn: mempool.stored(txn).fee_p90),
-    "industrial_multiplier": _one(subsidy.multiplier),
     "capacity_units_per_second": _one(capacity.estimate),
     "capacity_headroom_units": _one(lambda txn: capacity.headroom_micro(txn) / MICRO),
     "param_change_pending": lambda txn: _by_key(governance.pending(txn)),

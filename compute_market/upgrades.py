@@ -323,6 +323,7 @@ def _to_5(txn: Txn) -> None:
 
 
 def _to_6(txn: Txn) -> None:
+    txn.clear(schema.LANE_JOBS.table)
     for table in (schema.PENDING, *queue.TABLES.values()):
         for _, value in txn.scan(table):
             lanes.count(txn, jobs.named(txn, value[8:]), +1)

@@ -34,7 +34,7 @@ Commands marked *creates a market* bring something new: where their home has no 
 one, and say so on stderr. Commands marked *needs no market* do not look for one. Every other
 command ends with code 3 there, and makes nothing.
 """
-_MARKS = {"created": "Creates a market", "unused": "Needs no market"}
+_MARKS = {"created": "Creates a market", "optional": "Needs no market", "unused": "Needs no market"}
 
 
 def render() -> str:

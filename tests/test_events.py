@@ -90,6 +90,19 @@ def hold_and_accept(market: Market) -> None:
     market.opened.accept_clock()
 
 
+def fill_the_pool(market: Market) -> None:
+    market.configure(mempool_lane_limit=1)
+    market.send(fee=9, size=2)
+
+
+def fill_the_pool_and_send(fee: int) -> Callable[[Market], None]:
+    def act(market: Market) -> None:
+        fill_the_pool(market)
+        market.send(fee)
+
+    return act
+
+
 def wrong(market: Market) -> None:
     market.prove("job", 1, digest=bytes(32))
 
@@ -166,6 +179,11 @@ def fade_and_configure(market: Market) -> None:
     bar_and_wait(market)
     market.configure(reputation_decay_ppm=10_000)
     market.update(lambda txn: None)
+
+
+def end_an_epoch(market: Market) -> None:
+    market.advance(60)
+    command(market)
 
 
 def forget_and_restore(market: Market) -> None:
@@ -312,7 +330,18 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     "bundle_refused": (send_and("refused"), {"dest": "dir:outbox"}),
     "bundle_resent": (send_again, {"dest": "dir:outbox"}),
     "bundle_received": (trust_and_bring, {"market": THEIRS.hex()}),
+    "multiplier_changed": (
+        end_an_epoch,
+        {"from": 100, "to": 115, "epoch": 0, "height": 0, "backlog": 1, "utilization_pct": 0},
+    ),
+    "subsidy_paid": (
+        end_an_epoch,
+        {"epoch": 0, "height": 0, "units": 1, "multiplier": 115, "it": 1},
+    ),
     "handoff_failed": (fail_to_hand_off, {"reason": "not_delivered"}),
+    "tx_admitted": (fill_the_pool, {"tx_id": "t-1", "fee": 9, "bytes": 2}),
+    "tx_evicted": (fill_the_pool_and_send(9), {"tx_id": "t-1", "fee": 9, "bytes": 2}),
+    "tx_refused": (fill_the_pool_and_send(1), {"reason": "pool_full", "fee": 1, "bytes": 1}),
 }
 
 
@@ -392,7 +421,7 @@ def test_refused_submission_is_there_with_its_reason_and_numbers(market: Market)
         "job",
         None,
         "buyer",
-        {"reason": "no_capacity", "message": refused.message, "units": 4},
+        {"reason": "no_capacity", "message": refused.message, "units": 4, "mode": "loose"},
     )
 
 

@@ -57,11 +57,14 @@ def test_gauges_tell_the_state(real: Market) -> None:
     approve(real, "min_capacity", "5")
     real.update(lambda txn: chain.advance(txn, 120))
     approve(real, "fair_share_cap", "0.1")
+    real.send(fee=2_000)
+    real.send(fee=3_000)
     found = samples(real)
     expected: dict[str, dict[tuple[str, ...], float]] = {
         "industrial_backlog": {(): 2},
         "industrial_utilization": {(): 0.0},
         "industrial_price_per_unit": {(): 4},
+        "industrial_multiplier": {(): 100},
         "capacity_units_per_second": {(): 10},
         "capacity_headroom_units": {(): 597},
         "scheduler_effective_price": {("prov",): 4},
@@ -90,6 +93,10 @@ def test_gauges_tell_the_state(real: Market) -> None:
             ("burst_refill_rate",): 0.5,
             ("comfort_threshold_p90",): 2500,
         },
+        "admission_mode": {("loose",): 0, ("tight",): 1},
+        "mempool_size": {("consumer",): 2, ("industrial",): 0},
+        "consumer_fee_p50": {(): 3_000},
+        "consumer_fee_p90": {(): 3_000},
     }
     assert {name: found[name] for name in expected} == expected
     assert expected.keys() | {"tb_build_info"} == GAUGES.keys()
@@ -131,6 +138,7 @@ def test_scrape_reads_no_more_of_a_market_that_grew(
     market: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exposition, "SERIES_MAX", 5)
+    market.advance(1)  # A height is stored once it is not 0.
     fill(market, 10)
     few = reads(market, monkeypatch)
     assert few > 20

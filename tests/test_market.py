@@ -185,7 +185,8 @@ def test_update_does_what_is_due_first(market: Market) -> None:
     assert market.opened.due.paid == 1
     assert market.opened.due.failed == ("late",)
     assert market.opened.due.text == (
-        "the settlement mode turned real, 1 receipt that had waited paid, 1 overdue job failed"
+        "the settlement mode turned real, 1 receipt that had waited paid, 1 overdue job failed, "
+        "1 IT of subsidies paid"
     )
     # It is due once.
     market.update(lambda _: None)

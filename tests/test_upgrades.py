@@ -26,7 +26,7 @@ from compute_market.reputation import reputation
 from compute_market.scheduler import outcomes, queue
 from compute_market.settlement import ledger, modes, receipts, settlement
 from compute_market.store import schema
-from compute_market.store.schema import JOBS, SCHEMA_VERSION, TABLES, Table, unpack_u64
+from compute_market.store.schema import JOBS, SCHEMA_VERSION, TABLES, Table, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 from tests.support.laws import busy_market
 from tests.support.stores import ROOT, contents, in_a_mount, raw
@@ -347,6 +347,18 @@ def proof_of(market: Market, job_id: str, index: int) -> bytes:
     return market.view(lambda txn: jobs.slice_at(txn, jobs.get(txn, job_id), index)).reference
 
 
+def forget_epochs(txn: Txn) -> None:
+    """Nor had any older release a subsidy."""
+    paid = [posting for posting in txn.records(schema.POSTINGS) if posting.event == "subsidy"]
+    assert paid
+    for posting in paid:
+        txn.write(schema.POSTINGS, pack_u64(posting.seq), replace(posting, event="deposit", ref=""))
+    for table in (schema.EPOCHS, schema.EPOCH_UNITS.table):
+        txn.clear(table)
+    for name in (schema.EPOCH_FROM, schema.MULTIPLIER):
+        txn.delete(schema.META, name.encode())
+
+
 def test_home_of_schema_2_gets_what_it_lacks(tmp_path: Path) -> None:
     market = busy_market(tmp_path / "market")
 
@@ -354,6 +366,7 @@ def test_home_of_schema_2_gets_what_it_lacks(tmp_path: Path) -> None:
         lacking = (schema.BOOK, schema.HEADS, schema.QUEUE_PAIRS, schema.SLOTS_HELD.table)
         for table in lacking:
             txn.clear(table)
+        forget_epochs(txn)
         txn.put(schema.META, b"schema", bytes((2,)))
 
     market.alone(lose)
@@ -368,7 +381,12 @@ def test_home_of_schema_2_gets_what_it_lacks(tmp_path: Path) -> None:
 def test_home_of_schema_3_is_taken_as_it_is(tmp_path: Path) -> None:
     """An older release would not read what comes into it from now on, and refuses it."""
     market = busy_market(tmp_path / "market")
-    market.alone(lambda txn: txn.put(schema.META, b"schema", bytes((3,))))
+
+    def lose(txn: Txn) -> None:
+        forget_epochs(txn)
+        txn.put(schema.META, b"schema", bytes((3,)))
+
+    market.alone(lose)
     market.reopen()
     market.submit("new")
     assert market.violations() == []
@@ -387,6 +405,7 @@ def test_scores_of_schema_4_fall_due(tmp_path: Path) -> None:
         txn.clear(schema.SCORES_DUE)
         for name in (schema.SCORE_TERMS, schema.SCORES_DUE_FROM):
             txn.delete(schema.META, name.encode())
+        forget_epochs(txn)
         txn.put(schema.META, b"schema", bytes((4,)))
 
     market.alone(lose)

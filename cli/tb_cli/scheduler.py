@@ -65,6 +65,7 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
             "job_id": job.job_id,
             "state": job.state,
             "decision": _decision(txn, job),
+            "held": None if draft is None else _held_back(txn, draft),
             "totals": totals,
             "offers": verdicts,
         }
@@ -77,6 +78,8 @@ def explain(session: Session, target: str, *, offer: str | None) -> None:
     ]
     if found["decision"] is not None:
         lines.append(f"decision: {shown(found['decision'])}")
+    if found["held"] is not None:
+        lines.append(f"held: {shown(found['held'])}")
     emit(session, found, [*lines, f"totals: {shown(found['totals'])}"])
 
 
@@ -120,9 +123,20 @@ def _held_by(txn: Txn, job: Job) -> str | None:
     return waiting.present_reason(txn, job).held_by
 
 
+def _held_back(txn: Txn, draft: Job) -> dict[str, str] | None:
+    """Why the comfort guard would not let a job in now, whatever offers say of it."""
+    from compute_market.admission import admission
+
+    refused = admission.gate(txn, draft)
+    if refused is None:
+        return None
+    return {"by": f"admission: {refused.reason}", "message": refused.message}
+
+
 def _decision(txn: Txn, job: Job) -> dict[str, Any] | None:
     """The last word about a job; why one that waits for an offer would not get in now."""
     from compute_market import events
+    from compute_market.admission import admission
     from compute_market.jobs import waiting
 
     last = events.decision_document(txn, job.job_id)
@@ -130,7 +144,8 @@ def _decision(txn: Txn, job: Job) -> dict[str, Any] | None:
         return last
     reason = waiting.present_reason(txn, job)
     told = {"verdict": "pending", "at": job.submitted_at, "units": job.units}
-    return (last or told) | {"reason": reason.held_by, "message": reason.message}
+    now = {"mode": admission.mode(txn), "reason": reason.held_by, "message": reason.message}
+    return (last or told) | now
 
 
 def _draft_from_file(target: str, slice_root: str) -> Job | None:

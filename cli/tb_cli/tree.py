@@ -175,6 +175,15 @@ TREE = Group(
                 "history": _reads("wallet:history", "List the movements of a wallet."),
             },
         ),
+        "mempool": Group(
+            "Consumer transactions, and the comfort guard.",
+            {
+                "submit": _creates("mempool:submit", "Send a consumer transaction."),
+                "stats": _reads(
+                    "mempool:stats", "Show the guard, fees, and the pool of each lane."
+                ),
+            },
+        ),
         "chain": Group(
             "Block heights.",
             {

@@ -33,8 +33,8 @@ from compute_market.store.txn import Txn
 
 FEES_KEPT = 50
 BYTES_MAX = 2**20
-# The block that takes the next of an empty pool.
-NO_BLOCK = AMOUNT_MAX + 1
+# The block that takes the next of an empty pool: one behind any that could be to come.
+NO_BLOCK = AMOUNT_MAX + 2
 
 _POOL = b"pool"
 _ARRIVALS = b"mempool_arrivals"
@@ -125,7 +125,7 @@ def drain(txn: Txn, height: int) -> None:
 def present(txn: Txn) -> Pool:
     """The pool as it is now: without what blocks have taken since the last change."""
     pool = stored(txn)
-    count = _due(txn, pool, chain.height(txn))
+    count = _due(txn, pool, chain.height(txn)) if pool.size else 0
     if not count:
         return pool
     if count == pool.size:
@@ -243,7 +243,7 @@ def _sender_limit(txn: Txn, sender: str, sent: int) -> Refused:
     limit = txn.config.mempool_sender_limit
     return Refused(
         "sender_limit",
-        f"{sender} has {sent} transactions in the consumer pool, and {limit} are allowed",
+        f"the consumer pool holds {sent} of {sender}, and mempool_sender_limit is {limit}",
         "send it again once a block has taken one of them",
         _block_ms(txn),
     )

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from compute_market import home
-from compute_market.config.settings import DESTINATION_SCHEMES, URL_SCHEMES
+from compute_market.config.rows import DESTINATION_SCHEMES, URL_SCHEMES
 from compute_market.errors import UsageError
 from compute_market.text import clipped, quoted
 

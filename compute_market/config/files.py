@@ -11,15 +11,15 @@ from msgspec import Struct
 from compute_market import home
 from compute_market.amounts import format_ppm, parse_ppm
 from compute_market.config import toml
-from compute_market.config.settings import (
-    DEFAULTS,
+from compute_market.config.rows import (
     KEY_ID_DIGITS,
-    Config,
+    SETTINGS,
+    VARIABLES,
     Setting,
     Value,
     file_form,
-    rows,
 )
+from compute_market.config.settings import DEFAULTS, Config
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError, file_error
 from compute_market.records import check_id
@@ -33,7 +33,6 @@ class Found(Struct, frozen=True, gc=False):
     origin: str
 
 
-SETTINGS = rows()
 _MAIN_SECTION = "compute_market"  # Its keys may stand at the top level as well.
 _SECTIONS = (_MAIN_SECTION, "scheduler", "net")
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -69,13 +68,14 @@ def load(
     Raises UsageError as `parse` does, and when a minimum is above its maximum.
     """
     found = {} if content is None else parse(content, source)
-    for setting in SETTINGS:
-        text = (environment or {}).get(setting.variable)
-        if text is not None:
-            found[setting.name] = Found(
-                value_of(setting.name, text, setting.variable), setting.variable
-            )
-    origins = {name: found[name].origin if name in found else "default" for name in _BY_NAME}
+    texts = environment or {}
+    given = {name for name in texts if name.startswith(VARIABLES)}
+    for setting in SETTINGS if given else ():
+        if (variable := setting.variable) in given:
+            value = value_of(setting.name, texts[variable], variable)
+            found[setting.name] = Found(value, variable)
+    origins = dict.fromkeys(_BY_NAME, "default")
+    origins.update((name, each.origin) for name, each in found.items())
     return config_of(found), origins
 
 

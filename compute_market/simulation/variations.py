@@ -7,8 +7,8 @@ from difflib import get_close_matches
 from itertools import product
 from typing import Any
 
-from compute_market.config.files import SETTINGS
 from compute_market.config.places import Place
+from compute_market.config.rows import SETTINGS
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError
 from compute_market.simulation import scenario_files

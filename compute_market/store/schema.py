@@ -357,8 +357,8 @@ CONSUMER_POOL: "Table[Pool]" = Table(
     "consumer_pool", "mempool_records.Pool", key="pool", writer="admission.mempool", kept=True
 )
 
-# A number of `meta`: the height of the block that takes the next consumer transactions, 2^63 while
-# none waits, and 0 before the first.
+# A number of `meta`: the height of the block that takes the next consumer transactions, beyond
+# all heights while none waits, and 0 before the first.
 MEMPOOL_NEXT_BLOCK: Final = "mempool_next_block"
 
 # jobs

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compute_market.config.files import SETTINGS
+from compute_market.config.rows import SETTINGS
 from tests.support.cli import Cli
 
 pytest_plugins = ("tests.support.cli",)

@@ -258,7 +258,7 @@ def test_verbs_that_create_a_market_are_those_that_bring_something_new() -> None
         *("compute offer post", "compute submit", "compute-market settle arm"),
         *("compute-market capacity record", "wallet deposit", "state init"),
         *("key new", "key import-public", "compute-market receipts import"),
-        "compute courier send",
+        *("compute courier send", "mempool submit"),
     }
 
 

@@ -16,7 +16,7 @@ pytest_plugins = ("tests.support.cli",)
 UNUSED = {
     *("typer", "rich", "prometheus_client", "pydantic", "numpy"),
     *("typing_extensions", "inspect", "dataclasses", "platform", "re", "heapq"),
-    *("tempfile", "subprocess", "asyncio"),
+    *("tempfile", "subprocess", "asyncio", "tomllib"),
 }
 
 
@@ -52,8 +52,13 @@ def imported(*arguments: str) -> set[str]:
     ],
     ids=" ".join,
 )
-def test_a_hot_verb_imports_nothing_it_does_not_use(cli: Cli, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("settings", ["", "epoch_blocks = 7\n[scheduler]\nslots = 9\n"])
+def test_a_hot_verb_imports_nothing_it_does_not_use(
+    cli: Cli, arguments: tuple[str, ...], settings: str
+) -> None:
     cli.active("j1")
+    if settings:
+        (cli.home / "config.toml").write_text(settings)
     found = imported(*arguments)
     assert "msgspec" in found
     assert found & UNUSED == set()

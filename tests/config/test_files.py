@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_market.config.files import SETTINGS, describe, load, parse, render_default
-from compute_market.config.settings import DEFAULTS, Config, file_form
+from compute_market.config.files import describe, load, parse, render_default
+from compute_market.config.rows import SETTINGS, file_form
+from compute_market.config.settings import DEFAULTS, Config
 from compute_market.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -382,14 +383,16 @@ def test_import_adds_no_module_to_those_the_records_need() -> None:
         "from compute_market.config import files as config\n"
         "config.load(None, 'config.toml', {'TB_EPOCH_BLOCKS': '9'})\n"
         "print(sorted(name[15:] for name in set(sys.modules) - before))\n"
+        "config.load('epoch_blocks = 9\\n[scheduler]\\nslots = 7 # few')\n"
         "print('tomllib' in sys.modules)\n"
-        "config.load('epoch_blocks = 9')\n"
+        "config.load('epoch_blocks = 0x9')\n"
         "print('tomllib' in sys.modules, 'difflib' in sys.modules)\n"
     )
     shown = subprocess.run(
         [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
     assert shown == (
-        "['backends', 'config', 'config.files', 'config.settings', 'config.toml', 'home']\n"
+        "['backends', 'config', 'config.files', 'config.rows', 'config.settings', 'config.toml',"
+        " 'home']\n"
         "False\nTrue False\n"
     )

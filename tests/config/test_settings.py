@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from compute_market.config.files import SETTINGS
+from compute_market.config.rows import SETTINGS
 from compute_market.config.settings import DEFAULTS, Config
 
 
@@ -65,8 +65,8 @@ def test_defaults_are_those_of_the_documents() -> None:
     }
 
 
-def test_settings_cover_every_field_once() -> None:
-    assert sorted(setting.field for setting in SETTINGS) == sorted(Config.__struct_fields__)
+def test_settings_cover_every_field_in_its_order() -> None:
+    assert tuple(setting.field for setting in SETTINGS) == Config.__struct_fields__
     assert len({setting.variable for setting in SETTINGS}) == len(SETTINGS)
 
 

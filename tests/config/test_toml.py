@@ -3,8 +3,12 @@
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from compute_market.config import toml
+from compute_market.config.files import render_default
+from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError
 
 TRICKY = '''\
@@ -78,3 +82,78 @@ def test_read_takes_time_as_the_length_grows() -> None:
 def test_read_names_the_line_of_what_no_parser_takes(text: str) -> None:
     with pytest.raises(UsageError, match=r"^f:2: "):
         toml.read(text, "f")
+
+
+PLAIN_LINES = [
+    "# Mine – see the default file.",
+    "a = 1_000\t",
+    "c = 0.25# a comment",
+    "_d = true",
+    'e = "x # y" # "z"',
+    'f = ""',
+    "",
+    " [g]",
+    "  h = [] \t",
+    "1 = 0",
+    'j-k=[ "l" ,"m" ]',
+    "[2]",
+]
+
+
+def test_read_plain_reads_every_kind_of_plain_line() -> None:
+    assert toml.read_plain("\n".join(PLAIN_LINES)) == (
+        {
+            "a": 1000,
+            "c": DecimalText("0.25"),
+            "_d": True,
+            "e": "x # y",
+            "f": "",
+            "g": {"h": [], "1": 0, "j-k": ["l", "m"]},
+            "2": {},
+        },
+        {
+            ("a",): 2,
+            ("c",): 3,
+            ("_d",): 4,
+            ("e",): 5,
+            ("f",): 6,
+            ("g",): 8,
+            ("g", "h"): 9,
+            ("g", "1"): 10,
+            ("g", "j-k"): 11,
+            ("2",): 12,
+        },
+    )
+    assert toml.read_plain(b"a = 1") == ({"a": 1}, {("a",): 1})
+    assert toml.read_plain(render_default()) is not None
+
+
+PIECES = [
+    *("a", "b", "_", "-", "0", "7", ".", "=", " = ", '"', "'", "\\", "#", "[", "]", "{", "}", ","),
+    *(" ", "\t", "\n", "\r\n", "\r", "\x7f", "\u2028", "\ufeff", "\u00e4", "\u00b2", "\ud800"),
+    *("\na = ", "\nb = ", "\n[a]\n", "\n[b]\n", "true", "false", "1_0", "0.5", "1e3", "+1", "inf"),
+    *('"c"', '["c", "d"]', '""', '"""', "1979-05-27", "0x1", "e", "7" * 41),
+]
+
+
+@given(
+    st.lists(st.sampled_from(PIECES)).map("".join),
+    st.permutations(PLAIN_LINES).map("\n".join),
+    st.integers(0, 200),
+    st.integers(0, 3),
+)
+def test_read_plain_reads_what_any_parser_would_or_nothing(
+    pieces: str, lines: str, at: int, gone: int
+) -> None:
+    """Alone, and within a plain document of which something is gone."""
+    for text in (pieces, lines[:at] + pieces + lines[at + gone :]):
+        if (plain := toml.read_plain(text)) is not None:
+            # By their text, which tells `True` from `1`, and another order.
+            assert repr(plain) == repr(toml.read_any(text, "f"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"a = \xff", b"a = 1\nb = 01", "a = 1\r\n", "a.b = 1", "a = '1'"]
+)
+def test_read_plain_leaves_all_else_to_the_parser(content: bytes | str) -> None:
+    assert toml.read_plain(content) is None

@@ -108,13 +108,14 @@ def test_unreadable_slice_ends_the_job_at_its_deadline_without_fault(real: Marke
     miss_the_deadline(real)
     job = real.job()
     assert (job.state, job.ended_by, job.cause) == ("failed", "deadline", "slice_unreadable")
+    # What was proven also earned a subsidy of 1 IT when its epoch ended.
     assert balances(real) == {
         "supply CT": -11_000,
-        "supply IT": -10_000,
+        "supply IT": -10_001,
         "wallet/buyer CT": 9_998,
         "wallet/buyer IT": 9_997,
         "wallet/prov CT": 1_002,
-        "wallet/prov IT": 3,
+        "wallet/prov IT": 3 + 1,
     }
     assert real.score() == 3
     assert real.counter("industrial_rejected_total", "SLA") == 0

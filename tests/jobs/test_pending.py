@@ -19,6 +19,7 @@ def test_submit_with_wait_keeps_a_job_without_a_match(market: Market) -> None:
     assert noted.event.detail == {
         "reason": "capability_mismatch",
         "units": 1,
+        "mode": "loose",
     }
     assert market.counter("industrial_admitted_total") == 0
 

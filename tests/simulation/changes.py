@@ -74,6 +74,7 @@ class Change(NamedTuple):
 
 
 _DEPOSIT = ("bob", "--ct", "7", "--key", "k")
+_TX = ("--lane", "consumer", "--sender", "s", "--fee", "7", "--bytes", "9", "--key", "k")
 _OFFER = ("--offer-id", "new", "--provider", "p", "--units", "5", "--price", "9")
 _IMPORT = "compute-market receipts import"
 _PROPOSE = "compute-market params propose fair_share_cap 0.1"
@@ -119,6 +120,8 @@ CHANGES = (
     Change("wallet deposit", _DEPOSIT),
     Change("wallet deposit", _DEPOSIT, is_fresh=True),
     Change("wallet withdraw", ("alice", "--ct", "7", "--key", "k")),
+    Change("mempool submit", _TX),
+    Change("mempool submit", _TX, is_fresh=True),
     Change("chain advance", ("3",), again=False),
     Change("key new", ("k1",), again=False),
     Change("key new", ("k1",), is_fresh=True, again=False),

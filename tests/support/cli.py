@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import pytest
 
 from compute_market import audit
-from compute_market.config.files import SETTINGS
+from compute_market.config.rows import SETTINGS
 from compute_market.market import Market
 from compute_market.records import Violation
 from compute_market.store.store import Store

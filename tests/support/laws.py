@@ -106,6 +106,10 @@ def busy_market(path: Path) -> Market:
     # Owed: with that failure the mode fell before the receipt could be paid.
     market.prove("owed", 0, 1)
     market.submit("refused", buyer="prov", lengths=(1,) * 2000)
+    # Of the consumer lane: one that waits for an offer, and transactions that wait for a block.
+    market.submit("hopes", wait=True, lane="consumer", capability={"gpu": "none has it"})
+    for fee, sender in ((30, "ann"), (10, "ann"), (20, "joe")):
+        market.send(fee, size=2, sender=sender)
     assert market.job("run").state == "active"
     assert market.violations() == []
     return market

@@ -10,6 +10,7 @@ import pytest
 from blake3 import blake3
 
 from compute_market import events, market, metrics
+from compute_market.admission import mempool
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.events import Logged
 from compute_market.jobs import jobs
@@ -97,6 +98,10 @@ class Market:
         inputs = fields.pop("inputs", None) or [slice_of(n) for n in fields.pop("lengths", (10,))]
         request = job_request(job_id, inputs, **fields)
         return self.update(lambda txn: submit(txn, request, inputs, wait=wait))
+
+    def send(self, fee: int = 1, size: int = 1, sender: str = "sender") -> Any:
+        """A consumer transaction; returns Taken or Refused."""
+        return self.update(lambda txn: mempool.submit(txn, sender, fee, size))
 
     def prove(self, job_id: str = "job", *indexes: int, digest: bytes = DIGEST) -> Any:
         """Returns the list of Proven or InvalidProof."""

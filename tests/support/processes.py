@@ -365,7 +365,16 @@ def submit_jobs(home: Home, jobs: dict[str, list[Slice]], *, proven: int = 0) ->
 _TIMES = frozenset(
     (
         *("at_ms", "applied_ms", "proven_ms", "changed_ms", "queued_ms", "issued_at"),
-        *("submitted_at", "started_at", "ended_at", "posted_at", "epoch", "sent_ms", "ended_ms"),
+        *(
+            "submitted_at",
+            "started_at",
+            "ended_at",
+            "posted_at",
+            "epoch",
+            "sent_ms",
+            "ended_ms",
+            "proposed_ms",
+        ),
         "digest",  # a link of the chain binds the time its receipt was issued
         "event_seq",  # how many proofs one commit holds depends on when the run before it died
     )
@@ -374,7 +383,8 @@ _ORDER = frozenset(("seq", "queue_seq", "offset"))
 # Nothing but times, or amounts that shrink as time passes.
 _TIMED_TABLES = (USAGE, USAGE_RECENT, THROUGHPUT)
 _TIMED_NUMBERS = (
-    *(b"last_run_ms", b"clock", b"height_seen", b"event_seq", b"pending_marked"),
+    *(b"last_run_ms", b"clock", b"height_seen", b"event_seq"),
+    *(b"pending_marked", b"pending_settings"),  # the next command takes note of them
     *(b"scores_due_from_ms", b"scores_saved_ms", b"scores_told_ms"),
 )
 _TIMED_COUNTERS = (

@@ -1,0 +1,93 @@
+"""Verbs on consumer transactions: submit, stats."""
+
+from typing import Any
+
+from compute_market import idempotency
+from compute_market.admission import comfort, mempool
+from compute_market.amounts import AMOUNT_MAX
+from compute_market.errors import UsageError
+from compute_market.jobs import pools
+from compute_market.records import Refused
+from compute_market.store.txn import Txn
+from tb_cli.frame.options import KEY
+from tb_cli.frame.render import emit, fields, shown, write_json
+from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import option, takes
+
+
+@takes(
+    option("--lane", "consumer.", required=True, choices=("consumer", "industrial")),
+    option("--sender", "Who sends it.", required=True),
+    option("--fee", "What it pays.", kind="integer", required=True, least=1, most=AMOUNT_MAX),
+    option(
+        "--bytes",
+        "Its size.",
+        name="size",
+        kind="integer",
+        required=True,
+        least=1,
+        most=mempool.BYTES_MAX,
+    ),
+    KEY,
+)
+def submit(
+    session: Session, *, lane: str, sender: str, fee: int, size: int, key: str | None
+) -> None:
+    """It leaves with a later block, the best fee per byte first. A full pool gives up its lowest.
+    What belongs to the industrial lane is a job: `compute submit`.
+    """
+    if lane != "consumer":
+        raise UsageError(
+            f"--lane: a transaction is of the consumer lane, not of {lane}",
+            hint="the industrial lane takes jobs: `tb-cli compute submit`",
+        )
+    mempool.check_asked(sender, fee, size)
+    asked: dict[str, Any] = {"sender": sender, "fee": fee, "bytes": size}
+
+    def act(txn: Txn) -> tuple[dict[str, Any], Refused | None]:
+        known = idempotency.find(txn, key, "tx_admitted", asked)
+        if known is not None:
+            return _document(txn, known.made, asked) | {"changed": False}, None
+        taken = mempool.submit(txn, sender, fee, size)
+        if isinstance(taken, Refused):
+            return _document(txn, None, asked) | {"reason": taken.reason, "changed": False}, taken
+        tx_id = taken.transaction.tx_id
+        idempotency.remember(txn, key, "tx_admitted", asked, tx_id)
+        document = _document(txn, tx_id, asked) | {"changed": True}
+        if taken.evicted is not None:
+            document["evicted"] = taken.evicted.tx_id
+        return document, None
+
+    document, refused = session.update(act)
+    if refused is not None:
+        if session.json:
+            write_json(document)
+        raise refused.error()
+    tx_id = document["tx_id"]
+    text = f"admitted {tx_id}: {fee} for {size} bytes from {sender}"
+    if "evicted" in document:
+        text += f", {document['evicted']} had to go"
+    if not document["changed"]:
+        text = f"key {key} was used: {tx_id}, unchanged"
+    emit(session, document, f"{text}; the comfort guard is {document['mode']}")
+
+
+def stats(session: Session) -> None:
+    """The guard is tight while the last fees, or the ages of the pool, are above their thresholds;
+    fees are those of the last 50 transactions. The industrial pool is the queue.
+    """
+    document = session.view(pools.document)
+    lines = fields({name: value for name, value in document.items() if name != "lanes"})
+    of_lanes = [shown({"lane": lane} | pool) for lane, pool in document["lanes"].items()]
+    emit(session, document, [*lines, *of_lanes])
+
+
+def _document(txn: Txn, tx_id: str | None, asked: dict[str, Any]) -> dict[str, Any]:
+    is_admitted = tx_id is not None
+    return {
+        "tx_id": tx_id,
+        "lane": "consumer",
+        **asked,
+        "admitted": is_admitted,
+        "mode": comfort.mode(txn),
+    }
