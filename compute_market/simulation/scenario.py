@@ -5,14 +5,14 @@ the simulation, other spans are lengths. Ratios are decimals from 0 to 1.
 """
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from compute_market.admission import mempool
 from compute_market.amounts import AMOUNT_MAX, PPM
 from compute_market.clock import EARLIEST_MS, LATEST_MS
-from compute_market.config.settings import DEFAULTS, Config
+from compute_market.config.settings import DEFAULTS
 from compute_market.errors import MarketError
 from compute_market.governance import parameters
 from compute_market.records import DEADLINE_MAX, Lane, Mode, Priority
@@ -252,7 +252,8 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     tick_secs: Span = 60  # how often what is due is done, if nothing else happens
     sample_secs: Span = 60  # how often who observes is asked to take a sample
     start_ms: Annotated[int, Meta(ge=EARLIEST_MS, le=LATEST_MS - _SPAN_MS_MAX)] = START_MS
-    config: Config = DEFAULTS
+    # A `Config`, whose annotations msgspec cannot evaluate: `scenario_files` reads it apart.
+    config: Any = DEFAULTS
 
     def __post_init__(self) -> None:
         for key in ("providers", "buyers", "consumers"):
