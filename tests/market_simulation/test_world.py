@@ -170,6 +170,21 @@ def test_price_changes_when_the_scenario_says(play: Play) -> None:
     assert done.details("job_refused", "reason") == {"price_mismatch": 3}
 
 
+def test_offer_at_the_price_of_the_market(play: Play) -> None:
+    """The first one has none to take yet; once jobs were matched there is one."""
+    providers = [
+        Providers(name="p", price_per_unit=7, until_secs=100),
+        Providers(name="early", price_per_unit=0),
+        Providers(name="late", price_per_unit=0, from_secs=90),
+    ]
+    done = play(scenario(providers=providers, length_secs=120))
+    assert [(at, each.about, each.reason) for at, each in done.failed] == [
+        (0, "early-1-1", "no_price_data")
+    ]
+    assert done.details("job_queued", "price_per_unit") == {7: 12}
+    assert {each.event.detail["provider"] for each in done.of("job_queued")} == {"p-1", "late-1"}
+
+
 def test_provider_comes_and_goes_for_good(play: Play) -> None:
     provider = Providers(name="p", from_secs=25, until_secs=65, up_secs=1_000, down_secs=1)
     done = play(scenario(providers=[provider], length_secs=120))
