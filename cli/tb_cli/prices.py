@@ -5,6 +5,7 @@ import sys
 from itertools import pairwise
 from typing import Any
 
+from compute_market.amounts import half_up
 from compute_market.jobs import lanes
 from compute_market.offers import board
 from compute_market.records import LANES, Lane
@@ -73,7 +74,7 @@ def graph(window: list[int], room: int) -> str | None:
     least, span = min(means), max(means) - min(means)
     top = len(_MARKS) - 1
     # Where all are alike there is no up and down.
-    steps = [(mean - least) * top // span if span else top // 2 for mean in means]
+    steps = [half_up((mean - least) * top, span) if span else top // 2 for mean in means]
     return "".join(_MARKS[step] for step in steps)
 
 
