@@ -38,6 +38,7 @@ from compute_market.store.schema import (
     EVENTS,
     META,
     PENDING,
+    PRICES,
     PROVIDER_CANCELS,
     QUEUE_PAIRS,
     RECEIPT_CHAIN,
@@ -451,6 +452,8 @@ def _entries(txn: Txn, table: Table[Any], ordered: bool) -> Iterator[str]:
             continue
         if table in (PENDING, QUEUE_PAIRS, *queue.TABLES.values()):
             yield f"{key if ordered else b''!r} {value[8:]!r}"
+        elif table is PRICES:
+            yield f"{key if ordered else key[:1]!r} {value[:8]!r}"
         elif table is EFFECTIVE_PRICES:
             yield f"{key!r} {value[8:]!r}"
         elif table in (EFFECTIVE_PRICES_RECENT, SCORES_RECENT, SCORES_DUE, BUNDLES_ENDED):
