@@ -37,12 +37,12 @@ def show(session: Session, *, lane: Lane | None) -> None:
     if session.json:
         emit(session, {each: document for each, (document, _) in found.items()}, "")
         return
-    listing = Listing(session, _COLUMNS, table=(*_COLUMNS, "window"))
-    for each, (document, window) in found.items():
-        row = {"lane": each, "samples": 0} | (document or {})
-        if listing.for_eyes:
-            row["window"] = graph(window, _room())
-        listing.add(row)
+    graphs = {each: graph(window, _room()) for each, (_, window) in found.items()}
+    table = (*_COLUMNS, "window") if any(graphs.values()) else _COLUMNS
+    listing = Listing(session, _COLUMNS, table=table)
+    for each, (document, _) in found.items():
+        row = {"lane": each, "samples": 0, "window": graphs[each]}
+        listing.add(row | (document or {}))
     listing.end()
 
 
