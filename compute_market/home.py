@@ -112,26 +112,6 @@ def own_part(directory: str, path: str) -> str | None:
     return os.path.join(root, name) if name in OWN else None
 
 
-def price_board(directory: str, setting: str) -> str:
-    """The file of the price board of the home in a directory, by the setting `price_board_path`.
-
-    Raises UsageError for what is the home's own, and OSError for a link on the way in the home.
-    """
-    path = os.path.join(directory, setting)
-    if setting != PRICE_BOARD:
-        own = own_part(directory, path)
-        state = os.path.join(os.path.realpath(directory), STATE)
-        if own not in (None, state) or os.path.realpath(path) == state:
-            raise UsageError(
-                f"price_board_path leads to {own}, which belongs to the market itself",
-                hint=f'give another file, or "{PRICE_BOARD}"',
-            )
-    above = os.path.dirname(path)
-    if path.startswith(f"{directory}/") and above != directory:
-        check_no_link_below(directory, above)
-    return path
-
-
 def check_no_link_below(directory: str, path: str) -> None:
     """Raise OSError if a part of a path below the home in a directory is a link."""
     found = directory

@@ -39,6 +39,8 @@ NOBODY = Asked()
 SWEEP_LIMIT = 256
 OUTPUT_BYTES = 32
 _PAGE = 1000
+# Who saves the price board lets others wait no longer.
+_SAVE_PATIENCE_MS = 1_000
 
 
 class Market:
@@ -179,9 +181,9 @@ class Market:
 
             txn.config = governance.in_force(txn)
         if self.board is not None:
-            from compute_market.offers import board
+            from compute_market.offers import price_window
 
-            txn.board = self.board = board.begun(txn, self.board, self.priced_after)
+            txn.board = self.board = price_window.begun(txn, self.board, self.priced_after)
         return self.time
 
     def follow_log(self, path: str) -> None:
@@ -202,36 +204,28 @@ class Market:
             self.store.patience(),
         )
 
-    # The price board, which lies in a file of its own.
-
-    @property
-    def price_board(self) -> str:
-        """Its path. Raises UsageError for one that is the home's own, and OSError for a link."""
-        return home.price_board(os.path.dirname(self.store.path), self.config.price_board_path)
-
     def load_prices(self) -> "Board":
-        """Read the board, for the transactions that follow. Raises UsageError as `price_board`."""
+        """Read the price board, for the transactions that follow; see `price_file.load`."""
         from compute_market.offers import price_file
 
-        self.board = self._uncounted = price_file.read(lambda: self.price_board)
+        self.board = self._uncounted = price_file.load(self.store.path, self.config)
         return self.board
 
-    def save_prices(self, patience_ms: int = 1_000) -> "Board | None":
-        """Write the prices of this process to the board, once they are committed; None without any.
+    def save_prices(self) -> "Board | None":
+        """Write the committed prices of this process to the board; None without any.
 
-        Waits no longer for another process that saves it. Raises OSError, and what `price_board`
-        does; the store has the prices all the same, and whoever saves next catches up.
+        Raises what `price_file.save` raises; the store has them all the same.
         """
         after = self.priced_after
         if after is None:
             return None
-        from compute_market.offers import board, price_file
+        from compute_market.offers import price_file, price_window
 
-        self.board = price_file.update(
-            self.price_board,
-            lambda found: self.view(lambda txn: board.joined(txn, found, after)),
-            self.store.patience(patience_ms),
-            is_ours=self.config.price_board_path == home.PRICE_BOARD,
+        def change(found: "Board") -> "Board":
+            return self.view(lambda txn: price_window.joined(txn, found, after))
+
+        self.board = price_file.save(
+            self.store.path, self.config, self.store.patience(_SAVE_PATIENCE_MS), change
         )
         self.priced_after = None
         return self.board

@@ -2,20 +2,38 @@
 
 from typing import Literal
 
-from msgspec import Struct
-
 from compute_market.records import Lane
 
+Outcome = Literal["success", "missing", "damaged"]
 
-class Board(Struct, frozen=True, gc=False):
-    """What a file of the board says. One that is missing or damaged says nothing."""
 
-    outcome: Literal["success", "missing", "damaged"] = "missing"
-    problem: str = ""  # of a damaged one
-    # Of the last price that counts in it, or does not count any more: see `offers.board.begun`.
-    seq: int | None = None
-    industrial: tuple[int, ...] = ()  # oldest first
-    consumer: tuple[int, ...] = ()
+class Board:
+    """What a file of the board says. One that is missing or damaged says nothing.
+
+    A plain class: a record costs more to define than saving a board does, and every match does.
+    """
+
+    __slots__ = ("consumer", "industrial", "outcome", "problem", "seq")
+
+    def __init__(
+        self,
+        outcome: Outcome = "missing",
+        problem: str = "",  # of a damaged one, or of one whose place it took
+        # Of the last price that counts in it, or does not count any more: see
+        # `offers.price_window.begun`.
+        seq: int | None = None,
+        industrial: tuple[int, ...] = (),  # oldest first
+        consumer: tuple[int, ...] = (),
+    ) -> None:
+        self.outcome: Outcome = outcome
+        self.problem = problem
+        self.seq = seq
+        self.industrial = industrial
+        self.consumer = consumer
 
     def of(self, lane: Lane) -> tuple[int, ...]:
         return self.industrial if lane == "industrial" else self.consumer
+
+    def begun_at(self, seq: int) -> "Board":
+        """The same, and no price up to this seq counts but its own."""
+        return Board(self.outcome, self.problem, seq, self.industrial, self.consumer)

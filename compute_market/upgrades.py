@@ -4,6 +4,7 @@ Each step takes the store from one schema to the next, in the one transaction in
 then acts: a home is of the old schema or of the new one, never in between.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Literal
 
@@ -11,7 +12,7 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder
 
 from compute_market import metrics
-from compute_market.jobs import jobs, lanes
+from compute_market.jobs import jobs
 from compute_market.offers import offers
 from compute_market.records import (
     Actor,
@@ -325,10 +326,13 @@ def _to_5(txn: Txn) -> None:
 
 
 def _to_6(txn: Txn) -> None:
-    txn.clear(schema.LANE_JOBS.table)
+    # An earlier step may have counted some already.
+    counts = Counter({key: -number for key, number in txn.sums(schema.LANE_JOBS).items()})
     for table in (schema.PENDING, *queue.TABLES.values()):
         for _, value in txn.scan(table):
-            lanes.count(txn, jobs.named(txn, value[8:]), +1)
+            counts.update(queue.counted(jobs.named(txn, value[8:])))
+    for key, number in counts.items():
+        txn.add(schema.LANE_JOBS, key, number)
     _begin_epochs(txn)
 
 

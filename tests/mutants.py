@@ -86,7 +86,7 @@ _MIXED_UP = {
 
 # Mutants that change nothing that anybody could see, and why.
 EQUAL: dict[str, str] = {
-    "compute_market/jobs/lanes.py: table, key, _ = pending_entry(job, 0): 0 → 1": (
+    "compute_market/scheduler/queue.py: table, key, _ = pending_entry(job, 0): 0 → 1": (
         "the time goes into the value, which is not looked at here"
     ),
     "compute_market/admission/shares.py: "

@@ -87,6 +87,7 @@ ORDER = (
     "settlement.import_laws",
     "settlement.laws",
     "offers.prices",
+    "offers.price_window",
     "offers.board",
     "offers.price_file",
     "offers.book",
@@ -164,6 +165,10 @@ ORDER = (
     "simulation.traffic",
     "simulation.world",
     "simulation.throwaway",
+    "simulation.variations",
+    "simulation.measures",
+    "simulation.report",
+    "simulation.comparison",
 )
 # They know nothing of the store.
 APART = (

@@ -113,6 +113,22 @@ def test_command_reference_is_current() -> None:
     assert written == render(), "run `python docs/generate.py`"
 
 
+def test_keys_of_a_scenario_are_current() -> None:
+    render = runpy.run_path(str(ROOT / "docs" / "generate_scenario.py"))["render"]
+    written = (ROOT / "docs" / "scenario.md").read_text(encoding="utf-8")
+    assert written == render(), "run `python docs/generate_scenario.py`"
+
+
+def test_scenario_of_the_documents_is_the_one_that_is_run() -> None:
+    page = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```toml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert shown == (ROOT / "examples" / "simulations" / "first.toml").read_text(encoding="utf-8")
+    assert shown.count("\n") <= 10
+    told = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    there = {path.stem for path in (ROOT / "sim" / "compute_market").glob("*.toml")}
+    assert (len(told), set(told)) == (len(there), there)
+
+
 def test_picture_of_the_scheduler_is_current_and_legible() -> None:
     drawing = runpy.run_path(str(ROOT / "docs" / "draw_scheduler_flow.py"))
     picture = drawing["TARGET"].read_text(encoding="utf-8")

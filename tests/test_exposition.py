@@ -46,6 +46,7 @@ def test_function_without_a_gauge_is_an_error_at_import() -> None:
 
 def test_gauges_tell_the_state(real: Market) -> None:
     real.configure(slots=2, initial_capacity=10)
+    real.opened.load_prices()
     real.post(units=5, price_per_unit=4, reputation=3)
     real.post("other", units=9, price_per_unit=50)
     real.post("bad", reputation=-1)
@@ -97,6 +98,9 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "mempool_size": {("consumer",): 2, ("industrial",): 0},
         "consumer_fee_p50": {(): 3_000},
         "consumer_fee_p90": {(): 3_000},
+        "price_band_p25": {("industrial",): 4},
+        "price_band_median": {("industrial",): 4},
+        "price_band_p75": {("industrial",): 4},
     }
     assert {name: found[name] for name in expected} == expected
     assert expected.keys() | {"tb_build_info"} == GAUGES.keys()

@@ -28,6 +28,7 @@ from compute_market.settlement import ledger, modes, receipts, settlement
 from compute_market.store import schema
 from compute_market.store.schema import JOBS, SCHEMA_VERSION, TABLES, Table, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
+from compute_market.subsidy import subsidy
 from tests.support.laws import busy_market
 from tests.support.stores import ROOT, contents, in_a_mount, raw
 
@@ -308,6 +309,24 @@ def test_an_action_that_fails_leaves_the_old_schema(home: Path) -> None:
         assert (home / "market" / "data.mdb").read_bytes() == before
         market.deposit("new", ct=7)
     assert schema_in(home) == SCHEMA_VERSION
+
+
+def test_an_old_home_begins_its_first_epoch_where_it_is(home: Path) -> None:
+    """What was proven before earns nothing."""
+    with opened(home) as market:
+        height = market.view(lambda txn: txn.number("height_seen"))
+        assert 0 < height <= HEIGHT["height"]
+        begun = market.view(lambda txn: subsidy.document(txn, None))
+        assert (begun["from_height"], begun["units"]) == (height, 0)
+        assert begun["to_height"] == height // 60 * 60 + 59
+        market.update(modes.cancel_arm)
+        market.arm(0)
+        assert market.prove("active", 1, proof_of(market, "active", 1))
+        market.advance(60)
+        market.tick()
+        ended = market.view(lambda txn: subsidy.document(txn, height))
+        assert (ended["from_height"], ended["units"], ended["paid"]) == (height, 1, True)
+        assert market.audit() == []
 
 
 def test_an_upgraded_home_goes_on_where_it_was(home: Path, tmp_path: Path) -> None:

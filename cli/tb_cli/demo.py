@@ -68,6 +68,10 @@ wallet balance alice
 wallet balance bob
 wallet history gpu-lab
 compute stats
+# What the matches cost, by lane.
+compute-market prices
+# And what would an hour be like in which a buyer brings everything at once? Nothing of it is real.
+compute-market simulate burst_after_idleness
 # Every law of the market is checked.
 compute-market audit
 """

@@ -74,7 +74,7 @@ def _import_nothing_from_here() -> None:
 
 
 def import_lightly(name: str) -> None:
-    """Import `typing` or msgspec without what they import and no command uses.
+    """Import `typing`, and after it msgspec, without what they import and no command uses.
 
     That is a third of a short command. What stands in meanwhile is gone afterwards, and what is
     kept of it does the same: whoever imports those modules later gets them. This is not for the
@@ -84,9 +84,14 @@ def import_lightly(name: str) -> None:
         return
     absent = {each: it for each, it in _stand_ins().items() if each not in sys.modules}
     sys.modules.update(absent)  # type: ignore[arg-type]
+    # msgspec makes a reference to a type, to see how that is done; the first name that Python
+    # compiles has it make the types of all syntax trees. `typing` looks here before the builtins.
+    names = vars(sys.modules["typing"]) if name == "msgspec" else {}
+    names["compile"] = lambda *_: None
     try:
         __import__(name)
     finally:
+        del names["compile"]
         for each in absent:
             del sys.modules[each]
 
@@ -105,6 +110,8 @@ def _stand_ins() -> "dict[str, ModuleType | None]":
         "platform": _module("platform", system=lambda: os.uname().sysname),
         # Where the types of `datetime` come from; before Python 3.12 that defines its own first.
         "datetime": _datetime,
+        # `typing` warns only where somebody asks it for what is deprecated.
+        "warnings": _module("warnings", __getattr__=_later_of("warnings")),
         # `typing` has aliases for its types, and msgspec compiles patterns that a type asks for.
         "re": _module(
             "re",

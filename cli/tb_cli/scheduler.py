@@ -8,7 +8,7 @@ from itertools import chain, islice
 from typing import Any
 
 from compute_market.errors import NotFoundError, UsageError
-from compute_market.jobs import jobs, lanes
+from compute_market.jobs import jobs
 from compute_market.records import Job, check_id
 from compute_market.scheduler import queue as run_queue
 from compute_market.store.schema import PENDING
@@ -26,7 +26,7 @@ def queue(session: Session, *, limit: int | None, jsonl: bool) -> None:
 
     def documents(txn: Txn) -> list[dict[str, Any]]:
         found = []
-        job_ids = chain(run_queue.in_order(txn), lanes.pending_ids(txn))
+        job_ids = chain(run_queue.in_order(txn), run_queue.pending_ids(txn))
         for place, job_id in enumerate(islice(job_ids, limit), 1):
             job = jobs.get(txn, job_id)
             found.append(run_queue.document(txn, job, place, _held_by(txn, job)))

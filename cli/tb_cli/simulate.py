@@ -124,13 +124,19 @@ def _one(session: Session, variant: "Variant", *, jsonl: bool) -> tuple[bool, li
     elif session.json:
         write_json(played.report)
     else:
-        for line in reports.lines(played.report):
-            write_line(printable(line))
+        told = map(printable, reports.lines(played.report))
         if sys.stdout.isatty():
+            from textwrap import wrap
+
             from tb_cli.frame.plots import pictures
 
             width = shutil.get_terminal_size().columns
+            for line in told:
+                write_line("\n".join(wrap(line, width, subsequent_indent="  ")))
             for line in pictures(played.series, width=width, color=session.color):
+                write_line(line)
+        else:
+            for line in told:
                 write_line(line)
         note(reports.pace(played.report))
     return bool(played.report["audit"]["invalid"]), played.series
@@ -149,7 +155,11 @@ def _sweep(
         for variant, report in zip(variants, reports, strict=True)
     ]
     keys = [key for key, _ in variants[0].changes]
-    listing = Listing(session, [*keys, "seeds", *(name for name, _ in FIGURES), "audit"])
+    columns = [*keys, "seeds", *(name for name, _ in FIGURES)]
+    broken = any(row["audit"]["invalid"] for row in rows)
+    # For eyes a clean audit goes without saying: it would be the first to be left out.
+    table = columns if not broken else [*keys, "audit", *columns[len(keys) :]]
+    listing = Listing(session, [*columns, "audit"], table=table)
     documents = []
     for _, runs in groupby(rows, key=lambda row: row["set"]):
         same = list(runs)
@@ -173,7 +183,7 @@ def _sweep(
         write_json(documents)
     else:
         listing.end()
-    return any(row["audit"]["invalid"] for row in rows), rows
+    return broken, rows
 
 
 def _table(rows: list[dict[str, Any]]) -> str:

@@ -53,8 +53,8 @@ def init(session: Session) -> None:
 
 @takes(argument("target", "DIR|-", "A directory that is not there, or - for a tar on stdout."))
 def backup(session: Session, target: str) -> None:
-    """It is a compacted copy of one moment, while others go on working, with settings, log, and the
-    bundles that wait to be forwarded; keys and the secrets of bids are not in it.
+    """It is a compacted copy of one moment, while others go on working, with settings, log, price
+    board, and the bundles that wait to be forwarded; keys and the secrets of bids are not in it.
 
     The copy is a home of its own: `tb-cli --home DIR state check`. It gets its name when all of it
     is on the disk; one that was killed leaves nothing of that name.
@@ -214,7 +214,7 @@ def _lock(descriptor: int, home: Home) -> None:
 
 def _check_empty(home: Home) -> None:
     # They are compared with those of the backup; the snapshot is a copy of what that holds.
-    left = {*copies.PARTS[:-1], names.SPOOL, names.REPUTATION}
+    left = {*copies.PARTS[:-1], names.SPOOL, names.STATE, names.REPUTATION}
     for name in sorted(os.listdir(home.path)):
         if name not in left and not name.startswith(_LEFTOVER):
             raise copies.not_empty(home, name)

@@ -95,7 +95,7 @@ def submit(
             raise UsageError("--slice is empty", hint="name a file")
         given = given | {"slices": [os.path.abspath(path) for path in given["slices"]]}
 
-    compared = _compared(session) if session.dry_run else None
+    compared = _compared(session) if session.dry_run and not (session.json or jsonl) else None
 
     def act(txn: Txn, item: _Asked) -> bulk.Outcome:
         job_id = item.request.job_id

@@ -26,6 +26,7 @@ from compute_market.store.schema import (
     MEMPOOL_NEXT_BLOCK,
     MEMPOOL_SENDERS,
     META,
+    damaged,
     pack_u64,
     unpack_u64,
 )
@@ -74,23 +75,13 @@ def submit(txn: Txn, sender: str, fee: int, size: int) -> Taken | Refused:
         return _refuse(txn, sender, fee, size, _sender_limit(txn, sender, sent))
     evicted = None
     if pool.size >= txn.config.mempool_lane_limit:
-        last, payload = next(txn.scan_back(MEMPOOL))
-        evicted = MEMPOOL.decode(last, payload)
+        last, evicted = _lowest(txn)
         if key > last:
             return _refuse(txn, sender, fee, size, _pool_full(txn, pool, evicted))
     # After this point it must succeed.
     arrivals = arrivals_of(txn)
     if evicted is not None:
-        _remove(txn, last, evicted)
-        del arrivals[bisect_left(arrivals, evicted.at_ms)]
-        events.note(
-            txn,
-            "tx_evicted",
-            owner=evicted.sender,
-            tx_id=evicted.tx_id,
-            fee=evicted.fee,
-            bytes=evicted.bytes,
-        )
+        _evict(txn, last, evicted, arrivals)
     admitted = Transaction(seq, sender, fee, size, txn.now_ms)
     txn.set_number("mempool_seq", seq)
     txn.write(MEMPOOL, key, admitted)
@@ -115,9 +106,7 @@ def drain(txn: Txn, height: int) -> None:
     else:
         arrivals = arrivals_of(txn)
         for key, payload in txn.collect(MEMPOOL, count):
-            gone = MEMPOOL.decode(key, payload)
-            _remove(txn, key, gone)
-            del arrivals[bisect_left(arrivals, gone.at_ms)]
+            _remove(txn, key, MEMPOOL.decode(key, payload), arrivals)
     _keep(txn, pool, arrivals)
     txn.set_number(MEMPOOL_NEXT_BLOCK, height + 1 if arrivals else NO_BLOCK)
 
@@ -125,15 +114,13 @@ def drain(txn: Txn, height: int) -> None:
 def present(txn: Txn) -> Pool:
     """The pool as it is now: without what blocks have taken since the last change."""
     pool = stored(txn)
-    count = _due(txn, pool, chain.height(txn)) if pool.size else 0
-    if not count:
+    if not pool.size:
         return pool
-    if count == pool.size:
-        return measured(pool, [])
-    arrivals = arrivals_of(txn)
-    for key, payload in txn.collect(MEMPOOL, count):
-        del arrivals[bisect_left(arrivals, MEMPOOL.decode(key, payload).at_ms)]
-    return measured(pool, arrivals)
+    height = chain.height(txn)
+    if txn.pool is None or txn.pool[0] != height:
+        txn.pool = height, _at(txn, pool, height)
+    found: Pool = txn.pool[1]
+    return found
 
 
 def stored(txn: Txn) -> Pool:
@@ -195,6 +182,19 @@ def age_ms(txn: Txn, since_ms: int) -> int:
     return max(0, txn.now_ms - since_ms) if since_ms else 0
 
 
+def _at(txn: Txn, pool: Pool, height: int) -> Pool:
+    """The pool as the blocks up to a height leave it."""
+    count = _due(txn, pool, height)
+    if not count:
+        return pool
+    if count == pool.size:
+        return measured(pool, [])
+    arrivals = arrivals_of(txn)
+    for key, payload in txn.collect(MEMPOOL, count):
+        _forget(arrivals, MEMPOOL.decode(key, payload))
+    return measured(pool, arrivals)
+
+
 def _due(txn: Txn, pool: Pool, height: int) -> int:
     """How many transactions the blocks up to a height take."""
     begin = txn.number(MEMPOOL_NEXT_BLOCK)
@@ -203,8 +203,30 @@ def _due(txn: Txn, pool: Pool, height: int) -> int:
     return min(pool.size, (height - begin + 1) * txn.config.block_tx_capacity)
 
 
-def _remove(txn: Txn, key: bytes, gone: Transaction) -> None:
+def _lowest(txn: Txn) -> tuple[bytes, Transaction]:
+    """The key and the transaction that a full pool gives up first."""
+    for key, payload in txn.scan_back(MEMPOOL):
+        return key, MEMPOOL.decode(key, payload)
+    raise damaged(CONSUMER_POOL, _POOL, "it counts transactions that are not there")
+
+
+def _evict(txn: Txn, key: bytes, gone: Transaction, arrivals: list[int]) -> None:
+    _remove(txn, key, gone, arrivals)
+    sender, tx_id = gone.sender, gone.tx_id
+    events.note(txn, "tx_evicted", owner=sender, tx_id=tx_id, fee=gone.fee, bytes=gone.bytes)
+
+
+def _forget(arrivals: list[int], gone: Transaction) -> None:
+    """Take the arrival of a transaction out of those of the pool."""
+    place = bisect_left(arrivals, gone.at_ms)
+    if arrivals[place : place + 1] != [gone.at_ms]:
+        raise damaged(META, _ARRIVALS, f"it lacks that of {gone.tx_id}")
+    del arrivals[place]
+
+
+def _remove(txn: Txn, key: bytes, gone: Transaction, arrivals: list[int]) -> None:
     txn.remove(MEMPOOL, key)
+    _forget(arrivals, gone)
     sender, left = gone.sender.encode(), sent_by(txn, gone.sender) - 1
     if left:
         txn.put(MEMPOOL_SENDERS, sender, pack_u64(left))
@@ -213,6 +235,7 @@ def _remove(txn: Txn, key: bytes, gone: Transaction) -> None:
 
 
 def _keep(txn: Txn, pool: Pool, arrivals: list[int]) -> None:
+    txn.pool = None
     txn.put(META, _ARRIVALS, _packed(arrivals))
     txn.write(CONSUMER_POOL, _POOL, measured(pool, arrivals))
 

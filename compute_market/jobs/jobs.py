@@ -9,7 +9,6 @@ from typing import Any
 from compute_market import events, metrics
 from compute_market.amounts import units_of
 from compute_market.errors import NotFoundError, RefusedError, UsageError
-from compute_market.jobs import lanes
 from compute_market.offers import offers
 from compute_market.records import (
     DEADLINE_MAX,
@@ -108,7 +107,7 @@ def backlog_units(txn: Txn) -> int:
 def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str, mode: str) -> Job:
     """Store a job that has no match yet; `mode` is that of the comfort guard."""
     job = _store_new(txn, job, inputs)
-    lanes.enter_pending(txn, job)
+    queue.enter_pending(txn, job)
     detail = {"reason": reason, "units": job.units, "mode": mode}
     return _moved(txn, job, "job_pending", detail)
 
@@ -128,7 +127,7 @@ def enqueue(
     `burst_micro` what was charged beside usage. The caller has checked the funds.
     """
     if inputs is None:
-        lanes.leave_pending(txn, job)
+        queue.leave_pending(txn, job)
     else:
         job = _store_new(txn, job, inputs)
     job = replace(
@@ -147,7 +146,7 @@ def enqueue(
     # A submission works the queue next: where nobody waits, the job need not go through it.
     at_once = inputs is not None and queue.takes_at_once(txn, job)
     if not at_once:
-        lanes.enter_queue(txn, job)
+        queue.enter(txn, job)
     job = _told(
         txn,
         job,
@@ -166,7 +165,7 @@ def enqueue(
 
 def start(txn: Txn, job: Job) -> Job:
     """Move a job from the queue to a slot. Now the time that its provider was promised begins."""
-    lanes.leave_queue(txn, job)
+    queue.leave(txn, job)
     return _start(txn, job)
 
 
@@ -336,8 +335,8 @@ def mark_paid(txn: Txn, settled: Settlement) -> None:
 def defer(txn: Txn, job: Job, deferred: bool) -> None:
     """Keep in mind whether the load alone kept a pending job out when it was tried last."""
     if job.deferred != deferred:
-        lanes.count(txn, job, -1)
-        lanes.count(txn, _stored(txn, replace(job, deferred=deferred)), +1)
+        queue.count(txn, job, -1)
+        queue.count(txn, _stored(txn, replace(job, deferred=deferred)), +1)
 
 
 def with_event(txn: Txn, job: Job, seq: int) -> Job:
@@ -385,9 +384,9 @@ def _leave_indexes(txn: Txn, job: Job) -> None:
     if job.state == "active":
         queue.free_slot(txn, job)
     elif job.state == "queued":
-        lanes.leave_queue(txn, job)
+        queue.leave(txn, job)
     else:
-        lanes.leave_pending(txn, job)
+        queue.leave_pending(txn, job)
 
 
 def _numbered(job_id: str, number: int) -> bytes:

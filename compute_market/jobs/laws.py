@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from compute_market.amounts import split, units_of
 from compute_market.errors import IntegrityError
-from compute_market.jobs import cancellations, jobs, lanes
+from compute_market.jobs import cancellations, jobs
 from compute_market.laws import Law, same_size
 from compute_market.records import LIVE_STATES, Cause, Job, Posting, Side, Token, Violation
 from compute_market.scheduler import queue
@@ -300,7 +300,7 @@ def _slots(txn: Txn) -> Iterator[Violation]:
 def _lanes(txn: Txn) -> Iterator[Violation]:
     waiting: Counter[bytes] = Counter()
     for job in txn.records(JOBS):
-        waiting.update(lanes.counted(job))
+        waiting.update(queue.counted(job))
         if job.deferred and job.state != "pending":
             yield Violation("jobs", job.job_id, "only a pending job is deferred", job.state)
     stored = txn.sums(LANE_JOBS)
@@ -375,7 +375,7 @@ def index_entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes | None]
         return
     yield DEADLINES, jobs.deadline_key(job), None
     if job.state == "pending":
-        table, key, _ = lanes.pending_entry(job, 0)
+        table, key, _ = queue.pending_entry(job, 0)
         yield table, key, None
     elif job.state == "queued":
         yield from queue.entries(job)

@@ -9,7 +9,7 @@ from compute_market import metrics
 from compute_market.admission import admission
 from compute_market.amounts import checked
 from compute_market.jobs import jobs
-from compute_market.offers import offers, prices
+from compute_market.offers import offers, price_window
 from compute_market.records import Job, Placement, Refused, Slice
 from compute_market.scheduler import outcomes
 from compute_market.scheduler.matching import Match, NoMatch, match
@@ -60,7 +60,7 @@ def place(txn: Txn, job: Job, decided: Decided, inputs: list[Slice] | None) -> J
     """Give a job to the offer that was decided on; `inputs` are the slices of a new one."""
     # After this point the submission must succeed.
     outcomes.record(txn, job, decided.match)
-    prices.record(txn, job.lane, decided.match.effective_price)
+    price_window.record(txn, job.lane, decided.match.effective_price)
     placement = decided.placement
     receipts.claim(txn, job, decided.claim)
     admission.charge(txn, decided.admitted)

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from compute_market.admission import admission
 from compute_market.errors import ConflictError, RefusedError
-from compute_market.jobs import jobs, lanes, placing
+from compute_market.jobs import jobs, placing
 from compute_market.jobs.placing import Decided, Unplaced
 from compute_market.jobs.work import work
 from compute_market.offers import offers
@@ -116,7 +116,7 @@ def match_pending(txn: Txn, offer: Offer | None = None) -> list[str]:
     if offer is None:
         _begin(txn)
     # A list, since each match takes its job out of the table.
-    for job_id in list(lanes.pending_ids(txn)):
+    for job_id in list(queue.pending_ids(txn)):
         if offer is not None:
             if not offer.units_left:
                 break

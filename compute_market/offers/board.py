@@ -10,13 +10,12 @@ Commands load the file before their transaction (`Txn.board`); one that needs no
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from compute_market import metrics
 from compute_market.errors import RefusedError
-from compute_market.offers import prices
+from compute_market.offers import price_window
 from compute_market.price_records import Board
-from compute_market.records import LANES, Lane
+from compute_market.records import Lane
 from compute_market.store.txn import Txn
 
 # A number of `meta`: the seq of the last saved board that was counted.
@@ -32,43 +31,14 @@ class Bands(Struct, frozen=True, gc=False):
     samples: int
 
 
-def begun(txn: Txn, found: Board, priced_after: int | None) -> Board:
-    """A board as this process goes on from it.
-
-    Where there was no file, or one that knows prices which this market never had, what was stored
-    before the first price of this process (`priced_after`, else before now) does not count.
-    """
-    last = txn.number(prices.SEQ)
-    if found.seq is not None and found.seq <= last:
-        return found
-    return replace(found, seq=last if priced_after is None else priced_after)
-
-
-def joined(txn: Txn, found: Board, priced_after: int) -> Board:
-    """What is to be saved: the file as it is found by now, and what came later.
-
-    Another process may have begun a board after the first price of this one, and left that out. All
-    of them end with the last price, so the longer one is whole.
-    """
-    start = begun(txn, found, priced_after)
-    lanes = []
-    for lane in LANES:
-        known = _on(txn, start, lane)
-        own = prices.since(txn, lane, priced_after)
-        lanes.append(tuple(max(known, own, key=len)[-txn.config.price_board_window :]))
-    return Board("success", "", txn.number(prices.SEQ), *lanes)
-
-
 def window(txn: Txn, lane: Lane) -> list[int]:
     """The prices on the board, oldest first; none where nobody has loaded it."""
     board = txn.board
-    return [] if board is None else _on(txn, board, lane)[-txn.config.price_board_window :]
-
-
-def _on(txn: Txn, board: Board, lane: Lane) -> list[int]:
-    """What a board that was begun has of a lane, and what the store has since."""
-    assert board.seq is not None, "the board is begun by the market"
-    return [*board.of(lane), *prices.since(txn, lane, board.seq)]
+    return (
+        []
+        if board is None
+        else price_window.on_board(txn, board, lane)[-txn.config.price_board_window :]
+    )
 
 
 def bands_of(found: list[int]) -> Bands | None:
@@ -89,7 +59,7 @@ def document(txn: Txn, lane: Lane) -> dict[str, Any] | None:
     found = bands(txn, lane)
     if found is None:
         return None
-    newest_ms = prices.last_ms(txn, lane)
+    newest_ms = price_window.last_ms(txn, lane)
     return {
         "p25": found.p25,
         "median": found.median,

@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Iterator
 
 from compute_market.laws import Law, same_size
-from compute_market.offers import book, offers
-from compute_market.records import Violation
+from compute_market.offers import book, offers, price_window
+from compute_market.records import LANES, Violation
 from compute_market.store.schema import (
     ACCOUNTS,
     BOOK,
     HEADS,
     OFFER_COUNTS,
     OFFERS,
+    PRICES,
     PROVIDER_OFFERS,
     REPUTATION,
 )
@@ -85,6 +86,22 @@ def _heads(txn: Txn) -> Iterator[Violation]:
     yield from same_size(txn, HEADS, expected, "no node without offers below it", "nodes")
 
 
+def _prices(txn: Txn) -> Iterator[Violation]:
+    last = txn.number(price_window.SEQ)
+    found = 0
+    for lane in LANES:
+        keys = [key for key, _ in price_window.entries(txn, lane)]
+        found += len(keys)
+        stored = txn.number(price_window.STORED[lane])
+        if len(keys) != stored:
+            detail = f"{len(keys)} are stored, {stored} are counted"
+            yield Violation("prices", lane, "every price of the window is stored", detail)
+        if keys and keys[-1] > price_window.key_of(lane, last):
+            detail = f"{keys[-1].hex()}, and the last one has the number {last}"
+            yield Violation("prices", lane, "no price is newer than the last one", detail)
+    yield from same_size(txn, PRICES, found, "every price is of a lane")
+
+
 LAWS = (
     Law(
         _indexes,
@@ -92,4 +109,5 @@ LAWS = (
     ),
     Law(_units, (OFFERS,)),
     Law(_heads, (BOOK, HEADS)),
+    Law(_prices, (PRICES,)),
 )

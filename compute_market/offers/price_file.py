@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import Final
 
 from compute_market import home
-from compute_market.errors import IntegrityError
+from compute_market.config.settings import Config
+from compute_market.errors import IntegrityError, UsageError
 from compute_market.price_records import Board
 from compute_market.store.lock import Patience
 from compute_market.text import cause_of
@@ -68,31 +69,59 @@ def decode(content: bytes) -> Board:
     return Board("success", "", number(8, 8), found[:industrial], found[industrial:])
 
 
-def read(path: Callable[[], str]) -> Board:
-    """The board in a file. What cannot be read, or is none, is damaged; see `Board.problem`.
+def path_of(store: str, config: Config) -> str:
+    """The file of the board of a market, by the path of its store.
 
-    `path` gives its path, and may raise OSError for one that leads nowhere.
+    Raises UsageError for what is the home's own, and OSError for a link on the way in the home.
     """
-    return _found(path)[0]
+    directory, setting = os.path.dirname(store), config.price_board_path
+    path = os.path.join(directory, setting)
+    if setting != home.PRICE_BOARD:
+        own = home.own_part(directory, path)
+        state = os.path.join(os.path.realpath(directory), home.STATE)
+        if own not in (None, state) or os.path.realpath(path) == state:
+            raise UsageError(
+                f"price_board_path leads to {own}, which belongs to the market itself",
+                hint=f'give another file, or "{home.PRICE_BOARD}"',
+            )
+    above = os.path.dirname(path)
+    if above.startswith(f"{directory}/"):
+        home.check_no_link_below(directory, above)
+    return path
 
 
-def update(
-    path: str, change: Callable[[Board], Board], patience: Patience, *, is_ours: bool
-) -> Board:
+def load(store: str, config: Config) -> Board:
+    """The board of a market. What cannot be read, or is none, is damaged; see `Board.problem`.
+
+    Raises UsageError as `path_of` does.
+    """
+    try:
+        return _found(path_of(store, config))[0]
+    except OSError as error:
+        return Board("damaged", cause_of(error))
+
+
+def save(store: str, config: Config, patience: Patience, change: Callable[[Board], Board]) -> Board:
     """Replace the file at once by what `change` makes of it, with nobody else at it.
 
-    A regular file is replaced whatever it holds where the name `is_ours`; elsewhere only a board,
-    or an empty one. Raises OSError.
+    The board that is returned says what problem the one had whose place it took.
+
+    A regular file is replaced whatever it holds where it has the name that is set by default;
+    elsewhere only a board, or an empty one. Raises OSError, also where another process is at it for
+    longer than there is `patience`, and UsageError as `path_of` does.
     """
+    path = path_of(store, config)
+    is_ours = config.price_board_path == home.PRICE_BOARD
     directory, name = os.path.split(path)
     descriptor = _open_directory(directory)
     try:
         if not patience.has_lock(descriptor):
             raise OSError(errno.EAGAIN, "another process is saving it")
-        found, content = _found(lambda: path)
+        found, content = _found(path)
         if found.outcome == "damaged":
             _check_replaceable(path, content, is_ours=is_ours)
         board = change(found)
+        board.problem = found.problem
         new = encode(board)
         if new != content:
             _replace(descriptor, path, name, new)
@@ -101,11 +130,11 @@ def update(
         os.close(descriptor)
 
 
-def _found(path: Callable[[], str]) -> tuple[Board, bytes]:
+def _found(path: str) -> tuple[Board, bytes]:
     """The board in a file, and its bytes."""
     content = b""
     try:
-        content = home.read(path(), BYTES_MAX)
+        content = home.read(path, BYTES_MAX)
         return decode(content), content
     except FileNotFoundError:
         return Board("missing"), content

@@ -1,20 +1,24 @@
-"""Who waits for a slot and who is next. Decides only; `jobs` starts and ends jobs.
+"""Who waits, and who is next. Decides only; `jobs` starts and ends jobs.
 
 Three tables, one per priority, hold the waiting jobs in order of arrival, and `active` holds the
 running ones: their sizes are the queue depths and the number of active jobs, so there is no
 counter that could drift. `queue_pairs` holds the waiting ones by buyer and provider, and
-`slots_held` how many slots each party has: nobody is to hold them all. The only writer of these
-tables.
+`slots_held` how many slots each party has: nobody is to hold them all. `pending` holds those that
+wait for an offer. Of those that wait `lane_jobs` counts what their tables do not tell: those of the
+consumer lane, and the deferred. So a job of the industrial lane, which most are, comes and goes
+without it. The only writer of these tables.
 """
 
 from collections.abc import Iterator
 from typing import Any, Final, Literal
 
-from compute_market.records import PRIORITIES, Job, Priority, Side
+from compute_market.records import PRIORITIES, Job, Lane, Priority, Side
 from compute_market.store.schema import (
     ACTIVE,
     ACTIVE_LOW,
     JOBS,
+    LANE_JOBS,
+    PENDING,
     QUEUE_HIGH,
     QUEUE_LOW,
     QUEUE_NORMAL,
@@ -46,12 +50,42 @@ def enter(txn: Txn, job: Job) -> None:
     (_, key, value), (_, pair_key, _) = entries(job)
     txn.put(TABLES[job.priority], key, value)
     txn.put(QUEUE_PAIRS, pair_key, value)
+    count(txn, job, +1)
 
 
 def leave(txn: Txn, job: Job) -> None:
     (_, key, _), (_, pair_key, _) = entries(job)
     txn.remove(TABLES[job.priority], key)
     txn.remove(QUEUE_PAIRS, pair_key)
+    count(txn, job, -1)
+
+
+def enter_pending(txn: Txn, job: Job) -> None:
+    """Let a job wait for an offer, behind those of its priority."""
+    txn.put(*pending_entry(job, txn.now_ms))
+    count(txn, job, +1)
+
+
+def leave_pending(txn: Txn, job: Job) -> None:
+    _, key, _ = pending_entry(job, 0)
+    txn.remove(PENDING, key)
+    count(txn, job, -1)
+
+
+def count(txn: Txn, job: Job, by: int) -> None:
+    """Count a job that begins (1) or ceases (-1) to wait in the state that it has."""
+    for key in counted(job):
+        txn.add(LANE_JOBS, key, by)
+
+
+def counted(job: Job) -> list[bytes]:
+    """The keys under which a job counts while it waits; also for the laws."""
+    found = []
+    if job.lane == "consumer" and job.state in ("queued", "pending"):
+        found.append(lane_key(job.state, job.lane))
+    if job.deferred:
+        found.append(lane_key("deferred", job.lane))
+    return found
 
 
 def take_slot(txn: Txn, job: Job) -> None:
@@ -177,6 +211,22 @@ def entries(job: Job) -> tuple[tuple[Table[bytes], bytes, bytes], ...]:
         (TABLES[job.priority], arrival, waiting),
         (QUEUE_PAIRS, pair + rank_byte(job.priority) + arrival, waiting),
     )
+
+
+def pending_entry(job: Job, since_ms: int) -> tuple[Table[bytes], bytes, bytes]:
+    """The table, key and value of a job that waits for an offer; also for the laws."""
+    key = rank_byte(job.priority) + pack_u64(job.seq)
+    return PENDING, key, pack_u64(since_ms) + job.job_id.encode()
+
+
+def pending_ids(txn: Txn) -> Iterator[str]:
+    """Ids of jobs without a match, in order of priority, then submission."""
+    for _, value in txn.scan(PENDING):
+        yield value[8:].decode()
+
+
+def lane_key(state: str, lane: Lane) -> bytes:
+    return f"{state}\0{lane}".encode()
 
 
 def rank_byte(priority: Priority) -> bytes:

@@ -12,10 +12,10 @@ FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("admitted", ("jobs", "admitted")),
     ("refused", ("jobs", "refused")),
     ("completed", ("jobs", "completed")),
-    ("wait_p50_ms", ("wait_ms", "p50")),
-    ("wait_p95_ms", ("wait_ms", "p95")),
+    ("failed", ("jobs", "failed")),
     ("utilization", ("utilization",)),
     ("fairness", ("fairness",)),
+    ("wait_p95_ms", ("wait_ms", "p95")),
     ("paid_ct", ("money", "paid", "ct")),
     ("burned_ct", ("money", "burned", "ct")),
 )

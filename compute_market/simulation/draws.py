@@ -2,12 +2,10 @@
 
 A stream is a counter put through the mixing function of SplitMix64 (Steele, Lea and Flood 2014).
 Every part of a scenario has one of its own, so that what one part draws moves nothing of another.
-Integers alone decide, and the one logarithm is that of `decimal`, which the General Decimal
-Arithmetic specification rounds in one way only.
+Integers alone decide.
 """
 
 from collections.abc import Sequence
-from decimal import ROUND_HALF_EVEN, Context, Decimal
 from hashlib import blake2b
 
 from msgspec import Struct
@@ -16,9 +14,8 @@ from compute_market.amounts import PPM
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_SCALE = 10**12  # of an exponential draw
-_CONTEXT = Context(prec=20, rounding=ROUND_HALF_EVEN)
-_LN_2_64 = _CONTEXT.ln(Decimal(2**64))
+# What an exponential draw stays below, in means: it would be above it once in 10^19 draws.
+MEANS_MAX = 45
 
 
 class Stream:
@@ -54,10 +51,22 @@ class Stream:
         return chance_ppm >= PPM or (chance_ppm > 0 and self.below(PPM) < chance_ppm)
 
     def exponential(self, mean: int) -> int:
-        """A whole number, exponentially distributed around a mean of at least 0, half up."""
-        log = _LN_2_64 - _CONTEXT.ln(Decimal(self.bits() + 1))
-        scaled = int(_CONTEXT.multiply(log, Decimal(_SCALE)))
-        return (2 * mean * max(0, scaled) + _SCALE) // (2 * _SCALE)
+        """A whole number, exponentially distributed around a mean of at least 0, half up.
+
+        By comparisons alone, without a logarithm (von Neumann 1951): a number at which a run of
+        falling draws begins counts if the run has an odd length, which is as likely as e^−x; each
+        one before it that does not adds a whole mean.
+        """
+        means = 0
+        while True:
+            first = last = self.bits()
+            is_odd = True
+            while (found := self.bits()) < last:
+                last = found
+                is_odd = not is_odd
+            if is_odd or means == MEANS_MAX - 1:
+                return (2 * mean * (means << 64 | first) + (1 << 64)) >> 65
+            means += 1
 
     def weighted(self, weights: Sequence[int]) -> int:
         """A place in a list, each as likely as its weight is of their sum, which is above 0."""
@@ -106,10 +115,6 @@ class Spread(Struct, frozen=True, forbid_unknown_fields=True):
 Amounts = int | Spread
 
 
-# What an exponential draw cannot exceed, in means: the logarithm of 2^64 is below it.
-_MEANS_MAX = 45
-
-
 def bounds(amounts: Amounts) -> tuple[int, int]:
     """The least and the most that may be drawn."""
     if isinstance(amounts, int):
@@ -120,7 +125,7 @@ def bounds(amounts: Amounts) -> tuple[int, int]:
     if amounts.most is not None:
         return least, amounts.most
     assert amounts.mean is not None
-    return least, max(least, _MEANS_MAX * amounts.mean)
+    return least, max(least, MEANS_MAX * amounts.mean)
 
 
 def draw(stream: Stream, amounts: Amounts) -> int:

@@ -13,13 +13,15 @@ from compute_market import metrics
 from compute_market.admission import capacity, comfort, mempool, shares
 from compute_market.amounts import MICRO, PPM, half_up
 from compute_market.jobs import jobs
-from compute_market.records import PRIORITIES, Event, Priority
+from compute_market.offers import board
+from compute_market.records import LANES, PRIORITIES, Event, Lane, Priority
 from compute_market.reputation import reputation
 from compute_market.scheduler import queue
 from compute_market.simulation.scenario import Scenario
 from compute_market.simulation.world import Step
 from compute_market.store.schema import DEADLINES, PENDING
 from compute_market.store.txn import Txn
+from compute_market.subsidy import subsidy
 
 # Samples of a series. Once there are twice as many, every other one is dropped.
 SAMPLES_MIN = 240
@@ -245,8 +247,8 @@ class Measures:
                 half_up(units * 1000 * PPM, capacity_units_ms) if capacity_units_ms else 0,
                 mode,
                 mempool.present(txn).fee_p90,
-                100,
-                {},
+                subsidy.multiplier(txn),
+                {lane: _bands(txn, lane) for lane in LANES},
                 buyers_ppm,
                 providers_ppm,
             )
@@ -280,6 +282,11 @@ def _totals(txn: Txn) -> Totals:
         dict(sorted(islice(reputation.recent(txn), SCORES_MAX))),
         txn.size(DEADLINES),
     )
+
+
+def _bands(txn: Txn, lane: Lane) -> tuple[int, int, int] | None:
+    found = board.bands(txn, lane)
+    return None if found is None else (found.p25, found.median, found.p75)
 
 
 def _of(parties: dict[str, Party], identity: str) -> Party:

@@ -1,6 +1,7 @@
 """The providers of a simulated world: their offers, their prices, their coming and going."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 
 from compute_market.jobs import preempt
 from compute_market.jobs.submit import post_offer
@@ -115,7 +116,7 @@ class Provider:
             consumer_bond=group.consumer_bond,
             capability=group.capability,
             reputation=group.reputation,
-            reputation_multiplier=str(group.reputation_multiplier),
+            reputation_multiplier=format(Decimal(group.reputation_multiplier), "f"),
         )
 
 

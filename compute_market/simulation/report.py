@@ -32,6 +32,7 @@ class Ran(Struct, frozen=True, gc=False):
     length_ms: int
     steps: int
     wall_ms: int
+    missed: int  # jobs that an outage kept from being submitted
     violations: int  # laws that the audit found broken
 
 
@@ -56,6 +57,7 @@ def document(ran: Ran, measures: Measures) -> dict[str, Any]:
             "left": totals.left,
             "refused": dict(sorted(measures.refused.items())),
             "deferred": totals.deferred,
+            "missed": ran.missed,
         },
         "wait_ms": all_waits.document()
         | {
@@ -140,9 +142,7 @@ def _prices(sample: Sample) -> dict[str, dict[str, int] | None]:
 
 def _parties(parties: dict[str, Party], units: int) -> list[dict[str, Any]]:
     """The largest of a role: by what was proven, then by the peak of their share."""
-    ranked = sorted(
-        parties.items(), key=lambda each: (-each[1].units, -each[1].peak_ppm, each[0])
-    )
+    ranked = sorted(parties.items(), key=lambda each: (-each[1].units, -each[1].peak_ppm, each[0]))
     return [
         {
             "party": name,

@@ -5,13 +5,14 @@ the simulation, other spans are lengths. Ratios are decimals from 0 to 1.
 """
 
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from compute_market.admission import mempool
 from compute_market.amounts import AMOUNT_MAX, PPM
-from compute_market.config.settings import DEFAULTS, Config
+from compute_market.clock import EARLIEST_MS, LATEST_MS
+from compute_market.config.settings import DEFAULTS
 from compute_market.errors import MarketError
 from compute_market.governance import parameters
 from compute_market.records import DEADLINE_MAX, Lane, Mode, Priority
@@ -118,6 +119,8 @@ class Providers(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     leaving: Leaving = "finishes"
 
     def __post_init__(self) -> None:
+        if isinstance(self.capability.gpu, list):
+            raise ValueError("capability: an offer has one GPU model, jobs may name several")
         _check_amounts("units", self.units, 1, AMOUNT_MAX)
         _check_amounts("price_per_unit", self.price_per_unit, 0, AMOUNT_MAX)
         _check_amounts("unit_ms", self.unit_ms, 0, _SPAN_MS_MAX)
@@ -248,15 +251,16 @@ class Scenario(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     settlement: Mode = "real"  # from the start on; armed turns real two epochs later
     tick_secs: Span = 60  # how often what is due is done, if nothing else happens
     sample_secs: Span = 60  # how often who observes is asked to take a sample
-    start_ms: Annotated[int, Meta(ge=0)] = START_MS
-    config: Config = DEFAULTS
+    start_ms: Annotated[int, Meta(ge=EARLIEST_MS, le=LATEST_MS - _SPAN_MS_MAX)] = START_MS
+    # A `Config`, whose annotations msgspec cannot evaluate: `scenario_files` reads it apart.
+    config: Any = DEFAULTS
 
     def __post_init__(self) -> None:
         for key in ("providers", "buyers", "consumers"):
             groups = getattr(self, key)
             names = [group.name for group in groups]
-            twice = next((name for name in names if names.count(name) > 1), None)
-            if twice is not None:
+            if len(set(names)) < len(names):
+                twice = next(name for place, name in enumerate(names) if name in names[:place])
                 raise ValueError(f"{key}: two of them have the name {twice}")
             number = sum(group.count for group in groups)
             if number > COUNT_MAX:

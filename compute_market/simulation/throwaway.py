@@ -8,6 +8,7 @@ from compute_market import clock as clocks
 from compute_market.clock import Clock
 from compute_market.config.settings import Config
 from compute_market.market import Market
+from compute_market.price_records import Board
 from compute_market.store.throwaway import ThrowAwayStore
 
 MARKET_ID = bytes(16)
@@ -22,4 +23,5 @@ def open_market(directory: str, config: Config, clock: Clock) -> Iterator[Market
     # A market asks no more of its store than this one has.
     store: Any = ThrowAwayStore(directory, MARKET_ID, clocks.read(clock).wall_ms)
     with Market(store, config, clock=clock) as market:
+        market.board = Board()  # An empty one, so that offers may ask for the market price.
         yield market

@@ -1,5 +1,6 @@
 """A scenario with some of its keys changed, as a sweep tries them."""
 
+import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -51,52 +52,57 @@ def combinations(parameters: Sequence[str]) -> list[tuple[Change, ...]]:
 def scenario_with(document: dict[str, Any], changes: Sequence[Change]) -> Scenario:
     """The scenario of a document that is sound, with some keys changed.
 
-    Raises UsageError for a key that is unknown, or a value that does not fit.
+    Raises UsageError that names the change, for a key that is unknown or a value that does not fit.
     """
-    document = changed(document, changes)
+    scenario = _scenario(document)
+    for key, text in changes:
+        document = changed(document, key, text)
+        try:
+            scenario = _scenario(document)
+        except UsageError as error:
+            # The document was sound before, and what was changed stands on no line and at no place.
+            problem = re.sub(r"^--param:1: (\w+(\[\d+\])?(\.\w+)*: )?", "", error.message)
+            shown = f"{clipped(printable(key))}={clipped(printable(text))}"
+            raise UsageError(f"--param {shown}: {problem}", hint=error.hint) from error
+    return scenario
+
+
+def _scenario(document: dict[str, Any]) -> Scenario:
     config = document.get("config", {})
     lines: dict[Place, int] = {("config",): 1}
     for key, value in config.items() if isinstance(config, dict) else ():
         lines["config", key] = 1
         for inner in value if isinstance(value, dict) else ():
             lines["config", key, inner] = 1
-    try:
-        return scenario_files.scenario_of(document, lines, "--param")
-    except UsageError as error:
-        # The file alone is sound, and what was changed stands on no line.
-        problem = error.message.removeprefix("--param:1: ")
-        raise UsageError(f"--param: {problem}", hint=error.hint) from error
+    return scenario_files.scenario_of(document, lines, "--param")
 
 
-def changed(document: dict[str, Any], changes: Sequence[Change]) -> dict[str, Any]:
-    """A copy of the document of a scenario with some keys set.
+def changed(document: dict[str, Any], key: str, text: str) -> dict[str, Any]:
+    """A copy of the document of a scenario with a key set.
 
     A key is one of the scenario itself (`length_secs`), one of a group by the group's name
     (`greedy.count`, `greedy.arrivals.per_minute`), or a setting of the market
     (`fair_share_cap`, `scheduler.slots`). Raises UsageError for any other, with the nearest.
     """
-    found = _copied(document)
-    for key, text in changes:
-        first, _, rest = key.partition(".")
-        groups = [each for each in _named(found) if each["name"] == first]
-        if key in _OWN:
-            _set(found, [key], text)
-        elif rest and groups:
-            _set(groups[0], rest.split("."), text)
-        elif any(setting.name == key for setting in SETTINGS):
-            _set(found.setdefault("config", {}), key.split("."), text)
-        else:
-            raise _unknown(found, key)
+    found: dict[str, Any] = _copied(document)
+    first, _, rest = key.partition(".")
+    groups = [each for each in _named(found) if each["name"] == first]
+    if key in _OWN:
+        _set(found, [key], text)
+    elif rest and groups:
+        _set(groups[0], rest.split("."), text)
+    elif any(setting.name == key for setting in SETTINGS):
+        _set(found.setdefault("config", {}), key.split("."), text)
+    else:
+        raise _unknown(found, key)
     return found
 
 
 def _set(table: Any, path: Sequence[str], text: str) -> None:
     for step in path[:-1]:
-        if not isinstance(table, dict):
-            break
-        table = table.setdefault(step, {})
-    if not isinstance(table, dict):
-        raise UsageError(f"--param: {'.'.join(path)} is not in a table")
+        if not isinstance(table.get(step), dict):
+            table[step] = {}
+        table = table[step]
     table[path[-1]] = _value(text)
 
 
@@ -125,8 +131,7 @@ def _copied(value: Any) -> Any:
 
 def _unknown(document: dict[str, Any], key: str) -> UsageError:
     names = [group["name"] for group in _named(document)]
-    of_groups = [f"{name}.{field}" for name in names for field in ("count", "units", "arrivals")]
-    known = [*_OWN, *(setting.name for setting in SETTINGS), *of_groups]
+    known = [*_OWN, *(setting.name for setting in SETTINGS)]
     near = get_close_matches(key, known, 1)
     return UsageError(
         f"--param: unknown key {clipped(printable(key))}",

@@ -312,7 +312,7 @@ PROVIDER_OFFERS = Table(
     "provider_offers", bytes, key="provider · u64 bond, offer id", writer="offers.offers"
 )
 OFFER_COUNTS = Sums("offer_counts", key="state or shelf", writer="offers.offers")
-PRICES = Table("prices", bytes, key="lane, u64 seq of a match", writer="offers.prices")
+PRICES = Table("prices", bytes, key="lane, u64 seq of a match", writer="offers.price_window")
 
 # scheduler
 EFFECTIVE_PRICES = Table(
@@ -368,9 +368,9 @@ PLACEMENTS = Table(
 )
 SLICES = Table("slices", records.Slice, key="job id · u64 index", writer="jobs.jobs", late=True)
 DEADLINES = Table("deadlines", bytes, key="u64 deadline, job id", writer="jobs.jobs")
-PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="jobs.lanes")
+PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="scheduler.queue")
 BACKLOG = Sums("backlog", key="units", writer="jobs.jobs")
-LANE_JOBS = Sums("lane_jobs", key="state · lane", writer="jobs.lanes")
+LANE_JOBS = Sums("lane_jobs", key="state · lane", writer="scheduler.queue")
 PROVIDER_CANCELS = Table(
     "provider_cancels", bytes, key="provider · u64 ms, job id", writer="jobs.cancel"
 )

@@ -64,6 +64,7 @@ class Txn:
         "noted",
         "noted_after",
         "now_ms",
+        "pool",
         "priced_after",
         "stirred",
         "stopwatch",
@@ -101,6 +102,7 @@ class Txn:
         self.stirred = False
         self.board: Board | None = None
         self.priced_after: int | None = None
+        self.pool: tuple[int, Any] | None = None  # a height, and the consumer pool at it
 
     def next_change(self, config: Config, stopwatch: Callable[[], int] | None) -> "Txn":
         """Another change in the same transaction, which sees all that this one did."""

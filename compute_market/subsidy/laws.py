@@ -3,15 +3,14 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from compute_market import metrics
 from compute_market.jobs import demand
 from compute_market.laws import Law
 from compute_market.records import Violation
 from compute_market.store.schema import (
-    COUNTERS,
     EPOCH_FROM,
     EPOCH_UNITS,
     EPOCHS,
+    JOBS,
     META,
     MULTIPLIER,
     POSTINGS,
@@ -88,14 +87,15 @@ def _payouts(txn: Txn) -> Iterator[Violation]:
 def _units(txn: Txn) -> Iterator[Violation]:
     of_epochs = sum(each.units for each in txn.records(EPOCHS))
     running = sum(demand.epoch_units(txn).values())
-    in_all = metrics.value(txn, "industrial_units_total") - txn.number(UNITS_BEFORE_EPOCHS)
-    if of_epochs + running != in_all:
-        detail = f"{of_epochs} of epochs that ended, {running} since, {in_all} in all"
-        yield Violation("epoch_units", "*", _UNITS, detail)
+    in_all = sum(job.units_proven for job in txn.records(JOBS))
+    before = txn.number(UNITS_BEFORE_EPOCHS)
+    if before + of_epochs + running != in_all:
+        detail = f"{before} before the first, {of_epochs} of those that ended, {running} since"
+        yield Violation("epoch_units", "*", _UNITS, f"{detail}, jobs have {in_all}")
 
 
 LAWS = (
     Law(_epochs, (EPOCHS, META)),
     Law(_payouts, (EPOCHS, POSTINGS)),
-    Law(_units, (EPOCHS, EPOCH_UNITS.table, COUNTERS.table, META)),
+    Law(_units, (EPOCHS, EPOCH_UNITS.table, JOBS, META)),
 )

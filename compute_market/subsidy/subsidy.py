@@ -14,7 +14,7 @@ from compute_market import chain, events
 from compute_market.amounts import AMOUNT_MAX, PPM
 from compute_market.clock import LAST_RUN
 from compute_market.errors import NotFoundError
-from compute_market.jobs import demand, jobs
+from compute_market.jobs import demand
 from compute_market.records import EventName, replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import EPOCH_FROM, EPOCHS, MULTIPLIER, pack_u64
@@ -213,8 +213,7 @@ def _running(txn: Txn, epochs: list[Epochs]) -> Epochs:
         chain.next_epoch(txn, start) - 1,
         txn.config.epoch_blocks,
         present,
-        jobs.backlog_units(txn),
-        demand.utilization_pct(txn),
+        *Past(txn).sample(txn.now),
         units,
         kappa_ppm if units else 0,
         payout(units, kappa_ppm, present),

@@ -51,7 +51,10 @@ def test_backup_is_a_home_of_its_own(cli: Cli) -> None:
         f"it is not checked: `tb-cli --home {copy} state check` does that\n"
     )
     assert all(path.stat().st_mode & 0o077 == 0 for path in (copy, *copy.rglob("*")))
-    assert contents(copy).keys() == {"config.toml", "cancellations.log", "market/data.mdb"}
+    board = "state/price_board.v2.bin"
+    files = {"config.toml", "cancellations.log", "market/data.mdb", board}
+    assert contents(copy).keys() == files
+    assert (copy / board).read_bytes() == (cli.home / board).read_bytes()
     assert cli.ok("--home", copy, "compute", "list") == cli.ok("compute", "list")
     assert cli.ok("--home", copy, "state", "check") == SOUND
     # From here on the two go their own ways.

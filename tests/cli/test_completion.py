@@ -67,6 +67,18 @@ def test_completes_offer_ids(cli: Cli) -> None:
     assert complete(cli, "tb-cli compute offer withdraw c") == (0, "cpu\n", "")
 
 
+def test_completes_parameters_and_proposals(cli: Cli) -> None:
+    params = "tb-cli compute-market params"
+    assert complete(cli, f"{params} propose b") == (0, "burst_refill_rate\n", "")
+    assert complete(cli, f"{params} approve ") == (0, "\n", "")
+    cli.ok("state", "init")
+    for _ in range(10):
+        cli.ok(*["compute-market", "params", "propose", "min_capacity", "5"])
+    cli.ok(*["compute-market", "params", "approve", "10"])
+    assert complete(cli, f"{params} approve 1") == (0, "1\n", "")
+    assert complete(cli, f"{params} approve 2") == (0, "2\n", "")
+
+
 def test_completes_for_other_shells(cli: Cli) -> None:
     cli.active("alpha")
     for shell in ("zsh", "fish"):

@@ -16,13 +16,21 @@ pytest_plugins = ("tests.support.cli",)
 UNUSED = {
     *("typer", "rich", "prometheus_client", "pydantic", "numpy"),
     *("typing_extensions", "inspect", "dataclasses", "platform", "re", "heapq"),
-    *("tempfile", "subprocess", "asyncio", "tomllib"),
+    *("tempfile", "subprocess", "asyncio", "tomllib", "ast"),
 }
 
 
 # Runs a command and then tells what has been imported, its last line on stderr.
+# Text given to `compile` counts as one: it makes the types of all syntax trees. The lambdas of
+# named tuples are given to `eval`, which makes none.
 MODULES_AFTER = """
 import atexit, sys
+sys.addaudithook(
+    lambda name, given: name == "compile"
+    and given[1] == "<string>"
+    and not given[0].startswith(b"lambda")
+    and sys.modules.update(ast=1)
+)
 from tb_cli.entry import main
 atexit.register(lambda: print(*sys.modules, file=sys.stderr))
 main()
@@ -138,11 +146,16 @@ def in_a_command(code: str) -> str:
         ("import msgspec.inspect as i; print(i.type_info(str) == i.StrType())", "True"),
         ("import msgspec; print(msgspec.inspect.type_info(str).__class__.__name__)", "StrType"),
         ("import msgspec; print(msgspec.toml.decode('a = 1'))", "{'a': 1}"),
+        (
+            "import typing, warnings as w; print(getattr(typing, 'warnings', w).warn is w.warn)",
+            "True",
+        ),
+        ("import typing; print(typing.ForwardRef('a.b').__forward_code__.co_names)", "('a', 'b')"),
         ("import msgspec.yaml; print(msgspec.yaml.decode.__module__)", "msgspec.yaml"),
     ],
     ids=[
         *("typing_extensions", "platform", "datetime", "re", "typing", "pattern"),
-        *("schema", "inspect", "inspect as an attribute", "toml", "yaml"),
+        *("schema", "inspect", "inspect as an attribute", "toml", "warnings", "compile", "yaml"),
     ],
 )
 def test_what_is_imported_lightly_is_whole_for_whoever_comes_later(code: str, printed: str) -> None:

@@ -64,6 +64,7 @@ def test_post_takes_every_term_as_an_option(cli: Cli) -> None:
         "effective_price": 12,
         "posted_at": cli.now,
         "shelf": "unfunded",
+        "market_priced": False,
         "barred_by": {"reason": "unfunded", "provider_bond": 3, "balance": 0},
     }
     assert document == expected | {"changed": True, "matched": [], "took_over": None}
@@ -251,6 +252,7 @@ def test_show_prints_every_field(cli: Cli) -> None:
         "effective_price: 5",
         f"posted_at: {cli.now}",
         "shelf: unfunded",
+        "market_priced: false",
         "barred_by: reason=unfunded provider_bond=1 balance=0",
     ]
 
@@ -279,7 +281,9 @@ def test_shelf_says_what_keeps_an_open_offer_from_being_taken(cli: Cli) -> None:
     # A wallet that crosses the bond moves the offer at once.
     cli.ok("wallet", "deposit", "prov", "--ct", "1")
     assert cli.offer("poor")["shelf"] == "open"
-    assert cli.ok("compute", "offer", "show", "gone").endswith("shelf: -\nbarred_by: -\n")
+    assert cli.ok("compute", "offer", "show", "gone").endswith(
+        "shelf: -\nmarket_priced: false\nbarred_by: -\n"
+    )
 
 
 def test_offer_says_what_bars_it_and_until_when(cli: Cli) -> None:

@@ -49,7 +49,7 @@ def test_restored_home_is_the_market_of_the_backup(cli: Cli, form: str, home: st
     )
     assert contents(Path("copy")) == before
     assert cli.home.stat().st_mode & 0o777 == (0o750 if home == "empty" else 0o700)
-    names = {"config.toml", "cancellations.log", "market"}
+    names = {"config.toml", "cancellations.log", "market", "state"}
     assert set(os.listdir(cli.home)) == names
     assert all(path.stat().st_mode & 0o077 == 0 for path in cli.home.rglob("*"))
     assert cli.ok("compute", "list", due=HELD) == listed
@@ -278,10 +278,11 @@ def test_killed_restore_is_run_again(cli: Cli) -> None:
             assert done == (0, SOUND, "")
         assert cli.document("--home", new, "state", "info", due=HELD)["time_held"]
         assert cli.ok("--home", new, "compute", "list", due=HELD) == listed
-        left = set(os.listdir(new)) - {"config.toml", "cancellations.log", "market"}
+        left = set(os.listdir(new)) - {"config.toml", "cancellations.log", "market", "state"}
         # Killed with all of it in place, but for taking away what it lay in before.
         assert len(left) <= 1
-        assert all(name.startswith(".restore-") and not os.listdir(new / name) for name in left)
+        assert all(name.startswith(".restore-") for name in left)
+        assert not any(path.is_file() for name in left for path in (new / name).rglob("*"))
     assert unfinished, "none was killed before it was done"
 
 
@@ -293,4 +294,4 @@ def test_restore_stopped_between_its_renames_is_run_again(cli: Cli) -> None:
     shutil.copy("copy/config.toml", new)
     assert cli("--home", new, "state", "check").code == 3
     cli.ok("--home", new, "state", "restore", "copy")
-    assert set(os.listdir(new)) == {"config.toml", "cancellations.log", "market"}
+    assert set(os.listdir(new)) == {"config.toml", "cancellations.log", "market", "state"}

@@ -60,9 +60,9 @@ def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
     assert cli.ok("compute", "explain", "j1") == (
         "o-1: gpu H100 ≠ A100; gpu_count 2 > 1; gpu_memory_mb 16384 > 8192\n"
         "o-2: max_price_per_unit 100 < 101\n"
-        f"decision: verdict=pending at={cli.now} reason=price units=1 mode=loose message=no offer that "
-        "fits has the terms asked for: o-2, the cheapest, asks 101 per unit, more than the 100 "
-        "allowed\n"
+        f"decision: verdict=pending at={cli.now} reason=price units=1 mode=loose message=no offer "
+        "that fits has the terms asked for: o-2, the cheapest, asks 101 per unit, more than the "
+        "100 allowed\n"
         "totals: capability_mismatch=1 price_mismatch=1\n"
     )
     only = cli.document("compute", "explain", "j1", "--offer", "o-2")
@@ -74,9 +74,11 @@ def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
             "at": cli.now,
             "reason": "price",
             "units": 1,
+            "mode": "loose",
             "message": "no offer that fits has the terms asked for: o-2, the cheapest, asks 101 "
             "per unit, more than the 100 allowed",
         },
+        "held": None,
         "totals": {"price_mismatch": 1},
         "offers": [
             {

@@ -399,6 +399,7 @@ def test_values_in_force_are_those_of_a_list_on_paper(market: Market, seed: int)
         elif move == "reopen":
             market.reopen()
         elif move == "clock" and not market.config.block_interval_secs:
+            command(market)  # What was seen to be in force while it was believed stays so.
             held = not held
             market.now_ms += -1_000_000 if held else 1_000_000
         else:

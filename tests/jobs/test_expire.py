@@ -21,8 +21,8 @@ def test_miss_of_an_active_job_costs_the_provider_its_bond_and_a_point(real: Mar
     job = real.job()
     assert (job.state, job.ended_by, job.cause) == ("failed", "deadline", "deadline_missed")
     assert job.ended_at == real.now_ms // 1000
-    # 5 of 20 are paid as (2, 3); the rest of (5, 15) and the buyer's bond go back. The unit that was
-    # proven also earned a subsidy of 1 IT when its epoch ended.
+    # 5 of 20 are paid as (2, 3); the rest of (5, 15) and the buyer's bond go back. When its epoch
+    # ended, the unit that was proven also earned a subsidy of 1 IT.
     assert balances(real) == {
         "supply CT": -11_000,
         "supply IT": -10_001,

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import ValidationError, convert
 
-from compute_market.simulation.draws import Spread, Stream, bounds, draw
+from compute_market.simulation.draws import MEANS_MAX, Spread, Stream, bounds, draw
 
 BITS = [4971526805035884024, 8959543018689395670, 3005455219636713385]
 DICE = [2, 2, 2, 1, 1, 1, 4, 2, 3, 4, 2, 2]
-GAPS = [2676033, 1671683, 963742, 63055, 1061694, 472804]
+GAPS = [68836, 381463, 345869, 483291, 10149, 37099]
 SEEDS = st.integers(0, 2**63 - 1)
 
 
@@ -41,17 +41,20 @@ def test_draw_below_a_bound_is_even() -> None:
     assert all(880 < count < 1_120 for count in counts), counts
 
 
-@given(SEEDS, st.integers(0, 10**12))
-def test_exponential_draw_is_that_of_the_definition(seed: int, mean: int) -> None:
-    bits, drawn = Stream(seed, "x").bits(), Stream(seed, "x").exponential(mean)
-    assert drawn == pytest.approx(-mean * math.log((bits + 1) / 2**64), rel=1e-6, abs=1)
-
-
-def test_exponential_draws_have_their_mean() -> None:
+def test_exponential_draws_have_the_shares_of_the_definition() -> None:
     stream = Stream(1, "gaps")
-    assert sum(stream.exponential(1_000) for _ in range(4_000)) / 4_000 == pytest.approx(
-        1_000, 0.05
-    )
+    drawn = [stream.exponential(10**6) for _ in range(6_000)]
+    assert sum(drawn) / len(drawn) == pytest.approx(10**6, 0.04)
+    for quarters in range(1, 13):
+        above = sum(each > quarters * 250_000 for each in drawn) / len(drawn)
+        assert above == pytest.approx(math.exp(-quarters / 4), abs=0.02)
+
+
+@given(SEEDS, st.integers(0, 10**12))
+def test_exponential_draw_scales_with_its_mean(seed: int, mean: int) -> None:
+    unit = Stream(seed, "x").exponential(10**18)
+    assert Stream(seed, "x").exponential(mean) == pytest.approx(mean * unit / 10**18, abs=1)
+    assert unit <= MEANS_MAX * 10**18
 
 
 @given(SEEDS)

@@ -308,6 +308,11 @@ BAD = [
         of_provider('leaving = "runs"'),
         "4: providers[0].leaving: 'runs' is none of finishes, pauses, cancels",
     ),
+    (f"{LENGTH}start_ms = 1\n{PROVIDER}", "2: start_ms: expected a whole number >= 1577836800000"),
+    (
+        of_provider('capability = { gpu = ["A10", "T4"] }'),
+        "4: providers[0].capability: an offer ha",
+    ),
     (of_provider("[providers.capability]\nx = 1"), "5: providers[0].capability.x: unknown key"),
     (
         of_provider("[[providers.price_changes]]\nat_secs = 1\n[[providers.price_changes]]\n"),

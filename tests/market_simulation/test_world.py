@@ -1,5 +1,8 @@
 """The world: everybody does what the scenario says, and the market is the real one."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -25,6 +28,8 @@ from compute_market.simulation.scenario import (
 )
 from tests.support.simulated import Played, at_once, every, scenario
 from tests.support.simulated import play as play_at
+
+ROOT = Path(__file__).parents[2]
 
 Play = Callable[[Scenario], Played]
 
@@ -68,6 +73,23 @@ def test_same_scenario_and_seed_give_the_same_events(tmp_path: Path) -> None:
     assert min(one.count("job_completed"), one.count("job_failed"), one.count("tx_admitted")) > 0
     other = play_at(tmp_path / "other", replace(BY_CHANCE, seed=2))
     assert other.told != one.told
+
+
+def test_order_of_hashes_changes_nothing(tmp_path: Path) -> None:
+    """Python gives other hashes to the same texts in every process."""
+    script = (
+        "import sys; from pathlib import Path;"
+        "from tests.market_simulation.test_world import BY_CHANCE;"
+        "from tests.support.simulated import play;"
+        "print(ascii(play(Path(sys.argv[1]), BY_CHANCE).told))"
+    )
+    told = subprocess.check_output(
+        [sys.executable, "-c", script, tmp_path / "there"],
+        env={**os.environ, "PYTHONHASHSEED": "7", "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        text=True,
+    )
+    assert told == ascii(play_at(tmp_path / "here", BY_CHANCE).told) + "\n"
 
 
 def test_jobs_come_and_are_done(play: Play) -> None:
@@ -146,6 +168,21 @@ def test_price_changes_when_the_scenario_says(play: Play) -> None:
     prices = [each.event.detail["price_per_unit"] for each in done.of("job_queued")]
     assert prices == [5] * 5 + [8] * 4
     assert done.details("job_refused", "reason") == {"price_mismatch": 3}
+
+
+def test_offer_at_the_price_of_the_market(play: Play) -> None:
+    """The first one has none to take yet; once jobs were matched there is one."""
+    providers = [
+        Providers(name="p", price_per_unit=7, until_secs=100),
+        Providers(name="early", price_per_unit=0),
+        Providers(name="late", price_per_unit=0, from_secs=90),
+    ]
+    done = play(scenario(providers=providers, length_secs=120))
+    assert [(at, each.about, each.reason) for at, each in done.failed] == [
+        (0, "early-1-1", "no_price_data")
+    ]
+    assert done.details("job_queued", "price_per_unit") == {7: 12}
+    assert {each.event.detail["provider"] for each in done.of("job_queued")} == {"p-1", "late-1"}
 
 
 def test_provider_comes_and_goes_for_good(play: Play) -> None:

@@ -127,7 +127,8 @@ CHANGES = (
     Change("key new", ("k1",), is_fresh=True, again=False),
     Change("key import-public", ("friend", FRIEND)),
     Change("net reputation sync", first=("net reputation adjust prov +3 --reason r",)),
-    Change("tick"),
+    # An epoch ends, and pays for what was proven in it.
+    Change("tick", first=("chain advance 60",)),
     Change(
         "batch",
         ("-", "--fail-fast"),

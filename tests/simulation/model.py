@@ -49,6 +49,7 @@ class Model:
         self.activate_at = 0
         self.height_by_hand = 0
         self.height_seen = 0
+        self.height_drained = 0  # blocks up to it have taken what was theirs
         self.proposals: list[Record] = []
         self.activated: list[Record] = []  # in order, without what was rolled back
         self.wallets: dict[tuple[str, str], int] = Counter()
@@ -70,6 +71,14 @@ class Model:
         self.outcomes: list[str] = []
         self.matches_on: dict[str, int] = Counter()  # by hardware
         self.effective_price: int | None = None
+        self.multiplier = 100
+        self.epoch_from = 0
+        self.epochs: list[Record] = []
+        self.work_log: list[tuple[int, int]] = []  # second, units proven
+        self.epoch_units: dict[str, int] = Counter()
+        self.pool: list[Record] = []  # consumer transactions
+        self.sent = 0
+        self.fees: list[int] = []
 
     def count(self, *series: str, by: int = 1) -> None:
         if by:
@@ -157,14 +166,21 @@ class Model:
         self.tell("mode_changed", to=mode, activate_at=at, reason=reason)
 
     def housekeeping(self, *, sweeps: bool = True) -> None:
+        since_ms, known_height = self.last_ms, self.height_seen
         self.come_back()
-        self.height_seen = self.height()
+        self.pool = self.pool_now()
+        self.height_seen = self.height_drained = self.height()
         for proposal in self.fallen_due():
             was = [p for p in self.activated if p.key == proposal.key][-1:]
             self.activated.append(proposal)
             proposal.state = "active"
             before = was[0].text if was else None
             self.tell("params_activated", **self.about(proposal), was=before)
+        while self.believed() and self.epoch_end() <= self.height():
+            at_ms = since_ms
+            if self.epoch_end() > known_height:  # Time has made it.
+                at_ms = START_MS + 1000 * (self.epoch_end() - self.height_by_hand)
+            self.end_epoch(min(max(at_ms, since_ms), self.now_ms) // 1000)
         if self.believed() and self.mode == "armed" and self.height() >= self.activate_at:
             self.turn("real")
         if self.mode == "real":
@@ -184,6 +200,63 @@ class Model:
                 self.expire(bid)
         # Every job that waits is asked about every time: the market must not forget one.
         self.match_pending()
+
+    # The subsidy.
+
+    def epoch_end(self) -> int:
+        return (self.epoch_from // 60 + 1) * 60
+
+    def end_epoch(self, second: int) -> None:
+        """As the market was at that second, though it may be noticed later."""
+        running = [j for j in self.jobs.values() if j.state in ("queued", "active")]
+        backlog = sum(j.units - units_proven(j) for j in running if j.deadline >= second)
+        done = sum(units for at, units in self.work_log if second - 60 < at <= second)
+        room = self.estimate() * 60
+        pct = floor(Fraction(100 * done, room) + Fraction(1, 2)) if room else 0
+        before = Fraction(self.multiplier)
+        if not backlog:
+            aim = Fraction(100)
+        else:
+            aim = before * (1 + Fraction(backlog, pct)) if pct else 2 * before
+        aim = min(
+            max(aim, before * Fraction(85, 100)), before * Fraction(115, 100), Fraction(10**4)
+        )
+        self.multiplier = floor(aim + Fraction(1, 2))
+        units = sum(self.epoch_units.values())
+        due = self.mode == "armed" and self.epoch_end() >= self.activate_at
+        amount = floor(Fraction(units * self.multiplier, 100))
+        epoch = Record(
+            height=self.epoch_from,
+            multiplier=self.multiplier,
+            backlog=backlog,
+            pct=pct,
+            units=units,
+            amount=amount,
+            paid=amount > 0 and (due or self.mode == "real"),
+        )
+        self.epochs.append(epoch)
+        about = {"epoch": epoch.height // 60, "height": epoch.height}
+        if epoch.paid:
+            self.subsidize(epoch, about)
+        if epoch.multiplier != before:
+            moved = {"from": int(before), "to": epoch.multiplier}
+            sample = {"backlog": backlog, "utilization_pct": pct}
+            self.tell("multiplier_changed", **about, **moved, **sample)
+        self.epoch_units.clear()
+        self.epoch_from = self.epoch_end()
+
+    def subsidize(self, epoch: Record, about: dict[str, int]) -> None:
+        """Share what an epoch pays: nobody gets a whole unit less than his part of the total."""
+        proven = shared = 0
+        for provider, units in sorted(self.epoch_units.items()):
+            proven += units
+            share = floor(Fraction(epoch.amount * proven, epoch.units)) - shared
+            shared += share
+            if share:
+                self.wallets[provider, "IT"] += share
+                self.issued["IT"] += share
+                paid = {"multiplier": epoch.multiplier, "units": units, "it": share}
+                self.tell("subsidy_paid", owner=provider, **about, **paid)
 
     def arm(self, delay: int) -> None:
         if self.mode != "dry_run":
@@ -461,6 +534,49 @@ class Model:
             quota = self.config["burst_quota_micro"]
             self.usage[key] = max(0, used), min(quota, burst), at_ms
 
+    # The consumer pool and the comfort guard.
+
+    def pool_now(self) -> list[Record]:
+        """The pool without what blocks take that come after the last command."""
+        blocks = self.height() - self.height_drained
+        ordered = sorted(self.pool, key=lambda t: (-t.rate, t.seq))
+        return ordered[blocks * self.config["block_tx_capacity"] :]
+
+    def send(self, sender: str, fee: int, size: int) -> str:
+        """The id of a transaction, or the reason why it is not let in."""
+        rate = Fraction(fee, size)
+        told = {"owner": sender, "fee": fee, "bytes": size}
+        if sum(t.sender == sender for t in self.pool) >= self.config["mempool_sender_limit"]:
+            self.tell("tx_refused", reason="sender_limit", **told)
+            return "sender_limit"
+        if len(self.pool) >= self.config["mempool_lane_limit"]:
+            last = min(self.pool, key=lambda t: (t.rate, -t.seq))
+            if rate <= last.rate:
+                self.tell("tx_refused", reason="pool_full", **told)
+                return "pool_full"
+            self.pool.remove(last)
+            gone = {"fee": last.fee, "bytes": last.size}
+            self.tell("tx_evicted", owner=last.sender, tx_id=f"t-{last.seq}", **gone)
+        self.sent += 1
+        self.fees.append(fee)
+        self.pool.append(
+            Record(seq=self.sent, sender=sender, fee=fee, size=size, rate=rate, at_ms=self.now_ms)
+        )
+        self.tell("tx_admitted", tx_id=f"t-{self.sent}", **told)
+        return f"t-{self.sent}"
+
+    def guard(self) -> str:
+        fees = sorted(self.fees[-50:])
+        ages = sorted(self.now_ms - t.at_ms for t in self.pool_now())
+        fee = fees[len(fees) * 9 // 10] if fees else 0
+        age = ages[floor((len(ages) - 1) * Fraction(19, 20) + Fraction(1, 2))] if ages else 0
+        longest = self.config["comfort_max_age_p95_ms"]
+        is_tight = fee > self.in_force("comfort_threshold_p90") or 0 < longest < age
+        return "tight" if is_tight else "loose"
+
+    def is_held(self, job: Record) -> bool:
+        return bool(job.lane == "industrial" and self.guard() == "tight")
+
     # Jobs.
 
     def overdue(self, job: Record) -> bool:
@@ -475,6 +591,10 @@ class Model:
             return self.jobs[job.id].state
         job.seq = len(self.jobs) + 1
         job.deadline = self.now_ms // 1000 + job.deadline_secs
+        if self.is_held(job):
+            self.count("industrial_rejected_total", "comfort_guard")
+            self.count("industrial_deferred_total")
+            return self.refuse(job, "comfort_guard")
         offer = self.choose(job)
         self.record_match(job, offer)
         if isinstance(offer, str):
@@ -482,7 +602,7 @@ class Model:
                 return self.refuse(job, offer)
             job.state = "pending"
             self.jobs[job.id] = job
-            self.tell("job_pending", job=job, reason=offer, units=job.units)
+            self.tell("job_pending", job=job, reason=offer, units=job.units, mode=self.guard())
             return job.state
         reason = self.refusal(job, offer)
         if reason is not None:
@@ -497,7 +617,7 @@ class Model:
         return job.state
 
     def refuse(self, job: Record, reason: str) -> str:
-        self.tell("job_refused", job=job, reason=reason, units=job.units)
+        self.tell("job_refused", job=job, reason=reason, units=job.units, mode=self.guard())
         return reason
 
     # Sealed bids.
@@ -571,6 +691,7 @@ class Model:
             units=job.units,
             price_per_unit=offer.price,
             funded=job.funded,
+            mode=self.guard(),
         )
 
     def needed(self, job: Record) -> dict[str, int]:
@@ -645,6 +766,8 @@ class Model:
         matched = []
         for job in self.pending():
             if self.overdue(job) or (only_for is not None and self.stage(job, only_for) < 5):
+                continue
+            if self.is_held(job):
                 continue
             offer = self.choose(job)
             if not isinstance(offer, str) and self.refusal(job, offer) is None:
@@ -755,6 +878,8 @@ class Model:
         offer.reserved -= units
         offer.proven += units
         self.count("industrial_units_total", by=units)
+        self.work_log.append((self.now_ms // 1000, units))
+        self.epoch_units[part.provider] += units
         told = {"slices": len(accepted), "units": units, "provider": part.provider}
         self.tell("job_proved", job=job, **told)
 
@@ -933,8 +1058,15 @@ class Model:
             "outcomes": {key: n for key, n in Counter(self.outcomes[-100:]).items() if n},
             "utilization": dict(self.matches_on),
             "effective_price": self.effective_price,
+            "pool": [t.seq for t in self.pool_now()],
+            "guard": self.guard(),
             "estimate": self.estimate(),
             "headroom": self.headroom(),
+            "multiplier": self.multiplier,
+            "epochs": [
+                (e.height, e.multiplier, e.backlog, e.pct, e.units, e.amount, e.paid)
+                for e in self.epochs
+            ],
             "parties": {key: self.party(*key) for key in self.usage if key[0] != "market"},
         }
 

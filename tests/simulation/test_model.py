@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from compute_market import chain, clock, events
-from compute_market.admission import capacity, shares
+from compute_market.admission import capacity, comfort, mempool, shares
 from compute_market.bids import bids, sealed_jobs, sealing
 from compute_market.bids.sealing import Opening
 from compute_market.clock import Reading
@@ -42,8 +42,9 @@ from compute_market.requests import JobRequest
 from compute_market.scheduler import outcomes, queue
 from compute_market.scheduler.matching import judge
 from compute_market.settlement import escrow, ledger, modes, settlement
-from compute_market.store.schema import ACTIVE, BIDS, COUNTERS, JOBS, RECEIPTS
+from compute_market.store.schema import ACTIVE, BIDS, COUNTERS, EPOCHS, JOBS, MEMPOOL, RECEIPTS
 from compute_market.store.txn import Txn
+from compute_market.subsidy import subsidy
 from tests.simulation.model import CLASSES, GOVERNED, MICRO, Denied, Model, units_proven
 from tests.support.bids import ALICE, SALT
 from tests.support.effort import effort
@@ -74,6 +75,11 @@ START_CONFIG = {
     "outage_secs": 120,
     "bid_reveal_window": 20,
     "bid_bond_ct": 5,
+    "comfort_threshold_p90": 50,
+    "comfort_max_age_p95_ms": 5_000,
+    "block_tx_capacity": 1,
+    "mempool_lane_limit": 5,
+    "mempool_sender_limit": 3,
 }
 
 
@@ -133,7 +139,7 @@ def picture(market: Market) -> dict[str, Any]:
                 for j in all_jobs
             },
             "backlog": jobs.backlog_units(txn),
-            "pending": list(lanes.pending_ids(txn)),
+            "pending": list(queue.pending_ids(txn)),
             "waiting": list(queue.in_order(txn)),
             "lanes": {
                 lane: (lanes.queued_in(txn, lane), lanes.pending_in(txn, lane)) for lane in LANES
@@ -152,8 +158,24 @@ def picture(market: Market) -> dict[str, Any]:
             "outcomes": {name: n for name, n in outcomes.last_outcomes(txn).items() if n},
             "utilization": outcomes.utilization(txn),
             "effective_price": outcomes.last_effective_price(txn),
+            "pool": pool_of(txn),
+            "guard": comfort.mode(txn),
             "estimate": capacity.estimate(txn),
             "headroom": capacity.headroom_micro(txn),
+            "multiplier": subsidy.multiplier(txn),
+            "epochs": [
+                (
+                    height,
+                    each.multiplier,
+                    each.backlog,
+                    each.utilization_pct,
+                    each.units,
+                    each.compute_it,
+                    each.paid,
+                )
+                for each in txn.records(EPOCHS)
+                for height in range(each.from_height, each.to_height, each.blocks)
+            ],
             "parties": {
                 (each.role, each.identity): (each.used_micro, each.burst_micro)
                 for each in shares.recent(txn)
@@ -176,6 +198,12 @@ def told_since(market: Market, seq: int) -> tuple[list[Any], dict[str, list[str]
         }
 
     return market.view(read)
+
+
+def pool_of(txn: Txn) -> list[int]:
+    """The transactions that the next change will find: blocks take the first ones."""
+    stored = [each.seq for each in txn.records(MEMPOOL)]
+    return stored[len(stored) - mempool.present(txn).size :]
 
 
 def held_of(txn: Txn, owner: str) -> tuple[int, int, int]:
@@ -572,6 +600,27 @@ class MarketMachine(RuleBasedStateMachine):
             lambda txn: self.tap(txn, event, owner, abs(ct), it),
         )
 
+    # Consumers.
+
+    @rule(
+        sender=st.sampled_from(("a", "x", "y", "z")),
+        fees=st.lists(st.sampled_from((1, 2, 3, 60)), min_size=1, max_size=4),
+        size=st.sampled_from((1, 2, 3)),
+        rehearse=st.booleans(),
+    )
+    def send(self, sender: str, fees: list[int], size: int, rehearse: bool) -> None:
+        for fee in fees:
+
+            def action(txn: Txn, fee: int = fee) -> str:
+                found = mempool.submit(txn, sender, fee, size)
+                return found.reason if isinstance(found, Refused) else found.transaction.tx_id
+
+            self.act(
+                lambda fee=fee: self.model.send(sender, fee, size),  # type: ignore[misc]
+                action,
+                rehearse=rehearse,
+            )
+
     # The life of jobs.
 
     def draw_job(self, data: st.DataObject) -> str:
@@ -759,6 +808,7 @@ class MarketMachine(RuleBasedStateMachine):
         cap_pct=st.sampled_from((0, 34, 50, 100)),
         aging_secs=st.sampled_from((0, 2, 20)),
         share_ppm=st.sampled_from((100_000, 100_000, 1_000_000)),
+        threshold=st.sampled_from((50, 10_000, 10_000)),
         sample=st.sampled_from((None, 0, 3, 3, 10, 50)),
     )
     def configure(
@@ -768,6 +818,7 @@ class MarketMachine(RuleBasedStateMachine):
         cap_pct: int,
         aging_secs: int,
         share_ppm: int,
+        threshold: int,
         sample: int | None,
     ) -> None:
         changes = {
@@ -776,6 +827,7 @@ class MarketMachine(RuleBasedStateMachine):
             "low_priority_cap_pct": cap_pct,
             "priority_aging_secs": aging_secs,
             "fair_share_cap_ppm": share_ppm,
+            "comfort_threshold_p90": threshold,
         }
         self.model.config |= changes
         self.market.configure(**changes)

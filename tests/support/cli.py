@@ -55,6 +55,7 @@ OFFER_FIELDS = [
     *("consumer_bond", "capability", "reputation", "reputation_multiplier", "job_id"),
     *("state", "units_left", "units_reserved", "units_proven", "effective_price", "posted_at"),
     "shelf",
+    "market_priced",
     "barred_by",
 ]
 RECEIPT_FIELDS = [

@@ -32,10 +32,13 @@ from compute_market.store.environment import MAX_TABLES
 from compute_market.store.schema import (
     BUNDLES_ENDED,
     BUNDLES_PENDING,
+    CONSUMER_POOL,
     COUNTERS,
     EFFECTIVE_PRICES,
     EFFECTIVE_PRICES_RECENT,
     EVENTS,
+    MEMPOOL,
+    MEMPOOL_SENDERS,
     META,
     PENDING,
     PROVIDER_CANCELS,
@@ -380,12 +383,14 @@ _TIMES = frozenset(
     )
 )
 _ORDER = frozenset(("seq", "queue_seq", "offset"))
-# Nothing but times, or amounts that shrink as time passes.
-_TIMED_TABLES = (USAGE, USAGE_RECENT, THROUGHPUT)
+# Nothing but times, or what shrinks as time, and blocks with it, passes. How many transactions were
+# admitted, and their fees, is in `meta`.
+_TIMED_TABLES = (USAGE, USAGE_RECENT, THROUGHPUT, MEMPOOL, MEMPOOL_SENDERS, CONSUMER_POOL)
 _TIMED_NUMBERS = (
     *(b"last_run_ms", b"clock", b"height_seen", b"event_seq"),
     *(b"pending_marked", b"pending_settings"),  # the next command takes note of them
     *(b"scores_due_from_ms", b"scores_saved_ms", b"scores_told_ms"),
+    *(b"mempool_arrivals", b"mempool_next_block"),
 )
 _TIMED_COUNTERS = (
     b"scheduler_match_latency_seconds",

@@ -1,22 +1,17 @@
 """Scenarios played in tests: through the real market, in the directory of a test."""
 
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compute_market import market
-from compute_market.clock import Clock
-from compute_market.config.settings import Config
 from compute_market.records import Event
+from compute_market.simulation import throwaway
 from compute_market.simulation.arrivals import OpenTrace
 from compute_market.simulation.scenario import Arrivals, Buyers, Providers, Scenario
 from compute_market.simulation.stage import Failed
 from compute_market.simulation.world import Outcome, Step, run
-from compute_market.store.environment import Creation
 from compute_market.store.txn import Txn
 
 
@@ -65,14 +60,8 @@ def play(path: Path, scenario: Scenario, open_trace: OpenTrace | None = None) ->
         if step.is_sample:
             samples.append(at_secs)
 
-    @contextmanager
-    def open_market(config: Config, clock: Clock) -> Iterator[market.Market]:
-        creation = Creation(clock(), bytes(16))  # type: ignore[arg-type]  # It says milliseconds.
-        path.mkdir()
-        store = market.open_store(str(path), config, sleep=time.sleep, creation=creation)
-        with market.Market(store, config, clock=clock) as opened:
-            yield opened
-
+    path.mkdir()
+    open_market = partial(throwaway.open_market, str(path))
     outcome = run(scenario, open_market, observe, open_trace)
     assert outcome.violations == []
     return Played(outcome, told, failed, samples)

@@ -40,6 +40,9 @@ TRUST = ("TB_NET_TRUSTED", "520555c1dec02c95e93da486ee49d6174d5b8fc4f9c5f86f0e87
 # Scores of that market, of a provider `far`, signed by the same key.
 SCORES = str(DATA / "scores-1.jsonl")
 
+# A minute of a small market.
+SCENARIO = str(DATA / "minute.toml")
+
 # What that market has forwarded: one bundle, by the same key.
 STICK = str(DATA / "stick")
 
@@ -80,10 +83,13 @@ ARGUMENTS: dict[str, Path_] = {
     "compute-market params approve": ("1",),
     "compute-market params rollback": (),
     "compute-market params history": (),
+    "compute-market prices show": (),
+    "compute-market prices suggest": (),
     "compute-market stats": (),
     "compute-market subsidy": (),
     "compute-market match": (),
     "compute-market audit": (),
+    "compute-market simulate": (SCENARIO,),
     "compute-market settle status": (),
     "compute-market settle arm": ("--delay-blocks", "5"),
     "compute-market settle cancel-arm": (),

@@ -38,7 +38,7 @@ from tb_cli.frame.session import Session
 _DATA = f"{names.STORE}/{names.DATA}"
 # What a copy is made of, beside bundles that wait. The market comes last: where it is, the rest is
 # there.
-PARTS = (names.CONFIG, names.CANCELLATIONS_LOG, _DATA)
+PARTS = (names.CONFIG, names.CANCELLATIONS_LOG, names.PRICE_BOARD, _DATA)
 _PIECE_BYTES = 2**20
 # How files begin that hold a tar and are none, and what makes one of them.
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"(\xb5/\xfd": "zstd"}
@@ -81,6 +81,8 @@ def fill(copy: Home, session: Session) -> None:
     """
     with failing(copy.path), bundles.kept_as_it_is(session):
         os.mkdir(copy.market, mode=0o700)
+        # Before the market, which then has every price that is on it.
+        _copy_price_board(copy, session.home)
         session.market.store.backup(copy.market)
         settings = _settings(session.home)
         if settings is not None:
@@ -90,6 +92,21 @@ def fill(copy: Home, session: Session) -> None:
             market.follow_log(copy.cancellations)
             if market.view(leases.has_pending):
                 bundle_copies.fill(copy, session.home, market)
+
+
+def _copy_price_board(copy: Home, home: Home) -> None:
+    """Copy the price board as it is, if it lies where it lies by default and can be read."""
+    try:
+        content = names.read(os.path.join(home.path, names.PRICE_BOARD))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        note(f"warning: {names.PRICE_BOARD}: {cause_of(error)}: it is not in the copy")
+        return
+    path = os.path.join(copy.path, names.PRICE_BOARD)
+    os.mkdir(os.path.dirname(path), mode=names.DIRECTORY_MODE)
+    with open(path, "wb", opener=_private) as file:
+        file.write(content)
 
 
 def write_log(copy: Home, session: Session) -> None:
@@ -172,7 +189,7 @@ def unpack(stream: BinaryIO, copy: Home) -> None:
         ):
             for entry in tar:
                 name = os.path.normpath(entry.name)
-                if entry.isdir() and name in (".", names.STORE, names.SPOOL):
+                if entry.isdir() and name in (".", names.STORE, names.SPOOL, names.STATE):
                     continue
                 is_part = name in PARTS or bundle_copies.is_part(name)
                 if not is_part or not entry.isreg() or name in found:
@@ -279,10 +296,10 @@ def move_in(copy: Home, into: Home) -> None:
         for part in (*parts, names.STORE):
             new = os.path.join(copy.path, part)
             if os.path.exists(new):
-                if bundle_copies.is_part(part):
-                    os.makedirs(into.spool, mode=0o700, exist_ok=True)
+                os.makedirs(os.path.dirname(os.path.join(into.path, part)), 0o700, exist_ok=True)
                 os.rename(new, os.path.join(into.path, part))
-        for directory in filter(os.path.isdir, (into.spool, into.path)):
+        state = os.path.join(into.path, names.STATE)
+        for directory in filter(os.path.isdir, (into.spool, state, into.path)):
             sync(directory)
 
 

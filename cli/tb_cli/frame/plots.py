@@ -7,18 +7,20 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-HEIGHT = 12
+HEIGHT = 9
 WIDTH_MAX = 120
 _STEPS = "▁▂▃▄▅▆▇█"
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-_PARTIES_MAX = 4
+# Curves of one picture: with colors all are fine lines, without each has a mark of its own.
+_COLORS = (12, 208, 10, 13)
+_MARKS = ("•", "+", "x", "o")
 
 # A name and its values in order of time; None where there is none.
 Curve = tuple[str, list[float | None]]
 
 
 def pictures(series: Sequence[dict[str, Any]], *, width: int, color: bool) -> Iterator[str]:
-    """Pictures of utilization, queue, shares and price bands, as lines."""
+    """Pictures of utilization, waiting jobs, shares and price bands, as lines."""
     minutes = [sample["at_secs"] / 60 for sample in series]
     draw = _plot if _has_plotext() else _sparklines
     for title, curves in curves_of(series):
@@ -29,25 +31,25 @@ def pictures(series: Sequence[dict[str, Any]], *, width: int, color: bool) -> It
 
 def curves_of(series: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Curve]]]:
     """What is drawn: a title, and the curves in one picture."""
-    yield "utilization (%)", [("", [sample["utilization"] * 100 for sample in series])]
+    yield "utilization, % by minute", [("", [sample["utilization"] * 100 for sample in series])]
     waiting: list[float | None] = [sum(sample["queued"].values()) for sample in series]
     pending: list[float | None] = [sample["pending"] for sample in series]
-    yield "waiting jobs", [("for a slot", waiting), ("for an offer", pending)]
+    yield "waiting jobs by minute", [("for a slot", waiting), ("for an offer", pending)]
     for role in ("buyers", "providers"):
         shares = [sample["shares"][role] for sample in series]
         peaks: dict[str, float] = {}
         for each in shares:
             for party, share in each.items():
                 peaks[party] = max(share, peaks.get(party, 0.0))
-        largest = sorted(peaks, key=lambda party: (-peaks[party], party))[:_PARTIES_MAX]
+        largest = sorted(peaks, key=lambda party: (-peaks[party], party))[: len(_MARKS)]
         yield (
-            f"shares of {role} (% of the capacity)",
+            f"{role}, % by minute",
             [(party, [each.get(party, 0.0) * 100 for each in shares]) for party in largest],
         )
     for lane in series[0]["prices"] if series else ():
         bands = [sample["prices"][lane] for sample in series]
         yield (
-            f"prices, {lane}",
+            f"prices, {lane}, by minute",
             [(name, [band and band[name] for band in bands]) for name in ("p25", "median", "p75")],
         )
 
@@ -72,12 +74,11 @@ def _has_plotext() -> bool:
 def _sparklines(
     title: str, minutes: Sequence[float], curves: Sequence[Curve], width: int, color: bool
 ) -> Iterator[str]:
-    yield f"{title}, {minutes[-1]:.0f} min"
+    yield f"{title}, {minutes[-1]:.0f} in all"
     names = max(len(name) for name, _ in curves)
     for name, values in curves:
-        most = max(value for value in values if value is not None) if any(values) else 0
-        room = max(8, width - names - 12)
-        yield f"  {name.ljust(names)} {sparkline(values, room)} max {most:g}"
+        most = max((value for value in values if value is not None), default=0)
+        yield f"  {name.ljust(names)} {sparkline(values, max(8, width - names - 14))} max {most:g}"
 
 
 def _plot(
@@ -86,16 +87,25 @@ def _plot(
     import plotext
 
     plotext.clear_figure()
-    plotext.plot_size(width, HEIGHT)
+    plotext.plot_size(width - 1, HEIGHT)
     plotext.theme("clear")
-    plotext.title(title)
-    plotext.xlabel("min")
-    for (name, values), shade in zip(curves, ("blue", "orange", "green", "magenta"), strict=False):
-        known = [(at, value) for at, value in zip(minutes, values, strict=True) if value is not None]
+    for (_, values), shade, mark in zip(curves, _COLORS, _MARKS, strict=False):
+        known = [(at, each) for at, each in zip(minutes, values, strict=True) if each is not None]
         if known:
-            x, y = zip(*known, strict=True)
-            plotext.plot(x, y, label=name or None, marker="braille", color=shade)
+            marker = "braille" if color or len(curves) == 1 else mark
+            plotext.plot(*zip(*known, strict=True), marker=marker, color=shade)
     plotext.ylim(0, None)
-    text = plotext.build()
-    for line in text.splitlines():
+    yield title + _legend(curves, color)
+    for line in plotext.build().splitlines():
         yield line if color else _ESCAPES.sub("", line).rstrip()
+
+
+def _legend(curves: Sequence[Curve], color: bool) -> str:
+    if len(curves) == 1:
+        name = curves[0][0]
+        return f": {name}" if name else ""
+    shown = [
+        f"\x1b[38;5;{shade}m━\x1b[0m {name}" if color else f"{mark} {name}"
+        for (name, _), shade, mark in zip(curves, _COLORS, _MARKS, strict=False)
+    ]
+    return ": " + "  ".join(shown)

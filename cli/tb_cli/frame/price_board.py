@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 def load(session: Session) -> None:
     """Load the board for the transactions that follow, and say so if it is damaged."""
-    path = quoted(session.config.price_board_path)
+    market, path = session.market, quoted(session.config.price_board_path)
     try:
-        board = session.market.load_prices()
+        board = market.load_prices()
     except UsageError as error:  # The path is that of something else.
         note(f"warning: price board {path}: {error.message}; it is empty")
         return
@@ -40,7 +40,9 @@ def save(session: Session, market: "Market") -> None:
     except MarketError as error:
         problem = error.message
     else:
-        if session.tells_of_prices and board is not None:
+        if board is not None and board.problem:
+            note(f"warning: price board {path}: {board.problem}; it has started empty")
+        if board is not None and session.tells_of_prices:
             note(f"saved price board: {_counted(board)}")
         return
     note(f"warning: price board {path}: {problem}; it is not saved")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+_PARTIES_MAX = 5
 _UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"))
 
 
@@ -14,17 +15,18 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield (
         f"jobs: {jobs['submitted']} submitted, {jobs['admitted']} admitted, "
         f"{jobs['completed']} completed, {jobs['cancelled']} cancelled, {jobs['failed']} failed, "
-        f"{jobs['left']} left"
+        f"{jobs['left']} left{_missed(jobs['missed'])}"
     )
     yield f"refused: {_counted(jobs['refused'])}; deferred {jobs['deferred']}"
     yield f"wait: {_waits(waits)}"
-    for priority, found in waits["by_priority"].items():
+    by_priority = waits["by_priority"]
+    for priority, found in by_priority.items() if len(by_priority) > 1 else ():
         yield f"wait {priority}: {_waits(found)}, {found['jobs']} jobs"
     yield f"utilization: {percent(report['utilization'])}"
     yield f"fairness among buyers: {report['fairness']:.4f} (1 is equal; Jain's index)"
     for role in ("buyers", "providers"):
         parties = report["shares"][role]
-        yield f"{role}: {', '.join(map(_party, parties)) or 'none'}"
+        yield f"{role}: {_parties(parties)}"
     for lane, band in prices.items():
         yield f"prices {lane}: {_band(band)}"
     money = report["money"]
@@ -33,9 +35,10 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"subsidies: {money['subsidies']['it']} IT"
     consumers = report["consumers"]
     if any(consumers.values()):
+        tight = span(consumers["tight_secs"] * 1000)
         yield (
             f"consumers: {consumers['admitted']} admitted, {consumers['refused']} refused, "
-            f"{consumers['evicted']} evicted; guard tight for {span(consumers['tight_secs'] * 1000)}"
+            f"{consumers['evicted']} evicted; guard tight for {tight}"
         )
     preemptions = report["preemptions"]
     yield f"preemptions: {preemptions['success']}, failed {preemptions['handoff_failed']}"
@@ -50,7 +53,7 @@ def pace(report: dict[str, Any]) -> str:
     jobs = submitted * 1000 // max(1, wall_ms)
     return (
         f"{report['steps']} steps in {wall_ms / 1000:.1f} s: "
-        f"{report['per_second']} a second, with {jobs} jobs"
+        f"{report['per_second']} steps and {jobs} jobs a second"
     )
 
 
@@ -66,7 +69,13 @@ def percent(share: float) -> str:
     return f"{share * 100:.1f} %"
 
 
+def _missed(missed: int) -> str:
+    return f", {missed} missed in an outage" if missed else ""
+
+
 def _waits(found: dict[str, Any]) -> str:
+    if not found["max"]:
+        return "none"
     return f"half within {span(found['p50'])}, 95 % within {span(found['p95'])}, " + (
         f"the longest {span(found['max'])}"
     )
@@ -79,8 +88,13 @@ def _counted(refused: dict[str, int]) -> str:
     return f"{total} ({reasons})" if refused else "none"
 
 
-def _party(party: dict[str, Any]) -> str:
-    return f"{party['party']} {percent(party['share'])} (peak {percent(party['peak'])})"
+def _parties(parties: list[dict[str, Any]]) -> str:
+    """What each of the largest got of all that was done, and the most it held of the capacity."""
+    shown = [
+        f"{party['party']} {percent(party['share'])} (peak {percent(party['peak'])})"
+        for party in parties[:_PARTIES_MAX]
+    ]
+    return ", ".join(shown + ["…"] * (len(parties) > _PARTIES_MAX)) or "none"
 
 
 def _band(band: dict[str, int] | None) -> str:
@@ -93,5 +107,7 @@ def _scores(scores: dict[str, int]) -> str:
     ranked = sorted(scores.items(), key=lambda each: (each[1], each[0]))
     if len(ranked) > 6:
         shown = [*ranked[:3], ("…", len(ranked) - 6), *ranked[-3:]]
-        return ", ".join(f"{name} {score}" if name != "…" else f"{score} more" for name, score in shown)
+        return ", ".join(
+            f"{name} {score}" if name != "…" else f"{score} more" for name, score in shown
+        )
     return ", ".join(f"{name} {score}" for name, score in ranked) or "none"

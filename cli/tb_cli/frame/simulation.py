@@ -56,7 +56,13 @@ def _play(variant: Variant, directory: str, tell: Tell) -> Played:
         outcome = run(scenario, partial(open_market, place), observe, variant.open_trace)
     wall_ms = (time.perf_counter_ns() - begun_ns) // 1_000_000
     ran = report.Ran(
-        variant.name, scenario.seed, length_ms, outcome.steps, wall_ms, len(outcome.violations)
+        variant.name,
+        scenario.seed,
+        length_ms,
+        outcome.steps,
+        wall_ms,
+        outcome.missed,
+        len(outcome.violations),
     )
     return Played(report.document(ran, measures), list(report.series(measures)))
 

@@ -1,0 +1,93 @@
+"""Claim: a full consumer pool makes neither an admission nor a scrape take longer than 1.2 times.
+
+Peer: the same market with an empty pool, whose fees were paid all the same, asked in turn. The
+time is that of the transaction, without its durable commit: each is rolled back.
+"""
+
+from pathlib import Path
+
+import measure
+
+from compute_market import exposition
+from compute_market.admission import mempool
+from compute_market.config.settings import DEFAULTS
+from compute_market.jobs.submit import Submitted, post_offer, submit
+from compute_market.market import Market
+from compute_market.records import Slice, replace
+from compute_market.store.txn import Txn
+
+RATIO_BOUND = 1.2
+FULL = DEFAULTS.mempool_lane_limit
+BATCH = 20
+# Blocks pass by hand alone: what one takes is no part of an admission.
+CONFIG = replace(
+    DEFAULTS,
+    block_interval_secs=0,
+    comfort_max_age_p95_ms=0,
+    fair_share_cap_ppm=1_000_000,
+    mempool_sender_limit=FULL,
+    initial_capacity=1_000_000,
+)
+
+
+def main() -> None:
+    chosen = measure.arguments(__doc__).parse_args()
+    rounds = 30 if chosen.quick else 200
+    with measure.scratch(on_disk=False) as directory:
+        compare(directory, rounds)
+    measure.finish()
+
+
+def compare(directory: Path, rounds: int) -> None:
+    with (
+        measure.open_market(directory / "empty", CONFIG) as empty,
+        measure.open_market(directory / "full", CONFIG) as full,
+    ):
+        for market, size in ((empty, mempool.FEES_KEPT), (full, FULL)):
+            market.update(lambda txn, size=size: fill(txn, size))
+        empty.update(lambda txn: mempool.drain(txn, 1))
+        sizes = [market.view(mempool.present).size for market in (empty, full)]
+        print(f"transactions in the pools: {sizes[0]} and {sizes[1]}")
+        for name, act in (("admission", admit), ("scrape", scrape), ("transaction", send)):
+            times = measure.interleave(
+                {
+                    "empty": lambda act=act: act(empty),
+                    "full": lambda act=act: act(full),
+                },
+                rounds,
+            )
+            found = measure.ratio(times["full"], times["empty"])
+            if name == "transaction":
+                print(f"a transaction that a full pool evicts another for: {found:.2f} ×")
+            else:
+                measure.claim(name, found, RATIO_BOUND, "× with an empty pool")
+
+
+def fill(txn: Txn, size: int) -> None:
+    post_offer(txn, measure.offer_request(units=1_000_000))
+    for number in range(size):
+        mempool.submit(txn, f"sender-{number % 100}", 10 + number % 1_000, 250)
+
+
+def admit(market: Market) -> None:
+    """Some jobs, each admitted; the transaction is rolled back."""
+
+    def act(txn: Txn) -> None:
+        inputs = [Slice("/slices/a", 10, bytes(32))]
+        for number in range(BATCH):
+            found = submit(txn, measure.job_request(f"job-{number}"), inputs)
+            assert isinstance(found, Submitted)
+
+    market.update(act, dry_run=True)
+
+
+def scrape(market: Market) -> None:
+    market.view(exposition.render)
+
+
+def send(market: Market) -> None:
+    market.update(lambda txn: mempool.submit(txn, "one", 5_000, 250), dry_run=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The series of a simulation as pictures on a terminal."""
+
+from typing import Any
+
+import pytest
+
+from tb_cli.frame import plots
+from tb_cli.frame.plots import curves_of, pictures, sparkline
+from tests.support.cli import without
+
+
+def sample(at_secs: int, **changed: Any) -> dict[str, Any]:
+    band = {"p25": 3, "median": 5, "p75": 9}
+    found = {
+        "at_secs": at_secs,
+        "utilization": at_secs / 1000,
+        "queued": {"high": 0, "normal": 0, "low": 0},
+        "pending": 0,
+        "shares": {"buyers": {"a": 0.1}, "providers": {}},
+        "prices": {"industrial": band if at_secs else None, "consumer": None},
+    }
+    return found | changed
+
+
+SERIES = [sample(at_secs) for at_secs in (0, 60, 120)]
+
+
+@pytest.fixture(params=["plotext", "sparklines"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    if request.param == "sparklines":
+        monkeypatch.setattr(plots, "_has_plotext", lambda: False)
+    elif missing := without("python:plotext"):
+        pytest.skip(missing)
+    return str(request.param)
+
+
+@pytest.mark.parametrize("color", [True, False])
+@pytest.mark.parametrize("width", [80, 120])
+def test_pictures_fit_the_terminal(width: int, color: bool, way: str) -> None:
+    lines = list(pictures(SERIES, width=width, color=color))
+    plain = [plots._ESCAPES.sub("", line) for line in lines]
+    assert max(map(len, plain)) <= width
+    assert (lines != plain) == (color and way == "plotext")
+    titles = [line.partition(":")[0].partition(", 2 in all")[0] for line in plain]
+    for title in ("utilization, % by minute", "buyers, % by minute", "prices, industrial"):
+        assert any(line.startswith(title) for line in titles)
+
+
+def test_what_never_was_is_not_drawn(way: str) -> None:
+    text = "\n".join(pictures(SERIES, width=80, color=False))
+    for title in ("waiting jobs", "providers", "consumer"):
+        assert title not in text
+    assert "waiting jobs" in "\n".join(
+        pictures([*SERIES, sample(180, pending=3)], width=80, color=False)
+    )
+
+
+def test_curves_are_the_largest_parties() -> None:
+    shares = {f"b{number}": number / 100 for number in range(9)}
+    series = [sample(0, shares={"buyers": shares, "providers": {}}), sample(60)]
+    curves = dict(curves_of(series))["buyers, % by minute"]
+    assert [name for name, _ in curves] == ["a", "b8", "b7", "b6"]
+    assert curves[1][1] == [8.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "line"),
+    [
+        ([0, 7, 14], 10, "▁▅█"),
+        ([None, 1, 1], 10, " ██"),
+        ([0, 0], 10, "▁▁"),
+        ([], 10, ""),
+        ([1, 2, 3, 4, 5, 6, 7, 8], 4, "▂▄▆█"),
+    ],
+)
+def test_sparkline_is_scaled_to_the_greatest(
+    values: list[float | None], width: int, line: str
+) -> None:
+    assert sparkline(values, width) == line

@@ -1,0 +1,73 @@
+"""Work in processes of its own: its order, its errors, and what becomes of who does not end."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from compute_market.errors import BusyError, InternalError, RefusedError
+from tb_cli.frame.side_by_side import WHOLE, Tell, side_by_side
+
+
+def square(number: int, tell: Tell) -> int:
+    tell(WHOLE // 2)
+    time.sleep(0.01 * (3 - number % 3))
+    tell(WHOLE)
+    return number * number
+
+
+def nobody(done: int) -> None:
+    pass
+
+
+@pytest.mark.parametrize("workers", [1, 3, 9])
+def test_results_come_in_the_order_of_the_works(workers: int) -> None:
+    told: list[int] = []
+    works = [partial(square, number) for number in range(7)]
+    assert side_by_side(works, workers, told.append) == [n * n for n in range(7)]
+    assert told == sorted(told)
+    assert told[-1] == 7 * WHOLE
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_nothing_to_do_is_done() -> None:
+    assert side_by_side([], 2, nobody) == []
+
+
+def refuse(tell: Tell) -> None:
+    raise RefusedError("no", reason="why", hint="go")
+
+
+def fail(tell: Tell) -> None:
+    raise RuntimeError("odd")
+
+
+def die(tell: Tell) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait(tell: Tell) -> None:
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("work", "kind", "message"),
+    [
+        (refuse, RefusedError, "no"),
+        (fail, InternalError, "RuntimeError: odd"),
+        (die, BusyError, "a process that simulates was ended by signal 9"),
+    ],
+)
+def test_error_of_one_ends_the_others(
+    work: Callable[[Tell], None], kind: type[Exception], message: str
+) -> None:
+    begun = time.monotonic()
+    with pytest.raises(kind, match=message):
+        side_by_side([wait, work, wait], 3, nobody)
+    assert time.monotonic() - begun < 30
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
