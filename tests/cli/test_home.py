@@ -173,7 +173,7 @@ def test_what_root_makes_in_a_home_belongs_to_whom_the_home_belongs(
     made = everything(cli.home)
     assert {path.name for path in made} == {
         *("home", "market", "data.mdb", "lock.mdb", "write.lock"),
-        *("cancellations.log", "calibration.json"),
+        *("cancellations.log", "calibration.json", "state", "price_board.v2.bin"),
     }
     owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in made}
     assert owners == {(SOMEBODY, SOMEBODY + 1)}

@@ -117,7 +117,7 @@ def test_exposition_has_no_time_stamps_and_sorted_labels(cli: Cli) -> None:
     for line in cli.ok("metrics").splitlines():
         if line.startswith("#"):
             continue
-        matched = re.fullmatch(r"[a-z_]+(\{(.*)\})? [0-9.e+-]+", line)
+        matched = re.fullmatch(r"[a-z_0-9]+(\{(.*)\})? [0-9.e+-]+", line)
         assert matched, line
         labels = re.findall(r'(\w+)="', matched.group(2) or "")
         assert labels == sorted(labels)

@@ -102,7 +102,15 @@ def test_reading_verb_leaves_a_backup_as_it_was(
     cli.ok("state", "backup", copy)
     before = files_of(copy)
     (bundle,) = cli.document("compute", "courier", "list")
-    names = ["cancellations.log", "data.mdb", "market", "spool", bundle["bundle_hash"]]
+    names = [
+        "cancellations.log",
+        "data.mdb",
+        "market",
+        "spool",
+        "state",
+        "price_board.v2.bin",
+        bundle["bundle_hash"],
+    ]
     assert {Path(name).name for name in before} == set(names)
     assert is_all_due(cli, "--home", str(copy))
     shutil.copytree(cli.home / "keys", copy / "keys")  # Secrets are in no backup.
