@@ -145,9 +145,10 @@ def issue(txn: Txn, job: Job, placement: Placement) -> tuple[Receipt, bool]:
 
 def find(txn: Txn, key: bytes) -> Receipt | None:
     """The receipt under a key. Raises IntegrityError when it is damaged."""
-    if not txn.stored(RECEIPTS, key):
+    value = txn.stored(RECEIPTS, key)
+    if not value:
         return None  # Whatever is wrong with one beside it: a damaged receipt is in nobody's way.
-    return txn.read(RECEIPTS, key)
+    return RECEIPTS.decode(key, RECEIPTS.opened(key, value))
 
 
 def page(txn: Txn, after: int, limit: int) -> list[tuple[int, bytes, Receipt | None]]:

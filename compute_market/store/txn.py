@@ -34,16 +34,13 @@ class Txn:
     `now_ms` is the only time an action knows, and `timely` whether what time alone causes may
     happen (`clock` says when not). `config` is the only settings. `stopwatch` returns nanoseconds
     of a monotonic clock for latency histograms, or is None when nothing is to be measured. `writes`
-    grows with every change, so that a caller can tell whether an action that failed had already
-    written.
+    grows with every change, so that a caller can tell whether one that failed had written.
 
-    What it reads of a few tables it keeps in mind, and what it writes to many it keeps as records
-    until the end (`late`), so that what is written three times is stored once. What an action does
-    beside its writes is kept aside too: numbers and sums are written (`flush`), events become an
-    entry of the log (`events`), and offers of the owners in `touched` change their shelf where a
-    wallet crossed their bond (`offers.standing`). What may let a job in that waits (`jobs.waiting`)
-    sets `helped`: units, money, standing or capacity that came to somebody. What only changes which
-    offer is the best sets `stirred`.
+    What it reads of a few tables it keeps in mind, what it writes to many it keeps as records until
+    the end (`late`), numbers and sums too (`flush`). Events become an entry of the log (`events`),
+    and offers of the owners in `touched` change their shelf where a wallet crossed their bond
+    (`offers.standing`). What may let a job in that waits sets `helped`: units, money, standing or
+    capacity that came to somebody. What only changes which offer is the best sets `stirred`.
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
     last price before the first one of this transaction, None where it has matched nothing.
@@ -86,7 +83,7 @@ class Txn:
         self._cursors = Cursors(txn, handles)  # for what is done at once
         self._late = Late(self._cursors)
         self._numbers: dict[str, int] = {}  # those that are to be written
-        self._seen: dict[str, int] = {}  # numbers as stored
+        self._seen: dict[str, int] = {}  # numbers as they were when the change began
         self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
         self._added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
         self.now_ms = now_ms
@@ -107,9 +104,9 @@ class Txn:
     def next_change(self, config: Config, stopwatch: Callable[[], int] | None) -> "Txn":
         """Another change in the same transaction, which sees all that this one did."""
         change = Txn(self._txn, self._handles, 0, config, stopwatch)
-        change._cursors, change._late = self._cursors, self._late
-        change._numbers, change._seen = self._numbers, self._seen
-        change._sums, change._added = self._sums, self._added
+        self._seen.update(self._numbers)
+        change._cursors, change._late, change._seen = self._cursors, self._late, self._seen
+        change._numbers, change._sums, change._added = self._numbers, self._sums, self._added
         return change
 
     @property
@@ -273,13 +270,14 @@ class Txn:
     def number(self, name: str) -> int:
         """A small named integer of the `meta` table, 0 when it was never set."""
         found = self._numbers.get(name)
-        if found is None and (found := self._seen.get(name)) is None:
-            found = self._seen[name] = unpack_u64(self.get(META, name.encode()) or b"")
-        return found
+        return self.number_before(name) if found is None else found
 
     def number_before(self, name: str) -> int:
-        """The same number as it was when the transaction began."""
-        return unpack_u64(self.get(META, name.encode()) or b"")
+        """The same number as it was when the change began."""
+        found = self._seen.get(name)
+        if found is None:
+            found = self._seen[name] = unpack_u64(self.get(META, name.encode()) or b"")
+        return found
 
     def set_number(self, name: str, number: int) -> None:
         self.writes += 1

@@ -107,7 +107,8 @@ def life(count: int) -> Iterator[Change]:
     yield 0, fund
     for number in range(count):
         what, some = draws.below(8), f"j-{draws.below(number + 1)}"
-        wait_ms = draws.below(20_000)
+        # Now and then several epochs pass.
+        wait_ms = draws.below(20_000 if draws.below(5) else 600_000)
         if what < 3:
             gpu = (None, "A", ["A", "B"])[draws.below(3)]
             request = job(
@@ -173,7 +174,7 @@ def test_changes_leave_the_same_bytes_as_in_a_durable_market(
             assert other.due == due
         assert contents(market) == contents(other)
         states = {each["state"] for each in other.jobs()}
-        assert {"completed", "cancelled", "failed", "active"} <= states
+        assert {"completed", "cancelled", "failed"} <= states
     assert market.audit() == []
 
 
