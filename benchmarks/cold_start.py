@@ -2,8 +2,9 @@
 
 Peer: `python -c pass` of the same virtual environment. The repository is installed into a fresh
 one as users do it, with `pip install`; each round runs every command once, and whatever writes
-does new work each time: its durable commit is included. No setting is changed. Cancelling has a
-market of its own, so that in the other one there is a slot for whatever is submitted.
+does new work each time: its durable commit is included. No setting is changed, but in a home whose
+`config.toml` has five. Cancelling has a market of its own, so that in the other one there is a slot
+for whatever is submitted.
 """
 
 import json
@@ -20,6 +21,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 FLOOR = "python -c pass"
 HOT_BOUND = 3.5
 BOUND = 4.5
+SETTINGS = """\
+epoch_blocks = 7
+min_capacity = 12  # units a second
+fair_share_cap = 0.3
+settle_mode = "real"
+
+[scheduler]
+slots = 100_000
+"""
 OFFER = ("--provider", "prov", "--price", "5", "--units")
 
 
@@ -33,6 +43,9 @@ def main() -> None:
         tool = bin_ / "tb-cli"
         cancelling = measure.environment(directory / "cancelling")
         _, *cancelled = measure.funded_jobs(directory / "cancelling", 2 * calls + 1)
+        configured = measure.environment(directory / "configured")
+        looked_at_there, *cancelled_there = measure.funded_jobs(directory / "configured", calls + 1)
+        (directory / "configured" / "config.toml").write_text(SETTINGS)
         env = measure.environment(directory / "working")
         (looked_at,) = measure.funded_jobs(directory / "working", 1)
         for owner in ("buyer", "prov"):
@@ -42,19 +55,25 @@ def main() -> None:
         measure.command([tool, "compute", "submit", *executed], env)
         submitted = job_files(directory, "submitted", calls)
 
-        def run(*words: str | Path) -> measure.Action:
+        sending = measure.environment(directory / "sending")
+        measure.funded_jobs(directory / "sending", 1)
+        bundle = job_files(directory, "bundle", 1)[0]
+
+        def run(*words: str | Path, env: dict[str, str] = env) -> measure.Action:
             return lambda: measure.command([tool, *words], env)
 
-        def run_each(before: str, each: Sequence[str | Path]) -> measure.Action:
+        def run_each(
+            before: str, each: Sequence[str | Path], env: dict[str, str] = env
+        ) -> measure.Action:
             """The words, with another one of `each` behind them every time."""
             left = iter(each)
             return lambda: measure.command([tool, *before.split(), next(left)], env)
 
-        def cancel(job_ids: Sequence[str], *more: str) -> measure.Action:
+        def cancel(
+            job_ids: Sequence[str], *more: str, env: dict[str, str] = cancelling
+        ) -> measure.Action:
             left = iter(job_ids)
-            return lambda: measure.command(
-                [tool, "compute", "cancel", next(left), *more], cancelling
-            )
+            return lambda: measure.command([tool, "compute", "cancel", next(left), *more], env)
 
         times = measure.interleave(
             {
@@ -63,6 +82,18 @@ def main() -> None:
                 "compute status ID": run("compute", "status", looked_at),
                 "compute-market params": run("compute-market", "params"),
                 "compute courier flush": run("compute", "courier", "flush"),
+                # In the home that has settings.
+                "compute cancel ID, configured": cancel(cancelled_there, env=configured),
+                "compute status ID, configured": run(
+                    "compute", "status", looked_at_there, env=configured
+                ),
+                "params, configured": run("compute-market", "params", env=configured),
+                "courier flush, configured": run("compute", "courier", "flush", env=configured),
+                "compute courier send": run_each(
+                    f"compute courier send {bundle}",
+                    [f"sender-{number}" for number in range(calls)],
+                    env=sending,
+                ),
                 "compute submit FILE": run_each("compute submit", submitted),
                 "compute offer post": run("compute", "offer", "post", *OFFER, "10"),
                 "compute execute ID": run_each("compute execute", [path.stem for path in executed]),
@@ -80,6 +111,7 @@ def main() -> None:
             },
             rounds,
         )
+        check_states(tool, configured, {"active": 1, "cancelled": calls})
         check_states(tool, cancelling, {"active": 1, "cancelled": 2 * calls})
         check_states(tool, env, {"active": calls + 1, "completed": calls})
     print(f"{'command':30} {'median ms':>9} {'ratio':>6}")
@@ -89,8 +121,10 @@ def main() -> None:
     for bound, names in (
         (HOT_BOUND, ("compute cancel ID", "compute status ID", "compute-market params")),
         (HOT_BOUND, ("compute courier flush",)),  # with nothing to forward
+        (HOT_BOUND, ("compute cancel ID, configured", "compute status ID, configured")),
+        (HOT_BOUND, ("params, configured", "courier flush, configured")),
         (BOUND, ("compute submit FILE", "compute offer post", "compute execute ID")),
-        (BOUND, ("compute list --limit 20", "wallet deposit")),
+        (BOUND, ("compute list --limit 20", "wallet deposit", "compute courier send")),
     ):
         for name in names:
             measure.claim(name, measure.ratio(times[name], times[FLOOR]), bound, f"× {FLOOR}")

@@ -65,7 +65,7 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "industrial_backlog": {(): 2},
         "industrial_utilization": {(): 0.0},
         "industrial_price_per_unit": {(): 4},
-        "industrial_multiplier": {(): 100},
+        "industrial_multiplier": {(): 132},  # two epochs, 15 % up each
         "capacity_units_per_second": {(): 10},
         "capacity_headroom_units": {(): 597},
         "scheduler_effective_price": {("prov",): 4},
@@ -76,7 +76,7 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "offers": {("open",): 3, ("exhausted",): 0, ("withdrawn",): 0},
         "offers_barred": {(): 1},
         "settle_pending_receipts": {(): 0},
-        "tokens_in_circulation": {("ct",): 11_000, ("it",): 10_000},
+        "tokens_in_circulation": {("ct",): 11_000, ("it",): 10_001},
         "provider_reputation_score": {("prov",): 4, ("other",): 0, ("bad",): -1},
         "active_burst_quota": {("buyer", "buyer"): 30, ("prov", "provider"): 30},
         "tb_last_run_timestamp_seconds": {(): real.now_ms / 1000},

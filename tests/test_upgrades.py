@@ -26,6 +26,7 @@ from compute_market.reputation import reputation
 from compute_market.scheduler import outcomes, queue
 from compute_market.settlement import ledger, modes, receipts, settlement
 from compute_market.store import schema
+from compute_market.store.environment import MAX_TABLES
 from compute_market.store.schema import JOBS, SCHEMA_VERSION, TABLES, Table, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 from compute_market.subsidy import subsidy
@@ -291,7 +292,7 @@ def test_the_first_writer_upgrades_and_acts_in_one_transaction(home: Path) -> No
         assert market.audit() == []
         before = market.view(lambda txn: list(txn.stored_entries(JOBS)))
     assert schema_in(home) == SCHEMA_VERSION
-    with lmdb.open(str(home / "market"), max_dbs=64, readonly=True) as environment:
+    with lmdb.open(str(home / "market"), max_dbs=MAX_TABLES, readonly=True) as environment:
         assert {name.decode() for name in environment.dbs()} == {table.name for table in TABLES}
     # The next one finds nothing to do.
     with opened(home) as market:
@@ -448,6 +449,7 @@ def test_jobs_of_schema_5_that_wait_are_counted_by_lane(tmp_path: Path) -> None:
 
     def lose(txn: Txn) -> None:
         txn.clear(schema.LANE_JOBS.table)
+        forget_epochs(txn)
         txn.put(schema.META, b"schema", bytes((5,)))
 
     before = market.view(lambda txn: txn.sums(schema.LANE_JOBS))

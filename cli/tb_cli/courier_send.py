@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from compute_market import idempotency
-from compute_market.config import addresses
 from compute_market.courier import courier, documents
 from compute_market.courier.courier import Bundle
 from compute_market.errors import RefusedError, UsageError
@@ -156,6 +155,8 @@ def _destination(given: str) -> str:
 
     Raises UsageError for what is none.
     """
+    from compute_market.config import addresses  # That of the settings was checked there.
+
     scheme, _, rest = given.partition(":")
     # A program without a slash is looked for where the shell does.
     if rest and (scheme == "dir" or (scheme == "exec" and "/" in rest)):

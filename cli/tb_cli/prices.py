@@ -5,6 +5,7 @@ import sys
 from itertools import pairwise
 from typing import Any
 
+from compute_market.amounts import half_up
 from compute_market.jobs import lanes
 from compute_market.offers import board
 from compute_market.records import LANES, Lane
@@ -36,12 +37,12 @@ def show(session: Session, *, lane: Lane | None) -> None:
     if session.json:
         emit(session, {each: document for each, (document, _) in found.items()}, "")
         return
-    listing = Listing(session, _COLUMNS, table=(*_COLUMNS, "window"))
-    for each, (document, window) in found.items():
-        row = {"lane": each, "samples": 0} | (document or {})
-        if listing.for_eyes:
-            row["window"] = graph(window, _room())
-        listing.add(row)
+    graphs = {each: graph(window, _room()) for each, (_, window) in found.items()}
+    table = (*_COLUMNS, "window") if any(graphs.values()) else _COLUMNS
+    listing = Listing(session, _COLUMNS, table=table)
+    for each, (document, _) in found.items():
+        row = {"lane": each, "samples": 0, "window": graphs[each]}
+        listing.add(row | (document or {}))
     listing.end()
 
 
@@ -73,7 +74,7 @@ def graph(window: list[int], room: int) -> str | None:
     least, span = min(means), max(means) - min(means)
     top = len(_MARKS) - 1
     # Where all are alike there is no up and down.
-    steps = [(mean - least) * top // span if span else top // 2 for mean in means]
+    steps = [half_up((mean - least) * top, span) if span else top // 2 for mean in means]
     return "".join(_MARKS[step] for step in steps)
 
 

@@ -76,3 +76,4 @@ def serve(
             sys.stdout.flush()
             if not check:
                 found.run(opened)
+                session.save_prices()  # What is told of that is for the log.

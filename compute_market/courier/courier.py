@@ -23,7 +23,6 @@ from compute_market.errors import (
     RefusedError,
     UsageError,
 )
-from compute_market.jobs import preempt
 from compute_market.records import replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import (
@@ -305,6 +304,8 @@ def _acknowledge(txn: Txn, receipt: BundleReceipt, attempts: int, reward_ct: int
         receipt = replace(receipt, reward_ct=earned, acknowledged_ms=txn.now_ms)
     receipt = _end(txn, receipt, "acknowledged", attempts)
     if receipt.kind == "handoff" and receipt.job_id is not None and receipt.offer_id is not None:
+        from compute_market.jobs import preempt  # Most bundles hand no job over.
+
         try:
             preempt.take_over(txn, receipt.job_id, receipt.offer_id, receipt.told)
         except (NotFoundError, RefusedError, ConflictError) as error:
@@ -353,10 +354,14 @@ def _why_not_due(txn: Txn, receipt: BundleReceipt) -> MarketError | None:
     """Why the handoff of a job need not be forwarded any more; other bundles always are."""
     if receipt.job_id is None or receipt.offer_id is None:
         return None
+    from compute_market.jobs import preempt
+
     return preempt.why_not(txn, receipt.job_id, receipt.offer_id, receipt.told)
 
 
 def _handoff_failed(txn: Txn, receipt: BundleReceipt, reason: str) -> None:
+    from compute_market.jobs import preempt
+
     bundle = id_text(receipt.receipt_id)
     preempt.note_failed(txn, receipt.job_id, receipt.offer_id, reason, bundle)
 

@@ -88,7 +88,7 @@ class Txn:
         self._numbers: dict[str, int] = {}  # those that are to be written
         self._seen: dict[str, int] = {}  # numbers as stored
         self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
-        self._added: dict[tuple[Sums, bytes], int] = {}  # those that are to be written
+        self._added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
         self.now_ms = now_ms
         self.timely = True
         self.config = config
@@ -272,13 +272,10 @@ class Txn:
 
     def number(self, name: str) -> int:
         """A small named integer of the `meta` table, 0 when it was never set."""
-        number = self._numbers.get(name)
-        if number is None:
-            number = self._seen.get(name)
-        if number is None:
-            value = self.get(META, name.encode())
-            number = self._seen[name] = 0 if value is None else unpack_u64(value)
-        return number
+        found = self._numbers.get(name)
+        if found is None and (found := self._seen.get(name)) is None:
+            found = self._seen[name] = unpack_u64(self.get(META, name.encode()) or b"")
+        return found
 
     def number_before(self, name: str) -> int:
         """The same number as it was when the transaction began."""
@@ -297,21 +294,22 @@ class Txn:
     def add(self, sums: Sums, key: bytes, by: int) -> int:
         """Add to one sum and return it."""
         self.writes += 1
-        place = sums, key
-        total = self._added.get(place)
-        total = (self._stored_sum(place) if total is None else total) + by
-        self._added[place] = total
+        added = self._added.get(sums)
+        if added is None:
+            added = self._added[sums] = {}
+        total = added.get(key)
+        total = added[key] = (self._stored_sum((sums, key)) if total is None else total) + by
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
-        total = self._added.get((sums, key))
+        total = self._added[sums].get(key) if sums in self._added else None
         return self._stored_sum((sums, key)) if total is None else total
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
         found = {key: unpack_sum(value) for key, value in self.scan(sums.table, prefix)}
-        for (of, key), total in self._added.items():
-            if of is sums and key.startswith(prefix):
+        for key, total in self._added.get(sums, {}).items():
+            if key.startswith(prefix):
                 found[key] = total
         return {key: found[key] for key in sorted(found) if found[key]}
 
@@ -320,14 +318,15 @@ class Txn:
         for name, number in self._numbers.items():
             packed = number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
             self.put(META, name.encode(), packed)
-        for (sums, key), total in self._added.items():
-            if total:
-                self.put(sums.table, key, pack_sum(total))
-            else:
-                self.delete(sums.table, key)
+        for sums, added in self._added.items():
+            for key, total in added.items():
+                self._sums[sums, key] = total
+                if total:
+                    self.put(sums.table, key, pack_sum(total))
+                else:
+                    self.delete(sums.table, key)
         self._seen.update(self._numbers)
         self._numbers.clear()
-        self._sums.update(self._added)
         self._added.clear()
         self._late.write_all()
 

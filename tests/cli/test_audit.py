@@ -69,7 +69,7 @@ def test_audit_names_damage_and_exits_with_9(cli: Cli, table: str, change: str, 
     cli.ok("compute", "execute", "done")
     cli.ok("compute", "cancel", "gone")
     cli.advance(66)
-    cli.ok("compute-market", "sla", "sweep")
+    cli.ok("compute-market", "sla", "sweep", due="1 IT of subsidies paid")
     assert cli.ok("compute-market", "audit") == "receipts 1 invalid 0\n"
     damage(cli, table, change)
     done = cli("compute-market", "audit")

@@ -73,8 +73,8 @@ def test_completes_parameters_and_proposals(cli: Cli) -> None:
     assert complete(cli, f"{params} approve ") == (0, "\n", "")
     cli.ok("state", "init")
     for _ in range(10):
-        cli.ok(*["compute-market", "params", "propose", "min_capacity", "5"])
-    cli.ok(*["compute-market", "params", "approve", "10"])
+        cli.ok("compute-market", "params", "propose", "min_capacity", "5")
+    cli.ok("compute-market", "params", "approve", "10")
     assert complete(cli, f"{params} approve 1") == (0, "1\n", "")
     assert complete(cli, f"{params} approve 2") == (0, "2\n", "")
 

@@ -56,6 +56,7 @@ def imported(*arguments: str) -> set[str]:
         ("compute", "cancel", "j1"),
         ("compute", "cancel", "j1", "--json"),
         ("compute", "status", "j1"),
+        ("compute", "courier", "send", "a.slice", "alice"),
         ("compute-market", "params"),
     ],
     ids=" ".join,

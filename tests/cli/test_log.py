@@ -30,8 +30,9 @@ def names(cli: Cli, *options: str) -> list[str]:
 
 
 @pytest.fixture
-def busy(cli: Cli) -> Cli:
-    """Six minutes of a market, one command a minute."""
+def busy(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Six minutes of a market, one command a minute, all within one epoch."""
+    monkeypatch.setenv("TB_EPOCH_BLOCKS", "1000")
     cli.post("--offer-id", "o-a", provider="ann")  # 0
     cli.advance(60)
     cli.submit("j1")  # 1

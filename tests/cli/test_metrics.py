@@ -34,7 +34,7 @@ def busy_market(cli: Cli) -> None:
     (cli.directory / "big.json").write_text(json.dumps(big | {"slices": [cli.sparse(721)]}))
     assert cli("compute", "submit", "big.json").code == 5
     cli.advance(66)
-    cli.ok("compute-market", "sla", "sweep")
+    cli.ok("compute-market", "sla", "sweep", due="1 IT of subsidies paid")
     cli.submit("runs", "--priority", "high")
 
 

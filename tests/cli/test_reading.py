@@ -135,7 +135,8 @@ def test_what_was_only_shown_is_done_by_the_next_change(cli: Cli) -> None:
     cli.ok(
         *("wallet", "deposit", "bob", "--ct", "1"),
         due="the settlement mode turned real, 1 receipt that had waited paid, "
-        "1 overdue job failed, 3 CT of bonds burned, 1 bid expired, 1 CT of bonds burned",
+        "1 overdue job failed, 3 CT of bonds burned, 1 IT of subsidies paid, "
+        "1 bid expired, 1 CT of bonds burned",
     )
     assert not is_all_due(cli)
     assert cli.log() == "j0 client\n"

@@ -309,6 +309,23 @@ def test_what_is_due_is_told_in_the_log(cli: Cli, capsys: pytest.CaptureFixture[
     assert len(logged(err)) == len(err.splitlines())
 
 
+def test_prices_made_while_it_serves_are_saved_every_interval(
+    cli: Cli, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_PRICE_BOARD_SAVE_INTERVAL", "1")
+    cli.post("--reputation", "-1", provider="acme")
+    assert cli.submit("j1", "--wait")["state"] == "pending"
+    board = cli.home / "state" / "price_board.v2.bin"
+    with serving() as far:
+        for score in (5, 6):  # The first lets the job in, which the next change finds.
+            far.call(GOSSIP, told(("acme", score, cli.now)))
+        wait_until(board.exists)
+    err = logged(capsys.readouterr().err)
+    assert {"saved price board: 1 industrial and 0 consumer prices"} <= {
+        str(line.get("told")) for line in err
+    }
+
+
 def test_bytes_that_are_no_http_leave_it_serving(far: Serving) -> None:
     for nonsense in (
         b"\0" * 100_000,

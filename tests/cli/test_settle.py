@@ -165,6 +165,7 @@ def test_tick_does_all_that_is_due_and_says_it_in_one_line(cli: Cli) -> None:
     cli.ok(*SETTLE, "arm", "--delay-blocks", "5")
     cli.advance(66)
     due = f"{REAL}, 1 receipt that had waited paid, 2 overdue jobs failed, 20 CT of bonds burned"
+    due += ", 1 IT of subsidies paid"
     before = cli.files()
     dry = cli("tick", "-n")
     assert dry.err == f"dry_run: {due}\n"

@@ -2,8 +2,8 @@
 
 import pytest
 
-from compute_market.offers import book, laws
-from compute_market.store.schema import BOOK, HEADS, OFFER_COUNTS, OFFERS, PROVIDER_OFFERS
+from compute_market.offers import book, laws, price_window
+from compute_market.store.schema import BOOK, HEADS, OFFER_COUNTS, OFFERS, PRICES, PROVIDER_OFFERS
 from compute_market.store.txn import Txn
 from tests.support.laws import Case, check_named, edit, key_of, laws_in
 from tests.support.market import Market
@@ -137,6 +137,24 @@ CASES = (
         "heads",
         "main",
         lambda txn: txn.delete(HEADS, leaf_above(txn, b"main")),
+    ),
+    Case(
+        "every price of the window is stored",
+        "prices",
+        "industrial",
+        lambda txn: txn.delete(PRICES, next(txn.scan(PRICES))[0]),
+    ),
+    Case(
+        "no price is newer than the last one",
+        "prices",
+        "industrial",
+        lambda txn: price_window.record(txn, "industrial", 1) or txn.set_number("price_seq", 1),  # type: ignore[func-returns-value]
+    ),
+    Case(
+        "every price is of a lane",
+        "prices",
+        "*",
+        lambda txn: txn.put(PRICES, b"\2" + bytes(8), bytes(16)),
     ),
     Case(
         "no node without offers below it",

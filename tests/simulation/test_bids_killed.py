@@ -21,7 +21,7 @@ from compute_market.store.schema import BIDS, JOBS
 from compute_market.store.store import Store
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
-from tests.support.faults import Fault, Outcome, Server, attack, compiled, in_memory
+from tests.support.faults import Fault, Outcome, Server, attack, in_memory
 from tests.support.processes import now_ms, random
 
 # A sample of the cases of each command; the torture tries them all.
@@ -119,11 +119,8 @@ class Bidding:
 
 
 @pytest.fixture(scope="module")
-def bidding(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bidding]:
-    with (
-        in_memory("bids") as memory,
-        Server(compiled(tmp_path_factory), memory / "streams") as server,
-    ):
+def bidding(server: Server) -> Iterator[Bidding]:
+    with in_memory("bids") as memory:
         yield Bidding(server, memory)
 
 

@@ -19,7 +19,7 @@ from tests.simulation.changes import CHANGES, Change, lacking
 from tests.simulation.places import Place, Reference, check_again, check_told, template_in
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
-from tests.support.faults import Fault, Outcome, Server, compiled, faults_of, in_memory
+from tests.support.faults import Fault, Outcome, Server, faults_of, in_memory
 from tests.support.processes import random
 
 # A sample of the cases of each change; the torture tries them all.
@@ -36,12 +36,6 @@ _CODES = {
 def memory() -> Iterator[Path]:
     with in_memory("faults") as directory:
         yield directory
-
-
-@pytest.fixture(scope="module")
-def server(memory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(compiled(tmp_path_factory), memory / "streams") as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
-from tests.support.faults import Fault, Outcome, Server, attack, compiled, in_memory
+from tests.support.faults import Fault, Outcome, Server, attack, in_memory
 from tests.support.processes import now_ms, random
 
 T = TypeVar("T")
@@ -118,11 +118,8 @@ class Two:
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Two]:
-    with (
-        in_memory("flush") as memory,
-        Server(compiled(tmp_path_factory), memory / "streams") as server,
-    ):
+def two(server: Server) -> Iterator[Two]:
+    with in_memory("flush") as memory:
         yield Two(server, memory)
 
 

@@ -21,7 +21,7 @@ from tb_cli.frame import bundle_laws
 from tb_cli.frame.home import Home
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
-from tests.support.faults import Fault, Outcome, Server, attack, compiled, in_memory
+from tests.support.faults import Fault, Outcome, Server, attack, in_memory
 from tests.support.processes import now_ms, random
 
 # A sample of the cases of each command; the torture tries them all.
@@ -91,11 +91,8 @@ class Preempting:
 
 
 @pytest.fixture(scope="module")
-def preempting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Preempting]:
-    with (
-        in_memory("preempting") as memory,
-        Server(compiled(tmp_path_factory), memory / "streams") as server,
-    ):
+def preempting(server: Server) -> Iterator[Preempting]:
+    with in_memory("preempting") as memory:
         yield Preempting(server, memory)
 
 

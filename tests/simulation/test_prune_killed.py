@@ -21,7 +21,7 @@ from tb_cli.frame import bundle_laws
 from tb_cli.frame.home import Home
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
-from tests.support.faults import Fault, Outcome, Server, attack, compiled, in_memory
+from tests.support.faults import Fault, Outcome, Server, attack, in_memory
 from tests.support.processes import now_ms, random
 
 # A sample of the cases; the torture tries them all.
@@ -79,11 +79,8 @@ class Spool:
 
 
 @pytest.fixture(scope="module")
-def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spool]:
-    with (
-        in_memory("prune") as memory,
-        Server(compiled(tmp_path_factory), memory / "streams") as server,
-    ):
+def spool(server: Server) -> Iterator[Spool]:
+    with in_memory("prune") as memory:
         yield Spool(server, memory)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from compute_market import audit
 from compute_market.errors import IntegrityError
+from compute_market.store.environment import MAX_TABLES
 from compute_market.store.schema import (
     BOOK,
     HEADS,
@@ -302,7 +303,7 @@ def test_open_makes_every_table(path: Path, store: Store) -> None:
 
 
 def tables_of(path: Path) -> set[str]:
-    with lmdb.open(str(path), max_dbs=64, readonly=True, lock=False) as environment:
+    with lmdb.open(str(path), max_dbs=MAX_TABLES, readonly=True, lock=False) as environment:
         return {name.decode() for name in environment.dbs()}
 
 

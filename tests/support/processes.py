@@ -41,6 +41,7 @@ from compute_market.store.schema import (
     MEMPOOL_SENDERS,
     META,
     PENDING,
+    PRICES,
     PROVIDER_CANCELS,
     QUEUE_PAIRS,
     RECEIPT_CHAIN,
@@ -466,6 +467,8 @@ def _entries(txn: Txn, table: Table[Any], ordered: bool) -> Iterator[str]:
             continue
         if table in (PENDING, QUEUE_PAIRS, *queue.TABLES.values()):
             yield f"{key if ordered else b''!r} {value[8:]!r}"
+        elif table is PRICES:
+            yield f"{key if ordered else key[:1]!r} {value[:8]!r}"
         elif table is EFFECTIVE_PRICES:
             yield f"{key!r} {value[8:]!r}"
         elif table in (EFFECTIVE_PRICES_RECENT, SCORES_RECENT, SCORES_DUE, BUNDLES_ENDED):

@@ -130,7 +130,9 @@ def serving(home: str | None = None) -> Iterator[Serving]:
         RequestLog() as log,
     ):
         app = server.application(node.endpoints(), HOSTS, log)
-        found = server.Server(app, session.config.courier_timeout_secs, log)
+        session.tells_of_prices = True
+        patience_s = session.config.courier_timeout_secs
+        found = server.Server(app, patience_s, log, each_second=node.save_prices)
         with listening.listen("127.0.0.1", 0) as opened:
             far = Serving(session, found, opened)
             try:

@@ -12,7 +12,7 @@ from blake3 import blake3
 from msgspec import Struct
 
 from compute_market.errors import IntegrityError
-from compute_market.hashing.cpu import has_threads
+from compute_market.hashing.cpu import THREADED_BYTES, has_threads
 from compute_market.hashing.files import fill_from, identity_of, open_slice, unreadable
 from compute_market.text import quoted
 from tb_cli.frame import lines
@@ -110,9 +110,10 @@ def written(
 
     Raises what `pieces` raise, and OSError when writing fails.
     """
-    hasher = blake3(max_threads=blake3.AUTO if has_threads() else 1)
+    hasher: blake3 | None = None
     size = 0
     for piece in pieces:
+        hasher = hasher or _hasher(piece)
         if isinstance(piece, int):
             _hash_zeros(hasher, piece, size, advance)
             size += piece
@@ -125,7 +126,7 @@ def written(
             advance(size)
     if descriptor is not None and os.fstat(descriptor).st_size != size:
         os.ftruncate(descriptor, size)  # It ends in a hole.
-    return Content(hasher.digest(), size)
+    return Content((hasher or blake3()).digest(), size)
 
 
 def hash_of(stream: BinaryIO) -> bytes:
@@ -135,6 +136,13 @@ def hash_of(stream: BinaryIO) -> bytes:
     while piece := stream.read(_PIECE_BYTES):
         hasher.update(piece)
     return hasher.digest()
+
+
+def _hasher(first: Piece) -> blake3:
+    """That of a bundle with such a first piece; a short one is hashed before threads are there."""
+    length = first if isinstance(first, int) else len(first)
+    is_long = length >= THREADED_BYTES and has_threads()
+    return blake3(max_threads=blake3.AUTO if is_long else 1)
 
 
 def _hash_zeros(hasher: "blake3", length: int, done: int, advance: Advance | None) -> None:

@@ -5,7 +5,7 @@ Whoever sends is known by a signature, which authorises all there is here to do.
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -62,6 +62,7 @@ class Node:
         self._key: Key | None = None
         self._under_way: set[inbox.Incoming] = set()
         self._memory = Memory(BODIES_BYTES_MAX)
+        self._saving: Future[None] | None = None
         self.market_id = session.view(chain.market_id)
 
     def __enter__(self) -> "Node":
@@ -78,10 +79,11 @@ class Node:
         self._session.market.store.give_up_waiting()
         self._writer.shutdown(cancel_futures=True)
 
-    async def save_prices(self) -> None:
-        """Save what requests have priced, if that has waited for long enough."""
-        after_s = self._session.config.price_board_save_interval
-        await self._in_turn(partial(self._session.save_prices, after_s=after_s))
+    def save_prices(self) -> None:
+        """Let what requests have priced be saved in its turn, if that has waited long enough."""
+        if self._saving is None or self._saving.done():
+            after_s = self._session.config.price_board_save_interval
+            self._saving = self._writer.submit(self._session.save_prices, after_s)
 
     def endpoints(self) -> dict[str, tuple[str, Endpoint]]:
         return {

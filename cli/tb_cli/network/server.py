@@ -68,9 +68,12 @@ class Server:
         patience_s: int,
         log: RequestLog,
         tls: Tls | None = None,
-        each_second: Callable[[], Awaitable[None]] | None = None,
+        each_second: Callable[[], object] | None = None,
     ) -> None:
-        """Raises UsageError for files of TLS that are of no use."""
+        """`each_second` is called so often, and must not wait for anything.
+
+        Raises UsageError for files of TLS that are of no use.
+        """
         self._each_second = each_second
         self._patience_s = patience_s
         self._log = log
@@ -152,7 +155,7 @@ class Server:
         """
         self._log.flush()
         if self._each_second is not None:
-            await self._each_second()
+            self._each_second()
         now = asyncio.get_running_loop().time()
         before, self._idle = self._idle, {}
         silent: list[tuple[float, Any]] = []

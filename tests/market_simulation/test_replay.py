@@ -1,0 +1,207 @@
+"""What a market has been through, played again: its log as a file, or the market itself."""
+
+import gzip
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compute_market import events
+from compute_market.config.settings import DEFAULTS
+from compute_market.errors import UsageError
+from compute_market.jobs.cancel import cancel
+from compute_market.jobs.prove import prove
+from compute_market.jobs.submit import post_offer, submit
+from compute_market.market import Market
+from compute_market.offers import offers
+from compute_market.records import replace
+from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
+from compute_market.simulation import replay, throwaway
+from compute_market.simulation.arrivals import DIGEST, slice_of
+from compute_market.simulation.scenario import START_MS, PriceChange
+from compute_market.simulation.world import Step, run
+from compute_market.store.txn import Txn
+
+GPU = CapabilityRequest(cpu_cores=4, gpu="A")
+
+
+def job(job_id: str, **fields: Any) -> JobRequest:
+    terms: dict[str, Any] = {"buyer": "ann", "max_price_per_unit": 20, "deadline_secs": 300}
+    return JobRequest(job_id=job_id, workload="transcode", slices=["a"], **(terms | fields))
+
+
+def offer(offer_id: str, price: int, **fields: Any) -> OfferRequest:
+    terms: dict[str, Any] = {"provider": "prov", "units": 50, "capability": GPU}
+    return OfferRequest(offer_id=offer_id, price_per_unit=price, **(terms | fields))
+
+
+def lived(market: Market, clock: list[int]) -> None:
+    """A little of everything, ten seconds apart."""
+
+    def at(secs: int, act: Any) -> None:
+        clock[0] = START_MS + secs * 1_000
+        market.update(act)
+
+    at(0, lambda txn: post_offer(txn, offer("o-1", 5)))
+    at(10, lambda txn: submit(txn, job("j-1", priority="high", capability=GPU), [slice_of(3)]))
+    at(20, lambda txn: submit(txn, job("j-2", buyer="bob"), [slice_of(200)], wait=True))
+    at(30, lambda txn: submit(txn, job("j-3", buyer="bob"), [slice_of(7)]))
+    at(40, lambda txn: prove(txn, "j-1", [(0, DIGEST)]))
+    at(50, lambda txn: cancel(txn, "j-3", "client"))
+    at(60, lambda txn: submit(txn, job("j-4", max_price_per_unit=1), [slice_of(1)]))  # refused
+    at(70, lambda txn: submit(txn, job("j-5"), [slice_of(2)]))  # never proven
+    at(80, lambda txn: post_offer(txn, offer("o-2", 9)))
+    at(90, lambda txn: offers.withdraw(txn, "o-1"))
+    at(100, lambda txn: post_offer(txn, offer("r-1", 30, provider="rival")))
+    at(110, lambda txn: offers.withdraw(txn, "r-1"))
+    at(400, lambda txn: None)  # j-5 fails
+
+
+def log_of(market: Market) -> list[str]:
+    found = market.view(lambda txn: [events.document(each) for each in events.forward(txn)])
+    return [json.dumps(each) for each in found]
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Any:
+    (tmp_path / "before").mkdir()
+    clock = [START_MS]
+    config = replace(DEFAULTS, settle_mode="dry_run")
+    opened = throwaway.open_market(str(tmp_path / "before"), config, lambda: clock[0])
+    with opened as market:
+        lived(market, clock)
+        yield market
+
+
+def test_replay_of_a_market_finds_what_was_asked_for_and_offered(before: Market) -> None:
+    found = before.view(replay.of_market)
+    assert (found.start_ms, found.length_secs) == (START_MS, 401)
+    jobs = {each.job_id: each for each in found.jobs}
+    assert list(jobs) == ["j-1", "j-2", "j-3", "j-4", "j-5"]
+    assert [each.at_ms for each in found.jobs] == [10_000, 20_000, 30_000, 60_000, 70_000]
+    assert [each.units for each in found.jobs] == [3, 200, 7, 1, 2]
+    first = jobs["j-1"]
+    assert (first.buyer, first.priority, first.capability) == ("ann", "high", GPU_ASKED)
+    assert (first.duration_ms, first.max_price_per_unit) == (30_000, 20)
+    assert [name for name, each in jobs.items() if each.waits] == ["j-2"]
+    assert (jobs["j-3"].gives_up_ms, jobs["j-3"].duration_ms) == (20_000, 21_000)
+    assert jobs["j-4"].capability is None  # A refused job is not kept.
+    failed = jobs["j-5"]
+    assert failed.duration_ms is not None
+    assert failed.deadline_secs == 300
+    assert failed.duration_ms > 300_000
+    prov, rival = found.providers
+    assert (prov.name, prov.units, prov.price_per_unit, prov.until_secs) == ("prov", 50, 5, None)
+    assert prov.price_changes == [PriceChange(at_secs=80, price_per_unit=9)]
+    assert prov.capability == GPU_ASKED
+    assert (rival.name, rival.from_secs, rival.until_secs) == ("rival", 100, 110)
+
+
+GPU_ASKED = CapabilityRequest(cpu_cores=4, gpu="A", gpu_count=1)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_replay_of_a_log_finds_what_the_log_says(
+    tmp_path: Path, before: Market, packed: bool
+) -> None:
+    content = "\n".join(log_of(before)).encode()
+    path = tmp_path / "log.jsonl"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    found, whole = replay.of_log(str(path)), before.view(replay.of_market)
+    for one, other in zip(found.jobs, whole.jobs, strict=True):
+        assert (one.at_ms, one.units, one.buyer, one.duration_ms) == (
+            *(other.at_ms, other.units, other.buyer, other.duration_ms),
+        )
+        assert one.capability is None
+    assert [each.price_changes for each in found.providers] == [
+        each.price_changes for each in whole.providers
+    ]
+
+
+def played(tmp_path: Path, name: str, found: replay.Replay, **settings: Any) -> list[str]:
+    """What becomes of the jobs, under other settings."""
+    told: list[str] = []
+
+    def observe(txn: Txn, step: Step) -> None:
+        told.extend(f"{each.job_id} {each.event}" for each in step.events if each.job_id)
+
+    home = tmp_path / name
+    home.mkdir()
+    scenario = replay.scenario(found, replace(DEFAULTS, **settings))
+    outcome = run(
+        scenario,
+        partial(throwaway.open_market, str(home)),
+        observe,
+        replay.open_trace(found),
+    )
+    assert outcome.violations == []
+    assert outcome.submitted == len(found.jobs)
+    return told
+
+
+def test_replay_goes_as_it_went_and_otherwise_under_other_settings(
+    tmp_path: Path, before: Market
+) -> None:
+    found = before.view(replay.of_market)
+    same = played(tmp_path, "same", found)
+    assert "j-1 job_completed" in same
+    assert "j-2 job_pending" in same
+    assert "j-3 job_cancelled" in same
+    assert "j-5 job_failed" in same
+    tight = played(
+        tmp_path,
+        "tight",
+        found,
+        initial_capacity=10,
+        fair_share_cap_ppm=10_000,
+        burst_quota_micro=0,
+    )
+    assert "j-3 job_refused" in tight
+
+
+def line(**fields: Any) -> str:
+    known = {"seq": 1, "at_ms": START_MS, "event": "deposit"}
+    return json.dumps(known | fields)
+
+
+POSTED = {"event": "offer_posted", "owner": "p", "offer_id": "o"}
+QUEUED = {"event": "job_queued", "owner": "b", "job_id": "j"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "this is no event of a log"),
+        ("[]", "this is no event of a log"),
+        ("[" * 30_000, "this is no event of a log"),
+        (line(event="no such event"), "this is no event of a log"),
+        (line(more=1), "this is no event of a log"),
+        (line(seq=0), "event 0 comes behind event 0"),
+        (line(at_ms=5), "at_ms 5 is no time of a market"),
+        (line(at_ms=10**30), "at_ms 1000000000000000000000000000000 is no time"),
+        (line(**POSTED), "units is None, not within"),
+        (line(**POSTED, detail={"units": -1}), "units is -1, not within"),
+        (line(**POSTED, detail={"units": 1.5}), "units is 1.5, not within"),
+        (line(**QUEUED, detail={"units": 2**62}), "units is 4611686018427387904, not within"),
+        (line(**QUEUED | {"job_id": "a b"}, detail={"units": 1}), "job_id 'a b' has the character"),
+        (line(event="job_queued", job_id="j", detail={"units": 1}), "owner is empty"),
+    ],
+)
+def test_replay_of_a_wrong_log_names_file_and_line(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(f"\n{text}\n")
+    with pytest.raises(UsageError) as caught:
+        replay.of_log(str(path))
+    assert caught.value.message.startswith(f"{path}:2: {expected}")
+    assert caught.value.exit_code == 2
+
+
+def test_replay_of_a_log_without_offers_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text(line(seq=1) + "\n" + line(seq=2))
+    with pytest.raises(UsageError, match="no offer is posted in it"):
+        replay.of_log(str(path))
