@@ -69,6 +69,16 @@ def test_bar_shows_bytes_without_a_total(terminal: Callable[[], Shown]) -> None:
         assert "2.0/? MiB" in shown()
 
 
+def test_bar_of_parts_shows_a_percentage_and_takes_no_thread(
+    terminal: Callable[[], Shown],
+) -> None:
+    shown, before = terminal(), threading.active_count()
+    with Progress(1000, of_bytes=False) as bar:
+        bar(250)
+        assert threading.active_count() == before
+    assert "25%" in shown()
+
+
 @pytest.mark.parametrize("after_s", [None, 60.0])
 def test_total_is_asked_for_only_when_the_bar_shows(
     after_s: float | None, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
