@@ -12,13 +12,14 @@ Errors are those of `errors`, all of them `MarketError`.
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market import clock as clocks
 from compute_market import home
 from compute_market.clock import Clock, Due, Reading, Time
 from compute_market.config.settings import DEFAULTS, Config
-from compute_market.errors import UsageError
+from compute_market.errors import MarketError, UsageError
 from compute_market.records import Asked, Refused, check_id, check_number
 from compute_market.store.environment import Creation
 from compute_market.store.schema import PARAMETERS_SET
@@ -71,6 +72,7 @@ class Market:
         self._uncounted: Board | None = None  # as it was loaded, for the next change to count
         # The last price before those that this process has made and not saved; None without any.
         self.priced_after: int | None = None
+        self._is_of_home = False  # nobody else saves the price board
 
     @classmethod
     def open(
@@ -101,7 +103,9 @@ class Market:
             sleep=sleep,
             creation=None if market_id is None else Creation(clocks.read(clock).wall_ms, market_id),
         )
-        return cls(store, config, clock=clock, asked=asked)
+        market = cls(store, config, clock=clock, asked=asked)
+        market._is_of_home = True
+        return market
 
     def __enter__(self) -> "Market":
         return self
@@ -110,6 +114,10 @@ class Market:
         self.close()
 
     def close(self) -> None:
+        """Close the store; what a market that was opened by its home has priced is saved first."""
+        if self._is_of_home:
+            with suppress(OSError, MarketError):  # The store has the prices all the same.
+                self.save_prices()
         self.store.close()
 
     # Transactions.
@@ -133,9 +141,9 @@ class Market:
             # With the lock in hand: whoever waited for it would come with a time gone by.
             clocks.keep(txn, self._enter(txn))
             if self.board is not None:
-                from compute_market.offers import board  # Few commands need it.
+                from compute_market.offers import price_window  # Few commands need it.
 
-                board.count(txn, self._uncounted)
+                price_window.count(txn, self._uncounted)
             due = housekeeping(txn, sweep_limit)
             result = fn(txn)
             conclude(txn, self.asked)

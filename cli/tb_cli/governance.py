@@ -46,7 +46,7 @@ def propose(session: Session, name: str, value: str, *, key: str | None) -> None
     from compute_market.governance import governance, parameters
 
     parsed = parameters.parse(name, value)
-    asked = {"key": name, "value": parsed}
+    asked = {"key": name, "value": parameters.text(name, parsed)}
 
     def act(txn: "Txn") -> "tuple[Proposal, dict[str, Any]]":
         done = idempotency.find(txn, key, "params_proposed", asked)

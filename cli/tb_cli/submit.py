@@ -22,7 +22,7 @@ from compute_market.requests import NO_FILE, Document, JobRequest, build
 from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
-from tb_cli.frame import bulk, files
+from tb_cli.frame import bulk, files, price_board
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.options import (
     ASKED,
@@ -115,6 +115,7 @@ def submit(
         def prepare(item: _Asked) -> None:
             """The slow part, outside any transaction."""
             item.inputs[:] = _prepared(session, runner, item, wait)
+            price_board.expect(session)
 
         code = bulk.run(
             session,
@@ -173,7 +174,6 @@ def _prepared(session: Session, runner: Runner, item: _Asked, wait: bool) -> lis
 
 def _compared(session: Session) -> "Compared":
     """What compares prices with the price board, once that is loaded."""
-    from tb_cli.frame import price_board
     from tb_cli.frame.compared_prices import Compared
 
     price_board.load(session)

@@ -80,8 +80,8 @@ def standing(txn: Txn) -> Standing:
 
 
 def activate(txn: Txn) -> tuple[str, ...]:
-    """Write down which proposals came into force; what they have set, in order."""
-    return tuple(_activate(txn, proposal) for proposal in _due(txn))
+    """Write down which proposals came into force; what they have set, a text for each key."""
+    return tuple({each.key: _activate(txn, each) for each in _due(txn)}.values())
 
 
 def propose(txn: Txn, key: str, value: int) -> Proposal:

@@ -11,15 +11,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from compute_market import metrics
 from compute_market.errors import RefusedError
 from compute_market.offers import price_window
-from compute_market.price_records import Board
 from compute_market.records import Lane
 from compute_market.store.txn import Txn
-
-# A number of `meta`: the seq of the last saved board that was counted.
-_COUNTED = "price_board_counted"
 
 
 class Bands(Struct, frozen=True, gc=False):
@@ -95,14 +90,3 @@ def no_price_data(lane: Lane) -> RefusedError:
         hint=f"no job of the lane {lane} was matched since the price board began",
         reason="no_price_data",
     )
-
-
-def count(txn: Txn, loaded: Board | None) -> None:
-    """Count that a board was loaded, if one was, and one that was saved before."""
-    if loaded is not None:
-        metrics.count(txn, "price_board_load_total", loaded.outcome)
-    found = txn.board
-    seq = found.seq if found is not None and found.outcome == "success" else None
-    if seq is not None and txn.number(_COUNTED) < seq:
-        metrics.count(txn, "price_board_save_total", "success")
-        txn.set_number(_COUNTED, seq)

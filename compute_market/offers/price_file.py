@@ -165,12 +165,24 @@ def _check_replaceable(path: str, content: bytes, *, is_ours: bool) -> None:
         raise OSError(errno.EEXIST, "is a file of something else")
 
 
+def _is_left_over(path: str) -> bool:
+    """Whether a file is what a killed save has left: the begin of a board, and of nobody else."""
+    try:
+        begin = home.read(path, BYTES_MAX)[: len(MAGIC)]
+    except OSError:
+        return False
+    return MAGIC.startswith(begin)
+
+
 def _replace(directory: int, path: str, name: str, content: bytes) -> None:
     temporary = f"{name}.tmp"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         descriptor = os.open(temporary, flags, home.FILE_MODE, dir_fd=directory)
-    except FileExistsError:  # Who made it was killed: with the lock in hand nobody is at it.
+    except FileExistsError:
+        # Who made it was killed: with the lock in hand nobody is at it.
+        if not _is_left_over(f"{path}.tmp"):
+            raise OSError(errno.EEXIST, f"{temporary} beside it is in the way") from None
         os.unlink(temporary, dir_fd=directory)
         descriptor = os.open(temporary, flags, home.FILE_MODE, dir_fd=directory)
     try:

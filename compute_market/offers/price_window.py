@@ -8,6 +8,7 @@ whatever the store has: no price counts that was there before this process first
 from collections.abc import Iterator
 from typing import Final
 
+from compute_market import metrics
 from compute_market.price_records import Board
 from compute_market.records import LANES, Lane
 from compute_market.store.schema import PRICES, pack_u64
@@ -18,6 +19,8 @@ from compute_market.store.txn import Txn
 SEQ: Final = "price_seq"
 STORED: Final = {"industrial": "prices_industrial", "consumer": "prices_consumer"}
 _DROPS: Final = {"industrial": "prices_drop_industrial", "consumer": "prices_drop_consumer"}
+# The seq of the last saved board that was counted.
+_COUNTED: Final = "price_board_counted"
 _PREFIXES: Final = {"industrial": b"\0", "consumer": b"\1"}
 
 
@@ -102,3 +105,14 @@ def on_board(txn: Txn, board: Board, lane: Lane) -> list[int]:
         # What the store has dropped since the board was saved is not on it any more either.
         known = known[max(0, len(known) + len(fresh) - txn.number(STORED[lane])) :]
     return [*known, *fresh]
+
+
+def count(txn: Txn, loaded: Board | None) -> None:
+    """Count that a board was loaded, if one was, and one that was saved before."""
+    if loaded is not None:
+        metrics.count(txn, "price_board_load_total", loaded.outcome)
+    found = txn.board
+    seq = found.seq if found is not None and found.outcome == "success" else None
+    if seq is not None and txn.number(_COUNTED) < seq:
+        metrics.count(txn, "price_board_save_total", "success")
+        txn.set_number(_COUNTED, seq)

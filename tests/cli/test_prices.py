@@ -166,6 +166,35 @@ def test_board_that_cannot_be_saved_is_a_warning_and_counted(
     assert "which belongs to the market itself; it is empty\n" in done.err
 
 
+def test_saves_and_loads_are_counted_by_the_next_submission(cli: Cli) -> None:
+    priced(cli, 3, 4, 5)
+    metrics = cli.ok("metrics")
+    assert 'price_board_save_total{result="success"} 2.0\n' in metrics
+    assert 'price_board_load_total{result="success"} 2.0\n' in metrics
+    assert 'price_board_load_total{result="missing"} 1.0\n' in metrics
+    board_of(cli).write_bytes(b"x")
+    cli.post()
+    assert cli(*cli.job_arguments("last")).code == 0
+    assert 'price_board_load_total{result="damaged"} 1.0\n' in cli.ok("metrics")
+
+
+def test_save_leaves_alone_what_lies_in_its_way(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = cli.directory / "elsewhere"
+    place.mkdir()
+    (place / "board.tmp").write_text("precious")
+    monkeypatch.setenv("TB_PRICE_BOARD_PATH", str(place / "board"))
+    cli.post()
+    done = cli(*cli.job_arguments("j1"))
+    assert (done.code, "board.tmp beside it is in the way; it is not saved\n" in done.err) == (
+        0,
+        True,
+    )
+    assert [each.name for each in place.iterdir()] == ["board.tmp"]
+    (place / "board.tmp").write_bytes(b"PBRD")  # What a killed save may leave.
+    assert cli(*cli.job_arguments("j2")).err == ""
+    assert [each.name for each in place.iterdir()] == ["board"]
+
+
 def test_batch_saves_once_at_its_end_and_knows_its_own_prices(cli: Cli) -> None:
     cli.slice()
     cli.post(price=8)

@@ -208,7 +208,7 @@ def test_what_a_killed_save_left_is_no_hindrance(market: Market) -> None:
     price(market, "industrial", 1)
     path = file_of(market)
     path.parent.mkdir()
-    path.with_name(f"{path.name}.tmp").write_bytes(b"half")
+    path.with_name(f"{path.name}.tmp").write_bytes(b"PBRD\2")
     ends(market)
     assert os.listdir(path.parent) == [path.name]
     assert window(market) == [1]

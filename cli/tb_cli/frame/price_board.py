@@ -3,6 +3,7 @@
 That it cannot be loaded or saved is a warning: the store has the prices all the same.
 """
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from compute_market import metrics
@@ -28,6 +29,17 @@ def load(session: Session) -> None:
         note(f"warning: price board {path}: {board.problem}; it starts empty")
     elif session.tells_of_prices and board.outcome == "success":
         note(f"loaded price board: {_counted(board)}")
+
+
+def expect(session: Session) -> None:
+    """Load the board once before the first match, so that loads, and the save before, are counted.
+
+    What is wrong with it is told when it is saved.
+    """
+    if session.dry_run or not session.home.has_market() or session.market.board is not None:
+        return
+    with suppress(UsageError):
+        session.market.load_prices()
 
 
 def save(session: Session, market: "Market") -> None:
