@@ -242,6 +242,7 @@ TREE = Group(
                 ),
             },
         ),
+        "status": _reads("status:status", "Show the market on one page."),
         "log": _reads("log:log", "Print what happened, and who asked for it."),
         "tick": _writes("settle:tick", "Do what is due and nothing else."),
         # What others send changes the market. There is nothing in it to be tried.
