@@ -202,6 +202,14 @@ class Txn:
                 return key, payload
         return None
 
+    def last(self, table: Table[Any]) -> tuple[bytes, bytes] | None:
+        """The last entry, or None."""
+        cursor = self._ordered(table)
+        if cursor is None or not cursor.last():
+            return None
+        key: bytes = cursor.key()
+        return key, table.opened(key, cursor.value())
+
     def collect(
         self, table: Table[Any], limit: int, prefix: bytes = b"", start: bytes | None = None
     ) -> list[tuple[bytes, bytes]]:
@@ -296,7 +304,11 @@ class Txn:
         if added is None:
             added = self._added[sums] = {}
         total = added.get(key)
-        total = added[key] = (self._stored_sum((sums, key)) if total is None else total) + by
+        total = (self._stored_sum((sums, key)) if total is None else total) + by
+        if total or self._stored_sum((sums, key)):
+            added[key] = total
+        else:
+            added.pop(key, None)  # There is nothing to be written, nor for `sums` to look at.
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
@@ -305,7 +317,9 @@ class Txn:
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
-        found = {key: unpack_sum(value) for key, value in self.scan(sums.table, prefix)}
+        found: dict[bytes, int] = {}
+        if not self.is_empty(sums.table):
+            found = {key: unpack_sum(value) for key, value in self.scan(sums.table, prefix)}
         for key, total in self._added.get(sums, {}).items():
             if key.startswith(prefix):
                 found[key] = total

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from compute_market.admission import capacity
 from compute_market.admission.shares import WINDOW_SECS
 from compute_market.amounts import half_up
 from compute_market.jobs import demand, jobs
@@ -46,9 +47,12 @@ class Past:
     def __init__(self, txn: Txn) -> None:
         self._txn = txn
         self._throughput = demand.throughput(txn)
+        self._estimate = capacity.estimate(txn)
         self._backlog = jobs.backlog_units(txn)
-        self._deadlines = self._walked()
-        self._next = next(self._deadlines, None)
+        # Most often no deadline has passed, and a walk takes longer than to look at the first.
+        first = txn.first(DEADLINES)
+        self._next = None if first is None else _split(first[0])
+        self._later = islice(self._walked(), 1, None)
 
     def sample(self, second: int) -> tuple[int, int]:
         """Backlog in units, and utilization in percent. Seconds must not go back."""
@@ -56,8 +60,8 @@ class Past:
             job = jobs.named(self._txn, self._next[1])
             if job.state != "pending":
                 self._backlog -= job.units - job.units_proven
-            self._next = next(self._deadlines, None)
-        return self._backlog, demand.percent_at(self._txn, self._throughput, second)
+            self._next = next(self._later, None)
+        return self._backlog, demand.percent_at(self._throughput, second, self._estimate)
 
     def changes_after(self, second: int) -> int | None:
         """The first second after the one that was sampled last at which the sample may be another;
@@ -75,4 +79,8 @@ class Past:
     def _walked(self) -> Iterator[tuple[int, bytes]]:
         """Deadlines and the ids of their jobs, the nearest first."""
         for key, _ in islice(self._txn.scan(DEADLINES), LOOK_BACK_JOBS):
-            yield unpack_u64(key[:8]), key[8:]
+            yield _split(key)
+
+
+def _split(key: bytes) -> tuple[int, bytes]:
+    return unpack_u64(key[:8]), key[8:]
