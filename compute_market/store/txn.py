@@ -77,15 +77,25 @@ class Txn:
         now_ms: int,
         config: Config,
         stopwatch: Callable[[], int] | None,
+        before: "Txn | None" = None,  # the change before it in the same transaction
     ) -> None:
         self._txn = txn
         self._handles = handles
-        self._cursors = Cursors(txn, handles)  # for what is done at once
-        self._late = Late(self._cursors)
-        self._numbers: dict[str, int] = {}  # those that are to be written
-        self._seen: dict[str, int] = {}  # numbers as they were when the change began
-        self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
-        self._added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
+        self._cursors: Cursors  # for what is done at once
+        self._late: Late
+        self._numbers: dict[str, int]  # those that are to be written
+        self._seen: dict[str, int]  # numbers as they were when the change began
+        self._sums: dict[tuple[Sums, bytes], int]  # as stored
+        self._added: dict[Sums, dict[bytes, int]]  # those that are to be written
+        if before is None:
+            self._cursors = Cursors(txn, handles)
+            self._late = Late(self._cursors)
+            self._numbers, self._seen, self._sums, self._added = {}, {}, {}, {}
+        else:
+            self._cursors, self._late = before._cursors, before._late
+            self._numbers, self._seen = before._numbers, before._seen
+            self._sums, self._added = before._sums, before._added
+            self._seen.update(self._numbers)
         self.now_ms = now_ms
         self.timely = True
         self.config = config
@@ -103,11 +113,7 @@ class Txn:
 
     def next_change(self, config: Config, stopwatch: Callable[[], int] | None) -> "Txn":
         """Another change in the same transaction, which sees all that this one did."""
-        change = Txn(self._txn, self._handles, 0, config, stopwatch)
-        self._seen.update(self._numbers)
-        change._cursors, change._late, change._seen = self._cursors, self._late, self._seen
-        change._numbers, change._sums, change._added = self._numbers, self._sums, self._added
-        return change
+        return Txn(self._txn, self._handles, 0, config, stopwatch, self)
 
     @property
     def now(self) -> int:
@@ -278,6 +284,8 @@ class Txn:
     def number(self, name: str) -> int:
         """A small named integer of the `meta` table, 0 when it was never set."""
         found = self._numbers.get(name)
+        if found is None:
+            found = self._seen.get(name)
         return self.number_before(name) if found is None else found
 
     def number_before(self, name: str) -> int:

@@ -27,6 +27,8 @@ LOOK_BACK_JOBS: Final = 10_000
 def retuned(multiplier: int, backlog: int, utilization_pct: int) -> int:
     """The multiplier after a sample: exact, half up, no step of more than 15 %, 100…10 000."""
     if backlog == 0:
+        if multiplier == MULTIPLIER_START:
+            return multiplier  # Most often.
         aim = MULTIPLIER_START
     elif utilization_pct == 0:
         aim = 2 * multiplier
@@ -41,12 +43,18 @@ class Past:
     """What the market looked like at one second after another, since the last change of it.
 
     Nothing but time has changed it: work has become older than a minute, and deadlines have passed.
-    A job whose deadline has passed is no backlog, although no change has failed it yet.
+    A job whose deadline has passed is no backlog, although no change has failed it yet. No second
+    before `since` is asked for.
     """
 
-    def __init__(self, txn: Txn) -> None:
+    def __init__(self, txn: Txn, since: int) -> None:
         self._txn = txn
-        self._throughput = demand.throughput(txn)
+        # What is older than a minute when the first is sampled is so for all that follow.
+        self._throughput = [
+            (proven, units)
+            for proven, units in demand.throughput(txn)
+            if proven + WINDOW_SECS > since
+        ]
         self._estimate = capacity.estimate(txn)
         self._backlog = jobs.backlog_units(txn)
         # Most often no deadline has passed, and a walk takes longer than to look at the first.
@@ -61,6 +69,8 @@ class Past:
             if job.state != "pending":
                 self._backlog -= job.units - job.units_proven
             self._next = next(self._later, None)
+        if not self._throughput:
+            return self._backlog, 0
         return self._backlog, demand.percent_at(self._throughput, second, self._estimate)
 
     def changes_after(self, second: int) -> int | None:

@@ -130,7 +130,7 @@ def _sampled(txn: Txn) -> Iterator[Epochs]:
     """Epochs that have ended by their samples alone; several that end alike are one."""
     since_ms, known_height = txn.number_before(LAST_RUN), txn.number_before("height_seen")
     height, blocks = chain.height(txn), txn.config.epoch_blocks
-    past = Past(txn)
+    past = Past(txn, since_ms // 1000)
     before, start = _stored_multiplier(txn), txn.number(EPOCH_FROM)
     while (end := chain.next_epoch(txn, start)) <= height:
         # What was reached before the last change was over is seen as that change left it.
@@ -234,7 +234,7 @@ def _running(txn: Txn, epochs: list[Epochs]) -> Epochs:
         chain.next_epoch(txn, start) - 1,
         txn.config.epoch_blocks,
         present,
-        *Past(txn).sample(txn.now),
+        *Past(txn, txn.now).sample(txn.now),
         units,
         kappa_ppm if units else 0,
         payout(units, kappa_ppm, present),
