@@ -129,7 +129,9 @@ class Txn:
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
-        handle = self._whole(table)
+        if table.late and (found := self._late.waiting(table, key)) is not None:
+            return table.sealed(key, found if type(found) is bytes else encode(found))
+        handle = self._handles[table]
         return b"" if handle is None else self._txn.get(key, default=b"", db=handle)
 
     def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
@@ -220,20 +222,10 @@ class Txn:
         self, table: Table[Any], limit: int, prefix: bytes = b"", start: bytes | None = None
     ) -> list[tuple[bytes, bytes]]:
         """At most `limit` entries of `scan`, free to be changed by the caller."""
-        found: list[tuple[bytes, bytes]] = []
         cursor = self._ordered(table)
-        if cursor is None or not limit:
-            return found
-        length, opened = len(prefix), table.opened
-        if cursor.set_range(start or prefix):
-            for key, value in cursor.iternext():
-                payload = opened(key, value)
-                if key[:length] != prefix:
-                    break
-                found.append((key, payload))
-                if len(found) == limit:
-                    break
-        return found
+        if cursor is None or not limit or not cursor.set_range(start or prefix):
+            return []
+        return table.taken(cursor, prefix, limit)
 
     # Records.
 
