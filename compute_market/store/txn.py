@@ -219,11 +219,15 @@ class Txn:
         return key, table.opened(key, cursor.value())
 
     def collect(
-        self, table: Table[Any], limit: int, prefix: bytes = b"", start: bytes | None = None
+        self,
+        table: Table[Any],
+        limit: int | None,
+        prefix: bytes = b"",
+        start: bytes | None = None,
     ) -> list[tuple[bytes, bytes]]:
-        """At most `limit` entries of `scan`, free to be changed by the caller."""
+        """At most `limit` entries of `scan`, free to be changed by the caller; None for all."""
         cursor = self._ordered(table)
-        if cursor is None or not limit or not cursor.set_range(start or prefix):
+        if cursor is None or limit == 0 or not cursor.set_range(start or prefix):
             return []
         return table.taken(cursor, prefix, limit)
 

@@ -43,19 +43,24 @@ def ended(txn: Txn) -> list[Epochs]:
     None while the clock is not believed. The time it takes depends on how often the market looked
     different meanwhile, and not on their number.
     """
-    if not _has_ended(txn):
+    if not has_ended(txn):
         return []
     return _ended(txn, demand.epoch_units(txn))
+
+
+def has_ended(txn: Txn) -> bool:
+    """Whether the running epoch has, and is to be closed: not while the clock is not believed."""
+    return txn.timely and chain.height(txn) >= chain.epoch_end(txn)
 
 
 def close(txn: Txn) -> int:
     """Close every epoch that has ended, and pay what it pays; how much, in IT.
 
+    The caller has seen that the running one has: `has_ended`.
+
     Nothing is paid unless the mode was real when the epoch ended, nor what would bring more than
     2^63-1 IT into circulation: neither is made good later.
     """
-    if not _has_ended(txn):
-        return 0
     units = demand.epoch_units(txn)
     epochs = _ended(txn, units)
     # After this point it must succeed.
@@ -104,11 +109,6 @@ def document(txn: Txn, height: int | None) -> dict[str, Any]:
         known = f"the running one is {running.from_height}…{running.to_height}"
         raise NotFoundError(f"height {height} is in no epoch that is known; {known}")
     return _document(found, height, has_ended=True)
-
-
-def _has_ended(txn: Txn) -> bool:
-    """Whether the running epoch has, and is to be closed."""
-    return txn.timely and chain.height(txn) >= chain.epoch_end(txn)
 
 
 def _ended(txn: Txn, proven: dict[str, int]) -> list[Epochs]:
