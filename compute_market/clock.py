@@ -187,10 +187,12 @@ def keep(txn: Txn, time: Time) -> None:
     if time.doubt is not None:
         return
     ahead_ms = _ahead_ms(time.kept, time.reading, last_ms)
-    kept = replace(_with_offset(time.kept, time.reading), ahead_ms=ahead_ms)
+    kept = _with_offset(time.kept, time.reading)
+    if kept.ahead_ms != ahead_ms:
+        kept = replace(kept, ahead_ms=ahead_ms)
     if last_ms and time.now_ms - last_ms > txn.config.outage_secs * 1000:
         kept = _with_outage(txn, kept, last_ms, time.now_ms)
-    if kept != time.kept:
+    if kept is not time.kept and kept != time.kept:
         txn.put(META, _KEPT, encode(kept))
 
 

@@ -74,8 +74,9 @@ def note(
     txn.writes += 1
     if txn.noted_after is None:
         txn.noted_after = txn.number("event_seq")
-    told = {name: value for name, value in detail.items() if value is not None}
-    txn.noted.append(Event(event, job_id, offer_id, owner, told, before))
+    if None in detail.values():
+        detail = {name: value for name, value in detail.items() if value is not None}
+    txn.noted.append(Event(event, job_id, offer_id, owner, detail, before))
     return txn.noted_after + len(txn.noted)
 
 

@@ -46,15 +46,15 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         from compute_market.admission import mempool  # Most markets have no consumer pool.
 
         mempool.drain(txn, height)
-    modes.seed(txn)
+    mode = modes.seed(txn).mode
     subsidies_it = 0
     if txn.timely and height >= chain.epoch_end(txn):
         from compute_market.subsidy import subsidy  # Most commands come while an epoch runs.
 
         subsidies_it = subsidy.close(txn)
-    activated = txn.timely and modes.activate(txn)
+    activated = mode == "armed" and txn.timely and modes.activate(txn)
     paid = 0
-    if modes.is_real(txn):
+    if mode == "real" or activated:
         for waiting in settlement.waiting(txn):
             receipts.quarantine_if_damaged(txn, waiting.key)
             jobs.mark_paid(txn, settlement.apply(txn, waiting))
