@@ -6,6 +6,7 @@ outside, and `events` what the log has to tell.
 """
 
 from collections import Counter
+from copy import deepcopy
 from fractions import Fraction
 from math import ceil, floor
 from types import SimpleNamespace as Record
@@ -176,11 +177,7 @@ class Model:
             proposal.state = "active"
             before = was[0].text if was else None
             self.tell("params_activated", **self.about(proposal), was=before)
-        while self.believed() and self.epoch_end() <= self.height():
-            at_ms = since_ms
-            if self.epoch_end() > known_height:  # Time has made it.
-                at_ms = START_MS + 1000 * (self.epoch_end() - self.height_by_hand)
-            self.end_epoch(min(max(at_ms, since_ms), self.now_ms) // 1000)
+        self.end_epochs(since_ms, known_height)
         if self.believed() and self.mode == "armed" and self.height() >= self.activate_at:
             self.turn("real")
         if self.mode == "real":
@@ -206,6 +203,23 @@ class Model:
     def epoch_end(self) -> int:
         blocks = self.config["epoch_blocks"]
         return (self.epoch_from // blocks + 1) * blocks
+
+    def end_epochs(self, since_ms: int, known_height: int) -> None:
+        """End those of which the end has come; what was known at an instant is as it was then."""
+        while self.believed() and self.epoch_end() <= self.height():
+            at_ms = since_ms
+            if self.epoch_end() > known_height:  # Time has made it.
+                at_ms = START_MS + 1000 * (self.epoch_end() - self.height_by_hand)
+            self.end_epoch(min(max(at_ms, since_ms), self.now_ms) // 1000)
+
+    def multiplier_now(self) -> int:
+        """As the next command would find it: blocks that pass by hand may end an epoch."""
+        if self.epoch_end() > self.height():
+            return self.multiplier
+        ahead = deepcopy(self)
+        ahead.come_back()
+        ahead.end_epochs(self.last_ms, self.height_seen)
+        return ahead.multiplier
 
     def end_epoch(self, second: int) -> None:
         """As the market was at that second, though it may be noticed later."""
@@ -1063,7 +1077,7 @@ class Model:
             "guard": self.guard(),
             "estimate": self.estimate(),
             "headroom": self.headroom(),
-            "multiplier": self.multiplier,
+            "multiplier": self.multiplier_now(),
             "epochs": [
                 (e.height, e.multiplier, e.backlog, e.pct, e.units, e.amount, e.paid)
                 for e in self.epochs
