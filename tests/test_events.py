@@ -187,6 +187,14 @@ def end_an_epoch(market: Market) -> None:
     command(market)
 
 
+def hold_one_that_waits(market: Market) -> None:
+    """The guard closes before the offer comes that a job waits for."""
+    waiting = {"gpu": "a"}
+    market.submit("waits", wait=True, lengths=(1, 1), capability=waiting)
+    market.send(fee=market.config.comfort_threshold_p90 + 1)
+    market.post("other", offer_id="late", capability=waiting)
+
+
 def propose_a_cap(market: Market) -> None:
     propose(market, "fair_share_cap", "0.1")
 
@@ -363,6 +371,10 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     "params_approved": (approve_a_cap, {"proposal": 1, "value": "0.1", "activates_at": 120}),
     "params_activated": (activate_a_cap, {"proposal": 1, "key": "fair_share_cap", "value": "0.1"}),
     "params_rolled_back": (roll_back_a_cap, {"proposal": 1, "key": "fair_share_cap"}),
+    "job_deferred": (
+        hold_one_that_waits,
+        {"reason": "comfort_guard", "units": 2, "mode": "tight"},
+    ),
     "tx_admitted": (fill_the_pool, {"tx_id": "t-1", "fee": 9, "bytes": 2}),
     "tx_evicted": (fill_the_pool_and_send(9), {"tx_id": "t-1", "fee": 9, "bytes": 2}),
     "tx_refused": (fill_the_pool_and_send(1), {"reason": "pool_full", "fee": 1, "bytes": 1}),

@@ -9,6 +9,7 @@ from binascii import crc32
 
 from msgspec import Struct
 
+from compute_market import events
 from compute_market.admission import admission
 from compute_market.errors import ConflictError, RefusedError
 from compute_market.jobs import jobs, placing
@@ -16,7 +17,7 @@ from compute_market.jobs.placing import Decided, Unplaced
 from compute_market.jobs.work import work
 from compute_market.offers import offers
 from compute_market.offers.standing import follow_wallets
-from compute_market.records import PRIORITIES, Job, Offer, Priority
+from compute_market.records import PRIORITIES, Job, Offer, Priority, Refused
 from compute_market.scheduler import queue
 from compute_market.scheduler.matching import NoMatch, judge
 from compute_market.settlement import modes
@@ -163,12 +164,12 @@ def _try(txn: Txn, job_id: str) -> bool:
     except (ConflictError, RefusedError):
         # It cannot go to the offer that is best for it; another may be.
         _set(txn, _REFUSED, 1)
-        jobs.defer(txn, job, False)
+        _defer(txn, job, None)
         return False
     if isinstance(verdict, Decided):
         placing.place(txn, job, verdict, None)
         return True
-    jobs.defer(txn, job, _is_deferred(verdict))
+    _defer(txn, job, _load_in(verdict))
     if isinstance(verdict, Unplaced):
         _set(txn, _GUARDED if verdict.match is None else _REFUSED, 1)
         if verdict.refused.retry_after_ms is not None:
@@ -177,13 +178,35 @@ def _try(txn: Txn, job_id: str) -> bool:
     return False
 
 
-def _is_deferred(verdict: Unplaced | NoMatch) -> bool:
-    """Whether it is the present load alone that keeps a job out."""
-    return (
-        isinstance(verdict, Unplaced)
-        and verdict.by_admission
-        and verdict.refused.reason in admission.DEFERRING
-    )
+def _defer(txn: Txn, job: Job, refused: Refused | None) -> None:
+    """Note that the present load alone keeps a job out from now on, or no longer (None).
+
+    It is told and counted once for as long as it lasts.
+    """
+    if job.deferred == (refused is not None):
+        return
+    job = jobs.defer(txn, job, refused is not None)
+    if refused is not None:
+        admission.count_deferral(txn)
+        seq = events.note(
+            txn,
+            "job_deferred",
+            job_id=job.job_id,
+            owner=job.buyer,
+            before=job.event_seq,
+            reason=refused.reason,
+            message=refused.message,
+            units=job.units,
+            mode=admission.mode(txn),
+        )
+        jobs.with_event(txn, job, seq)
+
+
+def _load_in(verdict: Unplaced | NoMatch) -> Refused | None:
+    """The refusal of a verdict, if it is the present load alone that keeps a job out."""
+    if not isinstance(verdict, Unplaced) or not verdict.by_admission:
+        return None
+    return verdict.refused if verdict.refused.reason in admission.DEFERRING else None
 
 
 def _begin(txn: Txn) -> None:

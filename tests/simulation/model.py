@@ -68,6 +68,7 @@ class Model:
         self.log = ""
         self.receipts: list[Record] = []
         self.events: list[tuple[Any, ...]] = []
+        self.deferrable: list[tuple[Any, ...]] = []  # jobs that load kept out, since last followed
         self.counts: dict[tuple[str, ...], int] = Counter()
         self.outcomes: list[str] = []
         self.matches_on: dict[str, int] = Counter()  # by hardware
@@ -783,14 +784,35 @@ class Model:
             if self.overdue(job) or (only_for is not None and self.stage(job, only_for) < 5):
                 continue
             if self.is_held(job):
+                self.may_defer(job, "comfort_guard")
                 continue
             offer = self.choose(job)
-            if not isinstance(offer, str) and self.refusal(job, offer) is None:
+            if isinstance(offer, str):
+                continue
+            reason = self.refusal(job, offer)
+            if reason == "capacity":
+                self.may_defer(job, reason)
+            if reason is None:
                 self.record_match(job, offer)
                 self.place(job, offer)
                 matched.append(job.id)
         self.work()
         return matched
+
+    def may_defer(self, job: Record, reason: str) -> None:
+        self.deferrable.append((job.id, reason, job.units, self.guard()))
+
+    def follow(self, told: list[tuple[Any, ...]], seq: int) -> None:
+        """Take over which of the jobs that wait the market says, from behind an event on, are kept
+        out by the load alone: it tries a job only when something may have helped it."""
+        for index, (event, job_id, offer, owner, detail) in enumerate(told, seq):
+            if event == "job_deferred":
+                said = (job_id, detail["reason"], detail["units"], detail["mode"])
+                assert said in self.deferrable, (said, self.deferrable)
+                assert (offer, owner) == (None, self.jobs[job_id].buyer)
+                self.events.insert(index, told[index - seq])
+                self.count("industrial_deferred_total")
+        self.deferrable.clear()
 
     def waiting(self) -> list[Record]:
         """Queued jobs in the order they would start, caps aside.
