@@ -12,7 +12,7 @@ from msgspec import Struct
 from compute_market import events
 from compute_market.admission import admission
 from compute_market.errors import ConflictError, RefusedError
-from compute_market.jobs import jobs, placing
+from compute_market.jobs import drafts, jobs, placing
 from compute_market.jobs.placing import Decided, Unplaced
 from compute_market.jobs.work import work
 from compute_market.offers import offers
@@ -53,6 +53,9 @@ class Reason(Struct, frozen=True, gc=False):
 
 def present_reason(txn: Txn, job: Job) -> Reason:
     """Why a pending job would not get in now."""
+    late = _too_late(txn, job)
+    if late is not None:
+        return Reason("deadline", late)
     try:
         verdict = placing.decide(txn, job)
     except (ConflictError, RefusedError) as error:
@@ -159,6 +162,9 @@ def _try(txn: Txn, job_id: str) -> bool:
     job = jobs.named(txn, job_id.encode())
     if jobs.is_overdue(txn, job):
         return False  # The sweep will get to it.
+    if _too_late(txn, job) is not None:
+        _defer(txn, job, None)
+        return False
     try:
         verdict = placing.decide(txn, job)
     except (ConflictError, RefusedError):
@@ -176,6 +182,12 @@ def _try(txn: Txn, job_id: str) -> bool:
             at_ms = txn.now_ms + verdict.refused.retry_after_ms
             _set(txn, _RETRY_MS, min(at_ms, txn.number(_RETRY_MS) or at_ms))
     return False
+
+
+def _too_late(txn: Txn, job: Job) -> str | None:
+    """Why a job's own deadline, a second that it names, leaves too little time for any provider."""
+    # One that is given in seconds begins when the job starts.
+    return drafts.too_near(job.deadline, txn.now, txn.config) if job.deadline_secs is None else None
 
 
 def _defer(txn: Txn, job: Job, refused: Refused | None) -> None:
@@ -218,16 +230,17 @@ def _begin(txn: Txn) -> None:
 
 
 def _settings(txn: Txn) -> int:
-    """A number that stands for the settings that admission goes by."""
+    """A number that stands for the settings that decide whether a job that waits gets in."""
     config = txn.config
     return 1 + crc32(
-        b"%d %d %d %d %d"
+        b"%d %d %d %d %d %d"
         % (
             config.initial_capacity,
             config.min_capacity,
             config.fair_share_cap_ppm,
             config.burst_quota_micro,
             config.burst_refill_rate_micro,
+            config.deadline_min_secs,
         )
     )
 
