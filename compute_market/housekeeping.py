@@ -42,16 +42,19 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         from compute_market.governance import governance  # Most markets have no proposals.
 
         parameters = governance.activate(txn)
+    transactions = 0
     if 0 < txn.number(MEMPOOL_NEXT_BLOCK) <= height:
         from compute_market.admission import mempool  # Most markets have no consumer pool.
 
-        mempool.drain(txn, height)
+        transactions = mempool.drain(txn, height)
     mode = modes.seed(txn).mode
-    subsidies_it = 0
+    subsidies_it, epochs = 0, 0
+    multipliers: tuple[int, ...] = ()
     if txn.timely and height >= chain.epoch_end(txn):
         from compute_market.subsidy import subsidy  # Most commands come while an epoch runs.
 
-        subsidies_it = subsidy.close(txn)
+        closed = subsidy.close(txn)
+        subsidies_it, epochs, multipliers = closed.paid_it, closed.epochs, closed.multipliers
     activated = mode == "armed" and txn.timely and modes.activate(txn)
     paid = 0
     if mode == "real" or activated:
@@ -88,6 +91,9 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         barred,
         parameters,
         subsidies_it,
+        epochs,
+        multipliers,
+        transactions,
     )
 
 

@@ -347,11 +347,12 @@ def mark_paid(txn: Txn, settled: Settlement) -> None:
     _moved(txn, job, "job_paid", detail)
 
 
-def defer(txn: Txn, job: Job, deferred: bool) -> None:
+def defer(txn: Txn, job: Job, deferred: bool) -> Job:
     """Keep in mind whether the load alone kept a pending job out when it was tried last."""
-    if job.deferred != deferred:
-        queue.count(txn, job, -1)
-        queue.count(txn, _stored(txn, replace(job, deferred=deferred)), +1)
+    queue.count(txn, job, -1)
+    job = _stored(txn, replace(job, deferred=deferred))
+    queue.count(txn, job, +1)
+    return job
 
 
 def with_event(txn: Txn, job: Job, seq: int) -> Job:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
+from msgspec import Struct
+
 from compute_market import chain, events
 from compute_market.amounts import AMOUNT_MAX, PPM
 from compute_market.clock import LAST_RUN
@@ -53,8 +55,16 @@ def has_ended(txn: Txn) -> bool:
     return txn.timely and chain.height(txn) >= chain.epoch_end(txn)
 
 
-def close(txn: Txn) -> int:
-    """Close every epoch that has ended, and pay what it pays; how much, in IT.
+class Closed(Struct, frozen=True, gc=False):
+    """What the end of epochs brought."""
+
+    paid_it: int = 0
+    epochs: int = 0  # in which units were proven
+    multipliers: tuple[int, ...] = ()  # before and after them, if that is another one
+
+
+def close(txn: Txn) -> Closed:
+    """Close every epoch that has ended, and pay what it pays.
 
     The caller has seen that the running one has: `has_ended`.
 
@@ -65,7 +75,7 @@ def close(txn: Txn) -> int:
     epochs = _ended(txn, units)
     # After this point it must succeed.
     paid_it = _pay(txn, epochs[0], units)
-    before = _stored_multiplier(txn)
+    first = before = _stored_multiplier(txn)
     for each in epochs:
         if each.multiplier != before:
             _note_multiplier(txn, before, each)
@@ -81,7 +91,8 @@ def close(txn: Txn) -> int:
     demand.begin_epoch(txn, units)
     txn.set_number(EPOCH_FROM, epochs[-1].to_height + 1)
     txn.set_number(MULTIPLIER, epochs[-1].multiplier)
-    return paid_it
+    moved = (first, before) if before != first else ()
+    return Closed(paid_it, sum(each.units > 0 for each in epochs), moved)
 
 
 def industrial_subsidies(txn: Txn, height: int) -> Payouts | None:
