@@ -55,6 +55,7 @@ class Txn:
         "_seen",
         "_sums",
         "_txn",
+        "bands",
         "board",
         "config",
         "helped",
@@ -108,6 +109,8 @@ class Txn:
         self.helped = False
         self.stirred = False
         self.board: Board | None = None
+        # The seq of the last price, and the bands of those lanes that were asked for at it.
+        self.bands: tuple[int, dict[str, Any]] | None = None
         self.priced_after: int | None = None
         self.pool: tuple[int, Any] | None = None  # a height, and the consumer pool at it
 

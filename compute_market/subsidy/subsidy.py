@@ -107,6 +107,7 @@ def industrial_subsidies(txn: Txn, height: int) -> Payouts | None:
 def document(txn: Txn, height: int | None) -> dict[str, Any]:
     """The epoch of a height, else the running one, as it would end now at its present multiplier.
 
+    `due` says that the next change makes it so: it closes an epoch that has ended, and pays it.
     Raises NotFoundError for a height before the first epoch or behind the running one.
     """
     epochs = ended(txn)
@@ -114,12 +115,13 @@ def document(txn: Txn, height: int | None) -> dict[str, Any]:
     at = chain.height(txn) if height is None else height
     # Without a height it is the running one, also while a held clock keeps it from ending.
     if height is None or running.from_height <= height <= running.to_height:
-        return _document(running, at, has_ended=False)
+        return _document(running, at, has_ended=False, due=bool(epochs))
     found = _of(txn, height, epochs)
     if found is None:
         known = f"the running one is {running.from_height}…{running.to_height}"
         raise NotFoundError(f"height {height} is in no epoch that is known; {known}")
-    return _document(found, height, has_ended=True)
+    due = height >= txn.number(EPOCH_FROM)
+    return _document(found, height, has_ended=True, due=due)
 
 
 def _ended(txn: Txn, proven: dict[str, int]) -> list[Epochs]:
@@ -252,7 +254,7 @@ def _running(txn: Txn, epochs: list[Epochs]) -> Epochs:
     )
 
 
-def _document(epochs: Epochs, height: int, *, has_ended: bool) -> dict[str, Any]:
+def _document(epochs: Epochs, height: int, *, has_ended: bool, due: bool) -> dict[str, Any]:
     """One epoch, of a record that may stand for several."""
     epoch = height // epochs.blocks if has_ended else epochs.from_height // epochs.blocks
     begins = epoch * epochs.blocks
@@ -262,12 +264,13 @@ def _document(epochs: Epochs, height: int, *, has_ended: bool) -> dict[str, Any]
         "from_height": max(epochs.from_height, begins),
         "to_height": min(epochs.to_height, begins + epochs.blocks - 1),
         "ended": has_ended,
+        "due": due,
         "multiplier": epochs.multiplier,
         "backlog": epochs.backlog,
         "utilization_pct": epochs.utilization_pct,
         "units": epochs.units,
         "payouts": {"storage": 0, "read": 0, "compute": epochs.compute_it},
-        "paid": has_ended and epochs.paid,
+        "paid": has_ended and epochs.paid and not due,
     }
     return found if epochs.unpaid is None else found | {"unpaid": epochs.unpaid}
 
