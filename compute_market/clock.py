@@ -115,8 +115,16 @@ class Due(Struct, frozen=True, gc=False):
         return Due(self.activated or later.activated, *sums)
 
     @property
+    def has_moved(self) -> bool:
+        """Whether it was anything at all."""
+        return bool(
+            self.text or self.scores or self.epochs or self.multipliers or self.transactions
+        )
+
+    @property
     def text(self) -> str:
-        """What it moved, in one line; empty when nothing was due."""
+        """What it moved, in one line; empty when nothing was due but what passes all the time: a
+        multiplier that was retuned, and what blocks have taken."""
         found = []
         if self.activated:
             found.append("the settlement mode turned real")
@@ -128,12 +136,6 @@ class Due(Struct, frozen=True, gc=False):
             found.append(jobs + cost_of(self.burned_ct, self.away))
         if self.subsidies_it:
             found.append(f"{self.subsidies_it} IT of subsidies paid")
-        if self.multipliers:
-            first, *_, last = self.multipliers
-            found.append(f"the subsidy multiplier went from {first} to {last}")
-        if self.transactions:
-            of_consumers = _counted(self.transactions, "consumer transaction")
-            found.append(f"{of_consumers} taken by blocks")
         if self.bids:
             found.append(f"{_counted(self.bids, 'bid')} expired{cost_of(self.bids_burned_ct, 0)}")
         if self.restored:
