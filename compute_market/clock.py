@@ -104,6 +104,9 @@ class Due(Struct, frozen=True, gc=False):
     barred: int = 0  # providers whose score other settings let fade less
     parameters: tuple[str, ...] = ()  # what proposals have set, as `fair_share_cap 0.1`
     subsidies_it: int = 0  # paid for the work of epochs that ended
+    epochs: int = 0  # of them, in which units were proven
+    multipliers: tuple[int, ...] = ()  # of the subsidy before and after changes, in percent
+    transactions: int = 0  # of consumers, that blocks have taken
 
     def plus(self, later: "Due") -> "Due":
         """What was due in this change and in a later one."""
@@ -125,6 +128,12 @@ class Due(Struct, frozen=True, gc=False):
             found.append(jobs + cost_of(self.burned_ct, self.away))
         if self.subsidies_it:
             found.append(f"{self.subsidies_it} IT of subsidies paid")
+        if self.multipliers:
+            first, *_, last = self.multipliers
+            found.append(f"the subsidy multiplier went from {first} to {last}")
+        if self.transactions:
+            of_consumers = _counted(self.transactions, "consumer transaction")
+            found.append(f"{of_consumers} taken by blocks")
         if self.bids:
             found.append(f"{_counted(self.bids, 'bid')} expired{cost_of(self.bids_burned_ct, 0)}")
         if self.restored:
@@ -187,10 +196,12 @@ def keep(txn: Txn, time: Time) -> None:
     if time.doubt is not None:
         return
     ahead_ms = _ahead_ms(time.kept, time.reading, last_ms)
-    kept = replace(_with_offset(time.kept, time.reading), ahead_ms=ahead_ms)
+    kept = _with_offset(time.kept, time.reading)
+    if kept.ahead_ms != ahead_ms:
+        kept = replace(kept, ahead_ms=ahead_ms)
     if last_ms and time.now_ms - last_ms > txn.config.outage_secs * 1000:
         kept = _with_outage(txn, kept, last_ms, time.now_ms)
-    if kept != time.kept:
+    if kept is not time.kept and kept != time.kept:
         txn.put(META, _KEPT, encode(kept))
 
 

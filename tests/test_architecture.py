@@ -144,6 +144,7 @@ ORDER = (
     "subsidy.subsidy",
     "subsidy.laws",
     "audit",
+    "overview",
     "exposition",
     "upgrades",
     "execution",

@@ -165,7 +165,7 @@ def test_tick_does_all_that_is_due_and_says_it_in_one_line(cli: Cli) -> None:
     cli.ok(*SETTLE, "arm", "--delay-blocks", "5")
     cli.advance(66)
     due = f"{REAL}, 1 receipt that had waited paid, 2 overdue jobs failed, 20 CT of bonds burned"
-    due += ", 1 IT of subsidies paid"
+    due += ", 1 IT of subsidies paid, the subsidy multiplier went from 100 to 115"
     before = cli.files()
     dry = cli("tick", "-n")
     assert dry.err == f"dry_run: {due}\n"
@@ -174,6 +174,44 @@ def test_tick_does_all_that_is_due_and_says_it_in_one_line(cli: Cli) -> None:
     assert dry.out == "".join(f"dry_run: {line}\n" for line in said.splitlines())
     assert said.splitlines()[-1] == "changed: true"
     assert cli.ok("tick") == said.replace("changed: true", "changed: false")
+
+
+def test_tick_tells_that_the_multiplier_changed(cli: Cli) -> None:
+    cli.active("j1")
+    cli.advance(60)
+    moved = "the subsidy multiplier went from 100 to 115"
+    assert cli("tick", "-n").err == f"dry_run: {moved}\n"
+    assert cli.document("tick", due=moved)["changed"] is True
+    assert cli.document("tick")["changed"] is False
+    cli.advance(120)
+    moved = "the subsidy multiplier went from 115 to 152"
+    assert cli.document("tick", due=moved)["changed"] is True
+
+
+def test_tick_tells_that_blocks_took_transactions(cli: Cli) -> None:
+    for _ in range(2):
+        send = ("--lane", "consumer", "--sender", "ann", "--fee", "3", "--bytes", "1")
+        cli.ok("mempool", "submit", *send)
+    cli.advance(1)
+    moved = "2 consumer transactions taken by blocks"
+    assert cli.document("tick", due=moved)["changed"] is True
+    cli.advance(1)
+    assert cli.document("tick")["changed"] is False
+
+
+def test_tick_says_nothing_of_an_idle_epoch(cli: Cli) -> None:
+    cli.post()
+    for _ in range(2):
+        cli.advance(60)
+        assert cli.document("tick")["changed"] is False
+
+
+def test_tick_that_closes_an_epoch_with_work_changes_something(cli: Cli) -> None:
+    cli.active("j1")
+    cli.ok("compute", "execute", "j1")
+    cli.advance(60)
+    assert cli.document("tick")["changed"] is True
+    assert cli.document("tick")["changed"] is False
 
 
 def test_tick_drops_events_that_are_too_old(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

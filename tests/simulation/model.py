@@ -6,6 +6,7 @@ outside, and `events` what the log has to tell.
 """
 
 from collections import Counter
+from copy import deepcopy
 from fractions import Fraction
 from math import ceil, floor
 from types import SimpleNamespace as Record
@@ -67,6 +68,7 @@ class Model:
         self.log = ""
         self.receipts: list[Record] = []
         self.events: list[tuple[Any, ...]] = []
+        self.deferrable: list[tuple[Any, ...]] = []  # jobs that load kept out, since last followed
         self.counts: dict[tuple[str, ...], int] = Counter()
         self.outcomes: list[str] = []
         self.matches_on: dict[str, int] = Counter()  # by hardware
@@ -184,11 +186,7 @@ class Model:
             proposal.state = "active"
             before = was[0].text if was else None
             self.tell("params_activated", **self.about(proposal), was=before)
-        while self.believed() and self.epoch_end() <= self.height():
-            at_ms = since_ms
-            if self.epoch_end() > known_height:  # Time has made it.
-                at_ms = START_MS + 1000 * (self.epoch_end() - self.height_by_hand)
-            self.end_epoch(min(max(at_ms, since_ms), self.now_ms) // 1000)
+        self.end_epochs(since_ms, known_height)
         if self.believed() and self.mode == "armed" and self.height() >= self.activate_at:
             self.turn("real")
         if self.mode == "real":
@@ -212,7 +210,25 @@ class Model:
     # The subsidy.
 
     def epoch_end(self) -> int:
-        return (self.epoch_from // self.config["epoch_blocks"] + 1) * self.config["epoch_blocks"]
+        blocks = self.config["epoch_blocks"]
+        return (self.epoch_from // blocks + 1) * blocks
+
+    def end_epochs(self, since_ms: int, known_height: int) -> None:
+        """End those of which the end has come; what was known at an instant is as it was then."""
+        while self.believed() and self.epoch_end() <= self.height():
+            at_ms = since_ms
+            if self.epoch_end() > known_height:  # Time has made it.
+                at_ms = START_MS + 1000 * (self.epoch_end() - self.height_by_hand)
+            self.end_epoch(min(max(at_ms, since_ms), self.now_ms) // 1000)
+
+    def multiplier_now(self) -> int:
+        """As the next command would find it: blocks that pass by hand may end an epoch."""
+        if self.epoch_end() > self.height():
+            return self.multiplier
+        ahead = deepcopy(self)
+        ahead.come_back()
+        ahead.end_epochs(self.last_ms, self.height_seen)
+        return ahead.multiplier
 
     def end_epoch(self, second: int) -> None:
         """As the market was at that second, though it may be noticed later."""
@@ -821,14 +837,35 @@ class Model:
             if self.overdue(job) or (only_for is not None and self.stage(job, only_for) < 5):
                 continue
             if self.is_held(job):
+                self.may_defer(job, "comfort_guard")
                 continue
             offer = self.choose(job)
-            if not isinstance(offer, str) and self.refusal(job, offer) is None:
+            if isinstance(offer, str):
+                continue
+            reason = self.refusal(job, offer)
+            if reason == "capacity":
+                self.may_defer(job, reason)
+            if reason is None:
                 self.record_match(job, offer)
                 self.place(job, offer)
                 matched.append(job.id)
         self.work()
         return matched
+
+    def may_defer(self, job: Record, reason: str) -> None:
+        self.deferrable.append((job.id, reason, job.units, self.guard()))
+
+    def follow(self, told: list[tuple[Any, ...]], seq: int) -> None:
+        """Take over which of the jobs that wait the market says, from behind an event on, are kept
+        out by the load alone: it tries a job only when something may have helped it."""
+        for index, (event, job_id, offer, owner, detail) in enumerate(told, seq):
+            if event == "job_deferred":
+                said = (job_id, detail["reason"], detail["units"], detail["mode"])
+                assert said in self.deferrable, (said, self.deferrable)
+                assert (offer, owner) == (None, self.jobs[job_id].buyer)
+                self.events.insert(index, told[index - seq])
+                self.count("industrial_deferred_total")
+        self.deferrable.clear()
 
     def waiting(self) -> list[Record]:
         """Queued jobs in the order they would start, caps aside.
@@ -1116,7 +1153,7 @@ class Model:
             "guard": self.guard(),
             "estimate": self.estimate(),
             "headroom": self.headroom(),
-            "multiplier": self.multiplier,
+            "multiplier": self.multiplier_now(),
             "epochs": [
                 (e.height, e.multiplier, e.backlog, e.pct, e.units, e.amount, e.paid)
                 for e in self.epochs

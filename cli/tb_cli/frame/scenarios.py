@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from compute_market.amounts import AMOUNT_MAX
 from compute_market.config import places
 from compute_market.errors import UsageError, file_error
 from compute_market.records import replace
@@ -14,9 +15,16 @@ from compute_market.simulation import replay as replays
 from compute_market.simulation.arrivals import OpenTrace
 from compute_market.simulation.scenario import Arrivals, Buyers, Scenario
 from compute_market.simulation.scenario_files import scenario_of
-from compute_market.simulation.variations import Change, combinations, scenario_with
+from compute_market.simulation.variations import (
+    Change,
+    combinations,
+    repeated,
+    scenario_with,
+)
+from compute_market.text import printable
 from tb_cli.frame import installed
 from tb_cli.frame.files import directory_of
+from tb_cli.frame.render import note
 
 RUNS_MAX = 10_000
 _SIZE_MAX = 2**20
@@ -55,6 +63,7 @@ class _Base(Struct, frozen=True):
     document: dict[str, Any]
     open_trace: OpenTrace
     filled: Callable[[Scenario], Scenario]  # with what is no matter of its file
+    instead: dict[str, str]  # kind of group that is, to the option that says what it is
 
 
 def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Variant]:
@@ -66,15 +75,29 @@ def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Varian
     if len(combined) * seeds > RUNS_MAX:
         raise UsageError(f"{len(combined)} combinations with {seeds} seeds are above {RUNS_MAX}")
     base = _base(given)
+    for key, _ in combined[0]:
+        _check_matters(base, key)
     found = []
     for changes in combined:
         scenario = base.filled(scenario_with(base.document, changes))
         first = scenario.seed if given.seed is None else given.seed
+        if first + seeds - 1 > AMOUNT_MAX:
+            raise UsageError(f"--seeds: {seeds} seeds from {first} on are above {AMOUNT_MAX}")
         found += [
             Variant(base.name, replace(scenario, seed=first + n), base.open_trace, changes)
             for n in range(seeds)
         ]
+    for key, value in repeated(parameters):
+        note(f"--param {printable(key)}: {printable(value)} is given twice, and tried once")
     return found
+
+
+def _check_matters(base: _Base, key: str) -> None:
+    """Raises UsageError for a key of a group that something else takes the place of."""
+    name, dot, _ = key.partition(".")
+    for kind, spelling in base.instead.items():
+        if dot and any(group["name"] == name for group in base.document.get(kind, ())):
+            raise UsageError(f"--param {printable(key)}: {spelling} says what there is of {kind}")
 
 
 def _base(given: Given) -> _Base:
@@ -104,7 +127,9 @@ def _base(given: Given) -> _Base:
             scenario = replace(scenario, buyers=[buyers])
         return scenario
 
-    return _Base(name, document, traces.opener(directory), filled)
+    instead = {} if providers is None else {"providers": "--nodes"}
+    instead |= {} if trace is None else {"buyers": "--trace"}
+    return _Base(name, document, traces.opener(directory), filled, instead)
 
 
 def _of_log(given: Given, path: str) -> _Base:
@@ -124,7 +149,9 @@ def _of_log(given: Given, path: str) -> _Base:
             start_ms=told.start_ms,
         )
 
-    return _Base(os.path.basename(path), _timed(log.length_secs), replays.open_trace(log), filled)
+    document, opened = _timed(log.length_secs), replays.open_trace(log)
+    instead = dict.fromkeys(("providers", "buyers"), "--replay")
+    return _Base(os.path.basename(path), document, opened, filled, instead)
 
 
 def _timed(length_secs: int) -> dict[str, Any]:
