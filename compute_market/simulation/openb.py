@@ -45,7 +45,8 @@ OTHER_GPU_PRICE: Final = 50
 def nodes(path: str, ct: int = 1_000_000) -> list[Providers]:
     """The nodes of a file, each a provider with one offer of as many units as it has cores.
 
-    Each has `ct` CT in its wallet. Raises TraceError for a line that is wrong.
+    Each has `ct` CT in its wallet. Raises TraceError for a line that is wrong, and
+    UsageError where no node is left.
     """
     found: list[Providers] = []
     names: set[str] = set()
@@ -76,6 +77,8 @@ def nodes(path: str, ct: int = 1_000_000) -> list[Providers]:
                 restocks=False,
             )
         )
+    if not found:
+        raise UsageError(f"{quoted(path)}: there is no node in it that has a core to offer")
     return found
 
 

@@ -177,6 +177,7 @@ def test_mistake_is_told_before_anything_runs(
 ) -> None:
     Path("bad.toml").write_text('length_secs = 1\n[[providers]]\ncuont = 1\nname = "p"\n')
     Path("worse.toml").write_text("length_secs = \n")
+    Path("t.txt").write_text("What is this?\n")
     done = cli("compute-market", "simulate", *arguments)
     assert (done.code, done.out) == (2, "")
     assert message in done.err

@@ -12,11 +12,14 @@ from compute_market.records import replace
 from compute_market.simulation import openb, traces
 from compute_market.simulation import replay as replays
 from compute_market.simulation.arrivals import OpenTrace
-from compute_market.simulation.scenario import Arrivals, Buyers, Scenario
+from compute_market.simulation.scenario import Arrivals, Buyers, Providers, Scenario
 from compute_market.simulation.scenario_files import scenario_of
+from compute_market.simulation.script import Entry
 from compute_market.simulation.variations import Change, combinations, scenario_with
 from tb_cli.frame import installed
 from tb_cli.frame.files import directory_of
+from tb_cli.frame.lines import source_of
+from tb_cli.frame.played_files import readable, replayed
 
 RUNS_MAX = 10_000
 _SIZE_MAX = 2**20
@@ -46,6 +49,8 @@ class Variant(Struct, frozen=True):
     scenario: Scenario
     open_trace: OpenTrace
     changes: tuple[Change, ...] = ()
+    script: list[Entry] | None = None  # what happens beside, where a log says it
+    note: str = ""  # what the operator should know of it
 
 
 class _Base(Struct, frozen=True):
@@ -55,6 +60,8 @@ class _Base(Struct, frozen=True):
     document: dict[str, Any]
     open_trace: OpenTrace
     filled: Callable[[Scenario], Scenario]  # with what is no matter of its file
+    script: Callable[[Sequence[Change]], list[Entry] | None] = lambda _: None
+    note: str = ""
 
 
 def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Variant]:
@@ -69,9 +76,17 @@ def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Varian
     found = []
     for changes in combined:
         scenario = base.filled(scenario_with(base.document, changes))
+        script = base.script(changes)
         first = scenario.seed if given.seed is None else given.seed
         found += [
-            Variant(base.name, replace(scenario, seed=first + n), base.open_trace, changes)
+            Variant(
+                base.name,
+                replace(scenario, seed=first + n),
+                base.open_trace,
+                changes,
+                script,
+                base.note,
+            )
             for n in range(seeds)
         ]
     return found
@@ -80,31 +95,62 @@ def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Varian
 def _base(given: Given) -> _Base:
     if given.replay is not None:
         return _of_log(given, given.replay)
+    trace = None if given.trace is None else readable(given.trace)
+    extent = None
+    if trace is not None:
+        try:
+            extent = traces.extent(trace.path)
+        except UsageError as error:
+            raise trace.told(error) from error
     if given.path is not None:
         source, content = _content(given.path)
         document, lines = places.read(content, source)
-        scenario_of(document, lines, source)  # What is wrong with the file is told of it.
+        sound = scenario_of(document, lines, source)  # What is wrong with the file is told of it.
         name = os.path.basename(source).removesuffix(_SUFFIX)
         directory = directory_of(_STDIN if given.path == _STDIN else source)
+        if trace is None:
+            _check_traces(sound, lines, source, directory)
     else:
-        if given.trace is None or given.nodes is None:
+        if trace is None or extent is None or given.nodes is None:
             raise UsageError("SCENARIO is missing", hint="or give --trace and --nodes, or --replay")
-        length_secs = traces.extent(given.trace).length_secs
-        name, document, directory = os.path.basename(given.trace), _timed(length_secs), ""
-    providers = None if given.nodes is None else openb.nodes(given.nodes)
-    trace = None if given.trace is None else os.path.abspath(given.trace)
-    if trace is not None:
-        traces.format_of(trace)
+        name, document, directory = os.path.basename(trace.name), _timed(extent.length_secs), ""
+    providers = None if given.nodes is None else _nodes(given.nodes)
 
     def filled(scenario: Scenario) -> Scenario:
         if providers is not None:
             scenario = replace(scenario, providers=providers)
         if trace is not None:
-            buyers = Buyers(name="trace", arrivals=Arrivals(process="trace", file=trace))
+            buyers = Buyers(name="trace", arrivals=Arrivals(process="trace", file=trace.path))
             scenario = replace(scenario, buyers=[buyers])
         return scenario
 
     return _Base(name, document, traces.opener(directory), filled)
+
+
+def _nodes(path: str) -> list[Providers]:
+    nodes = readable(path)
+    try:
+        return openb.nodes(nodes.path)
+    except UsageError as error:
+        raise nodes.told(error) from error
+
+
+def _check_traces(
+    scenario: Scenario, lines: dict[places.Place, int], source: str, directory: str
+) -> None:
+    """Read the traces that a scenario names: what is wrong with one is told of its key as well."""
+    for number, group in enumerate(scenario.buyers):
+        found = group.arrivals
+        if found.file is None:
+            continue
+        place: places.Place = ("buyers", number, "arrivals", "file")
+        line = next(lines[place[:end]] for end in range(4, 0, -1) if place[:end] in lines)
+        try:
+            traces.extent(os.path.join(directory, found.file), found.format)
+        except UsageError as error:
+            raise UsageError(
+                f"{source}:{line}: buyers[{number}].arrivals.file: {error.message}", hint=error.hint
+            ) from error
 
 
 def _of_log(given: Given, path: str) -> _Base:
@@ -113,7 +159,9 @@ def _of_log(given: Given, path: str) -> _Base:
         if getattr(given, name) is not None:
             shown = "SCENARIO" if name == "path" else f"--{name}"
             raise UsageError(f"--replay and {shown} do not go together: the log says who did what")
-    log = replays.of_log(path)
+    log, settings = replayed(path)
+    document = _timed(log.length_secs) | {"config": settings}
+    document["settlement"] = "real" if log.is_real else "dry_run"
 
     def filled(scenario: Scenario) -> Scenario:
         told = replays.scenario(log, scenario.config, seed=scenario.seed)
@@ -124,7 +172,19 @@ def _of_log(given: Given, path: str) -> _Base:
             start_ms=told.start_ms,
         )
 
-    return _Base(os.path.basename(path), _timed(log.length_secs), replays.open_trace(log), filled)
+    return _Base(
+        _named(path),
+        document,
+        replays.open_trace(log),
+        filled,
+        lambda changes: replays.script(log, [key for key, _ in changes]),
+        replays.unknown(log),
+    )
+
+
+def _named(path: str) -> str:
+    """What a report calls what was played."""
+    return os.path.basename(os.path.abspath(source_of(path)))
 
 
 def _timed(length_secs: int) -> dict[str, Any]:
