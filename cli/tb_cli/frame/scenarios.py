@@ -7,6 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from compute_market.config import places
+from compute_market.config.settings import DEFAULTS
 from compute_market.errors import UsageError, file_error
 from compute_market.records import replace
 from compute_market.simulation import openb, traces
@@ -28,6 +29,13 @@ _STDIN = "-"
 # Steps by the clock, and samples, of a trace that no scenario says otherwise of.
 _STEPS = 2_000
 _STEP_SECS = 60
+# Of the buyers of a trace, which says nothing of money: they are short of none.
+_MONEY = 10**15
+# What a provider has beside the time that a job of a trace took, where nobody says otherwise.
+_BESIDE_SECS = 3_600
+# The bounds of these settings.
+_CAPACITY_MAX = 1_000_000_000
+_SLOTS_MAX = 1_000_000
 # What is there before a trace, its nodes or a log take its place.
 _PLACE: dict[str, Any] = {"providers": [{"name": "farm"}]}
 
@@ -114,17 +122,43 @@ def _base(given: Given) -> _Base:
         if trace is None or extent is None or given.nodes is None:
             raise UsageError("SCENARIO is missing", hint="or give --trace and --nodes, or --replay")
         name, document, directory = os.path.basename(trace.name), _timed(extent.length_secs), ""
-    providers = None if given.nodes is None else _nodes(given.nodes)
+    nodes = None if given.nodes is None else _nodes(given.nodes)
+    document = _sized(document, extent, nodes)
 
     def filled(scenario: Scenario) -> Scenario:
-        if providers is not None:
-            scenario = replace(scenario, providers=providers)
+        if nodes is not None:
+            # All that a node can do as long as this lasts.
+            offered = openb.offering(nodes, scenario.length_secs)
+            scenario = replace(scenario, providers=offered)
         if trace is not None:
-            buyers = Buyers(name="trace", arrivals=Arrivals(process="trace", file=trace.path))
+            arrived = Arrivals(process="trace", file=trace.path)
+            buyers = Buyers(name="trace", arrivals=arrived, ct=_MONEY, it=_MONEY)
             scenario = replace(scenario, buyers=[buyers])
         return scenario
 
     return _Base(name, document, traces.opener(directory), filled)
+
+
+def _sized(
+    document: dict[str, Any], extent: traces.Extent | None, nodes: list[Providers] | None
+) -> dict[str, Any]:
+    """A document whose settings fit a trace and its nodes, unless it sets them itself.
+
+    Deadlines may be as far away as its longest job needs; the market does what the nodes can, and
+    has a slot for each of their cores.
+    """
+    config: dict[str, Any] = dict(document.get("config", {}))
+    if extent is not None:
+        longest_secs = extent.longest_secs + _BESIDE_SECS
+        if longest_secs > DEFAULTS.deadline_max_secs:
+            config.setdefault("deadline_max_secs", longest_secs)
+    if nodes is not None:
+        cores = openb.cores_of(nodes)
+        config.setdefault("initial_capacity", min(cores, _CAPACITY_MAX))
+        scheduler = config.get("scheduler", {})
+        slots = max(DEFAULTS.slots, min(cores, _SLOTS_MAX))
+        config["scheduler"] = {"slots": slots} | scheduler
+    return document | {"config": config}
 
 
 def _nodes(path: str) -> list[Providers]:
