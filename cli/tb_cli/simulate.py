@@ -91,7 +91,8 @@ def simulate(
     The same scenario and seed give the same output on every machine; only how long it took, which
     --json has as well, is another each time. With --jsonl it prints the series, one sample per
     line. With --param or --seeds it runs a sweep and prints one line for each combination, with the
-    mean of each figure and its least and greatest over the seeds. Exits with 9 if the audit finds a law broken.
+    mean of each figure and its least and greatest over the seeds. Exits with 9 if the audit finds a
+    law broken.
     """
     # All that a simulation takes; `--help` needs none of it.
     from tb_cli.frame.scenarios import Given, variants
