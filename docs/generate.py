@@ -15,7 +15,7 @@ from compute_market.amounts import AMOUNT_MAX  # noqa: E402
 from compute_market.errors import EXIT_CODES  # noqa: E402
 from tb_cli.app import description, root  # noqa: E402
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON  # noqa: E402
-from tb_cli.frame.verbs import Group, Parameter, Verb, parameters_of  # noqa: E402
+from tb_cli.frame.verbs import Group, Parameter, Verb, examples_of, parameters_of  # noqa: E402
 from tb_cli.tree import TREE  # noqa: E402
 
 _NO_OPTIONS = "It has no arguments and no options of its own."
@@ -84,6 +84,10 @@ def _section(path: str, verb: Verb) -> Iterator[str]:
         yield from (_filled(paragraph), "")
     options = [each for each in own if each.spellings]
     yield from map(_entry, arguments + options) if own else (_NO_OPTIONS,)
+    lines = examples_of(verb.function())
+    if lines:
+        noun = "Example" if len(lines) == 1 else "Examples"
+        yield from ("", f"{noun}:", "", "```text", *lines, "```")
 
 
 def _entry(parameter: Parameter) -> str:

@@ -7,7 +7,7 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.options import KEY
 from tb_cli.frame.render import emit, fields, shown, write_json
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import number, takes
+from tb_cli.frame.verbs import examples, number, takes
 
 
 def stats(session: Session) -> None:
@@ -16,6 +16,9 @@ def stats(session: Session) -> None:
 
 
 @takes(number("units", "N", "Units per second.", least=0, most=10**15), KEY)
+@examples(
+    "tb-cli compute-market capacity record 120",
+)
 def record(session: Session, units: int, *, key: str | None) -> None:
     """The estimate is the mean of the last eight."""
     asked = {"units_per_second": units}
@@ -32,6 +35,10 @@ def record(session: Session, units: int, *, key: str | None) -> None:
     emit(session, document, f"{text}, the estimate is {estimate} units/s")
 
 
+@examples(
+    "tb-cli compute-market capacity show",
+    "tb-cli compute-market capacity show --json",
+)
 def show(session: Session) -> None:
     """The estimate is the mean of the samples in units per second, and headroom what may still be
     admitted now. Of each party it shows what it used of the last minute and what its burst bucket

@@ -20,7 +20,7 @@ from compute_market.errors import EXIT_CODES, UsageError
 from compute_market.text import clipped
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.session import Session, perform
-from tb_cli.frame.verbs import Group, Parameter, Verb, parameters_of
+from tb_cli.frame.verbs import Group, Parameter, Verb, examples_of, parameters_of
 from tb_cli.tree import TREE
 
 _HELP = ("-h", "--help")
@@ -112,6 +112,13 @@ class VerbCommand(TyperCommand):
             | {"ignore_unknown_options": any(each.kind == "signed" for each in self.own)},
             rich_markup_mode=_markup(),
         )
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """The help page, with examples at its end; a line of them is never broken."""
+        super().format_help(ctx, formatter)
+        lines = examples_of(self.function)
+        if lines:
+            formatter.write("\n".join(["", "Examples:", *(f"  {line}" for line in lines), ""]))
 
     def make_parser(self, ctx: Any) -> Any:
         """A parser that takes an option with one value once."""

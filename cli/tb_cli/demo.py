@@ -44,7 +44,8 @@ compute submit cpu_only.json --buyer alice --slice transcode.slice --max-price 1
 compute submit gpu_inference.json --buyer alice --slice inference.slice --max-price 25
 compute submit multi_gpu.json --buyer alice --slice inference.slice \
 --slice transcode.slice --max-price 60 --priority high
-compute submit tpu_inference.json --buyer bob --slice inference.slice --max-price 30
+compute submit tpu_inference.json --buyer bob --slice inference.slice --max-price 30 \
+--lane consumer
 # A job that asks for more than there is gets no, and why.
 5 compute submit --job-id too-big --buyer bob --workload inference \
 --slice inference.slice --gpu RTX4090 --gpu-memory-mb 65536 --max-price 99

@@ -6,7 +6,7 @@ from compute_market.amounts import AMOUNT_MAX, MICRO, PPM
 from tb_cli.frame.options import JSONL, KEY, LIMIT
 from tb_cli.frame.render import Listing, emit, write_json
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, number, takes
+from tb_cli.frame.verbs import argument, examples, number, takes
 
 if TYPE_CHECKING:
     from compute_market.governance_records import Parameter, Proposal
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _COLUMNS = ("id", "key", "value", "state", "activates_at", "in_force")
 
 
+@examples(
+    "tb-cli compute-market params",
+    "tb-cli compute-market params show --json",
+)
 def show(session: Session) -> None:
     """They are in units per second, as a ratio, in units, and in units per second: those in force
     now where there is a market, else those of the configuration.
@@ -36,6 +40,11 @@ def show(session: Session) -> None:
     argument("name", "KEY", "The parameter.", complete="parameter"),
     argument("value", "VALUE", "Its value, as a configuration file would have it."),
     KEY,
+)
+@examples(
+    "tb-cli compute-market params propose fair_share_cap 0.1",
+    "tb-cli compute-market params propose min_capacity 20 --key raise-1",
+    "tb-cli compute-market params propose comfort_threshold_p90 500 --dry-run",
 )
 def propose(session: Session, name: str, value: str, *, key: str | None) -> None:
     """It changes nothing before it is approved. The value of `min_capacity` is in units per second,
@@ -75,6 +84,9 @@ def propose(session: Session, name: str, value: str, *, key: str | None) -> None
         complete="proposal",
     )
 )
+@examples(
+    "tb-cli compute-market params approve 1",
+)
 def approve(session: Session, proposal_id: int) -> None:
     """It is in force from the begin of the second epoch after this one on. The height is fixed now,
     and the first command from then on writes it down. One that was approved before is left as it
@@ -97,6 +109,10 @@ def approve(session: Session, proposal_id: int) -> None:
 
 
 @takes(KEY)
+@examples(
+    "tb-cli compute-market params rollback",
+    "tb-cli compute-market params rollback --key undo-1",
+)
 def rollback(session: Session, *, key: str | None) -> None:
     """The parameter has the value from before at once. Once more undoes the one before it, of any
     parameter; those that are approved and wait come into force all the same. With --key it can be
@@ -126,6 +142,10 @@ def rollback(session: Session, *, key: str | None) -> None:
 
 
 @takes(LIMIT, JSONL)
+@examples(
+    "tb-cli compute-market params history --limit 10",
+    "tb-cli compute-market params history --jsonl",
+)
 def history(session: Session, *, limit: int | None, jsonl: bool) -> None:
     """An active proposal that another one of its key has replaced is no longer in force, but is so
     again when the other is rolled back. --limit keeps the newest.

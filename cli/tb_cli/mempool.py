@@ -12,7 +12,7 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.options import KEY
 from tb_cli.frame.render import emit, fields, shown, write_json
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import option, takes
+from tb_cli.frame.verbs import examples, option, takes
 
 
 @takes(
@@ -34,6 +34,10 @@ from tb_cli.frame.verbs import option, takes
         most=mempool.BYTES_MAX,
     ),
     KEY,
+)
+@examples(
+    "tb-cli mempool submit --lane consumer --sender alice --fee 40 --bytes 250",
+    "tb-cli mempool submit --lane consumer --sender alice --fee 9 --bytes 250 --key tx-1",
 )
 def submit(
     session: Session, *, lane: str, sender: str, fee: int, size: int, key: str | None
@@ -77,6 +81,10 @@ def submit(
     emit(session, document, f"{text}; the comfort guard is {document['mode']}")
 
 
+@examples(
+    "tb-cli mempool stats",
+    "tb-cli mempool stats --json",
+)
 def stats(session: Session) -> None:
     """The guard is tight while the last fees, or the ages of the pool, are above their thresholds;
     fees are those of the last 50 transactions. The industrial pool is the queue.

@@ -13,7 +13,7 @@ from compute_market.store.txn import Txn
 from tb_cli.frame import price_board
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import option, takes
+from tb_cli.frame.verbs import examples, option, takes
 
 _COLUMNS = ("lane", "p25", "median", "p75", "samples", "newest_at")
 _MARKS = "▁▂▃▄▅▆▇█"
@@ -23,6 +23,11 @@ _MARKS_MIN, _MARKS_MAX = 8, 60
 
 
 @takes(option("--lane", "Only this lane.", choices=LANES))
+@examples(
+    "tb-cli compute-market prices",
+    "tb-cli compute-market prices show --lane industrial",
+    "tb-cli compute-market prices --json",
+)
 def show(session: Session, *, lane: Lane | None) -> None:
     """They are the quartiles of the last effective prices, and how long ago the newest was made. On
     a terminal a small graph shows the window, the newest price on the right.
@@ -47,6 +52,10 @@ def show(session: Session, *, lane: Lane | None) -> None:
 
 
 @takes(option("--lane", "The lane to bid in.", choices=LANES, default="industrial"))
+@examples(
+    "tb-cli compute-market prices suggest",
+    "tb-cli compute-market prices suggest --lane consumer --json",
+)
 def suggest(session: Session, *, lane: Lane) -> None:
     """It is the median of the lane, and more by the jobs that wait in it: median × (1 +
     backlog/window), rounded up. An offer of the price 0 takes that of the industrial lane.

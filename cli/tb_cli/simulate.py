@@ -16,7 +16,7 @@ from tb_cli.frame.options import JSONL
 from tb_cli.frame.render import Listing, note, write_json, write_jsonl, write_line
 from tb_cli.frame.results import Result
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, option, takes
+from tb_cli.frame.verbs import argument, examples, option, takes
 
 if TYPE_CHECKING:
     from tb_cli.frame.scenarios import Variant
@@ -73,6 +73,12 @@ SEEDS_MAX = 1000
     ),
     JSONL,
     option("--csv", "Write the series, or each run of a sweep, to this file.", metavar="FILE"),
+)
+@examples(
+    "tb-cli compute-market simulate greedy_buyer",
+    "tb-cli compute-market simulate first.toml --seed 7 --csv series.csv",
+    "tb-cli compute-market simulate cap_change --param fair_share_cap=0.1,0.25 --seeds 5",
+    "tb-cli compute-market simulate --replay month.jsonl --json",
 )
 def simulate(
     session: Session,

@@ -4,8 +4,13 @@ from compute_market import overview
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import with_local
+from tb_cli.frame.verbs import examples
 
 
+@examples(
+    "tb-cli status",
+    "tb-cli status --json",
+)
 def status(session: Session) -> None:
     """Settlement mode, height, comfort guard, slots, jobs that wait and why, offers and what bars
     them, capacity, where the money is, bundles, the last command, and what the next change would

@@ -4,7 +4,7 @@ from compute_market.amounts import AMOUNT_MAX
 from compute_market.subsidy import subsidy
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import option, takes
+from tb_cli.frame.verbs import examples, option, takes
 
 
 @takes(
@@ -16,6 +16,10 @@ from tb_cli.frame.verbs import option, takes
         least=0,
         most=AMOUNT_MAX,
     )
+)
+@examples(
+    "tb-cli compute-market subsidy",
+    "tb-cli compute-market subsidy --height 240 --json",
 )
 def show(session: Session, *, height: int | None) -> None:
     """The backlog is in units, multiplier and utilization are in percent, payouts in IT. The

@@ -129,7 +129,7 @@ class Party:
     def __init__(self) -> None:
         self.submitted = 0  # jobs of a buyer
         self.units = 0  # proven for a buyer, by a provider
-        self.peak_ppm = 0  # the largest share of a sample
+        self.peak_ppm = 0  # the largest share of the capacity of a minute
 
 
 class Measures:
@@ -152,6 +152,7 @@ class Measures:
         self.providers: dict[str, Party] = {}
         self.samples: list[Sample] = []
         self.totals: Totals | None = None
+        self._charged: set[tuple[shares.Role, str]] = set()  # parties, in the present step
         self._waiting: dict[str, int] = {}  # when the jobs that have not started came
         self._every = 1  # one sample of so many is kept
         self._skipped = 0
@@ -161,6 +162,7 @@ class Measures:
     def __call__(self, txn: Txn, step: Step) -> None:
         for event in step.events:
             self._event(txn, event)
+        self._note_peaks(txn)
         for failed in step.failed:
             if failed.action == "submit":
                 self._refuse(failed.reason)
@@ -185,6 +187,8 @@ class Measures:
             self._submit(txn, job_id, event)
         elif name == "job_queued":
             self.admitted += 1
+            self._charged.add(("buyer", event.owner or ""))
+            self._charged.add(("provider", event.detail["provider"]))
             if job_id not in self._waiting:
                 self._submit(txn, job_id, event)
         elif name == "job_started":
@@ -258,18 +262,34 @@ class Measures:
             self._every *= 2
 
     def _shares(self, txn: Txn) -> tuple[dict[str, int], dict[str, int]]:
-        """The largest shares of the capacity now, by role; remembers each party's peak."""
-        minute_micro = capacity.estimate(txn) * shares.WINDOW_SECS * MICRO
+        """The largest shares of the capacity now, by role."""
+        minute_micro = _minute_micro(txn)
         found: dict[str, dict[str, int]] = {"buyer": {}, "provider": {}}
         for each in shares.recent(txn):
             if not each.used_micro:
                 break  # Older ones have used nothing of this minute either.
-            share_ppm = half_up(each.used_micro * PPM, minute_micro) if minute_micro else 0
-            found[each.role][each.identity] = share_ppm
-            parties = self.buyers if each.role == "buyer" else self.providers
-            party = _of(parties, each.identity)
-            party.peak_ppm = max(party.peak_ppm, share_ppm)
+            found[each.role][each.identity] = _share_ppm(each, minute_micro)
         return _largest(found["buyer"]), _largest(found["provider"])
+
+    def _note_peaks(self, txn: Txn) -> None:
+        """Look at the parties that this step has charged: a usage is largest when it grows."""
+        if not self._charged:
+            return
+        minute_micro = _minute_micro(txn)
+        for role, identity in self._charged:
+            party = _of(self.buyers if role == "buyer" else self.providers, identity)
+            share_ppm = _share_ppm(shares.party(txn, role, identity), minute_micro)
+            party.peak_ppm = max(party.peak_ppm, share_ppm)
+        self._charged.clear()
+
+
+def _minute_micro(txn: Txn) -> int:
+    """What the market can do in one minute, in micro-units."""
+    return capacity.estimate(txn) * shares.WINDOW_SECS * MICRO
+
+
+def _share_ppm(party: shares.Party, minute_micro: int) -> int:
+    return half_up(party.used_micro * PPM, minute_micro) if minute_micro else 0
 
 
 def _totals(txn: Txn) -> Totals:

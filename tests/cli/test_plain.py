@@ -1,5 +1,6 @@
 """The plain way in: a line means there what it means to the parser, or it is left to the parser."""
 
+import shlex
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -14,10 +15,13 @@ from tb_cli.entry import call
 from tb_cli.frame import plain
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.plain import Line
-from tb_cli.frame.verbs import Parameter, parameters_of
+from tb_cli.frame.verbs import Parameter, examples_of, parameters_of
 from tb_cli.tree import TREE
+from tests.support.cli import Cli
 from tests.support.effort import effort
 from tests.support.verbs import EACH, VERBS, Path_
+
+pytest_plugins = ("tests.support.cli",)
 
 Words = list[str]
 
@@ -195,3 +199,50 @@ def test_line_that_is_not_plain_is_answered_all_the_same(
     assert call(["compute-market", "params"]) == 0
     first, second = capsys.readouterr().out.split("}\n", 1)
     assert f"{first}}}\n" == second
+
+
+EXAMPLES = [(path, line) for path in VERBS for line in examples_of(VERBS[path].function())]
+# What chapters on prices, admission, governance, the subsidy and simulation are about.
+SHOWN = {
+    *(("compute-market", "params", name) for name in ("show", "propose", "approve", "rollback")),
+    ("compute-market", "params", "history"),
+    *(("compute-market", "prices", name) for name in ("show", "suggest")),
+    *(("compute-market", "capacity", name) for name in ("record", "show")),
+    *(("compute-market", name) for name in ("subsidy", "simulate")),
+    *(("mempool", name) for name in ("submit", "stats")),
+    ("status",),
+}
+
+
+@pytest.mark.parametrize(("path", "line"), EXAMPLES)
+def test_example_is_a_plain_line_of_its_verb(path: Path_, line: str) -> None:
+    program, *words = shlex.split(line)
+    read = plain.read(TREE, words)
+    assert program == "tb-cli"
+    assert read is not None
+    assert read[0] is VERBS[path]
+
+
+def test_verbs_that_chapters_are_about_have_examples() -> None:
+    assert {path for path, _ in EXAMPLES} >= SHOWN
+
+
+@pytest.mark.parametrize("styled", [True, False])
+def test_help_ends_with_the_examples(
+    styled: bool, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "_markup", lambda: "rich" if styled else None)
+    app.root.cache_clear()
+    try:
+        shown = cli.ok("compute-market", "simulate", "--help")
+    finally:
+        app.root.cache_clear()
+    found = examples_of(VERBS["compute-market", "simulate"].function())
+    assert shown.endswith("\nExamples:\n" + "".join(f"  {line}\n" for line in found))
+    assert ("╭" in shown) == styled
+
+
+def test_examples_of_proposals_are_within_their_bounds(cli: Cli) -> None:
+    cli.ok("state", "init")
+    for line in examples_of(VERBS["compute-market", "params", "propose"].function()):
+        cli.ok(*shlex.split(line)[1:])

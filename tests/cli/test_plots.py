@@ -63,11 +63,27 @@ def test_curves_are_the_largest_parties() -> None:
     assert curves[1][1] == [8.0, 0.0]
 
 
+def test_what_never_changes_is_one_line_through_the_middle(way: str) -> None:
+    band = {"p25": 5, "median": 5, "p75": 5}
+    series = [sample(at, prices={"industrial": band, "consumer": None}) for at in (0, 60, 120)]
+    lines = list(pictures(series, width=80, color=False))
+    begin = next(n for n, line in enumerate(lines) if line.startswith("prices, industrial"))
+    drawn = lines[begin + 1 :]
+    assert "median" not in "\n".join(drawn)
+    if way == "sparklines":
+        assert drawn == ["   ▄▄▄ max 5"]
+    else:
+        inked = [n for n, line in enumerate(drawn) if any("⠀" < mark <= "⣿" for mark in line)]
+        assert len(inked) == 1
+        assert 2 <= inked[0] <= plots.HEIGHT - 4
+
+
 @pytest.mark.parametrize(
     ("values", "width", "line"),
     [
         ([0, 7, 14], 10, "▁▅█"),
-        ([None, 1, 1], 10, " ██"),
+        ([None, 1, 1], 10, " ▄▄"),  # It never changes.
+        ([None, 1, 0], 10, " █▁"),
         ([0, 0], 10, "▁▁"),
         ([], 10, ""),
         ([1, 2, 3, 4, 5, 6, 7, 8], 4, "▂▄▆█"),

@@ -320,6 +320,8 @@ def test_nohup_keeps_a_simulation_from_being_hung_up(cli: Cli, scenario: Path) -
     assert process.poll() is None
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
+
+
 # Traces, nodes and logs.
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\nn-1,4000,1,0,\nn-2,8000,1,2,T4\n"

@@ -143,6 +143,25 @@ def _kept(wait_ms: int) -> int:
     return waits.quantile(50)
 
 
+@pytest.mark.parametrize("sample_secs", [60, 299])
+def test_peak_is_that_of_the_busiest_minute_however_seldom_samples_are(sample_secs: int) -> None:
+    # 6 000 units a minute; a burst of 3 · 400 at 100 s, which has faded by 160 s.
+    scenario = Scenario(
+        length_secs=300,
+        sample_secs=sample_secs,
+        providers=[Providers(name="p", units=5000)],
+        buyers=[
+            Buyers(
+                name="b",
+                units=400,
+                arrivals=Arrivals(process="burst", size=3, every_secs=1000, from_secs=100),
+            )
+        ],
+    )
+    shares = played(scenario).report["shares"]
+    assert [shares[role][0]["peak"] for role in ("buyers", "providers")] == [0.2, 0.2]
+
+
 def test_series_is_bounded_however_long_it_is() -> None:
     scenario = Scenario(
         length_secs=3_000, sample_secs=1, tick_secs=3_000, providers=[Providers(name="p")]

@@ -10,10 +10,13 @@ from typing import Any
 HEIGHT = 9
 WIDTH_MAX = 120
 _STEPS = "▁▂▃▄▅▆▇█"
+_MIDDLE = "▄"  # of what never changes: a full bar would look like a limit that was reached
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 # Curves of one picture: with colors all are fine lines, without each has a mark of its own.
 _COLORS = (12, 208, 10, 13)
 _MARKS = ("•", "+", "x", "o")
+
+_BAND = ("p25", "median", "p75")
 
 # A name and its values in order of time; None where there is none.
 Curve = tuple[str, list[float | None]]
@@ -48,21 +51,28 @@ def curves_of(series: Sequence[dict[str, Any]]) -> Iterator[tuple[str, list[Curv
         )
     for lane in series[0]["prices"] if series else ():
         bands = [sample["prices"][lane] for sample in series]
-        yield (
-            f"prices, {lane}, by minute",
-            [(name, [band and band[name] for band in bands]) for name in ("p25", "median", "p75")],
-        )
+        curves = [(name, [band and band[name] for band in bands]) for name in _BAND]
+        # Bands that are one price are one curve.
+        same = all(values == curves[0][1] for _, values in curves)
+        yield f"prices, {lane}, by minute", [("", curves[0][1])] if same else curves
 
 
 def sparkline(values: Sequence[float | None], width: int) -> str:
-    """Values as bars of one line, at most `width` of them; a blank where there is none."""
+    """Values as bars of one line, at most `width` of them; a blank where there is none.
+
+    The greatest is a full bar; what never changes is half of one.
+    """
     if len(values) > width:
         values = [values[place * len(values) // width] for place in range(width)]
-    most = max((value for value in values if value is not None), default=0)
-    return "".join(
-        " " if value is None else _STEPS[int(value * (len(_STEPS) - 1) / most + 0.5) if most else 0]
-        for value in values
-    )
+    known = [value for value in values if value is not None]
+    most = max(known, default=0)
+
+    def bar(value: float) -> str:
+        if not most:
+            return _STEPS[0]
+        return _MIDDLE if most == min(known) else _STEPS[int(value * 7 / most + 0.5)]
+
+    return "".join(" " if value is None else bar(value) for value in values)
 
 
 def _has_plotext() -> bool:
@@ -94,7 +104,9 @@ def _plot(
         if known:
             marker = "braille" if color or len(curves) == 1 else mark
             plotext.plot(*zip(*known, strict=True), marker=marker, color=shade)
-    plotext.ylim(0, None)
+    heights = {each for _, values in curves for each in values if each is not None}
+    # What never changes runs through the middle.
+    plotext.ylim(0, 2 * heights.pop() if len(heights) == 1 else None)
     yield title + _legend(curves, color)
     for line in plotext.build().splitlines():
         yield line if color else _ESCAPES.sub("", line).rstrip()

@@ -145,6 +145,21 @@ def takes(*parameters: Parameter | tuple[Parameter, ...]) -> Callable[[F], F]:
     return declare
 
 
+def examples(*lines: str) -> Callable[[F], F]:
+    """Show these command lines at the end of the help of a verb, and in the command reference."""
+
+    def declare(function: F) -> F:
+        function.__dict__["examples"] = lines
+        return function
+
+    return declare
+
+
+def examples_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    found: tuple[str, ...] = function.__dict__.get("examples", ())
+    return found
+
+
 def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
     found: tuple[Parameter, ...] = function.__dict__.get("takes", ())
     return found
