@@ -130,7 +130,7 @@ def test_read_openb_makes_jobs_of_tasks(tmp_path: Path) -> None:
     path = trace(tmp_path, f"{TASKS}\n{TASK}\n{waiting}\n", "tasks.csv")
     first, second = traces.jobs(path)
     asked = CapabilityRequest(cpu_cores=3, gpu=["V100M16", "T4"], gpu_count=1)
-    assert (first.at_ms, first.units, first.duration_ms) == (7_000, 1, 80_000)
+    assert (first.at_ms, first.units, first.duration_ms) == (7_000, 3 * 80, 80_000)
     assert (first.priority, first.capability) == ("low", asked)
     assert (second.duration_ms, second.priority) == (12_000, "high")
     assert second.capability == CapabilityRequest(cpu_cores=1)
