@@ -115,10 +115,12 @@ class Market:
 
     def close(self) -> None:
         """Close the store; what a market that was opened by its home has priced is saved first."""
-        if self._is_of_home:
-            with suppress(OSError, MarketError):  # The store has the prices all the same.
-                self.save_prices()
-        self.store.close()
+        try:
+            if self._is_of_home:
+                with suppress(OSError, MarketError):  # The store has the prices all the same.
+                    self.save_prices()
+        finally:
+            self.store.close()
 
     # Transactions.
 
@@ -231,8 +233,10 @@ class Market:
             return None
         from compute_market.offers import price_file, price_window
 
+        of_others = None if self.board is None else self.board.seq_of_others
+
         def change(found: "Board") -> "Board":
-            return self.view(lambda txn: price_window.joined(txn, found, after))
+            return self.view(lambda txn: price_window.joined(txn, found, after, of_others))
 
         self.board = price_file.save(
             self.store.path, self.config, self.store.patience(_SAVE_PATIENCE_MS), change

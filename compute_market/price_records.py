@@ -13,7 +13,7 @@ class Board:
     A plain class: a record costs more to define than saving a board does, and every match does.
     """
 
-    __slots__ = ("consumer", "industrial", "outcome", "problem", "seq")
+    __slots__ = ("consumer", "industrial", "outcome", "problem", "seq", "seq_of_others")
 
     def __init__(
         self,
@@ -30,10 +30,14 @@ class Board:
         self.seq = seq
         self.industrial = industrial
         self.consumer = consumer
+        # That of a file which knows prices this market never had, before it was begun here.
+        self.seq_of_others: int | None = None
 
     def of(self, lane: Lane) -> tuple[int, ...]:
         return self.industrial if lane == "industrial" else self.consumer
 
     def begun_at(self, seq: int) -> "Board":
         """The same, and no price up to this seq counts but its own."""
-        return Board(self.outcome, self.problem, seq, self.industrial, self.consumer)
+        begun = Board(self.outcome, self.problem, seq, self.industrial, self.consumer)
+        begun.seq_of_others = self.seq
+        return begun

@@ -81,13 +81,17 @@ def begun(txn: Txn, found: Board, priced_after: int | None) -> Board:
     return found.begun_at(last if priced_after is None else priced_after)
 
 
-def joined(txn: Txn, found: Board, priced_after: int) -> Board:
+def joined(txn: Txn, found: Board, priced_after: int, seq_of_others: int | None = None) -> Board:
     """What is to be saved: the file as it is found by now, and what came later.
+
+    A file that had another market's `seq_of_others` when it was loaded has it still unless it was
+    saved meanwhile, although this market may have come to have as many prices.
 
     Another process may have begun a board after the first price of this one, and left that out. All
     of them end with the last price, so the longer one is whole.
     """
-    start = begun(txn, found, priced_after)
+    is_of_others = found.seq is not None and found.seq == seq_of_others
+    start = found.begun_at(priced_after) if is_of_others else begun(txn, found, priced_after)
     lanes = []
     for lane in LANES:
         known = on_board(txn, start, lane)

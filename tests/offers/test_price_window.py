@@ -111,6 +111,25 @@ def test_file_of_a_market_that_was_ahead_counts_and_so_does_what_comes_then(mark
     assert (found.seq, found.industrial, found.consumer) == (2, (7, 8, 2), (9,))
 
 
+def test_prices_of_another_market_do_not_hide_as_many_of_this_one(
+    market: Market, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """A file is left where the market was replaced; one command then makes as many prices."""
+    other = Market(tmp_path_factory.mktemp("other") / "market")
+    price(other, "industrial", 7, 8)
+    ends(other)
+    other.store.close()
+    file_of(market).parent.mkdir()
+    file_of(market).write_bytes(file_of(other).read_bytes())
+    assert window(market) == [7, 8]
+    price(market, "industrial", 1, 2, 3)
+    ends(market)
+    assert window(market) == [7, 8, 1, 2, 3]
+    price(market, "industrial", 4)
+    ends(market)
+    assert window(market) == [7, 8, 1, 2, 3, 4]
+
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(LANES), st.integers(0, 2**64 - 1)),
