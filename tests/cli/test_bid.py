@@ -244,9 +244,8 @@ def test_second_reveal_returns_the_job(cli: Cli) -> None:
     again = cli.document("bid", "reveal", bid_id)
     assert again == first | {"changed": False}
     cli.advance(WINDOW)
-    assert (
-        cli.ok("bid", "reveal", bid_id) == f"bid {bid_id} was revealed, unchanged: job j1 active\n"
-    )
+    revealed = cli("bid", "reveal", bid_id)
+    assert revealed.out == f"bid {bid_id} was revealed, unchanged: job j1 active\n"
     assert before.keys() == cli.files().keys()
 
 

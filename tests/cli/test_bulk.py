@@ -468,7 +468,8 @@ def test_readers_do_not_wait_for_the_lock(cli: Cli) -> None:
         assert (cli.job()["state"], cli.job()["overdue"]) == ("active", True)
         assert cli("compute", "list").code == 0
         assert time.monotonic() - began < 5
-    cli.ok("tick", due="1 overdue job failed, 1 without fault (the market was away)")
+    failed = "1 overdue job failed, 1 without fault (the market was away)"
+    cli.ok("tick", due=f"{failed}, the subsidy multiplier went from 100 to 10000")
     assert cli.job()["state"] == "failed"
 
 

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from compute_market.execution import CommitAfter
 from compute_market.workloads.tasks import Result
-from tests.support.cli import HELLO, JOB_FIELDS, MIB, NOT_PAID, WRONG, Cli
+from tests.support.cli import HELLO, JOB_FIELDS, MIB, NOT_PAID, RETUNED, WRONG, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -364,7 +364,8 @@ def test_the_deadline_second_is_still_in_time(cli: Cli) -> None:
     cli.submit("j1", "--deadline-secs", "65")
     cli.submit("j2", "--deadline-secs", "65")
     cli.advance(65)
-    assert cli.document("compute", "prove", "j1", "0", HELLO)["state"] == "completed"
+    proved = cli.document("compute", "prove", "j1", "0", HELLO, due=RETUNED)
+    assert proved["state"] == "completed"
     cli.advance(1)
     assert cli("compute", "prove", "j2", "0", HELLO).code == 4
     cli.ok("tick", due="1 overdue job failed")

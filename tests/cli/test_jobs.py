@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.support.cli import HELLO, JOB_FIELDS, MIB, Cli
+from tests.support.cli import HELLO, JOB_FIELDS, MIB, RETUNED, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -45,7 +45,7 @@ def test_cancel_of_a_failed_job_is_already_done(cli: Cli) -> None:
     cli.submit("j1", "--deadline-secs", "65")
     cli.advance(66)
     done = cli("compute", "cancel", "j1")
-    told = "1 overdue job failed\n" + ALREADY_DONE.format("failed")
+    told = f"1 overdue job failed, {RETUNED}\n" + ALREADY_DONE.format("failed")
     assert done == (4, "job already failed\n", told)
     assert cli.states() == {"j1": "failed"}
 
@@ -234,7 +234,7 @@ def test_status_shows_an_overdue_job_which_the_next_change_fails(cli: Cli) -> No
     assert [each["overdue"] for each in cli.document("compute", "list")] == [True, True]
     done = cli("wallet", "deposit", "bob", "--ct", "1")
     assert done.code == 0
-    assert done.err == "2 overdue jobs failed, 20 CT of bonds burned\n"
+    assert done.err == f"2 overdue jobs failed, 20 CT of bonds burned, {RETUNED}\n"
     job = cli.job()
     assert (job["state"], job["ended_by"], job["cause"], job["overdue"]) == (
         *("failed", "deadline", "deadline_missed", False),
@@ -251,7 +251,7 @@ def test_status_of_a_queued_job_that_never_started(
     cli.submit("j2", "--deadline-secs", "65")
     cli.advance(66)
     assert cli.job("j2")["overdue"] is True
-    cli.ok("tick", due="1 overdue job failed")
+    cli.ok("tick", due=f"1 overdue job failed, {RETUNED}")
     assert (cli.job("j2")["state"], cli.job("j2")["cause"]) == ("failed", "never_started")
     assert cli.score() == 0
 
@@ -368,7 +368,7 @@ def test_wait_tells_of_an_overdue_job_and_leaves_it(cli: Cli) -> None:
         "warning: job j1 is overdue; `tb-cli tick` fails it\n"
         "error[pending]: not completed yet: j1\n",
     )
-    cli.ok("tick", due="1 overdue job failed")
+    cli.ok("tick", due=f"1 overdue job failed, {RETUNED}")
     error = "error[already_done]: 1 of 1 ended otherwise: j1 failed\n"
     assert cli("compute", "wait", "j1") == (4, "job j1 failed\n", error)
     assert cli.ok("compute", "wait", "j1", "--for", "ended") == "job j1 failed\n"

@@ -199,7 +199,9 @@ def test_payout_goes_to_those_who_proved(working: Market) -> None:
     assert paid(working) == [("IT", "wallet/other", 3, "0"), ("IT", "wallet/prov", 8, "0")]
     assert working.balance("wallet/other", "IT") == before + 3
     assert working.opened.due.subsidies_it == 11
-    assert working.opened.due.text == "11 IT of subsidies paid"
+    assert working.opened.due.text == (
+        "11 IT of subsidies paid, the subsidy multiplier went from 100 to 115"
+    )
     assert payouts(working, 0) == payouts(working, 59) == Payouts(0, 0, 11)
     assert payouts(working, 60) is None
     # The next epoch begins with nothing.

@@ -41,6 +41,8 @@ NO_MONEY = " (dry run: no money moves)"
 NOT_PAID = " (dry run: recorded, not paid)"
 # What the first command says that finds an armed mode at its height.
 REAL = "the settlement mode turned real"
+# And one that finds that an epoch has ended in which jobs waited and nobody worked.
+RETUNED = "the subsidy multiplier went from 100 to 115"
 
 # The fields of chapter 7.7 in their order, then those that were added since.
 JOB_FIELDS = [
