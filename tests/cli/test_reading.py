@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tb_cli.frame.completion import completions
-from tests.support.cli import WRONG, Cli, Done
+from tests.support.cli import RETUNED, WRONG, Cli, Done
 from tests.support.verbs import ARGUMENTS, VERBS, Path_, arguments_of
 
 pytest_plugins = ("tests.support.cli",)
@@ -144,6 +144,7 @@ def test_what_was_only_shown_is_done_by_the_next_change(cli: Cli) -> None:
         *("wallet", "deposit", "bob", "--ct", "1"),
         due="the settlement mode turned real, 1 receipt that had waited paid, "
         "1 overdue job failed, 3 CT of bonds burned, 1 IT of subsidies paid, "
+        f"{RETUNED}, "
         "1 bid expired, 1 CT of bonds burned",
     )
     assert not is_all_due(cli)

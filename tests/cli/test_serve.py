@@ -25,7 +25,7 @@ from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
 from tb_cli.network import endpoints, listening
 from tb_cli.network.peers import METHOD as GOSSIP
-from tests.support.cli import Cli
+from tests.support.cli import RETUNED, Cli
 from tests.support.deliveries import CONTENT, entry, handoff
 from tests.support.importing import THEIRS
 from tests.support.processes import locked
@@ -305,7 +305,9 @@ def test_what_is_due_is_told_in_the_log(cli: Cli, capsys: pytest.CaptureFixture[
     with serving() as far:
         far.call(GOSSIP, told(("acme", 5, cli.now)))
     err = capsys.readouterr().err
-    assert [line["told"] for line in logged(err) if "told" in line] == ["1 overdue job failed"]
+    assert [line["told"] for line in logged(err) if "told" in line] == [
+        f"1 overdue job failed, {RETUNED}"
+    ]
     assert len(logged(err)) == len(err.splitlines())
 
 

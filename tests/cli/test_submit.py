@@ -155,7 +155,8 @@ def test_submit_again_changes_nothing(cli: Cli) -> None:
     cli.active()
     assert cli.ok(*cli.job_arguments()) == "job j1 exists, unchanged: active\n"
     cli.advance(3600)
-    assert cli.ok(*cli.job_arguments()) == "job j1 exists, unchanged: active\n"
+    moved = "the subsidy multiplier went from 100 to 10000"
+    assert cli.ok(*cli.job_arguments(), due=moved) == "job j1 exists, unchanged: active\n"
     cli.ok("compute", "execute", "j1")
     assert cli.ok(*cli.job_arguments()) == "job j1 exists, unchanged: completed\n"
     assert cli.offer()["units_left"] == 999

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.support.cli import HELLO, Cli
+from tests.support.cli import HELLO, RETUNED, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -36,7 +36,7 @@ def test_subsidy_shows_the_epoch_of_a_height_and_what_it_pays(worked: Cli) -> No
         "paid: true\n"
     )
     # The next change closes it and pays, and says so.
-    worked.ok("tick", due="1 IT of subsidies paid")
+    worked.ok("tick", due=f"1 IT of subsidies paid, {RETUNED}")
     assert worked.ok("compute-market", "subsidy", "--height", "59") == text
     history = worked.ok("wallet", "history", "prov").splitlines()[-1].split("\t")
     assert history[2:] == ["IT", "1", "supply", "wallet/prov", "subsidy", "0"]
