@@ -9,6 +9,7 @@ import sys
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import exit_code
 from compute_market.text import printable
 from tb_cli.frame.options import JSONL
@@ -20,7 +21,6 @@ from tb_cli.frame.verbs import argument, option, takes
 if TYPE_CHECKING:
     from tb_cli.frame.scenarios import Variant
 
-SEED_MAX = 2**63 - 1
 SEEDS_MAX = 1000
 
 
@@ -33,7 +33,8 @@ SEEDS_MAX = 1000
     ),
     option(
         "--trace",
-        "Jobs from a trace (.swf, or .csv in the form of openb) instead of the scenario's buyers.",
+        "Jobs from a trace (SWF, or CSV in the form of openb) instead of the scenario's buyers; - "
+        "for stdin.",
         metavar="FILE",
     ),
     option(
@@ -43,10 +44,11 @@ SEEDS_MAX = 1000
     ),
     option(
         "--replay",
-        "What a market went through, by what `log --jsonl` printed, instead of a scenario.",
-        metavar="FILE",
+        "What a market went through, instead of a scenario: a file that `log --jsonl` printed, - "
+        "for stdin, or its home, which is only read.",
+        metavar="FILE|HOME",
     ),
-    option("--seed", "Another seed than the scenario's.", kind="integer", least=0, most=SEED_MAX),
+    option("--seed", "Another seed than the scenario's.", kind="integer", least=0, most=AMOUNT_MAX),
     option(
         "--param",
         "Try each of these values of a setting, or of a key of the scenario; repeatable, for all "
@@ -88,16 +90,19 @@ def simulate(
 ) -> int:
     """Prints what it came to: jobs, waits, shares, prices, money and the audit.
 
-    The same scenario and seed give the same output on every machine; only how long it took is
-    another each time. With --jsonl it prints the series, one sample per line. With --param or
-    --seeds it runs a sweep and prints one line for each combination, with the mean of each figure
-    and its least and greatest over the seeds. Exits with 9 if the audit finds a law broken.
+    The same scenario and seed give the same output on every machine; only how long it took, which
+    --json has as well, is another each time. With --jsonl it prints the series, one sample per
+    line. With --param or --seeds it runs a sweep and prints one line for each combination, with the
+    mean of each figure and its least and greatest over the seeds. Exits with 9 if the audit finds a
+    law broken.
     """
     # All that a simulation takes; `--help` needs none of it.
     from tb_cli.frame.scenarios import Given, variants
 
     given = Given(scenario, trace, nodes, replay, seed)
     found = variants(given, parameters, seeds or 1)
+    if found[0].note:
+        note(found[0].note)
     file = None if csv is None else Result(csv)
     try:
         if parameters or seeds is not None:
@@ -147,11 +152,14 @@ def _sweep(
 ) -> tuple[bool, list[dict[str, Any]]]:
     """Run all and compare them; whether a law is broken in any, and the rows of a table."""
     from compute_market.simulation.comparison import FIGURES, spreads
+    from compute_market.simulation.report import repeatable
+    from compute_market.simulation.variations import value_of
     from tb_cli.frame.simulation import play_all
 
     reports = play_all(variants, workers, color=session.color)
+    # How long a run took is left out: a table of runs is the same each time.
     rows = [
-        {"set": dict(variant.changes)} | report
+        {"set": {key: value_of(text) for key, text in variant.changes}} | repeatable(report)
         for variant, report in zip(variants, reports, strict=True)
     ]
     keys = [key for key, _ in variants[0].changes]
@@ -161,8 +169,9 @@ def _sweep(
     table = columns if not broken else [*keys, "audit", *columns[len(keys) :]]
     listing = Listing(session, [*columns, "audit"], table=table)
     documents = []
-    for _, runs in groupby(rows, key=lambda row: row["set"]):
-        same = list(runs)
+    pairs = zip(variants, rows, strict=True)
+    for changes, runs in groupby(pairs, key=lambda pair: pair[0].changes):
+        same = [row for _, row in runs]
         figures, invalid = spreads(same), sum(run["audit"]["invalid"] for run in same)
         documents.append(
             {
@@ -175,7 +184,7 @@ def _sweep(
         if not (jsonl or session.json):
             texts = {name: figure.text for name, figure in figures.items()}
             clean = "clean" if not invalid else f"{invalid} broken"
-            listing.add(same[0]["set"] | {"seeds": len(same)} | texts | {"audit": clean})
+            listing.add(dict(changes) | {"seeds": len(same)} | texts | {"audit": clean})
     if jsonl:
         for row in rows:
             write_jsonl(row)

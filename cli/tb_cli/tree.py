@@ -108,7 +108,7 @@ TREE = Group(
                     default="show",
                 ),
                 "prices": Group(
-                    "The price board; by itself, `prices show`.",
+                    "The price board; by itself, `prices show [--lane LANE]`.",
                     {
                         "show": _reads("prices:show", "Show the price bands of each lane."),
                         "suggest": _reads("prices:suggest", "Say what to bid."),
@@ -242,6 +242,7 @@ TREE = Group(
                 ),
             },
         ),
+        "status": _reads("status:status", "Show the market on one page."),
         "log": _reads("log:log", "Print what happened, and who asked for it."),
         "tick": _writes("settle:tick", "Do what is due and nothing else."),
         # What others send changes the market. There is nothing in it to be tried.

@@ -172,6 +172,11 @@ def balances(txn: Txn, token: Token) -> dict[str, int]:
     return {key[len(prefix) :].decode(): amount for key, amount in found.items()}
 
 
+def held_in(txn: Txn, kind: str, token: Token) -> int:
+    """What all accounts hold whose names begin with `kind`, such as `escrow/`."""
+    return sum(txn.sums(ACCOUNTS, _key(kind, token)).values())
+
+
 def in_circulation(txn: Txn, token: Token) -> int:
     """What was paid into wallets and not out again, burned tokens included."""
     return -balance(txn, SUPPLY, token)

@@ -9,6 +9,7 @@ from compute_market.amounts import half_up
 
 # What is compared: the name of a column, and the way to the figure in the document of a run.
 FIGURES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("submitted", ("jobs", "submitted")),
     ("admitted", ("jobs", "admitted")),
     ("refused", ("jobs", "refused")),
     ("completed", ("jobs", "completed")),

@@ -85,6 +85,11 @@ def document(ran: Ran, measures: Measures) -> dict[str, Any]:
     }
 
 
+def repeatable(report: dict[str, Any]) -> dict[str, Any]:
+    """The report without what is another each time."""
+    return {name: value for name, value in report.items() if name not in VOLATILE}
+
+
 def series(measures: Measures) -> Iterator[dict[str, Any]]:
     """The samples as documents, in order of time."""
     for sample in measures.samples:

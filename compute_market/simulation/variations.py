@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import product
@@ -47,6 +48,23 @@ def combinations(parameters: Sequence[str]) -> list[tuple[Change, ...]]:
             raise UsageError(f"--param: more than {COMBINATIONS_MAX} combinations")
     pairs = [[(key, value) for value in values] for key, values in offered.items()]
     return list(product(*pairs))
+
+
+def repeated(parameters: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each value that the texts which `combinations` takes offer more than once, with its key."""
+    for text in parameters:
+        key, _, values = text.partition("=")
+        for value, times in Counter(values.split(",")).items():
+            if times > 1:
+                yield key, value
+
+
+def value_of(text: str) -> Any:
+    """What the text of a change means, as JSON has it."""
+    value = _value(text)
+    if isinstance(value, DecimalText):
+        return float(value.text)
+    return value if isinstance(value, int | str) else text
 
 
 def scenario_with(document: dict[str, Any], changes: Sequence[Change]) -> Scenario:

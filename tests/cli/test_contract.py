@@ -133,6 +133,10 @@ def test_group_lists_its_commands(cli: Cli, path: Path_) -> None:
     assert listed == list(group.commands)
     if group.default is not None:
         assert cli(*path) == cli(*path, group.default)
+        verb = group.commands[group.default]
+        assert not isinstance(verb, Group)
+        for option in parameters_of(verb.function()):
+            assert option.spellings[0] in out.split("Options:")[0]
     else:  # There is nothing to do: the same help, but on stderr and as a mistake.
         assert cli(*path) == (2, "", out)
 

@@ -1,6 +1,7 @@
 """Work in processes of its own: its order, its errors, and what becomes of who does not end."""
 
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -52,6 +53,24 @@ def die(tell: Tell) -> None:
 
 def wait(tell: Tell) -> None:
     time.sleep(60)
+
+
+def test_work_ends_at_once_with_who_wanted_it() -> None:
+    read, write = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        # `wait` never tells how far it is.
+        os.close(read)
+        side_by_side([wait, wait], 2, nobody)
+        os._exit(1)
+    os.close(write)
+    time.sleep(0.3)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    # Whoever is left holds the other end.
+    assert select.select([read], [], [], 20)[0] == [read]
+    assert os.read(read, 1) == b""
+    os.close(read)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,8 @@ def test_change_that_does_not_fit_is_told(
 
 def document(completed: int, utilization: float) -> dict[str, object]:
     pair = {"ct": 0, "it": 0}
-    jobs = {"admitted": 1, "refused": {"a": 2, "b": 3}, "completed": completed, "failed": 0}
+    ended = {"completed": completed, "failed": 0}
+    jobs = {"submitted": 6, "admitted": 1, "refused": {"a": 2, "b": 3}} | ended
     return {
         "jobs": jobs,
         "wait_ms": {"p50": 0, "p95": 0},

@@ -134,6 +134,7 @@ ARGUMENTS: dict[str, Path_] = {
     "bid import-reveal": (OPENED,),
     "bid list": (),
     "bid show": ("b-1",),
+    "status": (),
     "log": (),
     "tick": (),
     "serve": ("--check", "--port", "0"),

@@ -22,7 +22,10 @@ _READER_GONE = (errno.EPIPE, errno.ECONNRESET)
 
 
 class Terminated(BaseException):
-    """SIGTERM, raised like KeyboardInterrupt so that an open transaction is rolled back."""
+    """SIGTERM, raised like KeyboardInterrupt so that an open transaction is rolled back.
+
+    It holds the number of the signal: another one may be told to do the same.
+    """
 
 
 class OutputLost(BaseException):
@@ -85,8 +88,8 @@ def guarded(call: Callable[[], int], arguments: list[str]) -> int:
         return _told(answered(call, arguments), arguments)
     except KeyboardInterrupt:
         return 128 + int(_signal.SIGINT)
-    except Terminated:
-        return 128 + int(_signal.SIGTERM)
+    except Terminated as error:
+        return 128 + int(error.args[0])
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -170,7 +173,7 @@ def _report(error: MarketError, arguments: list[str]) -> int:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Terminated
+    raise Terminated(signum)
 
 
 def _encodable(text: str, encoding: str) -> str:

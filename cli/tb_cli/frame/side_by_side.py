@@ -1,7 +1,8 @@
 """Long pieces of work side by side, each in a process of its own, which ends with it.
 
 A child that is not wanted any more, because something was interrupted, is killed; one whose parent
-is gone stops by itself the next time it tells how far it is.
+is gone is so by the system, where that can do it (Linux), or stops by itself the next time it tells
+how far it is.
 """
 
 import os
@@ -23,6 +24,7 @@ Work = Callable[[Tell], Any]
 
 WHOLE = 1000
 _LENGTH_BYTES = 8
+_PR_SET_PDEATHSIG = 1
 
 
 def side_by_side(works: Sequence[Work], workers: int, tell: Tell) -> list[Any]:
@@ -112,18 +114,30 @@ def _run(work: Work, pipe: int, parent: int) -> NoReturn:
 
     def tell(part: int) -> None:
         nonlocal told
+        if os.getppid() != parent:
+            raise InternalError("the process that wanted this is gone")
         if part > told:
             told = part
-            if os.getppid() != parent:
-                raise InternalError("the process that wanted this is gone")
             _send(pipe, {"done": part})
 
     with Answer(partial(_send, pipe)) as answer:
-        # Ctrl-C reaches the whole group: the parent alone answers it, and kills this one.
+        # Ctrl-C, and a terminal that closes, reach the whole group: the parent alone answers them,
+        # and kills this one.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _die_with_parent()
+        tell(0)  # It may be gone already.
         answer.found = work(tell)
     raise AssertionError  # The answer has ended the process.
+
+
+def _die_with_parent() -> None:
+    """Ask the system to kill this process when its parent ends; see prctl(2)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def _send(pipe: int, message: dict[str, Any]) -> None:

@@ -15,7 +15,10 @@ from compute_market.simulation.world import Step, run
 from compute_market.store.txn import Txn
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.scenarios import Variant
+from tb_cli.frame.scratch import scratch
 from tb_cli.frame.side_by_side import WHOLE, Tell, side_by_side
+
+_PREFIX = "tb-simulate-"
 
 
 class Played(Struct, frozen=True):
@@ -27,13 +30,13 @@ class Played(Struct, frozen=True):
 
 def play_one(variant: Variant, *, color: bool) -> Played:
     """Run one; a bar shows how far it is."""
-    with _throw_away() as directory, _bar(1, color) as bar:
+    with scratch(_PREFIX) as directory, _bar(1, color) as bar:
         return _play(variant, directory, bar)
 
 
 def play_all(variants: Sequence[Variant], workers: int, *, color: bool) -> list[dict[str, Any]]:
     """Run them in so many processes; the report of each, in their order."""
-    with _throw_away() as directory, _bar(len(variants), color) as bar:
+    with scratch(_PREFIX) as directory, _bar(len(variants), color) as bar:
         works = [partial(_reported, variant, directory) for variant in variants]
         return side_by_side(works, workers, bar)
 
@@ -53,7 +56,8 @@ def _play(variant: Variant, directory: str, tell: Tell) -> Played:
 
     begun_ns = time.perf_counter_ns()
     with tempfile.TemporaryDirectory(dir=directory) as place:
-        outcome = run(scenario, partial(open_market, place), observe, variant.open_trace)
+        opened = partial(open_market, place)
+        outcome = run(scenario, opened, observe, variant.open_trace, variant.script)
     wall_ms = (time.perf_counter_ns() - begun_ns) // 1_000_000
     ran = report.Ran(
         variant.name,
@@ -65,11 +69,6 @@ def _play(variant: Variant, directory: str, tell: Tell) -> Played:
         len(outcome.violations),
     )
     return Played(report.document(ran, measures), list(report.series(measures)))
-
-
-def _throw_away() -> "tempfile.TemporaryDirectory[str]":
-    """The place of the markets, gone when this ends, however it does."""
-    return tempfile.TemporaryDirectory(prefix="tb-simulate-")
 
 
 def _bar(runs: int, color: bool) -> Progress:

@@ -1,0 +1,17 @@
+"""The one page: how the market stands, and what is due."""
+
+from compute_market import overview
+from tb_cli.frame.render import emit, fields
+from tb_cli.frame.session import Session
+from tb_cli.frame.times import with_local
+
+
+def status(session: Session) -> None:
+    """Settlement mode, height, comfort guard, slots, jobs that wait and why, offers and what bars
+    them, capacity, where the money is, bundles, the last command, and what the next change would
+    find due. Reasons are those of the first 256 jobs without an offer.
+    """
+    document = session.view(overview.document)
+    usage = session.market.store.usage()
+    document["store"] = {"home": str(session.home), "bytes": usage.bytes, "schema": usage.schema}
+    emit(session, document, fields(with_local(document)))

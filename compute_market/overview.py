@@ -1,0 +1,130 @@
+"""The market on one page, for a person: how it stands now, and what the next change would find due.
+
+It walks what lives, never what has ended.
+"""
+
+from collections import Counter
+from itertools import islice
+from typing import Any, Final
+
+from compute_market import chain, events
+from compute_market.admission import capacity, comfort, mempool
+from compute_market.amounts import MICRO
+from compute_market.governance import governance
+from compute_market.jobs import jobs, waiting
+from compute_market.offers import offers
+from compute_market.records import OFFER_STATES, PRIORITIES, Token
+from compute_market.reputation import reputation
+from compute_market.scheduler import queue
+from compute_market.settlement import ledger, modes
+from compute_market.store.schema import (
+    BIDS_DUE_FROM,
+    BUNDLES_PENDING,
+    DEADLINES,
+    PARAMETERS_SET,
+    PENDING,
+    UNSETTLED,
+    pack_u64,
+)
+from compute_market.store.txn import Txn
+from compute_market.subsidy import subsidy
+
+# Jobs without an offer that are asked why, and overdue ones that are counted, at most.
+ASKED_MAX: Final = 256
+OVERDUE_MAX: Final = 1_000
+
+
+def document(txn: Txn) -> dict[str, Any]:
+    """The page as a document; amounts by token, units of capacity in units per second."""
+    used = queue.active_jobs(txn)
+    last = next(events.back(txn), None)
+    now = chain.status(txn)
+    return {
+        "settlement": modes.state(txn).mode,
+        "height": now.height,
+        "epoch": now.epoch,
+        "guard": _guard(txn),
+        "slots": {"used": used, "free": max(0, txn.config.slots - used)},
+        "queue": {priority: queue.depth(txn, priority) for priority in PRIORITIES},
+        "pending": {"jobs": txn.size(PENDING), "reasons": _reasons(txn)},
+        "offers": _offers(txn),
+        "capacity": {
+            "estimate": capacity.estimate(txn),
+            "headroom": capacity.headroom_micro(txn) // MICRO,
+        },
+        "ct": _money(txn, "CT"),
+        "it": _money(txn, "IT"),
+        "multiplier": subsidy.multiplier(txn),
+        "bundles": {"pending": txn.size(BUNDLES_PENDING)},
+        "last_command": last
+        and {"at_ms": last.at_ms, "user": last.asked.user, "command": last.asked.command},
+        "due": due(txn),
+    }
+
+
+def due(txn: Txn) -> dict[str, int]:
+    """What the next change would do first: how much of each kind; what is not due is left out.
+
+    Nothing that time alone causes while the clock is not believed. Overdue jobs are counted up to
+    `OVERDUE_MAX`.
+    """
+    found = {"transactions": mempool.stored(txn).size - mempool.present(txn).size}
+    if modes.is_real(txn):
+        found["receipts"] = txn.size(UNSETTLED)
+    if txn.timely:
+        height = chain.height(txn)
+        found |= {
+            "overdue_jobs": _overdue(txn),
+            "settlement": int(modes.is_due(txn)),
+            "proposals": len(governance.standing(txn).due) if txn.number(PARAMETERS_SET) else 0,
+            "epochs": sum(
+                -((each.from_height - each.to_height - 1) // each.blocks)
+                for each in subsidy.ended(txn)
+            ),
+            "scores": int(reputation.is_due(txn)),
+            "bids": int(0 < txn.number(BIDS_DUE_FROM) <= height),
+        }
+    return {name: number for name, number in found.items() if number}
+
+
+def _guard(txn: Txn) -> dict[str, Any]:
+    found = comfort.document(txn)
+    pool = found.pop("consumer")
+    return {**found, "pool": pool["size"]}
+
+
+def _reasons(txn: Txn) -> dict[str, int]:
+    """How many of the first jobs without an offer wait for what."""
+    counted: Counter[str] = Counter()
+    for job_id in islice(queue.pending_ids(txn), ASKED_MAX):
+        job = jobs.named(txn, job_id.encode())
+        counted[waiting.present_reason(txn, job).held_by or "the next change"] += 1
+    return dict(counted.most_common())
+
+
+def _offers(txn: Txn) -> dict[str, int]:
+    """Offers by state, and of those that are open how many cannot be taken and why."""
+    found = {state: offers.count_of(txn, f"state {state}") for state in OFFER_STATES}
+    return found | {shelf: offers.count_of(txn, f"shelf {shelf}") for shelf in _PROBLEMS}
+
+
+_PROBLEMS: Final = ("barred", "unfunded")
+
+
+def _money(txn: Txn, token: Token) -> dict[str, int]:
+    """Where the tokens are that were paid in and not out again."""
+    held = {name: ledger.held_in(txn, kind, token) for name, kind in _KINDS.items()}
+    burned = ledger.balance(txn, ledger.BURNED, token)
+    total = ledger.in_circulation(txn, token)
+    free = total - burned - sum(held.values())
+    return {"in_circulation": total, "in_wallets": free, **held, "burned": burned}
+
+
+# Kinds of accounts by what they hold.
+_KINDS: Final = {"escrowed": "escrow/", "bonded": "bond/", "sealed": "bid/"}
+
+
+def _overdue(txn: Txn) -> int:
+    overdue = txn.collect(DEADLINES, OVERDUE_MAX)
+    end = pack_u64(txn.now)
+    return sum(key[:8] < end for key, _ in overdue)

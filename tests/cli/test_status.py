@@ -1,0 +1,53 @@
+"""`tb-cli status`: the market on one page."""
+
+import pytest
+
+from tests.support.cli import Cli
+
+pytest_plugins = ("tests.support.cli",)
+
+SENT = ("--lane", "consumer", "--sender", "s")
+
+
+def test_status_tells_how_the_market_stands(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    cli.post(units=100, price=5)
+    cli.real()
+    for job_id in ("first", "second"):
+        cli.submit(job_id)
+    cli.submit("dear", "--max-price", "1", "--wait")
+    cli.ok("wallet", "withdraw", "prov", "--ct", "50")
+    cli.ok("mempool", "submit", *SENT, "--fee", "3000", "--bytes", "9")
+    found = cli.document("status")
+    assert found["settlement"] == "real"
+    assert found["guard"] == {"mode": "tight", "fee_p50": 3000, "fee_p90": 3000, "pool": 1}
+    assert found["slots"] == {"used": 1, "free": 0}
+    assert found["queue"] == {"high": 0, "normal": 1, "low": 0}
+    assert found["pending"] == {"jobs": 1, "reasons": {"admission: comfort_guard": 1}}
+    shelves = {"open": 1, "exhausted": 0, "withdrawn": 0, "barred": 0, "unfunded": 0}
+    assert found["offers"] == shelves
+    ct = found["ct"]
+    assert (ct["in_circulation"], ct["escrowed"], ct["burned"]) == (1_050, 10, 0)
+    assert ct["in_circulation"] == sum(ct.values()) - ct["in_circulation"]
+    assert found["last_command"]["command"].startswith("mempool submit")
+    assert found["due"] == {}
+    assert found["store"]["home"] == str(cli.home)
+    text = cli.ok("status")
+    assert "pending: jobs=1 reasons=admission: comfort_guard=1\n" in text
+    assert text.count("\n") == len(found)
+
+
+def test_status_tells_what_is_due_and_a_tick_leaves_nothing(cli: Cli) -> None:
+    cli.active()
+    cli.ok("compute-market", "settle", "arm", "--delay-blocks", "100")
+    cli.ok("compute-market", "params", "propose", "min_capacity", "5")
+    cli.ok("compute-market", "params", "approve", "1")
+    cli.ok("mempool", "submit", *SENT, "--fee", "3", "--bytes", "9")
+    cli.advance(90_000)
+    before = cli.view(lambda txn: txn.number("last_run_ms"))
+    due = cli.document("status")["due"]
+    assert due.pop("epochs") > 1_000
+    assert due == {"transactions": 1, "overdue_jobs": 1, "settlement": 1, "proposals": 1}
+    assert cli.view(lambda txn: txn.number("last_run_ms")) == before
+    assert cli("tick").code == 0
+    assert cli.document("status")["due"] == {}
