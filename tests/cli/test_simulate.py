@@ -109,6 +109,7 @@ def test_scenario_may_come_from_standard_input(cli: Cli, scenario: Path) -> None
 
 
 def test_sweep_compares_every_combination(cli: Cli, scenario: Path, tmp_path: Path) -> None:
+    scenario.write_text(SCENARIO.replace("length_secs = 300", "length_secs = 100"))
     file = tmp_path / "runs.csv"
     given = ("--param", "alice.units=10,60", "--param", "farm.count=2,1", "--seeds", "2")
     done = simulate(cli, scenario, *given, "--workers", "2", "--csv", file)
@@ -320,6 +321,8 @@ def test_nohup_keeps_a_simulation_from_being_hung_up(cli: Cli, scenario: Path) -
     assert process.poll() is None
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
+
+
 # Traces, nodes and logs.
 
 NODES = "sn,cpu_milli,memory_mib,gpu,model\nn-1,4000,1,0,\nn-2,8000,1,2,T4\n"
