@@ -109,6 +109,7 @@ def test_scenario_may_come_from_standard_input(cli: Cli, scenario: Path) -> None
 
 
 def test_sweep_compares_every_combination(cli: Cli, scenario: Path, tmp_path: Path) -> None:
+    scenario.write_text(SCENARIO.replace("length_secs = 300", "length_secs = 100"))
     file = tmp_path / "runs.csv"
     given = ("--param", "alice.units=10,60", "--param", "farm.count=2,1", "--seeds", "2")
     done = simulate(cli, scenario, *given, "--workers", "2", "--csv", file)

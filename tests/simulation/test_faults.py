@@ -31,7 +31,7 @@ from tests.support.faults import Fault, Outcome, Server, faults_of, in_memory
 from tests.support.processes import random
 
 # A sample of the cases of each change; the torture tries them all.
-CASES = effort(3, sys.maxsize)
+CASES = effort(2, sys.maxsize)
 # A full disk is worth another try; one that fails, or cuts writes short, may be damage.
 _CODES = {
     "EIO": ("ok", "usage", "busy", "integrity"),

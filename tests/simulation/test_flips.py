@@ -24,7 +24,7 @@ pytest_plugins = ("tests.support.cli",)
 
 PAGE = 4096
 SEED = int(os.environ.get("FLIP_SEED", "1"))
-FLIPS = effort(25, 2000)
+FLIPS = effort(15, 2000)
 # What a process is given before it counts as hung; it is over in milliseconds.
 ENDS_WITHIN_S = 10
 
