@@ -123,7 +123,7 @@ class Market:
         lock_timeout_ms: int | None = None,
     ) -> T:
         """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
-        from compute_market.housekeeping import conclude, housekeeping
+        import compute_market.housekeeping as housekeeping
 
         self.due = Due()
         priced_after: int | None = None
@@ -133,12 +133,12 @@ class Market:
             # With the lock in hand: whoever waited for it would come with a time gone by.
             clocks.keep(txn, self._enter(txn))
             if self.board is not None:
-                from compute_market.offers import board  # Few commands need it.
+                import compute_market.offers.board as board  # Few commands need it.
 
                 board.count(txn, self._uncounted)
-            due = housekeeping(txn, sweep_limit)
+            due = housekeeping.housekeeping(txn, sweep_limit)
             result = fn(txn)
-            conclude(txn, self.asked)
+            housekeeping.conclude(txn, self.asked)
             self.due = due
             priced_after = txn.priced_after
             return result
@@ -181,7 +181,7 @@ class Market:
 
             txn.config = governance.in_force(txn)
         if self.board is not None:
-            from compute_market.offers import price_window
+            import compute_market.offers.price_window as price_window
 
             txn.board = self.board = price_window.begun(txn, self.board, self.priced_after)
         return self.time

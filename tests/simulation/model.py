@@ -204,7 +204,7 @@ class Model:
     # The subsidy.
 
     def epoch_end(self) -> int:
-        return (self.epoch_from // 60 + 1) * 60
+        return (self.epoch_from // self.config["epoch_blocks"] + 1) * self.config["epoch_blocks"]
 
     def end_epoch(self, second: int) -> None:
         """As the market was at that second, though it may be noticed later."""
@@ -235,7 +235,7 @@ class Model:
             paid=amount > 0 and (due or self.mode == "real"),
         )
         self.epochs.append(epoch)
-        about = {"epoch": epoch.height // 60, "height": epoch.height}
+        about = {"epoch": epoch.height // self.config["epoch_blocks"], "height": epoch.height}
         if epoch.paid:
             self.subsidize(epoch, about)
         if epoch.multiplier != before:
