@@ -11,6 +11,8 @@ from compute_market.store.schema import EPOCH_FROM, META
 from compute_market.store.txn import Txn
 
 MARKET_ID_BYTES: Final = 16
+# A number of `meta`, of the creation on.
+_GENESIS_MS: Final = "genesis_ms"
 
 
 class ChainStatus(Struct, frozen=True, gc=False):
@@ -30,26 +32,27 @@ def height(txn: Txn) -> int:
 
 def remember(txn: Txn) -> int:
     """Record the height reached, so that it never falls below it; returns it."""
-    now = height(txn)
-    if now > txn.number("height_seen"):
+    now, seen = height_by(txn, txn.now_ms), txn.number("height_seen")
+    if now > seen:
         txn.set_number("height_seen", now)
-    return now
+        return now
+    return seen
 
 
 def height_by(txn: Txn, at_ms: int) -> int:
     """The height that time alone has made by an instant, above what was set by hand."""
-    offset = txn.number("height_offset")
-    if txn.config.block_interval_secs == 0:
+    offset, interval_secs = txn.number("height_offset"), txn.config.block_interval_secs
+    elapsed_ms = at_ms - txn.number(_GENESIS_MS)
+    if interval_secs == 0 or elapsed_ms <= 0:
         return offset
-    elapsed_ms = max(0, at_ms - _genesis_ms(txn))
-    return elapsed_ms // (txn.config.block_interval_secs * 1000) + offset
+    return elapsed_ms // (interval_secs * 1000) + offset
 
 
 def reached_ms(txn: Txn, height: int, since_ms: int) -> int:
     """When the first height that time alone has made since an instant, or a later one up to the
     present, was reached."""
     blocks = max(0, height - txn.number("height_offset"))
-    at_ms = _genesis_ms(txn) + blocks * txn.config.block_interval_secs * 1000
+    at_ms = txn.number(_GENESIS_MS) + blocks * txn.config.block_interval_secs * 1000
     return min(max(at_ms, since_ms), txn.now_ms)
 
 
@@ -78,13 +81,9 @@ def advance(txn: Txn, blocks: int) -> ChainStatus:
 def status(txn: Txn) -> ChainStatus:
     now = height(txn)
     epoch = now // txn.config.epoch_blocks
-    return ChainStatus(now, epoch, market_id(txn).hex(), _genesis_ms(txn))
+    return ChainStatus(now, epoch, market_id(txn).hex(), txn.number(_GENESIS_MS))
 
 
 def market_id(txn: Txn) -> bytes:
     """What this market is, 16 random bytes from its creation on; its copies have the same."""
     return txn.get(META, b"market_id") or b""
-
-
-def _genesis_ms(txn: Txn) -> int:
-    return txn.number("genesis_ms")

@@ -133,7 +133,7 @@ class Market:
         lock_timeout_ms: int | None = None,
     ) -> T:
         """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
-        from compute_market.housekeeping import conclude, housekeeping
+        import compute_market.housekeeping as housekeeping
 
         self.due = Due()
         priced_after: int | None = None
@@ -143,14 +143,14 @@ class Market:
             nonlocal priced_after, uncounted
             # With the lock in hand: whoever waited for it would come with a time gone by.
             clocks.keep(txn, self._enter(txn))
-            due = housekeeping(txn, sweep_limit)
+            due = housekeeping.housekeeping(txn, sweep_limit)
             result = fn(txn)
             if self.board is not None and txn.noted:  # The same command again counts nothing.
                 from compute_market.offers import price_window  # Few commands need it.
 
                 price_window.count(txn, uncounted)
                 uncounted = None
-            conclude(txn, self.asked)
+            housekeeping.conclude(txn, self.asked)
             self.due = due
             priced_after = txn.priced_after
             return result
@@ -193,7 +193,7 @@ class Market:
 
             txn.config = governance.in_force(txn)
         if self.board is not None:
-            from compute_market.offers import price_window
+            import compute_market.offers.price_window as price_window
 
             txn.board = self.board = price_window.begun(txn, self.board, self.priced_after)
         return self.time

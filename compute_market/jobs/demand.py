@@ -14,6 +14,8 @@ from compute_market.scheduler import outcomes
 from compute_market.store.schema import EPOCH_UNITS, THROUGHPUT, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 
+_SECONDS_MAX = 2**63
+
 
 def note_proven(txn: Txn, provider: str, units: int) -> None:
     """Add units to those of the present second and of the running epoch; seconds behind the window
@@ -32,7 +34,8 @@ def note_proven(txn: Txn, provider: str, units: int) -> None:
 def throughput(txn: Txn, since: int) -> list[tuple[int, int]]:
     """Seconds and the units that were proven in each, of the 60 s up to a second and later."""
     start = pack_u64(max(0, since - WINDOW_SECS + 1))
-    found = txn.collect(THROUGHPUT, None, start=start)
+    # One by the second: there are no more of them than seconds.
+    found = txn.collect(THROUGHPUT, _SECONDS_MAX, start=start)
     return [(unpack_u64(second), unpack_u64(units)) for second, units in found]
 
 

@@ -181,15 +181,8 @@ def _start(txn: Txn, job: Job) -> Job:
     if deadline != job.deadline:
         txn.delete(DEADLINES, deadline_key(job))
         txn.put(DEADLINES, pack_u64(deadline) + job.job_id.encode())
-    return _moved(
-        txn,
-        job,
-        "job_started",
-        {"waited_ms": max(0, waited_ms)},
-        state="active",
-        started_at=txn.now,
-        deadline=deadline,
-    )
+    begun = {"state": "active", "started_at": txn.now, "deadline": deadline}
+    return _moved(txn, job, "job_started", {"waited_ms": max(0, waited_ms)}, **begun)
 
 
 def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
@@ -322,17 +315,8 @@ def close(
         "refunded_ct": job.refunded_ct,
         "refunded_it": job.refunded_it,
     }
-    return _moved(
-        txn,
-        job,
-        _ENDINGS[state],
-        detail,
-        state=state,
-        deferred=False,
-        ended_at=txn.now,
-        ended_by=ended_by,
-        cause=cause,
-    )
+    ended = {"state": state, "ended_at": txn.now, "ended_by": ended_by, "cause": cause}
+    return _moved(txn, job, _ENDINGS[state], detail, deferred=False, **ended)
 
 
 def remember_unreadable(txn: Txn, job: Job, index: int) -> Job:

@@ -108,7 +108,7 @@ class Table(Generic[R]):
             raise damaged(self, key, _ANOTHER)
         return value[_PAYLOAD]
 
-    def taken(self, cursor: Any, prefix: bytes, limit: int | None) -> list[tuple[bytes, bytes]]:
+    def taken(self, cursor: Any, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
         """At most `limit`, not 0, of the entries from where a cursor stands that begin with
         `prefix`. Raises IntegrityError when one of them, or the next, is damaged."""
         found: list[tuple[bytes, bytes]] = []

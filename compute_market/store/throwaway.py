@@ -84,9 +84,7 @@ class ThrowAwayStore:
             last = self._last
             if last is None:
                 self._txn = self._env.begin(write=True)
-                change = Txn(self._txn, self._handles, 0, config, stopwatch)
-            else:
-                change = last.next_change(config, stopwatch)
+            change = Txn(self._txn, self._handles, 0, config, stopwatch, last)
             result = fn(change)
             self._last = change
             self._changes += 1

@@ -44,6 +44,7 @@ class Txn:
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
     last price before the first one of this transaction, None where it has matched nothing.
+    `before` is the change before this one in the same transaction, all of which it sees.
     """
 
     __slots__ = (
@@ -78,20 +79,17 @@ class Txn:
         now_ms: int,
         config: Config,
         stopwatch: Callable[[], int] | None,
-        before: "Txn | None" = None,  # the change before it in the same transaction
+        before: "Txn | None" = None,
     ) -> None:
         self._txn = txn
         self._handles = handles
-        self._cursors: Cursors  # for what is done at once
-        self._late: Late
-        self._numbers: dict[str, int]  # those that are to be written
-        self._seen: dict[str, int]  # numbers as they were when the change began
-        self._sums: dict[tuple[Sums, bytes], int]  # as stored
-        self._added: dict[Sums, dict[bytes, int]]  # those that are to be written
         if before is None:
-            self._cursors = Cursors(txn, handles)
+            self._cursors = Cursors(txn, handles)  # for what is done at once
             self._late = Late(self._cursors)
-            self._numbers, self._seen, self._sums, self._added = {}, {}, {}, {}
+            self._numbers: dict[str, int] = {}  # those that are to be written
+            self._seen: dict[str, int] = {}  # numbers as they were when the change began
+            self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
+            self._added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
         else:
             self._cursors, self._late = before._cursors, before._late
             self._numbers, self._seen = before._numbers, before._seen
@@ -113,10 +111,6 @@ class Txn:
         self.bands: tuple[int, dict[str, Any]] | None = None
         self.priced_after: int | None = None
         self.pool: tuple[int, Any] | None = None  # a height, and the consumer pool at it
-
-    def next_change(self, config: Config, stopwatch: Callable[[], int] | None) -> "Txn":
-        """Another change in the same transaction, which sees all that this one did."""
-        return Txn(self._txn, self._handles, 0, config, stopwatch, self)
 
     @property
     def now(self) -> int:
@@ -213,24 +207,12 @@ class Txn:
                 return key, payload
         return None
 
-    def last(self, table: Table[Any]) -> tuple[bytes, bytes] | None:
-        """The last entry, or None."""
-        cursor = self._ordered(table)
-        if cursor is None or not cursor.last():
-            return None
-        key: bytes = cursor.key()
-        return key, table.opened(key, cursor.value())
-
     def collect(
-        self,
-        table: Table[Any],
-        limit: int | None,
-        prefix: bytes = b"",
-        start: bytes | None = None,
+        self, table: Table[Any], limit: int, prefix: bytes = b"", start: bytes | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """At most `limit` entries of `scan`, free to be changed by the caller; None for all."""
+        """At most `limit` entries of `scan`, free to be changed by the caller."""
         cursor = self._ordered(table)
-        if cursor is None or limit == 0 or not cursor.set_range(start or prefix):
+        if cursor is None or not limit or not cursor.set_range(start or prefix):
             return []
         return table.taken(cursor, prefix, limit)
 

@@ -80,8 +80,8 @@ def close(txn: Txn) -> Closed:
         if each.multiplier != before:
             _note_multiplier(txn, before, each)
         before = each.multiplier
-    last = txn.last(EPOCHS)
-    known = None if last is None else EPOCHS.decode(*last)
+    last, _ = txn.beside(EPOCHS, pack_u64(epochs[0].from_height))
+    known = None if last is None else txn.read(EPOCHS, last)
     stored = [] if known is None else [known]
     for each in epochs:
         _join(stored, each)
