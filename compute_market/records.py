@@ -399,12 +399,13 @@ class Refused(Struct, frozen=True, gc=False):
     message: str
     hint: str | None = None
     retry_after_ms: int | None = None
+    is_for_now: bool = False  # the same may pass later, though nobody knows when
 
     def error(self) -> RefusedError:
         """The error form of a verdict that has been committed."""
         details = {} if self.retry_after_ms is None else {"retry_after_ms": self.retry_after_ms}
         error = RefusedError(self.message, hint=self.hint, reason=self.reason, **details)
-        error.retryable = self.retry_after_ms is not None
+        error.retryable = self.is_for_now or self.retry_after_ms is not None
         return error
 
 

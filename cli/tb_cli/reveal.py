@@ -16,7 +16,7 @@ from compute_market.errors import (
 )
 from compute_market.hashing.files import check_inside
 from compute_market.jobs import documents, jobs
-from compute_market.records import Refused, check_id
+from compute_market.records import Refused, check_id, replace
 from compute_market.signatures.keys import Key
 from compute_market.store.txn import Txn
 from compute_market.workloads.workloads import resolve
@@ -159,7 +159,7 @@ def _tell(session: Session, found: bids.Revealed, document: dict[str, Any]) -> N
         message = f"bid {bid_id} is revealed, and its job was refused: {refused.message}"
         if refused.reason == "malformed":
             raise IntegrityError(message, hint=refused.hint, reason=refused.reason)
-        raise Refused(refused.reason, message, refused.hint, refused.retry_after_ms).error()
+        raise replace(refused, message=message).error()
     job = document["job"]
     text = f"revealed bid {bid_id}: job {job['job_id']} {job['state']}"
     if not found.changed:

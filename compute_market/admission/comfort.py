@@ -30,7 +30,8 @@ def gate(txn: Txn) -> Refused | None:
     if not found:
         return None
     hint = "`tb-cli mempool stats` shows fees and ages; it opens as they fall"
-    return Refused("comfort_guard", f"the comfort guard is tight: {' and '.join(found)}", hint)
+    message = f"the comfort guard is tight: {' and '.join(found)}"
+    return Refused("comfort_guard", message, hint, is_for_now=True)
 
 
 def crossed(pool: Pool, config: Config, age_p95_ms: int) -> list[str]:

@@ -270,6 +270,7 @@ def _sender_limit(txn: Txn, sender: str, sent: int) -> Refused:
         f"the consumer pool holds {sent} of {sender}, and mempool_sender_limit is {limit}",
         "send it again once a block has taken one of them",
         _block_ms(txn),
+        is_for_now=True,
     )
 
 
@@ -280,6 +281,7 @@ def _pool_full(txn: Txn, pool: Pool, lowest: Transaction) -> Refused:
         f"lowest pays {lowest.fee} for {lowest.bytes} bytes",
         "pay more per byte, or send it again once a block has passed",
         _block_ms(txn),
+        is_for_now=True,
     )
 
 

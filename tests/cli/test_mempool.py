@@ -171,6 +171,18 @@ def test_submit_names_the_option_that_is_missing(cli: Cli, left_out: str) -> Non
 # What other verbs say of the guard.
 
 
+def test_refusal_may_pass_later_though_blocks_pass_by_hand(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_BLOCK_INTERVAL_SECS", "0")
+    monkeypatch.setenv("TB_MEMPOOL_SENDER_LIMIT", "1")
+    cli.ok("state", "init")
+    cli.ok(*words())
+    refused = cli(*words("--json")).error
+    assert refused["reason"] == "sender_limit"
+    assert (refused["retryable"], "retry_after_ms" in refused) == (True, False)
+
+
 def test_submit_of_a_job_while_tight_is_exit_5_by_the_number_it_crossed(cli: Cli) -> None:
     cli.post()
     tighten(cli)
@@ -179,6 +191,9 @@ def test_submit_of_a_job_while_tight_is_exit_5_by_the_number_it_crossed(cli: Cli
     assert done.err.startswith(f"error[refused]: {TIGHT}\nhint: ")
     refused = cli(*cli.job_arguments("j1", "--json", "--wait")).error
     assert (refused["error"], refused["reason"]) == ("refused", "comfort_guard")
+    # It passes once the fees have fallen, and nobody knows when that is.
+    assert refused["retryable"] is True
+    assert "retry_after_ms" not in refused
     assert cli.view(lambda txn: find(txn, "j1")) is None
     assert cli.submit("j1", "--lane", "consumer")["state"] == "active"
     (first, _) = cli.document("log", "--event", "job_refused")

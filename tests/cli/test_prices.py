@@ -102,6 +102,9 @@ def test_dry_submit_compares_its_price_with_the_band(cli: Cli) -> None:
 
 def test_board_is_loaded_and_saved_with_a_word_when_debugged(cli: Cli) -> None:
     cli.post("--offer-id", "main")
+    missing = "no price board at state/price_board.v2.bin: it starts empty\n"
+    assert cli(*PRICES, "--debug").err == missing
+    assert cli(*PRICES).err == ""
     done = cli(*cli.job_arguments("j1"), "--debug")
     assert done.err == "saved price board: 1 industrial and 0 consumer prices\n"
     done = cli(*PRICES, "--debug")

@@ -27,7 +27,9 @@ def load(session: Session) -> None:
         return
     if board.outcome == "damaged":
         note(f"warning: price board {path}: {board.problem}; it starts empty")
-    elif session.tells_of_prices and board.outcome == "success":
+    elif session.tells_of_prices and board.outcome == "missing":
+        note(f"no price board at {path}: it starts empty")
+    elif session.tells_of_prices:
         note(f"loaded price board: {_counted(board)}")
 
 
