@@ -44,7 +44,7 @@ TASKS = "openb_pod_list_default.csv"
 DAY_SECS = 86_400
 # Nothing is refused, and nobody has to wait.
 CONFIG = replace(
-    DEFAULTS, slots=1_000_000, initial_capacity=1_000_000, deadline_max_secs=10_000 * DAY_SECS
+    DEFAULTS, slots=1_000_000, initial_capacity=10**9, deadline_max_secs=10_000 * DAY_SECS
 )
 Entries = list[tuple[int, bytes, bytes]]
 

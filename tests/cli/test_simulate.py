@@ -488,3 +488,41 @@ def test_replay_of_another_form_of_the_log_says_which_is_wanted(cli: Cli, log: P
         done = cli("compute-market", "simulate", "--replay", "-", stdin=cli.ok("log", *form))
         assert done.code == 2
         assert "`tb-cli log --jsonl` prints what is wanted" in done.err
+
+
+def test_replay_plays_what_happened_beside_the_jobs(cli: Cli, scenario: Path) -> None:
+    lines: list[str] = []
+
+    def happened(secs: int, event: str, **fields: Any) -> None:
+        at_ms = 1_800_000_000_000 + secs * 1_000
+        known = {"seq": len(lines) + 1, "at_ms": at_ms, "event": event}
+        lines.append(json.dumps(known | fields))
+
+    def submitted(secs: int, job_id: str) -> None:
+        price = {"units": 200, "price_per_unit": 3, "provider": "p"}
+        happened(secs, "job_queued", owner="b", job_id=job_id, offer_id="o", detail=price)
+        happened(secs, "job_started", owner="b", job_id=job_id)
+        happened(secs + 1, "job_completed", owner="b", job_id=job_id)
+
+    change = {"proposal": 1, "key": "fair_share_cap", "value": "0.5"}
+    happened(0, "mode_changed", detail={"to": "dry_run"})
+    happened(0, "offer_posted", owner="p", offer_id="o", detail={"units": 900, "price_per_unit": 3})
+    happened(1, "capacity_recorded", detail={"units_per_second": 19, "estimate": 12})
+    happened(2, "tx_admitted", owner="c", detail={"fee": 100, "bytes": 9})
+    submitted(3, "too-much")  # A quarter of 12 units a second are 180 in a minute.
+    happened(100, "params_activated", detail=change)
+    submitted(200, "half")
+    happened(300, "params_rolled_back", detail=change)
+    happened(300, "mode_changed", detail={"to": "real"})
+    submitted(400, "too-much-again")
+    happened(500, "capacity_recorded", detail={"units_per_second": 99, "estimate": 99})
+    submitted(600, "real")
+    text = "\n".join(lines)
+    found = document(cli, "--replay", "-", stdin=text)
+    assert found["jobs"]["refused"] == {"fair_share": 2}
+    assert found["jobs"]["completed"] == 2
+    assert found["money"]["paid"]["ct"] == 600  # Of the last one alone.
+    assert found["consumers"]["admitted"] == 1
+    # What is tried stands, whatever the log says of it.
+    low, high = document(cli, "--replay", "-", "--param", "fair_share_cap=0.01,0.9", stdin=text)
+    assert (low["completed"]["mean"], high["completed"]["mean"]) == (0, 4)
