@@ -1,10 +1,15 @@
 """Claim: a full consumer pool makes neither an admission nor a scrape take longer than 1.2 times.
 
+What the widest price board adds to a scrape is told beside: its window is sorted once a lane.
+
 Peer: the same market with an empty pool, whose fees were paid all the same, asked in turn. The
 time is that of the transaction, without its durable commit: each is rolled back.
 """
 
+import random
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import measure
 
@@ -13,10 +18,12 @@ from compute_market.admission import mempool
 from compute_market.config.settings import DEFAULTS
 from compute_market.jobs.submit import Submitted, post_offer, submit
 from compute_market.market import Market
+from compute_market.price_records import Board
 from compute_market.records import Slice, replace
 from compute_market.store.txn import Txn
 
 RATIO_BOUND = 1.2
+WIDEST = 10_000  # the most prices of a lane that a board may have
 FULL = DEFAULTS.mempool_lane_limit
 BATCH = 20
 # Blocks pass by hand alone: what one takes is no part of an admission.
@@ -61,6 +68,22 @@ def compare(directory: Path, rounds: int) -> None:
                 print(f"a transaction that a full pool evicts another for: {found:.2f} ×")
             else:
                 measure.claim(name, found, RATIO_BOUND, "× with an empty pool")
+        show_board(empty, rounds)
+
+
+def show_board(market: Market, rounds: int) -> None:
+    """What a scrape takes with a price board, against the same one without."""
+    generator = random.Random(1)
+    for prices in (DEFAULTS.price_board_window, WIDEST):
+        found = tuple(generator.randrange(1_000_000) for _ in range(prices))
+
+        market.config = replace(CONFIG, price_board_window=prices)
+        boards = {"none": Board(), "full": Board("success", "", 0, found, found)}
+        times = measure.interleave(
+            {name: partial(scraped, market, board) for name, board in boards.items()}, rounds
+        )
+        more_ms = (median(times["full"]) - median(times["none"])) * 1000
+        print(f"a scrape with 2 × {prices} prices on the board: {more_ms:.2f} ms more")
 
 
 def fill(txn: Txn, size: int) -> None:
@@ -83,6 +106,11 @@ def admit(market: Market) -> None:
 
 def scrape(market: Market) -> None:
     market.view(exposition.render)
+
+
+def scraped(market: Market, board: Board) -> None:
+    market.board = board
+    scrape(market)
 
 
 def send(market: Market) -> None:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from compute_market import events
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import RefusedError
-from compute_market.store.schema import EPOCH_FROM, META, unpack_u64
+from compute_market.store.schema import EPOCH_FROM, META
 from compute_market.store.txn import Txn
 
 MARKET_ID_BYTES: Final = 16
@@ -87,4 +87,4 @@ def market_id(txn: Txn) -> bytes:
 
 
 def _genesis_ms(txn: Txn) -> int:
-    return unpack_u64(txn.get(META, b"genesis_ms") or b"")
+    return txn.number("genesis_ms")

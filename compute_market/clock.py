@@ -104,6 +104,9 @@ class Due(Struct, frozen=True, gc=False):
     barred: int = 0  # providers whose score other settings let fade less
     parameters: tuple[str, ...] = ()  # what proposals have set, as `fair_share_cap 0.1`
     subsidies_it: int = 0  # paid for the work of epochs that ended
+    epochs: int = 0  # of them, in which units were proven
+    multipliers: tuple[int, ...] = ()  # of the subsidy before and after changes, in percent
+    transactions: int = 0  # of consumers, that blocks have taken
 
     def plus(self, later: "Due") -> "Due":
         """What was due in this change and in a later one."""
@@ -112,8 +115,16 @@ class Due(Struct, frozen=True, gc=False):
         return Due(self.activated or later.activated, *sums)
 
     @property
+    def has_moved(self) -> bool:
+        """Whether it was anything at all."""
+        return bool(
+            self.text or self.scores or self.epochs or self.multipliers or self.transactions
+        )
+
+    @property
     def text(self) -> str:
-        """What it moved, in one line; empty when nothing was due."""
+        """What it moved, in one line; empty when nothing was due but what passes all the time: a
+        multiplier that was retuned, and what blocks have taken."""
         found = []
         if self.activated:
             found.append("the settlement mode turned real")
@@ -187,10 +198,12 @@ def keep(txn: Txn, time: Time) -> None:
     if time.doubt is not None:
         return
     ahead_ms = _ahead_ms(time.kept, time.reading, last_ms)
-    kept = replace(_with_offset(time.kept, time.reading), ahead_ms=ahead_ms)
+    kept = _with_offset(time.kept, time.reading)
+    if kept.ahead_ms != ahead_ms:
+        kept = replace(kept, ahead_ms=ahead_ms)
     if last_ms and time.now_ms - last_ms > txn.config.outage_secs * 1000:
         kept = _with_outage(txn, kept, last_ms, time.now_ms)
-    if kept != time.kept:
+    if kept is not time.kept and kept != time.kept:
         txn.put(META, _KEPT, encode(kept))
 
 

@@ -74,8 +74,9 @@ def note(
     txn.writes += 1
     if txn.noted_after is None:
         txn.noted_after = txn.number("event_seq")
-    told = {name: value for name, value in detail.items() if value is not None}
-    txn.noted.append(Event(event, job_id, offer_id, owner, told, before))
+    if None in detail.values():
+        detail = {name: value for name, value in detail.items() if value is not None}
+    txn.noted.append(Event(event, job_id, offer_id, owner, detail, before))
     return txn.noted_after + len(txn.noted)
 
 
@@ -178,7 +179,7 @@ def last_decision(txn: Txn, job_id: str) -> Logged | None:
         if number == LOOK_BACK_ENTRIES:
             break
         for logged in reversed(_events(unpack_u64(key), EVENTS.decode(key, payload))):
-            if logged.event.job_id == job_id and logged.event.event in _DECISIONS:
+            if logged.event.job_id == job_id and logged.event.event in _VERDICTS:
                 return logged
     return None
 
@@ -213,7 +214,13 @@ def document(logged: Logged) -> dict[str, Any]:
     }
 
 
-_DECISIONS: tuple[EventName, ...] = ("job_queued", "job_pending", "job_refused")
+# The decisions of matching and admission that the log tells of, and what each says of a job.
+_VERDICTS: dict[EventName, str] = {
+    "job_queued": "admitted",
+    "job_pending": "pending",
+    "job_deferred": "pending",
+    "job_refused": "refused",
+}
 
 
 def decision_document(txn: Txn, job_id: str) -> dict[str, Any] | None:
@@ -221,8 +228,7 @@ def decision_document(txn: Txn, job_id: str) -> dict[str, Any] | None:
     last = last_decision(txn, job_id)
     if last is None:
         return None
-    verdict = {"job_queued": "admitted", "job_pending": "pending"}.get(last.event.event, "refused")
-    return {"verdict": verdict, "at": last.at_ms // 1000, **last.event.detail}
+    return {"verdict": _VERDICTS[last.event.event], "at": last.at_ms // 1000, **last.event.detail}
 
 
 def _events(first: int, entry: LogEntry) -> list[Logged]:

@@ -42,19 +42,22 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         from compute_market.governance import governance  # Most markets have no proposals.
 
         parameters = governance.activate(txn)
+    transactions = 0
     if 0 < txn.number(MEMPOOL_NEXT_BLOCK) <= height:
         from compute_market.admission import mempool  # Most markets have no consumer pool.
 
-        mempool.drain(txn, height)
-    modes.seed(txn)
-    subsidies_it = 0
+        transactions = mempool.drain(txn, height)
+    mode = modes.seed(txn).mode
+    subsidies_it, epochs = 0, 0
+    multipliers: tuple[int, ...] = ()
     if txn.timely and height >= chain.epoch_end(txn):
         from compute_market.subsidy import subsidy  # Most commands come while an epoch runs.
 
-        subsidies_it = subsidy.close(txn)
-    activated = txn.timely and modes.activate(txn)
+        closed = subsidy.close(txn)
+        subsidies_it, epochs, multipliers = closed.paid_it, closed.epochs, closed.multipliers
+    activated = mode == "armed" and txn.timely and modes.activate(txn)
     paid = 0
-    if modes.is_real(txn):
+    if mode == "real" or activated:
         for waiting in settlement.waiting(txn):
             receipts.quarantine_if_damaged(txn, waiting.key)
             jobs.mark_paid(txn, settlement.apply(txn, waiting))
@@ -88,6 +91,9 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         barred,
         parameters,
         subsidies_it,
+        epochs,
+        multipliers,
+        transactions,
     )
 
 

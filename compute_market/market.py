@@ -135,17 +135,19 @@ class Market:
 
         self.due = Due()
         priced_after: int | None = None
+        uncounted = self._uncounted
 
         def action(txn: Txn) -> T:
-            nonlocal priced_after
+            nonlocal priced_after, uncounted
             # With the lock in hand: whoever waited for it would come with a time gone by.
             clocks.keep(txn, self._enter(txn))
-            if self.board is not None:
-                from compute_market.offers import price_window  # Few commands need it.
-
-                price_window.count(txn, self._uncounted)
             due = housekeeping(txn, sweep_limit)
             result = fn(txn)
+            if self.board is not None and txn.noted:  # The same command again counts nothing.
+                from compute_market.offers import price_window  # Few commands need it.
+
+                price_window.count(txn, uncounted)
+                uncounted = None
             conclude(txn, self.asked)
             self.due = due
             priced_after = txn.priced_after
@@ -159,7 +161,7 @@ class Market:
             lock_timeout_ms=lock_timeout_ms,
         )
         if not dry_run:
-            self._uncounted = None
+            self._uncounted = uncounted
             if self.priced_after is None:
                 self.priced_after = priced_after
         return result

@@ -40,9 +40,7 @@ METRICS = (
     ),
     Metric("industrial_units_total", "counter", "Units of accepted slices."),
     Metric("industrial_admitted_total", "counter", "Jobs admitted."),
-    Metric(
-        "industrial_deferred_total", "counter", "Jobs refused only because of the present load."
-    ),
+    Metric("industrial_deferred_total", "counter", "Jobs kept out by the present load alone."),
     Metric(
         "industrial_rejected_total",
         "counter",

@@ -89,6 +89,7 @@ EventName = Literal[
     "tx_admitted",
     "tx_refused",
     "tx_evicted",
+    "job_deferred",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 

@@ -24,6 +24,7 @@ from compute_market.store.txn import Txn
 from tests.support.bids import reveal, seal, take
 from tests.support.bundles import claim, record, send, send_handoff
 from tests.support.deliveries import bring
+from tests.support.governance import approve, pass_epochs, propose, roll_back
 from tests.support.importing import PRICE, THEIRS, import_of, links, trust
 from tests.support.laws import hand_over
 from tests.support.market import START_MS, Market, job_request, slice_of
@@ -186,6 +187,33 @@ def end_an_epoch(market: Market) -> None:
     command(market)
 
 
+def hold_one_that_waits(market: Market) -> None:
+    """The guard closes before the offer comes that a job waits for."""
+    waiting = {"gpu": "a"}
+    market.submit("waits", wait=True, lengths=(1, 1), capability=waiting)
+    market.send(fee=market.config.comfort_threshold_p90 + 1)
+    market.post("other", offer_id="late", capability=waiting)
+
+
+def propose_a_cap(market: Market) -> None:
+    propose(market, "fair_share_cap", "0.1")
+
+
+def approve_a_cap(market: Market) -> None:
+    approve(market, "fair_share_cap", "0.1")
+
+
+def activate_a_cap(market: Market) -> None:
+    approve_a_cap(market)
+    pass_epochs(market)
+    command(market)
+
+
+def roll_back_a_cap(market: Market) -> None:
+    activate_a_cap(market)
+    roll_back(market)
+
+
 def forget_and_restore(market: Market) -> None:
     """Every score is forgotten, as in a market that is made anew."""
     for _ in range(6):
@@ -339,6 +367,14 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         {"epoch": 0, "height": 0, "units": 1, "multiplier": 115, "it": 1},
     ),
     "handoff_failed": (fail_to_hand_off, {"reason": "not_delivered"}),
+    "params_proposed": (propose_a_cap, {"proposal": 1, "key": "fair_share_cap", "value": "0.1"}),
+    "params_approved": (approve_a_cap, {"proposal": 1, "value": "0.1", "activates_at": 120}),
+    "params_activated": (activate_a_cap, {"proposal": 1, "key": "fair_share_cap", "value": "0.1"}),
+    "params_rolled_back": (roll_back_a_cap, {"proposal": 1, "key": "fair_share_cap"}),
+    "job_deferred": (
+        hold_one_that_waits,
+        {"reason": "comfort_guard", "units": 2, "mode": "tight"},
+    ),
     "tx_admitted": (fill_the_pool, {"tx_id": "t-1", "fee": 9, "bytes": 2}),
     "tx_evicted": (fill_the_pool_and_send(9), {"tx_id": "t-1", "fee": 9, "bytes": 2}),
     "tx_refused": (fill_the_pool_and_send(1), {"reason": "pool_full", "fee": 1, "bytes": 1}),

@@ -16,7 +16,12 @@ from tb_cli.frame.verbs import examples, option, takes
 
 
 @takes(
-    option("--lane", "consumer.", required=True, choices=("consumer", "industrial")),
+    option(
+        "--lane",
+        "Its lane: consumer. Industrial work is submitted as jobs.",
+        required=True,
+        choices=("consumer", "industrial"),
+    ),
     option("--sender", "Who sends it.", required=True),
     option("--fee", "What it pays.", kind="integer", required=True, least=1, most=AMOUNT_MAX),
     option(

@@ -111,7 +111,7 @@ def tick(session: Session) -> None:
         from tb_cli.frame.snapshots import save_if_behind
 
         save_if_behind(session)
-    document["changed"] = bool(due.text or due.scores)
+    document["changed"] = due.has_moved
     emit(session, document, fields(document))
 
 

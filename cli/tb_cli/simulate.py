@@ -33,7 +33,8 @@ SEEDS_MAX = 1000
     ),
     option(
         "--trace",
-        "Jobs from a trace (.swf, or .csv in the form of openb) instead of the scenario's buyers.",
+        "Jobs from a trace (SWF, or CSV in the form of openb) instead of the scenario's buyers; - "
+        "for stdin.",
         metavar="FILE",
     ),
     option(
@@ -43,8 +44,9 @@ SEEDS_MAX = 1000
     ),
     option(
         "--replay",
-        "What a market went through, by what `log --jsonl` printed, instead of a scenario.",
-        metavar="FILE",
+        "What a market went through, instead of a scenario: a file that `log --jsonl` printed, - "
+        "for stdin, or its home, which is only read.",
+        metavar="FILE|HOME",
     ),
     option("--seed", "Another seed than the scenario's.", kind="integer", least=0, most=AMOUNT_MAX),
     option(
@@ -105,6 +107,8 @@ def simulate(
 
     given = Given(scenario, trace, nodes, replay, seed)
     found = variants(given, parameters, seeds or 1)
+    if found[0].note:
+        note(found[0].note)
     file = None if csv is None else Result(csv)
     try:
         if parameters or seeds is not None:

@@ -23,7 +23,8 @@ from tb_cli.frame.verbs import examples, option, takes
 )
 def show(session: Session, *, height: int | None) -> None:
     """The backlog is in units, multiplier and utilization are in percent, payouts in IT. The
-    running epoch is shown as it would be paid if it ended now, at the present multiplier.
+    running epoch is shown as it would be paid if it ended now, at the present multiplier. What is
+    due, the next change does: it closes the epochs that have ended, and pays.
     """
     document = session.view(lambda txn: subsidy.document(txn, height))
     emit(session, document, fields(document))

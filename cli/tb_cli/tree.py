@@ -108,7 +108,7 @@ TREE = Group(
                     default="show",
                 ),
                 "prices": Group(
-                    "The price board; by itself, `prices show`.",
+                    "The price board; by itself, `prices show [--lane LANE]`.",
                     {
                         "show": _reads("prices:show", "Show the price bands of each lane."),
                         "suggest": _reads("prices:suggest", "Say what to bid."),

@@ -80,4 +80,9 @@ def give_back(
 def count_refusal(txn: Txn, refused: Refused) -> None:
     metrics.count(txn, "industrial_rejected_total", refused.reason)
     if refused.reason in DEFERRING:
-        metrics.count(txn, "industrial_deferred_total")
+        count_deferral(txn)
+
+
+def count_deferral(txn: Txn) -> None:
+    """Count a job that the present load alone keeps out, also one that goes on waiting."""
+    metrics.count(txn, "industrial_deferred_total")

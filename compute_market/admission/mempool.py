@@ -95,8 +95,8 @@ def submit(txn: Txn, sender: str, fee: int, size: int) -> Taken | Refused:
     return Taken(admitted, evicted)
 
 
-def drain(txn: Txn, height: int) -> None:
-    """Let the blocks up to a height take what is theirs."""
+def drain(txn: Txn, height: int) -> int:
+    """Let the blocks up to a height take what is theirs; how many transactions."""
     pool = stored(txn)
     count = _due(txn, pool, height)
     arrivals: list[int] = []
@@ -109,6 +109,7 @@ def drain(txn: Txn, height: int) -> None:
             _remove(txn, key, MEMPOOL.decode(key, payload), arrivals)
     _keep(txn, pool, arrivals)
     txn.set_number(MEMPOOL_NEXT_BLOCK, height + 1 if arrivals else NO_BLOCK)
+    return count
 
 
 def present(txn: Txn) -> Pool:

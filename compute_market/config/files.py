@@ -262,7 +262,9 @@ def _is_path(text: str) -> bool:
 
 
 def _is_file(text: str) -> bool:
-    return text.isprintable() and text not in ("", ".", "..") and text[-1] != "/"
+    """A `~` is expanded by nobody here: it would be the name of a directory."""
+    is_name = text not in ("", ".", "..") and text[0] != "~" and text[-1] != "/"
+    return is_name and text.isprintable()
 
 
 def _is_key_id(text: str) -> bool:

@@ -70,7 +70,7 @@ class Setting(Struct, frozen=True, gc=False):
         if self.kind == "path":
             return 'an absolute path or ""'
         if self.kind == "file":
-            return "a path; a relative one is one in the home"
+            return "a path without ~; a relative one is one in the home"
         if self.kind == "key ids":
             return f"a list of key ids of {KEY_ID_DIGITS} lower-case hex digits"
         if self.kind == "urls":

@@ -93,9 +93,11 @@ def propose(txn: Txn, key: str, value: int) -> Proposal:
     return proposal
 
 
-def approve(txn: Txn, proposal_id: int) -> Approved:
+def approve(txn: Txn, proposal_id: int, *, at_once: bool = False) -> Approved:
     """Let a proposal come into force; one that was approved before is left as it is.
 
+    `at_once` is for whoever plays a market again and knows when it came into force: with the next
+    transaction then.
     Raises NotFoundError, and RefusedError for one that was rolled back (`rolled_back`), when too
     many wait already (`too_many`) and when the height is not to be reached (`overflow`).
     """
@@ -117,6 +119,8 @@ def approve(txn: Txn, proposal_id: int) -> Approved:
         )
     epoch_blocks = txn.config.epoch_blocks
     activates_at = (chain.height(txn) // epoch_blocks + DELAY_EPOCHS) * epoch_blocks
+    if at_once:
+        activates_at = max(1, chain.height(txn))
     if activates_at > AMOUNT_MAX:
         raise RefusedError(f"the height would pass {AMOUNT_MAX}", reason="overflow")
     approval = txn.next_number(APPROVALS_MADE)

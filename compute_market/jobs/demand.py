@@ -29,22 +29,27 @@ def note_proven(txn: Txn, provider: str, units: int) -> None:
         txn.delete(THROUGHPUT, ahead)
 
 
-def throughput(txn: Txn) -> list[tuple[int, int]]:
-    """Seconds and the units that were proven in each, of the minute before the last proof."""
-    return [(unpack_u64(second), unpack_u64(units)) for second, units in txn.scan(THROUGHPUT)]
+def throughput(txn: Txn, since: int) -> list[tuple[int, int]]:
+    """Seconds and the units that were proven in each, of the 60 s up to a second and later."""
+    start = pack_u64(max(0, since - WINDOW_SECS + 1))
+    found = txn.collect(THROUGHPUT, None, start=start)
+    return [(unpack_u64(second), unpack_u64(units)) for second, units in found]
 
 
-def percent_at(txn: Txn, of: list[tuple[int, int]], second: int) -> int:
-    """Units of a throughput that fell into the 60 s up to a second, as percent of what the
-    estimate makes of 60 s, half up."""
+def percent(proven: int, estimate: int) -> int:
+    """Units of 60 s as percent of what a capacity estimate makes of 60 s, half up."""
+    return half_up(proven * 100, estimate * WINDOW_SECS) if proven and estimate else 0
+
+
+def percent_at(of: list[tuple[int, int]], second: int, estimate: int) -> int:
+    """The percentage of the 60 s up to a second, from what was proven in each."""
     proven = sum(units for each, units in of if second - WINDOW_SECS < each <= second)
-    capacity_units = capacity.estimate(txn) * WINDOW_SECS
-    return half_up(proven * 100, capacity_units) if capacity_units else 0
+    return percent(proven, estimate)
 
 
 def utilization_pct(txn: Txn) -> int:
     """Units proven in the last 60 s as percent of what the estimate makes of 60 s, half up."""
-    return percent_at(txn, throughput(txn), txn.now)
+    return percent_at(throughput(txn, txn.now), txn.now, capacity.estimate(txn))
 
 
 def epoch_units(txn: Txn) -> dict[str, int]:
@@ -52,10 +57,10 @@ def epoch_units(txn: Txn) -> dict[str, int]:
     return {provider.decode(): units for provider, units in txn.sums(EPOCH_UNITS).items()}
 
 
-def begin_epoch(txn: Txn) -> None:
-    """Let the next units be those of another epoch."""
-    for provider, units in txn.sums(EPOCH_UNITS).items():
-        txn.add(EPOCH_UNITS, provider, -units)
+def begin_epoch(txn: Txn, proven: dict[str, int]) -> None:
+    """Let the next units be those of another epoch, after what was proven in this one."""
+    for provider, units in proven.items():
+        txn.add(EPOCH_UNITS, provider.encode(), -units)
 
 
 def document(txn: Txn) -> dict[str, Any]:

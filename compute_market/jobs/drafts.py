@@ -57,6 +57,16 @@ def sketch(request: JobRequest, inputs: list[Slice], now: int = 0) -> Job:
     )
 
 
+def too_near(deadline: int, now: int, config: Config) -> str | None:
+    """Why a deadline leaves a provider too little time; None when there is enough."""
+    if deadline < now:
+        return f"deadline {deadline} has passed, it is {now} now"
+    ahead, least = deadline - now, config.deadline_min_secs
+    if ahead < least:
+        return f"the deadline is {ahead} s ahead, at least {least} s are needed"
+    return None
+
+
 def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) -> None:
     """Raise ConflictError naming the first field in which a request differs from its job.
 
@@ -104,17 +114,11 @@ def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) 
 
 def _check_deadline(job: Job, now: int, config: Config) -> None:
     """Raise RefusedError (`deadline`) unless a provider gets enough time, and not for ever."""
-    if job.deadline < now:
-        raise RefusedError(
-            f"deadline {job.deadline} has passed, it is {now} now", reason="deadline"
-        )
+    near = too_near(job.deadline, now, config)
+    if near is not None:
+        hint = "give the provider more time; the setting is deadline_min_secs"
+        raise RefusedError(near, hint=hint if job.deadline >= now else None, reason="deadline")
     ahead = job.deadline - now
-    if ahead < config.deadline_min_secs:
-        raise RefusedError(
-            f"the deadline is {ahead} s ahead, at least {config.deadline_min_secs} s are needed",
-            hint="give the provider more time; the setting is deadline_min_secs",
-            reason="deadline",
-        )
     if ahead > config.deadline_max_secs:
         raise RefusedError(
             f"the deadline is {ahead} s ahead, at most {config.deadline_max_secs} s are allowed",

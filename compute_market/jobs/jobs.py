@@ -181,8 +181,15 @@ def _start(txn: Txn, job: Job) -> Job:
     if deadline != job.deadline:
         txn.delete(DEADLINES, deadline_key(job))
         txn.put(DEADLINES, pack_u64(deadline) + job.job_id.encode())
-    job = replace(job, state="active", started_at=txn.now, deadline=deadline)
-    return _moved(txn, job, "job_started", {"waited_ms": max(0, waited_ms)})
+    return _moved(
+        txn,
+        job,
+        "job_started",
+        {"waited_ms": max(0, waited_ms)},
+        state="active",
+        started_at=txn.now,
+        deadline=deadline,
+    )
 
 
 def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
@@ -196,15 +203,16 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     metrics.count(txn, "industrial_units_total", by=units)
     placement = replace(job.placed, units_proven=job.placed.units_proven + units)
     unreadable = job.unreadable_slice
-    job = replace(
+    return _moved(
+        txn,
         job,
+        "job_proved",
+        {"slices": len(proven), "units": units, "provider": placement.provider},
         unreadable_slice=None if unreadable in proven else unreadable,
         placement=placement,
         slices_proven=job.slices_proven + len(proven),
         units_proven=job.units_proven + units,
     )
-    detail = {"slices": len(proven), "units": units, "provider": placement.provider}
-    return _moved(txn, job, "job_proved", detail)
 
 
 def check_hand_over(txn: Txn, job: Job, offer: Offer) -> tuple[Placement, bytes]:
@@ -302,9 +310,6 @@ def close(
             if placement.units_proven:
                 receipt, _ = receipts.issue(txn, job, placement)
                 settled.append(settlement.settle(txn, job, placement, receipt))
-    job = replace(
-        job, state=state, deferred=False, ended_at=txn.now, ended_by=ended_by, cause=cause
-    )
     if job.funded:
         job = _with_payments(job, settled)
         job = escrow.close(txn, job, settled, burn_ct, burn_event, burn_of)
@@ -317,7 +322,17 @@ def close(
         "refunded_ct": job.refunded_ct,
         "refunded_it": job.refunded_it,
     }
-    return _moved(txn, job, _ENDINGS[state], detail)
+    return _moved(
+        txn,
+        job,
+        _ENDINGS[state],
+        detail,
+        state=state,
+        deferred=False,
+        ended_at=txn.now,
+        ended_by=ended_by,
+        cause=cause,
+    )
 
 
 def remember_unreadable(txn: Txn, job: Job, index: int) -> Job:
@@ -332,11 +347,12 @@ def mark_paid(txn: Txn, settled: Settlement) -> None:
     _moved(txn, job, "job_paid", detail)
 
 
-def defer(txn: Txn, job: Job, deferred: bool) -> None:
+def defer(txn: Txn, job: Job, deferred: bool) -> Job:
     """Keep in mind whether the load alone kept a pending job out when it was tried last."""
-    if job.deferred != deferred:
-        queue.count(txn, job, -1)
-        queue.count(txn, _stored(txn, replace(job, deferred=deferred)), +1)
+    queue.count(txn, job, -1)
+    job = _stored(txn, replace(job, deferred=deferred))
+    queue.count(txn, job, +1)
+    return job
 
 
 def with_event(txn: Txn, job: Job, seq: int) -> Job:
@@ -344,17 +360,18 @@ def with_event(txn: Txn, job: Job, seq: int) -> Job:
     return _stored(txn, replace(job, event_seq=seq))
 
 
-def _moved(txn: Txn, job: Job, event: EventName, detail: dict[str, Any]) -> Job:
-    """Store a job as it is by now, and what brought it there."""
-    return _stored(txn, _told(txn, job, event, detail))
+def _moved(txn: Txn, job: Job, event: EventName, detail: dict[str, Any], **changes: Any) -> Job:
+    """Store a job as it is by now, but for these changes, and what brought it there."""
+    return _stored(txn, _told(txn, job, event, detail, **changes))
 
 
-def _told(txn: Txn, job: Job, event: EventName, detail: dict[str, Any]) -> Job:
-    """A job whose last event is the one that is noted here; the caller stores it."""
+def _told(txn: Txn, job: Job, event: EventName, detail: dict[str, Any], **changes: Any) -> Job:
+    """A job with changes, and the last event that is noted here; the caller stores it."""
     seq = events.note(
         txn, event, job_id=job.job_id, owner=job.buyer, before=job.event_seq, **detail
     )
-    return replace(job, event_seq=seq)
+    changed: Job = replace(job, event_seq=seq, **changes)
+    return changed
 
 
 def _stored(txn: Txn, job: Job) -> Job:

@@ -9,14 +9,15 @@ from binascii import crc32
 
 from msgspec import Struct
 
+from compute_market import events
 from compute_market.admission import admission
 from compute_market.errors import ConflictError, RefusedError
-from compute_market.jobs import jobs, placing
+from compute_market.jobs import drafts, jobs, placing
 from compute_market.jobs.placing import Decided, Unplaced
 from compute_market.jobs.work import work
 from compute_market.offers import offers
 from compute_market.offers.standing import follow_wallets
-from compute_market.records import PRIORITIES, Job, Offer, Priority
+from compute_market.records import PRIORITIES, Job, Offer, Priority, Refused
 from compute_market.scheduler import queue
 from compute_market.scheduler.matching import NoMatch, judge
 from compute_market.settlement import modes
@@ -52,6 +53,9 @@ class Reason(Struct, frozen=True, gc=False):
 
 def present_reason(txn: Txn, job: Job) -> Reason:
     """Why a pending job would not get in now."""
+    late = _too_late(txn, job)
+    if late is not None:
+        return Reason("deadline", late)
     try:
         verdict = placing.decide(txn, job)
     except (ConflictError, RefusedError) as error:
@@ -158,17 +162,20 @@ def _try(txn: Txn, job_id: str) -> bool:
     job = jobs.named(txn, job_id.encode())
     if jobs.is_overdue(txn, job):
         return False  # The sweep will get to it.
+    if _too_late(txn, job) is not None:
+        _defer(txn, job, None)
+        return False
     try:
         verdict = placing.decide(txn, job)
     except (ConflictError, RefusedError):
         # It cannot go to the offer that is best for it; another may be.
         _set(txn, _REFUSED, 1)
-        jobs.defer(txn, job, False)
+        _defer(txn, job, None)
         return False
     if isinstance(verdict, Decided):
         placing.place(txn, job, verdict, None)
         return True
-    jobs.defer(txn, job, _is_deferred(verdict))
+    _defer(txn, job, _load_in(verdict))
     if isinstance(verdict, Unplaced):
         _set(txn, _GUARDED if verdict.match is None else _REFUSED, 1)
         if verdict.refused.retry_after_ms is not None:
@@ -177,13 +184,41 @@ def _try(txn: Txn, job_id: str) -> bool:
     return False
 
 
-def _is_deferred(verdict: Unplaced | NoMatch) -> bool:
-    """Whether it is the present load alone that keeps a job out."""
-    return (
-        isinstance(verdict, Unplaced)
-        and verdict.by_admission
-        and verdict.refused.reason in admission.DEFERRING
-    )
+def _too_late(txn: Txn, job: Job) -> str | None:
+    """Why a job's own deadline, a second that it names, leaves too little time for any provider."""
+    # One that is given in seconds begins when the job starts.
+    return drafts.too_near(job.deadline, txn.now, txn.config) if job.deadline_secs is None else None
+
+
+def _defer(txn: Txn, job: Job, refused: Refused | None) -> None:
+    """Note that the present load alone keeps a job out from now on, or no longer (None).
+
+    It is told and counted once for as long as it lasts.
+    """
+    if job.deferred == (refused is not None):
+        return
+    job = jobs.defer(txn, job, refused is not None)
+    if refused is not None:
+        admission.count_deferral(txn)
+        seq = events.note(
+            txn,
+            "job_deferred",
+            job_id=job.job_id,
+            owner=job.buyer,
+            before=job.event_seq,
+            reason=refused.reason,
+            message=refused.message,
+            units=job.units,
+            mode=admission.mode(txn),
+        )
+        jobs.with_event(txn, job, seq)
+
+
+def _load_in(verdict: Unplaced | NoMatch) -> Refused | None:
+    """The refusal of a verdict, if it is the present load alone that keeps a job out."""
+    if not isinstance(verdict, Unplaced) or not verdict.by_admission:
+        return None
+    return verdict.refused if verdict.refused.reason in admission.DEFERRING else None
 
 
 def _begin(txn: Txn) -> None:
@@ -195,16 +230,17 @@ def _begin(txn: Txn) -> None:
 
 
 def _settings(txn: Txn) -> int:
-    """A number that stands for the settings that admission goes by."""
+    """A number that stands for the settings that decide whether a job that waits gets in."""
     config = txn.config
     return 1 + crc32(
-        b"%d %d %d %d %d"
+        b"%d %d %d %d %d %d"
         % (
             config.initial_capacity,
             config.min_capacity,
             config.fair_share_cap_ppm,
             config.burst_quota_micro,
             config.burst_refill_rate_micro,
+            config.deadline_min_secs,
         )
     )
 

@@ -46,7 +46,15 @@ def bands_of(found: list[int]) -> Bands | None:
 
 
 def bands(txn: Txn, lane: Lane) -> Bands | None:
-    return bands_of(window(txn, lane))
+    """The bands of the window; a transaction sorts it once for as long as no price comes."""
+    seq = txn.number(price_window.SEQ)
+    if txn.bands is None or txn.bands[0] != seq:
+        txn.bands = seq, {}
+    kept = txn.bands[1]
+    if lane not in kept:
+        kept[lane] = bands_of(window(txn, lane))
+    found: Bands | None = kept[lane]
+    return found
 
 
 def document(txn: Txn, lane: Lane) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from compute_market.store.schema import (
     ACCOUNTS,
     BOOK,
     HEADS,
+    META,
     OFFER_COUNTS,
     OFFERS,
     PRICES,
@@ -109,5 +110,5 @@ LAWS = (
     ),
     Law(_units, (OFFERS,)),
     Law(_heads, (BOOK, HEADS)),
-    Law(_prices, (PRICES,)),
+    Law(_prices, (PRICES, META)),
 )

@@ -77,9 +77,13 @@ def path_of(store: str, config: Config) -> str:
     directory, setting = os.path.dirname(store), config.price_board_path
     path = os.path.join(directory, setting)
     if setting != home.PRICE_BOARD:
+        root = os.path.realpath(directory)
+        found, state = os.path.realpath(path), os.path.join(root, home.STATE)
+        outbox = os.path.join(root, home.OUTBOX)
         own = home.own_part(directory, path)
-        state = os.path.join(os.path.realpath(directory), home.STATE)
-        if own not in (None, state) or os.path.realpath(path) == state:
+        if found == outbox or found.startswith(f"{outbox}/"):
+            own = outbox
+        if own not in (None, state) or found == state:
             raise UsageError(
                 f"price_board_path leads to {own}, which belongs to the market itself",
                 hint=f'give another file, or "{home.PRICE_BOARD}"',
@@ -113,7 +117,7 @@ def save(store: str, config: Config, patience: Patience, change: Callable[[Board
     path = path_of(store, config)
     is_ours = config.price_board_path == home.PRICE_BOARD
     directory, name = os.path.split(path)
-    descriptor = _open_directory(directory)
+    descriptor = _open_directory(directory, os.path.dirname(store))
     try:
         if not patience.has_lock(descriptor):
             raise OSError(errno.EAGAIN, "another process is saving it")
@@ -144,11 +148,17 @@ def _found(path: str) -> tuple[Board, bytes]:
         return Board("damaged", error.message), content
 
 
-def _open_directory(path: str) -> int:
+def _open_directory(path: str, home_path: str) -> int:
+    """Open the directory of the board; it is made where it is missing in the home, and only there.
+
+    One that is missing elsewhere may be a disk that is not mounted, or a slip of the pen.
+    """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     try:
         return os.open(path, flags)
     except FileNotFoundError:
+        if not os.path.realpath(path).startswith(f"{os.path.realpath(home_path)}/"):
+            raise
         home.make_directories(path)
         home.give_to_owner(path)
         return os.open(path, flags)

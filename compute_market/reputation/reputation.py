@@ -187,10 +187,11 @@ def barred_until(record: Score, terms: int) -> int | None:
 
 def is_due(txn: Txn) -> bool:
     """Whether time has changed something of a score, or other terms are in force."""
-    return txn.size(REPUTATION) > 0 and (
+    # The table is asked last: what is written late would have to be written for it.
+    return (
         txn.number(SCORES_DUE_FROM) <= txn.now_ms
         or txn.number(SCORE_TERMS) != txn.config.score_terms
-    )
+    ) and not txn.is_empty(REPUTATION)
 
 
 def take_terms(txn: Txn) -> list[str]:

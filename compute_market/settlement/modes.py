@@ -35,10 +35,13 @@ def is_real_by(txn: Txn, height: int) -> bool:
     return present.mode == "real"
 
 
-def seed(txn: Txn) -> None:
-    """Keep the mode that the configuration gives to a store that has none yet."""
-    if txn.read(SETTLE_STATE, _KEY) is None:
-        txn.write(SETTLE_STATE, _KEY, state(txn))
+def seed(txn: Txn) -> SettleState:
+    """The stored mode; a store that has none yet keeps what the configuration says."""
+    stored = txn.read(SETTLE_STATE, _KEY)
+    if stored is None:
+        stored = state(txn)
+        txn.write(SETTLE_STATE, _KEY, stored)
+    return stored
 
 
 def activate(txn: Txn) -> bool:

@@ -119,8 +119,7 @@ def issue(txn: Txn, job: Job, placement: Placement) -> tuple[Receipt, bool]:
     """
     provider, units = placement.provider, placement.units_proven
     key = key_of(job.job_id, job.buyer, provider, placement.price_per_unit, units)
-    quarantine_if_damaged(txn, key)
-    existing = find(txn, key)
+    existing = _sound(txn, key)
     if existing is not None:
         _check_same(existing, job, placement)
         return existing, False
@@ -188,10 +187,7 @@ def quarantine_if_damaged(txn: Txn, key: bytes) -> bool:
     try:
         find(txn, key)
     except IntegrityError:
-        txn.put(QUARANTINE, key, txn.stored(RECEIPTS, key))
-        txn.delete(RECEIPTS, key)
-        metrics.count(txn, "receipt_corrupt_total")
-        events.note(txn, "receipt_quarantined", key=key.hex())
+        _quarantine(txn, key)
         return True
     return False
 
@@ -214,6 +210,22 @@ def document(receipt: Receipt, settlement: Settlement) -> dict[str, Any]:
         "paid": {"ct": settlement.ct if applied else 0, "it": settlement.it if applied else 0},
         "seq": receipt.seq,
     }
+
+
+def _sound(txn: Txn, key: bytes) -> Receipt | None:
+    """The receipt under a key, unless it is damaged and goes out of the way."""
+    try:
+        return find(txn, key)
+    except IntegrityError:
+        _quarantine(txn, key)
+        return None
+
+
+def _quarantine(txn: Txn, key: bytes) -> None:
+    txn.put(QUARANTINE, key, txn.stored(RECEIPTS, key))
+    txn.delete(RECEIPTS, key)
+    metrics.count(txn, "receipt_corrupt_total")
+    events.note(txn, "receipt_quarantined", key=key.hex())
 
 
 def _check_same(existing: Receipt, job: Job, placement: Placement) -> None:

@@ -1,7 +1,9 @@
 """Traces as CSV in the form of "openb", the production GPU cluster of alibaba/clusterdata.
 
-A file of nodes, which become offers, and one of tasks, which become jobs. The market rents whole
-GPUs and knows no main memory, so `gpu_milli` and `memory_mib` are left out.
+A file of nodes, which become offers, and one of tasks, which become jobs. A unit is one core for
+one second: a task asks for as many as it held its cores, and a market of nodes does as many units
+a second as they have cores. The market rents whole GPUs and knows no main memory, so `gpu_milli`
+and `memory_mib` are left out.
 """
 
 from collections.abc import Iterator
@@ -9,10 +11,10 @@ from decimal import Decimal
 from typing import Final
 
 from compute_market.errors import UsageError
-from compute_market.records import Priority
+from compute_market.records import Priority, replace
 from compute_market.requests import GPU_MODELS_MAX, CapabilityRequest
 from compute_market.simulation.scenario import Providers
-from compute_market.simulation.trace_jobs import SECS_MAX, TraceJob
+from compute_market.simulation.trace_jobs import SECS_MAX, UNITS_MAX, TraceJob
 from compute_market.simulation.trace_lines import fail, lines, shown
 from compute_market.text import quoted
 
@@ -22,6 +24,8 @@ TASK_COLUMNS: Final = (
     *("creation_time", "deletion_time", "scheduled_time"),
 )
 NODES_MAX: Final = 100_000
+# What an offer is good for: all that its node can do in a year.
+OFFER_SECS: Final = 366 * 86_400
 _NUMBER_MAX: Final = 2**40
 _NAME_MAX: Final = 60
 
@@ -42,10 +46,21 @@ GPU_PRICES: Final = {
 OTHER_GPU_PRICE: Final = 50
 
 
-def nodes(path: str, ct: int = 1_000_000) -> list[Providers]:
-    """The nodes of a file, each a provider with one offer of as many units as it has cores.
+def cores_of(nodes: list[Providers]) -> int:
+    """What nodes can do together, in units per second."""
+    return sum(each.capability.cpu_cores for each in nodes)
 
-    Each has `ct` CT in its wallet. Raises TraceError for a line that is wrong.
+
+def offering(nodes: list[Providers], secs: int) -> list[Providers]:
+    """The same nodes, each with an offer of all that it can do in so many seconds."""
+    return [replace(each, units=each.capability.cpu_cores * secs) for each in nodes]
+
+
+def nodes(path: str, ct: int = 1_000_000) -> list[Providers]:
+    """The nodes of a file, each a provider with one offer of all that it can do in a year.
+
+    A core does a unit a second. Each has `ct` CT in its wallet. Raises TraceError for a line
+    that is wrong, and UsageError where no node is left.
     """
     found: list[Providers] = []
     names: set[str] = set()
@@ -68,7 +83,7 @@ def nodes(path: str, ct: int = 1_000_000) -> list[Providers]:
         found.append(
             Providers(
                 name=name,
-                units=cores,
+                units=cores * OFFER_SECS,
                 price_per_unit=price,
                 capability=CapabilityRequest(cpu_cores=cores, gpu=model, gpu_count=gpus),
                 ct=ct,
@@ -76,13 +91,16 @@ def nodes(path: str, ct: int = 1_000_000) -> list[Providers]:
                 restocks=False,
             )
         )
+    if not found:
+        raise UsageError(f"{quoted(path)}: there is no node in it that has a core to offer")
     return found
 
 
 def jobs(path: str) -> Iterator[TraceJob]:
-    """The tasks of a file in order of creation: jobs of one unit each, on a machine as asked for.
+    """The tasks of a file in order of creation, on a machine as asked for.
 
-    Cores are rounded up. The class of service is the priority; a task that never ran would have
+    Cores are rounded up, and each of them is a unit for every second that the task ran, at least
+    one. The class of service is the priority; a task that never ran would have
     run until it was deleted. Raises TraceError for a line that is wrong.
     """
     last_secs = 0
@@ -105,12 +123,16 @@ def jobs(path: str) -> Iterator[TraceJob]:
         named = [_model(path, number, text) for text in row["gpu_spec"].split("|") if text]
         if len(named) > GPU_MODELS_MAX:
             fail(path, number, f"gpu_spec names more than {GPU_MODELS_MAX} models")
+        ran_secs = max(0, ended - begun)
+        units = max(1, cores * ran_secs)
+        if units > UNITS_MAX:
+            fail(path, number, f"{cores} cores for {ran_secs} s are more than {UNITS_MAX} units")
         yield TraceJob(
             number,
             created * 1_000,
             None,
-            1,
-            duration_ms=max(0, ended - begun) * 1_000,
+            units,
+            duration_ms=ran_secs * 1_000,
             priority=PRIORITIES.get(row["qos"], "normal"),
             capability=CapabilityRequest(cpu_cores=cores, gpu=named or None, gpu_count=gpus),
         )

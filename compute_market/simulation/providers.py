@@ -34,13 +34,18 @@ class Provider:
 
     def come(self, txn: Txn) -> None:
         """Open for business, the first time with a wallet."""
-        self.is_there = True
         if not self._posted:
-            money: dict[Token, int] = {"CT": self.group.ct, "IT": 0}
-            self._stage.attempt(
-                "deposit", self.name, lambda: ledger.tap(txn, "deposit", self.name, money, None)
-            )
+            self.settle_in(txn)
+        self.is_there = True
         self._post(txn)
+
+    def settle_in(self, txn: Txn) -> None:
+        """Be there with a wallet, and offer nothing yet."""
+        self.is_there = True
+        money: dict[Token, int] = {"CT": self.group.ct, "IT": 0}
+        self._stage.attempt(
+            "deposit", self.name, lambda: ledger.tap(txn, "deposit", self.name, money, None)
+        )
 
     def go(self, txn: Txn) -> None:
         """Offer nothing any more; jobs that are running are another matter."""
@@ -91,18 +96,20 @@ class Provider:
         self._posted += 1
         offer_id = f"{self.name}-{self._posted}"
         request = self._request(offer_id)
+        self._offer_id = offer_id if self.post(txn, request) else None
+
+    def post(self, txn: Txn, request: OfferRequest) -> bool:
+        """Post this very offer beside those it has; whether the market took it."""
+        offer_id = request.offer_id or ""
         posted = self._stage.attempt("post", offer_id, lambda: post_offer(txn, request))
-        if posted is None:
-            self._offer_id = None
-            return
-        self._offer_id = offer_id
-        if txn.config.enable_preempt:
+        if posted is not None and txn.config.enable_preempt:
             takeover = preempt.proposed(txn, posted.offer)
             if takeover is not None:
                 job_id = takeover.job.job_id
                 self._stage.attempt(
                     "take over", job_id, lambda: preempt.take_over(txn, job_id, offer_id)
                 )
+        return posted is not None
 
     def _request(self, offer_id: str) -> OfferRequest:
         group = self.group

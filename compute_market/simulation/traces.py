@@ -16,10 +16,10 @@ from compute_market.simulation import openb, swf
 from compute_market.simulation.arrivals import OpenTrace, Source
 from compute_market.simulation.scenario import Buyers, Scenario
 from compute_market.simulation.trace_jobs import TraceJob, arrivals
+from compute_market.simulation.trace_lines import lines
 from compute_market.text import quoted
 
 Format = Literal["swf", "openb"]
-FORMATS: Final[tuple[Format, ...]] = ("swf", "openb")
 _ENDINGS: Final[dict[str, Format]] = {".swf": "swf", ".csv": "openb"}
 
 
@@ -28,18 +28,27 @@ class Extent(Struct, frozen=True, gc=False):
 
     jobs: int
     length_secs: int  # until the last job has ended, had it run at once
+    longest_secs: int  # that a job ran
 
 
 def format_of(path: str) -> Format:
-    """The form of a trace by the name of its file, compressed or not. Raises UsageError."""
+    """The form of a trace by the name of its file, compressed or not, else by its first line.
+
+    Raises UsageError for one that neither says it of, and what reading raises.
+    """
     name = os.path.basename(path).lower().removesuffix(".gz")
     found = _ENDINGS.get(os.path.splitext(name)[1])
-    if found is None:
-        raise UsageError(
-            f"{quoted(path)}: the name does not say what trace it is",
-            hint="call it .swf or .csv, or give the format: " + ", ".join(FORMATS),
-        )
-    return found
+    if found is not None:
+        return found
+    _, first = next(lines(path), (0, ""))
+    if openb.NODE_COLUMNS[1] in first and "," in first:
+        return "openb"
+    if first.startswith(";") or len(first.split()) == len(swf.FIELDS):
+        return "swf"
+    raise UsageError(
+        f"{quoted(path)}: the name does not say what trace it is, and neither does the first line",
+        hint="a trace of SWF begins with a comment or a job, one of openb with its columns",
+    )
 
 
 def jobs(path: str, form: Format | None = None) -> Iterator[TraceJob]:
@@ -50,13 +59,14 @@ def jobs(path: str, form: Format | None = None) -> Iterator[TraceJob]:
 def extent(path: str, form: Format | None = None) -> Extent:
     """Read a trace to its end. Raises TraceError for a line that is wrong, and UsageError when
     there is no job in it."""
-    count = end_ms = 0
+    count = end_ms = longest_ms = 0
     for job in jobs(path, form):
         count += 1
         end_ms = max(end_ms, job.at_ms + (job.duration_ms or 0))
+        longest_ms = max(longest_ms, job.duration_ms or 0)
     if not count:
         raise UsageError(f"{quoted(path)}: there is no job in it")
-    return Extent(count, end_ms // 1_000 + 1)
+    return Extent(count, end_ms // 1_000 + 1, -(-longest_ms // 1_000))
 
 
 def opener(directory: str) -> OpenTrace:

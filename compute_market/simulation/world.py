@@ -12,7 +12,6 @@ from typing import Literal
 
 from msgspec import Struct
 
-from compute_market.admission import capacity
 from compute_market.clock import Clock
 from compute_market.config.settings import Config
 from compute_market.governance import governance
@@ -25,6 +24,7 @@ from compute_market.settlement import ledger, modes
 from compute_market.simulation.arrivals import Arrival, OpenTrace, Source, sources
 from compute_market.simulation.providers import Provider, providers
 from compute_market.simulation.scenario import ParameterChange, Scenario
+from compute_market.simulation.script import Entry, plan, record_capacity
 from compute_market.simulation.stage import Failed, Stage
 from compute_market.simulation.traffic import Traffic
 from compute_market.simulation.work import Work
@@ -67,15 +67,18 @@ def run(
     open_market: OpenMarket,
     observe: Observer | None = None,
     open_trace: OpenTrace | None = None,
+    script: Sequence[Entry] | None = None,
 ) -> Outcome:
     """Play a scenario from its start to its end, and audit the market then.
 
+    With a `script` the providers are called like their groups, and offer what it says and nothing
+    else.
     The same scenario gives the same steps on every machine. Raises what the opening functions
     raise, ValueError for a trace without `open_trace`, and IntegrityError for a store that breaks.
     """
     mode: Literal["dry_run", "real"] = "real" if scenario.settlement == "real" else "dry_run"
     config = replace(scenario.config, settle_mode=mode)
-    world = _World(scenario, observe, sources(scenario, open_trace))
+    world = _World(scenario, observe, sources(scenario, open_trace), script)
     with open_market(config, lambda: world.now_ms) as market:
         world.play(market)
         violations = market.audit()
@@ -86,7 +89,11 @@ class _World:
     """Everybody there is, and what time it is."""
 
     def __init__(
-        self, scenario: Scenario, observe: Observer | None, arrivals: list[Source]
+        self,
+        scenario: Scenario,
+        observe: Observer | None,
+        arrivals: list[Source],
+        script: Sequence[Entry] | None,
     ) -> None:
         self.now_ms = scenario.start_ms
         self.steps = 0
@@ -95,15 +102,26 @@ class _World:
         self._scenario = scenario
         self._observe = observe
         self._stage = Stage()
-        self._providers = {each.name: each for each in providers(self._stage, scenario)}
+        if script is None:
+            everybody = providers(self._stage, scenario)
+        else:
+            everybody = (
+                Provider(self._stage, scenario.seed, group, group.name)
+                for group in scenario.providers
+            )
+        self._providers = {each.name: each for each in everybody}
         self._work = Work(self._stage, self._providers)
         self._funded: set[str] = set()  # buyers that have been paid what they come with
         self._seen = 0  # events of the present step that were followed
         self._sample_is_due = False
         for provider in self._providers.values():
-            self._plan_stay(provider)
+            if script is None:
+                self._plan_stay(provider)
+            else:
+                self._stage.plan(scenario.start_ms, provider.settle_in)
+        plan(self._stage, self._providers, script or ())
         for sample in scenario.capacity:
-            found = partial(_record_capacity, sample.units_per_second)
+            found = partial(record_capacity, sample.units_per_second)
             self._stage.plan(scenario.at_ms(sample.at_secs), found)
         for change in scenario.parameters:
             self._stage.plan(scenario.at_ms(change.at_secs), partial(self._govern, change))
@@ -254,11 +272,6 @@ class _World:
             self._work.pause(txn.now_ms, provider)
         elif provider.group.leaving == "cancels":
             self._work.cancel_all(txn, provider)
-
-
-def _record_capacity(units_per_second: int, txn: Txn) -> None:
-    for _ in range(capacity.SAMPLES_KEPT):
-        capacity.record(txn, units_per_second)
 
 
 def _arm(txn: Txn) -> None:

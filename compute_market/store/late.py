@@ -55,6 +55,11 @@ class Late:
         cursor = self._cursors[table]
         return None if cursor is None else table.find(cursor, key)
 
+    def waiting(self, table: Table[Any], key: bytes) -> Any:
+        """Payload or record that waits to be written under a key; None when there is none."""
+        waiting = self._waiting.get(table)
+        return None if waiting is None else waiting.get(key)
+
     def _find_once(self, table: Table[Any], key: bytes) -> Any:
         """The same of a kept table, where nothing waits under the key."""
         kept = self._kept.get(table)

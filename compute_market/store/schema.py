@@ -36,6 +36,7 @@ encode = Encoder().encode
 CHECKSUM_BYTES: Final = 4
 _PAYLOAD: Final = slice(-CHECKSUM_BYTES)
 DISORDER: Final = "the keys are not in order"
+_ANOTHER: Final = "the checksum is another"
 # The CRC-32 of anything that is followed by its own CRC-32, the least byte first.
 _INTACT: Final = 0x2144DF1C
 _SUM_BYTES: Final = 16
@@ -104,8 +105,23 @@ class Table(Generic[R]):
     def opened(self, key: bytes, value: bytes) -> bytes:
         """The payload of a stored value. Raises IntegrityError when the checksum is not its own."""
         if crc32(value, crc32(key, self.seed)) != _INTACT:
-            raise damaged(self, key, "the checksum is another")
+            raise damaged(self, key, _ANOTHER)
         return value[_PAYLOAD]
+
+    def taken(self, cursor: Any, prefix: bytes, limit: int | None) -> list[tuple[bytes, bytes]]:
+        """At most `limit`, not 0, of the entries from where a cursor stands that begin with
+        `prefix`. Raises IntegrityError when one of them, or the next, is damaged."""
+        found: list[tuple[bytes, bytes]] = []
+        length, seed = len(prefix), self.seed
+        for key, value in cursor.iternext():
+            if crc32(value, crc32(key, seed)) != _INTACT:
+                raise damaged(self, key, _ANOTHER)
+            if key[:length] != prefix:
+                break
+            found.append((key, value[_PAYLOAD]))
+            if len(found) == limit:
+                break
+        return found
 
     # Searches. One that goes wrong at a damaged key ends beside it, or where keys are out of order:
     # what stands on both sides of a key is looked at before it is said to be missing.

@@ -55,6 +55,7 @@ class Txn:
         "_seen",
         "_sums",
         "_txn",
+        "bands",
         "board",
         "config",
         "helped",
@@ -77,15 +78,25 @@ class Txn:
         now_ms: int,
         config: Config,
         stopwatch: Callable[[], int] | None,
+        before: "Txn | None" = None,  # the change before it in the same transaction
     ) -> None:
         self._txn = txn
         self._handles = handles
-        self._cursors = Cursors(txn, handles)  # for what is done at once
-        self._late = Late(self._cursors)
-        self._numbers: dict[str, int] = {}  # those that are to be written
-        self._seen: dict[str, int] = {}  # numbers as they were when the change began
-        self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
-        self._added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
+        self._cursors: Cursors  # for what is done at once
+        self._late: Late
+        self._numbers: dict[str, int]  # those that are to be written
+        self._seen: dict[str, int]  # numbers as they were when the change began
+        self._sums: dict[tuple[Sums, bytes], int]  # as stored
+        self._added: dict[Sums, dict[bytes, int]]  # those that are to be written
+        if before is None:
+            self._cursors = Cursors(txn, handles)
+            self._late = Late(self._cursors)
+            self._numbers, self._seen, self._sums, self._added = {}, {}, {}, {}
+        else:
+            self._cursors, self._late = before._cursors, before._late
+            self._numbers, self._seen = before._numbers, before._seen
+            self._sums, self._added = before._sums, before._added
+            self._seen.update(self._numbers)
         self.now_ms = now_ms
         self.timely = True
         self.config = config
@@ -98,16 +109,14 @@ class Txn:
         self.helped = False
         self.stirred = False
         self.board: Board | None = None
+        # The seq of the last price, and the bands of those lanes that were asked for at it.
+        self.bands: tuple[int, dict[str, Any]] | None = None
         self.priced_after: int | None = None
         self.pool: tuple[int, Any] | None = None  # a height, and the consumer pool at it
 
     def next_change(self, config: Config, stopwatch: Callable[[], int] | None) -> "Txn":
         """Another change in the same transaction, which sees all that this one did."""
-        change = Txn(self._txn, self._handles, 0, config, stopwatch)
-        self._seen.update(self._numbers)
-        change._cursors, change._late, change._seen = self._cursors, self._late, self._seen
-        change._numbers, change._sums, change._added = self._numbers, self._sums, self._added
-        return change
+        return Txn(self._txn, self._handles, 0, config, stopwatch, self)
 
     @property
     def now(self) -> int:
@@ -123,7 +132,9 @@ class Txn:
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
-        handle = self._whole(table)
+        if table.late and (found := self._late.waiting(table, key)) is not None:
+            return table.sealed(key, found if type(found) is bytes else encode(found))
+        handle = self._handles[table]
         return b"" if handle is None else self._txn.get(key, default=b"", db=handle)
 
     def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
@@ -202,24 +213,26 @@ class Txn:
                 return key, payload
         return None
 
-    def collect(
-        self, table: Table[Any], limit: int, prefix: bytes = b"", start: bytes | None = None
-    ) -> list[tuple[bytes, bytes]]:
-        """At most `limit` entries of `scan`, free to be changed by the caller."""
-        found: list[tuple[bytes, bytes]] = []
+    def last(self, table: Table[Any]) -> tuple[bytes, bytes] | None:
+        """The last entry, or None."""
         cursor = self._ordered(table)
-        if cursor is None or not limit:
-            return found
-        length, opened = len(prefix), table.opened
-        if cursor.set_range(start or prefix):
-            for key, value in cursor.iternext():
-                payload = opened(key, value)
-                if key[:length] != prefix:
-                    break
-                found.append((key, payload))
-                if len(found) == limit:
-                    break
-        return found
+        if cursor is None or not cursor.last():
+            return None
+        key: bytes = cursor.key()
+        return key, table.opened(key, cursor.value())
+
+    def collect(
+        self,
+        table: Table[Any],
+        limit: int | None,
+        prefix: bytes = b"",
+        start: bytes | None = None,
+    ) -> list[tuple[bytes, bytes]]:
+        """At most `limit` entries of `scan`, free to be changed by the caller; None for all."""
+        cursor = self._ordered(table)
+        if cursor is None or limit == 0 or not cursor.set_range(start or prefix):
+            return []
+        return table.taken(cursor, prefix, limit)
 
     # Records.
 
@@ -270,6 +283,8 @@ class Txn:
     def number(self, name: str) -> int:
         """A small named integer of the `meta` table, 0 when it was never set."""
         found = self._numbers.get(name)
+        if found is None:
+            found = self._seen.get(name)
         return self.number_before(name) if found is None else found
 
     def number_before(self, name: str) -> int:
@@ -296,7 +311,11 @@ class Txn:
         if added is None:
             added = self._added[sums] = {}
         total = added.get(key)
-        total = added[key] = (self._stored_sum((sums, key)) if total is None else total) + by
+        total = (self._stored_sum((sums, key)) if total is None else total) + by
+        if total or self._stored_sum((sums, key)):
+            added[key] = total
+        else:
+            added.pop(key, None)  # There is nothing to be written, nor for `sums` to look at.
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
@@ -305,7 +324,9 @@ class Txn:
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
-        found = {key: unpack_sum(value) for key, value in self.scan(sums.table, prefix)}
+        found: dict[bytes, int] = {}
+        if not self.is_empty(sums.table):
+            found = {key: unpack_sum(value) for key, value in self.scan(sums.table, prefix)}
         for key, total in self._added.get(sums, {}).items():
             if key.startswith(prefix):
                 found[key] = total

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
+from compute_market.admission import capacity
 from compute_market.admission.shares import WINDOW_SECS
 from compute_market.amounts import half_up
 from compute_market.jobs import demand, jobs
@@ -26,6 +27,8 @@ LOOK_BACK_JOBS: Final = 10_000
 def retuned(multiplier: int, backlog: int, utilization_pct: int) -> int:
     """The multiplier after a sample: exact, half up, no step of more than 15 %, 100…10 000."""
     if backlog == 0:
+        if multiplier == MULTIPLIER_START:
+            return multiplier  # Most often.
         aim = MULTIPLIER_START
     elif utilization_pct == 0:
         aim = 2 * multiplier
@@ -40,15 +43,22 @@ class Past:
     """What the market looked like at one second after another, since the last change of it.
 
     Nothing but time has changed it: work has become older than a minute, and deadlines have passed.
-    A job whose deadline has passed is no backlog, although no change has failed it yet.
+    A job whose deadline has passed is no backlog, although no change has failed it yet. No second
+    before `since` is asked for.
     """
 
-    def __init__(self, txn: Txn) -> None:
+    def __init__(self, txn: Txn, since: int) -> None:
         self._txn = txn
-        self._throughput = demand.throughput(txn)
+        self._throughput = demand.throughput(txn, since)
+        self._estimate = capacity.estimate(txn) if self._throughput else 0
+        # What all of it together does not make a percent of, no minute of it does.
+        if not demand.percent(sum(units for _, units in self._throughput), self._estimate):
+            self._throughput = []
         self._backlog = jobs.backlog_units(txn)
-        self._deadlines = self._walked()
-        self._next = next(self._deadlines, None)
+        # Most often no deadline has passed, and a walk takes longer than to look at the first.
+        first = txn.first(DEADLINES)
+        self._next = None if first is None else _split(first[0])
+        self._later = islice(self._walked(), 1, None)
 
     def sample(self, second: int) -> tuple[int, int]:
         """Backlog in units, and utilization in percent. Seconds must not go back."""
@@ -56,18 +66,22 @@ class Past:
             job = jobs.named(self._txn, self._next[1])
             if job.state != "pending":
                 self._backlog -= job.units - job.units_proven
-            self._next = next(self._deadlines, None)
-        return self._backlog, demand.percent_at(self._txn, self._throughput, second)
+            self._next = next(self._later, None)
+        if not self._throughput:
+            return self._backlog, 0
+        return self._backlog, demand.percent_at(self._throughput, second, self._estimate)
 
     def changes_after(self, second: int) -> int | None:
         """The first second after the one that was sampled last at which the sample may be another;
         None when it stays."""
-        changes = [
-            change
-            for proven, _ in self._throughput
-            for change in (proven, proven + WINDOW_SECS)
-            if change > second
-        ]
+        changes = []
+        if self._throughput:
+            changes = [
+                change
+                for proven, _ in self._throughput
+                for change in (proven, proven + WINDOW_SECS)
+                if change > second
+            ]
         if self._next is not None:
             changes.append(self._next[0] + 1)
         return min(changes, default=None)
@@ -75,4 +89,8 @@ class Past:
     def _walked(self) -> Iterator[tuple[int, bytes]]:
         """Deadlines and the ids of their jobs, the nearest first."""
         for key, _ in islice(self._txn.scan(DEADLINES), LOOK_BACK_JOBS):
-            yield unpack_u64(key[:8]), key[8:]
+            yield _split(key)
+
+
+def _split(key: bytes) -> tuple[int, bytes]:
+    return unpack_u64(key[:8]), key[8:]

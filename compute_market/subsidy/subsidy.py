@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
+from msgspec import Struct
+
 from compute_market import chain, events
 from compute_market.amounts import AMOUNT_MAX, PPM
 from compute_market.clock import LAST_RUN
@@ -43,42 +45,54 @@ def ended(txn: Txn) -> list[Epochs]:
     None while the clock is not believed. The time it takes depends on how often the market looked
     different meanwhile, and not on their number.
     """
-    if not txn.timely or chain.height(txn) < chain.epoch_end(txn):
+    if not has_ended(txn):
         return []
-    found: list[Epochs] = []
-    units = sum(demand.epoch_units(txn).values())
-    for epochs in _sampled(txn):
-        if units:  # All of it was proven before the first of them ended.
-            epochs, units = _with_payout(txn, epochs, units), 0
-        _join(found, epochs)
-    return found
+    return _ended(txn, demand.epoch_units(txn))
 
 
-def close(txn: Txn) -> int:
-    """Close every epoch that has ended, and pay what it pays; how much, in IT.
+def has_ended(txn: Txn) -> bool:
+    """Whether the running epoch has, and is to be closed: not while the clock is not believed."""
+    return txn.timely and chain.height(txn) >= chain.epoch_end(txn)
+
+
+class Closed(Struct, frozen=True, gc=False):
+    """What the end of epochs brought."""
+
+    paid_it: int = 0
+    epochs: int = 0  # in which units were proven
+    multipliers: tuple[int, ...] = ()  # before and after them, if that is another one
+
+
+def close(txn: Txn) -> Closed:
+    """Close every epoch that has ended, and pay what it pays.
+
+    The caller has seen that the running one has: `has_ended`.
 
     Nothing is paid unless the mode was real when the epoch ended, nor what would bring more than
     2^63-1 IT into circulation: neither is made good later.
     """
-    epochs = ended(txn)
-    if not epochs:
-        return 0
+    units = demand.epoch_units(txn)
+    epochs = _ended(txn, units)
     # After this point it must succeed.
-    paid_it = _pay(txn, epochs[0])
-    before = _stored_multiplier(txn)
+    paid_it = _pay(txn, epochs[0], units)
+    first = before = _stored_multiplier(txn)
     for each in epochs:
         if each.multiplier != before:
             _note_multiplier(txn, before, each)
         before = each.multiplier
-    stored = [EPOCHS.decode(*last) for last in islice(txn.scan_back(EPOCHS), 1)]
+    last = txn.last(EPOCHS)
+    known = None if last is None else EPOCHS.decode(*last)
+    stored = [] if known is None else [known]
     for each in epochs:
         _join(stored, each)
     for each in stored:
-        txn.write(EPOCHS, pack_u64(each.from_height), each)
-    demand.begin_epoch(txn)
+        if each is not known:
+            txn.write(EPOCHS, pack_u64(each.from_height), each)
+    demand.begin_epoch(txn, units)
     txn.set_number(EPOCH_FROM, epochs[-1].to_height + 1)
     txn.set_number(MULTIPLIER, epochs[-1].multiplier)
-    return paid_it
+    moved = (first, before) if before != first else ()
+    return Closed(paid_it, sum(each.units > 0 for each in epochs), moved)
 
 
 def industrial_subsidies(txn: Txn, height: int) -> Payouts | None:
@@ -93,6 +107,7 @@ def industrial_subsidies(txn: Txn, height: int) -> Payouts | None:
 def document(txn: Txn, height: int | None) -> dict[str, Any]:
     """The epoch of a height, else the running one, as it would end now at its present multiplier.
 
+    `due` says that the next change makes it so: it closes an epoch that has ended, and pays it.
     Raises NotFoundError for a height before the first epoch or behind the running one.
     """
     epochs = ended(txn)
@@ -100,19 +115,35 @@ def document(txn: Txn, height: int | None) -> dict[str, Any]:
     at = chain.height(txn) if height is None else height
     # Without a height it is the running one, also while a held clock keeps it from ending.
     if height is None or running.from_height <= height <= running.to_height:
-        return _document(running, at, has_ended=False)
+        return _document(running, at, has_ended=False, due=bool(epochs))
     found = _of(txn, height, epochs)
     if found is None:
         known = f"the running one is {running.from_height}…{running.to_height}"
         raise NotFoundError(f"height {height} is in no epoch that is known; {known}")
-    return _document(found, height, has_ended=True)
+    due = height >= txn.number(EPOCH_FROM)
+    return _document(found, height, has_ended=True, due=due)
+
+
+def _ended(txn: Txn, proven: dict[str, int]) -> list[Epochs]:
+    """Epochs that have ended, with what was proven in the first of them: all since it began."""
+    found: list[Epochs] = []
+    units = sum(proven.values())
+    for epochs in _sampled(txn):
+        if units and not found:
+            end = chain.next_epoch(txn, epochs.from_height)
+            found.append(_with_payout(txn, replace(epochs, to_height=end - 1), units))
+            if end <= epochs.to_height:
+                found.append(replace(epochs, from_height=end))
+        else:
+            _join(found, epochs)
+    return found
 
 
 def _sampled(txn: Txn) -> Iterator[Epochs]:
-    """Epochs that have ended by their samples alone; each several that must end alike."""
+    """Epochs that have ended by their samples alone; several that end alike are one."""
     since_ms, known_height = txn.number_before(LAST_RUN), txn.number_before("height_seen")
     height, blocks = chain.height(txn), txn.config.epoch_blocks
-    past = Past(txn)
+    past = Past(txn, since_ms // 1000)
     before, start = _stored_multiplier(txn), txn.number(EPOCH_FROM)
     while (end := chain.next_epoch(txn, start)) <= height:
         # What was reached before the last change was over is seen as that change left it.
@@ -120,17 +151,14 @@ def _sampled(txn: Txn) -> Iterator[Epochs]:
         second = at_ms // 1000
         sample = past.sample(second)
         after = retuned(before, *sample)
-        yield Epochs(start, end - 1, blocks, after, *sample)
-        before, start = after, end
-        if retuned(after, *sample) == after:
+        if after == before or retuned(after, *sample) == after:
             change = past.changes_after(second)
             alike = height
             if change is not None and change <= txn.now:
                 alike = min(height, max(known_height, chain.height_by(txn, change * 1000 - 1)))
-            end = alike // blocks * blocks
-            if end > start:
-                yield Epochs(start, end - 1, blocks, after, *sample)
-                start = end
+            end = max(end, alike // blocks * blocks)
+        yield Epochs(start, end - 1, blocks, after, *sample)
+        before, start = after, end
 
 
 def _with_payout(txn: Txn, epochs: Epochs, units: int) -> Epochs:
@@ -146,18 +174,18 @@ def _with_payout(txn: Txn, epochs: Epochs, units: int) -> Epochs:
     return paid
 
 
-def _pay(txn: Txn, epochs: Epochs) -> int:
+def _pay(txn: Txn, epochs: Epochs, proven: dict[str, int]) -> int:
     """Share the payout of an epoch among those who proved its units; what was paid.
 
     Shares are differences of rounded running totals, so that they add up.
     """
     if not epochs.paid:
         return 0
-    proven = paid_it = 0
+    so_far = paid_it = 0
     ref = str(epochs.from_height)
-    for provider, units in demand.epoch_units(txn).items():
-        proven += units
-        share_it = epochs.compute_it * proven // epochs.units - paid_it
+    for provider, units in proven.items():
+        so_far += units
+        share_it = epochs.compute_it * so_far // epochs.units - paid_it
         paid_it += share_it
         if share_it:
             to = ledger.wallet(provider)
@@ -183,16 +211,22 @@ def _note(
 
 def _join(found: list[Epochs], epochs: Epochs) -> None:
     """Append epochs to earlier ones; those that ended like the last become one with it."""
-    last = found[-1] if found else None
-    if last is None or last.units or _placed_like(last, epochs) != epochs:
-        found.append(epochs)
+    if found and _are_alike(found[-1], epochs):
+        found[-1] = replace(found[-1], to_height=epochs.to_height)
     else:
-        found[-1] = replace(last, to_height=epochs.to_height)
+        found.append(epochs)
 
 
-def _placed_like(epochs: Epochs, other: Epochs) -> Epochs:
-    moved: Epochs = replace(epochs, from_height=other.from_height, to_height=other.to_height)
-    return moved
+def _are_alike(one: Epochs, other: Epochs) -> bool:
+    """Whether both ended alike, and nothing was proven in them: then they pay nothing either."""
+    return (
+        one.multiplier == other.multiplier
+        and one.backlog == other.backlog
+        and one.utilization_pct == other.utilization_pct
+        and one.blocks == other.blocks
+        and not one.units
+        and not other.units
+    )
 
 
 def _of(txn: Txn, height: int, epochs: list[Epochs]) -> Epochs | None:
@@ -213,14 +247,14 @@ def _running(txn: Txn, epochs: list[Epochs]) -> Epochs:
         chain.next_epoch(txn, start) - 1,
         txn.config.epoch_blocks,
         present,
-        *Past(txn).sample(txn.now),
+        *Past(txn, txn.now).sample(txn.now),
         units,
         kappa_ppm if units else 0,
         payout(units, kappa_ppm, present),
     )
 
 
-def _document(epochs: Epochs, height: int, *, has_ended: bool) -> dict[str, Any]:
+def _document(epochs: Epochs, height: int, *, has_ended: bool, due: bool) -> dict[str, Any]:
     """One epoch, of a record that may stand for several."""
     epoch = height // epochs.blocks if has_ended else epochs.from_height // epochs.blocks
     begins = epoch * epochs.blocks
@@ -230,12 +264,13 @@ def _document(epochs: Epochs, height: int, *, has_ended: bool) -> dict[str, Any]
         "from_height": max(epochs.from_height, begins),
         "to_height": min(epochs.to_height, begins + epochs.blocks - 1),
         "ended": has_ended,
+        "due": due,
         "multiplier": epochs.multiplier,
         "backlog": epochs.backlog,
         "utilization_pct": epochs.utilization_pct,
         "units": epochs.units,
         "payouts": {"storage": 0, "read": 0, "compute": epochs.compute_it},
-        "paid": has_ended and epochs.paid,
+        "paid": has_ended and epochs.paid and not due,
     }
     return found if epochs.unpaid is None else found | {"unpaid": epochs.unpaid}
 

@@ -13,6 +13,7 @@ from compute_market.admission import comfort, mempool
 from compute_market.config.settings import DEFAULTS
 from compute_market.jobs import jobs, lanes, pools, waiting
 from compute_market.jobs.submit import ask
+from compute_market.offers import offers
 from compute_market.records import Refused, replace
 from compute_market.store.schema import MEMPOOL, MEMPOOL_NEXT_BLOCK
 from compute_market.store.txn import Txn
@@ -242,6 +243,42 @@ def test_guard_that_opens_tries_more_than_one_change_can(
     for _ in range(3):
         command(market)
     assert states(market, *names) == ["active"] * 5
+
+
+def test_deferral_of_a_job_that_waits_is_told_and_counted_once(market: Market) -> None:
+    market.submit(lengths=(1, 1), wait=True)
+    market.send(HIGH)
+    assert market.events("job_deferred") == []
+    market.post()
+    for _ in range(2):
+        market.post("other")  # It is tried again, and held as before.
+        command(market)
+    (noted,) = market.events("job_deferred")
+    message = market.view(lambda txn: waiting.present_reason(txn, jobs.get(txn, "job"))).message
+    detail = {"reason": "comfort_guard", "message": message, "units": 2, "mode": "tight"}
+    assert (noted.event.job_id, noted.event.owner) == ("job", "buyer")
+    assert noted.event.detail == detail
+    assert market.counter("industrial_deferred_total") == 1
+    assert market.counter("industrial_rejected_total", "comfort_guard") == 0
+    decision = market.view(lambda txn: events.decision_document(txn, "job"))
+    assert decision == {"verdict": "pending", "at": market.now_ms // 1000, **detail}
+    history = market.view(lambda txn: events.history(txn, jobs.get(txn, "job")))
+    assert [each.event.event for each in history] == ["job_pending", "job_deferred"]
+
+
+def test_deferral_that_begins_again_is_told_again(market: Market) -> None:
+    """In between the job lacked something else than a market with less load."""
+    market.submit(wait=True, max_price_per_unit=5)
+    market.send(HIGH)
+    market.post(offer_id="cheap")
+    market.update(lambda txn: offers.withdraw(txn, "cheap"))
+    market.configure(comfort_threshold_p90=HIGH)
+    command(market)
+    assert market.view(lambda txn: lanes.deferred_in(txn, "industrial")) == 0
+    market.configure(comfort_threshold_p90=HIGH - 1)
+    market.post(offer_id="cheap again")
+    assert len(market.events("job_deferred")) == 2
+    assert market.counter("industrial_deferred_total") == 2
 
 
 def test_decision_of_a_job_that_waits_carries_the_mode(market: Market) -> None:

@@ -1,8 +1,10 @@
 """`--executor dask://HOST:PORT`, on a scheduler and workers that are processes of their own.
 
-One cluster serves all tests. They may kill any part of it: `cluster.up()` puts it together again.
-Its workers have a workload `held`, the BLAKE3 digest of a slice, which notes that it began and
-waits as long as the test says, and `deadly`, which kills its worker.
+One cluster serves all tests. Its processes, and the commands, are forked from one that has imported
+what they need, but for those that a test gives an environment of their own. Tests may kill any part
+of it: `cluster.up()` puts it together again. Its workers have a workload `held`, the BLAKE3 digest
+of a slice, which notes that it began and waits as long as the test says, and `deadly`, which kills
+its worker.
 """
 
 import os
@@ -12,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from blake3 import blake3
 
 from tests.support.cli import HELLO, MIB, NOT_PAID, Cli, Done, without
 from tests.support.effort import effort
+from tests.support.forked import Forked, Server
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -68,9 +71,14 @@ def wait_until(is_so: Callable[[], Any]) -> None:
         time.sleep(0.02)
 
 
+# A process of a cluster.
+Part = subprocess.Popen[bytes] | Forked
+
+
 class Cluster:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, forks: Server) -> None:
         self.directory = directory
+        self.forks = forks
         self.marks = directory / "marks"
         self.marks.mkdir()
         self.packages = directory / "packages"
@@ -89,8 +97,8 @@ class Cluster:
         decoy.write_bytes(b"HELLO")
         self.decoy = os.open(decoy, os.O_RDONLY)
         self.port = free_port()
-        self.scheduler: subprocess.Popen[bytes] | None = None
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.scheduler: Part | None = None
+        self.workers: list[Part] = []
         self.logs: dict[int, Path] = {}
 
     @property
@@ -122,7 +130,7 @@ class Cluster:
         for worker in self.workers:
             self.wait_for("Starting established connection", worker)
 
-    def worker(self, python_path: str | None = None) -> "subprocess.Popen[bytes]":
+    def worker(self, python_path: str | None = None) -> Part:
         """A worker whose descriptor 200 is open on a file that nobody asked it to run."""
         limits = ("--no-nanny", "--nthreads", "1", "--memory-limit", "0", "--host", "127.0.0.1")
         return self.start(
@@ -131,34 +139,48 @@ class Cluster:
             python_path=python_path,
         )
 
-    def start(self, *command: str, python_path: str | None = None) -> "subprocess.Popen[bytes]":
+    def start(self, module: str, *words: str, python_path: str | None = None) -> Part:
+        """Start a part of the cluster; with other packages than the rest has, afresh."""
         os.dup2(self.decoy, DESCRIPTOR)
         path = self.directory / f"{len(self.logs)}.log"
+        environment = os.environ | {
+            "PYTHONPATH": python_path or self.python_path,
+            "TEST_MARKS": str(self.marks),
+            "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
+        }
+        words = (*words, "--no-dashboard")
+        process: Part
         try:
-            with open(path, "wb") as log:
-                process = subprocess.Popen(
-                    [sys.executable, "-m", *command, "--no-dashboard"],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    pass_fds=(DESCRIPTOR,),
-                    env=os.environ
-                    | {
-                        "PYTHONPATH": python_path or self.python_path,
-                        "TEST_MARKS": str(self.marks),
-                        "DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "2",
-                    },
-                )
+            with open(path, "wb") as log, open(os.devnull, "rb") as nothing:
+                if python_path is None:
+                    process = self.forks.start(
+                        module,
+                        *words,
+                        environment=environment,
+                        stdin=nothing.fileno(),
+                        stdout=log.fileno(),
+                        stderr=log.fileno(),
+                        pass_fds=(DESCRIPTOR,),
+                    )
+                else:
+                    process = subprocess.Popen(
+                        [sys.executable, "-m", module, *words],
+                        stdin=nothing,
+                        stdout=log,
+                        stderr=log,
+                        pass_fds=(DESCRIPTOR,),
+                        env=environment,
+                    )
         finally:
             os.close(DESCRIPTOR)
         self.logs[process.pid] = path
         return process
 
-    def wait_for(self, words: str, process: "subprocess.Popen[bytes]") -> None:
+    def wait_for(self, words: str, process: Part) -> None:
         log = self.logs[process.pid]
         wait_until(lambda: words in log.read_text())
 
-    def kill(self, *processes: "subprocess.Popen[bytes] | None") -> None:
+    def kill(self, *processes: Part | None) -> None:
         found = [process for process in processes if process is not None]
         for process in found:
             process.send_signal(signal.SIGKILL)
@@ -184,22 +206,67 @@ def dask() -> None:
 
 
 @pytest.fixture(scope="module")
-def started(dask: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+def forks(dask: None) -> Iterator[Server]:
+    with pytest.MonkeyPatch.context() as patch:
+        # It is read when `distributed` is imported.
+        patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "2")
+        server = Server(
+            *("distributed", "distributed.cli", "tb_cli.tree", "tb_cli.frame.guard"),
+            *("compute_market.market", "compute_market.workloads.runner"),
+        )
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def commands(cli: Cli, forks: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands of `cli.process` and `cli.start` are forked."""
+
+    def start(
+        *arguments: str | Path,
+        stdin: bytes = b"",
+        stderr: int = subprocess.PIPE,
+        pass_fds: Sequence[int] = (),
+    ) -> Forked:
+        read, write = os.pipe()
+        os.write(write, stdin)
+        os.close(write)
+        words = map(str, arguments)
+        try:
+            return forks.start(
+                *("tb_cli.entry", *words),
+                environment=os.environ,
+                stdin=read,
+                stderr=stderr,
+                pass_fds=pass_fds,
+            )
+        finally:
+            os.close(read)
+
+    def process(*arguments: str | Path, **extra: Any) -> Done:
+        return finished(start(*arguments, **extra))
+
+    monkeypatch.setattr(cli, "start", start)
+    monkeypatch.setattr(cli, "process", process)
+
+
+@pytest.fixture(scope="module")
+def started(forks: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), forks)
     yield cluster
     cluster.kill(*cluster.workers, cluster.scheduler)
     os.close(cluster.decoy)
 
 
 @pytest.fixture
-def cluster(started: Cluster, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def cluster(started: Cluster, commands: None, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     started.up()
     monkeypatch.setenv("PYTHONPATH", started.python_path)
     return started
 
 
 @pytest.fixture
-def workerless(started: Cluster, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+def workerless(started: Cluster, commands: None, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     started.up(workers=0)
     monkeypatch.setenv("PYTHONPATH", started.python_path)
     return started
@@ -215,7 +282,7 @@ def submit(cli: Cli, workload: str = "held", count: int = 6) -> list[Path]:
     return slices
 
 
-def finished(process: "subprocess.Popen[bytes]") -> Done:
+def finished(process: Part) -> Done:
     out, err = process.communicate(timeout=SECONDS)
     return Done(process.returncode, out.decode(), err.decode())
 
@@ -443,7 +510,7 @@ def test_cluster_without_workers_is_busy(cli: Cli, workerless: Cluster) -> None:
     assert (done.code, done.out, done.error["retryable"]) == (8, "", True)
 
 
-def test_port_where_nobody_listens_is_busy(dask: None, cli: Cli) -> None:
+def test_port_where_nobody_listens_is_busy(commands: None, cli: Cli) -> None:
     cli.slice()
     where = f"dask://127.0.0.1:{free_port()}"
     arguments = ("compute", "run", "a.slice", "--executor", where, "--cluster-timeout", "4")
@@ -451,7 +518,7 @@ def test_port_where_nobody_listens_is_busy(dask: None, cli: Cli) -> None:
     assert_busy(cli.process(*arguments), where, message)
 
 
-def test_peer_that_never_answers_is_busy_in_time(dask: None, cli: Cli) -> None:
+def test_peer_that_never_answers_is_busy_in_time(commands: None, cli: Cli) -> None:
     cli.slice()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         where = f"dask://127.0.0.1:{listener.getsockname()[1]}"
@@ -463,7 +530,7 @@ def test_peer_that_never_answers_is_busy_in_time(dask: None, cli: Cli) -> None:
     assert_busy(done, where, "no scheduler within 1 s: no answer")
 
 
-def test_peer_that_is_no_scheduler_is_one_line(dask: None, cli: Cli) -> None:
+def test_peer_that_is_no_scheduler_is_one_line(commands: None, cli: Cli) -> None:
     cli.slice()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         where = f"dask://127.0.0.1:{listener.getsockname()[1]}"
@@ -497,7 +564,7 @@ def test_execute_connects_only_to_run_slices(cli: Cli, monkeypatch: pytest.Monke
     assert cli("compute", "execute", "j1", *where, "--backend", "cuda").code == 2
 
 
-def test_cluster_that_cannot_be_had_is_waited_for_only_once(dask: None, cli: Cli) -> None:
+def test_cluster_that_cannot_be_had_is_waited_for_only_once(commands: None, cli: Cli) -> None:
     cli.active("j1", "j2")
     where = f"dask://127.0.0.1:{free_port()}"
     began = time.monotonic()
@@ -516,7 +583,7 @@ def test_cluster_that_cannot_be_had_is_waited_for_only_once(dask: None, cli: Cli
     assert cli.states() == {"j1": "active", "j2": "active"}
 
 
-def test_long_wait_is_told_once_on_a_terminal(dask: None, cli: Cli) -> None:
+def test_long_wait_is_told_once_on_a_terminal(commands: None, cli: Cli) -> None:
     cli.slice()
     master, slave = pty.openpty()
     where = f"dask://127.0.0.1:{free_port()}"

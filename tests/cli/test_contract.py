@@ -16,7 +16,7 @@ from compute_market import __version__
 from compute_market.errors import EXIT_CODES, MarketError
 from tb_cli.frame.verbs import Group, parameters_of
 from tb_cli.tree import TREE
-from tests.support.cli import REAL, Cli
+from tests.support.cli import REAL, Cli, Prepared
 from tests.support.verbs import ARGUMENTS, EACH, TRUST, VERBS, Path_, arguments_of
 
 pytest_plugins = ("tests.support.cli",)
@@ -133,6 +133,10 @@ def test_group_lists_its_commands(cli: Cli, path: Path_) -> None:
     assert listed == list(group.commands)
     if group.default is not None:
         assert cli(*path) == cli(*path, group.default)
+        verb = group.commands[group.default]
+        assert not isinstance(verb, Group)
+        for option in parameters_of(verb.function()):
+            assert option.spellings[0] in out.split("Options:")[0]
     else:  # There is nothing to do: the same help, but on stderr and as a mistake.
         assert cli(*path) == (2, "", out)
 
@@ -156,7 +160,7 @@ def test_verb_that_opens_the_store_fails_without_one(cli: Cli, path: Path_, form
     assert cli.home.read_text() == "I am a file"
 
 
-def scenario(cli: Cli) -> None:
+def make_busy(cli: Cli) -> None:
     """A home in which each writing verb of `ARGUMENTS` has something to do."""
     cli.real()
     cli.ok("compute-market", "settle", "dry-run", "--reason", "first")
@@ -168,6 +172,11 @@ def scenario(cli: Cli) -> None:
     job = {"job_id": "j5", "buyer": "alice", "workload": "transcode", "max_price_per_unit": 9}
     Path("job.json").write_text(json.dumps(job | {"slices": ["a.slice"]}))
     cli.ok("key", "new", "b")
+
+
+@pytest.fixture(scope="module")
+def busy_home(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(tmp_path_factory.mktemp("busy_home"), make_busy)
 
 
 PREPARE: dict[str, list[Path_]] = {
@@ -206,10 +215,10 @@ OVERDUE = ("compute-market sla sweep",)
 @pytest.mark.parametrize("path", WRITING, ids=" ".join)
 @pytest.mark.parametrize("form", [(), ("--json",)])
 def test_dry_run_tells_what_would_happen_and_changes_no_byte(
-    cli: Cli, path: Path_, form: Path_, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, path: Path_, form: Path_, busy_home: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TB_ENABLE_PREEMPT", "true")
-    scenario(cli)
+    busy_home.copy_to(cli)
     monkeypatch.setattr(os, "urandom", bytes)  # What is drawn is the same each time.
     name = " ".join(path)
     for command in PREPARE.get(name, []):
@@ -298,8 +307,8 @@ def test_verb_that_needs_no_market_makes_none(cli: Cli, path: Path_) -> None:
     assert cli.home.exists() == (path == MEASURING)
 
 
-def test_dry_run_leaves_metrics_alone(cli: Cli) -> None:
-    scenario(cli)
+def test_dry_run_leaves_metrics_alone(cli: Cli, busy_home: Prepared) -> None:
+    busy_home.copy_to(cli)
     before = cli.ok("metrics")
     for path in WRITING:
         cli(*arguments_of(path), "-n")

@@ -100,7 +100,7 @@ def lines(path: Path_) -> st.SearchStrategy[Words]:
 
 
 @EACH
-@settings(max_examples=effort(15, 300))
+@settings(max_examples=effort(8, 300))
 @given(data=st.data())
 def test_line_that_is_served_means_what_the_parser_takes_it_for(
     path: Path_, data: st.DataObject

@@ -169,6 +169,35 @@ def test_board_that_cannot_be_saved_is_a_warning_and_counted(
     assert "which belongs to the market itself; it is empty\n" in done.err
 
 
+def test_path_with_a_tilde_is_refused_and_a_missing_directory_told(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.post()
+    monkeypatch.setenv("TB_PRICE_BOARD_PATH", "~/board")
+    done = cli(*cli.job_arguments("j1"))
+    assert done.code == 2
+    wanted = "'~/board' is not a path without ~; a relative one is one in the home"
+    assert f"TB_PRICE_BOARD_PATH: price_board_path: {wanted}" in done.err
+    assert not list(cli.home.glob("~*"))
+    missing = cli.directory / "missing"
+    monkeypatch.setenv("TB_PRICE_BOARD_PATH", str(missing / "board"))
+    done = cli(*cli.job_arguments("j1"))
+    told = f"warning: price board {missing}/board: no such file or directory; it is not saved\n"
+    assert (done.code, done.err) == (0, told)
+    assert not missing.exists()
+
+
+def test_repeated_commands_count_nothing(cli: Cli) -> None:
+    priced(cli, 3)
+    words = ("compute", "offer", "post", "--offer-id", "m", "--provider", "p", "--units", "9")
+    cli.ok(*words, "--price", "0")
+    before = cli.ok("metrics")
+    cli.submit("job-0")
+    cli.ok(*words, "--price", "0")
+    lines = [line for line in before.splitlines() if "price_board" in line]
+    assert [each for each in cli.ok("metrics").splitlines() if "price_board" in each] == lines
+
+
 def test_saves_and_loads_are_counted_by_the_next_submission(cli: Cli) -> None:
     priced(cli, 3, 4, 5)
     metrics = cli.ok("metrics")

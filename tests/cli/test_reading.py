@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tb_cli.frame.completion import completions
-from tests.support.cli import WRONG, Cli, Done
+from tests.support.cli import WRONG, Cli, Done, Prepared
 from tests.support.verbs import ARGUMENTS, VERBS, Path_, arguments_of
 
 pytest_plugins = ("tests.support.cli",)
@@ -32,7 +32,7 @@ def files_of(home: Path) -> Files:
     return found
 
 
-def with_much_due(cli: Cli) -> None:
+def make_much_due(cli: Cli) -> None:
     """A home in which everything waits that a command might be tempted to do."""
     cli.real()
     cli.post("--bond", "3")
@@ -54,6 +54,18 @@ def with_much_due(cli: Cli) -> None:
     cli.submit("p1", "--gpu", "H100", "--wait")
     (cli.home / "cancellations.log").write_text("j0 ")
     cli.advance(70)
+
+
+@pytest.fixture(scope="module")
+def much_due(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(tmp_path_factory.mktemp("much_due"), make_much_due)
+
+
+@pytest.fixture
+def due(cli: Cli, much_due: Prepared) -> Cli:
+    """Commands over that home, where nothing was done yet."""
+    much_due.copy_to(cli)
+    return cli
 
 
 def is_all_due(cli: Cli, *home: str) -> bool:
@@ -83,25 +95,23 @@ def run(cli: Cli, path: Path_, *arguments: str | Path) -> Done:
 
 @EACH_READING
 @FORMS
-def test_reading_verb_leaves_a_live_home_as_it_was(cli: Cli, path: Path_, form: Path_) -> None:
-    with_much_due(cli)
-    before = files_of(cli.home)
-    done = run(cli, path, *words_of(cli, path), *form)
+def test_reading_verb_leaves_a_live_home_as_it_was(due: Cli, path: Path_, form: Path_) -> None:
+    before = files_of(due.home)
+    done = run(due, path, *words_of(due, path), *form)
     assert done.code == 0, done
-    assert files_of(cli.home) == before
-    assert is_all_due(cli)
+    assert files_of(due.home) == before
+    assert is_all_due(due)
 
 
 @EACH_READING
 @FORMS
 def test_reading_verb_leaves_a_backup_as_it_was(
-    cli: Cli, path: Path_, form: Path_, tmp_path: Path
+    due: Cli, path: Path_, form: Path_, tmp_path: Path
 ) -> None:
-    with_much_due(cli)
     copy = tmp_path / "backup"
-    cli.ok("state", "backup", copy)
+    due.ok("state", "backup", copy)
     before = files_of(copy)
-    (bundle,) = cli.document("compute", "courier", "list")
+    (bundle,) = due.document("compute", "courier", "list")
     names = [
         "cancellations.log",
         "data.mdb",
@@ -112,53 +122,49 @@ def test_reading_verb_leaves_a_backup_as_it_was(
         bundle["bundle_hash"],
     ]
     assert {Path(name).name for name in before} == set(names)
-    assert is_all_due(cli, "--home", str(copy))
-    shutil.copytree(cli.home / "keys", copy / "keys")  # Secrets are in no backup.
+    assert is_all_due(due, "--home", str(copy))
+    shutil.copytree(due.home / "keys", copy / "keys")  # Secrets are in no backup.
     before = files_of(copy)
-    done = run(cli, path, "--home", copy, *words_of(cli, path), *form)
+    done = run(due, path, "--home", copy, *words_of(due, path), *form)
     assert done.code == 0, done
     assert files_of(copy) == before
 
 
-def test_batch_of_reading_lines_leaves_the_home_as_it_was(cli: Cli) -> None:
-    with_much_due(cli)
-    lines = [" ".join(words_of(cli, path)) for path in READING if path != ("demo",)]
-    before = files_of(cli.home)
-    assert cli("batch", stdin="\n".join(lines)).code == 0
-    assert files_of(cli.home) == before
+def test_batch_of_reading_lines_leaves_the_home_as_it_was(due: Cli) -> None:
+    lines = [" ".join(words_of(due, path)) for path in READING if path != ("demo",)]
+    before = files_of(due.home)
+    assert due("batch", stdin="\n".join(lines)).code == 0
+    assert files_of(due.home) == before
 
 
-def test_completion_leaves_the_home_as_it_was(cli: Cli) -> None:
-    with_much_due(cli)
-    before = files_of(cli.home)
+def test_completion_leaves_the_home_as_it_was(due: Cli) -> None:
+    before = files_of(due.home)
     assert completions("job", "j") == ["j2"]
     assert completions("any job", "") == ["j0", "j1", "j2", "p1"]
     assert completions("offer", "o") == ["o-1"]
-    assert completions("bid", "b-") == [cli.document("bid", "list")[0]["bid_id"]]
-    assert files_of(cli.home) == before
+    assert completions("bid", "b-") == [due.document("bid", "list")[0]["bid_id"]]
+    assert files_of(due.home) == before
 
 
-def test_what_was_only_shown_is_done_by_the_next_change(cli: Cli) -> None:
-    with_much_due(cli)
-    cli.ok(
+def test_what_was_only_shown_is_done_by_the_next_change(due: Cli) -> None:
+    due.ok(
         *("wallet", "deposit", "bob", "--ct", "1"),
         due="the settlement mode turned real, 1 receipt that had waited paid, "
         "1 overdue job failed, 3 CT of bonds burned, 1 IT of subsidies paid, "
         "1 bid expired, 1 CT of bonds burned",
     )
-    assert not is_all_due(cli)
-    assert cli.log() == "j0 client\n"
+    assert not is_all_due(due)
+    assert due.log() == "j0 client\n"
 
 
-def test_home_that_cannot_be_written_is_read(cli: Cli, tmp_path: Path) -> None:
+def test_home_that_cannot_be_written_is_read(due: Cli, tmp_path: Path) -> None:
     """As a backup on a read-only medium is: nothing but the data file is there."""
-    with_much_due(cli)
     copy = tmp_path / "copy"
     (copy / "market").mkdir(parents=True)
-    shutil.copyfile(cli.data, copy / "market" / "data.mdb")
+    shutil.copyfile(due.data, copy / "market" / "data.mdb")
     before = files_of(copy)
-    listed = cli.ok("--home", copy, "compute", "list")
-    assert listed == cli.ok("compute", "list")
+    listed = due.ok("--home", copy, "compute", "list")
+    assert listed == due.ok("compute", "list")
     assert files_of(copy) == before
 
 

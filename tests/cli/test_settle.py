@@ -176,6 +176,41 @@ def test_tick_does_all_that_is_due_and_says_it_in_one_line(cli: Cli) -> None:
     assert cli.ok("tick") == said.replace("changed: true", "changed: false")
 
 
+def test_tick_has_changed_something_where_the_multiplier_changed(cli: Cli) -> None:
+    cli.active("j1")
+    cli.advance(60)
+    assert cli("tick", "-n").err == ""  # It goes on all the time, and no money has moved.
+    assert cli.document("tick")["changed"] is True
+    assert cli.document("tick")["changed"] is False
+    cli.advance(120)
+    assert cli.document("tick")["changed"] is True
+
+
+def test_tick_has_changed_something_where_blocks_took_transactions(cli: Cli) -> None:
+    for _ in range(2):
+        send = ("--lane", "consumer", "--sender", "ann", "--fee", "3", "--bytes", "1")
+        cli.ok("mempool", "submit", *send)
+    cli.advance(1)
+    assert cli.document("tick")["changed"] is True
+    cli.advance(1)
+    assert cli.document("tick")["changed"] is False
+
+
+def test_tick_says_nothing_of_an_idle_epoch(cli: Cli) -> None:
+    cli.post()
+    for _ in range(2):
+        cli.advance(60)
+        assert cli.document("tick")["changed"] is False
+
+
+def test_tick_that_closes_an_epoch_with_work_changes_something(cli: Cli) -> None:
+    cli.active("j1")
+    cli.ok("compute", "execute", "j1")
+    cli.advance(60)
+    assert cli.document("tick")["changed"] is True
+    assert cli.document("tick")["changed"] is False
+
+
 def test_tick_drops_events_that_are_too_old(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     cli.ok("wallet", "deposit", "alice", "--ct", "1")
     cli.advance(4000)

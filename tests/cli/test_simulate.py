@@ -185,6 +185,7 @@ def test_value_given_twice_is_tried_once_and_that_is_told(cli: Cli, scenario: Pa
         (("s.toml", "--nodes", "n.csv"), "farm.count", "--nodes", "providers"),
         (("--trace", "t.swf", "--nodes", "n.csv"), "farm.count", "--nodes", "providers"),
         (("--replay", "log.jsonl"), "farm.units", "--replay", "providers"),
+        (("--replay", "log.jsonl"), "start_ms", "--replay", "start_ms"),
     ],
 )
 def test_param_of_what_is_replaced_is_refused(
@@ -234,6 +235,7 @@ def test_mistake_is_told_before_anything_runs(
 ) -> None:
     Path("bad.toml").write_text('length_secs = 1\n[[providers]]\ncuont = 1\nname = "p"\n')
     Path("worse.toml").write_text("length_secs = \n")
+    Path("t.txt").write_text("What is this?\n")
     done = cli("compute-market", "simulate", *arguments)
     assert (done.code, done.out) == (2, "")
     assert message in done.err
@@ -319,3 +321,170 @@ def test_nohup_keeps_a_simulation_from_being_hung_up(cli: Cli, scenario: Path) -
     assert process.poll() is None
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
+
+
+# Traces, nodes and logs.
+
+NODES = "sn,cpu_milli,memory_mib,gpu,model\nn-1,4000,1,0,\nn-2,8000,1,2,T4\n"
+TASKS = (
+    "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,"
+    "deletion_time,scheduled_time\n"
+    "t-1,2000,1,0,0,,LS,Running,0,90,0\n"
+    "t-2,1000,1,1,1000,T4,BE,Running,30,8000,30\n"
+)
+SWF = "; Version: 2.2\n" + "".join(
+    f"{number} {60 * number} 0 30 2 -1 -1 2 30 -1 1 {number % 2} -1 -1 1 -1 -1 -1\n"
+    for number in range(1, 5)
+)
+
+
+@pytest.fixture
+def log(cli: Cli, scenario: Path) -> Path:
+    """What the log of a home says: two offers of one provider, three jobs, one of them refused."""
+    cli.ok("wallet", "deposit", "alice", "--ct", "9000")
+    cli.ok("wallet", "deposit", "prov", "--ct", "100")
+    for offer_id, price in (("cheap", 4), ("dear", 9)):
+        cli.advance(2)
+        cli.post("--offer-id", offer_id, units=3, price=price)
+    for number in range(3):
+        cli.advance(10)
+        cli(
+            *("compute", "submit", "--job-id", f"j-{number}", "--buyer", "alice"),
+            *("--workload", "transcode", "--slice", cli.sparse(2)["path"]),
+            *("--max-price", "20"),
+        )
+    cli.advance(5)
+    cli.ok("compute", "cancel", "j-1")
+    file = cli.directory / "log.jsonl"
+    file.write_text(cli("log", "--jsonl").out)
+    return file
+
+
+def document(cli: Cli, *arguments: str | Path, stdin: str = "") -> Any:
+    done = cli("compute-market", "simulate", *arguments, "--json", stdin=stdin)
+    assert done.code == 0, done
+    return json.loads(done.out)
+
+
+def test_trace_takes_the_place_of_the_buyers(cli: Cli, scenario: Path) -> None:
+    Path("t.swf").write_text(SWF)
+    found = document(cli, scenario, "--trace", "t.swf")
+    assert found["jobs"]["submitted"] == found["jobs"]["completed"] == 4
+    assert {"trace-0", "trace-1"} == {each["name"] for each in found["shares"]["buyers"]}
+    # Whatever it is called and wherever it comes from, it is the same trace.
+    Path("jobs").write_text(SWF)
+    for again in (
+        document(cli, scenario, "--trace", "jobs"),
+        document(cli, scenario, "--trace", "-", stdin=SWF),
+    ):
+        assert again["jobs"] == found["jobs"]
+
+
+def test_trace_and_nodes_need_no_scenario(cli: Cli, scenario: Path) -> None:
+    Path("nodes.csv").write_text(NODES)
+    Path("tasks.csv").write_text(TASKS)
+    found = document(cli, "--nodes", "nodes.csv", "--trace", "tasks.csv")
+    # 2 cores for 90 s are below a quarter of what 12 cores do in a minute; 7970 s are far above.
+    assert found["jobs"]["refused"] == {"capacity": 1}
+    assert found["jobs"]["completed"] == 1
+    assert found["utilization"] == pytest.approx(180 / (12 * 8001), rel=0.05)
+    tight = document(
+        cli, "--nodes", "nodes.csv", "--trace", "-", "--param", "fair_share_cap=0.1", stdin=TASKS
+    )
+    assert tight[0]["refused"]["mean"] == 2
+
+
+def test_task_of_a_trace_has_as_long_as_it_takes(cli: Cli, scenario: Path) -> None:
+    Path("nodes.csv").write_text(NODES)
+    Path("tasks.csv").write_text(TASKS.replace("8000,30", "3000030,30"))
+    roomy = ("--param", "initial_capacity=1000000")
+    found = document(cli, "--nodes", "nodes.csv", "--trace", "tasks.csv", *roomy)
+    assert (found[0]["completed"]["mean"], found[0]["failed"]["mean"]) == (2, 0)
+
+
+@pytest.mark.parametrize("scenario_too", [False, True])
+def test_nodes_file_without_nodes_is_a_mistake(
+    cli: Cli, scenario: Path, scenario_too: bool
+) -> None:
+    Path("nodes.csv").write_text(NODES.splitlines(keepends=True)[0])
+    Path("tasks.csv").write_text(TASKS)
+    given = (scenario,) if scenario_too else ("--trace", "tasks.csv")
+    done = cli("compute-market", "simulate", *given, "--nodes", "nodes.csv")
+    assert (done.code, done.out) == (2, "")
+    assert "nodes.csv: there is no node in it" in done.err
+
+
+@pytest.mark.parametrize(
+    ("trace", "message"),
+    [
+        (None, "nosuch.swf: no such file or directory"),
+        ("1 2\n", "nosuch.swf:1: there are 2 fields"),
+    ],
+)
+def test_trace_of_a_scenario_is_told_with_its_key(
+    cli: Cli, scenario: Path, trace: str | None, message: str
+) -> None:
+    if trace is not None:
+        Path("nosuch.swf").write_text(trace)
+    arrivals = 'arrivals = { process = "trace", file = "nosuch.swf" }'
+    scenario.write_text(SCENARIO.replace(SCENARIO.splitlines()[-1], arrivals))
+    done = cli("compute-market", "simulate", scenario)
+    assert (done.code, done.out) == (2, "")
+    assert f"s.toml:{len(SCENARIO.splitlines())}: buyers[0].arrivals.file: " in done.err
+    assert message in done.err
+
+
+def test_replay_of_a_log_gives_back_what_happened(cli: Cli, log: Path) -> None:
+    home = cli.files()
+    done = cli("compute-market", "simulate", "--replay", log, "--json")
+    assert done.code == 0, done
+    assert done.err.count("\n") == 1
+    assert "the log says nothing of caps" in done.err
+    jobs = json.loads(done.out)["jobs"]
+    # Each offer of 3 units has room for one job of 2, at its own price; the third finds none.
+    assert (jobs["submitted"], jobs["admitted"], jobs["cancelled"]) == (3, 2, 1)
+    assert list(jobs["refused"].values()) == [1]
+    piped = cli("compute-market", "simulate", "--replay", "-", "--json", stdin=log.read_text())
+    assert json.loads(piped.out)["jobs"] == jobs
+    # The home knows more than its log, and is only read.
+    done = cli("compute-market", "simulate", "--replay", cli.home, "--json")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out)["jobs"] == jobs
+    assert cli.files() == home
+
+
+def test_replay_infers_offers_from_before_its_log(cli: Cli, log: Path) -> None:
+    lines = log.read_text().splitlines(keepends=True)
+    cut = "".join(line for line in lines if '"offer_posted"' not in line)
+    done = cli("compute-market", "simulate", "--replay", "-", "--json", stdin=cut)
+    assert done.code == 0, done
+    assert "offers posted before the log begins: 2, taken to be of as many units" in done.err
+    assert json.loads(done.out)["jobs"]["admitted"] == 2
+
+
+@pytest.mark.parametrize(
+    ("number", "before", "after"),
+    [
+        (3, '"units":3', '"units":0'),
+        (3, '"price_per_unit":4', '"price_per_unit":-1'),
+        (5, '"units":2', '"units":0'),
+    ],
+)
+def test_replay_of_a_number_that_cannot_be_names_its_line(
+    cli: Cli, log: Path, number: int, before: str, after: str
+) -> None:
+    lines = log.read_text().splitlines(keepends=True)
+    assert before in lines[number - 1], lines
+    lines[number - 1] = lines[number - 1].replace(before, after)
+    log.write_text("".join(lines))
+    done = cli("compute-market", "simulate", "--replay", log)
+    assert (done.code, done.out) == (2, "")
+    name, value = after[1:].split('":')
+    assert f"log.jsonl:{number}: {name} is {value}, not" in done.err
+
+
+def test_replay_of_another_form_of_the_log_says_which_is_wanted(cli: Cli, log: Path) -> None:
+    for form in ((), ("--json",)):
+        done = cli("compute-market", "simulate", "--replay", "-", stdin=cli.ok("log", *form))
+        assert done.code == 2
+        assert "`tb-cli log --jsonl` prints what is wanted" in done.err

@@ -28,16 +28,22 @@ def test_subsidy_shows_the_epoch_of_a_height_and_what_it_pays(worked: Cli) -> No
         "from_height: 0\n"
         "to_height: 59\n"
         "ended: true\n"
+        "due: true\n"
         "multiplier: 115\n"
         "backlog: 1\n"
         "utilization_pct: 0\n"
         "units: 1\n"
         "payouts: storage=0 read=0 compute=1\n"
-        "paid: true\n"
+        "paid: false\n"
     )
+    assert worked.wallet("prov")[1] == 0
+    assert worked.document("compute-market", "subsidy")["due"] is True
     # The next change closes it and pays, and says so.
     worked.ok("tick", due="1 IT of subsidies paid")
-    assert worked.ok("compute-market", "subsidy", "--height", "59") == text
+    paid = worked.ok("compute-market", "subsidy", "--height", "59")
+    assert paid == text.replace("due: true", "due: false").replace("paid: false", "paid: true")
+    assert worked.wallet("prov")[1] == 1
+    assert worked.document("compute-market", "subsidy")["due"] is False
     history = worked.ok("wallet", "history", "prov").splitlines()[-1].split("\t")
     assert history[2:] == ["IT", "1", "supply", "wallet/prov", "subsidy", "0"]
     (told,) = [each for each in worked.document("log") if each["event"] == "subsidy_paid"]
@@ -52,6 +58,7 @@ def test_subsidy_shows_the_running_epoch(worked: Cli) -> None:
         "from_height": 0,
         "to_height": 59,
         "ended": False,
+        "due": False,
         "multiplier": 100,
         "backlog": 1,
         "utilization_pct": 0,

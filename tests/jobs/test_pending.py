@@ -125,6 +125,10 @@ def test_match_leaves_pending_what_admission_refuses(market: Market) -> None:
     assert market.job("large").state == "pending"
     market.update(lambda txn: match_pending(txn))
     assert market.job("large").state == "pending"
+    (noted,) = market.events("job_deferred")
+    assert (noted.event.detail["reason"], noted.event.detail["units"]) == ("capacity", 6001)
+    assert market.counter("industrial_deferred_total") == 1
+    assert market.counter("industrial_rejected_total", "capacity") == 0
     record_capacity(market, 101)
     command(market)
     assert market.job("large").state == "active"

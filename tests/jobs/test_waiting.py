@@ -135,6 +135,56 @@ def test_deadline_that_is_missed_frees_units_for_a_job_that_waits(market: Market
     assert states(market, "late", "job") == ["failed", "active"]
 
 
+def wait_until_it_is_late(market: Market, left: int) -> None:
+    """A job that names the second of its deadline waits until so many seconds are left of it."""
+    market.submit(wait=True, deadline=market.now_ms // 1000 + 600)
+    market.advance(600 - left)
+    command(market)
+
+
+@pytest.mark.parametrize(("left", "state"), [(60, "active"), (59, "pending"), (0, "pending")])
+def test_job_that_names_its_deadline_is_placed_while_there_is_time_enough(
+    market: Market, left: int, state: str
+) -> None:
+    wait_until_it_is_late(market, left)
+    market.post()
+    assert market.job().state == state
+
+
+def test_job_that_waited_too_long_says_so_and_costs_no_provider(real: Market) -> None:
+    wait_until_it_is_late(real, 59)
+    real.post()
+    reason = real.view(lambda txn: waiting.present_reason(txn, jobs.get(txn, "job")))
+    assert reason.held_by == "deadline"
+    assert reason.message == "the deadline is 59 s ahead, at least 60 s are needed"
+    real.advance(60)
+    command(real)
+    assert (real.job().state, real.job().cause) == ("failed", "never_started")
+    assert real.events("bond_burned") == []
+
+
+@pytest.mark.parametrize(
+    "help_",
+    [lambda m: m.opened.extend_deadlines(1), lambda m: m.configure(deadline_min_secs=59)],
+    ids=["later", "less"],
+)
+def test_job_that_waited_too_long_is_placed_once_there_is_time_enough(
+    market: Market, help_: Callable[[Market], object]
+) -> None:
+    wait_until_it_is_late(market, 59)
+    market.post()
+    help_(market)
+    command(market)
+    assert market.job().state == "active"
+
+
+def test_job_whose_time_begins_with_it_is_placed_in_its_last_second(market: Market) -> None:
+    market.submit(wait=True, deadline_secs=600)
+    market.advance(600)
+    market.post()
+    assert (market.job().state, market.job().deadline) == ("active", market.now_ms // 1000 + 600)
+
+
 def test_offer_that_goes_lets_a_job_go_to_the_second_best(market: Market) -> None:
     market.post("busy", units=7000, price_per_unit=1, offer_id="best")
     market.submit("large", buyer="other", lengths=(1500 * UNIT_BYTES,))

@@ -76,7 +76,7 @@ def test_fairness_is_jains_index(shares: list[int], index: int) -> None:
 
 def test_measures_agree_with_the_market_itself() -> None:
     scenario = Scenario(
-        length_secs=600,
+        length_secs=300,
         providers=[
             Providers(name="good", units=40, unit_ms=700, count=2),
             Providers(name="bad", units=40, reliability=Decimal("0.5"), failure="cancels"),

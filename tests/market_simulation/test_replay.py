@@ -18,9 +18,9 @@ from compute_market.market import Market
 from compute_market.offers import offers
 from compute_market.records import replace
 from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
-from compute_market.simulation import replay, throwaway
+from compute_market.simulation import replay, script, throwaway
 from compute_market.simulation.arrivals import DIGEST, slice_of
-from compute_market.simulation.scenario import START_MS, PriceChange
+from compute_market.simulation.scenario import START_MS
 from compute_market.simulation.world import Step, run
 from compute_market.store.txn import Txn
 
@@ -92,11 +92,26 @@ def test_replay_of_a_market_finds_what_was_asked_for_and_offered(before: Market)
     assert failed.duration_ms is not None
     assert failed.deadline_secs == 300
     assert failed.duration_ms > 300_000
-    prov, rival = found.providers
-    assert (prov.name, prov.units, prov.price_per_unit, prov.until_secs) == ("prov", 50, 5, None)
-    assert prov.price_changes == [PriceChange(at_secs=80, price_per_unit=9)]
-    assert prov.capability == GPU_ASKED
-    assert (rival.name, rival.from_secs, rival.until_secs) == ("rival", 100, 110)
+    assert found.providers == ["prov", "rival"]
+    assert [(entry.at_ms - START_MS, told(entry.act)) for entry in found.script] == [
+        (0, ("o-1", "prov", 50, 5)),
+        (80_000, ("o-2", "prov", 50, 9)),
+        (90_000, script.Withdrawn("o-1")),
+        (100_000, ("r-1", "rival", 50, 30)),
+        (110_000, script.Withdrawn("r-1")),
+    ]
+    posted = found.script[0].act
+    assert isinstance(posted, script.Posted)
+    assert posted.request.capability == GPU_ASKED
+    assert (replay.unknown(found), found.inferred) == ("", 0)
+
+
+def told(act: script.Act) -> Any:
+    """An offer in short."""
+    if not isinstance(act, script.Posted):
+        return act
+    request = act.request
+    return request.offer_id, request.provider, request.units, request.price_per_unit
 
 
 GPU_ASKED = CapabilityRequest(cpu_cores=4, gpu="A", gpu_count=1)
@@ -115,9 +130,9 @@ def test_replay_of_a_log_finds_what_the_log_says(
             *(other.at_ms, other.units, other.buyer, other.duration_ms),
         )
         assert one.capability is None
-    assert [each.price_changes for each in found.providers] == [
-        each.price_changes for each in whole.providers
-    ]
+    assert found.providers == whole.providers
+    assert [told(each.act) for each in found.script] == [told(each.act) for each in whole.script]
+    assert "the log says nothing of caps" in replay.unknown(found)
 
 
 def played(tmp_path: Path, name: str, found: replay.Replay, **settings: Any) -> list[str]:
@@ -135,6 +150,7 @@ def played(tmp_path: Path, name: str, found: replay.Replay, **settings: Any) -> 
         partial(throwaway.open_market, str(home)),
         observe,
         replay.open_trace(found),
+        replay.script(found, settings),
     )
     assert outcome.violations == []
     assert outcome.submitted == len(found.jobs)
@@ -184,6 +200,15 @@ QUEUED = {"event": "job_queued", "owner": "b", "job_id": "j"}
         (line(**POSTED), "units is None, not within"),
         (line(**POSTED, detail={"units": -1}), "units is -1, not within"),
         (line(**POSTED, detail={"units": 1.5}), "units is 1.5, not within"),
+        (line(**POSTED, detail={"units": 0}), "units is 0, not within 1…"),
+        (line(**POSTED, detail={"units": 1, "price_per_unit": 0}), "price_per_unit is 0, not"),
+        (line(**QUEUED, detail={"units": 0}), "units is 0, not within 1…"),
+        (line(**QUEUED, detail={"units": 1, "price_per_unit": "5"}), "price_per_unit is 5, not"),
+        (line(event="capacity_recorded", detail={"estimate": -1}), "estimate is -1, not within 0…"),
+        (line(event="params_activated", detail={"key": "x", "value": "1"}), "KEY: 'x' is none of"),
+        (line(event="mode_changed", detail={"to": "odd"}), "odd is no mode of settlement"),
+        (line(event="tx_admitted", owner="b", detail={"fee": 0, "bytes": 1}), "fee is 0, not"),
+        (line(event="tx_admitted", owner="b", detail={"fee": 1}), "bytes is None, not within"),
         (line(**QUEUED, detail={"units": 2**62}), "units is 4611686018427387904, not within"),
         (line(**QUEUED | {"job_id": "a b"}, detail={"units": 1}), "job_id 'a b' has the character"),
         (line(event="job_queued", job_id="j", detail={"units": 1}), "owner is empty"),

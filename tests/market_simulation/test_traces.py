@@ -61,7 +61,7 @@ def test_read_swf_finds_what_a_job_asked_for_and_took(tmp_path: Path) -> None:
     first, second = traces.jobs(path)
     assert (first.at_ms, first.units, first.duration_ms, first.user) == (5_000, 8, 60_000, "3")
     assert (first.number, second.number, second.at_ms) == (4, 5, 9_000)
-    assert traces.extent(path) == traces.Extent(2, 70)
+    assert traces.extent(path) == traces.Extent(2, 70, 60)
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,12 @@ def test_read_openb_makes_offers_of_nodes(tmp_path: Path) -> None:
     content = f"{NODES}\nn-1,32000,262144,0,\nn-2,64999,1,8,G3\nn-3,999,1,0,\nn-4,1000,1,2,New\n"
     found = openb.nodes(trace(tmp_path, content, "nodes.csv"))
     assert [(each.name, each.units, each.price_per_unit) for each in found] == [
-        ("n-1", 32, 10),
-        ("n-2", 64, 90),
-        ("n-4", 1, 50),
+        ("n-1", 32 * openb.OFFER_SECS, 10),
+        ("n-2", 64 * openb.OFFER_SECS, 90),
+        ("n-4", openb.OFFER_SECS, 50),
     ]
+    assert [each.units for each in openb.offering(found, 60)] == [32 * 60, 64 * 60, 60]
+    assert openb.cores_of(found) == 97
     assert found[1].capability == CapabilityRequest(cpu_cores=64, gpu="G3", gpu_count=8)
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
+from compute_market import exposition
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import ConflictError, RefusedError
-from compute_market.offers import board
+from compute_market.offers import board, price_window
 from compute_market.offers.board import Bands
 from compute_market.records import Lane
 from tests.offers.test_price_window import ends, price
@@ -25,6 +26,30 @@ from tests.support.market import Market
 )
 def test_bands_are_quartiles(prices: list[int], bands: Bands | None) -> None:
     assert board.bands_of(prices) == bands
+
+
+def test_transaction_sorts_the_window_once_until_a_price_comes(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    price(market, "industrial", 1, 2, 3, 4)
+    sorts: list[list[int]] = []
+
+    def counting(found: list[int]) -> Bands | None:
+        sorts.append(found)
+        return bands_of(found)
+
+    bands_of = board.bands_of
+    monkeypatch.setattr(board, "bands_of", counting)
+    market.opened.load_prices()
+    market.view(exposition.render)
+    assert sorts == [[1, 2, 3, 4], []]
+
+    def act(txn: Any) -> None:
+        assert board.bands(txn, "industrial") == Bands(2, 3, 4, 4)
+        price_window.record(txn, "industrial", 9)
+        assert board.bands(txn, "industrial") == Bands(2, 3, 4, 5)
+
+    market.update(act)
 
 
 def suggested(market: Market, lane: Lane, backlog: int) -> int:
@@ -102,7 +127,8 @@ def test_loads_and_saves_are_counted_by_the_next_change(market: Market) -> None:
 
     def change() -> None:
         market.opened.load_prices()
-        market.update(lambda txn: None)
+        market.update(lambda txn: None)  # It counts nothing: nothing happens.
+        market.deposit("buyer", ct=1)
 
     change()
     price(market, "industrial", 1)
@@ -120,5 +146,5 @@ def test_loads_and_saves_are_counted_by_the_next_change(market: Market) -> None:
     with pytest.raises(RefusedError):
         market.update(refuses)
     assert counted("load", "success") == [2]
-    market.update(lambda txn: None)
+    market.deposit("buyer", ct=1)
     assert counted("load", "success") == [3]

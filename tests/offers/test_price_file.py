@@ -149,6 +149,7 @@ def test_directory_that_is_a_link_is_not_followed(market: Market, tmp_path: Path
     [
         *("market/data.mdb", "market", ".", "config.toml", "cancellations.log", "state"),
         *("keys/node", "spool/x", "state/../market/data.mdb", "reputation.json"),
+        *("outbox", "outbox/z", "outbox/deep/z"),
     ],
 )
 def test_file_is_not_put_where_the_home_has_its_own(market: Market, setting: str) -> None:
@@ -160,6 +161,22 @@ def test_file_is_not_put_where_the_home_has_its_own(market: Market, setting: str
             call()
     assert {path.name for path in market.path.iterdir()} >= {path.name for path in before}
     assert market.violations() == []
+
+
+def test_directories_are_made_in_the_home_alone(
+    market: Market, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    price(market, "industrial", 1)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    beside = os.path.relpath(elsewhere, market.path.parent)
+    for directory in (str(elsewhere), beside):
+        market.configure(price_board_path=f"{directory}/missing/deep/b.bin")
+        with pytest.raises(FileNotFoundError):
+            market.opened.save_prices()
+        assert list(elsewhere.iterdir()) == []
+    market.configure(price_board_path=str(market.path.parent / "boards" / "deep" / "b.bin"))
+    assert market.opened.save_prices() is not None
+    assert window(market) == [1]
 
 
 def test_another_path_is_used_and_files_of_others_stay(market: Market, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ outside, and `events` what the log has to tell.
 """
 
 from collections import Counter
+from copy import deepcopy
 from fractions import Fraction
 from math import ceil, floor
 from types import SimpleNamespace as Record
@@ -67,10 +68,18 @@ class Model:
         self.log = ""
         self.receipts: list[Record] = []
         self.events: list[tuple[Any, ...]] = []
+        self.deferrable: list[tuple[Any, ...]] = []  # jobs that load kept out, since last followed
         self.counts: dict[tuple[str, ...], int] = Counter()
         self.outcomes: list[str] = []
         self.matches_on: dict[str, int] = Counter()  # by hardware
         self.effective_price: int | None = None
+        self.priced = 0  # matches, which have prices
+        self.board: dict[str, list[int]] = {"industrial": [], "consumer": []}
+        self.is_saved = False  # it has a file
+        self.unsaved = False  # what this process has priced, it has not saved yet
+        self.priced_when_saved = 0  # how many prices it is of
+        self.counted_saves = 0  # the same, of the last save that was counted
+        self.loaded: str | None = "missing"  # how, if that was not counted yet
         self.multiplier = 100
         self.epoch_from = 0
         self.epochs: list[Record] = []
@@ -96,6 +105,7 @@ class Model:
         """Note an event; one of a job is about its buyer."""
         who = job.buyer if job is not None and owner is None else owner
         told = {name: value for name, value in detail.items() if value is not None}
+        self.count_board()
         self.events.append((event, None if job is None else job.id, offer, who, told))
 
     # Time.
@@ -176,11 +186,7 @@ class Model:
             proposal.state = "active"
             before = was[0].text if was else None
             self.tell("params_activated", **self.about(proposal), was=before)
-        while self.believed() and self.epoch_end() <= self.height():
-            at_ms = since_ms
-            if self.epoch_end() > known_height:  # Time has made it.
-                at_ms = START_MS + 1000 * (self.epoch_end() - self.height_by_hand)
-            self.end_epoch(min(max(at_ms, since_ms), self.now_ms) // 1000)
+        self.end_epochs(since_ms, known_height)
         if self.believed() and self.mode == "armed" and self.height() >= self.activate_at:
             self.turn("real")
         if self.mode == "real":
@@ -204,7 +210,25 @@ class Model:
     # The subsidy.
 
     def epoch_end(self) -> int:
-        return (self.epoch_from // 60 + 1) * 60
+        blocks = self.config["epoch_blocks"]
+        return (self.epoch_from // blocks + 1) * blocks
+
+    def end_epochs(self, since_ms: int, known_height: int) -> None:
+        """End those of which the end has come; what was known at an instant is as it was then."""
+        while self.believed() and self.epoch_end() <= self.height():
+            at_ms = since_ms
+            if self.epoch_end() > known_height:  # Time has made it.
+                at_ms = START_MS + 1000 * (self.epoch_end() - self.height_by_hand)
+            self.end_epoch(min(max(at_ms, since_ms), self.now_ms) // 1000)
+
+    def multiplier_now(self) -> int:
+        """As the next command would find it: blocks that pass by hand may end an epoch."""
+        if self.epoch_end() > self.height():
+            return self.multiplier
+        ahead = deepcopy(self)
+        ahead.come_back()
+        ahead.end_epochs(self.last_ms, self.height_seen)
+        return ahead.multiplier
 
     def end_epoch(self, second: int) -> None:
         """As the market was at that second, though it may be noticed later."""
@@ -235,7 +259,7 @@ class Model:
             paid=amount > 0 and (due or self.mode == "real"),
         )
         self.epochs.append(epoch)
-        about = {"epoch": epoch.height // 60, "height": epoch.height}
+        about = {"epoch": epoch.height // self.config["epoch_blocks"], "height": epoch.height}
         if epoch.paid:
             self.subsidize(epoch, about)
         if epoch.multiplier != before:
@@ -395,8 +419,9 @@ class Model:
         self.count("reputation_adjust_total", "success" if by > 0 else "failure")
         self.tell("score_changed", owner=provider, delta=by, score=score)
 
-    def post(self, offer: Record) -> list[str]:
-        """Returns the pending jobs that found a match."""
+    def post(self, offer: Record, deferred: int = 0) -> list[str]:
+        """Returns the pending jobs that found a match. A price of 0 is that of the market."""
+        offer.price = offer.price or self.market_price(deferred)
         self.offers[offer.id] = offer
         self.scores.setdefault(offer.provider, offer.reputation)
         self.seeds.setdefault(offer.provider, offer.reputation)
@@ -464,10 +489,51 @@ class Model:
             if offer == "capability_mismatch" and job.capability.get("accelerator"):
                 self.count("scheduler_accelerator_miss_total")
             return
-        premium = Fraction(6, 5) if job.capability.get("accelerator") else 1
-        self.effective_price = floor(offer.price * offer.multiplier * premium + Fraction(1, 2))
+        self.effective_price = self.price_of(job, offer)
         has = offer.capability
         self.matches_on[has.get("gpu") or has.get("accelerator") or "cpu"] += 1
+
+    @staticmethod
+    def price_of(job: Record, offer: Record) -> int:
+        premium = Fraction(6, 5) if job.capability.get("accelerator") else 1
+        return floor(offer.price * offer.multiplier * premium + Fraction(1, 2))
+
+    # The price board.
+
+    def bands(self, lane: str) -> tuple[int, int, int, int] | None:
+        found = sorted(self.on_board(lane))
+        n = len(found)
+        return (found[n // 4], found[n // 2], found[3 * n // 4], n) if found else None
+
+    def on_board(self, lane: str) -> list[int]:
+        return self.board[lane][-self.config["price_board_window"] :]
+
+    def market_price(self, deferred: int) -> int:
+        bands = self.bands("industrial")
+        if bands is None:
+            raise Denied("no_price_data")
+        waiting = [j for j in (*self.waiting(), *self.pending()) if j.lane == "industrial"]
+        backlog = Fraction(len(waiting) - deferred, self.config["price_board_window"])
+        return max(1, ceil(bands[1] * (1 + backlog)))
+
+    def count_board(self) -> None:
+        """What happens first after the board was loaded counts that, and the save it found."""
+        if self.loaded is not None:
+            self.count("price_board_load_total", self.loaded)
+            self.loaded = None
+        if self.is_saved and self.counted_saves < self.priced_when_saved:
+            self.count("price_board_save_total", "success")
+            self.counted_saves = self.priced_when_saved
+
+    def begin_process(self, end: str) -> None:
+        """The process ends, or is killed, and another begins; the file may be `cleared` between."""
+        if self.unsaved and end != "killed":
+            self.is_saved, self.priced_when_saved = True, self.priced
+        self.is_saved = self.is_saved and end != "cleared"
+        self.unsaved = False
+        if not self.is_saved:
+            self.board = {lane: [] for lane in self.board}
+        self.loaded = "success" if self.is_saved else "missing"
 
     # Admission.
 
@@ -676,6 +742,9 @@ class Model:
             self.count("compute_market_fee_split", "ct", kind, by=bid.bond)
 
     def place(self, job: Record, offer: Record) -> None:
+        self.board[job.lane].append(self.price_of(job, offer))
+        self.priced += 1
+        self.unsaved = True
         self.arrivals += 1
         job.state, job.arrival, job.queued_ms = "queued", self.arrivals, self.now_ms
         job.funded = self.mode == "real"
@@ -768,14 +837,35 @@ class Model:
             if self.overdue(job) or (only_for is not None and self.stage(job, only_for) < 5):
                 continue
             if self.is_held(job):
+                self.may_defer(job, "comfort_guard")
                 continue
             offer = self.choose(job)
-            if not isinstance(offer, str) and self.refusal(job, offer) is None:
+            if isinstance(offer, str):
+                continue
+            reason = self.refusal(job, offer)
+            if reason == "capacity":
+                self.may_defer(job, reason)
+            if reason is None:
                 self.record_match(job, offer)
                 self.place(job, offer)
                 matched.append(job.id)
         self.work()
         return matched
+
+    def may_defer(self, job: Record, reason: str) -> None:
+        self.deferrable.append((job.id, reason, job.units, self.guard()))
+
+    def follow(self, told: list[tuple[Any, ...]], seq: int) -> None:
+        """Take over which of the jobs that wait the market says, from behind an event on, are kept
+        out by the load alone: it tries a job only when something may have helped it."""
+        for index, (event, job_id, offer, owner, detail) in enumerate(told, seq):
+            if event == "job_deferred":
+                said = (job_id, detail["reason"], detail["units"], detail["mode"])
+                assert said in self.deferrable, (said, self.deferrable)
+                assert (offer, owner) == (None, self.jobs[job_id].buyer)
+                self.events.insert(index, told[index - seq])
+                self.count("industrial_deferred_total")
+        self.deferrable.clear()
 
     def waiting(self) -> list[Record]:
         """Queued jobs in the order they would start, caps aside.
@@ -1058,11 +1148,12 @@ class Model:
             "outcomes": {key: n for key, n in Counter(self.outcomes[-100:]).items() if n},
             "utilization": dict(self.matches_on),
             "effective_price": self.effective_price,
+            "prices": {lane: (self.on_board(lane), self.bands(lane)) for lane in self.board},
             "pool": [t.seq for t in self.pool_now()],
             "guard": self.guard(),
             "estimate": self.estimate(),
             "headroom": self.headroom(),
-            "multiplier": self.multiplier,
+            "multiplier": self.multiplier_now(),
             "epochs": [
                 (e.height, e.multiplier, e.backlog, e.pct, e.units, e.amount, e.paid)
                 for e in self.epochs

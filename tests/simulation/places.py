@@ -21,6 +21,9 @@ from tests.simulation.changes import BEFORE, BUNDLE, CONFIG, FILES, Change
 from tests.support.faults import Fault, Outcome
 from tests.support.processes import COMMAND, ENDS_WITHIN_S, differences, everything, now_ms
 
+# What is told, and counted, of a price board that could not be saved: no part of the change.
+NOT_SAVED = "; it is not saved\n"
+_UNSAVED = "b'price_board_save_total\\x00failed' "
 # Runs a command in a directory that has the home; `Server.run` does, and `run_alone`.
 Run = Callable[..., Outcome]
 State = dict[str, list[str]] | None
@@ -162,12 +165,21 @@ class Reference:
 
     def steps_done(self, state: State) -> int:
         """How far a change has come. A market that is empty is as good as none."""
+        if state is not None:
+            counters = [each for each in state["counters"] if not each.startswith(_UNSAVED)]
+            state = state | {"counters": counters}
         if state in self.states:
             return max(n for n, each in enumerate(self.states) if each == state)
         if self.states[0] is None and state is not None and not any(_told(state)):
             return 0
         after = self.states[-1]
         raise AssertionError(differences(after or {}, state or {name: [] for name in after or {}}))
+
+
+def failed_saves(state: State) -> int:
+    """How often the market has counted that the price board could not be saved."""
+    found = [each for each in (state or {}).get("counters", []) if each.startswith(_UNSAVED)]
+    return sum(int(each[-3:-1], 16) for each in found)
 
 
 def _told(state: dict[str, list[str]]) -> Iterator[str]:
@@ -179,7 +191,10 @@ def _told(state: dict[str, list[str]]) -> Iterator[str]:
 def check_told(place: Place, reference: Reference, outcome: Outcome) -> int:
     """Hold what a command told against what it left; how many of its steps were done."""
     change = reference.change
-    steps = reference.steps_done(place.state())
+    state = place.state()
+    steps = reference.steps_done(state)
+    warnings = outcome.err.count(NOT_SAVED)
+    assert failed_saves(state) <= warnings, "a board is counted as not saved, and nobody was told"
     told = outcome.out.splitlines()
     expected = reference.done.out.splitlines()
     assert outcome.out == "" or outcome.out.endswith("\n"), "half a line was told"

@@ -16,7 +16,15 @@ import pytest
 
 from compute_market.errors import MarketError, exit_code
 from tests.simulation.changes import CHANGES, Change, lacking
-from tests.simulation.places import Place, Reference, check_again, check_told, template_in
+from tests.simulation.places import (
+    NOT_SAVED,
+    Place,
+    Reference,
+    check_again,
+    check_told,
+    failed_saves,
+    template_in,
+)
 from tests.support.attacks import Attacks
 from tests.support.effort import effort
 from tests.support.faults import Fault, Outcome, Server, faults_of, in_memory
@@ -136,6 +144,8 @@ def check(place: Place, reference: Reference, fault: Fault, outcome: Outcome) ->
     if outcome.code == 0:
         assert steps == reference.change.steps, "exit code 0, and not done"
         assert outcome.out == reference.done.out
+    if NOT_SAVED in outcome.err and fault.action != "fail from there on":
+        assert failed_saves(place.state()) == 1, "a board was not saved, and that is not counted"
     # What cannot be taken away again stays.
     if fault.action not in ("fail from there on", "fail afterwards") and (
         hit(outcome, fault) != "unlink"

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from compute_market import chain, clock, events
+from compute_market import chain, clock, events, home
 from compute_market.admission import capacity, comfort, mempool, shares
 from compute_market.bids import bids, sealed_jobs, sealing
 from compute_market.bids.sealing import Opening
@@ -35,7 +35,7 @@ from compute_market.jobs.prove import InvalidProof, prove
 from compute_market.jobs.submit import post_offer, submit
 from compute_market.jobs.waiting import match_pending
 from compute_market.market import SWEEP_LIMIT
-from compute_market.offers import offers
+from compute_market.offers import board, offers
 from compute_market.records import Lane, Refused, Slice, replace
 from compute_market.reputation import reputation
 from compute_market.requests import JobRequest
@@ -80,6 +80,7 @@ START_CONFIG = {
     "block_tx_capacity": 1,
     "mempool_lane_limit": 5,
     "mempool_sender_limit": 3,
+    "price_board_window": 5,
 }
 
 
@@ -158,6 +159,7 @@ def picture(market: Market) -> dict[str, Any]:
             "outcomes": {name: n for name, n in outcomes.last_outcomes(txn).items() if n},
             "utilization": outcomes.utilization(txn),
             "effective_price": outcomes.last_effective_price(txn),
+            "prices": {lane: prices_of(txn, lane) for lane in LANES},
             "pool": pool_of(txn),
             "guard": comfort.mode(txn),
             "estimate": capacity.estimate(txn),
@@ -198,6 +200,18 @@ def told_since(market: Market, seq: int) -> tuple[list[Any], dict[str, list[str]
         }
 
     return market.view(read)
+
+
+def prices_of(txn: Txn, lane: Lane) -> tuple[list[int], tuple[int, ...] | None]:
+    bands = board.bands(txn, lane)
+    shown = None if bands is None else (bands.p25, bands.median, bands.p75, bands.samples)
+    return board.window(txn, lane), shown
+
+
+def deferred_in(txn: Txn) -> int:
+    """Jobs of the lane industrial that the load alone keeps out."""
+    waiting = lanes.queued_in(txn, "industrial") + lanes.pending_in(txn, "industrial")
+    return waiting - lanes.waiting_in(txn, "industrial")
 
 
 def pool_of(txn: Txn) -> list[int]:
@@ -261,7 +275,7 @@ OFFERS = st.fixed_dictionaries(
         "provider": st.sampled_from(PROVIDERS),
         "capability": OFFERED,
         "units": st.sampled_from((200, 200, 30, 3, 1)),
-        "price": st.sampled_from((2, 2, 2, 4, 4, 5)),
+        "price": st.sampled_from((2, 2, 2, 4, 4, 5, 0)),  # 0 is the market price
         "multiplier": st.sampled_from(("1", "1", "0.5", "0.5", "0.999999")),
         "pct": st.sampled_from((0, 25, 37, 50, 100)),
         "provider_bond": st.sampled_from((1, 5, 5, 99)),
@@ -360,8 +374,9 @@ class MarketMachine(RuleBasedStateMachine):
         self.market.configure(settle_mode=mode, **config)
         for owner in OWNERS:
             self.move_money(owner, funds, funds)
+        self.market.opened.load_prices()
         for offer in first:
-            self.post(offer)
+            self.post(offer | {"price": offer["price"] or 2})
         self.order(requests, data)
 
     def act(
@@ -416,7 +431,7 @@ class MarketMachine(RuleBasedStateMachine):
             offer.provider,
             capability=dict(offer.capability),
             units=offer.left,
-            price_per_unit=offer.price,
+            price_per_unit=terms["price"],
             reputation_multiplier=terms["multiplier"],
             fee_pct_ct=offer.pct,
             provider_bond=offer.provider_bond,
@@ -425,11 +440,16 @@ class MarketMachine(RuleBasedStateMachine):
             job_id=target,
         )
 
-        def action(txn: Txn) -> tuple[str, list[str]]:
+        def action(txn: Txn) -> tuple[str, list[str], int]:
             posted = post_offer(txn, request)
-            return posted.offer.offer_id, posted.matched
+            return posted.offer.offer_id, posted.matched, posted.offer.price_per_unit
 
-        self.act(lambda: (offer.id, self.model.post(offer)), action)
+        # Who was deferred depends on what was tried when.
+        deferred = 0 if offer.price else self.market.update(deferred_in, dry_run=True)
+        self.act(
+            lambda: (offer.id, self.model.post(offer, deferred), offer.price),
+            action,
+        )
 
     @rule(data=st.data())
     def withdraw_offer(self, data: st.DataObject) -> None:
@@ -810,6 +830,7 @@ class MarketMachine(RuleBasedStateMachine):
         share_ppm=st.sampled_from((100_000, 100_000, 1_000_000)),
         threshold=st.sampled_from((50, 10_000, 10_000)),
         sample=st.sampled_from((None, 0, 3, 3, 10, 50)),
+        end=st.sampled_from(("ended", "ended", "killed", "cleared")),
     )
     def configure(
         self,
@@ -820,7 +841,9 @@ class MarketMachine(RuleBasedStateMachine):
         share_ppm: int,
         threshold: int,
         sample: int | None,
+        end: str,
     ) -> None:
+        """Another process comes with other settings, and finds the price board as it was left."""
         changes = {
             "slots": slots,
             "party_slots_pct": party_pct,
@@ -836,15 +859,23 @@ class MarketMachine(RuleBasedStateMachine):
                 lambda: self.model.record_capacity(sample),
                 lambda txn: capacity.record(txn, sample),
             )
+        self.model.begin_process(end)
+        if end != "killed":
+            self.market.opened.save_prices()
+        if end == "cleared":
+            (self.folder / home.PRICE_BOARD).unlink(missing_ok=True)
         self.market.reopen()
+        self.market.opened.load_prices()
 
     @invariant()
     def store_looks_like_the_model(self) -> None:
         if hasattr(self, "model"):
+            told = told_since(self.market, self.told)
+            self.model.follow(told[0], self.told)
             found, wanted = picture(self.market), self.model.picture()
             for part in wanted:
                 assert found[part] == wanted[part], part
-            assert told_since(self.market, self.told) == self.model.told_since(self.told)
+            assert told == self.model.told_since(self.told)
             self.told = len(self.model.events)
             self.looks += 1
             if self.looks % AUDITED_EVERY == 0:
@@ -852,7 +883,7 @@ class MarketMachine(RuleBasedStateMachine):
 
 
 MarketMachine.TestCase.settings = settings(
-    max_examples=effort(40, 1000),
+    max_examples=effort(30, 1000),
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),

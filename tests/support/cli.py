@@ -10,11 +10,13 @@ A test module asks for these fixtures with `pytest_plugins = ("tests.support.cli
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -105,6 +107,8 @@ class Cli:
         # The present second: real processes may use the same home.
         self.now_ms = time.time_ns() // 1_000_000_000 * 1000
         self.set_ms = 0  # how much of that is no time that passed
+        # What the boot clock said at second 0, had it gone as the wall clock did ever since.
+        self.boot_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - self.now_ms * 1_000_000
 
     @property
     def now(self) -> int:
@@ -291,32 +295,57 @@ def _unless_given(terms: tuple[str, ...], extra: tuple[str, ...]) -> tuple[str, 
     return tuple(word for pair in pairs if pair[0] not in extra for word in pair)
 
 
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
-    """Commands over a home that does not exist yet; the audit must find nothing after the test."""
-    operator = Cli(tmp_path)
+@contextmanager
+def operating(directory: Path, patch: pytest.MonkeyPatch) -> Iterator[Cli]:
+    """Commands over a home that does not exist yet, in a directory and an environment of its own.
+
+    The audit must find nothing afterwards.
+    """
+    operator = Cli(directory)
     for name in ("NO_COLOR", "TB_DEBUG", *(setting.variable for setting in SETTINGS)):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TB_HOME", str(operator.home))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv(
-        "PYTHONPATH",
-        os.pathsep.join((str(_ROOT), str(_ROOT / "cli"), os.environ.get("PYTHONPATH", ""))),
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(time, "time_ns", lambda: operator.now_ms * 1_000_000)
-    read, start_ms = time.clock_gettime_ns, operator.now_ms
-    boot_ns = read(time.CLOCK_BOOTTIME)
+        patch.delenv(name, raising=False)
+    patch.setenv("TB_HOME", str(operator.home))
+    patch.setenv("HOME", str(directory))
+    path = (str(_ROOT), str(_ROOT / "cli"), os.environ.get("PYTHONPATH", ""))
+    patch.setenv("PYTHONPATH", os.pathsep.join(path))
+    patch.chdir(directory)
+    patch.setattr(time, "time_ns", lambda: operator.now_ms * 1_000_000)
+    read = time.clock_gettime_ns
 
     def clock_gettime_ns(clock: int) -> int:
         """The boot clock goes as the wall clock does; a test that sets the latter says so."""
-        passed_ms = operator.now_ms - operator.set_ms - start_ms
-        return boot_ns + passed_ms * 1_000_000 if clock == time.CLOCK_BOOTTIME else read(clock)
+        passed_ns = (operator.now_ms - operator.set_ms) * 1_000_000
+        return operator.boot_ns + passed_ns if clock == time.CLOCK_BOOTTIME else read(clock)
 
-    monkeypatch.setattr(time, "clock_gettime_ns", clock_gettime_ns)
+    patch.setattr(time, "clock_gettime_ns", clock_gettime_ns)
     yield operator
     if operator.audited and operator.data.is_file():
         assert operator.violations() == []
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+    """Commands over a home that does not exist yet; the audit must find nothing after the test."""
+    with operating(tmp_path, monkeypatch) as operator:
+        yield operator
+
+
+class Prepared:
+    """A home that a module makes once, and that each of its tests begins with a copy of.
+
+    Files that its market refers to stay where they were when it was made.
+    """
+
+    def __init__(self, directory: Path, prepare: Callable[[Cli], None]) -> None:
+        with pytest.MonkeyPatch.context() as patch, operating(directory, patch) as made:
+            prepare(made)
+        self._made = made
+
+    def copy_to(self, cli: Cli) -> None:
+        """Go on from there in the home of a test, at the time that it was then."""
+        shutil.copytree(self._made.directory, cli.directory, dirs_exist_ok=True)
+        cli.now_ms, cli.set_ms = self._made.now_ms, self._made.set_ms
+        cli.boot_ns = self._made.boot_ns
 
 
 @pytest.fixture

@@ -8,13 +8,15 @@ from msgspec import Struct
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.config import places
+from compute_market.config.settings import DEFAULTS
 from compute_market.errors import UsageError, file_error
 from compute_market.records import replace
 from compute_market.simulation import openb, traces
 from compute_market.simulation import replay as replays
 from compute_market.simulation.arrivals import OpenTrace
-from compute_market.simulation.scenario import Arrivals, Buyers, Scenario
+from compute_market.simulation.scenario import Arrivals, Buyers, Providers, Scenario
 from compute_market.simulation.scenario_files import scenario_of
+from compute_market.simulation.script import Entry
 from compute_market.simulation.variations import (
     Change,
     combinations,
@@ -24,6 +26,8 @@ from compute_market.simulation.variations import (
 from compute_market.text import printable
 from tb_cli.frame import installed
 from tb_cli.frame.files import directory_of
+from tb_cli.frame.lines import source_of
+from tb_cli.frame.played_files import readable, replayed
 from tb_cli.frame.render import note
 
 RUNS_MAX = 10_000
@@ -33,6 +37,13 @@ _STDIN = "-"
 # Steps by the clock, and samples, of a trace that no scenario says otherwise of.
 _STEPS = 2_000
 _STEP_SECS = 60
+# Of the buyers of a trace, which says nothing of money: they are short of none.
+_MONEY = 10**15
+# What a provider has beside the time that a job of a trace took, where nobody says otherwise.
+_BESIDE_SECS = 3_600
+# The bounds of these settings.
+_CAPACITY_MAX = 1_000_000_000
+_SLOTS_MAX = 1_000_000
 # What is there before a trace, its nodes or a log take its place.
 _PLACE: dict[str, Any] = {"providers": [{"name": "farm"}]}
 
@@ -54,6 +65,8 @@ class Variant(Struct, frozen=True):
     scenario: Scenario
     open_trace: OpenTrace
     changes: tuple[Change, ...] = ()
+    script: list[Entry] | None = None  # what happens beside, where a log says it
+    note: str = ""  # what the operator should know of it
 
 
 class _Base(Struct, frozen=True):
@@ -63,7 +76,9 @@ class _Base(Struct, frozen=True):
     document: dict[str, Any]
     open_trace: OpenTrace
     filled: Callable[[Scenario], Scenario]  # with what is no matter of its file
-    instead: dict[str, str]  # kind of group that is, to the option that says what it is
+    instead: dict[str, str]  # key that is replaced, to the option that says what it is
+    script: Callable[[Sequence[Change]], list[Entry] | None] = lambda _: None
+    note: str = ""
 
 
 def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Variant]:
@@ -80,11 +95,19 @@ def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Varian
     found = []
     for changes in combined:
         scenario = base.filled(scenario_with(base.document, changes))
+        script = base.script(changes)
         first = scenario.seed if given.seed is None else given.seed
         if first + seeds - 1 > AMOUNT_MAX:
             raise UsageError(f"--seeds: {seeds} seeds from {first} on are above {AMOUNT_MAX}")
         found += [
-            Variant(base.name, replace(scenario, seed=first + n), base.open_trace, changes)
+            Variant(
+                base.name,
+                replace(scenario, seed=first + n),
+                base.open_trace,
+                changes,
+                script,
+                base.note,
+            )
             for n in range(seeds)
         ]
     for key, value in repeated(parameters):
@@ -93,43 +116,101 @@ def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Varian
 
 
 def _check_matters(base: _Base, key: str) -> None:
-    """Raises UsageError for a key of a group that something else takes the place of."""
+    """Raises UsageError for a key, or one of a group, that something else takes the place of."""
     name, dot, _ = key.partition(".")
     for kind, spelling in base.instead.items():
-        if dot and any(group["name"] == name for group in base.document.get(kind, ())):
+        groups = base.document.get(kind, ())
+        if key == kind or (dot and any(group["name"] == name for group in groups)):
             raise UsageError(f"--param {printable(key)}: {spelling} says what there is of {kind}")
 
 
 def _base(given: Given) -> _Base:
     if given.replay is not None:
         return _of_log(given, given.replay)
+    trace = None if given.trace is None else readable(given.trace)
+    extent = None
+    if trace is not None:
+        try:
+            extent = traces.extent(trace.path)
+        except UsageError as error:
+            raise trace.told(error) from error
     if given.path is not None:
         source, content = _content(given.path)
         document, lines = places.read(content, source)
-        scenario_of(document, lines, source)  # What is wrong with the file is told of it.
+        sound = scenario_of(document, lines, source)  # What is wrong with the file is told of it.
         name = os.path.basename(source).removesuffix(_SUFFIX)
         directory = directory_of(_STDIN if given.path == _STDIN else source)
+        if trace is None:
+            _check_traces(sound, lines, source, directory)
     else:
-        if given.trace is None or given.nodes is None:
+        if trace is None or extent is None or given.nodes is None:
             raise UsageError("SCENARIO is missing", hint="or give --trace and --nodes, or --replay")
-        length_secs = traces.extent(given.trace).length_secs
-        name, document, directory = os.path.basename(given.trace), _timed(length_secs), ""
-    providers = None if given.nodes is None else openb.nodes(given.nodes)
-    trace = None if given.trace is None else os.path.abspath(given.trace)
-    if trace is not None:
-        traces.format_of(trace)
+        name, document, directory = os.path.basename(trace.name), _timed(extent.length_secs), ""
+    nodes = None if given.nodes is None else _nodes(given.nodes)
+    document = _sized(document, extent, nodes)
 
     def filled(scenario: Scenario) -> Scenario:
-        if providers is not None:
-            scenario = replace(scenario, providers=providers)
+        if nodes is not None:
+            # All that a node can do as long as this lasts.
+            offered = openb.offering(nodes, scenario.length_secs)
+            scenario = replace(scenario, providers=offered)
         if trace is not None:
-            buyers = Buyers(name="trace", arrivals=Arrivals(process="trace", file=trace))
+            arrived = Arrivals(process="trace", file=trace.path)
+            buyers = Buyers(name="trace", arrivals=arrived, ct=_MONEY, it=_MONEY)
             scenario = replace(scenario, buyers=[buyers])
         return scenario
 
-    instead = {} if providers is None else {"providers": "--nodes"}
+    instead = {} if nodes is None else {"providers": "--nodes"}
     instead |= {} if trace is None else {"buyers": "--trace"}
     return _Base(name, document, traces.opener(directory), filled, instead)
+
+
+def _sized(
+    document: dict[str, Any], extent: traces.Extent | None, nodes: list[Providers] | None
+) -> dict[str, Any]:
+    """A document whose settings fit a trace and its nodes, unless it sets them itself.
+
+    Deadlines may be as far away as its longest job needs; the market does what the nodes can, and
+    has a slot for each of their cores.
+    """
+    config: dict[str, Any] = dict(document.get("config", {}))
+    if extent is not None:
+        longest_secs = extent.longest_secs + _BESIDE_SECS
+        if longest_secs > DEFAULTS.deadline_max_secs:
+            config.setdefault("deadline_max_secs", longest_secs)
+    if nodes is not None:
+        cores = openb.cores_of(nodes)
+        config.setdefault("initial_capacity", min(cores, _CAPACITY_MAX))
+        scheduler = config.get("scheduler", {})
+        slots = max(DEFAULTS.slots, min(cores, _SLOTS_MAX))
+        config["scheduler"] = {"slots": slots} | scheduler
+    return document | {"config": config}
+
+
+def _nodes(path: str) -> list[Providers]:
+    nodes = readable(path)
+    try:
+        return openb.nodes(nodes.path)
+    except UsageError as error:
+        raise nodes.told(error) from error
+
+
+def _check_traces(
+    scenario: Scenario, lines: dict[places.Place, int], source: str, directory: str
+) -> None:
+    """Read the traces that a scenario names: what is wrong with one is told of its key as well."""
+    for number, group in enumerate(scenario.buyers):
+        found = group.arrivals
+        if found.file is None:
+            continue
+        place: places.Place = ("buyers", number, "arrivals", "file")
+        line = next(lines[place[:end]] for end in range(4, 0, -1) if place[:end] in lines)
+        try:
+            traces.extent(os.path.join(directory, found.file), found.format)
+        except UsageError as error:
+            raise UsageError(
+                f"{source}:{line}: buyers[{number}].arrivals.file: {error.message}", hint=error.hint
+            ) from error
 
 
 def _of_log(given: Given, path: str) -> _Base:
@@ -138,7 +219,9 @@ def _of_log(given: Given, path: str) -> _Base:
         if getattr(given, name) is not None:
             shown = "SCENARIO" if name == "path" else f"--{name}"
             raise UsageError(f"--replay and {shown} do not go together: the log says who did what")
-    log = replays.of_log(path)
+    log, settings = replayed(path)
+    document = _timed(log.length_secs) | {"config": settings}
+    document["settlement"] = "real" if log.is_real else "dry_run"
 
     def filled(scenario: Scenario) -> Scenario:
         told = replays.scenario(log, scenario.config, seed=scenario.seed)
@@ -149,9 +232,20 @@ def _of_log(given: Given, path: str) -> _Base:
             start_ms=told.start_ms,
         )
 
-    document, opened = _timed(log.length_secs), replays.open_trace(log)
-    instead = dict.fromkeys(("providers", "buyers"), "--replay")
-    return _Base(os.path.basename(path), document, opened, filled, instead)
+    return _Base(
+        _named(path),
+        document,
+        replays.open_trace(log),
+        filled,
+        dict.fromkeys(("providers", "buyers", "start_ms"), "--replay"),
+        lambda changes: replays.script(log, [key for key, _ in changes]),
+        replays.unknown(log),
+    )
+
+
+def _named(path: str) -> str:
+    """What a report calls what was played."""
+    return os.path.basename(os.path.abspath(source_of(path)))
 
 
 def _timed(length_secs: int) -> dict[str, Any]:

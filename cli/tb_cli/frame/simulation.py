@@ -56,7 +56,8 @@ def _play(variant: Variant, directory: str, tell: Tell) -> Played:
 
     begun_ns = time.perf_counter_ns()
     with tempfile.TemporaryDirectory(dir=directory) as place:
-        outcome = run(scenario, partial(open_market, place), observe, variant.open_trace)
+        opened = partial(open_market, place)
+        outcome = run(scenario, opened, observe, variant.open_trace, variant.script)
     wall_ms = (time.perf_counter_ns() - begun_ns) // 1_000_000
     ran = report.Ran(
         variant.name,

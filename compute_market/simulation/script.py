@@ -1,0 +1,104 @@
+"""What happens beside the jobs in a market that is played again, each thing at its instant."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+from msgspec import Struct
+
+from compute_market.admission import capacity, mempool
+from compute_market.governance import governance
+from compute_market.offers import offers
+from compute_market.requests import OfferRequest
+from compute_market.settlement import modes
+from compute_market.simulation.providers import Provider
+from compute_market.simulation.stage import Stage
+from compute_market.store.txn import Txn
+
+
+class Posted(Struct, frozen=True, gc=False):
+    """An offer, of one of the providers of the scenario."""
+
+    request: OfferRequest
+
+
+class Withdrawn(Struct, frozen=True, gc=False):
+    offer_id: str
+
+
+class Capacity(Struct, frozen=True, gc=False):
+    """From now on the estimate is so many units per second."""
+
+    units_per_second: int
+
+
+class InForce(Struct, frozen=True, gc=False):
+    """A parameter comes into force, with the value as `Config` holds it."""
+
+    key: str
+    value: int
+
+
+class RolledBack(Struct, frozen=True, gc=False):
+    """The parameter that came into force last goes back."""
+
+    key: str
+
+
+class Turned(Struct, frozen=True, gc=False):
+    """The mode of settlement."""
+
+    to: Literal["dry_run", "real"]
+
+
+class Sent(Struct, frozen=True, gc=False):
+    """A consumer transaction."""
+
+    sender: str
+    fee: int
+    bytes: int
+
+
+Act = Posted | Withdrawn | Capacity | InForce | RolledBack | Turned | Sent
+
+
+class Entry(Struct, frozen=True, gc=False):
+    at_ms: int  # unix time
+    act: Act
+
+
+def plan(stage: Stage, providers: dict[str, Provider], script: Sequence[Entry]) -> None:
+    """Have all of it happen: of what happens at one instant, in the order of the script."""
+    for entry in script:
+        stage.plan(entry.at_ms, partial(_play, stage, providers, entry.act))
+
+
+def record_capacity(units_per_second: int, txn: Txn) -> None:
+    """Have the estimate be what one sample says: with as many as it is made of."""
+    for _ in range(capacity.SAMPLES_KEPT):
+        capacity.record(txn, units_per_second)
+
+
+def _play(stage: Stage, providers: dict[str, Provider], act: Act, txn: Txn) -> None:
+    match act:
+        case Posted(request):
+            providers[request.provider].post(txn, request)
+        case Withdrawn(offer_id):
+            stage.attempt("withdraw", offer_id, lambda: offers.withdraw(txn, offer_id))
+        case Capacity(units_per_second):
+            record_capacity(units_per_second, txn)
+        case InForce(key, value):
+            proposal = governance.propose(txn, key, value)
+            stage.attempt(
+                "approve", key, lambda: governance.approve(txn, proposal.id, at_once=True)
+            )
+        case RolledBack(key):
+            stage.attempt("roll back", key, lambda: governance.roll_back(txn))
+        case Turned("dry_run"):
+            modes.to_dry_run(txn, "replayed")
+        case Turned():
+            if not modes.is_real(txn):
+                modes.to_dry_run(txn, "replayed")
+                stage.attempt("arm", "", lambda: modes.arm(txn, 0))
+        case Sent(sender, fee, size):
+            mempool.submit(txn, sender, fee, size)

@@ -1,0 +1,211 @@
+"""Processes that begin with a library imported, forked from one that has imported it.
+
+`distributed` takes a second to import, which a test of a cluster would pay for each of its
+processes. Beside that they are what a shell would start: their own arguments, environment,
+directory, descriptors and signals. What reads the environment as it is imported has read that of
+the server; a process for which this matters is started afresh.
+"""
+
+import array
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+_MESSAGE_BYTES = 2**17
+_DESCRIPTORS_MAX = 100
+
+
+class Forked:
+    """A process that the server has forked, as far as tests use a `subprocess.Popen`."""
+
+    def __init__(self, status: int, out: int | None, err: int | None) -> None:
+        self._status = status
+        self._streams = {name: end for name, end in (("out", out), ("err", err)) if end is not None}
+        self.returncode: int | None = None
+        self.pid = int(self._line())
+
+    def _line(self) -> str:
+        """The next line of what the server tells: the process id, then how the process ended."""
+        text = b""
+        while not text.endswith(b"\n"):
+            read = os.read(self._status, 1)
+            assert read, "the server died"
+            text += read
+        return text.decode()
+
+    def poll(self) -> int | None:
+        if self.returncode is None and select.select([self._status], [], [], 0)[0]:
+            self.returncode = int(self._line())
+            os.close(self._status)
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        if self.returncode is None:
+            select.select([self._status], [], [], timeout)
+        if (code := self.poll()) is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def communicate(self, timeout: float = 60) -> tuple[bytes, bytes]:
+        """What the process writes until it ends."""
+        until = time.monotonic() + timeout
+        found = {"out": b"", "err": b""}
+        while self._streams:
+            ready = select.select([*self._streams.values()], [], [], until - time.monotonic())[0]
+            if not ready:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            for name, end in list(self._streams.items()):
+                if end in ready:
+                    read = os.read(end, 2**16)
+                    found[name] += read
+                    if not read:
+                        os.close(self._streams.pop(name))
+        self.wait(max(0.0, until - time.monotonic()))
+        return found["out"], found["err"]
+
+
+class Server:
+    """Forks processes that have imported some modules."""
+
+    def __init__(self, *modules: str) -> None:
+        self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with other:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.support.forked", str(other.fileno()), *modules],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'cli'}"},
+                pass_fds=(other.fileno(),),
+                # As a shell would start it, whatever signals this process ignores.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.wait(60)
+
+    def start(
+        self,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str],
+        stdin: int,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        pass_fds: Sequence[int] = (),
+    ) -> Forked:
+        """Run a module as `python -m` does, in this process's directory."""
+        tells, told = os.pipe()
+        mine, given = [], []
+        for stream in (stdout, stderr):
+            read, write = os.pipe() if stream == subprocess.PIPE else (None, os.dup(stream))
+            mine.append(read)
+            given.append(write)
+        asked = {
+            "module": module,
+            "arguments": arguments,
+            "directory": os.getcwd(),
+            "environment": dict(environment),
+            "descriptors": [0, 1, 2, *pass_fds],
+        }
+        sent = array.array("i", [told, stdin, *given, *pass_fds])
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, sent)]
+        self._socket.sendmsg([json.dumps(asked).encode()], ancillary)
+        for descriptor in (told, *given):
+            os.close(descriptor)
+        return Forked(tells, *mine)
+
+
+def serve(connection: socket.socket) -> None:
+    """Fork a process for each message, and one that waits for it and tells how it ended."""
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS_MAX)
+        if not message:
+            with suppress(ChildProcessError):
+                while os.wait():
+                    pass
+            return
+        if os.fork() == 0:
+            connection.close()
+            _watch(json.loads(message), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+
+
+def _watch(asked: dict[str, object], descriptors: list[int]) -> None:
+    """Fork the process, tell its id, and how it ends."""
+    told, *given = descriptors
+    child = os.fork()
+    if child == 0:
+        os.close(told)
+        _become(asked, given)
+    for descriptor in given:
+        os.close(descriptor)
+    # A signal to all processes of a terminal is none of its business.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    os.write(told, f"{child}\n".encode())
+    _, status = os.waitpid(child, 0)
+    os.write(told, f"{os.waitstatus_to_exitcode(status)}\n".encode())
+    os._exit(0)
+
+
+def _become(asked: dict[str, object], given: list[int]) -> None:
+    """Be the process, from here to its end."""
+    # Out of the way of the numbers that are wanted.
+    high = [os.dup2(each, 500 + place) for place, each in enumerate(given)]
+    for each in given:
+        os.close(each)
+    for number, each in zip(asked["descriptors"], high, strict=True):  # type: ignore[call-overload]
+        os.dup2(each, number, inheritable=True)
+        os.close(each)
+    os.chdir(str(asked["directory"]))
+    os.environ.clear()
+    os.environ.update(asked["environment"])  # type: ignore[call-overload]
+    sys.path[:0] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.argv = ["", *asked["arguments"]]  # type: ignore[misc]
+    code = None
+    try:
+        runpy.run_module(str(asked["module"]), run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        if code is None:
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        _end(1 if code is None else code)
+
+
+def _end(code: int) -> None:
+    """What an interpreter does at its end, but for what it frees."""
+    import atexit
+    import threading
+
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[2:]:
+        __import__(name)
+    serve(socket.socket(fileno=int(sys.argv[1])))
