@@ -370,7 +370,7 @@ def test_trace_takes_the_place_of_the_buyers(cli: Cli, scenario: Path) -> None:
     Path("t.swf").write_text(SWF)
     found = document(cli, scenario, "--trace", "t.swf")
     assert found["jobs"]["submitted"] == found["jobs"]["completed"] == 4
-    assert {"trace-0", "trace-1"} == {each["name"] for each in found["shares"]["buyers"]}
+    assert {"trace-0", "trace-1"} == {each["party"] for each in found["shares"]["buyers"]}
     # Whatever it is called and wherever it comes from, it is the same trace.
     Path("jobs").write_text(SWF)
     for again in (
