@@ -186,6 +186,7 @@ def test_value_given_twice_is_tried_once_and_that_is_told(cli: Cli, scenario: Pa
         (("s.toml", "--nodes", "n.csv"), "farm.count", "--nodes", "providers"),
         (("--trace", "t.swf", "--nodes", "n.csv"), "farm.count", "--nodes", "providers"),
         (("--replay", "log.jsonl"), "farm.units", "--replay", "providers"),
+        (("--replay", "log.jsonl"), "start_ms", "--replay", "start_ms"),
     ],
 )
 def test_param_of_what_is_replaced_is_refused(

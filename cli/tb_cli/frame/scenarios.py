@@ -76,7 +76,7 @@ class _Base(Struct, frozen=True):
     document: dict[str, Any]
     open_trace: OpenTrace
     filled: Callable[[Scenario], Scenario]  # with what is no matter of its file
-    instead: dict[str, str]  # kind of group that is, to the option that says what it is
+    instead: dict[str, str]  # key that is replaced, to the option that says what it is
     script: Callable[[Sequence[Change]], list[Entry] | None] = lambda _: None
     note: str = ""
 
@@ -116,10 +116,11 @@ def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Varian
 
 
 def _check_matters(base: _Base, key: str) -> None:
-    """Raises UsageError for a key of a group that something else takes the place of."""
+    """Raises UsageError for a key, or one of a group, that something else takes the place of."""
     name, dot, _ = key.partition(".")
     for kind, spelling in base.instead.items():
-        if dot and any(group["name"] == name for group in base.document.get(kind, ())):
+        groups = base.document.get(kind, ())
+        if key == kind or (dot and any(group["name"] == name for group in groups)):
             raise UsageError(f"--param {printable(key)}: {spelling} says what there is of {kind}")
 
 
@@ -236,7 +237,7 @@ def _of_log(given: Given, path: str) -> _Base:
         document,
         replays.open_trace(log),
         filled,
-        dict.fromkeys(("providers", "buyers"), "--replay"),
+        dict.fromkeys(("providers", "buyers", "start_ms"), "--replay"),
         lambda changes: replays.script(log, [key for key, _ in changes]),
         replays.unknown(log),
     )
