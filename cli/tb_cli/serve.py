@@ -66,7 +66,6 @@ def serve(
 
     session.tells_of_prices = True
     with endpoints.Node(session) as node, RequestLog() as log:
-        price_board.load(session)
         app = server.application(node.endpoints(), hosts, log)
         found = server.Server(app, session.config.courier_timeout_secs, log, tls, node.save_prices)
         with listening.listen(host, port) as opened:
@@ -75,5 +74,6 @@ def serve(
             emit(session, {"url": url, "market_id": node.market_id.hex()}, text)
             sys.stdout.flush()
             if not check:
+                price_board.load(session)
                 found.run(opened)
                 session.save_prices()  # What is told of that is for the log.

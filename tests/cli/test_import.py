@@ -1,6 +1,7 @@
 """`compute-market receipts import`, and `receipts list --imported`."""
 
 import os
+import signal
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,9 +221,9 @@ def test_failure_and_stop_are_one_object(cli: Cli) -> None:
     assert cli(*IMPORT, path).code == 7
 
 
-@pytest.mark.parametrize("ends", [KeyboardInterrupt, Terminated])
+@pytest.mark.parametrize("ends", [KeyboardInterrupt(), Terminated(signal.SIGTERM)], ids=type)
 def test_interrupted_import_says_how_far_it_came(
-    cli: Cli, monkeypatch: pytest.MonkeyPatch, ends: type[BaseException]
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, ends: BaseException
 ) -> None:
     monkeypatch.setattr(imports, "CHUNK", 1)
     take = imports.take
@@ -234,7 +235,7 @@ def test_interrupted_import_says_how_far_it_came(
 
     monkeypatch.setattr(imports, "take", interrupted)
     done = cli(*IMPORT, "r.jsonl")
-    assert done.code == (130 if ends is KeyboardInterrupt else 143)
+    assert done.code == (130 if isinstance(ends, KeyboardInterrupt) else 143)
     assert done.err.splitlines()[-1] == "interrupted after 2 of 3 receipts; run it again"
     monkeypatch.setattr(imports, "take", take)
     assert cli.ok(*IMPORT, "r.jsonl") == told(1, 0, 1, 0, 2)

@@ -391,12 +391,15 @@ _TIMED_NUMBERS = (
     *(b"last_run_ms", b"clock", b"height_seen", b"event_seq"),
     *(b"pending_marked", b"pending_settings"),  # the next command takes note of them
     *(b"scores_due_from_ms", b"scores_saved_ms", b"scores_told_ms"),
-    *(b"mempool_arrivals", b"mempool_next_block"),
+    *(b"mempool_arrivals", b"mempool_next_block", b"price_board_counted"),
 )
 _TIMED_COUNTERS = (
     b"scheduler_match_latency_seconds",
     b"match_loop_latency_seconds",
     b"scheduler_priority_miss_total",
+    # Each process loads the board once, and counts that of the one before it was saved.
+    b"price_board_load_total",
+    b"price_board_save_total\0success",
 )
 
 
