@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -254,13 +255,29 @@ def test_broken_law_ends_with_9(cli: Cli, scenario: Path, monkeypatch: pytest.Mo
     assert done.rows[0][-1] == "2 broken"
 
 
-def started(cli: Cli, *arguments: str | Path, workers: int = 1) -> Any:
-    """A simulation in a process of its own, once each of its workers has a market."""
-    process = cli.start("compute-market", "simulate", *arguments, start_new_session=True)
-    while len(list((cli.directory / "tmp").glob("*/*/*"))) < workers:
-        assert process.poll() is None
-        time.sleep(0.02)
-    return process
+Started = Callable[..., Any]
+
+
+@pytest.fixture
+def started(cli: Cli) -> Iterator[Started]:
+    """What starts a simulation in a process of its own, once each of its workers has a market.
+
+    Whatever becomes of the test, it is over then.
+    """
+    running = []
+
+    def start(*arguments: str | Path, workers: int = 1) -> Any:
+        process = cli.start("compute-market", "simulate", *arguments, start_new_session=True)
+        running.append(process.pid)
+        while len(list((cli.directory / "tmp").glob("*/*/*"))) < workers:
+            assert process.poll() is None
+            time.sleep(0.02)
+        return process
+
+    yield start
+    for group in running:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
 
 
 def wait_until_gone(group: int) -> None:
@@ -276,10 +293,10 @@ def wait_until_gone(group: int) -> None:
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("extra", [(), ("--seeds", "3", "--workers", "3")])
 def test_interrupted_simulation_leaves_nothing(
-    stop: signal.Signals, extra: tuple[str, ...], cli: Cli, scenario: Path
+    stop: signal.Signals, extra: tuple[str, ...], cli: Cli, scenario: Path, started: Started
 ) -> None:
     scenario.write_text(LONG)
-    process = started(cli, scenario, *extra, workers=3 if extra else 1)
+    process = started(scenario, *extra, workers=3 if extra else 1)
     # As from a terminal, where Ctrl-C, and that it is closed, reach all of them.
     process.send_signal(stop) if stop is signal.SIGTERM else os.killpg(process.pid, stop)
     assert process.wait(30) == 128 + stop
@@ -289,18 +306,18 @@ def test_interrupted_simulation_leaves_nothing(
 
 
 def test_killed_sweep_takes_its_workers_along_and_the_next_removes_what_it_left(
-    cli: Cli, scenario: Path
+    cli: Cli, scenario: Path, started: Started
 ) -> None:
     long = scenario.with_name("long.toml")
     long.write_text(LONG)
-    killed = started(cli, long, "--seeds", "2", "--workers", "2", workers=2)
+    killed = started(long, "--seeds", "2", "--workers", "2", workers=2)
     killed.kill()
     killed.wait()
     wait_until_gone(killed.pid)
     assert len(os.listdir(cli.directory / "tmp")) == 1
     assert cli("compute-market", "simulate", scenario).code == 0
     assert nothing_is_left(cli)
-    living = started(cli, long)
+    living = started(long)
     held = os.listdir(cli.directory / "tmp")
     # One that is at work still, and what only has such a name, stay.
     (cli.directory / "tmp" / "tb-simulate-notes").write_text("mine")
@@ -310,11 +327,13 @@ def test_killed_sweep_takes_its_workers_along_and_the_next_removes_what_it_left(
     assert living.wait(30) == 128 + signal.SIGTERM
 
 
-def test_nohup_keeps_a_simulation_from_being_hung_up(cli: Cli, scenario: Path) -> None:
+def test_nohup_keeps_a_simulation_from_being_hung_up(
+    cli: Cli, scenario: Path, started: Started
+) -> None:
     scenario.write_text(LONG)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        process = started(cli, scenario, "--seeds", "2", "--workers", "2", workers=2)
+        process = started(scenario, "--seeds", "2", "--workers", "2", workers=2)
     finally:
         signal.signal(signal.SIGHUP, before)
     os.killpg(process.pid, signal.SIGHUP)
