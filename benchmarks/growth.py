@@ -113,7 +113,7 @@ def calls(home: Path, count: int) -> dict[str, measure.Action]:
 
 def queued(txn: Txn) -> list[dict[str, Any]]:
     """The beginning of the queue, and behind it what has no offer."""
-    waiting: Iterator[str] = chain(queue.in_order(txn), jobs.pending_ids(txn))
+    waiting: Iterator[str] = chain(queue.in_order(txn), queue.pending_ids(txn))
     found = []
     for place, name in enumerate(islice(waiting, LIMIT), 1):
         job = jobs.get(txn, name)
@@ -166,7 +166,7 @@ def order(txn: Txn, number: int, buyers: int) -> None:
         buyer=buyer(number % buyers),
         capability=need,
         priority=("low", "normal", "high")[number % 3],
-        deadline_secs=10_000_000,
+        deadline_secs=2_000_000,
     )
     found = submit(txn, request, [Slice("/slices/a", 10, bytes(32))], wait=True)
     if isinstance(found, Refused):
