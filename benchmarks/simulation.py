@@ -18,7 +18,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,16 +180,19 @@ def memory(jobs: int) -> None:
 
 def steady(jobs: int) -> None:
     """Simulate jobs, one a second, and print a line now and then, while memory is looked at."""
-    buyers = Buyers(name="b", count=10, arrivals=Arrivals(process="constant", per_minute=6))  # type: ignore[arg-type]
+    buyers = Buyers(name="b", count=10, arrivals=Arrivals(process="constant", per_minute=6))
     providers = Providers(
         name="p", count=10, units=1_000, capability=CapabilityRequest(cpu_cores=8)
     )
     scenario = Scenario(
         length_secs=jobs, providers=[providers], buyers=[buyers], tick_secs=600, config=CONFIG
     )
-    observe: Callable[..., None] = lambda txn, step: print(step.at_ms)  # noqa: E731
     with measure.scratch(on_disk=False) as home:
-        run(scenario, partial(throwaway.open_market, str(home)), observe)
+        run(scenario, partial(throwaway.open_market, str(home)), tell)
+
+
+def tell(_: Txn, step: Step) -> None:
+    print(step.at_ms)
 
 
 if __name__ == "__main__":

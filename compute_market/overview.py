@@ -32,6 +32,10 @@ from compute_market.subsidy import subsidy
 # Jobs without an offer that are asked why, and overdue ones that are counted, at most.
 ASKED_MAX: Final = 256
 OVERDUE_MAX: Final = 1_000
+# Shelves of offers that are open and cannot be taken.
+_PROBLEMS: Final = ("barred", "unfunded")
+# Kinds of accounts by what they hold.
+_KINDS: Final = {"escrowed": "escrow/", "bonded": "bond/", "sealed": "bid/"}
 
 
 def document(txn: Txn) -> dict[str, Any]:
@@ -108,9 +112,6 @@ def _offers(txn: Txn) -> dict[str, int]:
     return found | {shelf: offers.count_of(txn, f"shelf {shelf}") for shelf in _PROBLEMS}
 
 
-_PROBLEMS: Final = ("barred", "unfunded")
-
-
 def _money(txn: Txn, token: Token) -> dict[str, int]:
     """Where the tokens are that were paid in and not out again."""
     held = {name: ledger.held_in(txn, kind, token) for name, kind in _KINDS.items()}
@@ -118,10 +119,6 @@ def _money(txn: Txn, token: Token) -> dict[str, int]:
     total = ledger.in_circulation(txn, token)
     free = total - burned - sum(held.values())
     return {"in_circulation": total, "in_wallets": free, **held, "burned": burned}
-
-
-# Kinds of accounts by what they hold.
-_KINDS: Final = {"escrowed": "escrow/", "bonded": "bond/", "sealed": "bid/"}
 
 
 def _overdue(txn: Txn) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "cli")]
 
+# What these import is found by the path above, so they stand behind it.
 from compute_market.amounts import AMOUNT_MAX  # noqa: E402
 from compute_market.errors import EXIT_CODES  # noqa: E402
 from tb_cli.app import description, root  # noqa: E402

@@ -13,6 +13,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT)]
 
+# What these import is found by the path above, so they stand behind it.
 import msgspec  # noqa: E402
 from msgspec import inspect as types  # noqa: E402
 

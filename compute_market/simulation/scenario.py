@@ -287,7 +287,8 @@ def _check_decimal(key: str, number: Number, least: Decimal, most: Decimal) -> N
     value = Decimal(number)
     if not value.is_finite() or not least <= value <= most:
         raise ValueError(f"{key}: {value} is outside {least}…{most}")
-    if value.as_tuple().exponent < -6:  # type: ignore[operator]  # It is finite.
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -6:
         raise ValueError(f"{key}: {value} has more than 6 decimals")
 
 

@@ -1,6 +1,6 @@
 """The comfort guard: when it is tight, whom it holds, and that it follows from fees and pool."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -166,7 +166,10 @@ def test_ask_spares_the_hashing_while_the_guard_is_tight(market: Market) -> None
     market.post()
     inputs = [slice_of(1)]
     request = job_request("job", inputs)
-    asked: Callable[[Txn], bool] = lambda txn: ask(txn, request, inputs, wait=True)  # noqa: E731
+
+    def asked(txn: Txn) -> bool:
+        return ask(txn, request, inputs, wait=True)
+
     assert market.view(asked)
     market.send(HIGH)
     assert not market.view(asked)

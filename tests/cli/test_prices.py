@@ -291,10 +291,11 @@ def test_scrape_shows_bands_of_lanes_that_have_any(cli: Cli) -> None:
 def test_graph_shows_the_window_between_its_extremes(
     window: list[int], room: int, marks: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdout", open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    assert graph(window, room) == marks
-    monkeypatch.setattr(sys, "stdout", open(os.devnull, "w", encoding="ascii"))  # noqa: SIM115
-    assert graph(window, room) is None
+    for encoding, drawn in (("utf-8", marks), ("ascii", None)):
+        with open(os.devnull, "w", encoding=encoding) as nowhere:
+            monkeypatch.setattr(sys, "stdout", nowhere)
+            assert graph(window, room) == drawn
+            monkeypatch.undo()
 
 
 def test_killed_command_leaves_its_prices_to_the_next(cli: Cli) -> None:
