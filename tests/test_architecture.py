@@ -148,6 +148,8 @@ ORDER = (
     "audit",
     "overview",
     "exposition",
+    "rpc_results",
+    "rpc",
     "upgrades",
     "execution",
     "housekeeping",
