@@ -23,7 +23,7 @@ from compute_market.reputation import gossip, reputation
 from compute_market.reputation.gossip import Told
 from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
-from tb_cli.network import endpoints, listening
+from tb_cli.network import door, endpoints
 from tb_cli.network.peers import METHOD as GOSSIP
 from tests.support.cli import Cli
 from tests.support.deliveries import CONTENT, entry, handoff
@@ -383,7 +383,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 def test_connections_that_say_nothing_make_room_for_others(
     far: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(door, "CONNECTIONS_MAX", 3)
     silent = [socket.create_connection(("127.0.0.1", far.port)) for _ in range(5)]
     for each in silent[:2]:  # Before their time is over.
         each.settimeout(10)

@@ -91,7 +91,7 @@ class Serving(Far):
         super().__init__(opened.getsockname()[1])
         self.view = session.view
         self._found = found
-        self._thread = Thread(target=found.run, args=[opened])
+        self._thread = Thread(target=found.run, args=[[opened]])
         self._thread.start()
 
     def stop(self) -> None:

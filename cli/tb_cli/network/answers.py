@@ -18,6 +18,9 @@ from tb_cli.frame.faults import answer_to
 _PATH_SHOWN_MAX: Final = 200  # characters
 _ERROR: Final = "tb_error"  # where a request keeps for the log what was wrong
 
+# What is busy or full now is looked at again after a moment that a person does not mind.
+_RETRY_SECS: Final = 5
+
 _STATUS: Final = {"integrity": 400, "refused": 403}
 
 
@@ -64,7 +67,9 @@ def _answered(request: Request, status: int, document: dict[str, Any], why: str)
 
 
 def json_response(document: Any, status: int = 200) -> Response:
-    return Response(json.encode(document) + b"\n", status, media_type="application/json")
+    """A document; one that is for another time says when to ask again."""
+    headers = {"Retry-After": str(_RETRY_SECS)} if status == 503 else None
+    return Response(json.encode(document) + b"\n", status, headers, "application/json")
 
 
 def tell(request: Request, problem: str) -> None:
@@ -74,9 +79,9 @@ def tell(request: Request, problem: str) -> None:
 
 def entry(scope: Scope, status: int, took_ms: int) -> dict[str, Any]:
     """What the log says of a request."""
-    client = scope.get("client") or ("-", 0)
+    client = scope.get("client")  # None for who has come by a socket in the file system
     line = {
-        "client": f"{client[0]}:{client[1]}",
+        "client": "-" if client is None else f"{client[0]}:{client[1]}",
         "method": scope["method"],
         "path": clipped(scope["path"], _PATH_SHOWN_MAX),
         "status": status,
