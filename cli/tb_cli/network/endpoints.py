@@ -33,6 +33,7 @@ from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.network import answers, destinations, peers
 from tb_cli.network.bodies import Body, Memory
+from tb_cli.network.readiness import Readiness
 from tb_cli.network.server import Endpoint
 
 T = TypeVar("T")
@@ -63,6 +64,7 @@ class Node:
         self._under_way: set[inbox.Incoming] = set()
         self._memory = Memory(BODIES_BYTES_MAX)
         self._saving: Future[None] | None = None
+        self._readiness = Readiness(session)
         self.market_id = session.view(chain.market_id)
 
     def __enter__(self) -> "Node":
@@ -88,6 +90,7 @@ class Node:
     def endpoints(self) -> dict[str, tuple[str, Endpoint]]:
         return {
             "/healthz": ("GET", self._health),
+            "/readyz": ("GET", self._readiness.answer),
             "/": ("POST", self._rpc),
             destinations.PATH: ("POST", self._deliver),
         }
