@@ -30,7 +30,7 @@ from tests.support.deliveries import CONTENT, entry, handoff
 from tests.support.importing import THEIRS
 from tests.support.processes import locked
 from tests.support.receipt_file import KEY, OTHER_KEY
-from tests.support.serving import Answer, Far, Serving, made_certificate, serving
+from tests.support.serving import Answer, Far, Process, Serving, made_certificate, serving
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -523,23 +523,6 @@ def test_market_that_has_opted_out_listens_to_nobody(
 
 
 # The command.
-
-
-class Process:
-    """`tb-cli serve` in a process of its own."""
-
-    def __init__(self, cli: Cli, *options: str) -> None:
-        self.process = cli.start("serve", "--port", "0", "--json", *options)
-        assert self.process.stdout is not None
-        text = b"".join(iter(self.process.stdout.readline, b"}\n"))
-        self.url: str = json.loads(text + b"}")["url"]
-        self.far = Far(int(self.url.rpartition(":")[2]))
-
-    def end(self, number: int) -> tuple[int, str]:
-        """Send a signal; the exit code and what was told."""
-        self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=20)
-        return self.process.returncode, err.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
