@@ -1,26 +1,32 @@
-"""`tb-cli serve`: what other markets send is taken in over HTTP."""
+"""Verbs on the server: `serve` itself, and its token."""
 
 import sys
 from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
 
-from compute_market.errors import UsageError
-from tb_cli.frame.render import emit
+from compute_market.errors import BusyError, UsageError
+from tb_cli.frame import serve_token
+from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import flag, option, takes
+from tb_cli.frame.verbs import examples, flag, option, takes
 
-_HOST = "127.0.0.1"
+if TYPE_CHECKING:
+    from socket import socket
+
+PORT: Final = 26_658
+SECOND_PORT: Final = 3030
+_HOST: Final = "127.0.0.1"
 
 
 @takes(
     option("--host", "Where to listen; 127.0.0.1 unless given.", metavar="HOST"),
     option(
         "--port",
-        "Where to listen; with 0 the system chooses.",
+        "Where to listen; with 0 the system chooses. Without it 26658, and 3030 if it is free.",
         kind="integer",
         metavar="PORT",
         least=0,
         most=65_535,
-        default=26_658,
     ),
     option(
         "--tls-cert", "Certificate chain in PEM format, to be reached by https.", metavar="FILE"
@@ -39,22 +45,25 @@ def serve(
     session: Session,
     *,
     host: str | None,
-    port: int,
+    port: int | None,
     tls_cert: str | None,
     tls_key: str | None,
     insecure: bool,
     log_format: str,
     check: bool,
 ) -> None:
-    """Bundles and scores are taken from whoever signs with a key in `[net] trusted`. It ends with
-    SIGTERM or Ctrl-C once what is under way is done; SIGHUP has the certificate read anew. Each
-    request leaves a line on stderr.
+    """Who reaches it may read the market, by paths and by JSON-RPC. What changes it needs the token
+    of `tb-cli serve token`; bundles and scores are taken from whoever signs with a key in `[net]
+    trusted`. It ends with SIGTERM or Ctrl-C once what is under way is done; SIGHUP has the
+    certificate read anew. Each request leaves a line on stderr.
     """
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
     session.home.check_market()
     try:
-        from tb_cli.network import endpoints, listening, server, service_manager
+        from tb_cli.network import listening, server, service_manager
+        from tb_cli.network.endpoints import endpoints_of
+        from tb_cli.network.node import Node
         from tb_cli.network.request_log import RequestLog
         from tb_cli.network.tls import Tls
     except ImportError as error:
@@ -67,16 +76,16 @@ def serve(
     tls = Tls(tls_cert, tls_key) if tls_cert and tls_key else None
     manager = service_manager.ServiceManager()
     handed_over = service_manager.handed_over()
-    if handed_over and host is not None:
+    if handed_over and (host, port) != (None, None):
         raise UsageError(
-            "--host says nothing where sockets are handed over",
+            "--host and --port say nothing where sockets are handed over",
             hint="the unit of the socket says where to listen",
         )
     from tb_cli.frame import price_board
 
     session.tells_of_prices = True
     with ExitStack() as stack:
-        sockets = handed_over or [listening.listen(_HOST if host is None else host, port)]
+        sockets = handed_over or _listening(host, port)
         for each in sockets:
             stack.enter_context(each)
         hosts = listening.hosts_of(sockets, host)
@@ -86,10 +95,10 @@ def serve(
                 f"{where} can be reached from other machines, and nothing is encrypted",
                 hint="give --tls-cert and --tls-key, or --insecure behind what encrypts",
             )
-        node = stack.enter_context(endpoints.Node(session))
+        node = stack.enter_context(Node(session))
         log = stack.enter_context(RequestLog("text" if log_format == "text" else "json"))
         found = server.Server(
-            server.application(node.endpoints(), hosts, log),
+            server.application(endpoints_of(node), hosts, log),
             session.config.courier_timeout_secs,
             log,
             tls,
@@ -97,11 +106,46 @@ def serve(
             manager,
         )
         urls = [listening.url_of(each, secure=tls is not None) for each in sockets]
-        says = "could serve on" if check else "serving on"
-        document = {"url": urls[0], "urls": urls, "market_id": node.market_id.hex()}
-        emit(session, document, [f"{says} {url}" for url in urls])
+        text = f"{'could serve' if check else 'serving'} on {' and '.join(urls)}"
+        document = {"url": urls[0], "market_id": node.market_id.hex(), "urls": urls}
+        if not check:
+            node.token.make()
+        emit(session, document, text)
         sys.stdout.flush()
         if not check:
             price_board.load(session)
             found.run(sockets)
             session.save_prices()  # What is told of that is for the log.
+
+
+@takes(flag("--rotate", help="Make another one: who has the old one may change nothing more."))
+@examples(
+    "tb-cli serve token",
+    "tb-cli serve token --rotate",
+)
+def token(session: Session, *, rotate: bool) -> None:
+    """One is made where there is none. It is the file `serve.token` in the home, which a server
+    that runs looks at with each request: nothing has to be started anew.
+    """
+    session.home.check_market()
+    path = session.home.serve_token
+    before = None if rotate else serve_token.read(path)
+    found = before or serve_token.made()
+    if before is None and not session.dry_run:
+        found = serve_token.write(path, found, replace=rotate)
+    emit(session, {"token": found, "changed": before is None}, found)
+
+
+def _listening(host: str | None, port: int | None) -> "list[socket]":
+    """Sockets at the port, or at both of those that need not be given, the second if it is free."""
+    from tb_cli.network import listening
+
+    where = _HOST if host is None else host
+    if port is not None:
+        return [listening.listen(where, port)]
+    first = listening.listen(where, PORT)
+    try:
+        return [first, listening.listen(where, SECOND_PORT)]
+    except BusyError:
+        note(f"port {SECOND_PORT} is in use, and not served on")
+        return [first]

@@ -26,7 +26,9 @@ def far() -> Iterator[Far]:
 
     with RequestLog() as log:
         app = server.application(
-            {"/": ("POST", echo), "/healthz": ("GET", echo), "/smuggled": ("GET", echo)}, HOSTS, log
+            {"/": {"POST": echo}, "/healthz": {"GET": echo}, "/smuggled": {"GET": echo}},
+            HOSTS,
+            log,
         )
         with answering(app, log) as found:
             yield found

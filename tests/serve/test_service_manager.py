@@ -181,7 +181,7 @@ def test_socket_that_others_reach_needs_what_an_address_needs(
     assert "could serve on http://0.0.0.0:" in cli.ok("serve", "--check", "--insecure")
     done = cli("serve", "--check", "--host", "127.0.0.1")
     assert (done.code, done.out) == (2, "")
-    assert "--host says nothing where sockets are handed over" in done.err
+    assert "--host and --port say nothing where sockets are handed over" in done.err
 
 
 def test_systemd_itself_hands_over_a_socket(cli: Cli) -> None:

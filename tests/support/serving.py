@@ -25,7 +25,9 @@ from cryptography.x509.oid import NameOID
 from starlette.types import ASGIApp
 
 from tb_cli.frame.session import Session
-from tb_cli.network import endpoints, listening, server
+from tb_cli.network import listening, server
+from tb_cli.network.endpoints import endpoints_of
+from tb_cli.network.node import Node
 from tb_cli.network.request_log import RequestLog
 from tests.support.cli import Cli
 
@@ -90,9 +92,8 @@ class Far:
 
     def call(self, method: str, params: Any = None) -> Any:
         """What JSON-RPC answers."""
-        body = json.dumps({"method": method, "params": params}).encode()
-        answer = self.ask("POST", "/", body)
-        assert answer.status == 200, answer
+        call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        answer = self.ask("POST", "/", json.dumps(call).encode())
         return answer.json
 
 
@@ -172,10 +173,10 @@ def serving(home: str | None = None) -> Iterator[Serving]:
     logging.disable(logging.NOTSET)  # Tests of a cluster in the same process have silenced it.
     with (
         Session.begin(settings) as session,
-        endpoints.Node(session) as node,
+        Node(session) as node,
         RequestLog() as log,
     ):
-        app = server.application(node.endpoints(), HOSTS, log)
+        app = server.application(endpoints_of(node), HOSTS, log)
         session.tells_of_prices = True
         patience_s = session.config.courier_timeout_secs
         found = server.Server(app, patience_s, log, each_second=node.save_prices)

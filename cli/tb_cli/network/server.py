@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from compute_market.errors import MarketError, UsageError
@@ -49,18 +49,15 @@ class _Silence(NamedTuple):
 
 
 def application(
-    endpoints: Mapping[str, tuple[str, Endpoint]], hosts: frozenset[str], log: RequestLog
+    endpoints: Mapping[str, Mapping[str, Endpoint]], hosts: frozenset[str], log: RequestLog
 ) -> ASGIApp:
-    """What answers: by path the method and the function of each endpoint.
+    """What answers: by path and HTTP method the function of each endpoint.
 
     Only requests to one of `hosts` are answered, whatever their port, or to any when there are
     none: a page in a browser could else have a name of its own lead here.
     """
     app = Starlette(
-        routes=[
-            Route(path, endpoint, methods=[method])
-            for path, (method, endpoint) in endpoints.items()
-        ],
+        routes=[Route(path, _Resource(found)) for path, found in endpoints.items()],
         exception_handlers={
             MarketError: answers.to_error,
             HTTPException: answers.to_mistake,
@@ -222,3 +219,20 @@ class Server:
         for number, (_, is_over, connection) in enumerate(silent):
             if number < spare or is_over:
                 connection.transport.abort()
+
+
+class _Resource:
+    """What is at one path. HEAD is answered as GET is, whose body the server leaves out."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        self._endpoints = dict(endpoints)
+        if "GET" in endpoints:
+            self._endpoints["HEAD"] = endpoints["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            allowed = {"Allow": ", ".join(sorted(self._endpoints))}
+            raise HTTPException(405, "nothing is done here by this method", allowed)
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
