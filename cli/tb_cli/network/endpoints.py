@@ -3,9 +3,8 @@
 Whoever sends is known by a signature, which authorises all there is here to do.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Any, Final, TypeVar
@@ -34,6 +33,7 @@ from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.network import answers, destinations, peers
 from tb_cli.network.bodies import Body, Memory
 from tb_cli.network.server import Endpoint
+from tb_cli.network.turns import Turns
 
 T = TypeVar("T")
 
@@ -50,14 +50,11 @@ _NO_JSON, _NO_REQUEST, _NO_METHOD, _BAD_PARAMS, _REFUSED = -32700, -32600, -3260
 
 
 class Node:
-    """A market that answers. What changes it is done in a thread of its own, in turn.
-
-    So no request waits for the write lock of another, and those that only look wait for none.
-    """
+    """A market that answers. What changes it is done in turn; who only looks waits for nobody."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._writer = ThreadPoolExecutor(1)
+        self._turns = Turns(session)
         self._patience_s = session.config.courier_timeout_secs
         self._key: Key | None = None
         self._under_way: set[inbox.Incoming] = set()
@@ -76,14 +73,13 @@ class Node:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._session.market.store.give_up_waiting()
-        self._writer.shutdown(cancel_futures=True)
+        self._turns.__exit__(kind, error, traceback)
 
     def save_prices(self) -> None:
         """Let what requests have priced be saved in its turn, if that has waited long enough."""
         if self._saving is None or self._saving.done():
             after_s = self._session.config.price_board_save_interval
-            self._saving = self._writer.submit(self._session.save_prices, after_s)
+            self._saving = self._turns.submit(self._session.save_prices, after_s)
 
     def endpoints(self) -> dict[str, tuple[str, Endpoint]]:
         return {
@@ -138,12 +134,12 @@ class Node:
                     incoming.keep()
                 return brought
 
-            return await self._in_turn(self._session.update, act)
+            return await self._turns.change(act)
 
     async def _own_key(self) -> Key:
         if self._key is None:
             try:
-                self._key = await self._in_turn(node_key, self._session)
+                self._key = await self._turns.take(node_key, self._session)
             except (IntegrityError, RefusedError) as error:  # Nothing of what was sent.
                 raise InternalError(error.message) from error
         return self._key
@@ -180,9 +176,7 @@ class Node:
         await self._look(gossip.check_listening)
         message = await run_in_threadpool(gossip.parse, text)
         await run_in_threadpool(gossip.verify, message, self._session.config.net_trusted)
-        applied = await self._in_turn(
-            self._session.update, lambda txn: standing.take_gossip(txn, message)
-        )
+        applied = await self._turns.change(lambda txn: standing.take_gossip(txn, message))
         if applied.ahead or applied.outside:
             answers.tell(request, f"{len(message.entries)} scores: {applied.text}")
         return {
@@ -204,9 +198,6 @@ class Node:
         if not store.is_here():
             raise moved(store.path)
         return self._session.view(fn)
-
-    async def _in_turn(self, fn: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, fn, *arguments)
 
 
 class _Call(Struct, gc=False):
