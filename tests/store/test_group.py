@@ -12,10 +12,10 @@ import pytest
 
 from compute_market import audit
 from compute_market.clock import Due
+from compute_market.engine import Engine, open_store
 from compute_market.errors import BusyError, MarketError, NotFoundError
 from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer
-from compute_market.market import Market, open_store
 from compute_market.store import environment
 from compute_market.store.environment import Creation
 from compute_market.store.schema import HEADS, TABLES
@@ -29,13 +29,13 @@ from tests.support.stores import Spawn
 Act = Callable[[Txn], Any]
 
 
-def opened(path: Path, clock: Clock) -> Market:
+def opened(path: Path, clock: Clock) -> Engine:
     creation = Creation(clock(), bytes(16))
     store = open_store(str(path), REAL, sleep=lambda _: None, creation=creation)
-    return Market(store, REAL, clock=clock)
+    return Engine(store, REAL, clock=clock)
 
 
-def contents(market: Market) -> dict[str, list[tuple[bytes, bytes]]]:
+def contents(market: Engine) -> dict[str, list[tuple[bytes, bytes]]]:
     return market.view(
         lambda txn: {table.name: list(txn.stored_entries(table)) for table in TABLES}
     )

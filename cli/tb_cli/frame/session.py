@@ -21,7 +21,7 @@ from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 if TYPE_CHECKING:
     from compute_market.clock import Clock, Due
     from compute_market.config.settings import Config
-    from compute_market.market import Market
+    from compute_market.engine import Engine
     from compute_market.records import Asked
     from compute_market.store.environment import Creation
     from compute_market.store.group import Outcome
@@ -43,7 +43,7 @@ class _Opened:
     """What the lines of a batch have in common: each part is there once one of them needed it."""
 
     def __init__(self) -> None:
-        self.market: Market | None = None
+        self.market: Engine | None = None
         self.config: Config | None = None
         self.throw_away: Any = None
         self.told_of_clock = False
@@ -152,7 +152,7 @@ class Session:
         return self._opened.market is not None
 
     @property
-    def market(self) -> "Market":
+    def market(self) -> "Engine":
         """The market of the home. Where there is none, a verb that makes one has one to try on.
 
         Raises NotFoundError if there is none and the verb may not make one.
@@ -219,7 +219,7 @@ class Session:
         in one line, unless the caller does that for several changes. The log of cancellations
         follows.
         """
-        from compute_market.market import SWEEP_LIMIT
+        from compute_market.engine import SWEEP_LIMIT
 
         market = self.market
         if self._trial is not None:
@@ -242,7 +242,7 @@ class Session:
         return result
 
     def update_each(self, fns: "Iterable[Callable[[Txn], T]]") -> "list[Outcome[T]]":
-        """Run several actions in one durable transaction; see `Market.update_each`.
+        """Run several actions in one durable transaction; see `Engine.update_each`.
 
         For a verb that goes on for long in a home that is there, and has no `--dry-run`.
         """
@@ -425,12 +425,12 @@ def _asked(command: Sequence[str]) -> "Asked":
 
 def _market_in(
     directory: str, config: "Config", clock: "Clock", creation: "Creation | None"
-) -> "Market":
-    from compute_market.market import Market, open_store
+) -> "Engine":
+    from compute_market.engine import Engine, open_store
     from tb_cli.frame.clocks import sleep
 
     store = open_store(directory, config, sleep=sleep, creation=creation)
-    return Market(store, config, clock=clock, stopwatch=time.perf_counter_ns)
+    return Engine(store, config, clock=clock, stopwatch=time.perf_counter_ns)
 
 
 def _system_clock() -> "Clock":
