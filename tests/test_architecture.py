@@ -147,6 +147,8 @@ ORDER = (
     "audit",
     "overview",
     "exposition",
+    "rpc_results",
+    "rpc",
     "upgrades",
     "execution",
     "housekeeping",

@@ -52,8 +52,8 @@ def cancel(
             unknown = isinstance(error, NotFoundError)
             text = "job not found" if unknown else error.message
             return bulk.Outcome(job_id, text, document, error, is_named=False)
+        document = cancelled.document
         changed = cancelled.outcome == "cancelled"
-        document = {"job_id": job_id, "outcome": cancelled.outcome, "changed": changed}
         if session.json and not jsonl:
             from compute_market.jobs import documents  # Most commands do not print it.
 

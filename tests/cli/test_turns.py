@@ -50,8 +50,11 @@ def commits(session: Session) -> int:
 
 
 def ask(session: Session, asking: Callable[[Turns], Coroutine[Any, Any, Any]]) -> Any:
-    with Turns(session) as found:
+    found = Turns(session)
+    try:
         return asyncio.run(asking(found))
+    finally:
+        found.end()
 
 
 async def all_of(found: Turns, changes: list[Callable[[Txn], Any]]) -> list[Any]:

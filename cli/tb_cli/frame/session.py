@@ -256,7 +256,7 @@ class Session:
         self._follow(market)
         return outcomes
 
-    def _follow(self, market: "Market") -> None:
+    def _follow(self, market: "Engine") -> None:
         """What follows on a commit."""
         self.follow_log()
         if market.priced_after is not None:

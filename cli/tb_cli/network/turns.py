@@ -35,7 +35,7 @@ class _Waiting(Struct, gc=False):
 
 
 class Turns:
-    """Those of one market. With its `with` block the waiting ends too."""
+    """Those of one market, until the `end`."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -45,10 +45,8 @@ class Turns:
         self._is_coming = False  # the turn of those that wait
         self._is_over = False
 
-    def __enter__(self) -> "Turns":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def end(self) -> None:
+        """Finish what is under way, and let nobody wait any longer."""
         with self._lock:
             self._is_over = True
         self._session.market.store.give_up_waiting()
