@@ -20,7 +20,7 @@ class Outcome(Struct, Generic[T], frozen=True):
     """What became of one change of a group: what it returned, or what it raised."""
 
     returned: T | None = None
-    error: Exception | None = None
+    error: BaseException | None = None
 
     @property
     def result(self) -> T:
@@ -52,7 +52,7 @@ class _Within:
 
     def __init__(self, txn: Any) -> None:
         self.txn = txn
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def __enter__(self) -> None:
         pass

@@ -78,7 +78,7 @@ class Turns:
         taken: list[_Waiting] = []
         try:
             outcomes: Sequence[Outcome[Any]] = self._session.update_each(self._group(taken))
-        except Exception as error:
+        except BaseException as error:
             # It would not go better for who waits for as long already.
             while self._waiting:
                 taken.append(self._waiting.popleft())
