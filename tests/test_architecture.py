@@ -57,6 +57,7 @@ ORDER = (
     "store.creation",
     "store.translation",
     "store.environment",
+    "store.group",
     "store.throwaway",
     "store.store",
     "laws",

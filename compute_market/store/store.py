@@ -11,7 +11,7 @@ is only viewed gets no file, no byte and no lock of its own.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
@@ -38,6 +38,9 @@ from compute_market.store.lock import Patience, Threads
 from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.store.group import Outcome
 
 T = TypeVar("T")
 
@@ -236,6 +239,15 @@ class Store:
                 with suppress(OSError):  # It is done; who opens the file next fills it up.
                     fill_up(self.path, self._env, self._identity, length_before)
             return result
+
+    def attempt(self, txn: Txn, change: Callable[[Txn], T]) -> "Outcome[T]":
+        """Run a part of what `update` runs: if it raises, that is the outcome, and leaves nothing.
+
+        The rest must not use `txn` for anything else.
+        """
+        from compute_market.store.group import attempt
+
+        return attempt(self._env, self.path, txn, change)
 
     def remap(self) -> None:
         """Unmap the file and map it anew: pages read so far no longer count as this process's."""

@@ -1,8 +1,7 @@
 """A market that is served: what requests look at, and how they take turns to change it."""
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -17,6 +16,7 @@ from tb_cli.frame.serve_token import Token
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.network.bodies import Body, Memory
+from tb_cli.network.turns import Turns
 
 T = TypeVar("T")
 
@@ -25,17 +25,14 @@ BODIES_BYTES_MAX: Final = 32 * 2**20
 
 
 class Node:
-    """A market that answers. What changes it is done in a thread of its own, in turn.
-
-    So no request waits for the write lock of another, and those that only look wait for none.
-    """
+    """A market that answers. What changes it is done in turn; who only looks waits for nobody."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.patience_s = session.config.courier_timeout_secs
         self.market_id = session.view(chain.market_id)
         self.token = Token(session.home.serve_token)
-        self._writer = ThreadPoolExecutor(1)
+        self._turns = Turns(session)
         self._memory = Memory(BODIES_BYTES_MAX)
         self._saving: Future[None] | None = None
 
@@ -50,14 +47,13 @@ class Node:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.session.market.store.give_up_waiting()
-        self._writer.shutdown(cancel_futures=True)
+        self._turns.end()
 
     def save_prices(self) -> None:
         """Let what requests have priced be saved in its turn, if that has waited long enough."""
         if self._saving is None or self._saving.done():
             after_s = self.session.config.price_board_save_interval
-            self._saving = self._writer.submit(self.session.save_prices, after_s)
+            self._saving = self._turns.submit(self.session.save_prices, after_s)
 
     def body(self, request: Request) -> Body:
         """What a request brings, in bounded time and memory."""
@@ -70,10 +66,11 @@ class Node:
 
     async def update(self, fn: Callable[[Txn], T]) -> T:
         """Change the market, in its turn and in one transaction."""
-        return await self.in_turn(self.session.update, fn)
+        return await self._turns.change(fn)
 
     async def in_turn(self, fn: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, fn, *arguments)
+        """Do something else in its turn."""
+        return await self._turns.take(fn, *arguments)
 
     def _view(self, fn: Callable[[Txn], T]) -> T:
         """Raises ConflictError for a market that is elsewhere by now: it answers no more."""
