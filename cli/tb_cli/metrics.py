@@ -11,7 +11,8 @@ from tb_cli.frame.verbs import option, takes
     option("--textfile", "Write to this file at once, for node_exporter.", metavar="PATH"),
 )
 def metrics(session: Session, textfile: str | None) -> None:
-    from tb_cli.frame import exposition, price_board  # Most commands take less time than these imports.
+    # To import them takes longer than most commands do.
+    from tb_cli.frame import exposition, price_board
 
     price_board.load(session)
     if textfile is None:
