@@ -146,6 +146,8 @@ ORDER = (
     "audit",
     "overview",
     "exposition",
+    "rpc_results",
+    "rpc",
     "upgrades",
     "execution",
     "housekeeping",
