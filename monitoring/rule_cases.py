@@ -36,10 +36,11 @@ CASES: Final[dict[str, Case]] = {
     "StoreNearlyFull": Case(
         "10m", {"store_map_used_ratio": "0.81x20"}, {"store_map_used_ratio": "0.8x20"}
     ),
+    # Here time begins at 0.
     "BackupOld": Case(
-        "40h",
-        {"store_last_backup_timestamp_seconds": "0x2500"},
-        {"store_last_backup_timestamp_seconds": "0x1000 60000x1500"},
+        "90m",
+        {"store_last_backup_timestamp_seconds": "-129600x100"},
+        {"store_last_backup_timestamp_seconds": "-129600x50 0x50"},
     ),
     "SettlementFell": Case(
         "5m",

@@ -21,7 +21,7 @@ def rule_tests(runbooks: str) -> dict[str, Any]:
     """The file of tests: each alert firing, and each silent."""
     return {
         "rule_files": ["alerts.yml"],
-        "evaluation_interval": "1m",
+        "evaluation_interval": "5m",
         "tests": [
             test
             for alerts in GROUPS.values()

@@ -9,17 +9,12 @@ from tb_cli.frame.session import Session
 
 def text(session: Session) -> str:
     """They in the Prometheus text format. Changes nothing."""
-    files = _files(session)
+    files = files_of(session)
     return session.view(lambda txn: exposition.render(txn, files))
 
 
-def text_for(session: Session, accept: str) -> tuple[bytes, str]:
-    """They in the format that an Accept header asks for, and the type of that."""
-    files = _files(session)
-    return session.view(lambda txn: exposition.render_for(txn, accept, files))
-
-
-def _files(session: Session) -> Files:
+def files_of(session: Session) -> Files:
+    """What the files of the home tell now."""
     usage = session.market.store.usage()
     backup = last_backup.last(session.home)
     return Files(usage.bytes, _map_used(usage), 0 if backup is None else backup.at_ms)
