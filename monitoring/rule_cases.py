@@ -28,7 +28,7 @@ CASES: Final[dict[str, Case]] = {
         ({}, {"instance": "", "job": ""}),
     ),
     "NothingRuns": Case(
-        "15m",
+        "20m",
         {"tb_last_run_timestamp_seconds": "0x30"},
         {"tb_last_run_timestamp_seconds": "0+60x30"},
     ),
@@ -38,7 +38,7 @@ CASES: Final[dict[str, Case]] = {
     ),
     # Here time begins at 0.
     "BackupOld": Case(
-        "90m",
+        "65m",
         {"store_last_backup_timestamp_seconds": "-129600x100"},
         {"store_last_backup_timestamp_seconds": "-129600x50 0x50"},
     ),
@@ -66,9 +66,9 @@ CASES: Final[dict[str, Case]] = {
         ({"reason": "insufficient_funds"},),
     ),
     "ReceiptsWait": Case(
-        "90m",
+        "65m",
         {"settle_pending_receipts": "3x120"},
-        {"settle_pending_receipts": "3x50 0 3x70"},
+        {"settle_pending_receipts": "3x40 0x9 3x70"},
     ),
     "ReceiptsCorrupt": Case(
         "10m", {"receipt_corrupt_total": "0 1x20"}, {"receipt_corrupt_total": "1x20"}
@@ -101,7 +101,7 @@ CASES: Final[dict[str, Case]] = {
         {"capacity_headroom_units": "60x20", "capacity_units_per_second": "10x20"},
     ),
     "QueueStands": Case(
-        "60m",
+        "30m",
         {
             'scheduler_queue_depth{priority="high"}': "0x60",
             'scheduler_queue_depth{priority="low"}': "2x60",
@@ -120,7 +120,7 @@ CASES: Final[dict[str, Case]] = {
         ({"priority": "low"},),
     ),
     "SlotsFull": Case(
-        "40m",
+        "35m",
         {'scheduler_slots{state="free"}': "0x60", 'scheduler_slots{state="used"}': "64x60"},
         {'scheduler_slots{state="free"}': "1x60", 'scheduler_slots{state="used"}': "0x60"},
         ({"state": "free"},),
@@ -131,7 +131,7 @@ CASES: Final[dict[str, Case]] = {
         {"scheduler_priority_miss_total": "2x20"},
     ),
     "JobsFindNoOffer": Case(
-        "90m", {"scheduler_pending_jobs": "1x120"}, {"scheduler_pending_jobs": "1x40 0 1x80"}
+        "65m", {"scheduler_pending_jobs": "1x120"}, {"scheduler_pending_jobs": "1x40 0x9 1x70"}
     ),
     "MatchesFail": Case(
         "20m",
@@ -150,9 +150,9 @@ CASES: Final[dict[str, Case]] = {
         {'offers{state="open"}': "1x30", 'offers{state="exhausted"}': "0x30"},
         ({"state": "open"},),
     ),
-    "ProvidersBarred": Case("90m", {"offers_barred": "1x120"}, {"offers_barred": "1x40 0x80"}),
+    "ProvidersBarred": Case("65m", {"offers_barred": "1x120"}, {"offers_barred": "1x40 0x80"}),
     "PricesJumped": Case(
-        "90m",
+        "65m",
         {'price_band_median{lane="industrial"}': "100x60 201x60"},
         {'price_band_median{lane="industrial"}': "100x60 200x60"},
         ({"lane": "industrial"},),
@@ -183,7 +183,7 @@ CASES: Final[dict[str, Case]] = {
         "10m", {"slashing_burn_ct_total": "0 10x20"}, {"slashing_burn_ct_total": "10x20"}
     ),
     "ProvidersFail": Case(
-        "40m",
+        "30m",
         {
             'reputation_adjust_total{result="failure"}': "0+2x60",
             'reputation_adjust_total{result="success"}': "0+1x60",
@@ -194,9 +194,9 @@ CASES: Final[dict[str, Case]] = {
         },
     ),
     "CourierFailing": Case(
-        "50m",
+        "35m",
         {"courier_flush_attempt_total": "0+5x60", "courier_flush_failure_total": "0+3x60"},
         {"courier_flush_attempt_total": "0+6x60", "courier_flush_failure_total": "0+3x60"},
     ),
-    "BundlesWait": Case("3h", {"courier_pending": "1x240"}, {"courier_pending": "1x90 0 1x150"}),
+    "BundlesWait": Case("125m", {"courier_pending": "1x240"}, {"courier_pending": "1x90 0x9 1x140"}),
 }
