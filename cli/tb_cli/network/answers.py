@@ -146,9 +146,9 @@ def tell(request: Request, problem: str) -> None:
 
 def entry(scope: Scope, status: int, took_ms: int) -> dict[str, Any]:
     """What the log says of a request."""
-    client = scope.get("client") or ("-", 0)
+    client = scope.get("client")  # None for who has come by a socket in the file system
     line = {
-        "client": f"{client[0]}:{client[1]}",
+        "client": "-" if client is None else f"{client[0]}:{client[1]}",
         "method": scope["method"],
         "path": clipped(scope["path"], _PATH_SHOWN_MAX),
         "status": status,

@@ -9,6 +9,7 @@ from tb_cli.network.bundles_endpoint import Bundles
 from tb_cli.network.metrics_endpoint import Metrics
 from tb_cli.network.node import Node
 from tb_cli.network.openapi import description
+from tb_cli.network.readiness import Readiness
 from tb_cli.network.rpc_endpoint import Rpc
 from tb_cli.network.server import Endpoint
 
@@ -20,6 +21,7 @@ def endpoints_of(node: Node) -> dict[str, dict[str, Endpoint]]:
         "/": {"POST": calls.post},
         "/healthz": {"GET": _Health(node).answer},
         "/metrics": {"GET": Metrics(node).answer},
+        "/readyz": {"GET": Readiness(node.session).answer},
         "/openapi.json": {"GET": _describe},
     }
     for method in rpc.METHODS.values():
