@@ -133,6 +133,11 @@ def newest(txn: Txn, selection: Selection, limit: int) -> list[Logged]:
     return found[::-1]
 
 
+def recent(txn: Txn, selection: Selection, limit: int, looked_at: int) -> list[Logged]:
+    """Those of a selection among the last `looked_at` events, at most `limit`, newest first."""
+    return list(islice(filter(selection.wants, islice(back(txn), looked_at)), limit))
+
+
 def page(txn: Txn, selection: Selection, after: int, limit: int) -> tuple[list[Logged], int | None]:
     """Those of the next `limit` events behind `after` that are in a selection, and the last seq.
 
