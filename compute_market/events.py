@@ -161,12 +161,12 @@ def before_instant(txn: Txn, at_ms: int) -> int:
     return 0
 
 
-def history(txn: Txn, job: Job) -> list[Logged]:
-    """What happened to a job, oldest first, as far back as the log goes."""
+def history(txn: Txn, job: Job, limit: int | None = None) -> list[Logged]:
+    """What happened to a job, oldest first, as far back as the log goes; the last `limit` of it."""
     found: list[Logged] = []
     seq = job.event_seq
     entry: list[Logged] = []
-    while seq:
+    while seq and len(found) != limit:
         if not entry or not entry[0].seq <= seq <= entry[-1].seq:
             stored = _entry_of(txn, seq)
             entry = [] if stored is None else _events(unpack_u64(stored[0]), stored[1])
