@@ -43,6 +43,7 @@ bottom, and so they do inside each package:
     overview  parties         the market on one page; all there is of one party
     concerns                  what an operator should know at once
     exposition                the metrics as Prometheus reads them
+    rpc_results  rpc          the methods of the endpoint, what they answer, their errors
     upgrades                  what an older release stored, brought up to date
     execution                 running slices for the market
     housekeeping              what is due, and what every change ends with

@@ -27,13 +27,14 @@ SPOOLING: Final = "new"  # in it, that of bundles that are being sent
 STATE: Final = "state"  # the directory of the price board
 PRICE_BOARD: Final = f"{STATE}/price_board.v2.bin"  # unless a setting names another file
 OUTBOX: Final = "outbox"  # where they go unless a destination is given
+SERVE_TOKEN: Final = "serve.token"  # who has it may change the market over the net
 INBOX: Final = "inbox"  # the directory of bundles that other markets brought
 REPUTATION: Final = "reputation.json"  # a snapshot of the scores
 # What belongs to the home itself, where nothing else is put: bundles neither.
 OWN: Final = frozenset(
     (
         *(STORE, CONFIG, CANCELLATIONS_LOG, CALIBRATION, LAST_BACKUP, KEYS, BIDS),
-        *(SPOOL, INBOX, REPUTATION, STATE),
+        *(SPOOL, INBOX, REPUTATION, STATE, SERVE_TOKEN),
     )
 )
 

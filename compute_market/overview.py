@@ -56,14 +56,18 @@ def document(txn: Txn) -> dict[str, Any]:
             "estimate": capacity.estimate(txn),
             "headroom": capacity.headroom_micro(txn) // MICRO,
         },
-        "ct": money(txn, "CT"),
-        "it": money(txn, "IT"),
+        **balances(txn),
         "multiplier": subsidy.multiplier(txn),
         "bundles": {"pending": txn.size(BUNDLES_PENDING)},
         "last_command": last
         and {"at_ms": last.at_ms, "user": last.asked.user, "command": last.asked.command},
         "due": due(txn),
     }
+
+
+def balances(txn: Txn) -> dict[str, dict[str, int]]:
+    """Where the tokens are that were paid in and not out again, by token."""
+    return {token.lower(): _money(txn, token) for token in ledger.TOKENS}
 
 
 def due(txn: Txn) -> dict[str, int]:
@@ -112,8 +116,7 @@ def offers_by_state(txn: Txn) -> dict[str, int]:
     return found | {shelf: offers.count_of(txn, f"shelf {shelf}") for shelf in PROBLEMS}
 
 
-def money(txn: Txn, token: Token) -> dict[str, int]:
-    """Where the tokens are that were paid in and not out again."""
+def _money(txn: Txn, token: Token) -> dict[str, int]:
     held = {name: ledger.held_in(txn, kind, token) for name, kind in _KINDS.items()}
     burned = ledger.balance(txn, ledger.BURNED, token)
     total = ledger.in_circulation(txn, token)

@@ -149,6 +149,8 @@ ORDER = (
     "parties",
     "concerns",
     "exposition",
+    "rpc_results",
+    "rpc",
     "upgrades",
     "execution",
     "housekeeping",

@@ -52,8 +52,8 @@ def cancel(
             unknown = isinstance(error, NotFoundError)
             text = "job not found" if unknown else error.message
             return bulk.Outcome(job_id, text, document, error, is_named=False)
+        document = cancelled.document
         changed = cancelled.outcome == "cancelled"
-        document = {"job_id": job_id, "outcome": cancelled.outcome, "changed": changed}
         if session.json and not jsonl:
             from compute_market.jobs import documents  # Most commands do not print it.
 
@@ -61,7 +61,9 @@ def cancel(
         done: MarketError | None = None
         if cancelled.outcome == "already_done":
             done = AlreadyDoneError(cancelled.text, hint=f"see `tb-cli compute status {job_id}`")
-        return bulk.Outcome(job_id, cancelled.text, document, done, is_named=changed)
+        return bulk.Outcome(
+            job_id, cancelled.text, document, done, is_named=changed
+        )
 
     ids = Ids(job_ids, "job id", keep=failed_to is not None)
     return bulk.run(

@@ -17,7 +17,6 @@ from compute_market.records import (
     Job,
     JobState,
     Slice,
-    capability_document,
     check_id,
 )
 from compute_market.store.schema import JOBS
@@ -112,9 +111,7 @@ def list_(
 def requirements(session: Session, job_id: str) -> None:
     """It is {} for a job that is unknown or has ended."""
     check_id(job_id, "job id")
-    job = session.view(lambda txn: jobs.find(txn, job_id))
-    live = job is not None and job.state in LIVE_STATES
-    write_json(capability_document(job.capability) if job is not None and live else {})
+    write_json(session.view(lambda txn: documents.requirements(txn, job_id)))
 
 
 @takes(

@@ -1,23 +1,29 @@
-"""`tb-cli serve`: what other markets send is taken in over HTTP."""
+"""Verbs on the server: `serve` itself, and its token."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Final
 
-from compute_market.errors import UsageError
-from tb_cli.frame.render import emit
+from compute_market.errors import BusyError, UsageError
+from tb_cli.frame import serve_token
+from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import flag, option, takes
+from tb_cli.frame.verbs import examples, flag, option, takes
+
+PORT: Final = 26_658
+SECOND_PORT: Final = 3030
 
 
 @takes(
     option("--host", "Where to listen.", metavar="HOST", default="127.0.0.1"),
     option(
         "--port",
-        "Where to listen; with 0 the system chooses.",
+        "Where to listen; with 0 the system chooses. Without it 26658, and 3030 if it is free.",
         kind="integer",
         metavar="PORT",
         least=0,
         most=65_535,
-        default=26_658,
     ),
     option(
         "--tls-cert", "Certificate chain in PEM format, to be reached by https.", metavar="FILE"
@@ -30,21 +36,25 @@ def serve(
     session: Session,
     *,
     host: str,
-    port: int,
+    port: int | None,
     tls_cert: str | None,
     tls_key: str | None,
     insecure: bool,
     check: bool,
 ) -> None:
-    """Bundles and scores are taken from whoever signs with a key in `[net] trusted`. It ends with
-    SIGTERM or Ctrl-C once what is under way is done. Each request leaves a line of JSON on stderr.
+    """Who reaches it may read the market, by paths and by JSON-RPC. What changes it needs the token
+    of `tb-cli serve token`; bundles and scores are taken from whoever signs with a key in `[net]
+    trusted`. It ends with SIGTERM or Ctrl-C once what is under way is done. Each request leaves a
+    line of JSON on stderr.
     """
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
     secure = tls_cert is not None
     session.home.check_market()
     try:
-        from tb_cli.network import endpoints, listening, server
+        from tb_cli.network import listening, server
+        from tb_cli.network.endpoints import endpoints_of
+        from tb_cli.network.node import Node
         from tb_cli.network.request_log import RequestLog
     except ImportError as error:
         from compute_market.hashing.probe import installing
@@ -65,15 +75,48 @@ def serve(
     from tb_cli.frame import price_board
 
     session.tells_of_prices = True
-    with endpoints.Node(session) as node, RequestLog() as log:
-        app = server.application(node.endpoints(), hosts, log)
+    with Node(session) as node, RequestLog() as log, ExitStack() as opened:
+        app = server.application(endpoints_of(node), hosts, log)
         found = server.Server(app, session.config.courier_timeout_secs, log, tls, node.save_prices)
-        with listening.listen(host, port) as opened:
-            url = listening.url_of(opened, secure=secure)
-            text = f"could serve on {url}" if check else f"serving on {url}"
-            emit(session, {"url": url, "market_id": node.market_id.hex()}, text)
-            sys.stdout.flush()
-            if not check:
-                price_board.load(session)
-                found.run(opened)
-                session.save_prices()  # What is told of that is for the log.
+        sockets = [opened.enter_context(listening.listen(host, PORT if port is None else port))]
+        if port is None:
+            with _told_if_in_use(SECOND_PORT):
+                sockets.append(opened.enter_context(listening.listen(host, SECOND_PORT)))
+        urls = [listening.url_of(each, secure=secure) for each in sockets]
+        text = f"{'could serve' if check else 'serving'} on {' and '.join(urls)}"
+        document = {"url": urls[0], "market_id": node.market_id.hex(), "urls": urls}
+        if not check:
+            node.token.make()
+        emit(session, document, text)
+        sys.stdout.flush()
+        if not check:
+            price_board.load(session)
+            found.run(sockets)
+            session.save_prices()  # What is told of that is for the log.
+
+
+@takes(flag("--rotate", help="Make another one: who has the old one may change nothing more."))
+@examples(
+    "tb-cli serve token",
+    "tb-cli serve token --rotate",
+)
+def token(session: Session, *, rotate: bool) -> None:
+    """One is made where there is none. It is the file `serve.token` in the home, which a server
+    that runs looks at with each request: nothing has to be started anew.
+    """
+    session.home.check_market()
+    path = session.home.serve_token
+    before = None if rotate else serve_token.read(path)
+    found = before or serve_token.made()
+    if before is None and not session.dry_run:
+        found = serve_token.write(path, found, replace=rotate)
+    emit(session, {"token": found, "changed": before is None}, found)
+
+
+@contextmanager
+def _told_if_in_use(port: int) -> Iterator[None]:
+    """Say that a port is somebody else's by now, and go on without it."""
+    try:
+        yield
+    except BusyError:
+        note(f"port {port} is in use, and not served on")

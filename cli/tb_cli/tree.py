@@ -246,7 +246,14 @@ TREE = Group(
         "log": _reads("log:log", "Print what happened, and who asked for it."),
         "tick": _writes("settle:tick", "Do what is due and nothing else."),
         # What others send changes the market. There is nothing in it to be tried.
-        "serve": _reads("serve:serve", "Take in over HTTP what other markets send."),
+        "serve": Group(
+            "The market over HTTP; by itself, `serve run`.",
+            {
+                "run": _reads("serve:serve", "Answer over HTTP."),
+                "token": _writes("serve:token", "Print what changes over HTTP need."),
+            },
+            default="run",
+        ),
         "metrics": _reads("metrics:metrics", "Print the metrics for Prometheus."),
         "batch": _apart("batch:batch", "Run one command per line of standard input.", writes=True),
         "state": Group(

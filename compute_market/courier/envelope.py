@@ -28,6 +28,7 @@ from compute_market.signatures.signatures import (
 )
 from compute_market.text import clipped
 
+METHOD: Final = "courier.deliver"  # of the endpoint, at the path of this name
 FORMAT: Final = "tb-bundles"
 ACKNOWLEDGEMENT_FORMAT: Final = "tb-acknowledgement"
 VERSION: Final = 1

@@ -1,6 +1,6 @@
 """Cancelling a job, by its buyer or by the provider that holds it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -27,6 +27,12 @@ class Cancelled(Struct, frozen=True, gc=False):
         if self.outcome == "cancelled":
             return f"cancelled job {self.job.job_id}"
         return f"job already {self.job.state}"
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The JSON form, without the job itself."""
+        changed = self.outcome == "cancelled"
+        return {"job_id": self.job.job_id, "outcome": self.outcome, "changed": changed}
 
 
 def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:

@@ -4,7 +4,7 @@ from typing import Any
 
 from compute_market.amounts import units_of
 from compute_market.jobs import jobs
-from compute_market.records import Job, Slice, capability_document
+from compute_market.records import LIVE_STATES, Job, Slice, capability_document
 from compute_market.settlement import escrow
 from compute_market.store.schema import JOBS
 from compute_market.store.txn import Txn
@@ -55,6 +55,12 @@ def job_page(
     """At most `limit` jobs by id from behind the key `after` on; see `Txn.page`."""
     found, last = txn.page(JOBS, after, limit)
     return [job_document(txn, job) for _, job in found], last
+
+
+def requirements(txn: Txn, job_id: str) -> dict[str, Any]:
+    """What a live job asks of an offer; nothing for one that is unknown or has ended."""
+    job = jobs.find(txn, job_id)
+    return capability_document(job.capability) if job and job.state in LIVE_STATES else {}
 
 
 def slice_document(index: int, entry: Slice, *, reference: bool = False) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from compute_market.signatures.signatures import GOSSIP, PUBLIC_KEY_BYTES, SIGNA
 from compute_market.store.txn import Txn
 from compute_market.text import clipped
 
+METHOD: Final = "net.reputation_gossip"  # of the endpoint
 FORMAT: Final = "tb-gossip"
 VERSION: Final = 1
 ENTRIES_MAX: Final = 10_000

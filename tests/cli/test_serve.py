@@ -20,11 +20,11 @@ from compute_market.chain import market_id
 from compute_market.courier import deliveries, envelope
 from compute_market.courier.envelope import Acknowledgement, Entry
 from compute_market.reputation import gossip, reputation
+from compute_market.reputation.gossip import METHOD as GOSSIP
 from compute_market.reputation.gossip import Told
 from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
-from tb_cli.network import endpoints, listening
-from tb_cli.network.peers import METHOD as GOSSIP
+from tb_cli.network import listening, node
 from tests.support.cli import Cli
 from tests.support.deliveries import CONTENT, entry, handoff
 from tests.support.importing import THEIRS
@@ -218,13 +218,13 @@ def test_market_that_others_write_puts_off_what_changes_it_and_goes_on_looking(
         (b"", -32700),
         (b"{", -32700),
         (b"\xff", -32700),
-        (b"[" * 200_000, -32600),
+        (b"[" * 200_000, -32700),
         (b'{"method": "x", "params": ' + b"[" * 200_000, -32700),
         (b"[]", -32600),
         (b"{}", -32600),
         (b'{"method": 5}', -32600),
         (b'{"method": "x", "id": {}}', -32600),
-        (b'{"method": "compute.job_cancel", "params": {"job_id": "j1"}}', -32601),
+        (b'{"method": "compute.job_submit", "params": {"job_id": "j1"}}', -32601),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -244,13 +244,13 @@ def test_request_that_is_too_long_is_sent_away(far: Serving) -> None:
 
 
 def test_bodies_of_all_requests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "BODIES_BYTES_MAX", 300_000)
+    monkeypatch.setattr(node, "BODIES_BYTES_MAX", 300_000)
     call = b'{"method": "x", "params": "' + b"x" * 200_000
     with serving() as far:
         with far.begun(call, path="/") as first, far.begun(call, path="/") as second:
             answers = sorted([first.answer(), second.answer()])
-        assert [each.status for each in answers] == [200, 408]
-        assert answers[0].json["error"]["data"]["retryable"]
+        assert [each.status for each in answers] == [408, 503]
+        assert answers[1].json["error"]["data"]["retryable"]
         # What they held is given back.
         assert far.ask("POST", "/", call).json["error"]["code"] == -32700
 

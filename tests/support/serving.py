@@ -24,7 +24,9 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from tb_cli.frame.session import Session
-from tb_cli.network import endpoints, listening, server
+from tb_cli.network import listening, server
+from tb_cli.network.endpoints import endpoints_of
+from tb_cli.network.node import Node
 from tb_cli.network.request_log import RequestLog
 
 HOSTS = frozenset(("localhost", "127.0.0.1"))
@@ -78,9 +80,8 @@ class Far:
 
     def call(self, method: str, params: Any = None) -> Any:
         """What JSON-RPC answers."""
-        body = json.dumps({"method": method, "params": params}).encode()
-        answer = self.ask("POST", "/", body)
-        assert answer.status == 200, answer
+        call = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        answer = self.ask("POST", "/", json.dumps(call).encode())
         return answer.json
 
 
@@ -91,7 +92,7 @@ class Serving(Far):
         super().__init__(opened.getsockname()[1])
         self.view = session.view
         self._found = found
-        self._thread = Thread(target=found.run, args=[opened])
+        self._thread = Thread(target=found.run, args=[[opened]])
         self._thread.start()
 
     def stop(self) -> None:
@@ -126,10 +127,10 @@ def serving(home: str | None = None) -> Iterator[Serving]:
     logging.disable(logging.NOTSET)  # Tests of a cluster in the same process have silenced it.
     with (
         Session.begin(settings) as session,
-        endpoints.Node(session) as node,
+        Node(session) as node,
         RequestLog() as log,
     ):
-        app = server.application(node.endpoints(), HOSTS, log)
+        app = server.application(endpoints_of(node), HOSTS, log)
         session.tells_of_prices = True
         patience_s = session.config.courier_timeout_secs
         found = server.Server(app, patience_s, log, each_second=node.save_prices)

@@ -80,6 +80,11 @@ class Home:
         return os.path.join(self.path, home.INBOX)
 
     @property
+    def serve_token(self) -> str:
+        """The file of the token that lets others change the market over the net."""
+        return os.path.join(self.path, home.SERVE_TOKEN)
+
+    @property
     def reputation(self) -> str:
         """The snapshot of the scores."""
         return os.path.join(self.path, home.REPUTATION)

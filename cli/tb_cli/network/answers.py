@@ -3,7 +3,8 @@
 Whoever asked learns nothing of this machine; the log tells all.
 """
 
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from msgspec import json
 from starlette.exceptions import HTTPException
@@ -11,21 +12,69 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from compute_market.errors import MarketError
+from compute_market.errors import (
+    AlreadyDoneError,
+    MarketError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from compute_market.text import clipped
 from tb_cli.frame.faults import answer_to
+from tb_cli.frame.serve_token import Token
+
+T = TypeVar("T")
 
 _PATH_SHOWN_MAX: Final = 200  # characters
 _ERROR: Final = "tb_error"  # where a request keeps for the log what was wrong
 
-_STATUS: Final = {"integrity": 400, "refused": 403}
+# The status of an error by its token, unless its reason has one.
+_BY_TOKEN: Final = {
+    "usage": 400,
+    "integrity": 400,
+    "refused": 403,
+    "not_found": 404,
+    "already_done": 409,
+    "busy": 503,
+}
+_BY_REASON: Final = {"unauthorized": 401, "no_price_data": 404}
+_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+# What a client is told to do about a status.
+_WAYS_OUT: Final = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}
+_BEARER: Final = b"bearer "
+
+
+class Said(MarketError):
+    """What the market said of what was asked, and so is for whoever asked."""
+
+    def __init__(self, error: MarketError) -> None:
+        super().__init__(error.message, reason=error.reason)
+        self.token, self.exit_code = error.token, error.exit_code
+        self.retryable = error.retryable
+
+
+def said(fn: Callable[..., T], *arguments: Any) -> T:
+    """What a function returns; what it raises of the caller's mistakes is `Said`."""
+    try:
+        return fn(*arguments)
+    except (UsageError, NotFoundError, AlreadyDoneError) as error:
+        raise Said(error) from error
+
+
+def check_token(token: Token, request: Request) -> None:
+    """Raise Said (`unauthorized`) unless a request has the bearer token."""
+    given = request.headers.getlist("authorization")
+    words = given[0].encode("latin-1") if len(given) == 1 else b""
+    is_bearer = words[: len(_BEARER)].lower() == _BEARER
+    if not (is_bearer and token.is_it(words[len(_BEARER) :].strip())):
+        problem = "this changes the market: it needs the bearer token of this server"
+        raise Said(RefusedError(problem, reason="unauthorized"))
 
 
 async def to_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MarketError)
     document = for_others(error)
-    status = 503 if error.retryable else _STATUS.get(document["error"], 500)
-    return _answered(request, status, document, error.message)
+    return _answered(request, status_of(document), document, error.message)
 
 
 def for_others(error: MarketError) -> dict[str, Any]:
@@ -34,9 +83,16 @@ def for_others(error: MarketError) -> dict[str, Any]:
     It says what is wrong with what was sent, without hints and details, which are the operator's.
     Damage of what is stored here has no reason to tell it by.
     """
-    is_theirs = error.token == "refused" or (error.token == "integrity" and error.reason)
+    is_theirs = (
+        isinstance(error, Said)
+        or error.token == "refused"
+        or (error.token == "integrity" and error.reason)
+    )
     if is_theirs:
-        document = {"error": error.token, "reason": error.reason, "message": error.message}
+        document: dict[str, Any] = {"error": error.token}
+        if error.reason is not None:
+            document["reason"] = error.reason
+        document["message"] = error.message
     elif error.retryable:
         document = {"error": "busy", "message": "not now; try again later"}
     else:
@@ -44,10 +100,18 @@ def for_others(error: MarketError) -> dict[str, Any]:
     return document | {"retryable": error.retryable}
 
 
+def status_of(document: dict[str, Any]) -> int:
+    """The HTTP status of an error by its document."""
+    found = _BY_REASON.get(document.get("reason") or "")
+    return _BY_TOKEN.get(document["error"], 500) if found is None else found
+
+
 async def to_mistake(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     document = {"error": "usage", "message": error.detail, "retryable": error.status_code == 408}
-    return _answered(request, error.status_code, document, error.detail)
+    response = _answered(request, error.status_code, document, error.detail)
+    response.headers.update(error.headers or {})
+    return response
 
 
 async def to_nobody(request: Request, error: Exception) -> Response:
@@ -63,8 +127,16 @@ def _answered(request: Request, status: int, document: dict[str, Any], why: str)
     return json_response(document, status)
 
 
-def json_response(document: Any, status: int = 200) -> Response:
-    return Response(json.encode(document) + b"\n", status, media_type="application/json")
+def json_response(document: Any, status: int = 200, *, indented: bool = False) -> Response:
+    content = json.encode(document)
+    if indented:
+        content = json.format(content, indent=2)
+    return json_bytes(content + b"\n", status)
+
+
+def json_bytes(content: bytes, status: int = 200) -> Response:
+    headers = _HEADERS | _WAYS_OUT.get(status, {})
+    return Response(content, status, headers, media_type="application/json")
 
 
 def tell(request: Request, problem: str) -> None:

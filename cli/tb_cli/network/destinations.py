@@ -12,7 +12,7 @@ from compute_market.errors import IntegrityError, MarketError
 from compute_market.signatures.keys import Key
 
 PIECE_BYTES: Final = 2**20
-PATH: Final = "/courier.deliver"  # of a URL that has none
+PATH: Final = f"/{envelope.METHOD}"  # of a URL that has none
 
 # Opens the bundle of a receipt, to be read to its end.
 Open = Callable[[BundleReceipt], BinaryIO]

@@ -6,11 +6,11 @@ from msgspec import Meta, Struct, json
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError
+from compute_market.reputation.gossip import METHOD
 from compute_market.signatures.canonical import decoded
 from compute_market.text import clipped, one_line
 from tb_cli.network.http_client import Client
 
-METHOD: Final = "net.reputation_gossip"
 _PATH: Final = "/"
 _ANSWER_BYTES_MAX: Final = 64 * 1024
 

@@ -7,7 +7,7 @@ request leaves one line of JSON on stderr.
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final
@@ -36,18 +36,15 @@ _KEEP_ALIVE_SECS: Final = 5
 
 
 def application(
-    endpoints: Mapping[str, tuple[str, Endpoint]], hosts: frozenset[str], log: RequestLog
+    endpoints: Mapping[str, Mapping[str, Endpoint]], hosts: frozenset[str], log: RequestLog
 ) -> ASGIApp:
-    """What answers: by path the method and the function of each endpoint.
+    """What answers: by path and HTTP method the function of each endpoint.
 
     Only requests to one of `hosts` are answered, whatever their port, or to any when there are
     none: a page in a browser could else have a name of its own lead here.
     """
     app = Starlette(
-        routes=[
-            Route(path, endpoint, methods=[method])
-            for path, (method, endpoint) in endpoints.items()
-        ],
+        routes=[Route(path, _Resource(found)) for path, found in endpoints.items()],
         exception_handlers={
             MarketError: answers.to_error,
             HTTPException: answers.to_mistake,
@@ -106,7 +103,7 @@ class Server:
             log,
         )
 
-    def run(self, listening: socket.socket) -> None:
+    def run(self, listening: Sequence[socket.socket]) -> None:
         """Answer until SIGINT or SIGTERM comes, and then finish what is under way."""
         logger = logging.getLogger("uvicorn.error")
         logger.addFilter(self._tell)
@@ -120,19 +117,20 @@ class Server:
         """End it as a signal does, from another thread."""
         self._server.should_exit = True
 
-    async def _serve(self, listening: socket.socket) -> None:
+    async def _serve(self, listening: Sequence[socket.socket]) -> None:
         asyncio.get_running_loop().set_exception_handler(self._tell_of_loop)
         entering = asyncio.create_task(self._let_in(listening))
         await self._server.serve(sockets=[])
         await entering
 
-    async def _let_in(self, listening: socket.socket) -> None:
+    async def _let_in(self, listening: Sequence[socket.socket]) -> None:
         """Let connections in until the server is to end."""
-        opened = asyncio.create_task(self._door.open(listening))
-        while not self._server.should_exit and not opened.done():
+        opened = [asyncio.create_task(self._door.open(each)) for each in listening]
+        while not self._server.should_exit and not any(each.done() for each in opened):
             await asyncio.sleep(_TICK_SECS)
-        opened.cancel()
-        listening.close()
+        for task, each in zip(opened, listening, strict=True):
+            task.cancel()
+            each.close()
 
     def _tell(self, record: logging.LogRecord) -> bool:
         """Put into the log what uvicorn says of bytes that are no request it hands on.
@@ -220,6 +218,23 @@ class _Entrance:
             problem = HTTPException(421, "this server goes by another name")
             return await answers.to_mistake(Request(scope), problem)
         return None
+
+
+class _Resource:
+    """What is at one path. HEAD is answered as GET is, whose body the server leaves out."""
+
+    def __init__(self, endpoints: Mapping[str, Endpoint]) -> None:
+        self._endpoints = dict(endpoints)
+        if "GET" in endpoints:
+            self._endpoints["HEAD"] = endpoints["GET"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        endpoint = self._endpoints.get(scope["method"])
+        if endpoint is None:
+            allowed = {"Allow": ", ".join(sorted(self._endpoints))}
+            raise HTTPException(405, "nothing is done here by this method", allowed)
+        response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 def _host_of(scope: Scope) -> str:

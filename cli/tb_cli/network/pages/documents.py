@@ -167,8 +167,7 @@ def settled(txn: Txn, asked: Asked) -> dict[str, Any]:
     waiting = txn.collect(UNSETTLED, MANY)
     return {
         "settlement": modes.document(txn),
-        "ct": overview.money(txn, "CT"),
-        "it": overview.money(txn, "IT"),
+        **overview.balances(txn),
         "waiting": [_settlement(txn, key) for _, key in waiting],
         "rows": MANY,
         "receipts": _receipts(txn, MANY),

@@ -1,7 +1,7 @@
 """Where the pages are, and how each is answered. They are looked at; nothing can be changed here."""
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from msgspec import Struct
 from starlette.concurrency import run_in_threadpool
@@ -13,12 +13,11 @@ from compute_market.errors import IntegrityError, MarketError, NotFoundError, Us
 from compute_market.store.txn import Txn
 from tb_cli.frame.clocks import now_ms
 from tb_cli.network import answers
+from tb_cli.network.node import Node
 from tb_cli.network.pages import documents
 from tb_cli.network.pages.documents import Asked
 from tb_cli.network.pages.rendering import Renderer
 from tb_cli.network.server import Endpoint
-
-T = TypeVar("T")
 
 # No script, style or picture but our own, and no page of others around it.
 SECURITY: Final = {
@@ -61,32 +60,30 @@ PAGES: Final = {
 
 
 class Pages:
-    """What answers for the pages of a market, which `view` looks at in one snapshot."""
+    """What answers for the pages of a market, each of which is one look at it."""
 
-    def __init__(self, view: Callable[[Callable[[Txn], T]], T]) -> None:
-        self._view: Callable[[Callable[[Txn], Any]], Any] = view
+    def __init__(self, node: Node) -> None:
+        self._node = node
         self._renderer = Renderer()
 
-    def endpoints(self) -> dict[str, tuple[str, Endpoint]]:
-        found: dict[str, tuple[str, Endpoint]] = {
-            path: ("GET", self._of(page)) for path, page in PAGES.items()
-        }
-        return found | {"/static/{name}": ("GET", self._static)}
+    def endpoints(self) -> dict[str, Endpoint]:
+        """By path what answers a GET."""
+        found = {path: self._of(page) for path, page in PAGES.items()}
+        return found | {"/static/{name}": self._static}
 
     def _of(self, page: Page) -> Endpoint:
         async def answer(request: Request) -> Response:
             try:
                 asked = _asked_of(request)
-                return await run_in_threadpool(self._shown, page, asked)
+                document = await self._node.look(
+                    lambda txn: _base(txn) | page.document(txn, asked)
+                )
             except MarketError as error:
                 answers.tell(request, error.message)
                 return await run_in_threadpool(self._failed, error)
+            return _html(await run_in_threadpool(self._renderer.page, page.template, document))
 
         return answer
-
-    def _shown(self, page: Page, asked: Asked) -> Response:
-        document = self._view(lambda txn: _base(txn) | page.document(txn, asked))
-        return _html(self._renderer.page(page.template, document))
 
     def _failed(self, error: MarketError) -> Response:
         """What is wrong, in as many words as anybody may have; the log tells the rest."""
