@@ -61,9 +61,7 @@ def cancel(
         done: MarketError | None = None
         if cancelled.outcome == "already_done":
             done = AlreadyDoneError(cancelled.text, hint=f"see `tb-cli compute status {job_id}`")
-        return bulk.Outcome(
-            job_id, cancelled.text, document, done, is_named=changed
-        )
+        return bulk.Outcome(job_id, cancelled.text, document, done, is_named=changed)
 
     ids = Ids(job_ids, "job id", keep=failed_to is not None)
     return bulk.run(

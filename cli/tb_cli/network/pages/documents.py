@@ -19,8 +19,15 @@ from compute_market.jobs import documents, jobs, lanes, present
 from compute_market.offers import board, offers, standing
 from compute_market.records import LANES, PRIORITIES, check_id
 from compute_market.scheduler import queue
-from compute_market.settlement import ledger, modes, receipts, settlement
-from compute_market.store.schema import BUNDLES_PENDING, DELIVERIES, JOBS, OFFERS, PENDING, UNSETTLED
+from compute_market.settlement import modes, receipts, settlement
+from compute_market.store.schema import (
+    BUNDLES_PENDING,
+    DELIVERIES,
+    JOBS,
+    OFFERS,
+    PENDING,
+    UNSETTLED,
+)
 from compute_market.store.txn import Txn
 from compute_market.subsidy import subsidy
 

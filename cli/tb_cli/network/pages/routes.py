@@ -75,9 +75,7 @@ class Pages:
         async def answer(request: Request) -> Response:
             try:
                 asked = _asked_of(request)
-                document = await self._node.look(
-                    lambda txn: _base(txn) | page.document(txn, asked)
-                )
+                document = await self._node.look(lambda txn: _base(txn) | page.document(txn, asked))
             except MarketError as error:
                 answers.tell(request, error.message)
                 return await run_in_threadpool(self._failed, error)
