@@ -33,6 +33,7 @@ from compute_market.subsidy import subsidy
 
 # Rows of a table that is one of many on its page, and of one that is the page.
 FEW: Final = 8
+SOME: Final = 20
 MANY: Final = 50
 # Jobs that wait, looked at for the place of one of them.
 PLACES_MAX: Final = 1_000
@@ -91,7 +92,7 @@ def all_jobs(txn: Txn, asked: Asked) -> dict[str, Any]:
         "running": present.running(txn, MANY),
         "queued": present.queued(txn, MANY),
         "unplaced": present.unplaced(txn, MANY),
-        "ended": present.ended(txn, MANY),
+        "ended": present.ended(txn, SOME),
     }
 
 
@@ -154,7 +155,7 @@ def all_parties(txn: Txn, asked: Asked) -> dict[str, Any]:
 
 
 def party(txn: Txn, asked: Asked) -> dict[str, Any]:
-    return {"party": parties.document(txn, _named(asked, "party"), MANY), "rows": MANY}
+    return {"party": parties.document(txn, _named(asked, "party"), SOME), "rows": SOME}
 
 
 def prices(txn: Txn, asked: Asked) -> dict[str, Any]:
@@ -177,7 +178,7 @@ def settled(txn: Txn, asked: Asked) -> dict[str, Any]:
         **overview.balances(txn),
         "waiting": [_settlement(txn, key) for _, key in waiting],
         "rows": MANY,
-        "receipts": _receipts(txn, MANY),
+        "receipts": _receipts(txn, SOME),
         "running": subsidy.document(txn, None),
         "epochs": subsidy.newest(txn, EPOCHS_MAX),
     }
@@ -204,7 +205,7 @@ def log(txn: Txn, asked: Asked) -> dict[str, Any]:
 
 
 def _named(asked: Asked, what: str) -> str:
-    """The id in a path. Raises NotFoundError for what can be none: there is nothing of that name."""
+    """The id in a path. Raises NotFoundError for what can be none."""
     try:
         return check_id(asked.name, what)
     except UsageError as error:
@@ -213,7 +214,7 @@ def _named(asked: Asked, what: str) -> str:
 
 def _prices(txn: Txn) -> dict[str, dict[str, Any] | None]:
     """By lane the bands and the window they are of; None where there is no price."""
-    found = {}
+    found: dict[str, dict[str, Any] | None] = {}
     for lane in LANES:
         bands = board.document(txn, lane)
         found[lane] = None if bands is None else bands | {"window": board.window(txn, lane)}
@@ -232,8 +233,10 @@ def _receipts(txn: Txn, limit: int) -> list[dict[str, Any]]:
     found = []
     for seq, key, receipt in receipts.newest(txn, limit):
         due = settlement.of(txn, key)
-        is_sound = receipt is not None and due is not None
-        found.append(receipts.document(receipt, due) if is_sound else {"seq": seq, "damaged": True})
+        if receipt is None or due is None:
+            found.append({"seq": seq, "damaged": True})
+        else:
+            found.append(receipts.document(receipt, due))
     return found
 
 

@@ -40,7 +40,7 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        for name in ("number", "share", "lasting", "instant", "link", "label", "pairs", "spoken"):
+        for name in ("number", "share", "lasting", "instant", "link", "label", "pairs", "sentence"):
             self._environment.filters[name] = getattr(words, name)
         self._environment.globals |= {"charts": charts, "static": self.address_of}
 
@@ -48,7 +48,8 @@ class Renderer:
         """A page as HTML; `now_ms` of the document is when it is true."""
         now_ms = document["now_ms"]
         ago = {"ago": lambda at_ms: words.relative(at_ms, now_ms)}
-        return self._environment.get_template(f"{name}.html").render(document | ago).encode()
+        text: str = self._environment.get_template(f"{name}.html").render(document | ago)
+        return text.encode()
 
     def address_of(self, name: str) -> str:
         """Where a static file is; another when its content is another, so that it may be kept."""

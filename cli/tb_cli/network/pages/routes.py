@@ -1,4 +1,4 @@
-"""Where the pages are, and how each is answered. They are looked at; nothing can be changed here."""
+"""Where the pages are, and how each is answered. Nothing can be changed by them."""
 
 from collections.abc import Callable
 from typing import Any, Final

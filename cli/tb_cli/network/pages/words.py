@@ -20,6 +20,8 @@ NONE: Final = Markup("–")
 _NARROW_SPACE: Final = "\u202f"
 # Characters of a text that a table shows.
 _SHOWN_MAX: Final = 300
+# Characters of an id that stands on one line.
+_UNBROKEN_MAX: Final = 24
 # What an id may have beside letters and digits, of which a path needs nothing quoted.
 _PLAIN_IN_PATHS: Final = ":@+-._"
 
@@ -59,8 +61,11 @@ def relative(at_ms: int | None, now_ms: int) -> Markup:
     """The same as how long ago it was, or in how long it will be."""
     if at_ms is None:
         return NONE
-    text = span(abs(now_ms - at_ms))
+    away_ms = abs(now_ms - at_ms)
+    text = span(away_ms - away_ms % 1000)
     told = f"in {text}" if at_ms > now_ms else f"{text} ago"
+    if away_ms < 1000:
+        told = "just now"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
         _machine(at_ms), local(at_ms), told
     )
@@ -70,7 +75,8 @@ def link(name: str | None, to: str) -> Markup:
     """A link to the page of a job, an offer or a party by its id: `to` is the path above it."""
     if name is None:
         return NONE
-    return Markup('<a href="{}">{}</a>').format(address(to, name), name)
+    kind = "id" if len(name) <= _UNBROKEN_MAX else "long"
+    return Markup('<a class="{}" href="{}">{}</a>').format(kind, address(to, name), name)
 
 
 def address(to: str, name: str) -> str:
@@ -82,9 +88,9 @@ def label(token: str) -> str:
     return token.replace("_", " ")
 
 
-def spoken(text: str) -> Markup:
-    """A sentence in which commands stand between backticks."""
-    parts = plain(text).split("`")
+def sentence(text: str) -> Markup:
+    """A clause as a sentence; commands in it stand between backticks."""
+    parts = plain(f"{text[:1].upper()}{text[1:]}.").split("`")
     marked = (
         Markup("<code>{}</code>").format(part) if number % 2 else escape(part)
         for number, part in enumerate(parts)
@@ -93,8 +99,8 @@ def spoken(text: str) -> Markup:
 
 
 def pairs(document: dict[str, Any]) -> str:
-    """Fields of a small record, each with its name."""
-    return shown(document)
+    """Fields of a small record, each behind its name."""
+    return ", ".join(f"{label(name)} {shown(value)}" for name, value in document.items()) or "–"
 
 
 def _machine(at_ms: int) -> str:
