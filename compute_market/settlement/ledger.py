@@ -39,6 +39,11 @@ def is_wallet(account: str) -> bool:
     return account.startswith(_WALLET)
 
 
+def listed_under(account: str) -> bytes:
+    """What the keys of the postings of a wallet begin with; the number of each follows."""
+    return id_prefix(account[len(_WALLET) :])
+
+
 def escrow(job_id: str) -> str:
     return f"escrow/{job_id}"
 
