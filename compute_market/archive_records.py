@@ -24,12 +24,12 @@ class ArchivedReceipt(Struct, frozen=True, array_like=True, gc=False):
 
 
 class Archive(Struct, frozen=True, array_like=True, gc=False):
-    """A file of archived records. What it holds in its first `bytes` the market has let go."""
+    """A file of archived records. What it holds in its first `length` bytes is in it alone."""
 
     path: str
     before: int  # jobs that ended before this second, and postings
     begun_ms: int
-    bytes: int
+    length: int
     digest: bytes  # BLAKE3 of them
     jobs: int = 0
     receipts: int = 0

@@ -36,15 +36,14 @@ def missing(txn: Txn, job_id: str) -> NotFoundError:
     )
 
 
-def check_unused(txn: Txn, job_id: str) -> None:
-    """Raise ConflictError (`archived`) for the id of a job that was archived."""
-    found = job(txn, job_id)
-    if found is not None:
-        raise ConflictError(
-            f"job {job_id} was {found.state}, and has been archived: its id is not used again",
-            hint="use another job id",
-            reason="archived",
-        )
+def taken(txn: Txn, job_id: str) -> ConflictError:
+    """The error for a new job with the id of one that was archived."""
+    found = txn.must_read(ARCHIVED_JOBS, job_id.encode())
+    return ConflictError(
+        f"job {job_id} was {found.state}, and has been archived: its id is not used again",
+        hint="use another job id",
+        reason="archived",
+    )
 
 
 def receipt(txn: Txn, key: bytes) -> ArchivedReceipt | None:

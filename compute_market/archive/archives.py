@@ -96,6 +96,6 @@ def document(archive_id: bytes, archive: Archive) -> dict[str, Any]:
         "jobs": archive.jobs,
         "receipts": archive.receipts,
         "postings": archive.postings,
-        "bytes": archive.bytes,
+        "bytes": archive.length,
         "is_whole": archive.closed_ms is not None,
     }

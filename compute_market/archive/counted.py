@@ -1,6 +1,7 @@
 """What counters and offers say of a job, a receipt or a posting, whether it is kept or archived.
 
-The audit adds it up over what is stored; what was archived is in sums of its own (`compute_market.archived`).
+The audit adds it up over what is stored; what was archived is in
+sums of its own (`compute_market.archived`).
 """
 
 from collections.abc import Iterator

@@ -89,7 +89,7 @@ def of_end(txn: Txn, archive: Archive) -> bytes:
                 "postings": archive.postings,
                 "receipts_to": seq,
                 "link": receipt_chain.digest(txn, seq).hex(),
-                "bytes": archive.bytes,
+                "bytes": archive.length,
                 "blake3": archive.digest.hex(),
             }
         )
@@ -110,8 +110,7 @@ def plain(record: Any) -> Any:
 
 def _of_job(ended: Ended) -> bytes:
     found = [
-        plain(each.receipt)
-        | {"link": each.link.digest.hex(), "settlement": plain(each.settlement)}
+        plain(each.receipt) | {"link": each.link.digest.hex(), "settlement": plain(each.settlement)}
         for each in ended.proofs
     ]
     document = {

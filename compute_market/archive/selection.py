@@ -50,7 +50,7 @@ def ended(
     It goes on behind the key `after`, and returns the key to go on behind; None at the end.
     """
     start = b"" if after is None else after + b"\0"
-    found = []
+    found: list[Ended] = []
     last = None
     keys = txn.collect(ENDED, limit, start=start or None)
     for key, _ in keys:
@@ -102,7 +102,7 @@ def postings(txn: Txn, before_ms: int, after: int, limit: int) -> tuple[list[Pos
 
     It goes on behind the number `after`, and returns the one to go on behind; None at the end.
     """
-    found = []
+    found: list[Posting] = []
     entries = txn.collect(POSTINGS, limit, start=pack_u64(after + 1))
     for key, payload in entries:
         posting = POSTINGS.decode(key, payload)

@@ -1,6 +1,6 @@
 """Cancelling a job, by its buyer or by the provider that holds it."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
@@ -13,18 +13,21 @@ from compute_market.records import Job, Placement
 from compute_market.store.schema import PROVIDER_CANCELS, id_prefix, pack_u64
 from compute_market.store.txn import Txn
 
+if TYPE_CHECKING:
+    from compute_market.archive_records import ArchivedJob
+
 By = Literal["client", "provider"]
 
 
 class Cancelled(Struct, frozen=True, gc=False):
-    """What became of a request to cancel one job."""
+    """What became of a request to cancel one job, or what is left of an archived one."""
 
-    job: Job
+    job: "Job | ArchivedJob"
     outcome: Literal["cancelled", "already_cancelled", "already_done"]
 
     @property
     def text(self) -> str:
-        if self.outcome == "cancelled":
+        if isinstance(self.job, Job) and self.outcome == "cancelled":
             return f"cancelled job {self.job.job_id}"
         return f"job already {self.job.state}"
 
@@ -34,7 +37,9 @@ def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:
 
     Raises NotFoundError, and RefusedError when a provider cancels a job that has none.
     """
-    job = jobs.get(txn, job_id)
+    job = jobs.find(txn, job_id)
+    if job is None:
+        return _cancel_archived(txn, job_id)
     if job.state == "cancelled":
         return Cancelled(job, "already_cancelled")
     if job.state in ("completed", "failed"):
@@ -49,6 +54,16 @@ def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:
     metrics.count(txn, "scheduler_cancel_total", by)
     work(txn)
     return Cancelled(job, "cancelled")
+
+
+def _cancel_archived(txn: Txn, job_id: str) -> Cancelled:
+    """What is said of a job that ended long ago, as before it was archived."""
+    from compute_market import archived  # Most jobs that are cancelled are there.
+
+    left = archived.job(txn, job_id)
+    if left is None:
+        raise archived.missing(txn, job_id)
+    return Cancelled(left, "already_cancelled" if left.state == "cancelled" else "already_done")
 
 
 def _give_back_usage(txn: Txn, job: Job) -> None:

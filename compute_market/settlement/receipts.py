@@ -156,9 +156,9 @@ def find(txn: Txn, key: bytes) -> Receipt | None:
 
 
 def page(txn: Txn, after: int, limit: int) -> list[tuple[int, bytes, Receipt | None]]:
-    """At most `limit` (seq, key, receipt) in order of issue, from after seq `after` on.
+    """(seq, key, receipt) of the next `limit` in order of issue, from after seq `after` on.
 
-    None stands for a receipt that is in quarantine or damaged.
+    None stands for a receipt that is in quarantine or damaged, or that was archived.
     """
     found = []
     for seq_key, payload in txn.collect(RECEIPT_CHAIN, limit, start=pack_u64(after + 1)):
