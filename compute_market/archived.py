@@ -72,6 +72,11 @@ def offer_key(offer_id: str) -> bytes:
     return _OFFER + offer_id.encode()
 
 
+def balance(txn: Txn, account: str, token: str) -> int:
+    """The opening balance of one account."""
+    return txn.sum(ARCHIVED, account_key(account, token))
+
+
 def balances(txn: Txn) -> dict[tuple[str, str], int]:
     """Opening balances: what archived postings come to, by token and account."""
     found = {}

@@ -210,6 +210,11 @@ METRICS = (
         "Price boards saved, as far as a later change has seen them, and those that could not be.",
         (("result", ("success", "failed")),),
     ),
+    Metric(
+        "store_oldest_job_timestamp_seconds",
+        "gauge",
+        "When the first of the ended jobs ended that are not archived.",
+    ),
     Metric("clock_held", "gauge", "1 while the clock is not believed and nothing falls due."),
     Metric("tb_build_info", "gauge", "Always 1; carries the version.", (("version", ()),)),
 )

@@ -111,6 +111,7 @@ ORDER = (
     "admission.laws",
     "jobs.cancellations",
     "jobs.lanes",
+    "jobs.listed",
     "jobs.jobs",
     "jobs.pools",
     "jobs.documents",

@@ -18,6 +18,8 @@ from compute_market.settlement import receipts, settlement
 from compute_market.store.schema import ENDED, JOBS, POSTINGS, RECEIPT_CHAIN, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 
+# Slices that are read at once, but for those of one job more.
+SLICES_MAX: Final = 10_000
 # Movements of no job: by an operator, and others that have records of their own, which stay.
 TAPS: Final = ("deposit", "withdraw")
 _RECORDED: Final = frozenset(
@@ -49,18 +51,19 @@ def ended(
 
     It goes on behind the key `after`, and returns the key to go on behind; None at the end.
     """
-    start = b"" if after is None else after + b"\0"
     found: list[Ended] = []
-    last = None
-    keys = txn.collect(ENDED, limit, start=start or None)
+    slices = 0
+    keys = txn.collect(ENDED, limit, start=None if after is None else after + b"\0")
     for key, _ in keys:
         if unpack_u64(key[:8]) >= before:
             return found, None
-        last = key
         whole = gathered(txn, key[8:])
         if whole is not None:
             found.append(whole)
-    return found, last if len(keys) == limit else None
+            slices += len(whole.slices)
+        if slices > SLICES_MAX:
+            return found, key
+    return found, keys[-1][0] if len(keys) == limit else None
 
 
 def gathered(txn: Txn, job_id: bytes) -> Ended | None:
@@ -97,10 +100,13 @@ def _proof(txn: Txn, key: bytes) -> Proof | None:
     return Proof(receipt, txn.must_read(RECEIPT_CHAIN, pack_u64(receipt.seq)), settled)
 
 
-def postings(txn: Txn, before_ms: int, after: int, limit: int) -> tuple[list[Posting], int | None]:
+def postings(
+    txn: Txn, before_ms: int, after: int, limit: int, ended_before: int = 0
+) -> tuple[list[Posting], int | None]:
     """Of the next `limit` postings from before an instant those that may go, oldest first.
 
     It goes on behind the number `after`, and returns the one to go on behind; None at the end.
+    With `ended_before` also those of jobs that may go themselves, as they ended before a second.
     """
     found: list[Posting] = []
     entries = txn.collect(POSTINGS, limit, start=pack_u64(after + 1))
@@ -108,13 +114,18 @@ def postings(txn: Txn, before_ms: int, after: int, limit: int) -> tuple[list[Pos
         posting = POSTINGS.decode(key, payload)
         if posting.at_ms >= before_ms:
             return found, None
-        if may_go(txn, posting):
+        if _may_go(txn, posting, ended_before):
             found.append(posting)
     return found, unpack_u64(entries[-1][0]) if len(entries) == limit else None
 
 
-def may_go(txn: Txn, posting: Posting) -> bool:
+def _may_go(txn: Txn, posting: Posting, ended_before: int) -> bool:
     """Whether nothing that is kept needs a posting, once it is old."""
     if posting.event in TAPS:
         return True
-    return posting.event not in _RECORDED and archived.job(txn, posting.ref) is not None
+    if posting.event in _RECORDED:
+        return False
+    if archived.job(txn, posting.ref) is not None:
+        return True
+    whole = gathered(txn, posting.ref.encode()) if ended_before else None
+    return whole is not None and (whole.job.ended_at or 0) < ended_before

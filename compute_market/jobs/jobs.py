@@ -1,6 +1,7 @@
-"""Job records: how they are read and moved from state to state. The only writer of jobs.
+"""Job records: how they are read, shown and moved from state to state. The only writer of jobs.
 
-Beside it are the actions that decide about these moves: `submit`, `prove`, `cancel`, `expire`."""
+The actions that decide about these moves are beside it: `submit`, `prove`, `cancel`, `expire`.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -88,12 +89,6 @@ def placements(txn: Txn, job: Job) -> list[Placement]:
         for number in range(job.placements_before)
     ]
     return earlier if job.placement is None else [*earlier, job.placement]
-
-
-def live_ids(txn: Txn) -> Iterator[str]:
-    """Ids of every pending, queued and active job, the nearest deadline first."""
-    for key, _ in txn.scan(DEADLINES):
-        yield key[8:].decode()
 
 
 def is_overdue(txn: Txn, job: Job) -> bool:

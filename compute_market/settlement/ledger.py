@@ -15,6 +15,7 @@ from compute_market.records import Posting, Tap, Token
 from compute_market.store.schema import (
     ACCOUNTS,
     POSTINGS,
+    POSTINGS_BEFORE,
     TAPS,
     WALLET_POSTINGS,
     damaged,
@@ -168,6 +169,20 @@ def history(txn: Txn, owner: str, after: int, limit: int) -> list[Posting]:
     prefix = id_prefix(owner)
     entries = txn.collect(WALLET_POSTINGS, limit, prefix, prefix + pack_u64(after + 1))
     return [txn.must_read(POSTINGS, key[len(prefix) :]) for key, _ in entries]
+
+
+def openings(txn: Txn, owner: str) -> list[Posting]:
+    """What archived postings have left in a wallet, as postings with the number 0."""
+    from compute_market import archived  # Most commands import this module, and few need it.
+
+    at_ms, account = txn.number(POSTINGS_BEFORE), wallet(owner)
+    found = []
+    for token in TOKENS:
+        amount = archived.balance(txn, account, token)
+        ends = (SUPPLY, account) if amount > 0 else (account, SUPPLY)
+        if amount:
+            found.append(Posting(0, at_ms, token, abs(amount), *ends, "opening", ""))
+    return found
 
 
 def balances(txn: Txn, token: Token) -> dict[str, int]:
