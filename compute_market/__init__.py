@@ -21,12 +21,14 @@ bottom, and so they do inside each package:
     subsidy_records           epochs of the subsidy, and how they are stored
     mempool_records           the consumer pool, and how it is stored
     price_records             the price board, as it was loaded
+    archive_records           what is left of the archived, and how it is stored
     requests                  what operators ask for: job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
     laws                      what a law of the audit is
     idempotency               keys under which an action happens once
     metrics                   the metric table and the counters
+    archived                  ids, keys and sums that stay behind when records are archived
     events                    the log of everything that happened
     clock                     market time, and whether the clock is believed
     chain                     heights
@@ -41,6 +43,7 @@ bottom, and so they do inside each package:
     bids/                     jobs that are sealed first and revealed later
     courier/                  bundles that are stored and forwarded to other markets
     subsidy/                  epochs, the multiplier, and what providers earn beside the price
+    archive/                  what has ended goes to a file, and what is left of it
     audit                     walks the laws of every room
     overview  parties         the market on one page; all there is of one party
     concerns                  what an operator should know at once

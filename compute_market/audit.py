@@ -6,12 +6,15 @@ are in its `laws` module; here are those that span rooms.
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 from msgspec.structs import asdict
 
-from compute_market import metrics
+from compute_market import archived, metrics
 from compute_market.admission import laws as admission
+from compute_market.archive import counted
+from compute_market.archive import laws as archive
 from compute_market.bids import laws as bids
 from compute_market.courier import delivery_laws
 from compute_market.courier import laws as courier
@@ -23,8 +26,8 @@ from compute_market.offers import laws as offers
 from compute_market.reputation import laws as reputation
 from compute_market.scheduler import laws as scheduler
 from compute_market.settlement import laws as settlement
-from compute_market.settlement import ledger
 from compute_market.store.schema import (
+    ARCHIVED,
     COUNTERS,
     EVENTS,
     IMPORT_FAILURES,
@@ -33,7 +36,6 @@ from compute_market.store.schema import (
     META,
     POSTINGS,
     QUARANTINE,
-    RECEIPT_CHAIN,
     RECEIPTS,
     SETTLEMENTS,
     TABLES,
@@ -52,13 +54,6 @@ _DERIVED = (
     "settle_applied_total",
     "settle_failed_total",
 )
-# What a posting is counted as. Burns are told by the account they enter.
-_KINDS = {
-    "settle": "paid",
-    "escrow:refund": "refunded",
-    "bond:release": "refunded",
-    "bid:release": "refunded",
-}
 
 
 def check(txn: Txn) -> Iterator[Violation]:
@@ -76,7 +71,7 @@ def check(txn: Txn) -> Iterator[Violation]:
 def summary(txn: Txn, violations: list[Violation]) -> dict[str, Any]:
     """`audit` as a document: receipts looked at, violations found."""
     return {
-        "receipts": txn.size(RECEIPT_CHAIN),
+        "receipts": txn.size(RECEIPTS) + txn.size(QUARANTINE),
         "invalid": len(violations),
         "violations": [asdict(violation) for violation in violations],
     }
@@ -130,25 +125,14 @@ def _damaged(txn: Txn) -> Iterator[Violation]:
 def _counters(txn: Txn) -> Iterator[Violation]:
     """Counters against what the tables say."""
     expected: Counter[tuple[str, ...]] = Counter()
-    for posting in txn.records(POSTINGS):
-        burned = posting.credit == ledger.BURNED
-        kind = "burned" if burned else _KINDS.get(posting.event)
-        if kind is not None:
-            expected["compute_market_fee_split", posting.token.lower(), kind] += posting.amount
-        if burned:
-            expected["slashing_burn_ct_total",] += posting.amount
-    for job in txn.records(JOBS):
-        expected["industrial_units_total",] += job.units_proven
-        if job.state == "cancelled":
-            expected["scheduler_cancel_total", job.ended_by or ""] += 1
-        expected["scheduler_cancel_total", "preempted"] += job.placements_before
-        expected["scheduler_preempt_total", "success"] += job.placements_before
-        if job.cause == "deadline_missed":
-            expected["industrial_rejected_total", "SLA"] += 1
-    for settled in txn.records(SETTLEMENTS):
-        dry_run = settled.status == "recorded"
-        expected["matches_total", "true" if dry_run else "false"] += 1
-        expected["settle_applied_total",] += settled.status == "applied"
+    expected.update(archived.counters(txn))
+    for counts in chain(
+        map(counted.of_posting, txn.records(POSTINGS)),
+        map(counted.of_job, txn.records(JOBS)),
+        map(counted.of_settlement, txn.records(SETTLEMENTS)),
+    ):
+        for names, by in counts:
+            expected[names] += by
     for imported in txn.records(IMPORTS):
         if imported.status != "duplicate":
             expected["matches_total", "true" if imported.dry_run else "false"] += 1
@@ -211,9 +195,13 @@ LAWS: tuple[Law, ...] = (
     *delivery_laws.LAWS,
     *courier.LAWS,
     *subsidy.LAWS,
+    *archive.LAWS,
     Law(
         _counters,
-        (POSTINGS, JOBS, SETTLEMENTS, IMPORTS, IMPORT_FAILURES, QUARANTINE, COUNTERS.table),
+        (
+            *(POSTINGS, JOBS, SETTLEMENTS, IMPORTS, IMPORT_FAILURES, QUARANTINE),
+            *(COUNTERS.table, ARCHIVED.table),
+        ),
     ),
     Law(_log, (EVENTS, JOBS, META)),
 )

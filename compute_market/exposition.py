@@ -15,7 +15,7 @@ from compute_market.admission import capacity, comfort, mempool, shares
 from compute_market.amounts import MICRO
 from compute_market.errors import InternalError
 from compute_market.governance import governance, parameters
-from compute_market.jobs import demand, jobs, lanes
+from compute_market.jobs import demand, jobs, lanes, listed
 from compute_market.offers import board, offers
 from compute_market.records import LANES, OFFER_STATES, PRIORITIES, SETTLE_MODES
 from compute_market.reputation import reputation
@@ -61,6 +61,11 @@ def _mode(txn: Txn) -> Samples:
 def _guard(txn: Txn) -> Samples:
     mode = comfort.mode(txn)
     return [((each,), each == mode) for each in comfort.GUARDS]
+
+
+def _oldest_job(txn: Txn) -> Samples:
+    first = listed.first_ended(txn)
+    return [] if first is None else [((), first[0])]
 
 
 def _bursts(txn: Txn) -> Samples:
@@ -130,6 +135,7 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     "price_band_p75": _bands(lambda bands: bands.p75),
     "courier_pending": _one(lambda txn: txn.size(BUNDLES_PENDING)),
     "tb_last_run_timestamp_seconds": _one(lambda txn: txn.number(clock.LAST_RUN) / 1000),
+    "store_oldest_job_timestamp_seconds": _oldest_job,
     "clock_held": _one(lambda txn: not txn.timely),
     "tb_build_info": lambda txn: [((__version__,), 1)],
 }

@@ -240,6 +240,11 @@ METRICS = (
         "gauge",
         "Unix seconds of the last backup of the home, 0 without one.",
     ),
+    Metric(
+        "store_oldest_job_timestamp_seconds",
+        "gauge",
+        "When the first of the ended jobs ended that are not archived.",
+    ),
     Metric("clock_held", "gauge", "1 while the clock is not believed and nothing falls due."),
     Metric("tb_build_info", "gauge", "Always 1; carries the version.", (("version", ()),)),
 )

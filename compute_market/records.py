@@ -90,6 +90,8 @@ EventName = Literal[
     "tx_refused",
     "tx_evicted",
     "job_deferred",
+    "jobs_archived",
+    "store_compacted",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 

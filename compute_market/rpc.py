@@ -14,7 +14,7 @@ from compute_market.courier import envelope
 from compute_market.errors import AlreadyDoneError
 from compute_market.jobs import cancel, demand, documents, jobs
 from compute_market.offers import board
-from compute_market.records import ID_LENGTH_MAX, LANES, Lane, check_id
+from compute_market.records import ID_LENGTH_MAX, LANES, Job, Lane, check_id
 from compute_market.reputation import gossip
 from compute_market.rpc_results import (
     Acknowledgement,
@@ -158,6 +158,8 @@ def _cancel(txn: Txn, params: Cancel) -> Document:
     cancelled = cancel.cancel(txn, params.job_id, params.by)
     if cancelled.outcome == "already_done":
         raise AlreadyDoneError(cancelled.text)
+    if not isinstance(cancelled.job, Job):
+        return cancelled.document  # What is left of one that was archived.
     return documents.job_document(txn, cancelled.job) | cancelled.document
 
 

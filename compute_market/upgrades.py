@@ -342,4 +342,21 @@ def _begin_epochs(txn: Txn) -> None:
     txn.set_number(schema.UNITS_BEFORE_EPOCHS, metrics.value(txn, "industrial_units_total"))
 
 
-_STEPS: dict[int, Callable[[Txn], None]] = {2: _to_2, 3: _to_3, 4: _to_4, 5: _to_5, 6: _to_6}
+# Schema 7: ended jobs in the order of ends, and archives. An older release lists no job that
+# ends, and take the id of an archived one for a new one.
+
+
+def _to_7(txn: Txn) -> None:
+    for job in txn.records(schema.JOBS):
+        if job.ended_at is not None:
+            txn.put(schema.ENDED, jobs.listed_key(job.ended_at, job.job_id))
+
+
+_STEPS: dict[int, Callable[[Txn], None]] = {
+    2: _to_2,
+    3: _to_3,
+    4: _to_4,
+    5: _to_5,
+    6: _to_6,
+    7: _to_7,
+}

@@ -4,6 +4,7 @@ from typing import Literal
 
 from compute_market.errors import AlreadyDoneError, MarketError, NotFoundError, RefusedError
 from compute_market.jobs.cancel import cancel as cancel_job
+from compute_market.records import Job
 from compute_market.store.txn import Txn
 from tb_cli.frame import bulk
 from tb_cli.frame.ids import Ids
@@ -54,7 +55,7 @@ def cancel(
             return bulk.Outcome(job_id, text, document, error, is_named=False)
         document = cancelled.document
         changed = cancelled.outcome == "cancelled"
-        if session.json and not jsonl:
+        if session.json and not jsonl and isinstance(cancelled.job, Job):
             from compute_market.jobs import documents  # Most commands do not print it.
 
             document = documents.job_document(txn, cancelled.job) | document

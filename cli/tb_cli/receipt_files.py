@@ -55,11 +55,10 @@ _Page = tuple[list[Exported], Exported | None]
     ),
     option(
         "--from",
-        "The first receipt. [1]",
+        "The first receipt. [the first that is not archived]",
         name="from_seq",
         kind="integer",
         metavar="SEQ",
-        default=1,
         least=1,
         most=AMOUNT_MAX,
     ),
@@ -73,7 +72,9 @@ _Page = tuple[list[Exported], Exported | None]
         most=AMOUNT_MAX,
     ),
 )
-def export(session: Session, target: str, *, key: str, from_seq: int, to_seq: int | None) -> None:
+def export(
+    session: Session, target: str, *, key: str, from_seq: int | None, to_seq: int | None
+) -> None:
     """They are JSON lines, in order of issue, that `receipts verify` checks with no market at hand.
 
     The state root in the last line is that of the market now. Receipts issued meanwhile stay out.

@@ -3,6 +3,7 @@
 from itertools import chain, islice
 from typing import Any
 
+from compute_market import archived
 from compute_market.errors import NotFoundError
 from compute_market.jobs import jobs
 from compute_market.records import check_id
@@ -55,15 +56,16 @@ def show(session: Session, target: str) -> None:
 def _page(txn: Txn, after: int, size: int) -> tuple[list[dict[str, Any] | None], int | None]:
     """A page of receipts, None for each that is damaged or in quarantine."""
     found: list[dict[str, Any] | None] = []
-    last = after
+    last, looked_at = after, 0
     for seq, key, receipt in receipts.page(txn, after, size):
-        settled = settlement.of(txn, key)
-        if receipt is None or settled is None:
-            found.append(None)
-        else:
-            found.append(receipts.document(receipt, settled))
+        looked_at += 1
         last = seq
-    return found, last if len(found) == size else None
+        settled = settlement.of(txn, key)
+        if receipt is not None and settled is not None:
+            found.append(receipts.document(receipt, settled))
+        elif archived.receipt(txn, key) is None:
+            found.append(None)
+    return found, last if looked_at == size else None
 
 
 def _imported_page(
@@ -89,6 +91,14 @@ def _find(txn: Txn, target: str) -> list[dict[str, Any]]:
         receipt, settled = receipts.find(txn, key), settlement.of(txn, key)
         if receipt is not None and settled is not None:
             found.append(receipts.document(receipt, settled))
+    if not found and (
+        archived.job(txn, target) or (key is not None and archived.receipt(txn, key))
+    ):
+        raise NotFoundError(
+            f"the receipts of {target} have been archived",
+            hint="they are in an archive; `tb-cli state info` names them",
+            reason="archived",
+        )
     if not found:
         raise NotFoundError(
             f"there is no receipt of {target}", hint="see `tb-cli compute-market receipts list`"

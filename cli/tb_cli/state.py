@@ -16,16 +16,18 @@ from msgspec.structs import asdict
 
 from compute_market import chain, events, instance
 from compute_market import home as names
+from compute_market.archive import archives
 from compute_market.engine import begin_instance, open_store
 from compute_market.errors import (
     BusyError,
     IntegrityError,
     UsageError,
 )
-from compute_market.records import LIVE_STATES, Job
+from compute_market.jobs import jobs, listed
+from compute_market.records import Job
 from compute_market.settlement import state_root
 from compute_market.store.creation import sync
-from compute_market.store.schema import JOBS, TABLES
+from compute_market.store.schema import TABLES
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
 from tb_cli.frame import copies, files, last_backup, lines
@@ -213,9 +215,12 @@ def _begin_instance(session: Session, copy: Home) -> bytes:
 
 
 def info(session: Session) -> None:
-    """Ids, sizes, the oldest jobs, the last command and the last backup; it reads every job."""
-    live, ended = _oldest(session)
+    """Ids, sizes, the oldest jobs, archives, the last command and the last backup.
+
+    Each archive is told by its path. It reads every live job, and no ended one.
+    """
     about = session.view(_about)
+    live, ended = about["live"], about["ended"]
     usage = session.market.store.usage()
     backup = last_backup.last(session.home)
     used_ppm = usage.pages * usage.page_bytes * _PPM // usage.map_bytes
@@ -229,7 +234,9 @@ def info(session: Session) -> None:
         "map_bytes": usage.map_bytes,
         "map_used_ppm": used_ppm,
         "oldest_live": live and {"job_id": live.job_id, "submitted_at": live.submitted_at},
-        "oldest_ended": ended and {"job_id": ended.job_id, "ended_at": ended.ended_at},
+        "oldest_ended": ended and {"job_id": ended[1], "ended_at": ended[0]},
+        "archives": about["archives"],
+        "archives_unfinished": about["archives_unfinished"],
         "last_change_ms": about["last_change_ms"],
         "last_command": about["last_command"],
         "last_backup": backup and asdict(backup),
@@ -239,7 +246,12 @@ def info(session: Session) -> None:
 
 def _about(txn: Txn) -> dict[str, Any]:
     last = next(events.back(txn), None)
+    of = [archive for _, archive in archives.listed(txn)]
     return {
+        "live": _oldest_live(txn),
+        "ended": listed.first_ended(txn),
+        "archives": [each.path for each in of],
+        "archives_unfinished": [each.path for each in of if each.closed_ms is None],
         "market_id": chain.market_id(txn).hex(),
         "instance_id": instance.id_of(txn),
         "time_held": instance.held_because(txn),
@@ -255,27 +267,10 @@ def _about(txn: Txn) -> dict[str, Any]:
     }
 
 
-def _oldest(session: Session) -> tuple[Job | None, Job | None]:
-    """The live job that was submitted first, and the job that ended first."""
-    live: Job | None = None
-    ended: Job | None = None
-
-    def page(
-        txn: Txn, after: bytes | None, limit: int
-    ) -> tuple[list[tuple[bytes, Job]], bytes | None]:
-        return txn.page(JOBS, after, limit)
-
-    for found in session.pages(page, None):
-        for _, job in found:
-            if job.state in LIVE_STATES:
-                live = job if live is None or job.seq < live.seq else live
-            elif ended is None or _end(job) < _end(ended):
-                ended = job
-    return live, ended
-
-
-def _end(job: Job) -> tuple[int, int]:
-    return job.ended_at or 0, job.seq
+def _oldest_live(txn: Txn) -> Job | None:
+    """The live job that was submitted first; it reads every live job."""
+    live = (jobs.named(txn, job_id.encode()) for job_id in listed.live_ids(txn))
+    return min(live, key=lambda job: job.seq, default=None)
 
 
 def stats(session: Session) -> None:

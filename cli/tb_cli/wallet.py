@@ -41,7 +41,7 @@ def balance(session: Session, owner: str) -> None:
 
 @takes(_OWNER, LIMIT, JSONL)
 def history(session: Session, owner: str, *, limit: int | None, jsonl: bool) -> None:
-    """The oldest comes first."""
+    """The oldest comes first. What was archived is one posting in each token, an `opening`."""
     check_id(owner, "owner")
     columns = ("seq", "at_ms", "token", "amount", "debit", "credit", "event", "ref")
     table = ("seq", "at_ms", "token", "amount", "event", "ref", "debit", "credit")
@@ -49,7 +49,8 @@ def history(session: Session, owner: str, *, limit: int | None, jsonl: bool) -> 
 
     def page(txn: Txn, after: int, size: int) -> tuple[list[Posting], int | None]:
         found = ledger.history(txn, owner, after, size)
-        return found, found[-1].seq if len(found) == size else None
+        last = found[-1].seq if len(found) == size else None
+        return found if after else [*ledger.openings(txn, owner), *found], last
 
     for posting in islice(chain.from_iterable(session.pages(page, 0)), limit):
         listing.add(ledger.posting_document(posting))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from compute_market import archived
 from compute_market.bid_records import Bid
 from compute_market.bids import bids
 from compute_market.jobs import jobs
@@ -10,6 +11,7 @@ from compute_market.settlement import ledger
 from compute_market.signatures.signatures import key_id
 from compute_market.store.schema import (
     ACCOUNTS,
+    ARCHIVED_JOBS,
     BIDDERS,
     BIDS,
     BIDS_DUE,
@@ -114,7 +116,10 @@ def _is_right(txn: Txn, bid: Bid) -> bool:
         return bid.job_id is None and bid.refused is None
     if bid.job_id is None:
         return bid.refused is not None
-    return bid.refused is None and jobs.find(txn, bid.job_id) is not None
+    if bid.refused is not None:
+        return False
+    is_kept = jobs.find(txn, bid.job_id) is not None
+    return is_kept or archived.job(txn, bid.job_id) is not None
 
 
 def _owner_of(txn: Txn, bid_id: str) -> str:
@@ -126,5 +131,5 @@ LAWS = (
     Law(_money, (BIDS, POSTINGS, ACCOUNTS.table)),
     Law(_due, (BIDS, BIDS_DUE, META)),
     Law(_bidders, (BIDS, BIDDERS, META)),
-    Law(_jobs, (BIDS, JOBS)),
+    Law(_jobs, (BIDS, JOBS, ARCHIVED_JOBS)),
 )

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from compute_market import events
+from compute_market import archived, events
 from compute_market.courier.courier import id_text
 from compute_market.courier.envelope import Entry, Envelope, Outcome, Taken, check_trusted
 from compute_market.courier_records import Delivery
@@ -97,10 +97,12 @@ def deliveries(txn: Txn) -> Iterator[tuple[bytes, Delivery]]:
 
 def _check_job(txn: Txn, entry: Entry) -> None:
     """Raise RefusedError (`job_ended`) for the handoff of a job that this market knows as ended."""
-    job = None if entry.job_id is None else jobs.find(txn, entry.job_id)
-    if job is not None and job.state not in LIVE_STATES:
+    if entry.job_id is None:
+        return
+    found = jobs.find(txn, entry.job_id) or archived.job(txn, entry.job_id)
+    if found is not None and found.state not in LIVE_STATES:
         raise RefusedError(
-            f"job {job.job_id} is {job.state}: nothing of it is left to hand over",
+            f"job {entry.job_id} is {found.state}: nothing of it is left to hand over",
             reason="job_ended",
         )
 

@@ -1,6 +1,6 @@
 """Cancelling a job, by its buyer or by the provider that holds it."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec import Struct
 
@@ -13,26 +13,31 @@ from compute_market.records import Job, Placement
 from compute_market.store.schema import PROVIDER_CANCELS, id_prefix, pack_u64
 from compute_market.store.txn import Txn
 
+if TYPE_CHECKING:
+    from compute_market.archive_records import ArchivedJob
+
 By = Literal["client", "provider"]
+Outcome = Literal["cancelled", "already_cancelled", "already_done"]
 
 
 class Cancelled(Struct, frozen=True, gc=False):
-    """What became of a request to cancel one job."""
+    """What became of a request to cancel one job, or what is left of an archived one."""
 
-    job: Job
-    outcome: Literal["cancelled", "already_cancelled", "already_done"]
+    job_id: str
+    job: "Job | ArchivedJob"
+    outcome: Outcome
 
     @property
     def text(self) -> str:
         if self.outcome == "cancelled":
-            return f"cancelled job {self.job.job_id}"
+            return f"cancelled job {self.job_id}"
         return f"job already {self.job.state}"
 
     @property
     def document(self) -> dict[str, Any]:
         """The JSON form, without the job itself."""
         changed = self.outcome == "cancelled"
-        return {"job_id": self.job.job_id, "outcome": self.outcome, "changed": changed}
+        return {"job_id": self.job_id, "outcome": self.outcome, "changed": changed}
 
 
 def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:
@@ -40,11 +45,13 @@ def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:
 
     Raises NotFoundError, and RefusedError when a provider cancels a job that has none.
     """
-    job = jobs.get(txn, job_id)
+    job = jobs.find(txn, job_id)
+    if job is None:
+        return _cancel_archived(txn, job_id)
     if job.state == "cancelled":
-        return Cancelled(job, "already_cancelled")
+        return Cancelled(job_id, job, "already_cancelled")
     if job.state in ("completed", "failed"):
-        return Cancelled(job, "already_done")
+        return Cancelled(job_id, job, "already_done")
     if job.state == "queued":
         _give_back_usage(txn, job)
     if by == "client":
@@ -54,7 +61,18 @@ def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:
     cancellations.add(txn, job_id, by)
     metrics.count(txn, "scheduler_cancel_total", by)
     work(txn)
-    return Cancelled(job, "cancelled")
+    return Cancelled(job_id, job, "cancelled")
+
+
+def _cancel_archived(txn: Txn, job_id: str) -> Cancelled:
+    """What is said of a job that ended long ago, as before it was archived."""
+    from compute_market import archived  # Most jobs that are cancelled are there.
+
+    left = archived.job(txn, job_id)
+    if left is None:
+        raise archived.missing(txn, job_id)
+    outcome: Outcome = "already_cancelled" if left.state == "cancelled" else "already_done"
+    return Cancelled(job_id, left, outcome)
 
 
 def _give_back_usage(txn: Txn, job: Job) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from compute_market import events, metrics
 from compute_market.amounts import units_of
-from compute_market.errors import NotFoundError, RefusedError, UsageError
+from compute_market.errors import RefusedError, UsageError
 from compute_market.offers import offers
 from compute_market.records import (
     DEADLINE_MAX,
@@ -30,6 +30,7 @@ from compute_market.settlement import escrow, receipts, settlement
 from compute_market.store.schema import (
     BACKLOG,
     DEADLINES,
+    ENDED,
     JOBS,
     PLACEMENTS,
     SLICES,
@@ -51,10 +52,12 @@ _ENDINGS: dict[JobState, EventName] = {
 
 
 def get(txn: Txn, job_id: str) -> Job:
-    """The job. Raises NotFoundError."""
+    """The job. Raises NotFoundError, with the reason `archived` for one that was archived."""
     job = find(txn, job_id)
     if job is None:
-        raise NotFoundError(f"job {job_id} does not exist", hint="see `tb-cli compute list`")
+        from compute_market import archived  # Most jobs that are asked for are there.
+
+        raise archived.missing(txn, job_id)
     return job
 
 
@@ -78,22 +81,16 @@ def slice_at(txn: Txn, job: Job, index: int) -> Slice:
         raise UsageError(
             f"job {job.job_id} has no slice {index}", hint=f"slices are 0…{job.slices - 1}"
         )
-    return txn.must_read(SLICES, _numbered(job.job_id, index))
+    return txn.must_read(SLICES, numbered(job.job_id, index))
 
 
 def placements(txn: Txn, job: Job) -> list[Placement]:
     """All that a job was given to, the present one last; none while it is pending."""
     earlier = [
-        txn.must_read(PLACEMENTS, _numbered(job.job_id, number))
+        txn.must_read(PLACEMENTS, numbered(job.job_id, number))
         for number in range(job.placements_before)
     ]
     return earlier if job.placement is None else [*earlier, job.placement]
-
-
-def live_ids(txn: Txn) -> Iterator[str]:
-    """Ids of every pending, queued and active job, the nearest deadline first."""
-    for key, _ in txn.scan(DEADLINES):
-        yield key[8:].decode()
 
 
 def is_overdue(txn: Txn, job: Job) -> bool:
@@ -110,8 +107,7 @@ def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str, mode: str
     """Store a job that has no match yet; `mode` is that of the comfort guard."""
     job = _store_new(txn, job, inputs)
     queue.enter_pending(txn, job)
-    detail = {"reason": reason, "units": job.units, "mode": mode}
-    return _moved(txn, job, "job_pending", detail)
+    return _moved(txn, job, "job_pending", {"reason": reason, "units": job.units, "mode": mode})
 
 
 def enqueue(
@@ -181,8 +177,8 @@ def _start(txn: Txn, job: Job) -> Job:
         # Unless it was moved beyond that while the job waited.
         deadline = max(deadline, min(txn.now + job.deadline_secs, DEADLINE_MAX))
     if deadline != job.deadline:
-        txn.delete(DEADLINES, deadline_key(job))
-        txn.put(DEADLINES, pack_u64(deadline) + job.job_id.encode())
+        txn.delete(DEADLINES, listed_key(job.deadline, job.job_id))
+        txn.put(DEADLINES, listed_key(deadline, job.job_id))
     begun = {"state": "active", "started_at": txn.now, "deadline": deadline}
     return _moved(txn, job, "job_started", {"waited_ms": max(0, waited_ms)}, **begun)
 
@@ -191,19 +187,18 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     """Credit slices, by index, whose proofs were accepted to the provider that holds the job."""
     units = sum(units_of(entry.length) for entry in proven.values())
     for index, entry in proven.items():
-        key = _numbered(job.job_id, index)
+        key = numbered(job.job_id, index)
         txn.write(SLICES, key, replace(entry, proven_ms=txn.now_ms))
     offers.prove(txn, job.placed.offer_id, units)
     txn.add(BACKLOG, _BACKLOG_UNITS, -units)
     metrics.count(txn, "industrial_units_total", by=units)
     placement = replace(job.placed, units_proven=job.placed.units_proven + units)
-    unreadable = job.unreadable_slice
     return _moved(
         txn,
         job,
         "job_proved",
         {"slices": len(proven), "units": units, "provider": placement.provider},
-        unreadable_slice=None if unreadable in proven else unreadable,
+        unreadable_slice=None if job.unreadable_slice in proven else job.unreadable_slice,
         placement=placement,
         slices_proven=job.slices_proven + len(proven),
         units_proven=job.units_proven + units,
@@ -251,7 +246,7 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
     if job.funded:
         job = escrow.hand_over(txn, job, placement, dues(txn, job))
     receipts.claim(txn, job, claim)
-    txn.write(PLACEMENTS, _numbered(job.job_id, job.placements_before), before)
+    txn.write(PLACEMENTS, numbered(job.job_id, job.placements_before), before)
     offers.release(txn, before.offer_id, left)
     offers.reserve(txn, offers.get(txn, offer.offer_id), left)
     queue.hand_slot_over(txn, job, offer.provider)
@@ -273,10 +268,10 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
 
 def postpone(txn: Txn, job: Job, deadline: int) -> Job:
     """Move the deadline of a live job to a later second."""
-    txn.delete(DEADLINES, deadline_key(job))
+    txn.delete(DEADLINES, listed_key(job.deadline, job.job_id))
     by_secs = deadline - job.deadline
     job = replace(job, deadline=deadline, extended_secs=job.extended_secs + by_secs)
-    txn.put(DEADLINES, deadline_key(job))
+    txn.put(DEADLINES, listed_key(job.deadline, job.job_id))
     return _moved(txn, job, "deadline_extended", {"deadline": deadline, "by_secs": by_secs})
 
 
@@ -329,8 +324,7 @@ def remember_unreadable(txn: Txn, job: Job, index: int) -> Job:
 def mark_paid(txn: Txn, settled: "Settlement") -> None:
     """Show on the job what its receipt, which had waited, was paid."""
     job = _with_payments(named(txn, settled.job_id.encode()), [settled])
-    detail = {"provider": settled.provider, "ct": settled.ct, "it": settled.it}
-    _moved(txn, job, "job_paid", detail)
+    _moved(txn, job, "job_paid", {"provider": settled.provider, "ct": settled.ct, "it": settled.it})
 
 
 def defer(txn: Txn, job: Job, deferred: bool) -> Job:
@@ -368,8 +362,8 @@ def _stored(txn: Txn, job: Job) -> Job:
 def _store_new(txn: Txn, job: Job, inputs: list[Slice]) -> Job:
     job = replace(job, seq=txn.next_number("job_seq"))
     for index, entry in enumerate(inputs):
-        txn.write(SLICES, _numbered(job.job_id, index), entry)
-    txn.put(DEADLINES, deadline_key(job))
+        txn.write(SLICES, numbered(job.job_id, index), entry)
+    txn.put(DEADLINES, listed_key(job.deadline, job.job_id))
     return job
 
 
@@ -383,20 +377,21 @@ def _with_payments(job: Job, settled: "list[Settlement]") -> Job:
 
 
 def _leave_indexes(txn: Txn, job: Job) -> None:
-    txn.remove(DEADLINES, deadline_key(job))
+    txn.remove(DEADLINES, listed_key(job.deadline, job.job_id))
     if job.state == "active":
         queue.free_slot(txn, job)
     elif job.state == "queued":
         queue.leave(txn, job)
     else:
         queue.leave_pending(txn, job)
+    txn.put(ENDED, listed_key(txn.now, job.job_id))
 
 
-def _numbered(job_id: str, number: int) -> bytes:
+def numbered(job_id: str, number: int) -> bytes:
     """The key of a slice or of an earlier placement."""
     return id_prefix(job_id) + pack_u64(number)
 
 
-def deadline_key(job: Job) -> bytes:
-    """The key of a live job in the order of deadlines."""
-    return pack_u64(job.deadline) + job.job_id.encode()
+def listed_key(second: int, job_id: str) -> bytes:
+    """The key of a live job in the order of deadlines, or of an ended one in that of ends."""
+    return pack_u64(second) + job_id.encode()

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from compute_market import archived
 from compute_market.amounts import split, units_of
 from compute_market.errors import IntegrityError
 from compute_market.jobs import cancellations, jobs
@@ -22,10 +23,14 @@ from compute_market.store.schema import (
     ACCOUNTS,
     ACTIVE,
     ACTIVE_LOW,
+    ARCHIVED,
+    ARCHIVED_JOBS,
+    ARCHIVED_RECEIPTS,
     BACKLOG,
     BIDS,
     CANCELLATIONS,
     DEADLINES,
+    ENDED,
     HOLDINGS,
     JOBS,
     LANE_JOBS,
@@ -178,6 +183,8 @@ def _movements(txn: Txn) -> Iterator[Violation]:
         if posting.event in _OF_NO_JOB:
             continue
         job = jobs.find(txn, posting.ref)
+        if job is None and archived.job(txn, posting.ref) is not None:
+            continue
         if job is None:
             yield Violation(
                 "postings",
@@ -225,8 +232,10 @@ def _receipts(txn: Txn) -> Iterator[Violation]:
     for job in txn.records(JOBS):
         if job.state not in LIVE_STATES:
             due += sum(each.units_proven > 0 for each in jobs.placements(txn, job))
-    yield from same_size(txn, RECEIPT_CHAIN, due, once)
     for link in txn.records(RECEIPT_CHAIN):
+        if archived.receipt(txn, link.key) is not None:
+            due += 1
+            continue
         try:
             receipt = receipts.find(txn, link.key)
         except IntegrityError:
@@ -241,10 +250,13 @@ def _receipts(txn: Txn) -> Iterator[Violation]:
         }:
             detail = f"{receipt.units} units of {receipt.job_id} by {receipt.provider}"
             yield Violation("receipts", link.key.hex(), once, detail)
+    yield from same_size(txn, RECEIPT_CHAIN, due, once)
 
 
 def _offer_units(txn: Txn) -> Iterator[Violation]:
     held: defaultdict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for offer_id, units in archived.units(txn).items():
+        held[offer_id][1] += units
     backlog = 0
     for job in txn.records(JOBS):
         for placement in jobs.placements(txn, job):
@@ -271,7 +283,7 @@ def _offer_units(txn: Txn) -> Iterator[Violation]:
 
 
 def _indexes(txn: Txn) -> Iterator[Violation]:
-    """Queue, active set, pending jobs and deadlines against the states of the jobs."""
+    """Queue, active set, pending jobs, deadlines and ends against the states of the jobs."""
     expected: Counter[Table[bytes]] = Counter()
     for job in txn.records(JOBS):
         for table, key, value in index_entries(job):
@@ -282,10 +294,10 @@ def _indexes(txn: Txn) -> Iterator[Violation]:
             )
             if not named or value not in (None, stored):
                 yield Violation(
-                    table.name, job.job_id, "every live job is where its state says", job.state
+                    table.name, job.job_id, "every job is where its state says", job.state
                 )
-    for table in (PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES):
-        yield from same_size(txn, table, expected[table], "nothing but live jobs is there")
+    for table in (PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES, ENDED):
+        yield from same_size(txn, table, expected[table], "nothing but such jobs is there")
 
 
 def _slots(txn: Txn) -> Iterator[Violation]:
@@ -329,6 +341,8 @@ def _burned(txn: Txn) -> Iterator[Violation]:
         if posting.credit != ledger.BURNED or posting.event in _OF_NO_JOB:
             continue
         job = jobs.find(txn, posting.ref)
+        if job is None and archived.job(txn, posting.ref) is not None:
+            continue
         fault = None if job is None or job.cause is None else _FAULTS.get(job.cause)
         if fault is None or (posting.event, posting.debit) != (
             fault[0],
@@ -358,6 +372,8 @@ def _cancellations(txn: Txn) -> Iterator[Violation]:
             happened[job.job_id, job.ended_by or ""] += 1
         if job.placements_before:
             happened[job.job_id, "preempted"] += job.placements_before
+    for job_id, reason in _of_archived(txn):
+        happened[job_id, reason] += 1
     for job_id, reason in sorted((listed - happened).keys() | (happened - listed).keys()):
         yield Violation(
             "cancellations",
@@ -365,6 +381,16 @@ def _cancellations(txn: Txn) -> Iterator[Violation]:
             "one line for each cancelled job, and for each time one was handed over",
             f"{listed[job_id, reason]} lines say {reason}, {happened[job_id, reason]} are due",
         )
+
+
+def _of_archived(txn: Txn) -> Iterator[tuple[str, str]]:
+    """The lines that archived jobs have, by job and reason."""
+    for key, payload in txn.scan(ARCHIVED_JOBS):
+        left = ARCHIVED_JOBS.decode(key, payload)
+        if left.state == "cancelled":
+            yield key.decode(), left.ended_by or ""
+        for _ in range(left.handed_over):
+            yield key.decode(), "preempted"
 
 
 _QUEUES = (*queue.TABLES.values(), QUEUE_PAIRS)
@@ -379,8 +405,9 @@ _FAULTS: dict[Cause, tuple[str, Side]] = {
 def index_entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes | None]]:
     """The (table, key, value) a job's state demands; None for a value that does not matter."""
     if job.state not in LIVE_STATES:
+        yield ENDED, jobs.listed_key(job.ended_at or 0, job.job_id), None
         return
-    yield DEADLINES, jobs.deadline_key(job), None
+    yield DEADLINES, jobs.listed_key(job.deadline, job.job_id), None
     if job.state == "pending":
         table, key, _ = queue.pending_entry(job, 0)
         yield table, key, None
@@ -396,12 +423,12 @@ LAWS = (
     Law(_slices, (JOBS, SLICES, PLACEMENTS)),
     Law(_money, (JOBS, PLACEMENTS, SETTLEMENTS, BIDS, ACCOUNTS.table, HOLDINGS.table)),
     Law(_settlements, (JOBS, PLACEMENTS, SETTLEMENTS)),
-    Law(_movements, (POSTINGS, JOBS, PLACEMENTS)),
-    Law(_receipts, (RECEIPT_CHAIN, JOBS, PLACEMENTS)),
-    Law(_offer_units, (JOBS, PLACEMENTS, OFFERS, BACKLOG.table)),
-    Law(_indexes, (JOBS, PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES)),
+    Law(_movements, (POSTINGS, JOBS, PLACEMENTS, ARCHIVED_JOBS)),
+    Law(_receipts, (RECEIPT_CHAIN, JOBS, PLACEMENTS, ARCHIVED_RECEIPTS)),
+    Law(_offer_units, (JOBS, PLACEMENTS, OFFERS, BACKLOG.table, ARCHIVED.table)),
+    Law(_indexes, (JOBS, PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES, ENDED)),
     Law(_slots, (JOBS, SLOTS_HELD.table)),
     Law(_lanes, (JOBS, LANE_JOBS.table)),
-    Law(_burned, (JOBS, POSTINGS)),
-    Law(_cancellations, (JOBS, CANCELLATIONS, META)),
+    Law(_burned, (JOBS, POSTINGS, ARCHIVED_JOBS)),
+    Law(_cancellations, (JOBS, CANCELLATIONS, ARCHIVED_JOBS, META)),
 )

@@ -139,12 +139,6 @@ def active_ids(txn: Txn, limit: int) -> list[str]:
     return [key.decode() for key, _ in txn.collect(ACTIVE, limit)]
 
 
-def oldest_wait_ms(txn: Txn, priority: Priority) -> int:
-    """How long the first of a priority has waited for a slot; 0 where nobody does."""
-    head = txn.first(TABLES[priority])
-    return 0 if head is None else max(0, txn.now_ms - unpack_u64(head[1][:8]))
-
-
 def slots_of(txn: Txn, side: Side, identity: str) -> int:
     """How many slots a party holds."""
     return txn.sum(SLOTS_HELD, _holder(side, identity))

@@ -1,13 +1,21 @@
 """What receipts of another market must be to be taken; see `imports`, which writes."""
 
-from compute_market import chain
+from compute_market import archived, chain
 from compute_market.errors import ConflictError, IntegrityError, RefusedError
 from compute_market.import_records import Origin
 from compute_market.settlement import settlement
 from compute_market.settlement.receipt_chain import link_digest
 from compute_market.settlement.receipt_files import Exported, Verified
 from compute_market.signatures import signatures
-from compute_market.store.schema import IMPORT_KEYS, IMPORTS, ORIGINS, encode, pack_u64
+from compute_market.store.schema import (
+    IMPORT_KEYS,
+    IMPORTS,
+    ORIGINS,
+    RECEIPT_CHAIN,
+    RECEIPTS_ARCHIVED,
+    encode,
+    pack_u64,
+)
 from compute_market.store.txn import Txn
 
 
@@ -37,6 +45,21 @@ def check_key(txn: Txn, file: Verified) -> None:
             reason="another_key",
             key_id=key_id.hex(),
         )
+
+
+def check_own(txn: Txn, file: Verified, each: Exported) -> None:
+    """Whether a receipt that this market has exported is on its chain.
+
+    Of one that was archived it is known that its key is taken; the links of the file lead from it
+    to those that are kept.
+    """
+    link = txn.read(RECEIPT_CHAIN, pack_u64(each.seq))
+    if link is None and each.seq < txn.number(RECEIPTS_ARCHIVED):
+        left = archived.receipt(txn, each.receipt.idempotency_key)
+        if left is not None and archived.is_same(left, each.receipt):
+            return
+    if link is None or link.digest != each.link:
+        raise fork(file, each.seq)
 
 
 def check_next(txn: Txn, file: Verified, each: Exported, from_link: bytes | None) -> Origin:
@@ -82,6 +105,11 @@ def is_held(txn: Txn, file: Verified, each: Exported) -> bool:
     (`key_collision`) for other ids.
     """
     receipt = each.receipt
+    left = archived.receipt(txn, receipt.idempotency_key)
+    if left is not None:
+        if not archived.is_same(left, receipt):
+            raise _collision(file, each, "a job that was archived")
+        return True
     place = txn.get(IMPORT_KEYS, receipt.idempotency_key)
     holder = (
         settlement.of(txn, receipt.idempotency_key)
@@ -92,12 +120,13 @@ def is_held(txn: Txn, file: Verified, each: Exported) -> bool:
         return False
     ids = holder.job_id, holder.buyer, holder.provider
     if ids != (receipt.job_id, receipt.buyer, receipt.provider):
-        raise ConflictError(
-            f"receipt {each.seq} of market {file.market_id.hex()}, of job {receipt.job_id}, has "
-            f"the key of the receipt of job {holder.job_id}",
-            reason="key_collision",
-        )
+        raise _collision(file, each, f"job {holder.job_id}")
     return True
+
+
+def is_own(txn: Txn, key: bytes) -> bool:
+    """Whether a key is that of a receipt of this market, kept or archived."""
+    return settlement.of(txn, key) is not None or archived.receipt(txn, key) is not None
 
 
 def unpaid_holder(txn: Txn, file: Verified, each: Exported) -> str | None:
@@ -108,12 +137,21 @@ def unpaid_holder(txn: Txn, file: Verified, each: Exported) -> str | None:
     place = txn.get(IMPORT_KEYS, each.receipt.idempotency_key)
     if place is None:
         own = settlement.of(txn, each.receipt.idempotency_key)
-        is_paid = own is None or own.status != "recorded"
+        left = archived.receipt(txn, each.receipt.idempotency_key)
+        is_paid = left.is_applied if left else own is None or own.status != "recorded"
         market_id = chain.market_id(txn)
     else:
         is_paid = txn.must_read(IMPORTS, place).status == "applied"
         market_id = place[:-8]
     return None if is_paid or market_id == file.market_id else market_id.hex()
+
+
+def _collision(file: Verified, each: Exported, holder: str) -> ConflictError:
+    return ConflictError(
+        f"receipt {each.seq} of market {file.market_id.hex()}, of job {each.receipt.job_id}, has "
+        f"the key of the receipt of {holder}",
+        reason="key_collision",
+    )
 
 
 def fork(file: Verified, seq: int) -> IntegrityError:

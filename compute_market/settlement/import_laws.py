@@ -5,10 +5,11 @@ from collections.abc import Iterator
 
 from compute_market.import_records import Imported, Origin
 from compute_market.laws import Law, Violation, same_size
-from compute_market.settlement import imports, ledger, receipts, settlement
+from compute_market.settlement import import_checks, imports, ledger, receipts
 from compute_market.settlement.import_checks import key_of
 from compute_market.settlement.receipt_chain import link_digest
 from compute_market.store.schema import (
+    ARCHIVED_RECEIPTS,
     IMPORT_FAILURES,
     IMPORT_KEYS,
     IMPORTS,
@@ -64,7 +65,7 @@ def _keys(txn: Txn) -> Iterator[Violation]:
         holder = txn.get(IMPORT_KEYS, receipt.idempotency_key)
         is_first = imported.status != "duplicate"
         count += is_first
-        is_held = holder is not None or settlement.of(txn, receipt.idempotency_key) is not None
+        is_held = holder is not None or import_checks.is_own(txn, receipt.idempotency_key)
         if (holder == key) != is_first or not is_held:
             yield Violation("imports", _name(key), "a key stands for one import", imported.status)
     yield from same_size(txn, IMPORT_KEYS, count, "a key stands for one import")
@@ -129,7 +130,7 @@ def _name(key: bytes) -> str:
 
 LAWS = (
     Law(_chains, (IMPORTS, ORIGINS)),
-    Law(_keys, (IMPORTS, IMPORT_KEYS, SETTLEMENTS)),
+    Law(_keys, (IMPORTS, IMPORT_KEYS, SETTLEMENTS, ARCHIVED_RECEIPTS)),
     Law(_payments, (IMPORTS, POSTINGS)),
     Law(_failures, (IMPORTS, IMPORT_FAILURES, META)),
 )

@@ -29,7 +29,6 @@ from compute_market.store.schema import (
     IMPORT_KEYS,
     IMPORTS,
     ORIGINS,
-    RECEIPT_CHAIN,
     pack_u64,
 )
 from compute_market.store.txn import Txn
@@ -169,9 +168,7 @@ def _take(
 ) -> tuple[ImportStatus, bool]:
     """Take one receipt; what became of it, and whether it is new. Raises before it writes."""
     if chain.market_id(txn) == file.market_id:
-        link = txn.read(RECEIPT_CHAIN, pack_u64(each.seq))
-        if link is None or link.digest != each.link:
-            raise checks.fork(file, each.seq)
+        checks.check_own(txn, file, each)
         return "duplicate", False
     key = checks.key_of(file.market_id, each.seq)
     stored = txn.read(IMPORTS, key)

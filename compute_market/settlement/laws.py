@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from compute_market import archived
 from compute_market.errors import IntegrityError
 from compute_market.laws import Law, Violation, same_size
 from compute_market.records import Posting
@@ -10,11 +11,16 @@ from compute_market.settlement import import_laws, ledger, receipts, settlement
 from compute_market.settlement.receipt_chain import GENESIS, link_digest
 from compute_market.store.schema import (
     ACCOUNTS,
+    ARCHIVED,
+    ARCHIVED_JOBS,
+    ARCHIVED_RECEIPTS,
     META,
     POSTINGS,
+    POSTINGS_BEFORE,
     QUARANTINE,
     RECEIPT_CHAIN,
     RECEIPTS,
+    RECEIPTS_ARCHIVED,
     SETTLEMENTS,
     TAPS,
     UNSETTLED,
@@ -24,15 +30,29 @@ from compute_market.store.schema import (
 )
 from compute_market.store.txn import Txn
 
+_GOES_ON = "the chain goes on behind what was archived"
+# What moves money into, between and out of the accounts of a job.
+_OF_JOBS = frozenset(
+    (
+        *("escrow:lock", "escrow:refund", "bond:lock", "bond:release", "settle"),
+        *("sla:slash", "cancel:slash", "slice:slash"),
+    )
+)
+
 
 def _accounts(txn: Txn) -> Iterator[Violation]:
-    """Conservation, no negative account, and balances that equal postings."""
-    computed: Counter[tuple[str, str]] = Counter()
-    touched = 0
-    for seq, posting in enumerate(txn.records(POSTINGS), 1):
-        if posting.seq != seq:
-            yield Violation("postings", str(posting.seq), "no gaps", f"expected {seq}")
+    """Conservation, no negative account, and balances that equal openings and postings.
+
+    Those that may have been archived leave gaps between those that are kept.
+    """
+    computed: Counter[tuple[str, str]] = Counter(archived.balances(txn))
+    before_ms = txn.number(POSTINGS_BEFORE)
+    touched = last = last_ms = 0
+    for posting in txn.records(POSTINGS):
+        if posting.seq != last + 1 and (posting.seq <= last or last_ms >= before_ms):
+            yield Violation("postings", str(posting.seq), "no gaps", f"expected {last + 1}")
             return
+        last, last_ms = posting.seq, posting.at_ms
         computed[posting.token, posting.debit] -= posting.amount
         computed[posting.token, posting.credit] += posting.amount
         touched += posting.debit.startswith("wallet/") + posting.credit.startswith("wallet/")
@@ -59,11 +79,17 @@ def _accounts(txn: Txn) -> Iterator[Violation]:
 
 
 def _movements(txn: Txn) -> Iterator[Violation]:
-    """Money moves as its event says: back to where it came from, by a tap, or for a receipt."""
+    """Money moves as its event says: back to where it came from, by a tap, or for a receipt.
+
+    Of an archived job some postings may have gone before others, so they are no more than sums.
+    """
+    before_ms = txn.number(POSTINGS_BEFORE)
     locked: dict[str, str] = {}  # what is held → the wallet it was taken from
     tapped: Counter[tuple[str, str]] = Counter()
     paid: Counter[tuple[str, str, str]] = Counter()
     for posting in txn.records(POSTINGS):
+        if _is_of_job(posting) and archived.job(txn, posting.ref) is not None:
+            continue
         if not _is_right(posting, locked):
             yield Violation(
                 "postings",
@@ -78,12 +104,13 @@ def _movements(txn: Txn) -> Iterator[Violation]:
             yield from _tap_of(txn, posting)
     for tap in txn.records(TAPS):
         for token, amount in (("CT", tap.ct), ("IT", tap.it)):
-            if tapped[tap.key, token] != amount:
+            moved = tapped[tap.key, token]
+            if moved != amount and (moved or tap.at_ms >= before_ms):
                 yield Violation(
                     "taps",
                     tap.key,
                     "what a key moved is posted once",
-                    f"{amount} {token}, postings say {tapped[tap.key, token]}",
+                    f"{amount} {token}, postings say {moved}",
                 )
     for settled in txn.records(SETTLEMENTS):
         if settled.status == "applied":
@@ -98,6 +125,11 @@ def _movements(txn: Txn) -> Iterator[Violation]:
                 "what was paid to a provider is what its receipts say",
                 f"{wallet} had {abs(more)} {token} too {'much' if more > 0 else 'little'}",
             )
+
+
+def _is_of_job(posting: Posting) -> bool:
+    """Whether the accounts of a job are at an end of it; those of a bid are not."""
+    return posting.event in _OF_JOBS
 
 
 def _is_right(posting: Posting, locked: dict[str, str]) -> bool:
@@ -151,9 +183,21 @@ def _tap_of(txn: Txn, posting: Posting) -> Iterator[Violation]:
 
 
 def _receipts(txn: Txn) -> Iterator[Violation]:
-    """Keys recomputed, chain unbroken, every receipt on it and settled."""
+    """Keys recomputed, chain unbroken, every receipt on it and settled.
+
+    Of those that were archived the chain keeps the links that are not at its beginning, and the
+    last of those that are.
+    """
     previous = GENESIS
-    count = 0
+    count = txn.number(RECEIPTS_ARCHIVED)
+    gone = 0
+    if count:
+        link = txn.read(RECEIPT_CHAIN, pack_u64(count))
+        count -= 1
+        if link is None or archived.receipt(txn, link.key) is None:
+            yield Violation("receipt_chain", str(count + 1), _GOES_ON, "its link is missing")
+            return
+    first = count
     for seq_key, payload in txn.scan(RECEIPT_CHAIN):
         count += 1
         seq = unpack_u64(seq_key)
@@ -161,7 +205,9 @@ def _receipts(txn: Txn) -> Iterator[Violation]:
             yield Violation("receipt_chain", str(seq), "no gaps", f"expected {count}")
             return
         link = RECEIPT_CHAIN.decode(seq_key, payload)
-        if txn.get(QUARANTINE, link.key) is not None:
+        if archived.receipt(txn, link.key) is not None:
+            gone += 1
+        elif txn.get(QUARANTINE, link.key) is not None:
             yield Violation("receipts", link.key.hex(), "receipts decode", "in quarantine")
         else:
             yield from _receipt(txn, seq, link.key, previous, link.digest)
@@ -171,7 +217,7 @@ def _receipts(txn: Txn) -> Iterator[Violation]:
         yield Violation("receipt_chain", "*", "no gaps", f"the last is {count}, {last} were issued")
     waiting = sum(settled.status == "pending" for settled in txn.records(SETTLEMENTS))
     yield from same_size(txn, UNSETTLED, waiting, "the status fits the receipt", "wait")
-    on_chain = count - txn.size(QUARANTINE)
+    on_chain = count - first - gone - txn.size(QUARANTINE)
     yield from same_size(txn, RECEIPTS, on_chain, "every receipt is on the chain")
 
 
@@ -212,8 +258,8 @@ def _receipt(txn: Txn, seq: int, key: bytes, previous: bytes, digest: bytes) -> 
 
 
 LAWS = (
-    Law(_accounts, (POSTINGS, ACCOUNTS.table, WALLET_POSTINGS)),
-    Law(_movements, (POSTINGS, TAPS, SETTLEMENTS)),
-    Law(_receipts, (RECEIPT_CHAIN, SETTLEMENTS, UNSETTLED, QUARANTINE, META)),
+    Law(_accounts, (POSTINGS, ACCOUNTS.table, WALLET_POSTINGS, ARCHIVED.table, META)),
+    Law(_movements, (POSTINGS, TAPS, SETTLEMENTS, ARCHIVED_JOBS, META)),
+    Law(_receipts, (RECEIPT_CHAIN, SETTLEMENTS, UNSETTLED, QUARANTINE, ARCHIVED_RECEIPTS, META)),
     *import_laws.LAWS,
 )

@@ -16,6 +16,7 @@ from compute_market.records import Posting, Token
 from compute_market.store.schema import (
     ACCOUNTS,
     POSTINGS,
+    POSTINGS_BEFORE,
     TAPS,
     WALLET_POSTINGS,
     damaged,
@@ -39,6 +40,11 @@ def wallet(owner: str) -> str:
 
 def is_wallet(account: str) -> bool:
     return account.startswith(_WALLET)
+
+
+def listed_under(account: str) -> bytes:
+    """What the keys of the postings of a wallet begin with; the number of each follows."""
+    return id_prefix(account[len(_WALLET) :])
 
 
 def escrow(job_id: str) -> str:
@@ -177,6 +183,20 @@ def newest(txn: Txn, owner: str, limit: int) -> list[Posting]:
         if not key.startswith(prefix):
             break
         found.append(txn.must_read(POSTINGS, key[len(prefix) :]))
+    return found
+
+
+def openings(txn: Txn, owner: str) -> list[Posting]:
+    """What archived postings have left in a wallet, as postings with the number 0."""
+    from compute_market import archived  # Most commands import this module, and few need it.
+
+    at_ms, account = txn.number(POSTINGS_BEFORE), wallet(owner)
+    found = []
+    for token in TOKENS:
+        amount = archived.balance(txn, account, token)
+        ends = (SUPPLY, account) if amount > 0 else (account, SUPPLY)
+        if amount:
+            found.append(Posting(0, at_ms, token, abs(amount), *ends, "opening", ""))
     return found
 
 

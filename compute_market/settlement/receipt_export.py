@@ -5,17 +5,27 @@ from compute_market.errors import IntegrityError, NotFoundError, UsageError
 from compute_market.settlement import modes, receipt_chain, receipts, state_root
 from compute_market.settlement.receipt_chain import link_digest
 from compute_market.settlement.receipt_files import Exported, Section
-from compute_market.store.schema import RECEIPT_CHAIN, encode, pack_u64
+from compute_market.store.schema import RECEIPT_CHAIN, RECEIPTS_ARCHIVED, encode, pack_u64
 from compute_market.store.txn import Txn
 
 
-def section(txn: Txn, from_seq: int = 1, to_seq: int | None = None) -> Section:
+def section(txn: Txn, from_seq: int | None = None, to_seq: int | None = None) -> Section:
     """What is exported: receipts from one number to another, both included, and the state now.
 
-    Without `to_seq` up to the last; none when that is the one before `from_seq`. Receipts never
-    change, so they may be read in transactions that come later. Raises NotFoundError for one that
-    was not issued yet, UsageError when the end comes before the beginning.
+    Without `from_seq` from the first that the chain still has, without `to_seq` up to the last;
+    none when that is the one before. Receipts never change, so they may be read in transactions
+    that come later. Raises NotFoundError for one that was not issued yet or has been archived,
+    UsageError when the end comes before the beginning.
     """
+    archived = txn.number(RECEIPTS_ARCHIVED)
+    if from_seq is None:
+        from_seq = archived + 1
+    if from_seq <= archived:
+        raise NotFoundError(
+            f"receipts up to {archived} have been archived",
+            hint=f"begin with --from {archived + 1}; `tb-cli state info` names the archives",
+            reason="archived",
+        )
     head, _ = receipt_chain.head(txn)
     end = head if to_seq is None else to_seq
     if to_seq is not None and to_seq < from_seq:
@@ -53,7 +63,7 @@ def page(txn: Txn, of: Section, after: Exported | None, limit: int) -> list[Expo
         except IntegrityError as error:
             raise _not_exported(seq, "it is damaged") from error
         if receipt is None:
-            raise _not_exported(seq, "it is missing, or in quarantine")
+            raise _not_exported(seq, "it is missing, in quarantine or archived")
         if seq_key != pack_u64(seq) or link_digest(seq, link, encode(receipt)) != stored.digest:
             raise _not_exported(seq, "it is not what the chain says")
         link = stored.digest

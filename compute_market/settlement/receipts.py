@@ -110,6 +110,11 @@ def check_claim_again(
     return check_claim(txn, job, provider, quote_price)
 
 
+def claim_of(job: Job, placement: Placement) -> bytes:
+    """What a placement of a job has claimed."""
+    return _claim_key(job.job_id, job.buyer, placement.provider, placement.price_per_unit)
+
+
 def claim(txn: Txn, job: Job, free: bytes) -> None:
     """Reserve the keys that `check_claim` found free."""
     txn.put(RECEIPT_CLAIMS, free, job.job_id.encode())
@@ -157,9 +162,9 @@ def find(txn: Txn, key: bytes) -> "Receipt | None":
 
 
 def page(txn: Txn, after: int, limit: int) -> "list[tuple[int, bytes, Receipt | None]]":
-    """At most `limit` (seq, key, receipt) in order of issue, from after seq `after` on.
+    """(seq, key, receipt) of the next `limit` in order of issue, from after seq `after` on.
 
-    None stands for a receipt that is in quarantine or damaged.
+    None stands for a receipt that is in quarantine or damaged, or that was archived.
     """
     found = []
     for seq_key, payload in txn.collect(RECEIPT_CHAIN, limit, start=pack_u64(after + 1)):
@@ -267,10 +272,13 @@ def _claim_key(job_id: str, buyer: str, provider: str, quote_price: int) -> byte
 
 def _free_id(txn: Txn, job: Job, provider: str, quote_price: int) -> str | None:
     """An id like that of a job, which nobody uses and whose receipts have keys of their own."""
+    from compute_market import archived  # Few ids run together.
+
     for number in range(2, 2 + _IDS_TRIED):
         suffix = f".{number}"
         job_id = job.job_id[: ID_LENGTH_MAX - len(suffix)] + suffix
-        if txn.read(JOBS, job_id.encode()) is None and (
+        is_new = txn.read(JOBS, job_id.encode()) is None and archived.job(txn, job_id) is None
+        if is_new and (
             txn.get(RECEIPT_CLAIMS, _claim_key(job_id, job.buyer, provider, quote_price)) is None
         ):
             return job_id

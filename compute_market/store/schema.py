@@ -18,6 +18,7 @@ from compute_market import records
 from compute_market.errors import IntegrityError, InternalError
 
 if TYPE_CHECKING:
+    from compute_market.archive_records import Archive, ArchivedJob, ArchivedReceipt
     from compute_market.bid_records import Bid, Bidder
     from compute_market.courier_records import BundleReceipt, Delivery
     from compute_market.governance_records import Parameter, Proposal
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from compute_market.receipt_records import Link, Receipt, Settlement
     from compute_market.subsidy_records import Epochs
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 # The last schema whose values have no checksum.
 UNSEALED_SCHEMA: Final = 1
 
@@ -394,6 +395,7 @@ PLACEMENTS = Table(
 )
 SLICES = Table("slices", records.Slice, key="job id · u64 index", writer="jobs.jobs", late=True)
 DEADLINES = Table("deadlines", bytes, key="u64 deadline, job id", writer="jobs.jobs")
+ENDED = Table("ended", bytes, key="u64 second of the end, job id", writer="jobs.jobs", late=True)
 PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="scheduler.queue")
 BACKLOG = Sums("backlog", key="units", writer="jobs.jobs")
 LANE_JOBS = Sums("lane_jobs", key="state · lane", writer="scheduler.queue")
@@ -444,6 +446,33 @@ EPOCHS: "Table[Epochs]" = Table(
 EPOCH_FROM: Final = "epoch_from"
 MULTIPLIER: Final = "multiplier"
 UNITS_BEFORE_EPOCHS: Final = "units_before_epochs"
+
+# archives
+ARCHIVES: "Table[Archive]" = Table(
+    "archives", "archive_records.Archive", key="id", writer="archive.archives"
+)
+ARCHIVED_JOBS: "Table[ArchivedJob]" = Table(
+    "archived_jobs",
+    "archive_records.ArchivedJob",
+    key="job id",
+    writer="archive.removal",
+    late=True,
+)
+ARCHIVED_RECEIPTS: "Table[ArchivedReceipt]" = Table(
+    "archived_receipts",
+    "archive_records.ArchivedReceipt",
+    key="idempotency key",
+    writer="archive.removal",
+    late=True,
+)
+# What of the archived is still counted elsewhere: `account · token · account`, the opening balance;
+# `counter · metric · label values`; `offer · offer id`, its proven units.
+ARCHIVED = Sums("archived", key="what it counts for", writer="archive.removal")
+
+# Numbers of `meta`: the last receipt up to which the chain is archived, its link alone being kept;
+# and before which instant postings that belong to no job that is kept may have been archived.
+RECEIPTS_ARCHIVED: Final = "receipts_archived"
+POSTINGS_BEFORE: Final = "postings_before_ms"
 
 # the log
 EVENTS = Table(

@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from compute_market import archived
 from compute_market.jobs import demand
 from compute_market.laws import Law, Violation
 from compute_market.store.schema import (
+    ARCHIVED,
     EPOCH_FROM,
     EPOCH_UNITS,
     EPOCHS,
@@ -87,6 +89,7 @@ def _units(txn: Txn) -> Iterator[Violation]:
     of_epochs = sum(each.units for each in txn.records(EPOCHS))
     running = sum(demand.epoch_units(txn).values())
     in_all = sum(job.units_proven for job in txn.records(JOBS))
+    in_all += archived.counters(txn).get(("industrial_units_total",), 0)
     before = txn.number(UNITS_BEFORE_EPOCHS)
     if before + of_epochs + running != in_all:
         detail = f"{before} before the first, {of_epochs} of those that ended, {running} since"
@@ -96,5 +99,5 @@ def _units(txn: Txn) -> Iterator[Violation]:
 LAWS = (
     Law(_epochs, (EPOCHS, META)),
     Law(_payouts, (EPOCHS, POSTINGS)),
-    Law(_units, (EPOCHS, EPOCH_UNITS.table, JOBS, META)),
+    Law(_units, (EPOCHS, EPOCH_UNITS.table, JOBS, ARCHIVED.table, META)),
 )

@@ -19,6 +19,15 @@ def seconds_of(text: str) -> int | None:
     return int(digits) * (unit or 1)
 
 
+def duration(text: str, option: str) -> int:
+    """Seconds of a duration that an option gives. Raises UsageError naming the option."""
+    found = seconds_of(text)
+    if found is None:
+        shown = clipped(printable(text), 60)
+        raise UsageError(f"{option}: {shown!a} is no duration", hint="90s, 15m, 2h or 3d")
+    return found
+
+
 def local(at_ms: int) -> str:
     """An instant in the time zone of the machine, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))

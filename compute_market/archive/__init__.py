@@ -1,0 +1,1 @@
+"""What has ended and is settled goes to a file, and leaves its ids and its sums behind."""

@@ -1,0 +1,48 @@
+"""What counters and offers say of a job, a receipt or a posting, whether it is kept or archived.
+
+The audit adds it up over what is stored; what was archived is in
+sums of its own (`compute_market.archived`).
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from compute_market.receipt_records import Settlement
+from compute_market.records import Job, Posting
+from compute_market.settlement import ledger
+
+# The name of a counter and its label values, and by how much it was incremented.
+Count = tuple[tuple[str, ...], int]
+
+# What a posting is counted as. Burns are told by the account they enter.
+_KINDS: Final = {
+    "settle": "paid",
+    "escrow:refund": "refunded",
+    "bond:release": "refunded",
+    "bid:release": "refunded",
+}
+
+
+def of_posting(posting: Posting) -> Iterator[Count]:
+    is_burned = posting.credit == ledger.BURNED
+    kind = "burned" if is_burned else _KINDS.get(posting.event)
+    if kind is not None:
+        yield ("compute_market_fee_split", posting.token.lower(), kind), posting.amount
+    if is_burned:
+        yield ("slashing_burn_ct_total",), posting.amount
+
+
+def of_job(job: Job) -> Iterator[Count]:
+    yield ("industrial_units_total",), job.units_proven
+    if job.state == "cancelled":
+        yield ("scheduler_cancel_total", job.ended_by or ""), 1
+    yield ("scheduler_cancel_total", "preempted"), job.placements_before
+    yield ("scheduler_preempt_total", "success"), job.placements_before
+    if job.cause == "deadline_missed":
+        yield ("industrial_rejected_total", "SLA"), 1
+
+
+def of_settlement(settled: Settlement) -> Iterator[Count]:
+    dry_run = settled.status == "recorded"
+    yield ("matches_total", "true" if dry_run else "false"), 1
+    yield ("settle_applied_total",), int(settled.status == "applied")

@@ -1,0 +1,112 @@
+"""Taking what was archived out of the store, and what is left of it in its place.
+
+Ids and keys stay taken, and sums keep what the laws of the audit add up: opening balances, what was
+counted, what was proven of an offer. Here alone records of other rooms are removed for good.
+"""
+
+from collections.abc import Iterable
+
+from compute_market import archived
+from compute_market.archive import counted
+from compute_market.archive.counted import Count
+from compute_market.archive.selection import Ended, Proof
+from compute_market.archive_records import ArchivedJob, ArchivedReceipt
+from compute_market.jobs import jobs
+from compute_market.records import Posting
+from compute_market.settlement import ledger, receipts
+from compute_market.store.schema import (
+    ARCHIVED,
+    ARCHIVED_JOBS,
+    ARCHIVED_RECEIPTS,
+    ENDED,
+    JOBS,
+    PLACEMENTS,
+    POSTINGS,
+    POSTINGS_BEFORE,
+    RECEIPT_CHAIN,
+    RECEIPT_CLAIMS,
+    RECEIPTS,
+    RECEIPTS_ARCHIVED,
+    SETTLEMENTS,
+    SLICES,
+    WALLET_POSTINGS,
+    pack_u64,
+)
+from compute_market.store.txn import Txn
+
+
+def remove_jobs(txn: Txn, ended: Iterable[Ended]) -> None:
+    """Remove ended jobs that may go. Raises IntegrityError when a part of one is missing."""
+    for each in ended:
+        _remove_job(txn, each)
+    _shorten_chain(txn)
+
+
+def _remove_job(txn: Txn, ended: Ended) -> None:
+    job, key = ended.job, ended.job.job_id.encode()
+    assert job.ended_at is not None, "only ended jobs are archived"
+    txn.remove(JOBS, key)
+    txn.remove(ENDED, jobs.listed_key(job.ended_at, job.job_id))
+    for index in range(len(ended.slices)):
+        txn.remove(SLICES, jobs.numbered(job.job_id, index))
+    for number in range(len(ended.placements)):
+        txn.remove(PLACEMENTS, jobs.numbered(job.job_id, number))
+    for placement in (*ended.placements, job.placement):
+        if placement is not None and placement.units_proven:
+            txn.add(ARCHIVED, archived.offer_key(placement.offer_id), placement.units_proven)
+        elif placement is not None and not ended.proofs:
+            # Without a receipt no key is taken.
+            txn.delete(RECEIPT_CLAIMS, receipts.claim_of(job, placement))
+    for proof in ended.proofs:
+        _remove_receipt(txn, proof)
+    _count(txn, counted.of_job(job))
+    left = ArchivedJob(job.state, job.ended_at, job.ended_by, job.placements_before)
+    txn.write(ARCHIVED_JOBS, key, left)
+
+
+def _remove_receipt(txn: Txn, proof: Proof) -> None:
+    receipt, key = proof.receipt, proof.receipt.idempotency_key
+    txn.remove(RECEIPTS, key)
+    txn.remove(SETTLEMENTS, key)
+    _count(txn, counted.of_settlement(proof.settlement))
+    is_applied = proof.settlement.status == "applied"
+    left = ArchivedReceipt(len(receipt.job_id), len(receipt.buyer), is_applied)
+    txn.write(ARCHIVED_RECEIPTS, key, left)
+
+
+def _shorten_chain(txn: Txn) -> None:
+    """Remove links from the beginning of the chain whose receipts have gone, but for the last of
+    them: the chain goes on from there."""
+    seq = before = txn.number(RECEIPTS_ARCHIVED)
+    while True:
+        link = txn.read(RECEIPT_CHAIN, pack_u64(seq + 1))
+        if link is None or archived.receipt(txn, link.key) is None:
+            break
+        if seq:
+            txn.remove(RECEIPT_CHAIN, pack_u64(seq))
+        seq += 1
+    if seq != before:
+        txn.set_number(RECEIPTS_ARCHIVED, seq)
+
+
+def remove_postings(txn: Txn, postings: Iterable[Posting], before_ms: int) -> None:
+    """Remove postings from before an instant that may go; balances keep what they come to.
+
+    Raises IntegrityError when one of them is missing.
+    """
+    if before_ms > txn.number(POSTINGS_BEFORE):
+        txn.set_number(POSTINGS_BEFORE, before_ms)
+    for posting in postings:
+        seq = pack_u64(posting.seq)
+        txn.remove(POSTINGS, seq)
+        for account, amount in ((posting.debit, -posting.amount), (posting.credit, posting.amount)):
+            txn.add(ARCHIVED, archived.account_key(account, posting.token), amount)
+            if ledger.is_wallet(account):
+                txn.remove(WALLET_POSTINGS, ledger.listed_under(account) + seq)
+        _count(txn, counted.of_posting(posting))
+
+
+def _count(txn: Txn, counts: Iterable[Count]) -> None:
+    for names, by in counts:
+        if by:
+            txn.add(ARCHIVED, archived.counter_key(names), by)
