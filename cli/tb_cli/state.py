@@ -17,13 +17,13 @@ from msgspec.structs import asdict
 
 from compute_market import chain, events, instance
 from compute_market import home as names
+from compute_market.engine import begin_instance, open_store
 from compute_market.errors import (
     BusyError,
     IntegrityError,
     MarketError,
     UsageError,
 )
-from compute_market.market import begin_instance, open_store
 from compute_market.records import LIVE_STATES, Job
 from compute_market.settlement import state_root
 from compute_market.store.creation import sync

@@ -21,7 +21,7 @@ from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
 if TYPE_CHECKING:
     from compute_market.clock import Clock, Due
     from compute_market.config.settings import Config
-    from compute_market.market import Market
+    from compute_market.engine import Engine
     from compute_market.records import Asked
     from compute_market.store.environment import Creation
     from compute_market.store.txn import Txn
@@ -42,7 +42,7 @@ class _Opened:
     """What the lines of a batch have in common: each part is there once one of them needed it."""
 
     def __init__(self) -> None:
-        self.market: Market | None = None
+        self.market: Engine | None = None
         self.config: Config | None = None
         self.throw_away: Any = None
         self.told_of_clock = False
@@ -151,7 +151,7 @@ class Session:
         return self._opened.market is not None
 
     @property
-    def market(self) -> "Market":
+    def market(self) -> "Engine":
         """The market of the home. Where there is none, a verb that makes one has one to try on.
 
         Raises NotFoundError if there is none and the verb may not make one.
@@ -218,7 +218,7 @@ class Session:
         in one line, unless the caller does that for several changes. The log of cancellations
         follows.
         """
-        from compute_market.market import SWEEP_LIMIT
+        from compute_market.engine import SWEEP_LIMIT
 
         market = self.market
         if self._trial is not None:
@@ -405,12 +405,12 @@ def _asked(command: Sequence[str]) -> "Asked":
 
 def _market_in(
     directory: str, config: "Config", clock: "Clock", creation: "Creation | None"
-) -> "Market":
-    from compute_market.market import Market, open_store
+) -> "Engine":
+    from compute_market.engine import Engine, open_store
     from tb_cli.frame.clocks import sleep
 
     store = open_store(directory, config, sleep=sleep, creation=creation)
-    return Market(store, config, clock=clock, stopwatch=time.perf_counter_ns)
+    return Engine(store, config, clock=clock, stopwatch=time.perf_counter_ns)
 
 
 def _system_clock() -> "Clock":
