@@ -55,6 +55,7 @@ ORDER = (
     "store.creation",
     "store.translation",
     "store.environment",
+    "store.resident",
     "store.throwaway",
     "store.store",
     "laws",
