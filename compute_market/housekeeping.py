@@ -98,17 +98,18 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     )
 
 
-def tick(txn: Txn) -> None:
+def tick(txn: Txn, scrub_limit: int = SCRUB_LIMIT) -> None:
     """What `tick` does beside what is due.
 
-    Old events go, some receipts are looked at, and usage that a clock which was ahead has left in
-    the future begins to fade.
+    Old events go, at most so many receipts are looked at, and usage that a clock which was ahead
+    has left in the future begins to fade.
     """
     from compute_market.admission import shares  # Few commands need it, and all import this module.
 
     before_ms = txn.now_ms - txn.config.log_retention_secs * 1000
     events.trim(txn, before_ms, TRIM_LIMIT)
-    receipts.scrub(txn, SCRUB_LIMIT)
+    if scrub_limit:
+        receipts.scrub(txn, scrub_limit)
     shares.bring_to_now(txn)
 
 

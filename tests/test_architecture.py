@@ -59,6 +59,7 @@ ORDER = (
     "store.translation",
     "store.environment",
     "store.group",
+    "store.resident",
     "store.throwaway",
     "store.store",
     "laws",

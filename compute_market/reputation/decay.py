@@ -11,6 +11,7 @@ from compute_market.amounts import PPM
 # no number of the series lies half way between two integers.
 _TIES_UNTIL = 11
 _BITS = 192  # of a fraction, to begin with
+_LN_2_PPM = 693_148  # rounded up
 
 
 def decayed(score: int, decay_ppm: int, periods: int) -> int:
@@ -19,6 +20,8 @@ def decayed(score: int, decay_ppm: int, periods: int) -> int:
     if not score or not periods or keep_ppm == PPM:
         return score
     size = abs(score)
+    if periods * decay_ppm >= _LN_2_PPM * (size.bit_length() + 1):
+        return 0  # Less than a half is left, since (1 − d)^n ≤ e^(−dn): most often by far.
     if periods <= _TIES_UNTIL:
         left = _nearest(size * keep_ppm**periods, PPM**periods)
     else:

@@ -5,6 +5,8 @@ provider is forgotten. The instants follow from three settings, the terms. The m
 they were made under, as one number, and makes them anew when others are in force.
 """
 
+from functools import cache
+
 from compute_market.records import Score
 from compute_market.reputation.decay import decayed, periods_to_zero
 from compute_market.store.schema import (
@@ -103,6 +105,10 @@ def _terms(txn: Txn) -> int:
     return txn.number(SCORE_TERMS) or txn.config.score_terms
 
 
+@cache
 def _unpacked(terms: int) -> tuple[int, int, int]:
-    """Decay in ppm, its period in seconds, retention in seconds; see `Config.score_terms`."""
+    """Decay in ppm, its period in seconds, retention in seconds; see `Config.score_terms`.
+
+    Settings seldom change, so the cache stays small.
+    """
     return terms >> 72, terms >> 40 & 0xFFFF_FFFF, terms & 0xFF_FFFF_FFFF

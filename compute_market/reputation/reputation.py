@@ -254,7 +254,7 @@ def _moved(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
     after = replace(
         before,
         score=now,
-        seed=old - present_earned(txn, before),
+        seed=old - present_earned(txn, before) if before.seed else 0,
         epoch=max(before.epoch + 1, txn.now),
         changed_ms=txn.now_ms,
         barred=now < 0,

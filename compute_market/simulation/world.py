@@ -196,7 +196,7 @@ class _World:
         self._stage.plan(txn.now_ms + self._scenario.sample_secs * 1_000, self._sample)
 
     def _tick(self, txn: Txn) -> None:
-        tick(txn)
+        tick(txn, scrub_limit=0)  # Nothing comes to be damaged in a simulation.
         self._stage.plan(txn.now_ms + self._scenario.tick_secs * 1_000, self._tick)
 
     # Buyers.

@@ -17,8 +17,21 @@ from compute_market.errors import InternalError, UsageError
 from compute_market.home import data_file
 from compute_market.store.creation import make_data
 from compute_market.store.environment import MAP_SIZE, MAX_TABLES
-from compute_market.store.late import Handles
-from compute_market.store.schema import TABLES
+from compute_market.store.late import Cursors, Handles
+from compute_market.store.resident import Residents, loaded
+from compute_market.store.schema import (
+    EVENTS,
+    JOBS,
+    POSTINGS,
+    RECEIPT_CHAIN,
+    RECEIPT_CLAIMS,
+    RECEIPTS,
+    SETTLEMENTS,
+    SLICES,
+    TABLES,
+    WALLET_POSTINGS,
+    Table,
+)
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
 
@@ -26,6 +39,18 @@ T = TypeVar("T")
 
 # Changes that one transaction of LMDB holds. What it has written is kept in memory until its end.
 CHANGES_MAX: Final = 1_000
+# Tables that grow with every job; all others are kept in memory for as long as they are short.
+_GROWING: Final[tuple[Table[Any], ...]] = (
+    EVENTS,
+    JOBS,
+    POSTINGS,
+    RECEIPT_CHAIN,
+    RECEIPT_CLAIMS,
+    RECEIPTS,
+    SETTLEMENTS,
+    SLICES,
+    WALLET_POSTINGS,
+)
 
 
 class ThrowAwayStore:
@@ -57,6 +82,12 @@ class ThrowAwayStore:
                 self._handles: Handles = {
                     table: self._env.open_db(table.name.encode(), txn=txn) for table in TABLES
                 }
+                cursors = Cursors(txn, self._handles)
+                self._residents: Residents = {
+                    table: loaded(table, cursors[table])
+                    for table in TABLES
+                    if table not in _GROWING
+                }
         self._txn: Any = None
         self._last: Txn | None = None  # the last change in it
         self._changes = 0
@@ -84,7 +115,7 @@ class ThrowAwayStore:
             last = self._last
             if last is None:
                 self._txn = self._env.begin(write=True)
-            change = Txn(self._txn, self._handles, 0, config, stopwatch, last)
+            change = Txn(self._txn, self._handles, 0, config, stopwatch, last, self._residents)
             result = fn(change)
             self._last = change
             self._changes += 1
@@ -114,6 +145,7 @@ class ThrowAwayStore:
         if self._txn is not None:
             self._txn.abort()
         self._txn = self._last = None
+        self._residents.clear()
 
     def _tried(
         self, fn: Callable[[Txn], T], config: Config, stopwatch: Callable[[], int] | None

@@ -23,6 +23,7 @@ from compute_market.store.schema import (
 
 if TYPE_CHECKING:
     from compute_market.price_records import Board
+    from compute_market.store.resident import Residents
 
 R = TypeVar("R")
 S = TypeVar("S", bound=Struct)
@@ -49,11 +50,13 @@ class Txn:
 
     __slots__ = (
         "_added",
+        "_before",
         "_cursors",
         "_handles",
         "_late",
         "_numbers",
-        "_seen",
+        "_residents",
+        "_set",
         "_sums",
         "_txn",
         "bands",
@@ -80,21 +83,23 @@ class Txn:
         config: Config,
         stopwatch: Callable[[], int] | None,
         before: "Txn | None" = None,
+        residents: "Residents | None" = None,
     ) -> None:
         self._txn = txn
         self._handles = handles
+        self._residents: Residents = {} if residents is None else residents
+        self._before: dict[str, int | None] = {}  # numbers as they were when the change began
         if before is None:
             self._cursors = Cursors(txn, handles)  # for what is done at once
             self._late = Late(self._cursors)
-            self._numbers: dict[str, int] = {}  # those that are to be written
-            self._seen: dict[str, int] = {}  # numbers as they were when the change began
+            self._numbers: dict[str, int] = {}  # as they are by now, those that were asked for
+            self._set: dict[str, None] = {}  # the names of those that are to be written
             self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
             self._added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
         else:
             self._cursors, self._late = before._cursors, before._late
-            self._numbers, self._seen = before._numbers, before._seen
+            self._numbers, self._set = before._numbers, before._set
             self._sums, self._added = before._sums, before._added
-            self._seen.update(self._numbers)
         self.now_ms = now_ms
         self.timely = True
         self.config = config
@@ -121,11 +126,15 @@ class Txn:
 
     def get(self, table: Table[Any], key: bytes) -> bytes | None:
         """The value under a key, or None. Raises IntegrityError when it is damaged."""
-        found = self._late.find(table, key)
+        held = self._residents.get(table)
+        found = self._late.find(table, key) if held is None else held.entries.get(key)
         return found if found is None or type(found) is bytes else encode(found)
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
+        if table in self._residents:
+            payload = self._residents[table].payload(key)
+            return b"" if payload is None else table.sealed(key, payload)
         if table.late and (found := self._late.waiting(table, key)) is not None:
             return table.sealed(key, found if type(found) is bytes else encode(found))
         handle = self._handles[table]
@@ -133,13 +142,19 @@ class Txn:
 
     def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
-        if table.late:
+        held = self._residents.get(table)
+        if held is not None:
+            held.put(key, value)
+        elif table.late:
             self._late.put(table, key, value)
         else:
             self._cursors[table].put(key, table.sealed(key, value))
 
     def delete(self, table: Table[Any], key: bytes) -> bool:
         self.writes += 1
+        held = self._residents.get(table)
+        if held is not None:
+            return held.delete(key)
         deleted: bool = self._txn.delete(key, b"", self._handles[table])
         if table.late:
             deleted = self._late.forget(table, key) or deleted
@@ -152,11 +167,17 @@ class Txn:
 
     def size(self, table: Table[Any]) -> int:
         """Number of entries, read from the table's root: no walk."""
+        held = self._residents.get(table)
+        if held is not None:
+            return len(held.keys)
         handle = self._whole(table)
         return 0 if handle is None else int(self._txn.stat(handle)["entries"])
 
     def is_empty(self, table: Table[Any]) -> bool:
         """Whether there is no entry: takes a fraction of what `size` does."""
+        held = self._residents.get(table)
+        if held is not None:
+            return not held.keys
         cursor = self._ordered(table)
         return cursor is None or not cursor.first()
 
@@ -167,6 +188,10 @@ class Txn:
 
         The caller must not change the table while it holds the iterator; see `collect`.
         """
+        held = self._residents.get(table)
+        if held is not None:
+            yield from held.scan(prefix, start or prefix)
+            return
         opened = table.opened
         if prefix or start:
             for key, value in self._entries(table, prefix, start, checked=True):
@@ -183,6 +208,10 @@ class Txn:
         self, table: Table[Any], before: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         """All entries, last key first; only those whose key is below `before`, if given."""
+        held = self._residents.get(table)
+        if held is not None:
+            yield from held.scan_back(before)
+            return
         handle = self._whole(table)
         if handle is None:
             return
@@ -199,6 +228,9 @@ class Txn:
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
         """The first entry of `scan`, or None."""
+        held = self._residents.get(table)
+        if held is not None:
+            return held.first(prefix, start or prefix)
         cursor = self._ordered(table)
         if cursor is not None and cursor.set_range(start or prefix):
             key: bytes = cursor.key()
@@ -211,6 +243,9 @@ class Txn:
         self, table: Table[Any], limit: int, prefix: bytes = b"", start: bytes | None = None
     ) -> list[tuple[bytes, bytes]]:
         """At most `limit` entries of `scan`, free to be changed by the caller."""
+        held = self._residents.get(table)
+        if held is not None:
+            return held.collect(limit, prefix, start or prefix)
         cursor = self._ordered(table)
         if cursor is None or not limit or not cursor.set_range(start or prefix):
             return []
@@ -220,10 +255,14 @@ class Txn:
 
     def read(self, table: Table[R], key: bytes) -> R | None:
         """The record under a key, or None. Raises IntegrityError when it is damaged."""
-        found: Any = self._late.find(table, key)
+        held = self._residents.get(table)
+        found: Any = self._late.find(table, key) if held is None else held.entries.get(key)
         if type(found) is bytes:
             found = table.decode(key, found)
-            self._late.keep(table, key, found)
+            if held is None:
+                self._late.keep(table, key, found)
+            else:
+                held.entries[key] = found
         record: R | None = found
         return record
 
@@ -235,11 +274,14 @@ class Txn:
         return record
 
     def write(self, table: Table[S], key: bytes, record: S) -> None:
-        if table.late:
-            self.writes += 1
+        self.writes += 1
+        held = self._residents.get(table)
+        if held is not None:
+            held.put(key, record)
+        elif table.late:
             self._late.put(table, key, record)
         else:
-            self.put(table, key, encode(record))
+            self._cursors[table].put(key, table.sealed(key, encode(record)))
 
     def records(
         self, table: Table[R], prefix: bytes = b"", start: bytes | None = None
@@ -264,21 +306,25 @@ class Txn:
 
     def number(self, name: str) -> int:
         """A small named integer of the `meta` table, 0 when it was never set."""
-        found = self._numbers.get(name)
-        if found is None:
-            found = self._seen.get(name)
-        return self.number_before(name) if found is None else found
+        try:
+            return self._numbers[name]
+        except KeyError:
+            found = self._numbers[name] = self._stored_number(name)
+            return found
 
     def number_before(self, name: str) -> int:
         """The same number as it was when the change began."""
-        found = self._seen.get(name)
-        if found is None:
-            found = self._seen[name] = unpack_u64(self.get(META, name.encode()) or b"")
-        return found
+        if name not in self._before:
+            return self.number(name)
+        found = self._before[name]
+        return self._stored_number(name) if found is None else found
 
     def set_number(self, name: str, number: int) -> None:
         self.writes += 1
+        if name not in self._before:
+            self._before[name] = self._numbers.get(name)
         self._numbers[name] = number
+        self._set[name] = None
 
     def next_number(self, name: str) -> int:
         """Increment a named sequence and return it: 1, 2, 3, …"""
@@ -316,7 +362,8 @@ class Txn:
 
     def flush(self) -> None:
         """Write what was kept aside. The end of a transaction calls this last."""
-        for name, number in self._numbers.items():
+        for name in self._set:
+            number = self._numbers[name]
             packed = number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
             self.put(META, name.encode(), packed)
         for sums, added in self._added.items():
@@ -326,13 +373,20 @@ class Txn:
                     self.put(sums.table, key, pack_sum(total))
                 else:
                     self.delete(sums.table, key)
-        self._seen.update(self._numbers)
-        self._numbers.clear()
+        self._set.clear()
+        self._before.clear()
         self._added.clear()
         self._late.write_all()
+        if self._residents:
+            from compute_market.store import resident  # Of a store that is thrown away alone.
+
+            resident.write_all(self._residents, self._cursors)
 
     def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
         """The last key below a key, and the first that is not; None where there is none."""
+        held = self._residents.get(table)
+        if held is not None:
+            return held.beside(key)
         return table.beside(self._ordered(table), key)
 
     def stored_entries(self, table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
@@ -341,6 +395,9 @@ class Txn:
 
     def clear(self, table: Table[Any]) -> None:
         """Remove every entry of a table."""
+        if table in self._residents:
+            self._residents[table].clear()
+            return
         self._forget(table)
         self._txn.drop(self._handles[table], delete=False)
 
@@ -358,6 +415,10 @@ class Txn:
 
     def _whole(self, table: Table[Any]) -> Any:
         """The handle of a table in which all stands that was written."""
+        if table in self._residents:
+            from compute_market.store import resident
+
+            resident.evict(self._residents, table, self._cursors)
         if table.late:
             self._late.write(table)
         return self._handles[table]
@@ -371,7 +432,12 @@ class Txn:
     def _forget(self, table: Table[Any]) -> None:
         self._cursors.pop(table, None)
         self._late.drop(table)
-        self._seen.clear()
+        for name in self._numbers.keys() - self._set.keys():
+            del self._numbers[name]
+        self._before.clear()
+
+    def _stored_number(self, name: str) -> int:
+        return unpack_u64(self.get(META, name.encode()) or b"")
 
     def _stored_sum(self, place: tuple[Sums, bytes]) -> int:
         """A sum to which nothing was added yet; it is read once."""
