@@ -175,7 +175,7 @@ def page(txn: Txn, after: int, limit: int) -> "list[tuple[int, bytes, Receipt | 
 
 def newest(
     txn: Txn, limit: int, before: int | None = None
-) -> list[tuple[int, bytes, Receipt | None]]:
+) -> "list[tuple[int, bytes, Receipt | None]]":
     """The last `limit` of `page` with a seq below `before`, newest first."""
     found = []
     end = None if before is None else pack_u64(before)
