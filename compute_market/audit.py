@@ -24,6 +24,7 @@ from compute_market.reputation import laws as reputation
 from compute_market.scheduler import laws as scheduler
 from compute_market.settlement import laws as settlement
 from compute_market.settlement import ledger
+from compute_market.store.rewriting import examined
 from compute_market.store.schema import (
     COUNTERS,
     EVENTS,
@@ -116,7 +117,7 @@ def _damaged(txn: Txn) -> Iterator[Violation]:
     for table in TABLES:
         count = 0
         found: Violation | None = None
-        for key, error in txn.examined(table):
+        for key, error in examined(txn, table):
             count += 1
             if error is not None and found is None and table is not RECEIPTS:
                 found = Violation(table.name, repr(key), "records decode", error.message)

@@ -39,9 +39,9 @@ from compute_market.store.schema import (
     SETTLEMENTS,
     SLICES,
     SLOTS_HELD,
-    Table,
     id_prefix,
 )
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 
 # Postings that no job of this market is behind.

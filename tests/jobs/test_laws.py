@@ -29,9 +29,9 @@ from compute_market.store.schema import (
     SETTLEMENTS,
     SLICES,
     SLOTS_HELD,
-    Table,
     pack_u64,
 )
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from tests.support.laws import (
     Case,

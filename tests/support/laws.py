@@ -16,7 +16,8 @@ from compute_market.laws import Violation
 from compute_market.offers import offers
 from compute_market.records import Posting, replace
 from compute_market.settlement import ledger, modes
-from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
+from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, pack_u64
+from compute_market.store.table import Sums, Table
 from compute_market.store.txn import Txn
 from tests.support.bids import seal, take
 from tests.support.bundles import record, send
