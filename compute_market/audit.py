@@ -18,6 +18,7 @@ from compute_market.courier import laws as courier
 from compute_market.governance import laws as governance
 from compute_market.jobs import cancellations
 from compute_market.jobs import laws as jobs
+from compute_market.jobs import money_laws as job_money
 from compute_market.laws import Law, Violation
 from compute_market.offers import laws as offers
 from compute_market.reputation import laws as reputation
@@ -208,6 +209,7 @@ LAWS: tuple[Law, ...] = (
     *scheduler.LAWS,
     *admission.LAWS,
     *jobs.LAWS,
+    *job_money.LAWS,
     *bids.LAWS,
     *delivery_laws.LAWS,
     *courier.LAWS,

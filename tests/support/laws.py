@@ -10,7 +10,7 @@ from blake3 import blake3
 from msgspec import Struct
 
 from compute_market import audit, chain
-from compute_market.jobs import jobs
+from compute_market.jobs import handovers, jobs
 from compute_market.jobs.submit import post_offer
 from compute_market.laws import Violation
 from compute_market.offers import offers
@@ -118,7 +118,9 @@ def busy_market(path: Path) -> Market:
 
 
 def hand_over(market: Market, job_id: str, offer_id: str) -> None:
-    market.update(lambda txn: jobs.hand_over(txn, jobs.get(txn, job_id), offers.get(txn, offer_id)))
+    market.update(
+        lambda txn: handovers.hand_over(txn, jobs.get(txn, job_id), offers.get(txn, offer_id))
+    )
 
 
 def found(market: Market, damage: Callable[[Txn], Any]) -> list[Violation]:
