@@ -11,7 +11,7 @@ import pytest
 import compute_market
 from compute_market.store import schema
 from compute_market.store.environment import MAX_TABLES
-from compute_market.store.schema import Sums, Table
+from compute_market.store.table import Sums, Table
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "compute_market"
@@ -49,6 +49,7 @@ ORDER = (
     "config.addresses",
     "config.files",
     "config.places",
+    "store.table",
     "store.schema",
     "store.late",
     "store.txn",
@@ -117,6 +118,7 @@ ORDER = (
     "jobs.lanes",
     "jobs.listed",
     "jobs.jobs",
+    "jobs.handovers",
     "jobs.pools",
     "jobs.documents",
     "jobs.drafts",
@@ -134,6 +136,7 @@ ORDER = (
     "jobs.bill",
     "jobs.handoff",
     "jobs.present",
+    "jobs.money_laws",
     "jobs.laws",
     "bids.sealing",
     "bids.bid_files",

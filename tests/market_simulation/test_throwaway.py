@@ -19,6 +19,7 @@ from compute_market.records import replace
 from compute_market.simulation import throwaway
 from compute_market.simulation.arrivals import DIGEST, slice_of
 from compute_market.store.environment import Creation
+from compute_market.store.rewriting import stored_entries
 from compute_market.store.schema import TABLES
 from compute_market.store.txn import Txn
 from tests.support.life import REAL, Clock, fund, job, life, offer
@@ -48,7 +49,7 @@ def durable(tmp_path: Path, clock: Clock, config: Config = REAL) -> Engine:
 
 def contents(market: Engine) -> dict[str, list[tuple[bytes, bytes]]]:
     return market.view(
-        lambda txn: {table.name: list(txn.stored_entries(table)) for table in TABLES}
+        lambda txn: {table.name: list(stored_entries(txn, table)) for table in TABLES}
     )
 
 
