@@ -6,8 +6,15 @@ from collections.abc import Iterator
 from compute_market.amounts import split, units_of
 from compute_market.errors import IntegrityError
 from compute_market.jobs import cancellations, jobs
-from compute_market.laws import Law, same_size
-from compute_market.records import LIVE_STATES, Cause, Job, Posting, Side, Token, Violation
+from compute_market.laws import Law, Violation, same_size
+from compute_market.records import (
+    LIVE_STATES,
+    Cause,
+    Job,
+    Posting,
+    Side,
+    Token,
+)
 from compute_market.scheduler import queue
 from compute_market.settlement import escrow, ledger, receipts, settlement
 from compute_market.settlement.escrow import Held

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from compute_market.jobs import demand
-from compute_market.laws import Law
-from compute_market.records import Violation
+from compute_market.laws import Law, Violation
 from compute_market.store.schema import (
     EPOCH_FROM,
     EPOCH_UNITS,

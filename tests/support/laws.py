@@ -12,8 +12,9 @@ from msgspec import Struct
 from compute_market import audit, chain
 from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer
+from compute_market.laws import Violation
 from compute_market.offers import offers
-from compute_market.records import Posting, Violation, replace
+from compute_market.records import Posting, replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
 from compute_market.store.txn import Txn
