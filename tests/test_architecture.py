@@ -11,7 +11,7 @@ import pytest
 import compute_market
 from compute_market.store import schema
 from compute_market.store.environment import MAX_TABLES
-from compute_market.store.schema import Sums, Table
+from compute_market.store.table import Sums, Table
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "compute_market"
@@ -48,6 +48,7 @@ ORDER = (
     "config.addresses",
     "config.files",
     "config.places",
+    "store.table",
     "store.schema",
     "store.late",
     "store.resident",
@@ -113,6 +114,7 @@ ORDER = (
     "jobs.cancellations",
     "jobs.lanes",
     "jobs.jobs",
+    "jobs.handovers",
     "jobs.pools",
     "jobs.documents",
     "jobs.drafts",
@@ -129,6 +131,7 @@ ORDER = (
     "jobs.preempt",
     "jobs.bill",
     "jobs.handoff",
+    "jobs.money_laws",
     "jobs.laws",
     "bids.sealing",
     "bids.bid_files",

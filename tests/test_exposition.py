@@ -11,7 +11,7 @@ from compute_market.exposition import GAUGES, check_gauges, render
 from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer, submit
 from compute_market.metrics import METRICS
-from compute_market.store.schema import Table
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from tests.support.bundles import send
 from tests.support.governance import approve

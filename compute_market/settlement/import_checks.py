@@ -7,7 +7,8 @@ from compute_market.settlement import settlement
 from compute_market.settlement.receipt_chain import link_digest
 from compute_market.settlement.receipt_files import Exported, Verified
 from compute_market.signatures import signatures
-from compute_market.store.schema import IMPORT_KEYS, IMPORTS, ORIGINS, encode, pack_u64
+from compute_market.store.schema import IMPORT_KEYS, IMPORTS, ORIGINS, pack_u64
+from compute_market.store.table import encode
 from compute_market.store.txn import Txn
 
 
