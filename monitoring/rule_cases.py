@@ -198,5 +198,7 @@ CASES: Final[dict[str, Case]] = {
         {"courier_flush_attempt_total": "0+5x60", "courier_flush_failure_total": "0+3x60"},
         {"courier_flush_attempt_total": "0+6x60", "courier_flush_failure_total": "0+3x60"},
     ),
-    "BundlesWait": Case("125m", {"courier_pending": "1x240"}, {"courier_pending": "1x90 0x9 1x140"}),
+    "BundlesWait": Case(
+        "125m", {"courier_pending": "1x240"}, {"courier_pending": "1x90 0x9 1x140"}
+    ),
 }
