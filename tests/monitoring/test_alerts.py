@@ -4,9 +4,11 @@ Ranges of the rules are shortened to seconds. What needs an hour in the market i
 time of the market.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import pytest
@@ -79,6 +81,15 @@ def pay(cli: Cli, fee: int, sender: str) -> None:
     do(cli, "mempool", "submit", *words)
 
 
+def submit_many(cli: Cli, name: str, **terms: Any) -> None:
+    """A dozen jobs at once, none of which is taken."""
+    job = {"buyer": "alice", "workload": "transcode", **terms}
+    lines = [json.dumps({"job_id": f"{name}-{number}", **job}) for number in range(12)]
+    path = cli.directory / f"{name}.jsonl"
+    path.write_text("\n".join(lines))
+    do(cli, "compute", "submit", path, code=5)
+
+
 def damage(cli: Cli, job_id: str) -> None:
     """Let the receipt of a job be other bytes than were stored."""
     document = cli.document("compute-market", "receipts", "show", job_id)
@@ -128,11 +139,9 @@ def go_wrong(cli: Cli) -> None:
     cli.submit("heavy", slices=units(cli, 100))
     cli.submit("behind")
     do(cli, "compute-market", "capacity", "record", "0")
-    for number in range(14):
-        do(cli, *cli.job_arguments(f"big-{number}", slices=units(cli, 10)), code=5)
+    submit_many(cli, "big", max_price_per_unit=100, slices=[cli.sparse(10)])
     (cli.home / "state" / "price_board.v2.bin").write_bytes(b"garbage")
-    for number in range(14):
-        do(cli, *cli.job_arguments(f"cheap-{number}", "--max-price", "1"), code=5)
+    submit_many(cli, "cheap", max_price_per_unit=1, slices=[{"path": str(cli.slice())}])
     pay(cli, 2501, "rich")
     # Where the directory should be is a file.
     (cli.directory / "stick").write_text("")

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes a market five times a second, and what it says of alerts."""
+"""A real Prometheus that scrapes a market four times a second, and what it says of alerts."""
 
 import json
 import signal
@@ -11,7 +11,7 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
-INTERVAL = "200ms"
+INTERVAL = "250ms"
 # In this time every scrape, evaluation and change must have come to something.
 PATIENCE_S = 30
 
