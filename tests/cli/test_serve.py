@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from compute_market import rpc
 from compute_market.chain import market_id
 from compute_market.courier import deliveries, envelope
 from compute_market.courier.envelope import Acknowledgement, Entry
@@ -30,7 +31,7 @@ from tests.support.deliveries import CONTENT, entry, handoff
 from tests.support.importing import THEIRS
 from tests.support.processes import locked
 from tests.support.receipt_file import KEY, OTHER_KEY
-from tests.support.serving import Answer, Far, Serving, made_certificate, serving
+from tests.support.serving import Answer, Far, Process, Serving, made_certificate, serving
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -429,7 +430,9 @@ def test_damage_here_is_neither_told_to_others_nor_laid_to_them(
     message = told(("acme", 5, cli.now))
     answers = [serve.far.ask("GET", "/healthz"), serve.far.deliver(parcel())]
     assert [each.status for each in answers] == [500, 500]
-    documents = [*(each.json for each in answers), serve.far.call(GOSSIP, message)["error"]["data"]]
+    error = serve.far.call(GOSSIP, message)["error"]
+    assert error["code"] == rpc.INTERNAL
+    documents = [*(each.json for each in answers), error["data"]]
     assert [each["message"] for each in documents] == ["this failed here"] * 3
     # Nothing is made anew in the place of a home.
     assert cli.home.exists() == (happens is cut_short)
@@ -523,23 +526,6 @@ def test_market_that_has_opted_out_listens_to_nobody(
 
 
 # The command.
-
-
-class Process:
-    """`tb-cli serve` in a process of its own."""
-
-    def __init__(self, cli: Cli, *options: str) -> None:
-        self.process = cli.start("serve", "--port", "0", "--json", *options)
-        assert self.process.stdout is not None
-        text = b"".join(iter(self.process.stdout.readline, b"}\n"))
-        self.url: str = json.loads(text + b"}")["url"]
-        self.far = Far(int(self.url.rpartition(":")[2]))
-
-    def end(self, number: int) -> tuple[int, str]:
-        """Send a signal; the exit code and what was told."""
-        self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=20)
-        return self.process.returncode, err.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -28,6 +28,7 @@ from tb_cli.network import listening, server
 from tb_cli.network.endpoints import endpoints_of
 from tb_cli.network.node import Node
 from tb_cli.network.request_log import RequestLog
+from tests.support.cli import Cli
 
 HOSTS = frozenset(("localhost", "127.0.0.1"))
 
@@ -120,6 +121,23 @@ class Begun:
         return Answer(response.status, response.read())
 
 
+class Process:
+    """`tb-cli serve` in a process of its own."""
+
+    def __init__(self, cli: Cli, *options: str) -> None:
+        self.process = cli.start("serve", "--port", "0", "--json", *options)
+        assert self.process.stdout is not None
+        text = b"".join(iter(self.process.stdout.readline, b"}\n"))
+        self.url: str = json.loads(text + b"}")["url"]
+        self.far = Far(int(self.url.rpartition(":")[2]))
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Send a signal; the exit code and what was told."""
+        self.process.send_signal(number)
+        _, err = self.process.communicate(timeout=20)
+        return self.process.returncode, err.decode()
+
+
 @contextmanager
 def serving(home: str | None = None) -> Iterator[Serving]:
     """The market of a home, that of TB_HOME without one, as `tb-cli serve` answers for it."""
@@ -130,6 +148,7 @@ def serving(home: str | None = None) -> Iterator[Serving]:
         Node(session) as node,
         RequestLog() as log,
     ):
+        node.token.make()
         app = server.application(endpoints_of(node), HOSTS, log)
         session.tells_of_prices = True
         patience_s = session.config.courier_timeout_secs
