@@ -180,6 +180,7 @@ def serving(home: str | None = None) -> Iterator[Serving]:
         Node(session) as node,
         RequestLog() as log,
     ):
+        node.token.make()
         app = server.application(endpoints_of(node), HOSTS, log)
         session.tells_of_prices = True
         patience_s = session.config.courier_timeout_secs
