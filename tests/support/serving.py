@@ -153,7 +153,7 @@ class Process:
         """Send a signal; the exit code and what was told."""
         self.process.send_signal(number)
         _, err = self.process.communicate(timeout=20)
-        return self.process.returncode, err.decode()
+        return self.process.returncode, (err or b"").decode()
 
 
 @contextmanager
