@@ -172,21 +172,23 @@ class Store:
 
         Raises BusyError where `view` would; `keep_tables` helps against that.
         """
-        busy = BusyError(f"{self.path} cannot be looked at at once")
         if self._schema < SCHEMA_VERSION or self._is_broken or not self._threads.enter():
-            raise busy
+            raise self._not_at_once()
         try:
             if self._handles is None or not self._env.flags()["lock"]:
-                raise busy
+                raise self._not_at_once()
             with translated(self.path):
                 try:
                     txn = self._env.begin()
                 except (lmdb.MapResizedError, lmdb.LockError) as error:
-                    raise busy from error
+                    raise self._not_at_once() from error
                 with txn:
                     return fn(Txn(txn, self._handles, 0, config, None))
         finally:
             self._threads.leave()
+
+    def _not_at_once(self) -> BusyError:
+        return BusyError(f"{self.path} cannot be looked at at once")
 
     def keep_tables(self) -> None:
         """Have the tables opened for all looks to come, if they are there and nobody is writing."""
