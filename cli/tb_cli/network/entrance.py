@@ -65,6 +65,9 @@ class Entrance:
             response = await answers.to_mistake(Request(scope), problem)
             response.headers["connection"] = "close"
             return response
+        if not _is_plain(scope):
+            problem = HTTPException(404, "there is nothing at such a path")
+            return await answers.to_mistake(Request(scope), problem)
         if self._hosts and _host_of(scope) not in self._hosts:
             problem = HTTPException(421, "this server goes by another name")
             return await answers.to_mistake(Request(scope), problem)
@@ -92,6 +95,19 @@ def _problem(scope: Scope) -> HTTPException | None:
     if any(name == b"content-encoding" and value.lower() != b"identity" for name, value in headers):
         return HTTPException(415, "the body of a request is taken as it is, not compressed")
     return None
+
+
+def _is_plain(scope: Scope) -> bool:
+    """Whether a path can only be read in one way: what stands before the server read it too."""
+    path: str = scope["path"]
+    segments = path.split("/")[1:]
+    return (
+        path.isprintable()
+        and "\\" not in path
+        and b"%2f" not in scope["raw_path"].lower()
+        and not {".", ".."}.intersection(segments)
+        and "" not in segments[:-1]
+    )
 
 
 def _length(header: tuple[bytes, bytes]) -> int:
