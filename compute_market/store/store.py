@@ -1,7 +1,7 @@
 """The store: one market on disk, and the two ways into it.
 
 `Store.update(fn)` and `Store.view(fn)`: `fn` gets a `Txn`; returning commits, raising rolls back.
-Nobody outside this module begins or ends a transaction, and nobody but `compute_market.market`
+Nobody outside this module begins or ends a transaction, and nobody but `compute_market.engine`
 calls it.
 
 Writers queue on a lock of their own before LMDB's (`lock`). Looking changes nothing: a store that

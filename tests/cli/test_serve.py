@@ -25,7 +25,7 @@ from compute_market.reputation.gossip import METHOD as GOSSIP
 from compute_market.reputation.gossip import Told
 from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
-from tb_cli.network import listening, node
+from tb_cli.network import door, node
 from tests.support.cli import Cli
 from tests.support.deliveries import CONTENT, entry, handoff
 from tests.support.importing import THEIRS
@@ -384,7 +384,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 def test_connections_that_say_nothing_make_room_for_others(
     far: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(door, "CONNECTIONS_MAX", 3)
     silent = [socket.create_connection(("127.0.0.1", far.port)) for _ in range(5)]
     for each in silent[:2]:  # Before their time is over.
         each.settimeout(10)

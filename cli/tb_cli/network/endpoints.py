@@ -6,8 +6,10 @@ from starlette.responses import Response
 from compute_market import chain, rpc
 from tb_cli.network import answers, destinations
 from tb_cli.network.bundles_endpoint import Bundles
+from tb_cli.network.metrics_endpoint import Metrics
 from tb_cli.network.node import Node
 from tb_cli.network.openapi import description
+from tb_cli.network.readiness import Readiness
 from tb_cli.network.rpc_endpoint import Rpc
 from tb_cli.network.server import Endpoint
 
@@ -18,6 +20,8 @@ def endpoints_of(node: Node) -> dict[str, dict[str, Endpoint]]:
     found: dict[str, dict[str, Endpoint]] = {
         "/": {"POST": calls.post},
         "/healthz": {"GET": _Health(node).answer},
+        "/metrics": {"GET": Metrics(node).answer},
+        "/readyz": {"GET": Readiness(node.session).answer},
         "/openapi.json": {"GET": _describe},
     }
     for method in rpc.METHODS.values():
