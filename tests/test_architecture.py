@@ -55,6 +55,8 @@ ORDER = (
     "store.creation",
     "store.translation",
     "store.environment",
+    "store.usage",
+    "store.group",
     "store.throwaway",
     "store.store",
     "laws",
