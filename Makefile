@@ -6,7 +6,7 @@ SOURCES := pyproject.toml Makefile
 # What it makes of the tests is kept for the next time, even where PYTHONDONTWRITEBYTECODE is set.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 
-.PHONY: demo test lint types check torture mutants bench clean bytecode
+.PHONY: demo test lint types check torture mutants bench monitoring clean bytecode
 
 demo: $(VENV)/.installed
 	$(BIN)/tb-cli demo
@@ -37,6 +37,10 @@ bench: $(VENV)/.installed-dev
 		case $$script in */measure.py) continue;; esac; \
 		echo "== $$script"; $(BIN)/python $$script || failed=1; \
 	done; exit $${failed:-0}
+
+# Alerts, their tests and dashboards, after a metric, an alert or a panel has changed.
+monitoring: $(VENV)/.installed-dev
+	$(BIN)/python monitoring/generate.py
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

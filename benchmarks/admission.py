@@ -16,8 +16,8 @@ import measure
 from compute_market import exposition
 from compute_market.admission import mempool
 from compute_market.config.settings import DEFAULTS
+from compute_market.engine import Engine
 from compute_market.jobs.submit import Submitted, post_offer, submit
-from compute_market.market import Market
 from compute_market.price_records import Board
 from compute_market.records import Slice, replace
 from compute_market.store.txn import Txn
@@ -71,7 +71,7 @@ def compare(directory: Path, rounds: int) -> None:
         show_board(empty, rounds)
 
 
-def show_board(market: Market, rounds: int) -> None:
+def show_board(market: Engine, rounds: int) -> None:
     """What a scrape takes with a price board, against the same one without."""
     generator = random.Random(1)
     for prices in (DEFAULTS.price_board_window, WIDEST):
@@ -92,7 +92,7 @@ def fill(txn: Txn, size: int) -> None:
         mempool.submit(txn, f"sender-{number % 100}", 10 + number % 1_000, 250)
 
 
-def admit(market: Market) -> None:
+def admit(market: Engine) -> None:
     """Some jobs, each admitted; the transaction is rolled back."""
 
     def act(txn: Txn) -> None:
@@ -104,16 +104,16 @@ def admit(market: Market) -> None:
     market.update(act, dry_run=True)
 
 
-def scrape(market: Market) -> None:
+def scrape(market: Engine) -> None:
     market.view(exposition.render)
 
 
-def scraped(market: Market, board: Board) -> None:
+def scraped(market: Engine, board: Board) -> None:
     market.board = board
     scrape(market)
 
 
-def send(market: Market) -> None:
+def send(market: Engine) -> None:
     market.update(lambda txn: mempool.submit(txn, "one", 5_000, 250), dry_run=True)
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import measure
 
 from compute_market import exposition
+from compute_market.engine import Engine
 from compute_market.jobs import demand, documents, jobs
 from compute_market.jobs.submit import post_offer, submit
-from compute_market.market import Market
 from compute_market.records import Refused, Slice, replace
 from compute_market.requests import CapabilityRequest
 from compute_market.scheduler import outcomes, queue
@@ -137,7 +137,7 @@ def fill(home: Path, count: int) -> None:
         in_chunks(market, count, lambda txn, number: order(txn, number, buyers))
 
 
-def in_chunks(market: Market, count: int, act: Callable[[Txn, int], None]) -> None:
+def in_chunks(market: Engine, count: int, act: Callable[[Txn, int], None]) -> None:
     def each(txn: Txn, numbers: range) -> None:
         for number in numbers:
             act(txn, number)

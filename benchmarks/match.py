@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import measure
 
 from compute_market.config.settings import DEFAULTS
+from compute_market.engine import Engine
 from compute_market.jobs import drafts
-from compute_market.market import Market
 from compute_market.offers import posting
 from compute_market.offers.standing import follow_wallets, record_outcome
 from compute_market.records import Job, Slice, replace
@@ -332,7 +332,7 @@ def show(count: int, asked: Asked) -> None:
     )
 
 
-def fill(market: Market, variant: Variant, count: int) -> float:
+def fill(market: Engine, variant: Variant, count: int) -> float:
     """Post the offers of a market and return the seconds it took."""
     requests = made(variant, count)
     began = time.perf_counter()
@@ -362,7 +362,7 @@ def post(txn: Txn, requests: Iterator[OfferRequest], count: int) -> None:
         posting.post(txn, request)
 
 
-def post_more(small: Market, large: Market, variant: Variant) -> None:
+def post_more(small: Engine, large: Engine, variant: Variant) -> None:
     """Compare what posting costs; both transactions are rolled back."""
     rng = random.Random(3)
     batch = [(variant.useless or variant.useful)(number, rng) for number in range(1_000)]

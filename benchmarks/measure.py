@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from compute_market.config.settings import DEFAULTS, Config
+from compute_market.engine import Engine, open_store
 from compute_market.jobs.submit import post_offer, submit
-from compute_market.market import Market, open_store
 from compute_market.records import Refused, Slice, replace
 from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
 from compute_market.settlement import ledger
@@ -164,12 +164,12 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def open_market(home: Path, config: Config = DEFAULTS) -> Market:
+def open_market(home: Path, config: Config = DEFAULTS) -> Engine:
     """A market in the directory `home`, made there if need be. `config` is not stored with it."""
     home.mkdir(mode=0o700, exist_ok=True)
     creation = Creation(now_ms(), bytes(16))
     store = open_store(str(home), config, sleep=time.sleep, creation=creation)
-    return Market(store, config, clock=now_ms)
+    return Engine(store, config, clock=now_ms)
 
 
 def offer_request(provider: str = "prov", **fields: object) -> OfferRequest:

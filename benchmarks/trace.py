@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import lmdb
 import measure
 
+from compute_market.engine import Engine
 from compute_market.jobs.submit import post_offer, submit
-from compute_market.market import Market
 from compute_market.records import Priority, Refused, Slice, replace
 from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
 from compute_market.settlement import ledger
@@ -122,7 +122,7 @@ def through_market(mode: Any, nodes: list[Node], tasks: list[Task]) -> Run:
         return Run(offer_ids, seconds, put_alone(home / "floor", written))
 
 
-def contents(market: Market) -> set[tuple[int, bytes, bytes]]:
+def contents(market: Engine) -> set[tuple[int, bytes, bytes]]:
     """All that is stored: number of a table, key, value."""
     return market.view(
         lambda txn: {
@@ -153,7 +153,7 @@ def open_shop(txn: Txn, nodes: list[Node]) -> None:
         post_offer(txn, offer_request(node))
 
 
-def submit_all(market: Market, requests: list[JobRequest]) -> list[str | None]:
+def submit_all(market: Engine, requests: list[JobRequest]) -> list[str | None]:
     """The offer that each job was given to; None for one that was refused."""
 
     def act(txn: Txn, chunk: list[JobRequest]) -> list[str | None]:

@@ -47,7 +47,8 @@ bottom, and so they do inside each package:
     upgrades                  what an older release stored, brought up to date
     execution                 running slices for the market
     housekeeping              what is due, and what every change ends with
-    market                    the only runner of transactions; the front door for programs
+    engine                    the only runner of transactions
+    market                    the front door for programs
     simulation/               scenarios of a market that does not exist yet, played through this one
 
 `hashing` and `workloads` know nothing of the store.

@@ -1,12 +1,14 @@
 """The Prometheus exposition: counters from the store, gauges derived from the state.
 
 A scrape walks no table: what is summed is kept as it changes, and of series without bound it reads
-the most recent.
+the most recent. What only the files of the home tell is looked up by the caller (`Files`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Final
+
+from msgspec import Struct
 
 from compute_market import __version__, clock, metrics
 from compute_market.admission import capacity, comfort, mempool, shares
@@ -15,10 +17,10 @@ from compute_market.errors import InternalError
 from compute_market.governance import governance, parameters
 from compute_market.jobs import demand, jobs, lanes
 from compute_market.offers import board, offers
-from compute_market.records import LANES, OFFER_STATES, PRIORITIES
+from compute_market.records import LANES, OFFER_STATES, PRIORITIES, SETTLE_MODES
 from compute_market.reputation import reputation
 from compute_market.scheduler import outcomes, queue
-from compute_market.settlement import ledger
+from compute_market.settlement import ledger, modes
 from compute_market.store.schema import BUNDLES_PENDING, PENDING, UNSETTLED
 from compute_market.store.txn import Txn
 from compute_market.subsidy import subsidy
@@ -29,6 +31,14 @@ SERIES_MAX: Final = 1000
 Samples = Iterable[tuple[tuple[str, ...], float]]
 
 
+class Files(Struct, frozen=True, gc=False):
+    """What the files of a home tell beside what is stored in them."""
+
+    bytes: int  # of the data file
+    map_used: float  # part of the map, 0 to 1
+    backup_ms: int  # when the last backup was made, in unix milliseconds; 0 without one
+
+
 def _one(value: Callable[[Txn], float]) -> Callable[[Txn], Samples]:
     """A gauge without labels."""
     return lambda txn: [((), value(txn))]
@@ -37,6 +47,15 @@ def _one(value: Callable[[Txn], float]) -> Callable[[Txn], Samples]:
 def _slots(txn: Txn) -> Samples:
     used = queue.active_jobs(txn)
     return [(("used",), used), (("free",), max(0, txn.config.slots - used))]
+
+
+def _waits(txn: Txn) -> Samples:
+    return [((each,), queue.oldest_wait_ms(txn, each) / 1000) for each in PRIORITIES]
+
+
+def _mode(txn: Txn) -> Samples:
+    mode = modes.state(txn).mode
+    return [((each,), each == mode) for each in SETTLE_MODES]
 
 
 def _guard(txn: Txn) -> Samples:
@@ -96,9 +115,11 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     "scheduler_active_jobs": _one(queue.active_jobs),
     "scheduler_slots": _slots,
     "scheduler_queue_depth": lambda txn: [((p,), queue.depth(txn, p)) for p in PRIORITIES],
+    "scheduler_oldest_wait_seconds": _waits,
     "scheduler_pending_jobs": _one(lambda txn: txn.size(PENDING)),
     "offers": lambda txn: [((s,), offers.count_of(txn, f"state {s}")) for s in OFFER_STATES],
     "offers_barred": _one(lambda txn: offers.count_of(txn, "shelf barred")),
+    "settlement_mode": _mode,
     "settle_pending_receipts": _one(lambda txn: txn.size(UNSETTLED)),
     "tokens_in_circulation": lambda txn: [
         ((token.lower(),), ledger.in_circulation(txn, token)) for token in ledger.TOKENS
@@ -111,6 +132,11 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     "tb_last_run_timestamp_seconds": _one(lambda txn: txn.number(clock.LAST_RUN) / 1000),
     "clock_held": _one(lambda txn: not txn.timely),
     "tb_build_info": lambda txn: [((__version__,), 1)],
+}
+FILE_GAUGES: Final[dict[str, Callable[[Files], float]]] = {
+    "store_bytes": lambda files: files.bytes,
+    "store_map_used_ratio": lambda files: files.map_used,
+    "store_last_backup_timestamp_seconds": lambda files: files.backup_ms / 1000,
 }
 
 
@@ -125,21 +151,32 @@ def check_gauges(gauges: Iterable[str]) -> None:
         raise InternalError(f"gauges and the metric table differ in {', '.join(sorted(wrong))}")
 
 
-check_gauges(GAUGES)
+check_gauges([*GAUGES, *FILE_GAUGES])
 
 
-def render(txn: Txn) -> str:
+def render(txn: Txn, files: Files | None = None) -> str:
     """Every metric of the table in the Prometheus text format, without time stamps.
 
-    Its labels are sorted by the client library; counters end in `_total`.
+    Its labels are sorted by the client library; counters end in `_total`. Without `files` the
+    gauges that they tell have no samples.
     """
-    from prometheus_client import CollectorRegistry, generate_latest
+    text, _ = render_for(txn, "", files)
+    return text.decode()
+
+
+def render_for(txn: Txn, accept: str, files: Files | None = None) -> tuple[bytes, str]:
+    """The same in the format that an Accept header asks for, and the type of that.
+
+    It is OpenMetrics where that is asked for, else the text format.
+    """
+    from prometheus_client import CollectorRegistry
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
         HistogramMetricFamily,
         Metric,
     )
+    from prometheus_client.exposition import choose_encoder
     from prometheus_client.registry import Collector
 
     class Market(Collector):
@@ -157,17 +194,20 @@ def render(txn: Txn) -> str:
                     continue
                 kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
                 family = kind(metric.name, metric.help, labels=names)
-                for values, number in _samples(txn, metric):
+                for values, number in _samples(txn, files, metric):
                     family.add_metric(values, number)
                 yield family
 
     # A registry of its own: the default one adds the metrics of this short-lived process.
     registry = CollectorRegistry(auto_describe=False)
     registry.register(Market())
-    return generate_latest(registry).decode()
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
 
 
-def _samples(txn: Txn, metric: metrics.Metric) -> Samples:
+def _samples(txn: Txn, files: Files | None, metric: metrics.Metric) -> Samples:
+    if metric.name in FILE_GAUGES:
+        return [] if files is None else [((), FILE_GAUGES[metric.name](files))]
     if metric.kind == "gauge":
         return GAUGES[metric.name](txn)
     stored = dict(metrics.series(txn, metric.name))

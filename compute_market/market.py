@@ -1,15 +1,13 @@
-"""The market: the only runner of transactions, and the front door for programs.
+"""The market as a program sees it: plain values in, plain documents out.
 
-`Market.update(fn)` does what is due, then `fn`, in one transaction; `Market.view(fn)` only looks.
-The command line, tests, benchmarks and programs all go through them. What a program does most has
-a method here that takes plain values, checks them like the files of an operator, and returns plain
-documents; `docs/library.md` shows a whole market in thirty lines. Such a method imports what it
-needs when it is called: a command pays for what it does alone.
+What a program does most has a method here that takes plain values, checks them like the files of an
+operator, and returns plain documents; `docs/library.md` shows a whole market in thirty lines. Each
+is one transaction of the `engine`. It imports what it needs when it is called: a program pays for
+what it does alone.
 
 Errors are those of `errors`, all of them `MarketError`.
 """
 
-import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -17,13 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market import clock as clocks
 from compute_market import home
-from compute_market.clock import Clock, Due, Reading, Time
-from compute_market.config.settings import DEFAULTS, Config
+from compute_market.clock import Clock, Due, Time
+from compute_market.engine import NOBODY, Engine, open_store
 from compute_market.errors import MarketError, UsageError
 from compute_market.records import Asked, Refused, check_id, check_number
 from compute_market.store.environment import Creation
-from compute_market.store.schema import PARAMETERS_SET
-from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 
 if TYPE_CHECKING:
@@ -34,45 +30,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-NOBODY = Asked()
-
-# Overdue jobs that one change fails at most before its own effects.
-SWEEP_LIMIT = 256
 OUTPUT_BYTES = 32
 _PAGE = 1000
-# Who saves the price board lets others wait no longer.
-_SAVE_PATIENCE_MS = 1_000
 
 
 class Market:
-    """One market, under the settings in force.
+    """A market and everything a program does with it. Its `engine` runs the transactions."""
 
-    `clock` reads the clock; it is asked once within each transaction, and what the market makes of
-    it is `time`. `asked` is who the log says asked. `stopwatch` gives nanoseconds for the latency
-    histograms.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        config: Config = DEFAULTS,
-        *,
-        clock: Clock,
-        asked: Asked = NOBODY,
-        stopwatch: Callable[[], int] | None = None,
-    ) -> None:
-        self.store = store
-        self.config = config
-        self.clock = clock
-        self.asked = asked
-        self.stopwatch = stopwatch
-        self.due = Due()  # what the last update did first
-        self.time: Time | None = None  # of the last transaction
-        self.board: Board | None = None  # the price board, once it was loaded
-        self._uncounted: Board | None = None  # as it was loaded, for the next change to count
-        # The last price before those that this process has made and not saved; None without any.
-        self.priced_after: int | None = None
-        self._is_of_home = False  # nobody else saves the price board
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
 
     @classmethod
     def open(
@@ -103,9 +69,7 @@ class Market:
             sleep=sleep,
             creation=None if market_id is None else Creation(clocks.read(clock).wall_ms, market_id),
         )
-        market = cls(store, config, clock=clock, asked=asked)
-        market._is_of_home = True
-        return market
+        return cls(Engine(store, config, clock=clock, asked=asked))
 
     def __enter__(self) -> "Market":
         return self
@@ -114,137 +78,46 @@ class Market:
         self.close()
 
     def close(self) -> None:
-        """Close the store; what a market that was opened by its home has priced is saved first."""
+        """Close the market; what was priced is saved to the price board first."""
         try:
-            if self._is_of_home:
-                with suppress(OSError, MarketError):  # The store has the prices all the same.
-                    self.save_prices()
+            with suppress(OSError, MarketError):  # The store has the prices all the same.
+                self.engine.save_prices()
         finally:
-            self.store.close()
+            self.engine.close()
 
-    # Transactions.
+    # Functions of the program's own, and what the engine knows.
 
-    def update(
-        self,
-        fn: Callable[[Txn], T],
-        *,
-        dry_run: bool = False,
-        sweep_limit: int = SWEEP_LIMIT,
-        lock_timeout_ms: int | None = None,
-    ) -> T:
+    def update(self, fn: Callable[[Txn], T], *, dry_run: bool = False) -> T:
         """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
-        import compute_market.housekeeping as housekeeping
-
-        self.due = Due()
-        priced_after: int | None = None
-        uncounted = self._uncounted
-
-        def action(txn: Txn) -> T:
-            nonlocal priced_after, uncounted
-            # With the lock in hand: whoever waited for it would come with a time gone by.
-            clocks.keep(txn, self._enter(txn))
-            due = housekeeping.housekeeping(txn, sweep_limit)
-            result = fn(txn)
-            if self.board is not None and txn.noted:  # The same command again counts nothing.
-                from compute_market.offers import price_window  # Few commands need it.
-
-                price_window.count(txn, uncounted)
-                uncounted = None
-            housekeeping.conclude(txn, self.asked)
-            self.due = due
-            priced_after = txn.priced_after
-            return result
-
-        result = self.store.update(
-            action,
-            config=self.config,
-            dry_run=dry_run,
-            stopwatch=self.stopwatch,
-            lock_timeout_ms=lock_timeout_ms,
-        )
-        if not dry_run:
-            self._uncounted = uncounted
-            if self.priced_after is None:
-                self.priced_after = priced_after
-        return result
+        return self.engine.update(fn, dry_run=dry_run)
 
     def view(self, fn: Callable[[Txn], T]) -> T:
         """Look at one snapshot. Changes nothing, not even what is due."""
+        return self.engine.view(fn)
 
-        def look(txn: Txn) -> T:
-            self._enter(txn)
-            return fn(txn)
+    @property
+    def due(self) -> Due:
+        """What the last change did first."""
+        return self.engine.due
 
-        return self.store.view(look, config=self.config)
-
-    def read(self) -> Reading:
-        """What the clock says now. Raises BusyError for one that was never set."""
-        return clocks.read(self.clock)
-
-    def wall_ms(self) -> int:
-        """The wall clock in unix milliseconds, believed or not."""
-        return self.read().wall_ms
-
-    def _enter(self, txn: Txn) -> Time:
-        self.time = clocks.judge(txn, self.read())
-        clocks.enter(txn, self.time)
-        if txn.number(PARAMETERS_SET):
-            from compute_market.governance import governance  # Most markets have no proposals.
-
-            txn.config = governance.in_force(txn)
-        if self.board is not None:
-            import compute_market.offers.price_window as price_window
-
-            txn.board = self.board = price_window.begun(txn, self.board, self.priced_after)
-        return self.time
+    @property
+    def time(self) -> Time | None:
+        """What the market made of the clock in the last transaction; None before the first."""
+        return self.engine.time
 
     def follow_log(self, path: str) -> None:
-        """Append to `cancellations.log` at `path` what the table has and the file lacks.
-
-        Runs after a commit and outside the write lock. Raises OSError when the file cannot be
-        written, and where another market is by now: the next change makes it whole.
-        """
-        from compute_market.jobs import cancellations
-
-        if self.store.readonly or self.view(cancellations.length) == cancellations.length_at(path):
-            return
-        if not self.store.is_here():
-            raise OSError(errno.ESTALE, "another market has taken the place of this one")
-        cancellations.append(
-            path,
-            lambda offset: self.view(lambda txn: cancellations.text_from(txn, offset)),
-            self.store.patience(),
-        )
+        """Bring `cancellations.log` at `path` up to date; see `Engine.follow_log`."""
+        self.engine.follow_log(path)
 
     def load_prices(self) -> "Board":
         """Read the price board, for the transactions that follow; see `price_file.load`."""
-        from compute_market.offers import price_file
-
-        self.board = self._uncounted = price_file.load(self.store.path, self.config)
-        return self.board
+        return self.engine.load_prices()
 
     def save_prices(self) -> "Board | None":
-        """Write the committed prices of this process to the board; None without any.
+        """Write the prices of this process to the board; see `Engine.save_prices`."""
+        return self.engine.save_prices()
 
-        Raises what `price_file.save` raises; the store has them all the same.
-        """
-        after = self.priced_after
-        if after is None:
-            return None
-        from compute_market.offers import price_file, price_window
-
-        of_others = None if self.board is None else self.board.seq_of_others
-
-        def change(found: "Board") -> "Board":
-            return self.view(lambda txn: price_window.joined(txn, found, after, of_others))
-
-        self.board = price_file.save(
-            self.store.path, self.config, self.store.patience(_SAVE_PATIENCE_MS), change
-        )
-        self.priced_after = None
-        return self.board
-
-    # Verbs for programs.
+    # Verbs.
 
     def deposit(self, owner: str, *, ct: int = 0, it: int = 0, key: str | None = None) -> bool:
         """Pay into a wallet. With a `key` the same call again changes nothing: False."""
@@ -267,7 +140,7 @@ class Market:
 
         request = build(fields, OfferRequest, "offer")
         if request.price_per_unit == 0:
-            self.load_prices()
+            self.engine.load_prices()
 
         def act(txn: Txn) -> dict[str, Any]:
             posted = post_offer(txn, request)
@@ -295,12 +168,12 @@ class Market:
         from compute_market.workloads.runner import Runner
 
         request = build(fields, JobRequest, "job")
-        known = known_slices(request, "", self.config.slice_root)
+        known = known_slices(request, "", self.engine.config.slice_root)
         if bytes_to_hash(request.workload, known) < ASK_FROM_BYTES or self.view(
             lambda txn: ask(txn, request, known, wait=wait)
         ):
             with Runner() as runner:
-                inputs = hashed(request.workload, known, runner, now_ms=self.wall_ms())
+                inputs = hashed(request.workload, known, runner, now_ms=self.engine.wall_ms())
         else:
             inputs = unhashed(known)
 
@@ -332,8 +205,8 @@ class Market:
                     runner,
                     submit=self.prover(job_id),
                     tell=self.fault_teller(job_id),
-                    clock=self.wall_ms,
-                    slice_root=self.config.slice_root,
+                    clock=self.engine.wall_ms,
+                    slice_root=self.engine.config.slice_root,
                 )
         return self.job(job_id)
 
@@ -427,14 +300,14 @@ class Market:
 
     def accept_clock(self) -> bool:
         """Take the clock as it is; False when it is believed anyway. See `clock.accept`."""
-        return self.update(lambda txn: clocks.accept(txn, self.read()))
+        return self.update(lambda txn: clocks.accept(txn, self.engine.read()))
 
     def extend_deadlines(self, by_secs: int) -> int:
         """Move the deadline of every live job; how many. Overdue ones are not failed before."""
         from compute_market.jobs.extend import extend
 
         check_number(by_secs, "by_secs")
-        return self.update(lambda txn: extend(txn, by_secs), sweep_limit=0)
+        return self.engine.update(lambda txn: extend(txn, by_secs), sweep_limit=0)
 
     def tick(self) -> Due:
         """Do what is due and nothing else."""
@@ -448,42 +321,3 @@ class Market:
         from compute_market import audit
 
         return self.view(lambda txn: list(audit.check(txn)))
-
-
-def open_store(
-    directory: str,
-    config: Config,
-    *,
-    sleep: Callable[[float], float | None],
-    creation: Creation | None = None,
-) -> Store:
-    """Open the store of a home directory; see `Store.open`."""
-    return Store.open(
-        os.path.join(directory, home.STORE),
-        sleep=sleep,
-        creation=creation,
-        lock_timeout_ms=round(config.lock_timeout_secs * 1000),
-        map_size=config.map_size_gib * 2**30,
-        upgrade=_bring_up_to_date,
-    )
-
-
-def begin_instance(store: Store, instance_id: bytes, reason: str, *, now_ms: int) -> None:
-    """Make a restored copy an instance of its own, and do nothing that is due; see `instance`.
-
-    No flush has a bundle of it.
-    """
-    from compute_market import instance
-    from compute_market.courier import leases
-
-    def act(txn: Txn) -> None:
-        instance.begin(txn, instance_id, reason)
-        leases.free(txn)
-
-    store.update(act, now_ms=now_ms)
-
-
-def _bring_up_to_date(txn: Txn, schema: int) -> None:
-    from compute_market.upgrades import bring_up_to_date
-
-    bring_up_to_date(txn, schema)

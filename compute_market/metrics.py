@@ -12,7 +12,14 @@ from typing import Literal
 from msgspec import Struct
 
 from compute_market.errors import InternalError
-from compute_market.records import LANES, MATCH_RESULTS, OFFER_STATES, PARAMETER_KEYS
+from compute_market.records import (
+    LANES,
+    MATCH_RESULTS,
+    OFFER_STATES,
+    PARAMETER_KEYS,
+    PRIORITIES,
+    SETTLE_MODES,
+)
 from compute_market.store.schema import COUNTERS
 from compute_market.store.txn import Txn
 
@@ -107,9 +114,21 @@ METRICS = (
         "scheduler_queue_depth",
         "gauge",
         "Jobs waiting for a slot.",
-        (("priority", ("high", "normal", "low")),),
+        (("priority", PRIORITIES),),
+    ),
+    Metric(
+        "scheduler_oldest_wait_seconds",
+        "gauge",
+        "How long the first of the jobs that wait for a slot has done so, 0 without any.",
+        (("priority", PRIORITIES),),
     ),
     Metric("scheduler_pending_jobs", "gauge", "Jobs waiting for an offer."),
+    Metric(
+        "settlement_mode",
+        "gauge",
+        "1 for the settlement mode, 0 for the others.",
+        (("mode", SETTLE_MODES),),
+    ),
     Metric("settle_pending_receipts", "gauge", "Receipts waiting for the mode to be real."),
     Metric("provider_reputation_score", "gauge", "Score, -1000 to 1000.", (("provider", ()),)),
     Metric(
@@ -165,7 +184,7 @@ METRICS = (
         "settle_mode_change_total",
         "counter",
         "Changes of the settlement mode.",
-        (("to", ("dry_run", "armed", "real")),),
+        (("to", SETTLE_MODES),),
     ),
     Metric("receipt_corrupt_total", "counter", "Stored receipts found damaged and quarantined."),
     Metric("slashing_burn_ct_total", "counter", "CT of bonds burned."),
@@ -209,6 +228,17 @@ METRICS = (
         "counter",
         "Price boards saved, as far as a later change has seen them, and those that could not be.",
         (("result", ("success", "failed")),),
+    ),
+    Metric("store_bytes", "gauge", "Bytes of the data file."),
+    Metric(
+        "store_map_used_ratio",
+        "gauge",
+        "Part of what the data file may grow to that is in use, 0 to 1.",
+    ),
+    Metric(
+        "store_last_backup_timestamp_seconds",
+        "gauge",
+        "Unix seconds of the last backup of the home, 0 without one.",
     ),
     Metric("clock_held", "gauge", "1 while the clock is not believed and nothing falls due."),
     Metric("tb_build_info", "gauge", "Always 1; carries the version.", (("version", ()),)),

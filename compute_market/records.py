@@ -102,6 +102,7 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 LIVE_STATES: tuple[JobState, ...] = ("pending", "queued", "active")
 JOB_STATES: tuple[JobState, ...] = (*LIVE_STATES, "completed", "cancelled", "failed")
 OFFER_STATES: tuple[OfferState, ...] = ("open", "exhausted", "withdrawn")
+SETTLE_MODES: tuple[Mode, ...] = ("dry_run", "armed", "real")
 # Settings that proposals may change while the market runs.
 PARAMETER_KEYS = ("min_capacity", "fair_share_cap", "burst_refill_rate", "comfort_threshold_p90")
 

@@ -192,3 +192,15 @@ class Acknowledgement(TypedDict):
     envelope: str
     taken: list[BundleTaken]
     signature: str
+
+
+class _ErrorAlways(TypedDict):
+    error: str  # the token of its exit code
+    message: str
+    retryable: bool
+
+
+class ErrorDocument(_ErrorAlways, total=False):
+    """What was wrong, as under `--json` without hints."""
+
+    reason: str

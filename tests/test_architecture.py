@@ -55,6 +55,8 @@ ORDER = (
     "store.creation",
     "store.translation",
     "store.environment",
+    "store.usage",
+    "store.group",
     "store.throwaway",
     "store.store",
     "laws",
@@ -154,6 +156,7 @@ ORDER = (
     "upgrades",
     "execution",
     "housekeeping",
+    "engine",
     "market",
     "simulation.draws",
     "simulation.scenario",
@@ -221,7 +224,7 @@ ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 
 # Who may talk to the operating system: the store's files and the slices.
 USES_FILES = {
-    *("home", "signatures.liboqs", "jobs.cancellations", "market", "execution", *APART),
+    *("home", "signatures.liboqs", "jobs.cancellations", "engine", "market", "execution", *APART),
     "offers.price_file",
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
     *("store.throwaway", "simulation.trace_lines", "simulation.traces"),
@@ -335,13 +338,13 @@ def test_only_modules_about_its_file_import_lmdb() -> None:
     }
 
 
-def test_only_the_market_runs_transactions() -> None:
+def test_only_the_engine_runs_transactions() -> None:
     users = {
         name
         for name, tree in SOURCES.items()
         if any(found.startswith("compute_market.store.store") for found in imports(tree))
     }
-    assert users == {"market"}
+    assert users == {"engine"}
 
 
 def test_prometheus_client_is_imported_late_and_in_one_place() -> None:

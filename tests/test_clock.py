@@ -15,6 +15,7 @@ from compute_market import chain, clock, events
 from compute_market import market as front
 from compute_market.admission import shares
 from compute_market.clock import EARLIEST_MS, LATEST_MS, TIME_HELD, Reading, Time
+from compute_market.engine import Engine
 from compute_market.errors import BusyError
 from compute_market.home import WRITE_LOCK
 from compute_market.jobs import demand
@@ -46,7 +47,7 @@ class Machine:
         self.market = market
         self.boot: str | None = "boot-1"
         self.boot_ms = 5_000
-        market.opened.clock = self.read
+        market.opened.engine.clock = self.read
 
     def read(self) -> Reading:
         boot_ms = None if self.boot is None else self.boot_ms
@@ -504,7 +505,7 @@ def test_deadline_before_or_after_an_outage_is_the_providers_fault(real: Market)
     real.submit("before", deadline_secs=60)
     real.submit("after", deadline_secs=HOUR + 120)
     real.advance(61)
-    real.opened.update(lambda txn: None, sweep_limit=0)
+    real.opened.engine.update(lambda txn: None, sweep_limit=0)
     real.advance(HOUR + 1)
     command(real)
     real.advance(120)
@@ -534,7 +535,7 @@ def test_outage_that_takes_many_commands_to_clear_is_nobodys_fault_to_the_last(
     real.advance(2 * HOUR)
     for number in range(3):
         # A second outage meanwhile does not make it forget the first.
-        real.opened.update(lambda txn: None, sweep_limit=1)
+        real.opened.engine.update(lambda txn: None, sweep_limit=1)
         assert real.job(f"job-{number}").cause == "outage"
         real.advance(2 * HOUR if number else 10)
     assert real.score() == 9
@@ -629,7 +630,7 @@ def test_clock_is_asked_once_the_write_lock_is_had(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_UN)
 
     store = Store.open(str(market.path), sleep=sleep)
-    market.opened = front.Market(store, clock=lambda: market.now_ms)
+    market.opened = front.Market(Engine(store, clock=lambda: market.now_ms))
     assert now_of(market) == TOLERANCE + 1
     store.close()
     os.close(lock)

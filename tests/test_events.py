@@ -394,7 +394,7 @@ def started(real: Market) -> Market:
 
 @pytest.mark.parametrize("name", HAPPENINGS)
 def test_action_notes_its_event_with_who_asked(started: Market, name: str) -> None:
-    started.opened.asked = OPERATOR
+    started.opened.engine.asked = OPERATOR
     before = len(started.events())
     act, detail = HAPPENINGS[name]
     act(started)

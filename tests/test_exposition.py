@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from compute_market import chain, exposition
 from compute_market.errors import InternalError
-from compute_market.exposition import GAUGES, check_gauges, render
+from compute_market.exposition import FILE_GAUGES, GAUGES, Files, check_gauges, render
 from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer, submit
 from compute_market.metrics import METRICS
@@ -33,15 +33,15 @@ def test_every_metric_of_the_table_is_exposed(market: Market) -> None:
     assert families.keys() == {metric.name.removesuffix("_total") for metric in METRICS}
 
 
-@pytest.mark.parametrize("name", GAUGES)
+@pytest.mark.parametrize("name", [*GAUGES, *FILE_GAUGES])
 def test_gauge_without_a_function_is_an_error_at_import(name: str) -> None:
     with pytest.raises(InternalError, match=rf"differ in {name}$"):
-        check_gauges(GAUGES.keys() - {name})
+        check_gauges({*GAUGES, *FILE_GAUGES} - {name})
 
 
 def test_function_without_a_gauge_is_an_error_at_import() -> None:
     with pytest.raises(InternalError, match=r"differ in unheard_of$"):
-        check_gauges({*GAUGES, "unheard_of"})
+        check_gauges({*GAUGES, *FILE_GAUGES, "unheard_of"})
 
 
 def test_gauges_tell_the_state(real: Market) -> None:
@@ -72,7 +72,9 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "scheduler_active_jobs": {(): 2},
         "scheduler_slots": {("used",): 2, ("free",): 0},
         "scheduler_queue_depth": {("high",): 0, ("normal",): 0, ("low",): 0},
+        "scheduler_oldest_wait_seconds": {("high",): 0, ("normal",): 0, ("low",): 0},
         "scheduler_pending_jobs": {(): 1},
+        "settlement_mode": {("dry_run",): 0, ("armed",): 0, ("real",): 1},
         "offers": {("open",): 3, ("exhausted",): 0, ("withdrawn",): 0},
         "offers_barred": {(): 1},
         "settle_pending_receipts": {(): 0},
@@ -104,6 +106,27 @@ def test_gauges_tell_the_state(real: Market) -> None:
     }
     assert {name: found[name] for name in expected} == expected
     assert expected.keys() | {"tb_build_info"} == GAUGES.keys()
+
+
+def test_gauges_of_the_files_tell_what_is_given(market: Market) -> None:
+    given = Files(bytes=8192, map_used=0.25, backup_ms=1_500)
+    lines = market.view(lambda txn: render(txn, given)).splitlines()
+    assert {
+        f"{name} {number}" for name, number in zip(FILE_GAUGES, (8192.0, 0.25, 1.5), strict=True)
+    } <= {*lines}
+    assert not FILE_GAUGES.keys() & samples(market).keys()
+
+
+def test_oldest_wait_is_that_of_the_first_in_the_queue(market: Market) -> None:
+    market.configure(slots=1)
+    market.post()
+    market.submit("active")
+    market.advance(1)
+    market.submit("first", priority="low")
+    market.advance(30)
+    market.submit("second", priority="low")
+    waits = {("high",): 0.0, ("normal",): 0.0, ("low",): 30.0}
+    assert samples(market)["scheduler_oldest_wait_seconds"] == waits
 
 
 def fill(market: Market, number: int) -> None:

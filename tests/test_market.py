@@ -10,7 +10,9 @@ import pytest
 from blake3 import blake3
 
 from compute_market import events, market
+from compute_market.clock import Due
 from compute_market.config.settings import DEFAULTS
+from compute_market.engine import SWEEP_LIMIT
 from compute_market.errors import (
     AlreadyDoneError,
     ConflictError,
@@ -21,7 +23,6 @@ from compute_market.errors import (
     UsageError,
 )
 from compute_market.jobs import documents
-from compute_market.market import SWEEP_LIMIT, Due
 from compute_market.records import Asked
 from compute_market.reputation import reputation
 from compute_market.settlement import modes
@@ -97,7 +98,7 @@ def test_open_with_an_id_makes_one_and_keeps_it(program: Program) -> None:
     with program.open(market_id=b"x" * 16) as opened:
         assert opened.view(lambda txn: txn.get(META, b"market_id")) == MARKET_ID
         assert opened.balance("buyer")["ct"] == 7
-        assert opened.config == DEFAULTS
+        assert opened.engine.config == DEFAULTS
     with program.open() as opened:
         assert opened.balance("buyer")["ct"] == 7
 
@@ -112,11 +113,11 @@ def test_open_refuses_an_id_of_another_length(program: Program, market_id: bytes
 def test_open_reads_the_configuration_of_the_home(program: Program) -> None:
     (program.home / "config.toml").write_text('epoch_blocks = 7\nsettle_mode = "real"\n')
     with program.make() as opened:
-        assert opened.config.epoch_blocks == 7
+        assert opened.engine.config.epoch_blocks == 7
         assert opened.view(lambda txn: txn.config.epoch_blocks) == 7
         assert opened.view(modes.is_real)
     with program.open() as opened:
-        assert opened.config.epoch_blocks == 7
+        assert opened.engine.config.epoch_blocks == 7
 
 
 @pytest.mark.parametrize("makes", [True, False])
@@ -212,7 +213,7 @@ def test_view_does_nothing_that_is_due(market: Market) -> None:
 
 def test_update_that_fails_undoes_what_was_due_and_tells_of_nothing(market: Market) -> None:
     due_in(market)
-    market.opened.due = Due(activated=True)
+    market.opened.engine.due = Due(activated=True)
     with pytest.raises(ZeroDivisionError):
         market.update(lambda _: 1 // 0)
     assert market.opened.due == Due()
@@ -233,7 +234,7 @@ def test_update_fails_no_more_overdue_jobs_than_it_may(market: Market) -> None:
     for number in range(5):
         market.submit(f"job-{number}", deadline_secs=61)
     market.advance(62)
-    market.opened.update(lambda _: None, sweep_limit=2)
+    market.opened.engine.update(lambda _: None, sweep_limit=2)
     assert market.opened.due.failed == ("job-0", "job-1")
     market.update(lambda _: None)
     assert len(market.opened.due.failed) == 3

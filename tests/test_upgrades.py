@@ -587,7 +587,7 @@ def test_a_view_of_an_old_home_waits_for_who_writes(live: Path) -> None:
     with start(live, "open_market().update(lambda _: (say('in'), sys.stdin.read()))") as process:
         assert heard(process) == "in"
         with opened(live) as market, pytest.raises(BusyError, match="held by process"):
-            market.update(lambda _: None, dry_run=True, lock_timeout_ms=5)
+            market.engine.update(lambda _: None, dry_run=True, lock_timeout_ms=5)
         process.kill()
 
 

@@ -11,13 +11,12 @@ from tb_cli.frame.verbs import option, takes
     option("--textfile", "Write to this file at once, for node_exporter.", metavar="PATH"),
 )
 def metrics(session: Session, textfile: str | None) -> None:
-    # The client library costs more to import than most commands take.
-    from compute_market import exposition
-    from tb_cli.frame import price_board
+    # To import them takes longer than most commands do.
+    from tb_cli.frame import exposition, price_board
 
     price_board.load(session)
     if textfile is None:
-        sys.stdout.write(session.view(exposition.render))
+        sys.stdout.write(exposition.text(session))
         return
     with Result(textfile, mode=PUBLIC) as result:  # The exporter is another user.
-        result.write(session.view(exposition.render))
+        result.write(exposition.text(session))

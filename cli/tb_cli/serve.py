@@ -1,9 +1,8 @@
 """Verbs on the server: `serve` itself, and its token."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Final
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Final
 
 from compute_market.errors import BusyError, UsageError
 from tb_cli.frame import serve_token
@@ -11,12 +10,16 @@ from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, flag, option, takes
 
+if TYPE_CHECKING:
+    from socket import socket
+
 PORT: Final = 26_658
 SECOND_PORT: Final = 3030
+_HOST: Final = "127.0.0.1"
 
 
 @takes(
-    option("--host", "Where to listen.", metavar="HOST", default="127.0.0.1"),
+    option("--host", "Where to listen; 127.0.0.1 unless given.", metavar="HOST"),
     option(
         "--port",
         "Where to listen; with 0 the system chooses. Without it 26658, and 3030 if it is free.",
@@ -30,32 +33,39 @@ SECOND_PORT: Final = 3030
     ),
     option("--tls-key", "Its private key in PEM format.", metavar="FILE"),
     flag("--insecure", help="Listen without TLS where other machines can reach it."),
+    option(
+        "--log-format",
+        "What the lines on stderr are; lines of JSON unless given.",
+        choices=("json", "text"),
+        default="json",
+    ),
     flag("--check", help="Say whether it could serve, and end."),
 )
 def serve(
     session: Session,
     *,
-    host: str,
+    host: str | None,
     port: int | None,
     tls_cert: str | None,
     tls_key: str | None,
     insecure: bool,
+    log_format: str,
     check: bool,
 ) -> None:
     """Who reaches it may read the market, by paths and by JSON-RPC. What changes it needs the token
     of `tb-cli serve token`; bundles and scores are taken from whoever signs with a key in `[net]
-    trusted`. It ends with SIGTERM or Ctrl-C once what is under way is done. Each request leaves a
-    line of JSON on stderr.
+    trusted`. It ends with SIGTERM or Ctrl-C once what is under way is done; SIGHUP has the
+    certificate read anew. Each request leaves a line on stderr.
     """
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
-    secure = tls_cert is not None
     session.home.check_market()
     try:
-        from tb_cli.network import listening, server
+        from tb_cli.network import listening, server, service_manager
         from tb_cli.network.endpoints import endpoints_of
         from tb_cli.network.node import Node
         from tb_cli.network.request_log import RequestLog
+        from tb_cli.network.tls import Tls
     except ImportError as error:
         from compute_market.hashing.probe import installing
 
@@ -63,26 +73,39 @@ def serve(
             f"serve needs a package that is not installed: {str(error.name).partition('.')[0]}",
             hint=installing("serve"),
         ) from error
-    local = listening.is_loopback(host)
-    if not (local or secure or insecure):
+    tls = Tls(tls_cert, tls_key) if tls_cert and tls_key else None
+    manager = service_manager.ServiceManager()
+    handed_over = service_manager.handed_over()
+    if handed_over and (host, port) != (None, None):
         raise UsageError(
-            f"--host {host!a} can be reached from other machines, and nothing is encrypted",
-            hint="give --tls-cert and --tls-key, or --insecure behind what encrypts",
+            "--host and --port say nothing where sockets are handed over",
+            hint="the unit of the socket says where to listen",
         )
-    # Behind what encrypts, or in the open, nobody knows here what the server is called.
-    hosts = frozenset(("localhost", "127.0.0.1", "[::1]", host.lower()) if local else ())
-    tls = listening.Tls(tls_cert, tls_key) if tls_cert and tls_key else None
     from tb_cli.frame import price_board
 
     session.tells_of_prices = True
-    with Node(session) as node, RequestLog() as log, ExitStack() as opened:
-        app = server.application(endpoints_of(node), hosts, log)
-        found = server.Server(app, session.config.courier_timeout_secs, log, tls, node.save_prices)
-        sockets = [opened.enter_context(listening.listen(host, PORT if port is None else port))]
-        if port is None:
-            with _told_if_in_use(SECOND_PORT):
-                sockets.append(opened.enter_context(listening.listen(host, SECOND_PORT)))
-        urls = [listening.url_of(each, secure=secure) for each in sockets]
+    with ExitStack() as stack:
+        sockets = handed_over or _listening(host, port)
+        for each in sockets:
+            stack.enter_context(each)
+        hosts = listening.hosts_of(sockets, host)
+        if not (hosts or tls or insecure):
+            where = "a socket that was handed over" if host is None else f"--host {host!a}"
+            raise UsageError(
+                f"{where} can be reached from other machines, and nothing is encrypted",
+                hint="give --tls-cert and --tls-key, or --insecure behind what encrypts",
+            )
+        node = stack.enter_context(Node(session))
+        log = stack.enter_context(RequestLog("text" if log_format == "text" else "json"))
+        found = server.Server(
+            server.application(endpoints_of(node), hosts, log),
+            session.config.courier_timeout_secs,
+            log,
+            tls,
+            node.save_prices,
+            manager,
+        )
+        urls = [listening.url_of(each, secure=tls is not None) for each in sockets]
         text = f"{'could serve' if check else 'serving'} on {' and '.join(urls)}"
         document = {"url": urls[0], "market_id": node.market_id.hex(), "urls": urls}
         if not check:
@@ -113,10 +136,16 @@ def token(session: Session, *, rotate: bool) -> None:
     emit(session, {"token": found, "changed": before is None}, found)
 
 
-@contextmanager
-def _told_if_in_use(port: int) -> Iterator[None]:
-    """Say that a port is somebody else's by now, and go on without it."""
+def _listening(host: str | None, port: int | None) -> "list[socket]":
+    """Sockets at the port, or at both of those that need not be given, the second if it is free."""
+    from tb_cli.network import listening
+
+    where = _HOST if host is None else host
+    if port is not None:
+        return [listening.listen(where, port)]
+    first = listening.listen(where, PORT)
     try:
-        yield
+        return [first, listening.listen(where, SECOND_PORT)]
     except BusyError:
-        note(f"port {port} is in use, and not served on")
+        note(f"port {SECOND_PORT} is in use, and not served on")
+        return [first]

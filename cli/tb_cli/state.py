@@ -10,31 +10,29 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta, Struct, json
 from msgspec.structs import asdict
 
 from compute_market import chain, events, instance
 from compute_market import home as names
+from compute_market.engine import begin_instance, open_store
 from compute_market.errors import (
     BusyError,
     IntegrityError,
-    MarketError,
     UsageError,
 )
-from compute_market.market import begin_instance, open_store
 from compute_market.records import LIVE_STATES, Job
 from compute_market.settlement import state_root
 from compute_market.store.creation import sync
 from compute_market.store.schema import JOBS, TABLES
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
-from tb_cli.frame import copies, files, lines, results
+from tb_cli.frame import copies, files, last_backup, lines
 from tb_cli.frame.clocks import now_ms, sleep
 from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
-from tb_cli.frame.render import Listing, emit, fields, note
+from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import with_local
 from tb_cli.frame.verbs import argument, takes
@@ -79,7 +77,7 @@ def backup(session: Session, target: str) -> None:
             with copies.failing(target):
                 os.rename(copy.path, target)
                 sync(parent)
-            _remember(session, target, size)
+            last_backup.remember(session.home, target, size)
     check = f"tb-cli --home {shlex.quote(target)} state check"
     text = [f"wrote {size} bytes to {target}", f"it is not checked: `{check}` does that"]
     emit(session, {"path": target, "bytes": size}, text)
@@ -94,25 +92,7 @@ def _to_stdout(session: Session) -> None:
             emit(session, {"path": "-", "bytes": size}, f"wrote {size} bytes to stdout")
         else:
             copies.pack(copy, stream)
-            _remember(session, "-", size)
-
-
-class _Backup(Struct):
-    """What the home remembers of the last backup."""
-
-    at_ms: Annotated[int, Meta(ge=0, le=2**53)]
-    path: str
-    bytes: int
-
-
-def _remember(session: Session, target: str, size: int) -> None:
-    """Note in the home that there is a backup. The backup is good without."""
-    path = os.path.abspath(target) if target != "-" else "-"
-    text = json.encode(_Backup(now_ms(), path, size)).decode()
-    try:
-        results.replace(session.home.last_backup, f"{text}\n")
-    except MarketError as error:
-        note(f"warning: {error.message}; `state info` will not know of this backup")
+            last_backup.remember(session.home, "-", size)
 
 
 @takes(argument("source", "DIR|-", "A backup, or - for a tar on stdin."))
@@ -237,6 +217,7 @@ def info(session: Session) -> None:
     live, ended = _oldest(session)
     about = session.view(_about)
     usage = session.market.store.usage()
+    backup = last_backup.last(session.home)
     used_ppm = usage.pages * usage.page_bytes * _PPM // usage.map_bytes
     document = {
         "home": str(session.home),
@@ -251,7 +232,7 @@ def info(session: Session) -> None:
         "oldest_ended": ended and {"job_id": ended.job_id, "ended_at": ended.ended_at},
         "last_change_ms": about["last_change_ms"],
         "last_command": about["last_command"],
-        "last_backup": _last_backup(session.home),
+        "last_backup": backup and asdict(backup),
     }
     emit(session, document, fields(with_local(document)))
 
@@ -295,14 +276,6 @@ def _oldest(session: Session) -> tuple[Job | None, Job | None]:
 
 def _end(job: Job) -> tuple[int, int]:
     return job.ended_at or 0, job.seq
-
-
-def _last_backup(home: Home) -> dict[str, Any] | None:
-    """What `backup` noted last; None without a backup, or when that is unreadable."""
-    try:
-        return asdict(json.decode(names.read(home.last_backup), type=_Backup))
-    except (OSError, ValueError):
-        return None
 
 
 def stats(session: Session) -> None:

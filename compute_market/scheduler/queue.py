@@ -124,6 +124,12 @@ def depth(txn: Txn, priority: Priority) -> int:
     return txn.size(TABLES[priority])
 
 
+def oldest_wait_ms(txn: Txn, priority: Priority) -> int:
+    """How long the first of those that wait for a slot has done so, 0 without any."""
+    found = txn.first(TABLES[priority])
+    return 0 if found is None else max(0, txn.now_ms - unpack_u64(found[1][:8]))
+
+
 def active_jobs(txn: Txn) -> int:
     return txn.size(ACTIVE)
 
@@ -131,12 +137,6 @@ def active_jobs(txn: Txn) -> int:
 def active_ids(txn: Txn, limit: int) -> list[str]:
     """Ids of the first `limit` jobs that run, by id."""
     return [key.decode() for key, _ in txn.collect(ACTIVE, limit)]
-
-
-def oldest_wait_ms(txn: Txn, priority: Priority) -> int:
-    """How long the first of a priority has waited for a slot; 0 where nobody does."""
-    head = txn.first(TABLES[priority])
-    return 0 if head is None else max(0, txn.now_ms - unpack_u64(head[1][:8]))
 
 
 def slots_of(txn: Txn, side: Side, identity: str) -> int:

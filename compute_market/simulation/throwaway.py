@@ -7,7 +7,7 @@ from typing import Any
 from compute_market import clock as clocks
 from compute_market.clock import Clock
 from compute_market.config.settings import Config
-from compute_market.market import Market
+from compute_market.engine import Engine
 from compute_market.price_records import Board
 from compute_market.store.throwaway import ThrowAwayStore
 
@@ -15,13 +15,13 @@ MARKET_ID = bytes(16)
 
 
 @contextmanager
-def open_market(directory: str, config: Config, clock: Clock) -> Iterator[Market]:
+def open_market(directory: str, config: Config, clock: Clock) -> Iterator[Engine]:
     """An empty market in an empty directory, which the caller removes with what is in it then.
 
     It is the same on every machine: it has no id of its own. Raises what `ThrowAwayStore` does.
     """
     # A market asks no more of its store than this one has.
     store: Any = ThrowAwayStore(directory, MARKET_ID, clocks.read(clock).wall_ms)
-    with Market(store, config, clock=clock) as market:
+    with Engine(store, config, clock=clock) as market:
         market.board = Board()  # An empty one, so that offers may ask for the market price.
         yield market

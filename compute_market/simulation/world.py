@@ -12,13 +12,14 @@ from typing import Literal
 
 from msgspec import Struct
 
+from compute_market import audit
 from compute_market.clock import Clock
 from compute_market.config.settings import Config
+from compute_market.engine import Engine
 from compute_market.governance import governance
 from compute_market.housekeeping import tick
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.submit import submit
-from compute_market.market import Market
 from compute_market.records import Event, Refused, Token, Violation, replace
 from compute_market.settlement import ledger, modes
 from compute_market.simulation.arrivals import Arrival, OpenTrace, Source, sources
@@ -36,7 +37,7 @@ STEP_ACTIONS_MAX = 1_000
 ARMED_EPOCHS = 2
 
 # Opens an empty market under settings and a clock, which says when it is created.
-OpenMarket = Callable[[Config, Clock], AbstractContextManager[Market]]
+OpenMarket = Callable[[Config, Clock], AbstractContextManager[Engine]]
 
 
 class Step(Struct, frozen=True, gc=False):
@@ -81,7 +82,7 @@ def run(
     world = _World(scenario, observe, sources(scenario, open_trace), script)
     with open_market(config, lambda: world.now_ms) as market:
         world.play(market)
-        violations = market.audit()
+        violations = market.view(lambda txn: list(audit.check(txn)))
     return Outcome(world.steps, world.submitted, world.missed, world.now_ms, violations)
 
 
@@ -133,7 +134,7 @@ class _World:
         for source in arrivals:
             self._next_arrival(source)
 
-    def play(self, market: Market) -> None:
+    def play(self, market: Engine) -> None:
         """Let everything happen that does before the end, and then what is due at the end."""
         end_ms = self._scenario.end_ms
         while (at_ms := self._stage.next_ms()) is not None and at_ms < end_ms:
@@ -147,7 +148,7 @@ class _World:
         self._sample_is_due = True
         self._step(market, 0)
 
-    def _step(self, market: Market, limit: int) -> None:
+    def _step(self, market: Engine, limit: int) -> None:
         """One change of the market: what is due now, and at most so much of what is to happen."""
 
         def change(txn: Txn) -> None:

@@ -212,7 +212,7 @@ def forks(dask: None) -> Iterator[Server]:
         patch.setenv("DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES", "2")
         server = Server(
             *("distributed", "distributed.cli", "tb_cli.tree", "tb_cli.frame.guard"),
-            *("compute_market.market", "compute_market.workloads.runner"),
+            *("compute_market.engine", "compute_market.workloads.runner"),
         )
     yield server
     server.close()

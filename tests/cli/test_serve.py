@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from compute_market import rpc
 from compute_market.chain import market_id
 from compute_market.courier import deliveries, envelope
 from compute_market.courier.envelope import Acknowledgement, Entry
@@ -24,13 +25,13 @@ from compute_market.reputation.gossip import METHOD as GOSSIP
 from compute_market.reputation.gossip import Told
 from compute_market.signatures.keys import Key
 from tb_cli.frame import inbox
-from tb_cli.network import listening, node
+from tb_cli.network import door, node
 from tests.support.cli import Cli
 from tests.support.deliveries import CONTENT, entry, handoff
 from tests.support.importing import THEIRS
 from tests.support.processes import locked
 from tests.support.receipt_file import KEY, OTHER_KEY
-from tests.support.serving import Answer, Far, Serving, made_certificate, serving
+from tests.support.serving import Answer, Far, Process, Serving, made_certificate, serving
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -383,7 +384,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 def test_connections_that_say_nothing_make_room_for_others(
     far: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "CONNECTIONS_MAX", 3)
+    monkeypatch.setattr(door, "CONNECTIONS_MAX", 3)
     silent = [socket.create_connection(("127.0.0.1", far.port)) for _ in range(5)]
     for each in silent[:2]:  # Before their time is over.
         each.settimeout(10)
@@ -429,7 +430,9 @@ def test_damage_here_is_neither_told_to_others_nor_laid_to_them(
     message = told(("acme", 5, cli.now))
     answers = [serve.far.ask("GET", "/healthz"), serve.far.deliver(parcel())]
     assert [each.status for each in answers] == [500, 500]
-    documents = [*(each.json for each in answers), serve.far.call(GOSSIP, message)["error"]["data"]]
+    error = serve.far.call(GOSSIP, message)["error"]
+    assert error["code"] == rpc.INTERNAL
+    documents = [*(each.json for each in answers), error["data"]]
     assert [each["message"] for each in documents] == ["this failed here"] * 3
     # Nothing is made anew in the place of a home.
     assert cli.home.exists() == (happens is cut_short)
@@ -523,23 +526,6 @@ def test_market_that_has_opted_out_listens_to_nobody(
 
 
 # The command.
-
-
-class Process:
-    """`tb-cli serve` in a process of its own."""
-
-    def __init__(self, cli: Cli, *options: str) -> None:
-        self.process = cli.start("serve", "--port", "0", "--json", *options)
-        assert self.process.stdout is not None
-        text = b"".join(iter(self.process.stdout.readline, b"}\n"))
-        self.url: str = json.loads(text + b"}")["url"]
-        self.far = Far(int(self.url.rpartition(":")[2]))
-
-    def end(self, number: int) -> tuple[int, str]:
-        """Send a signal; the exit code and what was told."""
-        self.process.send_signal(number)
-        _, err = self.process.communicate(timeout=20)
-        return self.process.returncode, err.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -182,11 +182,11 @@ def test_follow_writes_more_lines_than_one_read_takes(tmp_path: Path, log: Path)
 FOLLOWER = """
 import sys, time
 from pathlib import Path
-from compute_market.market import Market
+from compute_market.engine import Engine
 from compute_market.store.store import Store
 
 path, log, now_ms = sys.argv[1], sys.argv[2], int(sys.argv[3])
-market = Market(Store.open(path, sleep=time.sleep), clock=lambda: now_ms)
+market = Engine(Store.open(path, sleep=time.sleep), clock=lambda: now_ms)
 print("ready", flush=True)
 while not Path(path, "done").exists():
     market.follow_log(log)

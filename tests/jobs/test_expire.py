@@ -77,7 +77,7 @@ def test_expire_names_the_oldest_deadlines_up_to_a_limit(market: Market) -> None
     market.advance(110)
 
     def fail(limit: int) -> list[str]:
-        return market.opened.update(lambda txn: expire(txn, limit).job_ids, sweep_limit=0)
+        return market.opened.engine.update(lambda txn: expire(txn, limit).job_ids, sweep_limit=0)
 
     assert fail(2) == ["b", "a"]
     assert fail(2) == ["c"]

@@ -108,7 +108,7 @@ def test_submit_of_a_price_beyond_any_amount_is_refused(market: Market) -> None:
 def test_submit_that_raises_has_not_even_noted_how_long_it_took(market: Market) -> None:
     """A bulk command lets the others of its transaction go on."""
     market.post(units=100, price_per_unit=AMOUNT_MAX)
-    market.opened.stopwatch = lambda: 7
+    market.opened.engine.stopwatch = lambda: 7
     inputs = [slice_of(1), slice_of(1)]
     request = job_request("b", inputs, max_price_per_unit=AMOUNT_MAX)
 

@@ -106,8 +106,9 @@ def test_whatever_lies_there_the_board_starts_empty(market: Market, name: str) -
     make(path)
     market.reopen()
     assert window(market) == []
-    assert market.opened.board is not None
-    assert (market.opened.board.outcome, market.opened.board.problem) == ("damaged", problem)
+    board = market.opened.engine.board
+    assert board is not None
+    assert (board.outcome, board.problem) == ("damaged", problem)
 
     price(market, "industrial", 2)
     if is_replaced:
@@ -128,16 +129,16 @@ def test_file_that_may_not_be_read_is_damaged(market: Market) -> None:
     file_of(market).parent.mkdir()
     unreadable(file_of(market))
     assert window(market) == []
-    assert market.opened.board is not None
-    assert market.opened.board.problem == "permission denied"
+    assert market.opened.engine.board is not None
+    assert market.opened.engine.board.problem == "permission denied"
 
 
 def test_directory_that_is_a_link_is_not_followed(market: Market, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     file_of(market).parent.symlink_to(tmp_path / "elsewhere")
     assert window(market) == []
-    assert market.opened.board is not None
-    assert market.opened.board.problem == home.LINK
+    assert market.opened.engine.board is not None
+    assert market.opened.engine.board.problem == home.LINK
     price(market, "industrial", 1)
     with pytest.raises(OSError, match=home.LINK):
         market.opened.save_prices()

@@ -147,6 +147,7 @@ CHANGES = (
         first=("compute execute j1 j2",),
         result="receipts.jsonl",
     ),
+    Change("serve token", ("--rotate",), again=False),
     Change("metrics", ("--textfile", "tb.prom"), result="tb.prom"),
 )
 

@@ -25,6 +25,7 @@ from compute_market.admission import capacity, comfort, mempool, shares
 from compute_market.bids import bids, sealed_jobs, sealing
 from compute_market.bids.sealing import Opening
 from compute_market.clock import Reading
+from compute_market.engine import SWEEP_LIMIT
 from compute_market.errors import MarketError
 from compute_market.events import Logged
 from compute_market.governance import governance
@@ -34,7 +35,6 @@ from compute_market.jobs.extend import extend
 from compute_market.jobs.prove import InvalidProof, prove
 from compute_market.jobs.submit import post_offer, submit
 from compute_market.jobs.waiting import match_pending
-from compute_market.market import SWEEP_LIMIT
 from compute_market.offers import board, offers
 from compute_market.records import Lane, Refused, Slice, replace
 from compute_market.reputation import reputation
@@ -400,7 +400,7 @@ class MarketMachine(RuleBasedStateMachine):
             left = picture(self.market)
             assert self.market.update(action, dry_run=True) == wanted
             assert picture(self.market) == left
-        assert self.market.opened.update(action, sweep_limit=sweep_limit) == wanted
+        assert self.market.opened.engine.update(action, sweep_limit=sweep_limit) == wanted
 
     def refuse(self, action: Callable[[Txn], Any], reason: str) -> None:
         with pytest.raises(MarketError) as caught:

@@ -182,12 +182,12 @@ class Cli:
 
     def start(self, *arguments: str | Path, **extra: Any) -> "subprocess.Popen[bytes]":
         """Start a command as a shell would, whatever signals this process ignores."""
-        extra = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | extra
-        return subprocess.Popen(
-            self.command(*arguments),
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            **extra,
-        )
+        usual = {
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        }
+        return subprocess.Popen(self.command(*arguments), **(usual | extra))
 
     # What most tests begin with, with everything they are not about left at a default.
 

@@ -208,7 +208,7 @@ def serve() -> None:
     # What a child would have to import first; it opens nothing.
     for verb in VERBS.values():
         verb.function()
-    for module in ("blake3", "lmdb", "compute_market.market", "tb_cli.frame.render"):
+    for module in ("blake3", "lmdb", "compute_market.engine", "tb_cli.frame.render"):
         __import__(module)
     for line in iter(sys.stdin.readline, ""):
         child = os.fork()

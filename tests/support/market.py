@@ -12,6 +12,7 @@ from blake3 import blake3
 from compute_market import events, market, metrics
 from compute_market.admission import mempool
 from compute_market.config.settings import DEFAULTS, Config
+from compute_market.engine import Engine
 from compute_market.events import Logged
 from compute_market.jobs import jobs
 from compute_market.jobs.cancel import Cancelled, cancel
@@ -44,7 +45,8 @@ class Market:
         self.opened = self.open()
 
     def open(self, config: Config = DEFAULTS) -> market.Market:
-        return market.Market(open_store(self.path, self.now_ms), config, clock=lambda: self.now_ms)
+        store = open_store(self.path, self.now_ms)
+        return market.Market(Engine(store, config, clock=lambda: self.now_ms))
 
     def reopen(self) -> None:
         config = self.config
@@ -53,15 +55,15 @@ class Market:
 
     @property
     def store(self) -> Store:
-        return self.opened.store
+        return self.opened.engine.store
 
     @property
     def config(self) -> Config:
-        return self.opened.config
+        return self.opened.engine.config
 
     @config.setter
     def config(self, config: Config) -> None:
-        self.opened.config = config
+        self.opened.engine.config = config
 
     def configure(self, **changes: Any) -> None:
         self.config = replace(self.config, **changes)

@@ -2,13 +2,13 @@
 
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
-from socket import socket
+from socket import create_connection, socket
 from threading import Thread
 from typing import Any, NamedTuple
 
@@ -22,12 +22,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 from cryptography.x509.oid import NameOID
+from starlette.types import ASGIApp
 
 from tb_cli.frame.session import Session
 from tb_cli.network import listening, server
 from tb_cli.network.endpoints import endpoints_of
 from tb_cli.network.node import Node
 from tb_cli.network.request_log import RequestLog
+from tests.support.cli import Cli
 
 HOSTS = frozenset(("localhost", "127.0.0.1"))
 
@@ -35,6 +37,12 @@ HOSTS = frozenset(("localhost", "127.0.0.1"))
 class Answer(NamedTuple):
     status: int
     body: bytes
+    headers: Mapping[str, str]  # by names in small letters
+
+    @classmethod
+    def of(cls, response: HTTPResponse) -> "Answer":
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return cls(response.status, response.read(), headers)
 
     @property
     def json(self) -> Any:
@@ -56,8 +64,7 @@ class Far:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return Answer(response.status, response.read())
+            return Answer.of(connection.getresponse())
         finally:
             connection.close()
 
@@ -77,6 +84,16 @@ class Far:
             yield begun
         finally:
             connection.close()
+
+    def say(self, data: bytes) -> bytes:
+        """What is answered to these bytes, until the server closes the connection."""
+        with create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+            found = b""
+            with suppress(ConnectionError):  # It may be closed before all is sent or read.
+                connection.sendall(data)
+                while chunk := connection.recv(2**16):
+                    found += chunk
+            return found
 
     def call(self, method: str, params: Any = None) -> Any:
         """What JSON-RPC answers."""
@@ -117,8 +134,41 @@ class Begun:
         return self.answer()
 
     def answer(self) -> Answer:
-        response = self._connection.getresponse()
-        return Answer(response.status, response.read())
+        return Answer.of(self._connection.getresponse())
+
+
+class Process:
+    """`tb-cli serve` in a process of its own."""
+
+    def __init__(self, cli: Cli, *options: str, port: str = "0", **extra: Any) -> None:
+        """`extra` is for Popen. Without a `port` none is given."""
+        where = ("--port", port) if port else ()
+        self.process = cli.start("serve", *where, "--json", *options, **extra)
+        assert self.process.stdout is not None
+        text = b"".join(iter(self.process.stdout.readline, b"}\n"))
+        self.urls: list[str] = json.loads(text + b"}")["urls"]
+        self.url = self.urls[0]
+        self.far = Far(int(self.url.rpartition(":")[2]))
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Send a signal; the exit code and what was told."""
+        self.process.send_signal(number)
+        _, err = self.process.communicate(timeout=20)
+        return self.process.returncode, err.decode()
+
+
+@contextmanager
+def answering(app: ASGIApp, log: RequestLog, patience_s: int = 1) -> Iterator[Far]:
+    """A server that runs any application, in a thread of this process."""
+    found = server.Server(app, patience_s, log)
+    with listening.listen("127.0.0.1", 0) as opened:
+        thread = Thread(target=found.run, args=[[opened]])
+        thread.start()
+        try:
+            yield Far(opened.getsockname()[1])
+        finally:
+            found.stop()
+            thread.join()
 
 
 @contextmanager
@@ -131,6 +181,7 @@ def serving(home: str | None = None) -> Iterator[Serving]:
         Node(session) as node,
         RequestLog() as log,
     ):
+        node.token.make()
         app = server.application(endpoints_of(node), HOSTS, log)
         session.tells_of_prices = True
         patience_s = session.config.courier_timeout_secs

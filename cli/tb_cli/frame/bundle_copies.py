@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from compute_market import home as names
 from compute_market.courier import courier
+from compute_market.engine import Engine
 from compute_market.errors import MarketError
-from compute_market.market import Market
 from compute_market.store.txn import Txn
 from tb_cli.frame import bundle_laws, bundles
 from tb_cli.frame.bundle_content import OpenFile, written
@@ -16,7 +16,7 @@ from tb_cli.frame.render import note
 _PAGE = 1000
 
 
-def fill(copy: Home, home: Home, market: Market) -> None:
+def fill(copy: Home, home: Home, market: Engine) -> None:
     """Copy what waits in the market of a copy from the spool of a home, which stays as it is.
 
     What is missing or damaged there is warned of. Raises OSError when it cannot be written.
@@ -76,7 +76,7 @@ def _copy(opened: OpenFile, path: str) -> bytes:
         os.close(descriptor)
 
 
-def _waiting(market: Market) -> Iterator[bytes]:
+def _waiting(market: Engine) -> Iterator[bytes]:
     """The hashes of bundles that wait, by receipts."""
     after: bytes | None = None
     while True:

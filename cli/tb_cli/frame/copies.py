@@ -18,6 +18,7 @@ from typing import BinaryIO, cast
 
 from compute_market import home as names
 from compute_market.courier import leases
+from compute_market.engine import Engine, open_store
 from compute_market.errors import (
     BusyError,
     IntegrityError,
@@ -26,7 +27,6 @@ from compute_market.errors import (
     UsageError,
     file_error,
 )
-from compute_market.market import Market, open_store
 from compute_market.store.creation import sync
 from compute_market.text import cause_of, quoted
 from tb_cli.frame import bundle_copies, bundles, lines
@@ -122,9 +122,9 @@ def warn_of_bundles(copy: Home, session: Session) -> None:
             note(f"warning: {text}")
 
 
-def _market_of(copy: Home, session: Session) -> Market:
+def _market_of(copy: Home, session: Session) -> Engine:
     store = open_store(copy.path, session.config, sleep=sleep)
-    return Market(store, session.config, clock=now_ms)
+    return Engine(store, session.config, clock=now_ms)
 
 
 def sync_all(copy: Home) -> None:

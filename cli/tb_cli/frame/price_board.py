@@ -13,7 +13,7 @@ from tb_cli.frame.render import note
 from tb_cli.frame.session import Session
 
 if TYPE_CHECKING:
-    from compute_market.market import Market
+    from compute_market.engine import Engine
     from compute_market.price_records import Board
 
 
@@ -44,7 +44,7 @@ def expect(session: Session) -> None:
         session.market.load_prices()
 
 
-def save(session: Session, market: "Market") -> None:
+def save(session: Session, market: "Engine") -> None:
     """Save the prices of this process."""
     path = quoted(session.config.price_board_path)
     try:
@@ -63,7 +63,7 @@ def save(session: Session, market: "Market") -> None:
     _count_failure(session, market)
 
 
-def _count_failure(session: Session, market: "Market") -> None:
+def _count_failure(session: Session, market: "Engine") -> None:
     try:
         market.update(
             lambda txn: metrics.count(txn, "price_board_save_total", "failed"), lock_timeout_ms=0

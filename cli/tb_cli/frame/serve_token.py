@@ -60,7 +60,7 @@ def read(path: str) -> str | None:
 
 def made() -> str:
     """A new token, which nobody can guess."""
-    return secrets.token_hex(TOKEN_BYTES)
+    return os.urandom(TOKEN_BYTES).hex()
 
 
 def write(path: str, token: str, *, replace: bool) -> str:

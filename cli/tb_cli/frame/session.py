@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import UsageError
 from compute_market.text import printable
-from tb_cli.frame import guard, home
-from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
+from tb_cli.frame import home
+from tb_cli.frame.verbs import NeedOfMarket
 
 if TYPE_CHECKING:
     from compute_market.clock import Clock, Due
     from compute_market.config.settings import Config
-    from compute_market.market import Market
+    from compute_market.engine import Engine
     from compute_market.records import Asked
     from compute_market.store.environment import Creation
+    from compute_market.store.group import Outcome
     from compute_market.store.txn import Txn
     from tb_cli.frame.home import Home
     from tb_cli.frame.trial import Trial
@@ -42,7 +43,7 @@ class _Opened:
     """What the lines of a batch have in common: each part is there once one of them needed it."""
 
     def __init__(self) -> None:
-        self.market: Market | None = None
+        self.market: Engine | None = None
         self.config: Config | None = None
         self.throw_away: Any = None
         self.told_of_clock = False
@@ -151,7 +152,7 @@ class Session:
         return self._opened.market is not None
 
     @property
-    def market(self) -> "Market":
+    def market(self) -> "Engine":
         """The market of the home. Where there is none, a verb that makes one has one to try on.
 
         Raises NotFoundError if there is none and the verb may not make one.
@@ -193,21 +194,17 @@ class Session:
         # First of all: under a clock that cannot be right nothing is made.
         clock = _system_clock()
         creation = _genesis(clock) if is_new or finishes else None
-        home = self._new_home() if is_new else self.home.path
+        home = self.home.path
+        if is_new:
+            from tb_cli.frame import new_market
+
+            if self._market != "created":
+                self.home.check_market()
+            home, self._opened.throw_away = new_market.directory(self.home, stays=not self.dry_run)
         self._opened.market = _market_in(home, config, clock, creation)
         if is_new and not self.dry_run:
-            if os.path.lexists(self.home.reputation):
-                from tb_cli.frame.snapshots import begin_with
-
-                self._opened.market.asked = _asked(self._command)
-                begin_with(self._opened.market, self.home)
-            from tb_cli.frame.mounts import network_type
-
-            if (kind := network_type(home)) is not None:
-                _note(
-                    f"warning: {home} is on a file system of type {kind}: locks and memory maps "
-                    "of other machines do not work there; put the home on a local disk"
-                )
+            self._opened.market.asked = _asked(self._command)
+            new_market.begin(self._opened.market, self.home)
 
     def update(
         self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None, tells: bool = True
@@ -218,7 +215,7 @@ class Session:
         in one line, unless the caller does that for several changes. The log of cancellations
         follows.
         """
-        from compute_market.market import SWEEP_LIMIT
+        from compute_market.engine import SWEEP_LIMIT
 
         market = self.market
         if self._trial is not None:
@@ -237,10 +234,29 @@ class Session:
         if tells:
             self.tell_of(market.due)
         if not self.dry_run:
-            self.follow_log()
-            if market.priced_after is not None:
-                self.save_prices(after_s=self.config.price_board_save_interval)
+            self._follow(market)
         return result
+
+    def update_each(self, fns: "Iterable[Callable[[Txn], T]]") -> "list[Outcome[T]]":
+        """Run several actions in one durable transaction; see `Engine.update_each`.
+
+        For a verb that goes on for long in a home that is there, and has no `--dry-run`.
+        """
+        market = self.market
+        market.asked = _asked(self._command)
+        try:
+            outcomes = market.update_each(fns)
+        finally:
+            self._tell_of_clock()
+        self.tell_of(market.due)
+        self._follow(market)
+        return outcomes
+
+    def _follow(self, market: "Engine") -> None:
+        """What follows on a commit."""
+        self.follow_log()
+        if market.priced_after is not None:
+            self.save_prices(after_s=self.config.price_board_save_interval)
 
     def save_prices(self, after_s: int = 0) -> None:
         """Save what matches have priced, if that waits for so long. A failure is a warning."""
@@ -261,10 +277,10 @@ class Session:
         if due.text:
             sys.stderr.write(f"{'dry_run: ' if self.dry_run else ''}{due.text}\n")
 
-    def view(self, fn: "Callable[[Txn], T]") -> T:
+    def view(self, fn: "Callable[[Txn], T]", *, at_once: bool = False) -> T:
         """Look at one snapshot. It changes nothing, and leaves undone what is due."""
         try:
-            return self.market.view(fn)
+            return self.market.view(fn, at_once=at_once)
         finally:
             self._tell_of_clock()
 
@@ -325,19 +341,6 @@ class Session:
             way_out = "move it away, and " if in_the_way else ""
             sys.stderr.write(f"warning: {shown}; {way_out}the next change makes it whole\n")
 
-    def _new_home(self) -> str:
-        """The home in which the store is to be made."""
-        if self._market != "created":
-            self.home.check_market()
-        self.home.check()
-        if not self.dry_run:
-            self.home.make()
-            return self.home.path
-        from tb_cli.frame.trial import throw_away
-
-        self._opened.throw_away = throw_away()
-        return str(self._opened.throw_away.name)
-
     def _begin_trial(self) -> "Trial":
         from tb_cli.frame.trial import Trial
 
@@ -351,29 +354,6 @@ class Session:
         if self._trial is not None:
             self._trial.end()
             self._trial = None
-
-
-def perform(
-    verb: Verb,
-    function: Callable[..., int | None],
-    values: dict[str, Any],
-    settings: dict[str, Any],
-    batch: Session | None,
-    command: list[str],
-) -> int:
-    """Run a verb to its exit code. Each of its parameters has a value.
-
-    `command` is the line as it was given, for the log.
-    """
-    with Session.begin(settings, verb.market, batch, command) as session:
-        acts = verb.changes(values) and not session.dry_run
-        if acts:
-            guard.spare_output()
-        try:
-            code = function(session, **bound(parameters_of(function), values)) or 0
-        except guard.OutputLost:
-            code = 0
-        return guard.finished(code, acts=acts)
 
 
 def _note(text: str) -> None:
@@ -405,12 +385,12 @@ def _asked(command: Sequence[str]) -> "Asked":
 
 def _market_in(
     directory: str, config: "Config", clock: "Clock", creation: "Creation | None"
-) -> "Market":
-    from compute_market.market import Market, open_store
+) -> "Engine":
+    from compute_market.engine import Engine, open_store
     from tb_cli.frame.clocks import sleep
 
     store = open_store(directory, config, sleep=sleep, creation=creation)
-    return Market(store, config, clock=clock, stopwatch=time.perf_counter_ns)
+    return Engine(store, config, clock=clock, stopwatch=time.perf_counter_ns)
 
 
 def _system_clock() -> "Clock":

@@ -3,8 +3,8 @@
 import os
 
 from compute_market import home as names
+from compute_market.engine import Engine
 from compute_market.errors import MarketError, file_error
-from compute_market.market import Market
 from compute_market.reputation import reputation, snapshot
 from compute_market.store.txn import Txn
 from compute_market.text import printable
@@ -40,7 +40,7 @@ def save_if_behind(session: Session) -> None:
         note(f"warning: {error.message}; the scores are in the market all the same")
 
 
-def begin_with(market: Market, home: Home) -> None:
+def begin_with(market: Engine, home: Home) -> None:
     """Let a market that was made just now begin with the snapshot, and say so.
 
     One that cannot be used is told of and left as it is.

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from compute_market.market import Market
+    from compute_market.engine import Engine
     from compute_market.store.txn import Txn
 
 T = TypeVar("T")
@@ -19,7 +19,7 @@ def throw_away() -> "tempfile.TemporaryDirectory[str]":
 class Trial:
     """The market, made by `opened` in a directory that is thrown away at the `end`."""
 
-    def __init__(self, opened: "Callable[[str], Market]") -> None:
+    def __init__(self, opened: "Callable[[str], Engine]") -> None:
         self._directory = throw_away()
         self.market = opened(self._directory.name)
 

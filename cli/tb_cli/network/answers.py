@@ -139,6 +139,11 @@ def json_bytes(content: bytes, status: int = 200) -> Response:
     return Response(content, status, headers, media_type="application/json")
 
 
+def nothing(status: int) -> Response:
+    """An answer without a document, as a notification has it."""
+    return Response(status_code=status, headers=_HEADERS | _WAYS_OUT.get(status, {}))
+
+
 def tell(request: Request, problem: str) -> None:
     """Let the line that a request leaves in the log say what was wrong with it."""
     request.scope[_ERROR] = problem
@@ -146,9 +151,9 @@ def tell(request: Request, problem: str) -> None:
 
 def entry(scope: Scope, status: int, took_ms: int) -> dict[str, Any]:
     """What the log says of a request."""
-    client = scope.get("client") or ("-", 0)
+    client = scope.get("client")  # None for who has come by a socket in the file system
     line = {
-        "client": f"{client[0]}:{client[1]}",
+        "client": "-" if client is None else f"{client[0]}:{client[1]}",
         "method": scope["method"],
         "path": clipped(scope["path"], _PATH_SHOWN_MAX),
         "status": status,

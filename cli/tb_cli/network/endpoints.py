@@ -6,9 +6,11 @@ from starlette.responses import Response
 from compute_market import chain, rpc
 from tb_cli.network import answers, destinations
 from tb_cli.network.bundles_endpoint import Bundles
+from tb_cli.network.metrics_endpoint import Metrics
 from tb_cli.network.node import Node
 from tb_cli.network.openapi import description
 from tb_cli.network.pages.routes import Pages
+from tb_cli.network.readiness import Readiness
 from tb_cli.network.rpc_endpoint import Rpc
 from tb_cli.network.server import Endpoint
 
@@ -19,6 +21,8 @@ def endpoints_of(node: Node) -> dict[str, dict[str, Endpoint]]:
     found: dict[str, dict[str, Endpoint]] = {
         "/": {"POST": calls.post},
         "/healthz": {"GET": _Health(node).answer},
+        "/metrics": {"GET": Metrics(node).answer},
+        "/readyz": {"GET": Readiness(node.session).answer},
         "/openapi.json": {"GET": _describe},
     }
     for method in rpc.METHODS.values():
@@ -34,7 +38,7 @@ class _Health:
         self._node = node
 
     async def answer(self, request: Request) -> Response:
-        await self._node.look(chain.market_id)
+        await self._node.glance(chain.market_id)
         return answers.json_response({"status": "ok", "market_id": self._node.market_id.hex()})
 
 

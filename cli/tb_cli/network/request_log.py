@@ -1,4 +1,4 @@
-"""The log of a server: lines of JSON on stderr, which nobody has to read.
+"""The log of a server: lines of JSON or of words on stderr, which nobody has to read.
 
 Who does not take them holds up nothing: what no longer fits is dropped, and counted in a line of
 its own once there is room again.
@@ -9,18 +9,23 @@ import select
 import sys
 import time
 from collections import deque
+from datetime import UTC, datetime
 from threading import Lock
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 from msgspec import json
 
-from compute_market.text import printable_json
+from compute_market.text import printable, printable_json
 from tb_cli.frame.clocks import now_ms
 
 # Bytes of lines that wait for their reader.
 _WAITING_MAX: Final = 2**20
 _PATIENCE_S: Final = 1.0  # at the end
 _POLL_S: Final = 0.01
+
+LogFormat = Literal["json", "text"]
+# What a request says of itself, in words in this order.
+_OF_REQUEST: Final = ("client", "method", "path", "status", "ms")
 
 
 class RequestLog:
@@ -29,7 +34,8 @@ class RequestLog:
     No write waits: a pipe that can be written to takes `PIPE_BUF` bytes at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, form: LogFormat = "json") -> None:
+        self._line = _json if form == "json" else _words
         self._lock = Lock()
         self._waiting: deque[bytes] = deque()
         self._bytes = 0
@@ -80,7 +86,7 @@ class RequestLog:
             self._send()
 
     def _add(self, document: dict[str, Any]) -> None:
-        line = printable_json(json.encode(document).decode()).encode() + b"\n"
+        line = self._line(document).encode() + b"\n"
         if self._bytes + len(line) > _WAITING_MAX:
             self._dropped += 1
             return
@@ -109,3 +115,23 @@ class RequestLog:
             self._stream.write(line.decode())
             return len(line)
         return os.write(self._descriptor, line[: select.PIPE_BUF])
+
+
+def _json(document: Any) -> str:
+    return printable_json(json.encode(document).decode())
+
+
+def _words(document: dict[str, Any]) -> str:
+    """The same for eyes: the time in UTC, the request, and what else there is to say.
+
+    What others have written is in quotes, or at the end of the line.
+    """
+    fields = dict(document)
+    at = datetime.fromtimestamp(fields.pop("at_ms") / 1000, UTC)
+    found = [at.isoformat(timespec="milliseconds").replace("+00:00", "Z")]
+    last = [str(fields.pop(name)) for name in ("told", "error") if name in fields]
+    if "path" in fields:
+        fields["path"] = _json(fields["path"])
+    found += [str(fields.pop(name)) for name in _OF_REQUEST if name in fields]
+    found += [f"{name}={_json(value)}" for name, value in fields.items()]
+    return " ".join((*found, *map(printable, last)))

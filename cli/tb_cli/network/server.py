@@ -1,16 +1,18 @@
 """An HTTP server that bounds what anybody may have of it: bytes, time and connections.
 
 What it answers is another module's. Whatever an endpoint raises becomes an answer too, and each
-request leaves one line of JSON on stderr.
+request leaves one line in the log.
 """
 
 import asyncio
 import logging
+import signal
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final
+from threading import current_thread, main_thread
+from typing import Any, Final, NamedTuple
 
 import uvicorn
 from starlette.applications import Starlette
@@ -18,21 +20,32 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from compute_market.errors import BusyError, MarketError
+from compute_market.errors import MarketError, UsageError
 from tb_cli.frame.guard import Terminated
 from tb_cli.network import answers
-from tb_cli.network.listening import Door, Tls, connections_max, context_of
+from tb_cli.network.door import Door, connections_max
+from tb_cli.network.entrance import HEAD_BYTES_MAX, Entrance
 from tb_cli.network.request_log import RequestLog
+from tb_cli.network.service_manager import ServiceManager
+from tb_cli.network.tls import Tls, context_of
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_HEAD_BYTES_MAX: Final = 16 * 1024
 _SWEEP_SECS: Final = 1
 _TICK_SECS: Final = 0.1
 _KEEP_ALIVE_SECS: Final = 5
+# What an answer must be read at on the average, in bytes a second, beyond the patience with it.
+_PACE_MIN: Final = 1024
+
+
+class _Silence(NamedTuple):
+    """Since when a connection waits for the other side, and how much of an answer was to go."""
+
+    since: float
+    left: int  # bytes
 
 
 def application(
@@ -53,7 +66,7 @@ def application(
         },
     )
     app.router.redirect_slashes = False
-    return _Entrance(app, hosts, log)
+    return Entrance(app, hosts, log)
 
 
 class Server:
@@ -66,15 +79,20 @@ class Server:
         log: RequestLog,
         tls: Tls | None = None,
         each_second: Callable[[], object] | None = None,
+        manager: ServiceManager | None = None,
     ) -> None:
-        """`each_second` is called so often, and must not wait for anything.
+        """`each_second` is called so often, and must not wait for anything. The `manager` is told
+        when the server is ready, and when it ends.
 
         Raises UsageError for files of TLS that are of no use.
         """
         self._each_second = each_second
+        self._manager = ServiceManager({}) if manager is None else manager
         self._patience_s = patience_s
         self._log = log
-        self._idle: dict[object, float] = {}
+        self._tls = tls
+        self._reloading: asyncio.Task[None] | None = None
+        self._silent: dict[object, _Silence] = {}
         config = uvicorn.Config(
             app,
             loop="asyncio",
@@ -86,7 +104,7 @@ class Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            h11_max_incomplete_event_size=_HEAD_BYTES_MAX,
+            h11_max_incomplete_event_size=HEAD_BYTES_MAX,
             timeout_keep_alive=_KEEP_ALIVE_SECS,
             timeout_graceful_shutdown=patience_s,
             callback_notify=self._sweep,
@@ -98,13 +116,17 @@ class Server:
         self._door = Door(
             partial(H11Protocol, config, self._server.server_state, {}),
             lambda: len(self._connections),
+            self._close_silent,
             patience_s,
             None if tls is None else context_of(tls),
             log,
         )
 
     def run(self, listening: Sequence[socket.socket]) -> None:
-        """Answer until SIGINT or SIGTERM comes, and then finish what is under way."""
+        """Answer until SIGINT or SIGTERM comes, and then finish what is under way.
+
+        SIGHUP has the files of TLS read anew.
+        """
         logger = logging.getLogger("uvicorn.error")
         logger.addFilter(self._tell)
         try:
@@ -118,7 +140,10 @@ class Server:
         self._server.should_exit = True
 
     async def _serve(self, listening: Sequence[socket.socket]) -> None:
-        asyncio.get_running_loop().set_exception_handler(self._tell_of_loop)
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(self._tell_of_loop)
+        if current_thread() is main_thread():  # No other has signals.
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
         entering = asyncio.create_task(self._let_in(listening))
         await self._server.serve(sockets=[])
         await entering
@@ -126,11 +151,35 @@ class Server:
     async def _let_in(self, listening: Sequence[socket.socket]) -> None:
         """Let connections in until the server is to end."""
         opened = [asyncio.create_task(self._door.open(each)) for each in listening]
+        self._manager.ready()
         while not self._server.should_exit and not any(each.done() for each in opened):
             await asyncio.sleep(_TICK_SECS)
-        for task, each in zip(opened, listening, strict=True):
-            task.cancel()
-            each.close()
+        self._server.should_exit = True
+        self._manager.stopping()
+        for each, socket_of_it in zip(opened, listening, strict=True):
+            each.cancel()
+            socket_of_it.close()
+
+    def _reload(self) -> None:
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._read_tls())
+
+    async def _read_tls(self) -> None:
+        """Show who comes from now on the certificate that the files hold by now.
+
+        Those of files that are of no use are not taken: the ones before stay.
+        """
+        self._manager.reloading()
+        try:
+            if self._tls is None:
+                self._log.tell(told="there is no certificate to read anew")
+            else:
+                self._door.context = await asyncio.to_thread(context_of, self._tls)
+                self._log.tell(told="read the certificate anew")
+        except UsageError as error:
+            self._log.tell(error=f"the certificate stays the one before: {error.message}")
+        finally:
+            self._manager.ready()
 
     def _tell(self, record: logging.LogRecord) -> bool:
         """Put into the log what uvicorn says of bytes that are no request it hands on.
@@ -147,77 +196,34 @@ class Server:
         self._log.tell(error=f"{context['message']}{cause}")
 
     async def _sweep(self) -> None:
-        """Close connections on which nothing is asked for too long, or which are too many.
+        """Close connections on which nothing comes or goes for too long, or which are too many.
 
-        uvicorn itself waits for the head of a request without an end.
+        uvicorn itself waits without an end for the head of a request, and for who does not read.
         """
         self._log.flush()
+        self._manager.alive()
         if self._each_second is not None:
             self._each_second()
+        self._close_silent()
+
+    def _close_silent(self) -> None:
+        """Those that are over their time, and the oldest of those that are too many."""
         now = asyncio.get_running_loop().time()
-        before, self._idle = self._idle, {}
-        silent: list[tuple[float, Any]] = []
+        before, self._silent = self._silent, {}
+        silent: list[tuple[float, bool, Any]] = []
         for connection in self._connections:
-            request = connection.cycle
-            if request is None or request.response_complete:
+            request, left = connection.cycle, connection.transport.get_write_buffer_size()
+            if request is None or request.response_complete or connection.flow.write_paused:
                 # That of the next request on the connection is another.
                 key = (id(connection), id(request))
-                since = self._idle[key] = before.get(key, now)
-                silent.append((since, connection))
+                found = self._silent[key] = before.get(key) or _Silence(now, left)
+                patience_s = self._patience_s + (found.left - left) / _PACE_MIN
+                silent.append((found.since, now - found.since > patience_s, connection))
         silent.sort(key=lambda each: each[0])
         spare = len(self._connections) - connections_max()
-        for number, (since, connection) in enumerate(silent):
-            if number < spare or now - since > self._patience_s:
+        for number, (_, is_over, connection) in enumerate(silent):
+            if number < spare or is_over:
                 connection.transport.abort()
-
-
-class _Entrance:
-    """What every request passes: where it wants to go, and the line that it leaves in the log."""
-
-    def __init__(self, app: ASGIApp, hosts: frozenset[str], log: RequestLog) -> None:
-        self._app = app
-        self._hosts = hosts
-        self._log = log
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        status = 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            response = await self._turned_away(scope)
-            if response is None:
-                await self._app(scope, receive, watched)
-            else:
-                await response(scope, receive, watched)
-        except asyncio.CancelledError:  # The server ends, and what is under way takes too long.
-            if status:
-                raise
-            response = await answers.to_error(Request(scope), BusyError("cut off by the end"))
-            await response(scope, receive, watched)
-        finally:
-            took_ms = round((loop.time() - began) * 1000)
-            self._log.tell(**answers.entry(scope, status, took_ms))
-
-    async def _turned_away(self, scope: Scope) -> Response | None:
-        """The answer to what no endpoint gets to see."""
-        names = {name for name, _ in scope["headers"]}
-        if names >= {b"content-length", b"transfer-encoding"}:
-            # What stands before this server may have read another request, RFC 9112, 6.1.
-            problem = HTTPException(400, "the request has two lengths")
-            response = await answers.to_mistake(Request(scope), problem)
-            response.headers["connection"] = "close"
-            return response
-        if self._hosts and _host_of(scope) not in self._hosts:
-            problem = HTTPException(421, "this server goes by another name")
-            return await answers.to_mistake(Request(scope), problem)
-        return None
 
 
 class _Resource:
@@ -235,13 +241,3 @@ class _Resource:
             raise HTTPException(405, "nothing is done here by this method", allowed)
         response = await endpoint(Request(scope, receive, send))
         await response(scope, receive, send)
-
-
-def _host_of(scope: Scope) -> str:
-    """What a request calls the server, without the port."""
-    for name, value in scope["headers"]:
-        if name == b"host":
-            host: str = value.decode("latin-1").lower()
-            bare, colon, port = host.rpartition(":")
-            return bare if colon and port.isdecimal() else host
-    return ""

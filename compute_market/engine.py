@@ -1,0 +1,281 @@
+"""The engine of a market: the only runner of transactions, of a store under settings and a clock.
+
+`Engine.update(fn)` does what is due, then `fn`, in one transaction; `Engine.view(fn)` only looks.
+The command line and the simulation run everything through them, and so does the front door for
+programs, `compute_market.market`.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from msgspec import Struct
+
+from compute_market import clock as clocks
+from compute_market import home
+from compute_market.clock import Clock, Due, Reading, Time
+from compute_market.config.settings import DEFAULTS, Config
+from compute_market.records import Asked
+from compute_market.store.environment import Creation
+from compute_market.store.schema import PARAMETERS_SET
+from compute_market.store.store import Store
+from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.price_records import Board
+    from compute_market.store.group import Outcome
+
+T = TypeVar("T")
+
+NOBODY = Asked()
+
+# Overdue jobs that one change fails at most before its own effects.
+SWEEP_LIMIT = 256
+# Who saves the price board lets others wait no longer.
+_SAVE_PATIENCE_MS = 1_000
+
+
+class _Acted(Struct, Generic[T], frozen=True):
+    """What an action did in its transaction."""
+
+    result: T
+    due: Due  # what was done first
+    uncounted: "Board | None"  # the price board as it was loaded, if it is still to be counted
+    priced_after: int | None  # the last price before its own; None without any
+
+
+class Engine:
+    """One market, under the settings in force.
+
+    `clock` reads the clock; it is asked once within each transaction, and what the market makes of
+    it is `time`. `asked` is who the log says asked. `stopwatch` gives nanoseconds for the latency
+    histograms.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        config: Config = DEFAULTS,
+        *,
+        clock: Clock,
+        asked: Asked = NOBODY,
+        stopwatch: Callable[[], int] | None = None,
+    ) -> None:
+        self.store = store
+        self.config = config
+        self.clock = clock
+        self.asked = asked
+        self.stopwatch = stopwatch
+        self.due = Due()  # what the last update did first
+        self.time: Time | None = None  # of the last transaction
+        self.board: Board | None = None  # the price board, once it was loaded
+        self._uncounted: Board | None = None  # as it was loaded, for the next change to count
+        # The last price before those that this process has made and not saved; None without any.
+        self.priced_after: int | None = None
+
+    def __enter__(self) -> "Engine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store, which has what was priced even where the price board was not saved."""
+        self.store.close()
+
+    def update(
+        self,
+        fn: Callable[[Txn], T],
+        *,
+        dry_run: bool = False,
+        sweep_limit: int = SWEEP_LIMIT,
+        lock_timeout_ms: int | None = None,
+    ) -> T:
+        """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
+        self.due = Due()
+        acted = self.store.update(
+            lambda txn: self._act(txn, fn, sweep_limit, self._uncounted),
+            config=self.config,
+            dry_run=dry_run,
+            stopwatch=self.stopwatch,
+            lock_timeout_ms=lock_timeout_ms,
+        )
+        self.due = acted.due
+        if not dry_run:
+            self._keep(acted)
+        return acted.result
+
+    def update_each(self, fns: Iterable[Callable[[Txn], T]]) -> "list[Outcome[T]]":
+        """Run several actions, each as `update` does, in one durable transaction.
+
+        One that raises leaves nothing of itself, and the others stand. Each is asked for once the
+        one before it has ended, with the write lock in hand. `due` is what all of them did first.
+        Raises what keeps all of them from being committed.
+        """
+        from compute_market.store.group import Outcome
+
+        def group(txn: Txn) -> list[Outcome[_Acted[T]]]:
+            found: list[Outcome[_Acted[T]]] = []
+            uncounted = self._uncounted
+            for fn in fns:
+                act = partial(self._act, fn=fn, sweep_limit=SWEEP_LIMIT, uncounted=uncounted)
+                outcome = self.store.attempt(txn, act)
+                if outcome.error is None:
+                    uncounted = outcome.result.uncounted
+                found.append(outcome)
+            return found
+
+        self.due = Due()
+        outcomes: list[Outcome[T]] = []
+        for each in self.store.update(group, config=self.config, stopwatch=self.stopwatch):
+            if each.error is None:
+                self.due = self.due.plus(each.result.due)
+                self._keep(each.result)
+                outcomes.append(Outcome(each.result.result))
+            else:
+                outcomes.append(Outcome(error=each.error))
+        return outcomes
+
+    def _act(
+        self, txn: Txn, fn: Callable[[Txn], T], sweep_limit: int, uncounted: "Board | None"
+    ) -> "_Acted[T]":
+        import compute_market.housekeeping as housekeeping
+
+        # With the lock in hand: whoever waited for it would come with a time gone by.
+        clocks.keep(txn, self._enter(txn))
+        due = housekeeping.housekeeping(txn, sweep_limit)
+        result = fn(txn)
+        if self.board is not None and txn.noted:  # The same command again counts nothing.
+            from compute_market.offers import price_window  # Few commands need it.
+
+            price_window.count(txn, uncounted)
+            uncounted = None
+        housekeeping.conclude(txn, self.asked)
+        return _Acted(result, due, uncounted, txn.priced_after)
+
+    def _keep(self, acted: "_Acted[Any]") -> None:
+        """Keep in mind what was committed."""
+        self._uncounted = acted.uncounted
+        if self.priced_after is None:
+            self.priced_after = acted.priced_after
+
+    def view(self, fn: Callable[[Txn], T], *, at_once: bool = False) -> T:
+        """Look at one snapshot. Changes nothing, not even what is due.
+
+        Who wants to look `at_once` waits for nobody; see `Store.view_at_once`.
+        """
+
+        def look(txn: Txn) -> T:
+            self._enter(txn)
+            return fn(txn)
+
+        view = self.store.view_at_once if at_once else self.store.view
+        return view(look, config=self.config)
+
+    def read(self) -> Reading:
+        """What the clock says now. Raises BusyError for one that was never set."""
+        return clocks.read(self.clock)
+
+    def wall_ms(self) -> int:
+        """The wall clock in unix milliseconds, believed or not."""
+        return self.read().wall_ms
+
+    def _enter(self, txn: Txn) -> Time:
+        self.time = clocks.judge(txn, self.read())
+        clocks.enter(txn, self.time)
+        if txn.number(PARAMETERS_SET):
+            from compute_market.governance import governance  # Most markets have no proposals.
+
+            txn.config = governance.in_force(txn)
+        if self.board is not None:
+            import compute_market.offers.price_window as price_window
+
+            txn.board = self.board = price_window.begun(txn, self.board, self.priced_after)
+        return self.time
+
+    def follow_log(self, path: str) -> None:
+        """Append to `cancellations.log` at `path` what the table has and the file lacks.
+
+        Runs after a commit and outside the write lock. Raises OSError when the file cannot be
+        written, and where another market is by now: the next change makes it whole.
+        """
+        from compute_market.jobs import cancellations
+
+        if self.store.readonly or self.view(cancellations.length) == cancellations.length_at(path):
+            return
+        if not self.store.is_here():
+            raise OSError(errno.ESTALE, "another market has taken the place of this one")
+        cancellations.append(
+            path,
+            lambda offset: self.view(lambda txn: cancellations.text_from(txn, offset)),
+            self.store.patience(),
+        )
+
+    def load_prices(self) -> "Board":
+        """Read the price board, for the transactions that follow; see `price_file.load`."""
+        from compute_market.offers import price_file
+
+        self.board = self._uncounted = price_file.load(self.store.path, self.config)
+        return self.board
+
+    def save_prices(self) -> "Board | None":
+        """Write the committed prices of this process to the board; None without any.
+
+        Raises what `price_file.save` raises; the store has them all the same.
+        """
+        after = self.priced_after
+        if after is None:
+            return None
+        from compute_market.offers import price_file, price_window
+
+        of_others = None if self.board is None else self.board.seq_of_others
+
+        def change(found: "Board") -> "Board":
+            return self.view(lambda txn: price_window.joined(txn, found, after, of_others))
+
+        self.board = price_file.save(
+            self.store.path, self.config, self.store.patience(_SAVE_PATIENCE_MS), change
+        )
+        self.priced_after = None
+        return self.board
+
+
+def open_store(
+    directory: str,
+    config: Config,
+    *,
+    sleep: Callable[[float], float | None],
+    creation: Creation | None = None,
+) -> Store:
+    """Open the store of a home directory; see `Store.open`."""
+    return Store.open(
+        os.path.join(directory, home.STORE),
+        sleep=sleep,
+        creation=creation,
+        lock_timeout_ms=round(config.lock_timeout_secs * 1000),
+        map_size=config.map_size_gib * 2**30,
+        upgrade=_bring_up_to_date,
+    )
+
+
+def begin_instance(store: Store, instance_id: bytes, reason: str, *, now_ms: int) -> None:
+    """Make a restored copy an instance of its own, and do nothing that is due; see `instance`.
+
+    No flush has a bundle of it.
+    """
+    from compute_market import instance
+    from compute_market.courier import leases
+
+    def act(txn: Txn) -> None:
+        instance.begin(txn, instance_id, reason)
+        leases.free(txn)
+
+    store.update(act, now_ms=now_ms)
+
+
+def _bring_up_to_date(txn: Txn, schema: int) -> None:
+    from compute_market.upgrades import bring_up_to_date
+
+    bring_up_to_date(txn, schema)

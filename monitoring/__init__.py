@@ -1,0 +1,1 @@
+"""Alerts, their tests and dashboards for Prometheus and Grafana, and what writes them."""
