@@ -364,6 +364,23 @@ def test_prometheus_client_is_imported_late_and_in_one_place() -> None:
                 assert node in inside or is_for_types(tree, node), f"line {node.lineno}"
 
 
+def test_pages_alone_import_their_templates() -> None:
+    """What makes pages takes longer to import than most commands take in all."""
+    users = {
+        name
+        for name, tree in CLI_SOURCES.items()
+        if {found.split(".")[0] for found in imports(tree)} & {"jinja2", "markupsafe"}
+    }
+    assert users == {f"network/pages/{name}.py" for name in ("charts", "rendering", "words")}
+    importers = {
+        name
+        for name, tree in CLI_SOURCES.items()
+        if any(found.startswith("tb_cli.network.pages") for found in imports(tree))
+        and not name.startswith("network/pages/")
+    }
+    assert importers == {"network/endpoints.py"}
+
+
 def is_for_types(tree: ast.AST, node: ast.AST) -> bool:
     return any(
         isinstance(block, ast.If)

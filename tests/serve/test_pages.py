@@ -160,20 +160,15 @@ UNKNOWN = {
     "job": "/jobs/none",
     "offer": "/offers/none",
     "party": "/parties/none",
-    "no id": "/jobs/%3Cscript%3Ealert(1)%3C/script%3E".replace("/script", "%2Fscript"),
+    "no id": "/jobs/%22%3E%3Cscript%3Ealert(1)",
     "long": f"/jobs/{'x' * 3000}",
-    "bytes": "/parties/%ff%00",
     "file": "/static/renew.py",
-    "way out": "/static/..%2f..%2fserver.py",
 }
 
 
 @pytest.mark.parametrize("path", UNKNOWN.values(), ids=UNKNOWN)
 def test_unknown_is_a_page_of_its_own(far: Serving, path: str) -> None:
     answer = far.ask("GET", path)
-    if answer.status == 404 and answer.body.startswith(b"{"):
-        assert "%2f" in path.lower()  # It is the path of nothing here.
-        return
     assert answer.status == 404
     page = Read(answer.body.decode())
     assert "Not found" in page.text
