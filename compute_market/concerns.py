@@ -105,7 +105,7 @@ def _work(txn: Txn, found: dict[str, Any]) -> Iterator[Concern]:
                 "watch",
                 "jobs",
                 f"a {priority} job has waited {waited_ms // 1000} s for a slot",
-                f"{found['slots']['free']} slots are free; `scheduler.slots` sets their number",
+                "`scheduler.slots` sets how many run at once",
             )
     pending = found["pending"]["jobs"]
     if pending:

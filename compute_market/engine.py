@@ -161,14 +161,18 @@ class Engine:
         if self.priced_after is None:
             self.priced_after = acted.priced_after
 
-    def view(self, fn: Callable[[Txn], T]) -> T:
-        """Look at one snapshot. Changes nothing, not even what is due."""
+    def view(self, fn: Callable[[Txn], T], *, at_once: bool = False) -> T:
+        """Look at one snapshot. Changes nothing, not even what is due.
+
+        Who wants to look `at_once` waits for nobody; see `Store.view_at_once`.
+        """
 
         def look(txn: Txn) -> T:
             self._enter(txn)
             return fn(txn)
 
-        return self.store.view(look, config=self.config)
+        view = self.store.view_at_once if at_once else self.store.view
+        return view(look, config=self.config)
 
     def read(self) -> Reading:
         """What the clock says now. Raises BusyError for one that was never set."""

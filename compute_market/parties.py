@@ -52,12 +52,9 @@ def document(txn: Txn, name: str, limit: int) -> dict[str, Any]:
         "postings": [
             ledger.posting_document(posting) for posting in ledger.newest(txn, name, limit)
         ],
-        "events": [
-            events.document(logged)
-            for logged in events.recent(txn, Selection(owner=name), limit, LOOKED_AT)
-        ],
     }
-    if not any(found[kind] for kind in ("score", "usage", "offers", "postings", "events")):
+    is_known = any(found[kind] for kind in ("score", "usage", "offers", "postings"))
+    if not is_known and not events.recent(txn, Selection(owner=name), 1, LOOKED_AT):
         raise NotFoundError(
             f"party {name} does not exist",
             hint="a buyer or provider is known from its first job, offer or deposit on",

@@ -105,7 +105,7 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
             "warning",
             "Receipts have waited an hour to be paid.",
             "Money is held for them in escrow until the mode is real.",
-            "tb-cli compute-market settle plan",
+            "tb-cli compute-market settle status",
         ),
         Alert(
             "ReceiptsCorrupt",
@@ -139,8 +139,9 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         ),
         Alert(
             "JobsRefused",
-            "sum without (reason) (increase(\n"
-            'industrial_rejected_total{reason=~"capacity|fair_share|burst_exhausted"}[15m])) > 10',
+            "sum without (reason)\n"
+            '(increase(industrial_rejected_total{reason=~"capacity|fair_share|burst_exhausted"}[15m]))'
+            " > 10",
             "0m",
             "warning",
             "More than ten jobs were refused in fifteen minutes.",
@@ -270,7 +271,7 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
             "critical",
             "Bonds of providers were burned.",
             "CT left the market for good, for deadlines missed or too many cancelled jobs.",
-            "tb-cli log --since '1h ago'",
+            "tb-cli log --event bond_burned --since '1h ago'",
         ),
         Alert(
             "ProvidersFail",
@@ -292,7 +293,7 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
             "warning",
             "More than half of the attempts to forward a bundle fail.",
             "The destination is down, refuses the bundles, or does not trust this market's key.",
-            "tb-cli compute courier list",
+            "tb-cli compute courier list --pending",
         ),
         Alert(
             "BundlesWait",
@@ -301,7 +302,7 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
             "warning",
             "Bundles have waited two hours to be acknowledged.",
             "The timer of `courier flush` is dead, or nobody acknowledges.",
-            "tb-cli compute courier list",
+            "tb-cli compute courier list --pending",
         ),
     ),
 }

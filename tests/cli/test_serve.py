@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from compute_market import rpc
 from compute_market.chain import market_id
 from compute_market.courier import deliveries, envelope
 from compute_market.courier.envelope import Acknowledgement, Entry
@@ -429,7 +430,9 @@ def test_damage_here_is_neither_told_to_others_nor_laid_to_them(
     message = told(("acme", 5, cli.now))
     answers = [serve.far.ask("GET", "/healthz"), serve.far.deliver(parcel())]
     assert [each.status for each in answers] == [500, 500]
-    documents = [*(each.json for each in answers), serve.far.call(GOSSIP, message)["error"]["data"]]
+    error = serve.far.call(GOSSIP, message)["error"]
+    assert error["code"] == rpc.INTERNAL
+    documents = [*(each.json for each in answers), error["data"]]
     assert [each["message"] for each in documents] == ["this failed here"] * 3
     # Nothing is made anew in the place of a home.
     assert cli.home.exists() == (happens is cut_short)

@@ -2,10 +2,10 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
 from socket import create_connection, socket
@@ -37,6 +37,12 @@ HOSTS = frozenset(("localhost", "127.0.0.1"))
 class Answer(NamedTuple):
     status: int
     body: bytes
+    headers: Mapping[str, str]  # by names in small letters
+
+    @classmethod
+    def of(cls, response: HTTPResponse) -> "Answer":
+        headers = {name.lower(): value for name, value in response.getheaders()}
+        return cls(response.status, response.read(), headers)
 
     @property
     def json(self) -> Any:
@@ -58,8 +64,7 @@ class Far:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request(method, path, body, headers)
-            response = connection.getresponse()
-            return Answer(response.status, response.read())
+            return Answer.of(connection.getresponse())
         finally:
             connection.close()
 
@@ -103,6 +108,7 @@ class Serving(Far):
     def __init__(self, session: Session, found: server.Server, opened: socket) -> None:
         super().__init__(opened.getsockname()[1])
         self.view = session.view
+        self.session = session
         self._found = found
         self._thread = Thread(target=found.run, args=[[opened]])
         self._thread.start()
@@ -128,8 +134,7 @@ class Begun:
         return self.answer()
 
     def answer(self) -> Answer:
-        response = self._connection.getresponse()
-        return Answer(response.status, response.read())
+        return Answer.of(self._connection.getresponse())
 
 
 class Process:
@@ -149,7 +154,7 @@ class Process:
         """Send a signal; the exit code and what was told."""
         self.process.send_signal(number)
         _, err = self.process.communicate(timeout=20)
-        return self.process.returncode, err.decode()
+        return self.process.returncode, (err or b"").decode()
 
 
 @contextmanager
@@ -176,6 +181,7 @@ def serving(home: str | None = None) -> Iterator[Serving]:
         Node(session) as node,
         RequestLog() as log,
     ):
+        node.token.make()
         app = server.application(endpoints_of(node), HOSTS, log)
         session.tells_of_prices = True
         patience_s = session.config.courier_timeout_secs

@@ -277,10 +277,10 @@ class Session:
         if due.text:
             sys.stderr.write(f"{'dry_run: ' if self.dry_run else ''}{due.text}\n")
 
-    def view(self, fn: "Callable[[Txn], T]") -> T:
+    def view(self, fn: "Callable[[Txn], T]", *, at_once: bool = False) -> T:
         """Look at one snapshot. It changes nothing, and leaves undone what is due."""
         try:
-            return self.market.view(fn)
+            return self.market.view(fn, at_once=at_once)
         finally:
             self._tell_of_clock()
 

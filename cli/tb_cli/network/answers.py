@@ -139,6 +139,11 @@ def json_bytes(content: bytes, status: int = 200) -> Response:
     return Response(content, status, headers, media_type="application/json")
 
 
+def nothing(status: int) -> Response:
+    """An answer without a document, as a notification has it."""
+    return Response(status_code=status, headers=_HEADERS | _WAYS_OUT.get(status, {}))
+
+
 def tell(request: Request, problem: str) -> None:
     """Let the line that a request leaves in the log say what was wrong with it."""
     request.scope[_ERROR] = problem

@@ -13,8 +13,8 @@ from typing import Final
 from compute_market.text import cause_of
 from tb_cli.network.request_log import RequestLog
 
-# Beyond so many, connections on which nothing is asked are closed, the oldest first; twice as many
-# are let in.
+# Beyond so many, connections on which nothing is asked are closed, the oldest first: once a second,
+# and before more than twice as many are let in.
 CONNECTIONS_MAX: Final = 512
 # Open files that are for all else. Each connection may have one more, for a bundle.
 _FILES_KEPT: Final = 32
@@ -33,19 +33,22 @@ def connections_max() -> int:
 class Door:
     """Lets connections in, which `protocol` makes something of, while there is room for them.
 
-    `count` tells how many are in. Who comes from now on is shown the certificate of `context`.
+    `count` tells how many are in, and `make_room` has those leave who say nothing. Who comes from
+    now on is shown the certificate of `context`.
     """
 
     def __init__(
         self,
         protocol: Callable[[], asyncio.Protocol],
         count: Callable[[], int],
+        make_room: Callable[[], None],
         handshake_s: float,
         context: ssl.SSLContext | None,
         log: RequestLog,
     ) -> None:
         self._protocol = protocol
         self._count = count
+        self._make_room = make_room
         self._handshake_s = None if context is None else handshake_s
         self.context = context
         self._log = log
@@ -62,9 +65,12 @@ class Door:
                 self._log.tell(error=f"nobody can be let in: {cause_of(error)}")
                 await asyncio.sleep(_RETRY_S)
                 continue
-            if self._count() + len(self._entering) >= 2 * connections_max():
-                connection.close()
-                continue
+            if self._is_full():
+                self._make_room()
+                await asyncio.sleep(0)  # They leave in a turn of their own.
+                if self._is_full():
+                    connection.close()
+                    continue
             if len(self._entering) >= connections_max():
                 oldest = next(iter(self._entering))
                 del self._entering[oldest]
@@ -73,6 +79,9 @@ class Door:
             self._entering[entering] = None
             entering.add_done_callback(self._forget)
             await asyncio.sleep(0)  # Accepting who waits already gives nobody else a turn.
+
+    def _is_full(self) -> bool:
+        return self._count() + len(self._entering) >= 2 * connections_max()
 
     def _forget(self, entering: asyncio.Task[None]) -> None:
         self._entering.pop(entering, None)

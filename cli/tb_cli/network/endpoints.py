@@ -38,7 +38,7 @@ class _Health:
         self._node = node
 
     async def answer(self, request: Request) -> Response:
-        await self._node.look(chain.market_id)
+        await self._node.glance(chain.market_id)
         return answers.json_response({"status": "ok", "market_id": self._node.market_id.hex()})
 
 

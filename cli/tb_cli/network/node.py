@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -9,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from compute_market import chain
+from compute_market.errors import BusyError
 from compute_market.home import moved
 from compute_market.store.txn import Txn
 from tb_cli.frame import inbox
@@ -64,6 +66,13 @@ class Node:
         found: T = await run_in_threadpool(self._view, fn)
         return found
 
+    async def glance(self, fn: Callable[[Txn], T]) -> T:
+        """The same for what takes no longer than to have it done by another thread."""
+        self._check_here()
+        with suppress(BusyError):
+            return self.session.view(fn, at_once=True)
+        return await self.look(fn)
+
     async def update(self, fn: Callable[[Txn], T]) -> T:
         """Change the market, in its turn and in one transaction."""
         return await self._turns.change(fn)
@@ -73,8 +82,12 @@ class Node:
         return await self._turns.take(fn, *arguments)
 
     def _view(self, fn: Callable[[Txn], T]) -> T:
-        """Raises ConflictError for a market that is elsewhere by now: it answers no more."""
+        self._check_here()
+        self.session.market.store.keep_tables()
+        return self.session.view(fn)
+
+    def _check_here(self) -> None:
+        """Raise ConflictError for a market that is elsewhere by now: it answers no more."""
         store = self.session.market.store
         if not store.is_here():
             raise moved(store.path)
-        return self.session.view(fn)

@@ -43,6 +43,12 @@ class Health(TypedDict):
     market_id: str
 
 
+class Readiness(TypedDict):
+    """The market could be changed now."""
+
+    status: Literal["ready"]
+
+
 class Operation(Struct, frozen=True):
     """What is at a path that is no method of the table: a GET without parameters."""
 
@@ -55,6 +61,8 @@ class Operation(Struct, frozen=True):
 
 OPERATIONS: Final = (
     Operation("/healthz", "healthz", "Whether it serves, and for which market.", Health),
+    Operation("/readyz", "readyz", "Whether the market could be changed now.", Readiness),
+    Operation("/metrics", "metrics", "Every metric, as Prometheus scrapes it.", str, "text/plain"),
     Operation("/openapi.json", "openapi", "This description.", dict[str, Any]),
 )
 

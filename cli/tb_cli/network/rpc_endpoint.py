@@ -68,7 +68,7 @@ class Rpc:
         call = _call_in(text)
         answer = await self._answer(request, call)
         if answer.is_of_notification:
-            return Response(status_code=204 if answer.status == 200 else answer.status)
+            return answers.nothing(204 if answer.status == 200 else answer.status)
         return _response(answer, bare=call.jsonrpc is UNSET and call.id is UNSET)
 
     async def _batch(self, request: Request, calls: list[Raw]) -> Response:
@@ -80,7 +80,7 @@ class Rpc:
                 answer = _failure(request, None, error)
             if not answer.is_of_notification:
                 found.append(answer.document)
-        return answers.json_response(found) if found else Response(status_code=204)
+        return answers.json_response(found) if found else answers.nothing(204)
 
     async def _answer(self, request: Request, call: "_Call") -> "_Answer":
         call_id = None if call.id is UNSET else call.id
@@ -103,7 +103,7 @@ class Rpc:
         if isinstance(asked, rpc.Scores):
             return await listen(self._node, request, asked)
         act: Callable[[Txn], Document] = partial(_act, method, asked)
-        return await (self._node.look(act) if method.reads else self._node.update(act))
+        return await (self._node.glance(act) if method.reads else self._node.update(act))
 
 
 class _Call(Struct, gc=False):

@@ -116,6 +116,7 @@ class Server:
         self._door = Door(
             partial(H11Protocol, config, self._server.server_state, {}),
             lambda: len(self._connections),
+            self._close_silent,
             patience_s,
             None if tls is None else context_of(tls),
             log,
@@ -203,6 +204,10 @@ class Server:
         self._manager.alive()
         if self._each_second is not None:
             self._each_second()
+        self._close_silent()
+
+    def _close_silent(self) -> None:
+        """Those that are over their time, and the oldest of those that are too many."""
         now = asyncio.get_running_loop().time()
         before, self._silent = self._silent, {}
         silent: list[tuple[float, bool, Any]] = []

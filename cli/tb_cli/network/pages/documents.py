@@ -4,6 +4,7 @@ A page looks at a bounded part of the market: the first rows of a table that has
 newest of one that grows. A longer listing goes on behind the last row (`after`, `before`).
 """
 
+from collections.abc import Iterable
 from itertools import islice
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from compute_market.admission import mempool
 from compute_market.courier import courier
 from compute_market.courier import documents as bundles
 from compute_market.errors import NotFoundError, RefusedError, UsageError
-from compute_market.events import Selection
+from compute_market.events import Logged, Selection
 from compute_market.jobs import documents, jobs, lanes, present
 from compute_market.offers import board, offers, standing
 from compute_market.records import LANES, PRIORITIES, check_id
@@ -27,6 +28,7 @@ from compute_market.store.schema import (
     OFFERS,
     PENDING,
     UNSETTLED,
+    Table,
 )
 from compute_market.store.txn import Txn
 from compute_market.subsidy import subsidy
@@ -113,7 +115,7 @@ def job(txn: Txn, asked: Asked) -> dict[str, Any]:
             for index in range(shown)
         ],
         "receipts": _receipts_of(txn, found),
-        "history": [events.document(each) for each in events.history(txn, found, MANY)],
+        "history": _documents(txn, events.history(txn, found, MANY)),
     }
 
 
@@ -141,7 +143,7 @@ def offer(txn: Txn, asked: Asked) -> dict[str, Any]:
     selection = Selection(offer_id=found.offer_id)
     return {
         "offer": standing.document(txn, found),
-        "events": _documents(events.recent(txn, selection, MANY, LOOKED_AT)),
+        "events": _documents(txn, events.recent(txn, selection, MANY, LOOKED_AT)),
         "looked_at": LOOKED_AT,
     }
 
@@ -155,7 +157,12 @@ def all_parties(txn: Txn, asked: Asked) -> dict[str, Any]:
 
 
 def party(txn: Txn, asked: Asked) -> dict[str, Any]:
-    return {"party": parties.document(txn, _named(asked, "party"), SOME), "rows": SOME}
+    name = _named(asked, "party")
+    return {
+        "party": parties.document(txn, name, SOME),
+        "events": _documents(txn, events.recent(txn, Selection(owner=name), SOME, LOOKED_AT)),
+        "rows": SOME,
+    }
 
 
 def prices(txn: Txn, asked: Asked) -> dict[str, Any]:
@@ -258,11 +265,23 @@ def _settlement(txn: Txn, key: bytes) -> dict[str, Any]:
 
 
 def _newest(txn: Txn, limit: int, before: int | None = None) -> list[dict[str, Any]]:
-    return _documents(islice(events.back(txn, before), limit))
+    return _documents(txn, islice(events.back(txn, before), limit))
 
 
-def _documents(found: Any) -> list[dict[str, Any]]:
-    return [events.document(logged) for logged in found]
+def _documents(txn: Txn, found: Iterable[Logged]) -> list[dict[str, Any]]:
+    """Events, each with whether what it is of can be shown: jobs that were refused are nowhere."""
+    return [
+        events.document(each)
+        | {
+            "has_job": each.event.job_id is not None and _has(txn, JOBS, each.event.job_id),
+            "has_offer": each.event.offer_id is not None and _has(txn, OFFERS, each.event.offer_id),
+        }
+        for each in found
+    ]
+
+
+def _has(txn: Txn, table: Table[Any], name: str) -> bool:
+    return bool(txn.stored(table, name.encode()))  # A damaged one has a page that says so.
 
 
 def _key(after: str | None, what: str) -> bytes | None:
