@@ -15,7 +15,7 @@ import measure
 from blake3 import blake3
 from msgspec import json
 
-from compute_market.records import Receipt, Settlement
+from compute_market.receipt_records import Receipt, Settlement
 from compute_market.settlement import receipts
 from compute_market.settlement.receipt_chain import CONTEXT, link_to
 from compute_market.store.schema import RECEIPT_CHAIN, RECEIPTS, SETTLEMENTS, pack_u64

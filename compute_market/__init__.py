@@ -12,6 +12,8 @@ bottom, and so they do inside each package:
     home  amounts             the files of a home; integer arithmetic
     backends                  the names of what hashes slices
     records                   the nouns, and how they are stored
+    keyed_records             what happened under idempotency keys, and how it is stored
+    receipt_records           receipts and what became of their money, and how they are stored
     bid_records               sealed bids, and how they are stored
     import_records            receipts of other markets, and how they are stored
     courier_records           bundles on their way, and how they are stored

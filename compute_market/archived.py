@@ -7,7 +7,7 @@ from typing import Final
 
 from compute_market.archive_records import ArchivedJob, ArchivedReceipt
 from compute_market.errors import ConflictError, NotFoundError
-from compute_market.records import Receipt
+from compute_market.receipt_records import Receipt
 from compute_market.store.schema import ARCHIVED, ARCHIVED_JOBS, ARCHIVED_RECEIPTS
 from compute_market.store.txn import Txn
 

@@ -21,9 +21,8 @@ from compute_market.courier import laws as courier
 from compute_market.governance import laws as governance
 from compute_market.jobs import cancellations
 from compute_market.jobs import laws as jobs
-from compute_market.laws import Law
+from compute_market.laws import Law, Violation
 from compute_market.offers import laws as offers
-from compute_market.records import Violation
 from compute_market.reputation import laws as reputation
 from compute_market.scheduler import laws as scheduler
 from compute_market.settlement import laws as settlement

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from compute_market.errors import check_same
-from compute_market.records import EventName, Keyed, check_id
+from compute_market.keyed_records import Keyed
+from compute_market.records import EventName, check_id
 from compute_market.store.schema import KEYED, TAPS
 from compute_market.store.txn import Txn
 

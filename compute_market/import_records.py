@@ -4,7 +4,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from compute_market.records import Receipt
+from compute_market.receipt_records import Receipt
 
 ImportStatus = Literal["recorded", "applied", "failed", "duplicate"]
 

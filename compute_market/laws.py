@@ -5,9 +5,20 @@ from typing import Any
 
 from msgspec import Struct
 
-from compute_market.records import Violation
 from compute_market.store.schema import Table
 from compute_market.store.txn import Txn
+
+
+class Violation(Struct, frozen=True, gc=False):
+    """One law of the market that is broken, and where."""
+
+    table: str
+    key: str
+    law: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.table} {self.key}: {self.law}: {self.detail}"
 
 
 class Law(Struct, frozen=True, gc=False):

@@ -25,8 +25,9 @@ from compute_market.store.txn import Txn
 if TYPE_CHECKING:
     from compute_market.execution import Proofs, Tell
     from compute_market.jobs.cancel import By
+    from compute_market.laws import Violation
     from compute_market.price_records import Board
-    from compute_market.records import Fault, Job, Token, Violation
+    from compute_market.records import Fault, Job, Token
 
 T = TypeVar("T")
 

@@ -288,68 +288,12 @@ class Posting(Struct, frozen=True, array_like=True, gc=False):
     ref: str
 
 
-class Tap(Struct, frozen=True, array_like=True, gc=False):
-    """One deposit or withdrawal, remembered under its idempotency key."""
-
-    key: str
-    event: Literal["deposit", "withdraw"]
-    owner: str
-    ct: int
-    it: int
-    at_ms: int
-
-
-class Keyed(Struct, frozen=True, array_like=True, gc=False):
-    """What happened under an idempotency key, but for movements of money, which are taps."""
-
-    event: EventName
-    fields: dict[str, Any]  # as asked for: integers, texts, and the like
-    made: str | None  # the id of what it made
-    at_ms: int
-
-
 class Usage(Struct, frozen=True, array_like=True, gc=False):
     """Usage within the window and burst bucket of one identity in one role, in micro-units."""
 
     used_micro: int
     burst_micro: int
     at_ms: int
-
-
-class Receipt(Struct, frozen=True, array_like=True, gc=False):
-    """What one provider proved of one job. Never changes; what was paid is its `Settlement`."""
-
-    version: int
-    job_id: str
-    buyer: str
-    provider: str
-    quote_price: int
-    units: int
-    issued_at: int
-    idempotency_key: bytes
-    lane: Lane
-    dry_run: bool
-    seq: int
-
-
-class Settlement(Struct, frozen=True, array_like=True, gc=False):
-    """What became of the money of one receipt. It alone says who is due what from which job, so
-    that a receipt that was lost to damage stops nobody's money."""
-
-    status: Literal["recorded", "pending", "applied"]
-    ct: int  # due; moved once the status is applied
-    it: int
-    applied_ms: int | None
-    job_id: str
-    buyer: str
-    provider: str
-
-
-class Link(Struct, frozen=True, array_like=True, gc=False):
-    """One link of the receipt chain."""
-
-    key: bytes
-    digest: bytes
 
 
 class Cancellation(Struct, frozen=True, array_like=True, gc=False):
@@ -409,18 +353,6 @@ class Refused(Struct, frozen=True, gc=False):
         error = RefusedError(self.message, hint=self.hint, reason=self.reason, **details)
         error.retryable = self.is_for_now or self.retry_after_ms is not None
         return error
-
-
-class Violation(Struct, frozen=True, gc=False):
-    """One law of the market that is broken, and where."""
-
-    table: str
-    key: str
-    law: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.table} {self.key}: {self.law}: {self.detail}"
 
 
 def capability_document(capability: Capability) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from msgspec.msgpack import Decoder
 from compute_market import metrics
 from compute_market.jobs import jobs
 from compute_market.offers import offers
+from compute_market.receipt_records import Settlement
 from compute_market.records import (
     Actor,
     Asked,
@@ -28,7 +29,6 @@ from compute_market.records import (
     Placement,
     Priority,
     Score,
-    Settlement,
     replace,
 )
 from compute_market.reputation import reputation

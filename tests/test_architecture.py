@@ -32,6 +32,8 @@ ORDER = (
     "amounts",
     "backends",
     "records",
+    "keyed_records",
+    "receipt_records",
     "bid_records",
     "import_records",
     "courier_records",

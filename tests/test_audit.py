@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from compute_market import audit
-from compute_market.laws import Law
-from compute_market.records import LogEntry, Violation
+from compute_market.laws import Law, Violation
+from compute_market.records import LogEntry
 from compute_market.reputation.reputation import recent_key
 from compute_market.store.schema import (
     COUNTERS,

@@ -18,8 +18,9 @@ from typer.main import get_click_type, get_install_completion_arguments
 
 from compute_market.errors import EXIT_CODES, UsageError
 from compute_market.text import clipped
+from tb_cli.frame.command import perform
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
-from tb_cli.frame.session import Session, perform
+from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import Group, Parameter, Verb, examples_of, parameters_of
 from tb_cli.tree import TREE
 

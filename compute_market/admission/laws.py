@@ -5,9 +5,8 @@ from collections.abc import Iterator
 
 from compute_market.admission import mempool, shares
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.laws import Law, same_size
+from compute_market.laws import Law, Violation, same_size
 from compute_market.mempool_records import Pool, Transaction
-from compute_market.records import Violation
 from compute_market.store.schema import (
     CONSUMER_POOL,
     MEMPOOL,

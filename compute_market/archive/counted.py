@@ -7,7 +7,8 @@ sums of its own (`compute_market.archived`).
 from collections.abc import Iterator
 from typing import Final
 
-from compute_market.records import Job, Posting, Settlement
+from compute_market.receipt_records import Settlement
+from compute_market.records import Job, Posting
 from compute_market.settlement import ledger
 
 # The name of a counter and its label values, and by how much it was incremented.

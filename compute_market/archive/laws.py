@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from compute_market.laws import Law
-from compute_market.records import Violation
+from compute_market.laws import Law, Violation
 from compute_market.store.schema import (
     ARCHIVED_JOBS,
     ARCHIVED_RECEIPTS,

@@ -13,7 +13,8 @@ from msgspec import Struct
 from compute_market import archived
 from compute_market.errors import IntegrityError
 from compute_market.jobs import jobs
-from compute_market.records import Job, Link, Placement, Posting, Receipt, Settlement, Slice
+from compute_market.receipt_records import Link, Receipt, Settlement
+from compute_market.records import Job, Placement, Posting, Slice
 from compute_market.settlement import receipts, settlement
 from compute_market.store.schema import ENDED, JOBS, POSTINGS, RECEIPT_CHAIN, pack_u64, unpack_u64
 from compute_market.store.txn import Txn

@@ -6,8 +6,7 @@ from compute_market import archived
 from compute_market.bid_records import Bid
 from compute_market.bids import bids
 from compute_market.jobs import jobs
-from compute_market.laws import Law, same_size
-from compute_market.records import Violation
+from compute_market.laws import Law, Violation, same_size
 from compute_market.settlement import ledger
 from compute_market.signatures.signatures import key_id
 from compute_market.store.schema import (

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from compute_market.courier import deliveries
 from compute_market.courier.envelope import HASH_BYTES
-from compute_market.laws import Law
-from compute_market.records import Violation
+from compute_market.laws import Law, Violation
 from compute_market.signatures.signatures import KEY_ID_BYTES
 from compute_market.store.schema import DELIVERIES
 from compute_market.store.txn import Txn

@@ -7,8 +7,7 @@ from compute_market import metrics
 from compute_market.courier import courier, leases
 from compute_market.courier_records import BundleReceipt
 from compute_market.errors import UsageError
-from compute_market.laws import Law, same_size
-from compute_market.records import Violation
+from compute_market.laws import Law, Violation, same_size
 from compute_market.settlement import ledger
 from compute_market.store.schema import (
     BUNDLE_COPIES,

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from compute_market.governance import governance, parameters
 from compute_market.governance_records import Parameter, Proposal
-from compute_market.laws import Law, same_size
-from compute_market.records import Violation
+from compute_market.laws import Law, Violation, same_size
 from compute_market.store.schema import (
     META,
     PARAMETERS,

@@ -4,7 +4,7 @@ The actions that decide about these moves are beside it: `submit`, `prove`, `can
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compute_market import events, metrics
 from compute_market.amounts import units_of
@@ -20,7 +20,6 @@ from compute_market.records import (
     JobState,
     Offer,
     Placement,
-    Settlement,
     Side,
     Slice,
     replace,
@@ -39,6 +38,9 @@ from compute_market.store.schema import (
     pack_u64,
 )
 from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.receipt_records import Settlement
 
 PRIORITY_MISS_MS = 5_000
 _BACKLOG_UNITS = b"units"
@@ -319,7 +321,7 @@ def remember_unreadable(txn: Txn, job: Job, index: int) -> Job:
     return _moved(txn, replace(job, unreadable_slice=index), "slice_unreadable", {"slice": index})
 
 
-def mark_paid(txn: Txn, settled: Settlement) -> None:
+def mark_paid(txn: Txn, settled: "Settlement") -> None:
     """Show on the job what its receipt, which had waited, was paid."""
     job = _with_payments(named(txn, settled.job_id.encode()), [settled])
     _moved(txn, job, "job_paid", {"provider": settled.provider, "ct": settled.ct, "it": settled.it})
@@ -365,7 +367,7 @@ def _store_new(txn: Txn, job: Job, inputs: list[Slice]) -> Job:
     return job
 
 
-def _with_payments(job: Job, settled: list[Settlement]) -> Job:
+def _with_payments(job: Job, settled: "list[Settlement]") -> Job:
     applied = [due for due in settled if due.status == "applied"]
     return replace(
         job,

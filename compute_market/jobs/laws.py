@@ -7,8 +7,15 @@ from compute_market import archived
 from compute_market.amounts import split, units_of
 from compute_market.errors import IntegrityError
 from compute_market.jobs import cancellations, jobs
-from compute_market.laws import Law, same_size
-from compute_market.records import LIVE_STATES, Cause, Job, Posting, Side, Token, Violation
+from compute_market.laws import Law, Violation, same_size
+from compute_market.records import (
+    LIVE_STATES,
+    Cause,
+    Job,
+    Posting,
+    Side,
+    Token,
+)
 from compute_market.scheduler import queue
 from compute_market.settlement import escrow, ledger, receipts, settlement
 from compute_market.settlement.escrow import Held
@@ -287,7 +294,10 @@ def _indexes(txn: Txn) -> Iterator[Violation]:
             )
             if not named or value not in (None, stored):
                 yield Violation(
-                    table.name, job.job_id, "every job is where its state says", job.state
+                    table.name,
+                    job.job_id,
+                    "every live job is where its state says, and every ended one in the order of ends",
+                    job.state,
                 )
     for table in (PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES, ENDED):
         yield from same_size(txn, table, expected[table], "nothing but such jobs is there")

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from compute_market.laws import Law, same_size
+from compute_market.laws import Law, Violation, same_size
 from compute_market.offers import book, offers, price_window
-from compute_market.records import LANES, Violation
+from compute_market.records import LANES
 from compute_market.store.schema import (
     ACCOUNTS,
     BOOK,

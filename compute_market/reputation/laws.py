@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from compute_market.laws import Law, same_size
-from compute_market.records import Violation
+from compute_market.laws import Law, Violation, same_size
 from compute_market.reputation import due, reputation
 from compute_market.store.schema import (
     META,

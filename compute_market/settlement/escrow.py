@@ -5,15 +5,18 @@ over jobs. The only mover of escrows and bonds, and the only writer of `holdings
 """
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from compute_market import events, metrics
 from compute_market.amounts import split
 from compute_market.errors import RefusedError
-from compute_market.records import Job, Placement, Refused, Settlement, Side, Token, replace
+from compute_market.records import Job, Placement, Refused, Side, Token, replace
 from compute_market.settlement import ledger
 from compute_market.store.schema import HOLDINGS, JOBS, damaged, id_prefix
 from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.receipt_records import Settlement
 
 Held = Literal["escrow_ct", "escrow_it", "bonds_ct"]
 _ESCROWS: dict[Token, Held] = {"CT": "escrow_ct", "IT": "escrow_it"}
@@ -80,17 +83,17 @@ def needed_for(units: int, on: Placement, due: Iterable[tuple[int, int]]) -> dic
     return {"CT": needed_ct, "IT": needed_it}
 
 
-def ends_of(due: Settlement) -> tuple[str, str]:
+def ends_of(due: "Settlement") -> tuple[str, str]:
     """The account that pays a receipt, the escrow of its job, and the one that is paid."""
     return ledger.escrow(due.job_id), ledger.wallet(due.provider)
 
 
-def amounts_of(due: Settlement) -> tuple[tuple[Token, int], ...]:
+def amounts_of(due: "Settlement") -> tuple[tuple[Token, int], ...]:
     """What a receipt is due, by token."""
     return ("CT", due.ct), ("IT", due.it)
 
 
-def pay(txn: Txn, due: Settlement) -> Settlement:
+def pay(txn: Txn, due: "Settlement") -> "Settlement":
     """Pay what a receipt is due, from the escrow of its job to its provider."""
     for token, amount in amounts_of(due):
         ledger.transfer(txn, token, amount, *ends_of(due), "settle", due.job_id)
@@ -103,7 +106,7 @@ def pay(txn: Txn, due: Settlement) -> Settlement:
 def close(
     txn: Txn,
     job: Job,
-    settled: Iterable[Settlement],
+    settled: "Iterable[Settlement]",
     burn_ct: int,
     burn_event: str,
     burn_of: Side = "provider",

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from compute_market.import_records import Imported, Origin
-from compute_market.laws import Law, same_size
-from compute_market.records import Violation
+from compute_market.laws import Law, Violation, same_size
 from compute_market.settlement import import_checks, imports, ledger, receipts
 from compute_market.settlement.import_checks import key_of
 from compute_market.settlement.receipt_chain import link_digest

@@ -18,7 +18,8 @@ from compute_market import chain, events, metrics
 from compute_market.amounts import checked
 from compute_market.errors import ConflictError, MarketError, RefusedError
 from compute_market.import_records import Imported, ImportFailure, ImportStatus, Origin
-from compute_market.records import Receipt, replace
+from compute_market.receipt_records import Receipt
+from compute_market.records import replace
 from compute_market.settlement import import_checks as checks
 from compute_market.settlement import ledger, modes
 from compute_market.settlement.receipt_files import Exported, Verified

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 from compute_market import archived
 from compute_market.errors import IntegrityError
-from compute_market.laws import Law, same_size
-from compute_market.records import Posting, Violation
+from compute_market.laws import Law, Violation, same_size
+from compute_market.records import Posting
 from compute_market.settlement import import_laws, ledger, receipts, settlement
 from compute_market.settlement.receipt_chain import GENESIS, link_digest
 from compute_market.store.schema import (

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from compute_market import events
 from compute_market.amounts import AMOUNT_MAX, checked
 from compute_market.errors import InternalError, RefusedError
-from compute_market.records import Posting, Tap, Token
+from compute_market.records import Posting, Token
 from compute_market.store.schema import (
     ACCOUNTS,
     POSTINGS,
@@ -140,6 +140,8 @@ def tap(
         asked = {"owner": owner, "ct": amounts["CT"], "it": amounts["IT"]}
         if idempotency.find(txn, key, event, asked) is not None:
             return False
+        from compute_market.keyed_records import Tap  # Few movements of money have a key.
+
         taken = Tap(key, event, owner, amounts["CT"], amounts["IT"], txn.now_ms)
     # Both tokens are checked before either moves.
     for token, amount in amounts.items():

@@ -1,10 +1,12 @@
 """The hash chain of the receipts of one store: each link binds the one before it."""
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from compute_market.records import Link, Receipt
 from compute_market.store.schema import RECEIPT_CHAIN, encode, pack_u64
 from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.receipt_records import Link, Receipt
 
 CONTEXT: Final = "compute_market 2026-11 receipt chain v1"
 DIGEST_BYTES: Final = 32
@@ -32,8 +34,10 @@ def head(txn: Txn) -> tuple[int, bytes]:
     return last, digest(txn, last)
 
 
-def link_to(txn: Txn, receipt: Receipt) -> Link:
+def link_to(txn: Txn, receipt: "Receipt") -> "Link":
     """The next link, that of a receipt that is about to be stored."""
     last = txn.read(RECEIPT_CHAIN, pack_u64(receipt.seq - 1))
     previous = GENESIS if last is None else last.digest
+    from compute_market.receipt_records import Link  # Most commands prove nothing.
+
     return Link(receipt.idempotency_key, link_digest(receipt.seq, previous, encode(receipt)))

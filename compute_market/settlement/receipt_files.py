@@ -13,7 +13,8 @@ from msgspec import Meta, Struct
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.chain import MARKET_ID_BYTES
 from compute_market.errors import IntegrityError, UsageError
-from compute_market.records import Lane, Mode, Receipt, check_id
+from compute_market.receipt_records import Receipt
+from compute_market.records import Lane, Mode, check_id
 from compute_market.settlement.receipt_chain import DIGEST_BYTES, GENESIS, link_digest
 from compute_market.settlement.receipts import key_of_fields
 from compute_market.signatures import canonical, signatures

@@ -5,11 +5,11 @@ receipt tables but `settlements` and `unsettled`, which belong to `settlement`.
 """
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from compute_market import events, metrics
 from compute_market.errors import ConflictError, IntegrityError
-from compute_market.records import ID_LENGTH_MAX, Job, Placement, Receipt, Settlement
+from compute_market.records import ID_LENGTH_MAX, Job, Placement
 from compute_market.settlement.receipt_chain import link_to
 from compute_market.store.schema import (
     JOBS,
@@ -21,6 +21,9 @@ from compute_market.store.schema import (
     unpack_u64,
 )
 from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.receipt_records import Receipt, Settlement
 
 VERSION: Final = 1
 _IDS_TRIED = 100
@@ -42,7 +45,7 @@ def key_of(
     )
 
 
-def key_of_fields(receipt: Receipt) -> bytes:
+def key_of_fields(receipt: "Receipt") -> bytes:
     """The key that a receipt must have."""
     return key_of(
         receipt.job_id,
@@ -116,7 +119,7 @@ def claim(txn: Txn, job: Job, free: bytes) -> None:
     txn.put(RECEIPT_CLAIMS, free, job.job_id.encode())
 
 
-def issue(txn: Txn, job: Job, placement: Placement) -> tuple[Receipt, bool]:
+def issue(txn: Txn, job: Job, placement: Placement) -> "tuple[Receipt, bool]":
     """Store the receipt of what the provider of a placement proved, and link it into the chain.
 
     Returns the receipt and whether it is new: the same receipt again is a duplicate and counts
@@ -128,6 +131,8 @@ def issue(txn: Txn, job: Job, placement: Placement) -> tuple[Receipt, bool]:
     if existing is not None:
         _check_same(existing, job, placement)
         return existing, False
+    from compute_market.receipt_records import Receipt  # Most commands prove nothing.
+
     receipt = Receipt(
         version=VERSION,
         job_id=job.job_id,
@@ -147,7 +152,7 @@ def issue(txn: Txn, job: Job, placement: Placement) -> tuple[Receipt, bool]:
     return receipt, True
 
 
-def find(txn: Txn, key: bytes) -> Receipt | None:
+def find(txn: Txn, key: bytes) -> "Receipt | None":
     """The receipt under a key. Raises IntegrityError when it is damaged."""
     value = txn.stored(RECEIPTS, key)
     if not value:
@@ -155,7 +160,7 @@ def find(txn: Txn, key: bytes) -> Receipt | None:
     return RECEIPTS.decode(key, RECEIPTS.opened(key, value))
 
 
-def page(txn: Txn, after: int, limit: int) -> list[tuple[int, bytes, Receipt | None]]:
+def page(txn: Txn, after: int, limit: int) -> "list[tuple[int, bytes, Receipt | None]]":
     """(seq, key, receipt) of the next `limit` in order of issue, from after seq `after` on.
 
     None stands for a receipt that is in quarantine or damaged, or that was archived.
@@ -197,7 +202,7 @@ def quarantine_if_damaged(txn: Txn, key: bytes) -> bool:
     return False
 
 
-def document(receipt: Receipt, settlement: Settlement) -> dict[str, Any]:
+def document(receipt: "Receipt", settlement: "Settlement") -> dict[str, Any]:
     """The JSON form of a receipt; `paid` is what has really moved."""
     applied = settlement.status == "applied"
     return {
@@ -217,7 +222,7 @@ def document(receipt: Receipt, settlement: Settlement) -> dict[str, Any]:
     }
 
 
-def _sound(txn: Txn, key: bytes) -> Receipt | None:
+def _sound(txn: Txn, key: bytes) -> "Receipt | None":
     """The receipt under a key, unless it is damaged and goes out of the way."""
     try:
         return find(txn, key)
@@ -233,7 +238,7 @@ def _quarantine(txn: Txn, key: bytes) -> None:
     events.note(txn, "receipt_quarantined", key=key.hex())
 
 
-def _check_same(existing: Receipt, job: Job, placement: Placement) -> None:
+def _check_same(existing: "Receipt", job: Job, placement: Placement) -> None:
     stored = (existing.job_id, existing.buyer, existing.provider)
     terms = (existing.quote_price, existing.units)
     asked = (job.job_id, job.buyer, placement.provider)

@@ -3,15 +3,18 @@
 The only writer of `settlements` and `unsettled`.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
 from compute_market.amounts import payment
-from compute_market.records import Job, Placement, Receipt, Settlement
+from compute_market.records import Job, Placement
 from compute_market.settlement import escrow, modes
 from compute_market.store.schema import SETTLEMENTS, UNSETTLED, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.receipt_records import Receipt, Settlement
 
 
 class Waiting(Struct, frozen=True, gc=False):
@@ -26,7 +29,7 @@ def due_to(placement: Placement) -> tuple[int, int]:
     return payment(0, placement.price_per_unit * placement.units_proven, placement.fee_pct_ct)
 
 
-def settle(txn: Txn, job: Job, placement: Placement, receipt: Receipt) -> Settlement:
+def settle(txn: Txn, job: Job, placement: Placement, receipt: "Receipt") -> "Settlement":
     """Decide what becomes of a new receipt, and pay it at once when the mode is real.
 
     The receipt of a job that was not funded never moves money. A key that was paid before is not
@@ -36,6 +39,8 @@ def settle(txn: Txn, job: Job, placement: Placement, receipt: Receipt) -> Settle
     if before is not None:
         return before
     ct, it = due_to(placement)
+    from compute_market.receipt_records import Settlement  # Most commands prove nothing.
+
     settled = Settlement(
         "recorded" if receipt.dry_run else "pending",
         ct,
@@ -54,7 +59,7 @@ def settle(txn: Txn, job: Job, placement: Placement, receipt: Receipt) -> Settle
     return settled
 
 
-def apply(txn: Txn, waiting: Waiting) -> Settlement:
+def apply(txn: Txn, waiting: Waiting) -> "Settlement":
     """Pay one receipt that waited for the mode to be real."""
     settled = escrow.pay(txn, txn.must_read(SETTLEMENTS, waiting.key))
     txn.write(SETTLEMENTS, waiting.key, settled)
@@ -79,5 +84,5 @@ def moves(txn: Txn) -> list[dict[str, Any]]:
     return found
 
 
-def of(txn: Txn, key: bytes) -> Settlement | None:
+def of(txn: Txn, key: bytes) -> "Settlement | None":
     return txn.read(SETTLEMENTS, key)

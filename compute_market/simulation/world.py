@@ -20,7 +20,8 @@ from compute_market.governance import governance
 from compute_market.housekeeping import tick
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.submit import submit
-from compute_market.records import Event, Refused, Token, Violation, replace
+from compute_market.laws import Violation
+from compute_market.records import Event, Refused, Token, replace
 from compute_market.settlement import ledger, modes
 from compute_market.simulation.arrivals import Arrival, OpenTrace, Source, sources
 from compute_market.simulation.providers import Provider, providers

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from compute_market.courier_records import BundleReceipt, Delivery
     from compute_market.governance_records import Parameter, Proposal
     from compute_market.import_records import Imported, ImportFailure, Origin
+    from compute_market.keyed_records import Keyed, Tap
     from compute_market.mempool_records import Pool, Transaction
+    from compute_market.receipt_records import Link, Receipt, Settlement
     from compute_market.subsidy_records import Epochs
 
 SCHEMA_VERSION: Final = 7
@@ -224,7 +226,9 @@ def id_prefix(text: str) -> bytes:
 META = Table("meta", bytes, key="name of a small number or text", writer="", kept=True)
 COUNTERS = Sums("counters", key="metric · label values", writer="metrics")
 
-KEYED = Table("keyed", records.Keyed, key="idempotency key", writer="idempotency")
+KEYED: "Table[Keyed]" = Table(
+    "keyed", "keyed_records.Keyed", key="idempotency key", writer="idempotency"
+)
 
 # governance
 PROPOSALS: "Table[Proposal]" = Table(
@@ -254,7 +258,9 @@ WALLET_POSTINGS = Table(
     writer="settlement.ledger",
     late=True,
 )
-TAPS = Table("taps", records.Tap, key="idempotency key", writer="settlement.ledger")
+TAPS: "Table[Tap]" = Table(
+    "taps", "keyed_records.Tap", key="idempotency key", writer="settlement.ledger"
+)
 HOLDINGS = Sums("holdings", key="owner · what is held", writer="settlement.escrow")
 RECEIPT_CLAIMS = Table(
     "receipt_claims",
@@ -263,16 +269,20 @@ RECEIPT_CLAIMS = Table(
     writer="settlement.receipts",
     late=True,
 )
-RECEIPTS = Table(
-    "receipts", records.Receipt, key="idempotency key", writer="settlement.receipts", late=True
+RECEIPTS: "Table[Receipt]" = Table(
+    "receipts",
+    "receipt_records.Receipt",
+    key="idempotency key",
+    writer="settlement.receipts",
+    late=True,
 )
-RECEIPT_CHAIN = Table(
-    "receipt_chain", records.Link, key="u64 seq", writer="settlement.receipts", late=True
+RECEIPT_CHAIN: "Table[Link]" = Table(
+    "receipt_chain", "receipt_records.Link", key="u64 seq", writer="settlement.receipts", late=True
 )
 QUARANTINE = Table("quarantine", bytes, key="idempotency key", writer="settlement.receipts")
-SETTLEMENTS = Table(
+SETTLEMENTS: "Table[Settlement]" = Table(
     "settlements",
-    records.Settlement,
+    "receipt_records.Settlement",
     key="idempotency key",
     writer="settlement.settlement",
     late=True,

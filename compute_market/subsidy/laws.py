@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 from compute_market import archived
 from compute_market.jobs import demand
-from compute_market.laws import Law
-from compute_market.records import Violation
+from compute_market.laws import Law, Violation
 from compute_market.store.schema import (
     ARCHIVED,
     EPOCH_FROM,

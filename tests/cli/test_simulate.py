@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from compute_market import audit
-from compute_market.records import Violation
+from compute_market.laws import Violation
 from compute_market.simulation.comparison import FIGURES
 from tests.support.cli import Cli
 

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from compute_market.records import Receipt, replace
+from compute_market.receipt_records import Receipt
+from compute_market.records import replace
 from compute_market.settlement import import_laws
 from compute_market.settlement.import_checks import key_of
 from compute_market.store.schema import (

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import ConflictError, IntegrityError, InternalError, RefusedError
-from compute_market.records import Posting, Tap, Token
+from compute_market.keyed_records import Tap
+from compute_market.records import Posting, Token
 from compute_market.settlement import ledger
 from compute_market.settlement.ledger import BURNED, SUPPLY, bond, escrow, wallet
 from compute_market.store.schema import ACCOUNTS, POSTINGS, TAPS

@@ -7,7 +7,7 @@ import pytest
 from blake3 import blake3
 
 from compute_market import audit
-from compute_market.records import Violation
+from compute_market.laws import Violation
 from compute_market.settlement import receipt_chain, receipts
 from compute_market.store.schema import RECEIPT_CHAIN, RECEIPTS, Table, encode, pack_u64
 from compute_market.store.txn import Txn

@@ -9,7 +9,8 @@ import pytest
 from msgspec import json
 
 from compute_market.errors import IntegrityError, NotFoundError, UsageError
-from compute_market.records import Receipt, replace
+from compute_market.receipt_records import Receipt
+from compute_market.records import replace
 from compute_market.settlement import (
     modes,
     receipt_chain,

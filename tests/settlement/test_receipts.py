@@ -8,7 +8,8 @@ from blake3 import blake3
 
 from compute_market.errors import ConflictError, IntegrityError
 from compute_market.jobs.waiting import match_pending
-from compute_market.records import Receipt, Settlement, replace
+from compute_market.receipt_records import Receipt, Settlement
+from compute_market.records import replace
 from compute_market.settlement import modes, receipts, settlement
 from compute_market.store.schema import JOBS, QUARANTINE, RECEIPT_CHAIN, RECEIPTS
 from compute_market.store.txn import Txn

@@ -2,7 +2,7 @@
 
 import pytest
 
-from compute_market.records import Settlement
+from compute_market.receipt_records import Settlement
 from compute_market.settlement import ledger, modes, settlement
 from compute_market.store.schema import POSTINGS, RECEIPTS
 from compute_market.store.txn import Txn

@@ -25,8 +25,8 @@ import pytest
 
 from compute_market import audit
 from compute_market.config.rows import SETTINGS
+from compute_market.laws import Violation
 from compute_market.market import Market
-from compute_market.records import Violation
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tb_cli.entry import call

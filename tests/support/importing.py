@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from compute_market.market import Market as Opened
-from compute_market.records import Receipt
+from compute_market.receipt_records import Receipt
 from compute_market.settlement import imports, receipt_files
 from compute_market.settlement.imports import Taken
 from compute_market.settlement.receipt_chain import GENESIS

@@ -10,10 +10,13 @@ from blake3 import blake3
 from msgspec import Struct
 
 from compute_market import audit, chain
+from compute_market.archive import archives, selection
+from compute_market.archive_records import Archive
 from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer
+from compute_market.laws import Violation
 from compute_market.offers import offers
-from compute_market.records import Posting, Violation, replace
+from compute_market.records import Posting, replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
 from compute_market.store.txn import Txn
@@ -40,6 +43,7 @@ class Case(NamedTuple):
         return f"{self.table}: {self.law}"
 
 
+ARCHIVE_ID = bytes(archives.ID_BYTES)
 # What the bundle holds that waits in it. A home of such a market needs it in its spool.
 WAITING_BUNDLE = b"bundle"
 
@@ -58,6 +62,12 @@ def busy_market(path: Path) -> Market:
     unpaid = offer_request("poor", offer_id="unpaid", price_per_unit=7, provider_bond=5)
     market.update(lambda txn: post_offer(txn, unpaid, "once"))
     market.update(lambda txn: offers.withdraw(txn, "gone"))
+    # Archived, with the deposits of both sides.
+    for job_id in ("old", "older"):
+        market.submit(job_id, max_price_per_unit=1)
+    market.prove("old")
+    market.cancel("older")
+    archive(market, ["old", "older"], postings=[3, 4])
     # Paid nothing: admitted before the mode was real.
     market.submit("free", max_price_per_unit=1)
     market.prove("free")
@@ -113,6 +123,19 @@ def busy_market(path: Path) -> Market:
     assert market.job("run").state == "active"
     assert market.violations() == []
     return market
+
+
+def archive(market: Market, job_ids: list[str], postings: list[int]) -> None:
+    """Let some ended jobs and postings go, as if a file had them."""
+    begun = Archive("/archives/a.jsonl", market.now_ms // 1000 + 1, market.now_ms, 100, bytes(32))
+
+    def act(txn: Txn) -> None:
+        archives.begin(txn, ARCHIVE_ID, begun)
+        whole = [selection.gathered(txn, job_id.encode()) for job_id in job_ids]
+        old = [txn.must_read(POSTINGS, pack_u64(seq)) for seq in postings]
+        assert archives.let_go(txn, ARCHIVE_ID, begun, [each for each in whole if each], old)
+
+    market.update(act)
 
 
 def hand_over(market: Market, job_id: str, offer_id: str) -> None:

@@ -18,8 +18,9 @@ from compute_market.jobs import jobs
 from compute_market.jobs.cancel import Cancelled, cancel
 from compute_market.jobs.prove import prove
 from compute_market.jobs.submit import post_offer, submit
+from compute_market.laws import Violation
 from compute_market.offers import offers
-from compute_market.records import Job, Offer, Slice, Violation, replace
+from compute_market.records import Job, Offer, Slice, replace
 from compute_market.reputation import reputation
 from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
 from compute_market.settlement import ledger

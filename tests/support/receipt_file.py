@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from blake3 import blake3
 
-from compute_market.records import Receipt, replace
+from compute_market.receipt_records import Receipt
+from compute_market.records import replace
 from compute_market.settlement import receipt_export, receipt_files
 from compute_market.settlement.receipt_chain import GENESIS, link_digest
 from compute_market.settlement.receipt_files import Exported, Section

@@ -4,7 +4,7 @@ from typing import Any
 
 from compute_market.admission import capacity
 from compute_market.offers import standing
-from compute_market.records import Receipt
+from compute_market.receipt_records import Receipt
 from compute_market.settlement import ledger, receipts
 from compute_market.store.schema import TABLES, Sums, Table
 from compute_market.store.txn import Txn

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from compute_market import home as names
 from compute_market.courier import courier
-from compute_market.records import Violation
+from compute_market.laws import Violation
 from compute_market.store.txn import Txn
 from compute_market.text import cause_of
 from tb_cli.frame.bundle_content import hash_of

@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from compute_market import audit as laws
 from compute_market.jobs import cancellations
-from compute_market.records import Violation
+from compute_market.laws import Violation
 from compute_market.store.environment import verify
 from compute_market.store.txn import Txn
 from compute_market.text import cause_of

@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from tb_cli.frame.command import perform
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
-from tb_cli.frame.session import Session, perform
+from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import Group, Parameter, Verb, default_of, parameters_of
 
 _DIGITS_MAX = 19  # of a number: more would be out of every range

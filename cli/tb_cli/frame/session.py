@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import UsageError
 from compute_market.text import printable
-from tb_cli.frame import guard, home
-from tb_cli.frame.verbs import NeedOfMarket, Verb, bound, parameters_of
+from tb_cli.frame import home
+from tb_cli.frame.verbs import NeedOfMarket
 
 if TYPE_CHECKING:
     from compute_market.clock import Clock, Due
@@ -193,21 +193,17 @@ class Session:
         # First of all: under a clock that cannot be right nothing is made.
         clock = _system_clock()
         creation = _genesis(clock) if is_new or finishes else None
-        home = self._new_home() if is_new else self.home.path
+        home = self.home.path
+        if is_new:
+            from tb_cli.frame import new_market
+
+            if self._market != "created":
+                self.home.check_market()
+            home, self._opened.throw_away = new_market.directory(self.home, stays=not self.dry_run)
         self._opened.market = _market_in(home, config, clock, creation)
         if is_new and not self.dry_run:
-            if os.path.lexists(self.home.reputation):
-                from tb_cli.frame.snapshots import begin_with
-
-                self._opened.market.asked = _asked(self._command)
-                begin_with(self._opened.market, self.home)
-            from tb_cli.frame.mounts import network_type
-
-            if (kind := network_type(home)) is not None:
-                _note(
-                    f"warning: {home} is on a file system of type {kind}: locks and memory maps "
-                    "of other machines do not work there; put the home on a local disk"
-                )
+            self._opened.market.asked = _asked(self._command)
+            new_market.begin(self._opened.market, self.home)
 
     def update(
         self, fn: "Callable[[Txn], T]", *, sweep_limit: int | None = None, tells: bool = True
@@ -325,19 +321,6 @@ class Session:
             way_out = "move it away, and " if in_the_way else ""
             sys.stderr.write(f"warning: {shown}; {way_out}the next change makes it whole\n")
 
-    def _new_home(self) -> str:
-        """The home in which the store is to be made."""
-        if self._market != "created":
-            self.home.check_market()
-        self.home.check()
-        if not self.dry_run:
-            self.home.make()
-            return self.home.path
-        from tb_cli.frame.trial import throw_away
-
-        self._opened.throw_away = throw_away()
-        return str(self._opened.throw_away.name)
-
     def _begin_trial(self) -> "Trial":
         from tb_cli.frame.trial import Trial
 
@@ -351,29 +334,6 @@ class Session:
         if self._trial is not None:
             self._trial.end()
             self._trial = None
-
-
-def perform(
-    verb: Verb,
-    function: Callable[..., int | None],
-    values: dict[str, Any],
-    settings: dict[str, Any],
-    batch: Session | None,
-    command: list[str],
-) -> int:
-    """Run a verb to its exit code. Each of its parameters has a value.
-
-    `command` is the line as it was given, for the log.
-    """
-    with Session.begin(settings, verb.market, batch, command) as session:
-        acts = verb.changes(values) and not session.dry_run
-        if acts:
-            guard.spare_output()
-        try:
-            code = function(session, **bound(parameters_of(function), values)) or 0
-        except guard.OutputLost:
-            code = 0
-        return guard.finished(code, acts=acts)
 
 
 def _note(text: str) -> None:
