@@ -296,11 +296,11 @@ def _indexes(txn: Txn) -> Iterator[Violation]:
                 yield Violation(
                     table.name,
                     job.job_id,
-                    "every live job is where its state says, and every ended one in the order of ends",
+                    "every job is where its state says",
                     job.state,
                 )
     for table in (PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES, ENDED):
-        yield from same_size(txn, table, expected[table], "nothing but such jobs is there")
+        yield from same_size(txn, table, expected[table], "nothing but jobs in that state is there")
 
 
 def _slots(txn: Txn) -> Iterator[Violation]:

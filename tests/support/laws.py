@@ -62,15 +62,15 @@ def busy_market(path: Path) -> Market:
     unpaid = offer_request("poor", offer_id="unpaid", price_per_unit=7, provider_bond=5)
     market.update(lambda txn: post_offer(txn, unpaid, "once"))
     market.update(lambda txn: offers.withdraw(txn, "gone"))
-    # Archived, with the deposits of both sides.
-    for job_id in ("old", "older"):
-        market.submit(job_id, max_price_per_unit=1)
-    market.prove("old")
-    market.cancel("older")
-    archive(market, ["old", "older"], postings=[3, 4])
     # Paid nothing: admitted before the mode was real.
     market.submit("free", max_price_per_unit=1)
     market.prove("free")
+    # Archived, with the deposits of both sides.
+    for job_id in ("old", "older"):
+        market.submit(job_id, max_price_per_unit=5)
+    market.prove("old")
+    market.cancel("older")
+    archive(market, ["old", "older"], postings=[3, 4])
     market.update(lambda txn: modes.arm(txn, 0))
     # Ended: completed, cancelled, failed, handed over; paid at once.
     market.submit("done", lengths=(1, 1), consumer_bond=3)
