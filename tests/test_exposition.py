@@ -83,6 +83,7 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "active_burst_quota": {("buyer", "buyer"): 30, ("prov", "provider"): 30},
         "tb_last_run_timestamp_seconds": {(): real.now_ms / 1000},
         "clock_held": {(): 0},
+        "store_oldest_job_timestamp_seconds": {(): real.now_ms // 1000},
         "courier_pending": {(): 1},
         "param_change_pending": {
             ("min_capacity",): 0,

@@ -381,6 +381,23 @@ def forget_epochs(txn: Txn) -> None:
         txn.delete(schema.META, name.encode())
 
 
+def test_ended_jobs_of_schema_6_are_listed(tmp_path: Path) -> None:
+    market = busy_market(tmp_path / "market")
+    ended = market.view(lambda txn: [key for key, _ in txn.scan(schema.ENDED)])
+
+    def lose(txn: Txn) -> None:
+        txn.clear(schema.ENDED)
+        txn.put(schema.META, b"schema", bytes((6,)))
+
+    market.alone(lose)
+    market.reopen()
+    assert market.view(lambda txn: [key for key, _ in txn.scan(schema.ENDED)]) == ended != []
+    market.submit("new")
+    assert market.violations() == []
+    market.store.close()
+    assert schema_in(tmp_path) == SCHEMA_VERSION
+
+
 def test_home_of_schema_2_gets_what_it_lacks(tmp_path: Path) -> None:
     market = busy_market(tmp_path / "market")
 
@@ -413,7 +430,7 @@ def test_home_of_schema_3_is_taken_as_it_is(tmp_path: Path) -> None:
     market.submit("new")
     assert market.violations() == []
     market.store.close()
-    assert schema_in(tmp_path) == SCHEMA_VERSION == 6
+    assert schema_in(tmp_path) == SCHEMA_VERSION == 7
 
 
 def test_scores_of_schema_4_fall_due(tmp_path: Path) -> None:

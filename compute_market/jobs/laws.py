@@ -116,10 +116,13 @@ def _indexes(txn: Txn) -> Iterator[Violation]:
             )
             if not named or value not in (None, stored):
                 yield Violation(
-                    table.name, job.job_id, "every job is where its state says", job.state
+                    table.name,
+                    job.job_id,
+                    "every job is where its state says",
+                    job.state,
                 )
     for table in (PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES, ENDED):
-        yield from same_size(txn, table, expected[table], "nothing but such jobs is there")
+        yield from same_size(txn, table, expected[table], "nothing but jobs in that state is there")
 
 
 def _slots(txn: Txn) -> Iterator[Violation]:

@@ -11,6 +11,7 @@ from compute_market.store.schema import (
     BACKLOG,
     CANCELLATIONS,
     DEADLINES,
+    ENDED,
     JOBS,
     LANE_JOBS,
     OFFERS,
@@ -108,7 +109,7 @@ UNITS = (
     ),
 )
 
-# Where live jobs stand: table → a job in it and its key there.
+# Where jobs stand: table → a job in it and its key there.
 PLACES: dict[Table[bytes], tuple[str, Callable[[Txn], bytes]]] = {
     DEADLINES: ("run", lambda txn: _deadline_key(txn, "run")),
     PENDING: ("pend", lambda txn: key_of(txn, PENDING, b"pend")),
@@ -117,8 +118,13 @@ PLACES: dict[Table[bytes], tuple[str, Callable[[Txn], bytes]]] = {
     QUEUE_LOW: ("wait-low", lambda txn: key_of(txn, QUEUE_LOW, b"wait-low")),
     ACTIVE: ("run", lambda txn: b"run"),
     ACTIVE_LOW: ("run-low", lambda txn: b"run-low"),
+    ENDED: ("done", lambda txn: key_of_ended(txn, "done")),
     QUEUE_PAIRS: ("wait-low", lambda txn: key_of(txn, QUEUE_PAIRS, b"wait-low")),
 }
+
+
+def key_of_ended(txn: Txn, job_id: str) -> bytes:
+    return jobs.listed_key(jobs.get(txn, job_id).ended_at or 0, job_id)
 
 
 def _deadline_key(txn: Txn, job_id: str) -> bytes:
@@ -128,7 +134,7 @@ def _deadline_key(txn: Txn, job_id: str) -> bytes:
 INDEXES = (
     *(
         Case(
-            "every live job is where its state says",
+            "every job is where its state says",
             table.name,
             job_id,
             lambda txn, table=table, key=key: txn.delete(table, key(txn)),
@@ -137,7 +143,7 @@ INDEXES = (
     ),
     *(
         Case(
-            "nothing but live jobs is there",
+            "nothing but jobs in that state is there",
             table.name,
             "*",
             lambda txn, table=table: txn.put(table, b"\xff" * 9, b"\0" * 8 + b"done"),

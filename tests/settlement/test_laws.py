@@ -13,6 +13,7 @@ from compute_market.store.schema import (
     POSTINGS,
     RECEIPT_CHAIN,
     RECEIPTS,
+    RECEIPTS_ARCHIVED,
     SETTLEMENTS,
     TAPS,
     UNSETTLED,
@@ -138,6 +139,12 @@ MOVEMENTS = (
 )
 
 RECEIPT_CASES = (
+    Case(
+        "the chain goes on behind what was archived",
+        "receipt_chain",
+        "1",
+        lambda txn: txn.set_number(RECEIPTS_ARCHIVED, 1),
+    ),
     Case("no gaps", "receipt_chain", "2", lambda txn: txn.delete(RECEIPT_CHAIN, pack_u64(1))),
     Case("no gaps", "receipt_chain", "*", drop_the_last_receipt),
     Case(

@@ -10,6 +10,8 @@ from blake3 import blake3
 from msgspec import Struct
 
 from compute_market import audit, chain
+from compute_market.archive import archives, selection
+from compute_market.archive_records import Archive
 from compute_market.jobs import handovers, jobs
 from compute_market.jobs.submit import post_offer
 from compute_market.laws import Violation
@@ -42,6 +44,7 @@ class Case(NamedTuple):
         return f"{self.table}: {self.law}"
 
 
+ARCHIVE_ID = bytes(archives.ID_BYTES)
 # What the bundle holds that waits in it. A home of such a market needs it in its spool.
 WAITING_BUNDLE = b"bundle"
 
@@ -63,6 +66,12 @@ def busy_market(path: Path) -> Market:
     # Paid nothing: admitted before the mode was real.
     market.submit("free", max_price_per_unit=1)
     market.prove("free")
+    # Archived, with the deposits of both sides.
+    for job_id in ("old", "older"):
+        market.submit(job_id, max_price_per_unit=5)
+    market.prove("old")
+    market.cancel("older")
+    archive(market, ["old", "older"], postings=[3, 4])
     market.update(lambda txn: modes.arm(txn, 0))
     # Ended: completed, cancelled, failed, handed over; paid at once.
     market.submit("done", lengths=(1, 1), consumer_bond=3)
@@ -115,6 +124,19 @@ def busy_market(path: Path) -> Market:
     assert market.job("run").state == "active"
     assert market.violations() == []
     return market
+
+
+def archive(market: Market, job_ids: list[str], postings: list[int]) -> None:
+    """Let some ended jobs and postings go, as if a file had them."""
+    begun = Archive("/archives/a.jsonl", market.now_ms // 1000 + 1, market.now_ms, 100, bytes(32))
+
+    def act(txn: Txn) -> None:
+        archives.begin(txn, ARCHIVE_ID, begun)
+        whole = [selection.gathered(txn, job_id.encode()) for job_id in job_ids]
+        old = [txn.must_read(POSTINGS, pack_u64(seq)) for seq in postings]
+        assert archives.let_go(txn, ARCHIVE_ID, begun, [each for each in whole if each], old)
+
+    market.update(act)
 
 
 def hand_over(market: Market, job_id: str, offer_id: str) -> None:

@@ -1,4 +1,4 @@
-"""The file of an archive as it grows: there with its head or not at all, and synced by pieces."""
+"""The file of an archive while it grows: made with its head, and synced piece by piece."""
 
 import errno
 import fcntl

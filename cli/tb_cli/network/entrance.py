@@ -97,19 +97,6 @@ def _problem(scope: Scope) -> HTTPException | None:
     return None
 
 
-def _is_plain(scope: Scope) -> bool:
-    """Whether a path can only be read in one way: what stands before the server read it too."""
-    path: str = scope["path"]
-    segments = path.split("/")[1:]
-    return (
-        path.isprintable()
-        and "\\" not in path
-        and b"%2f" not in scope["raw_path"].lower()
-        and not {".", ".."}.intersection(segments)
-        and "" not in segments[:-1]
-    )
-
-
 def _length(header: tuple[bytes, bytes]) -> int:
     name, value = header
     return len(name) + len(value)

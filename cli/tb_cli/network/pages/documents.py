@@ -28,8 +28,8 @@ from compute_market.store.schema import (
     OFFERS,
     PENDING,
     UNSETTLED,
-    Table,
 )
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from compute_market.subsidy import subsidy
 

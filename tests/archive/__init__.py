@@ -1,0 +1,1 @@
+"""What ended long ago, and where it goes."""
