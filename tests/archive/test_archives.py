@@ -23,9 +23,9 @@ from compute_market.store.schema import (
     RECEIPTS,
     SETTLEMENTS,
     SLICES,
-    Table,
     pack_u64,
 )
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from tests.support.effort import effort
 from tests.support.importing import import_, trust

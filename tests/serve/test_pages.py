@@ -13,7 +13,8 @@ import pytest
 
 from compute_market import parties
 from compute_market.jobs import present
-from compute_market.store.schema import JOBS, Table
+from compute_market.store.schema import JOBS
+from compute_market.store.table import Table
 from tb_cli.network.pages import documents
 from tb_cli.network.pages.documents import Asked
 from tb_cli.network.pages.routes import PAGES as TEMPLATES
