@@ -7,8 +7,11 @@ programs, `compute_market.market`.
 
 import errno
 import os
-from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from compute_market import clock as clocks
 from compute_market import home
@@ -22,6 +25,7 @@ from compute_market.store.txn import Txn
 
 if TYPE_CHECKING:
     from compute_market.price_records import Board
+    from compute_market.store.group import Outcome
 
 T = TypeVar("T")
 
@@ -31,6 +35,15 @@ NOBODY = Asked()
 SWEEP_LIMIT = 256
 # Who saves the price board lets others wait no longer.
 _SAVE_PATIENCE_MS = 1_000
+
+
+class _Acted(Struct, Generic[T], frozen=True):
+    """What an action did in its transaction."""
+
+    result: T
+    due: Due  # what was done first
+    uncounted: "Board | None"  # the price board as it was loaded, if it is still to be counted
+    priced_after: int | None  # the last price before its own; None without any
 
 
 class Engine:
@@ -81,49 +94,85 @@ class Engine:
         lock_timeout_ms: int | None = None,
     ) -> T:
         """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
-        import compute_market.housekeeping as housekeeping
-
         self.due = Due()
-        priced_after: int | None = None
-        uncounted = self._uncounted
-
-        def action(txn: Txn) -> T:
-            nonlocal priced_after, uncounted
-            # With the lock in hand: whoever waited for it would come with a time gone by.
-            clocks.keep(txn, self._enter(txn))
-            due = housekeeping.housekeeping(txn, sweep_limit)
-            result = fn(txn)
-            if self.board is not None and txn.noted:  # The same command again counts nothing.
-                from compute_market.offers import price_window  # Few commands need it.
-
-                price_window.count(txn, uncounted)
-                uncounted = None
-            housekeeping.conclude(txn, self.asked)
-            self.due = due
-            priced_after = txn.priced_after
-            return result
-
-        result = self.store.update(
-            action,
+        acted = self.store.update(
+            lambda txn: self._act(txn, fn, sweep_limit, self._uncounted),
             config=self.config,
             dry_run=dry_run,
             stopwatch=self.stopwatch,
             lock_timeout_ms=lock_timeout_ms,
         )
+        self.due = acted.due
         if not dry_run:
-            self._uncounted = uncounted
-            if self.priced_after is None:
-                self.priced_after = priced_after
-        return result
+            self._keep(acted)
+        return acted.result
 
-    def view(self, fn: Callable[[Txn], T]) -> T:
-        """Look at one snapshot. Changes nothing, not even what is due."""
+    def update_each(self, fns: Iterable[Callable[[Txn], T]]) -> "list[Outcome[T]]":
+        """Run several actions, each as `update` does, in one durable transaction.
+
+        One that raises leaves nothing of itself, and the others stand. Each is asked for once the
+        one before it has ended, with the write lock in hand. `due` is what all of them did first.
+        Raises what keeps all of them from being committed.
+        """
+        from compute_market.store.group import Outcome
+
+        def group(txn: Txn) -> list[Outcome[_Acted[T]]]:
+            found: list[Outcome[_Acted[T]]] = []
+            uncounted = self._uncounted
+            for fn in fns:
+                act = partial(self._act, fn=fn, sweep_limit=SWEEP_LIMIT, uncounted=uncounted)
+                outcome = self.store.attempt(txn, act)
+                if outcome.error is None:
+                    uncounted = outcome.result.uncounted
+                found.append(outcome)
+            return found
+
+        self.due = Due()
+        outcomes: list[Outcome[T]] = []
+        for each in self.store.update(group, config=self.config, stopwatch=self.stopwatch):
+            if each.error is None:
+                self.due = self.due.plus(each.result.due)
+                self._keep(each.result)
+                outcomes.append(Outcome(each.result.result))
+            else:
+                outcomes.append(Outcome(error=each.error))
+        return outcomes
+
+    def _act(
+        self, txn: Txn, fn: Callable[[Txn], T], sweep_limit: int, uncounted: "Board | None"
+    ) -> "_Acted[T]":
+        import compute_market.housekeeping as housekeeping
+
+        # With the lock in hand: whoever waited for it would come with a time gone by.
+        clocks.keep(txn, self._enter(txn))
+        due = housekeeping.housekeeping(txn, sweep_limit)
+        result = fn(txn)
+        if self.board is not None and txn.noted:  # The same command again counts nothing.
+            from compute_market.offers import price_window  # Few commands need it.
+
+            price_window.count(txn, uncounted)
+            uncounted = None
+        housekeeping.conclude(txn, self.asked)
+        return _Acted(result, due, uncounted, txn.priced_after)
+
+    def _keep(self, acted: "_Acted[Any]") -> None:
+        """Keep in mind what was committed."""
+        self._uncounted = acted.uncounted
+        if self.priced_after is None:
+            self.priced_after = acted.priced_after
+
+    def view(self, fn: Callable[[Txn], T], *, at_once: bool = False) -> T:
+        """Look at one snapshot. Changes nothing, not even what is due.
+
+        Who wants to look `at_once` waits for nobody; see `Store.view_at_once`.
+        """
 
         def look(txn: Txn) -> T:
             self._enter(txn)
             return fn(txn)
 
-        return self.store.view(look, config=self.config)
+        view = self.store.view_at_once if at_once else self.store.view
+        return view(look, config=self.config)
 
     def read(self) -> Reading:
         """What the clock says now. Raises BusyError for one that was never set."""

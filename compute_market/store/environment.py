@@ -35,7 +35,9 @@ from compute_market.home import (
 from compute_market.store.lock import Patience, Turnstile, WriteLock, nobody_writing
 from compute_market.store.schema import (
     META,
+    TABLES,
     UNSEALED_SCHEMA,
+    Table,
     damaged,
     unpack_u64,
 )
@@ -124,6 +126,24 @@ def open_table(env: Environment, txn: Any, name: str, *, create: bool) -> Any:
         return env.open_db(name.encode(), txn=txn, create=create)
     except lmdb.NotFoundError:
         return None
+
+
+def kept_tables(
+    path: str, env: Environment, sleep: Callable[[float], float | None]
+) -> dict[Table[Any], Any]:
+    """The handles of all tables, None for one that is not there, beyond any transaction.
+
+    BusyError when that would have to wait for a writer.
+    """
+    if env.flags()["readonly"]:
+        # LMDB opens it in a transaction that reads, and keeps it.
+        return {table: open_table(env, None, table.name, create=False) for table in TABLES}
+    with write_alone(path, env, 0, sleep):
+        txn = env.begin(write=True)
+        try:
+            return {table: open_table(env, txn, table.name, create=False) for table in TABLES}
+        finally:
+            txn.commit()  # Nothing but the handles.
 
 
 def schema_of(env: Environment, txn: Any) -> int:

@@ -201,10 +201,25 @@ class Threads:
         try:
             yield
         finally:
-            with self._counting:
-                self._inside -= 1
-                if not self._inside:
-                    self._room.release()
+            self.leave()
+
+    def enter(self) -> bool:
+        """Enter as `shared` does if that waits for nobody, until one leaves."""
+        if self._alone == get_ident() or not self._counting.acquire(blocking=False):
+            return False
+        try:
+            if not self._inside and not self._room.acquire(blocking=False):
+                return False
+            self._inside += 1
+            return True
+        finally:
+            self._counting.release()
+
+    def leave(self) -> None:
+        with self._counting:
+            self._inside -= 1
+            if not self._inside:
+                self._room.release()
 
     @contextmanager
     def alone(self) -> Iterator[None]:

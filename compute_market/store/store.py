@@ -11,12 +11,12 @@ is only viewed gets no file, no byte and no lock of its own.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from msgspec import Struct
+import lmdb
 
 from compute_market.config.settings import DEFAULTS, Config
-from compute_market.errors import IntegrityError, MarketError, UsageError
+from compute_market.errors import BusyError, IntegrityError, MarketError, UsageError
 from compute_market.home import data_file, file_at, moved
 from compute_market.store.environment import (
     MAP_SIZE,
@@ -26,6 +26,7 @@ from compute_market.store.environment import (
     begin,
     begin_alone,
     fill_up,
+    kept_tables,
     length_of,
     look_alone,
     open_environment,
@@ -39,23 +40,14 @@ from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from compute_market.store.group import Outcome
+    from compute_market.store.usage import Usage
 
-_META_PAGES = 2
+T = TypeVar("T")
 
 # Brings what an older schema stored up to date, in the transaction of the first writer.
 Upgrade = Callable[[Txn, int], None]
-
-
-class Usage(Struct, frozen=True, gc=False):
-    """What a store takes of its disk and of its map."""
-
-    schema: int
-    bytes: int  # of the data file
-    page_bytes: int
-    pages: int
-    free_pages: int  # in no table, and so to be used again; LMDB keeps its list of them in a few
-    map_bytes: int  # what the file may grow to
 
 
 class _Handles(Handles):
@@ -175,6 +167,38 @@ class Store:
         with self._look() as (txn, handles):
             return fn(Txn(txn, handles, now_ms, config, None))
 
+    def view_at_once(self, fn: Callable[[Txn], T], *, config: Config = DEFAULTS) -> T:
+        """The same for who must not wait for another thread or process.
+
+        Raises BusyError where `view` would; `keep_tables` helps against that.
+        """
+        if self._schema < SCHEMA_VERSION or self._is_broken or not self._threads.enter():
+            raise self._not_at_once()
+        try:
+            if self._handles is None or not self._env.flags()["lock"]:
+                raise self._not_at_once()
+            with translated(self.path):
+                try:
+                    txn = self._env.begin()
+                except (lmdb.MapResizedError, lmdb.LockError) as error:
+                    raise self._not_at_once() from error
+                with txn:
+                    return fn(Txn(txn, self._handles, 0, config, None))
+        finally:
+            self._threads.leave()
+
+    def _not_at_once(self) -> BusyError:
+        return BusyError(f"{self.path} cannot be looked at at once")
+
+    def keep_tables(self) -> None:
+        """Have the tables opened for all looks to come, if they are there and nobody is writing."""
+        if self._handles is not None:
+            return
+        with translated(self.path), suppress(BusyError), self._threads.alone():
+            found = kept_tables(self.path, self._env, self._sleep)
+            if None not in found.values():
+                self._handles = found
+
     def update(
         self,
         fn: Callable[[Txn], T],
@@ -237,6 +261,15 @@ class Store:
                     fill_up(self.path, self._env, self._identity, length_before)
             return result
 
+    def attempt(self, txn: Txn, change: Callable[[Txn], T]) -> "Outcome[T]":
+        """Run a part of what `update` runs: if it raises, that is the outcome, and leaves nothing.
+
+        The rest must not use `txn` for anything else.
+        """
+        from compute_market.store.group import attempt
+
+        return attempt(self._env, self.path, txn, change)
+
     def remap(self) -> None:
         """Unmap the file and map it anew: pages read so far no longer count as this process's."""
         with self._threads.alone():
@@ -251,24 +284,12 @@ class Store:
             os.chmod(data_file(path), 0o600)
             sync(data_file(path))
 
-    def usage(self) -> Usage:
+    def usage(self) -> "Usage":
         """How much of the data file and of the map is used."""
+        from compute_market.store.usage import measured
+
         with self._look() as (txn, handles):
-            info, of_all = self._env.info(), txn.stat()
-            found = [txn.stat(handles[table]) for table in TABLES if handles[table] is not None]
-            used = sum(
-                each["branch_pages"] + each["leaf_pages"] + each["overflow_pages"]
-                for each in (of_all, *found)
-            )
-            pages = int(info["last_pgno"]) + 1
-            return Usage(
-                self._schema,
-                os.stat(data_file(self.path)).st_size,
-                int(of_all["psize"]),
-                pages,
-                pages - _META_PAGES - used,
-                int(info["map_size"]),
-            )
+            return measured(self.path, self._env, txn, handles, self._schema)
 
     def _sleep(self, seconds: float) -> float | None:
         return self._slept(seconds) if self._waits else float("inf")

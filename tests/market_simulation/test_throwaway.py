@@ -8,35 +8,20 @@ from typing import Any
 import pytest
 
 from compute_market import audit
-from compute_market.config.settings import DEFAULTS, Config
+from compute_market.config.settings import Config
 from compute_market.engine import Engine, open_store
 from compute_market.errors import InternalError, MarketError, RefusedError, UsageError
 from compute_market.jobs import jobs
-from compute_market.jobs.cancel import cancel
 from compute_market.jobs.prove import prove
 from compute_market.jobs.submit import post_offer, submit
 from compute_market.market import Market
 from compute_market.records import replace
-from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
-from compute_market.settlement import ledger
 from compute_market.simulation import throwaway
-from compute_market.simulation.arrivals import DIGEST, WRONG, slice_of
-from compute_market.simulation.draws import Stream
-from compute_market.simulation.scenario import START_MS
+from compute_market.simulation.arrivals import DIGEST, slice_of
 from compute_market.store.environment import Creation
 from compute_market.store.schema import TABLES
 from compute_market.store.txn import Txn
-
-REAL = replace(DEFAULTS, settle_mode="real", slots=3)
-Change = tuple[int, Callable[[Txn], Any]]  # when, and what
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_ms = START_MS
-
-    def __call__(self) -> int:
-        return self.now_ms
+from tests.support.life import REAL, Clock, fund, job, life, offer
 
 
 @pytest.fixture
@@ -67,27 +52,6 @@ def contents(market: Engine) -> dict[str, list[tuple[bytes, bytes]]]:
     )
 
 
-def job(job_id: str, **fields: Any) -> JobRequest:
-    terms: dict[str, Any] = {
-        "buyer": "buyer",
-        "workload": "transcode",
-        "slices": ["a"],
-        "max_price_per_unit": 100,
-        "deadline_secs": 600,
-    }
-    return JobRequest(job_id=job_id, **(terms | fields))
-
-
-def offer(offer_id: str, **fields: Any) -> OfferRequest:
-    terms: dict[str, Any] = {"provider": "prov", "units": 20, "price_per_unit": 5}
-    return OfferRequest(offer_id=offer_id, **(terms | fields))
-
-
-def fund(txn: Txn) -> None:
-    for owner in ("buyer", "other", "prov", "rival"):
-        ledger.tap(txn, "deposit", owner, {"CT": 10**6, "IT": 10**6}, None)
-
-
 def attempt(fn: Callable[[Txn], Any]) -> Callable[[Txn], Any]:
     """An action whose refusal by an error is its result, as everything in a simulation is."""
 
@@ -100,55 +64,6 @@ def attempt(fn: Callable[[Txn], Any]) -> Callable[[Txn], Any]:
             return type(error).__name__
 
     return act
-
-
-def life(count: int) -> Iterator[Change]:
-    """What happens in a market in so many changes, drawn by a seed."""
-    draws = Stream(7, "life")
-    yield 0, fund
-    for number in range(count):
-        what, some = draws.below(8), f"j-{draws.below(number + 1)}"
-        # Now and then several epochs pass.
-        wait_ms = draws.below(20_000 if draws.below(5) else 600_000)
-        if what < 3:
-            gpu = (None, "A", ["A", "B"])[draws.below(3)]
-            request = job(
-                f"j-{number}",
-                buyer=("buyer", "other")[draws.below(2)],
-                capability=CapabilityRequest(gpu=gpu),
-                priority=("high", "normal", "low")[draws.below(3)],
-            )
-            units, waits = 1 + draws.below(9), draws.below(2) == 0
-
-            def act(
-                txn: Txn, request: Any = request, units: int = units, waits: bool = waits
-            ) -> Any:
-                return submit(txn, request, [slice_of(units)], wait=waits)
-
-        elif what < 4:
-            posted = offer(
-                f"o-{number}",
-                provider=("prov", "rival")[draws.below(2)],
-                price_per_unit=1 + draws.below(9),
-                capability=CapabilityRequest(gpu=(None, "A", "B")[draws.below(3)]),
-            )
-
-            def act(txn: Txn, posted: Any = posted) -> Any:
-                return post_offer(txn, posted)
-
-        elif what < 7:
-            digest = WRONG if draws.below(6) == 0 else DIGEST
-
-            def act(txn: Txn, some: str = some, digest: bytes = digest) -> Any:
-                return prove(txn, some, [(0, digest)])
-
-        else:
-            by = ("client", "provider")[draws.below(2)]
-
-            def act(txn: Txn, some: str = some, by: Any = by) -> Any:
-                return cancel(txn, some, by).outcome
-
-        yield wait_ms, attempt(act)
 
 
 @pytest.mark.parametrize("mode", ["dry_run", "real"])
@@ -166,12 +81,12 @@ def test_changes_leave_the_same_bytes_as_in_a_durable_market(
     told = []
     for wait_ms, act in life(150):
         clock.now_ms += wait_ms
-        told.append((market.update(act), market.due))
+        told.append((market.update(attempt(act)), market.due))
     other_clock = Clock()
     with durable(tmp_path, other_clock, config) as other:
         for (wait_ms, act), (verdict, due) in zip(life(150), told, strict=True):
             other_clock.now_ms += wait_ms
-            assert other.update(act) == verdict
+            assert other.update(attempt(act)) == verdict
             assert other.due == due
         assert contents(market) == contents(other)
         states = {each["state"] for each in Market(other).jobs()}

@@ -2,7 +2,7 @@
 
 from compute_market import exposition
 from compute_market.exposition import Files
-from compute_market.store.store import Usage
+from compute_market.store.usage import Usage
 from tb_cli.frame import last_backup
 from tb_cli.frame.session import Session
 

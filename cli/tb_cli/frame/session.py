@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from compute_market.engine import Engine
     from compute_market.records import Asked
     from compute_market.store.environment import Creation
+    from compute_market.store.group import Outcome
     from compute_market.store.txn import Txn
     from tb_cli.frame.home import Home
     from tb_cli.frame.trial import Trial
@@ -233,10 +234,29 @@ class Session:
         if tells:
             self.tell_of(market.due)
         if not self.dry_run:
-            self.follow_log()
-            if market.priced_after is not None:
-                self.save_prices(after_s=self.config.price_board_save_interval)
+            self._follow(market)
         return result
+
+    def update_each(self, fns: "Iterable[Callable[[Txn], T]]") -> "list[Outcome[T]]":
+        """Run several actions in one durable transaction; see `Engine.update_each`.
+
+        For a verb that goes on for long in a home that is there, and has no `--dry-run`.
+        """
+        market = self.market
+        market.asked = _asked(self._command)
+        try:
+            outcomes = market.update_each(fns)
+        finally:
+            self._tell_of_clock()
+        self.tell_of(market.due)
+        self._follow(market)
+        return outcomes
+
+    def _follow(self, market: "Engine") -> None:
+        """What follows on a commit."""
+        self.follow_log()
+        if market.priced_after is not None:
+            self.save_prices(after_s=self.config.price_board_save_interval)
 
     def save_prices(self, after_s: int = 0) -> None:
         """Save what matches have priced, if that waits for so long. A failure is a warning."""
@@ -257,10 +277,10 @@ class Session:
         if due.text:
             sys.stderr.write(f"{'dry_run: ' if self.dry_run else ''}{due.text}\n")
 
-    def view(self, fn: "Callable[[Txn], T]") -> T:
+    def view(self, fn: "Callable[[Txn], T]", *, at_once: bool = False) -> T:
         """Look at one snapshot. It changes nothing, and leaves undone what is due."""
         try:
-            return self.market.view(fn)
+            return self.market.view(fn, at_once=at_once)
         finally:
             self._tell_of_clock()
 

@@ -46,7 +46,7 @@ class Bundles:
                 count = len(found.entries)
                 raise malformed(f"{_WHAT} has {count} bundles, and one is taken at a time")
             (entry,) = found.entries
-            brought = await self._node.look(partial(_known, found, entry))
+            brought = await self._node.glance(partial(_known, found, entry))
             if brought is None:
                 brought = await self._take(body, found, entry)
         if brought.taken.error is not None:

@@ -20,7 +20,7 @@ async def listen(node: Node, request: Request, params: Scores) -> dict[str, int]
         text = params.message.encode()
     except UnicodeEncodeError as error:
         raise UsageError("the message is no text") from error
-    await node.look(gossip.check_listening)
+    await node.glance(gossip.check_listening)
     message = await run_in_threadpool(gossip.parse, text)
     await run_in_threadpool(gossip.verify, message, node.session.config.net_trusted)
     applied = await node.update(lambda txn: standing.take_gossip(txn, message))

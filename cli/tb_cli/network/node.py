@@ -1,8 +1,8 @@
 """A market that is served: what requests look at, and how they take turns to change it."""
 
-import asyncio
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, TypeVar
 
@@ -10,6 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from compute_market import chain
+from compute_market.errors import BusyError
 from compute_market.home import moved
 from compute_market.store.txn import Txn
 from tb_cli.frame import inbox
@@ -17,6 +18,7 @@ from tb_cli.frame.serve_token import Token
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.network.bodies import Body, Memory
+from tb_cli.network.turns import Turns
 
 T = TypeVar("T")
 
@@ -25,17 +27,14 @@ BODIES_BYTES_MAX: Final = 32 * 2**20
 
 
 class Node:
-    """A market that answers. What changes it is done in a thread of its own, in turn.
-
-    So no request waits for the write lock of another, and those that only look wait for none.
-    """
+    """A market that answers. What changes it is done in turn; who only looks waits for nobody."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self.patience_s = session.config.courier_timeout_secs
         self.market_id = session.view(chain.market_id)
         self.token = Token(session.home.serve_token)
-        self._writer = ThreadPoolExecutor(1)
+        self._turns = Turns(session)
         self._memory = Memory(BODIES_BYTES_MAX)
         self._saving: Future[None] | None = None
 
@@ -50,14 +49,13 @@ class Node:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.session.market.store.give_up_waiting()
-        self._writer.shutdown(cancel_futures=True)
+        self._turns.end()
 
     def save_prices(self) -> None:
         """Let what requests have priced be saved in its turn, if that has waited long enough."""
         if self._saving is None or self._saving.done():
             after_s = self.session.config.price_board_save_interval
-            self._saving = self._writer.submit(self.session.save_prices, after_s)
+            self._saving = self._turns.submit(self.session.save_prices, after_s)
 
     def body(self, request: Request) -> Body:
         """What a request brings, in bounded time and memory."""
@@ -68,16 +66,28 @@ class Node:
         found: T = await run_in_threadpool(self._view, fn)
         return found
 
+    async def glance(self, fn: Callable[[Txn], T]) -> T:
+        """The same for what takes no longer than to have it done by another thread."""
+        self._check_here()
+        with suppress(BusyError):
+            return self.session.view(fn, at_once=True)
+        return await self.look(fn)
+
     async def update(self, fn: Callable[[Txn], T]) -> T:
         """Change the market, in its turn and in one transaction."""
-        return await self.in_turn(self.session.update, fn)
+        return await self._turns.change(fn)
 
     async def in_turn(self, fn: Callable[..., T], *arguments: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, fn, *arguments)
+        """Do something else in its turn."""
+        return await self._turns.take(fn, *arguments)
 
     def _view(self, fn: Callable[[Txn], T]) -> T:
-        """Raises ConflictError for a market that is elsewhere by now: it answers no more."""
+        self._check_here()
+        self.session.market.store.keep_tables()
+        return self.session.view(fn)
+
+    def _check_here(self) -> None:
+        """Raise ConflictError for a market that is elsewhere by now: it answers no more."""
         store = self.session.market.store
         if not store.is_here():
             raise moved(store.path)
-        return self.session.view(fn)

@@ -103,7 +103,7 @@ class Rpc:
         if isinstance(asked, rpc.Scores):
             return await listen(self._node, request, asked)
         act: Callable[[Txn], Document] = partial(_act, method, asked)
-        return await (self._node.look(act) if method.reads else self._node.update(act))
+        return await (self._node.glance(act) if method.reads else self._node.update(act))
 
 
 class _Call(Struct, gc=False):
