@@ -108,7 +108,9 @@ def serve(
         urls = [listening.url_of(each, secure=tls is not None) for each in sockets]
         text = f"{'could serve' if check else 'serving'} on {' and '.join(urls)}"
         document = {"url": urls[0], "market_id": node.market_id.hex(), "urls": urls}
-        if not check:
+        if check:
+            serve_token.read(session.home.serve_token)
+        else:
             node.token.make()
         emit(session, document, text)
         sys.stdout.flush()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonschema_rs
+import lmdb
 import msgspec
 import pytest
 
@@ -49,6 +50,7 @@ class Served(NamedTuple):
     far: Far
     printed: dict[str, Any]
     token: str
+    pid: int
 
     def post(self, call: Any, token: str | None = None) -> Any:
         """What is answered to a call, or to text that is none."""
@@ -72,7 +74,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         printed = {name: json.loads(cli.ok(*words, "--json")) for name, words in PRINTED.items()}
         token = cli.ok("serve", "token").strip()
         process = Process(cli)
-        yield Served(cli, process.far, printed, token)
+        yield Served(cli, process.far, printed, token, process.process.pid)
         process.process.terminate()
         _, err = process.process.communicate(timeout=20)
         assert (process.process.returncode, b"Traceback" in err) == (0, False)
@@ -241,6 +243,15 @@ def test_reading_in_every_way_leaves_every_byte_as_it_was(served: Served) -> Non
     for call, _, _ in CODES.values():
         served.post(call)
     assert served.cli.files() == before
+
+
+def test_no_snapshot_is_held_between_requests(served: Served) -> None:
+    """Else the pages of all that is changed meanwhile could not be used again."""
+    for method in READS:
+        served.far.ask("GET", f"/{method.name}{query(PARAMETERS.get(method.name, {}))}")
+    with lmdb.open(str(served.cli.home / "market"), readonly=True, max_dbs=0) as environment:
+        readers = [line.split() for line in environment.readers().splitlines()[1:]]
+    assert {snapshot for pid, _, snapshot in readers if int(pid) == served.pid} <= {"-"}
 
 
 def cancel(job_id: str, **more: str) -> dict[str, Any]:
@@ -534,7 +545,16 @@ def directory(path: Path) -> None:
     path.mkdir()
 
 
+def of_another(path: Path) -> None:
+    short(path)
+    os.chown(path, 54_321, -1)
+
+
 UNSAFE = [linked, readable, short, directory, os.mkfifo]
+if os.geteuid() == 0:  # Nobody else may give a file away.
+    UNSAFE.append(of_another)
+# What another token may take the place of.
+REPLACED = (readable, short, of_another)
 
 
 @pytest.mark.parametrize("makes", UNSAFE, ids=lambda makes: makes.__name__)
@@ -553,8 +573,10 @@ def test_token_file_that_is_not_safe_is_not_read(cli: Cli, makes: Any) -> None:
     done = cli("serve", "token")
     assert (done.code, done.out) == (2, "")
     assert str(path) in done.err
+    checked = cli("serve", "--check", "--port", "0")
+    assert (checked.code, checked.out, str(path) in checked.err) == (2, "", True)
     rotated = cli("serve", "token", "--rotate")
-    assert rotated.code == (0 if makes in (readable, short) else 2)
+    assert rotated.code == (0 if makes in REPLACED else 2)
     assert sorted(each.name for each in cli.home.glob("serve.token*")) == ["serve.token"]
 
 

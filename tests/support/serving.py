@@ -108,6 +108,7 @@ class Serving(Far):
     def __init__(self, session: Session, found: server.Server, opened: socket) -> None:
         super().__init__(opened.getsockname()[1])
         self.view = session.view
+        self.session = session
         self._found = found
         self._thread = Thread(target=found.run, args=[[opened]])
         self._thread.start()
@@ -153,7 +154,7 @@ class Process:
         """Send a signal; the exit code and what was told."""
         self.process.send_signal(number)
         _, err = self.process.communicate(timeout=20)
-        return self.process.returncode, err.decode()
+        return self.process.returncode, (err or b"").decode()
 
 
 @contextmanager

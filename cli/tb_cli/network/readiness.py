@@ -44,8 +44,7 @@ class Readiness:
         except MarketError as error:
             answers.tell(request, error.message)
             reason = (error.reason or "busy") if error.retryable else "market"
-            document = {"status": "not ready", "reason": reason, "retryable": error.retryable}
-            return answers.json_response(document, 503)
+            return answers.json_response(answers.for_others(error) | {"reason": reason}, 503)
         return answers.json_response({"status": "ready"})
 
     async def _find(self) -> None:

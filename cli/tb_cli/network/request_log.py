@@ -131,7 +131,7 @@ def _words(document: dict[str, Any]) -> str:
     found = [at.isoformat(timespec="milliseconds").replace("+00:00", "Z")]
     last = [str(fields.pop(name)) for name in ("told", "error") if name in fields]
     if "path" in fields:
-        fields["path"] = _json(fields["path"])
+        fields |= {"path": _json(fields["path"]), "ms": f"{fields['ms']}ms"}
     found += [str(fields.pop(name)) for name in _OF_REQUEST if name in fields]
     found += [f"{name}={_json(value)}" for name, value in fields.items()]
     return " ".join((*found, *map(printable, last)))

@@ -1,0 +1,80 @@
+"""Writes the tables of `rpc.md`, the endpoint, from those that it answers by.
+
+Run it with `python docs/generate_rpc.py` after a method has changed; a test compares the two.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "cli")]
+
+# What these import is found by the path above, so they stand behind it.
+from msgspec import NODEFAULT  # noqa: E402
+from msgspec.structs import fields  # noqa: E402
+
+from compute_market import rpc  # noqa: E402
+from compute_market.rpc import Method  # noqa: E402
+from tb_cli.network.openapi import OPERATIONS  # noqa: E402
+
+TARGET = ROOT / "docs" / "rpc.md"
+_ACCESS = {
+    "anyone": "anyone",
+    "token": "the token",
+    "signature": "a key in `[net] trusted`",
+}
+
+
+def render() -> str:
+    """The page as it is, with the tables as they are to be."""
+    page = TARGET.read_text(encoding="utf-8")
+    for name, rows in _tables().items():
+        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = before + begin + "".join(f"{row}\n" for row in rows) + end + after
+    return page
+
+
+def _tables() -> dict[str, list[str]]:
+    methods = ["| method | parameters | it needs | what it answers |", "|---|---|---|---|"]
+    methods += [
+        f"| `{method.name}` | {_parameters(method)} | {_ACCESS[method.access]} | {method.summary} |"
+        for method in rpc.METHODS.values()
+    ]
+    errors = ["| code | what is wrong |", "|---|---|"]
+    errors += [f"| {code.number} | {code.meaning} |" for code in rpc.CODES]
+    paths = ["| path | what it answers |", "|---|---|"]
+    paths += [f"| `{path}` | {summary} |" for path, summary in _paths()]
+    return {"methods": methods, "errors": errors, "paths": paths}
+
+
+def _parameters(method: Method) -> str:
+    if method.params is None:
+        return "an envelope of one bundle, and its bytes behind it"
+    told = [_parameter(each) for each in fields(method.params)]
+    return ", ".join(told) or "none"
+
+
+def _parameter(field: Any) -> str:
+    if field.default is NODEFAULT:
+        return f"`{field.name}`"
+    default = "" if field.default is None else f"={field.default}"
+    return f"[`{field.name}{default}`]"
+
+
+def _paths() -> Iterator[tuple[str, str]]:
+    yield "POST /", "JSON-RPC 2.0."
+    for method in rpc.METHODS.values():
+        if method.reads:
+            yield f"GET /{method.name}", method.summary
+        elif method.params is None:
+            yield f"POST /{method.name}", method.summary
+    for each in OPERATIONS:
+        yield f"GET {each.path}", each.summary
+
+
+if __name__ == "__main__":
+    TARGET.write_text(render(), encoding="utf-8")
