@@ -40,7 +40,8 @@ bottom, and so they do inside each package:
     courier/                  bundles that are stored and forwarded to other markets
     subsidy/                  epochs, the multiplier, and what providers earn beside the price
     audit                     walks the laws of every room
-    overview                  the market on one page
+    overview  parties         the market on one page; all there is of one party
+    concerns                  what an operator should know at once
     exposition                the metrics as Prometheus reads them
     rpc_results  rpc          the methods of the endpoint, what they answer, their errors
     upgrades                  what an older release stored, brought up to date

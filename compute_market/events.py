@@ -133,6 +133,11 @@ def newest(txn: Txn, selection: Selection, limit: int) -> list[Logged]:
     return found[::-1]
 
 
+def recent(txn: Txn, selection: Selection, limit: int, looked_at: int) -> list[Logged]:
+    """Those of a selection among the last `looked_at` events, at most `limit`, newest first."""
+    return list(islice(filter(selection.wants, islice(back(txn), looked_at)), limit))
+
+
 def page(txn: Txn, selection: Selection, after: int, limit: int) -> tuple[list[Logged], int | None]:
     """Those of the next `limit` events behind `after` that are in a selection, and the last seq.
 
@@ -156,12 +161,12 @@ def before_instant(txn: Txn, at_ms: int) -> int:
     return 0
 
 
-def history(txn: Txn, job: Job) -> list[Logged]:
-    """What happened to a job, oldest first, as far back as the log goes."""
+def history(txn: Txn, job: Job, limit: int | None = None) -> list[Logged]:
+    """What happened to a job, oldest first, as far back as the log goes; the last `limit` of it."""
     found: list[Logged] = []
     seq = job.event_seq
     entry: list[Logged] = []
-    while seq:
+    while seq and len(found) != limit:
         if not entry or not entry[0].seq <= seq <= entry[-1].seq:
             stored = _entry_of(txn, seq)
             entry = [] if stored is None else _events(unpack_u64(stored[0]), stored[1])

@@ -33,7 +33,7 @@ from compute_market.subsidy import subsidy
 ASKED_MAX: Final = 256
 OVERDUE_MAX: Final = 1_000
 # Shelves of offers that are open and cannot be taken.
-_PROBLEMS: Final = ("barred", "unfunded")
+PROBLEMS: Final = ("barred", "unfunded")
 # Kinds of accounts by what they hold.
 _KINDS: Final = {"escrowed": "escrow/", "bonded": "bond/", "sealed": "bid/"}
 
@@ -47,11 +47,11 @@ def document(txn: Txn) -> dict[str, Any]:
         "settlement": modes.state(txn).mode,
         "height": now.height,
         "epoch": now.epoch,
-        "guard": _guard(txn),
+        "guard": guard(txn),
         "slots": {"used": used, "free": max(0, txn.config.slots - used)},
         "queue": {priority: queue.depth(txn, priority) for priority in PRIORITIES},
         "pending": {"jobs": txn.size(PENDING), "reasons": _reasons(txn)},
-        "offers": _offers(txn),
+        "offers": offers_by_state(txn),
         "capacity": {
             "estimate": capacity.estimate(txn),
             "headroom": capacity.headroom_micro(txn) // MICRO,
@@ -95,7 +95,7 @@ def due(txn: Txn) -> dict[str, int]:
     return {name: number for name, number in found.items() if number}
 
 
-def _guard(txn: Txn) -> dict[str, Any]:
+def guard(txn: Txn) -> dict[str, Any]:
     found = comfort.document(txn)
     pool = found.pop("consumer")
     return {**found, "pool": pool["size"]}
@@ -110,10 +110,10 @@ def _reasons(txn: Txn) -> dict[str, int]:
     return dict(counted.most_common())
 
 
-def _offers(txn: Txn) -> dict[str, int]:
+def offers_by_state(txn: Txn) -> dict[str, int]:
     """Offers by state, and of those that are open how many cannot be taken and why."""
     found = {state: offers.count_of(txn, f"state {state}") for state in OFFER_STATES}
-    return found | {shelf: offers.count_of(txn, f"shelf {shelf}") for shelf in _PROBLEMS}
+    return found | {shelf: offers.count_of(txn, f"shelf {shelf}") for shelf in PROBLEMS}
 
 
 def _money(txn: Txn, token: Token) -> dict[str, int]:

@@ -128,6 +128,7 @@ ORDER = (
     "jobs.preempt",
     "jobs.bill",
     "jobs.handoff",
+    "jobs.present",
     "jobs.laws",
     "bids.sealing",
     "bids.bid_files",
@@ -147,6 +148,8 @@ ORDER = (
     "subsidy.laws",
     "audit",
     "overview",
+    "parties",
+    "concerns",
     "exposition",
     "rpc_results",
     "rpc",
@@ -224,7 +227,7 @@ USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "engine", "market", "execution", *APART),
     "offers.price_file",
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
-    *("store.throwaway", "simulation.trace_lines", "simulation.traces"),
+    *("store.throwaway", "store.usage", "simulation.trace_lines", "simulation.traces"),
 }
 # Time, randomness and the network are arguments or somebody else's.
 FORBIDDEN_IMPORTS = {
@@ -359,6 +362,23 @@ def test_prometheus_client_is_imported_late_and_in_one_place() -> None:
             ):
                 assert name == "exposition"
                 assert node in inside or is_for_types(tree, node), f"line {node.lineno}"
+
+
+def test_pages_alone_import_their_templates() -> None:
+    """What makes pages takes longer to import than most commands take in all."""
+    users = {
+        name
+        for name, tree in CLI_SOURCES.items()
+        if {found.split(".")[0] for found in imports(tree)} & {"jinja2", "markupsafe"}
+    }
+    assert users == {f"network/pages/{name}.py" for name in ("charts", "rendering", "words")}
+    importers = {
+        name
+        for name, tree in CLI_SOURCES.items()
+        if any(found.startswith("tb_cli.network.pages") for found in imports(tree))
+        and not name.startswith("network/pages/")
+    }
+    assert importers == {"network/endpoints.py"}
 
 
 def is_for_types(tree: ast.AST, node: ast.AST) -> bool:

@@ -136,6 +136,16 @@ def recent(txn: Txn) -> Iterator[Party]:
         yield party(txn, "buyer" if role == "buyer" else "provider", identity)
 
 
+def largest(txn: Txn, limit: int) -> list[Party]:
+    """The `limit` parties that use the most of the capacity now, the largest first.
+
+    Of those that were charged within the window, whose usage alone counts, at most `SHOWN_MAX`.
+    """
+    charged = takewhile(lambda each: each.since_ms < WINDOW_MS, recent(txn))
+    using = [each for each in charged if each.used_micro]
+    return sorted(using, key=lambda each: (-each.used_micro, each.role, each.identity))[:limit]
+
+
 def document(txn: Txn, shown: Party) -> dict[str, Any]:
     """The JSON form of a party: whole units, rounded down."""
     return {

@@ -1,5 +1,6 @@
 """Bundle receipts as they are listed and shown."""
 
+from itertools import islice
 from typing import Any
 
 from compute_market.courier import courier, leases
@@ -12,6 +13,12 @@ def listed(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt
     """Receipts in the order of sending, a page of them behind a key."""
     found, last = txn.page(BUNDLE_RECEIPTS, after, size)
     return [receipt for _, receipt in found], last
+
+
+def newest(txn: Txn, limit: int) -> list[BundleReceipt]:
+    """The last `limit` receipts, newest first."""
+    found = islice(txn.scan_back(BUNDLE_RECEIPTS), limit)
+    return [BUNDLE_RECEIPTS.decode(key, payload) for key, payload in found]
 
 
 def document(txn: Txn, receipt: BundleReceipt) -> dict[str, Any]:

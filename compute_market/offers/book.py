@@ -119,6 +119,15 @@ def move(txn: Txn, offer: Offer, old: Place, new: Place) -> None:
             txn.put(HEADS, node, after)
 
 
+def shelved(txn: Txn, shelf: Shelf) -> Iterator[bytes]:
+    """Ids of the offers of a shelf, each once, by family and class."""
+    seen: set[bytes] = set()
+    for _, offer_id in txn.scan(BOOK, _SHELVES[shelf]):
+        if offer_id not in seen:
+            seen.add(offer_id)
+            yield offer_id
+
+
 def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
     """(order, offer id) of every offer whose class reaches the floor, cheapest first, then oldest.
 

@@ -6,6 +6,7 @@ the same transaction (`standing`), so that the index is never searched by what i
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from compute_market import events
@@ -48,6 +49,18 @@ def named(txn: Txn, offer_id: bytes) -> Offer:
 def listed(txn: Txn) -> Iterator[Offer]:
     """All offers, by id."""
     return txn.records(OFFERS)
+
+
+def of_provider(txn: Txn, provider: str, limit: int) -> list[Offer]:
+    """At most `limit` offers of a provider that are not withdrawn, by bond."""
+    prefix = id_prefix(provider)
+    entries = txn.collect(PROVIDER_OFFERS, limit, prefix)
+    return [named(txn, key[len(prefix) + 8 :]) for key, _ in entries]
+
+
+def on_shelf(txn: Txn, shelf: Shelf, limit: int) -> list[Offer]:
+    """At most `limit` offers of a shelf, no order given."""
+    return [named(txn, offer_id) for offer_id in islice(book.shelved(txn, shelf), limit)]
 
 
 def add(txn: Txn, offer: Offer) -> Offer:

@@ -134,6 +134,16 @@ def active_jobs(txn: Txn) -> int:
     return txn.size(ACTIVE)
 
 
+def active_ids(txn: Txn, limit: int) -> list[str]:
+    """Ids of the first `limit` jobs that run, by id."""
+    return [key.decode() for key, _ in txn.collect(ACTIVE, limit)]
+
+
+def slots_of(txn: Txn, side: Side, identity: str) -> int:
+    """How many slots a party holds."""
+    return txn.sum(SLOTS_HELD, _holder(side, identity))
+
+
 def next_to_start(txn: Txn) -> str | None:
     """The id of the job that takes the next slot, or None when none may start.
 
@@ -243,7 +253,7 @@ def rank_byte(priority: Priority) -> bytes:
 def _has_its_share(txn: Txn, side: Side, identity: str) -> bool:
     """Whether a party holds `party_slots_pct` of the slots."""
     share = txn.config.party_slots_pct * txn.config.slots
-    return txn.sum(SLOTS_HELD, _holder(side, identity)) * 100 >= share
+    return slots_of(txn, side, identity) * 100 >= share
 
 
 def _first_of_others(txn: Txn, priorities: list[Priority]) -> str | None:

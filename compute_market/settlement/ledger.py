@@ -6,6 +6,7 @@ of its postings. Per token all balances sum to zero, and only `supply` is ever n
 minus what is in circulation.
 """
 
+from itertools import islice
 from typing import Any, Literal
 
 from compute_market import events
@@ -29,6 +30,7 @@ TOKENS: tuple[Token, Token] = ("CT", "IT")
 
 _WALLET = "wallet/"
 _BID = "bid/"
+_BEHIND = b"\xff" * 9  # sorts behind every seq
 
 
 def wallet(owner: str) -> str:
@@ -163,6 +165,17 @@ def history(txn: Txn, owner: str, after: int, limit: int) -> list[Posting]:
     prefix = id_prefix(owner)
     entries = txn.collect(WALLET_POSTINGS, limit, prefix, prefix + pack_u64(after + 1))
     return [txn.must_read(POSTINGS, key[len(prefix) :]) for key, _ in entries]
+
+
+def newest(txn: Txn, owner: str, limit: int) -> list[Posting]:
+    """The last `limit` of `history`, newest first."""
+    prefix = id_prefix(owner)
+    found = []
+    for key, _ in islice(txn.scan_back(WALLET_POSTINGS, prefix + _BEHIND), limit):
+        if not key.startswith(prefix):
+            break
+        found.append(txn.must_read(POSTINGS, key[len(prefix) :]))
+    return found
 
 
 def balances(txn: Txn, token: Token) -> dict[str, int]:

@@ -5,6 +5,7 @@ receipt tables but `settlements` and `unsettled`, which belong to `settlement`.
 """
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Any, Final
 
 from compute_market import events, metrics
@@ -158,11 +159,19 @@ def page(txn: Txn, after: int, limit: int) -> list[tuple[int, bytes, Receipt | N
     found = []
     for seq_key, payload in txn.collect(RECEIPT_CHAIN, limit, start=pack_u64(after + 1)):
         link = RECEIPT_CHAIN.decode(seq_key, payload)
-        try:
-            receipt = find(txn, link.key)
-        except IntegrityError:
-            receipt = None
-        found.append((unpack_u64(seq_key), link.key, receipt))
+        found.append((unpack_u64(seq_key), link.key, _if_sound(txn, link.key)))
+    return found
+
+
+def newest(
+    txn: Txn, limit: int, before: int | None = None
+) -> list[tuple[int, bytes, Receipt | None]]:
+    """The last `limit` of `page` with a seq below `before`, newest first."""
+    found = []
+    end = None if before is None else pack_u64(before)
+    for seq_key, payload in islice(txn.scan_back(RECEIPT_CHAIN, end), limit):
+        key = RECEIPT_CHAIN.decode(seq_key, payload).key
+        found.append((unpack_u64(seq_key), key, _if_sound(txn, key)))
     return found
 
 
@@ -210,6 +219,14 @@ def document(receipt: Receipt, settlement: Settlement) -> dict[str, Any]:
         "paid": {"ct": settlement.ct if applied else 0, "it": settlement.it if applied else 0},
         "seq": receipt.seq,
     }
+
+
+def _if_sound(txn: Txn, key: bytes) -> Receipt | None:
+    """The receipt under a key; None for one that is in quarantine or damaged."""
+    try:
+        return find(txn, key)
+    except IntegrityError:
+        return None
 
 
 def _sound(txn: Txn, key: bytes) -> Receipt | None:

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import lmdb
-
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.errors import BusyError, IntegrityError, MarketError, UsageError
 from compute_market.home import data_file, file_at, moved
@@ -37,7 +35,7 @@ from compute_market.store.environment import (
 from compute_market.store.late import Handles
 from compute_market.store.lock import Patience, Threads
 from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
-from compute_market.store.translation import translated
+from compute_market.store.translation import NOT_AT_ONCE, translated
 from compute_market.store.txn import Txn
 
 if TYPE_CHECKING:
@@ -180,7 +178,7 @@ class Store:
             with translated(self.path):
                 try:
                     txn = self._env.begin()
-                except (lmdb.MapResizedError, lmdb.LockError) as error:
+                except NOT_AT_ONCE as error:
                     raise self._not_at_once() from error
                 with txn:
                     return fn(Txn(txn, self._handles, 0, config, None))

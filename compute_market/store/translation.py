@@ -22,6 +22,9 @@ _SHOWN_BYTES: Final = 64
 # Less free space than this is a full disk.
 _FULL_BYTES: Final = 2**20
 RESTORE: Final = "restore the directory from a backup"
+# The file has grown beyond its map, or another process holds the table of readers: not now, in this
+# way.
+NOT_AT_ONCE: Final = (lmdb.MapResizedError, lmdb.LockError)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 _DAMAGE = (
     lmdb.InvalidError,

@@ -104,6 +104,27 @@ def industrial_subsidies(txn: Txn, height: int) -> Payouts | None:
     return None if found is None else Payouts(0, 0, found.compute_it)
 
 
+def newest(txn: Txn, limit: int) -> list[dict[str, Any]]:
+    """The last `limit` records of closed epochs as documents, newest first.
+
+    One of them stands for all that ended alike in a row.
+    """
+    return [
+        {
+            "from_height": each.from_height,
+            "to_height": each.to_height,
+            "multiplier": each.multiplier,
+            "backlog": each.backlog,
+            "utilization_pct": each.utilization_pct,
+            "units": each.units,
+            "compute_it": each.compute_it,
+            "paid": each.paid,
+            "unpaid": each.unpaid,
+        }
+        for each in (EPOCHS.decode(*last) for last in islice(txn.scan_back(EPOCHS), limit))
+    ]
+
+
 def document(txn: Txn, height: int | None) -> dict[str, Any]:
     """The epoch of a height, else the running one, as it would end now at its present multiplier.
 

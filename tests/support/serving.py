@@ -108,6 +108,7 @@ class Serving(Far):
     def __init__(self, session: Session, found: server.Server, opened: socket) -> None:
         super().__init__(opened.getsockname()[1])
         self.view = session.view
+        self.session = session
         self._found = found
         self._thread = Thread(target=found.run, args=[[opened]])
         self._thread.start()

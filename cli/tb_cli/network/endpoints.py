@@ -9,6 +9,7 @@ from tb_cli.network.bundles_endpoint import Bundles
 from tb_cli.network.metrics_endpoint import Metrics
 from tb_cli.network.node import Node
 from tb_cli.network.openapi import description
+from tb_cli.network.pages.routes import Pages
 from tb_cli.network.readiness import Readiness
 from tb_cli.network.rpc_endpoint import Rpc
 from tb_cli.network.server import Endpoint
@@ -26,6 +27,8 @@ def endpoints_of(node: Node) -> dict[str, dict[str, Endpoint]]:
     }
     for method in rpc.METHODS.values():
         found[f"/{method.name}"] = {"GET": calls.reader(method)} if method.reads else {}
+    for path, page in Pages(node).endpoints().items():
+        found.setdefault(path, {})["GET"] = page
     found[destinations.PATH] = {"POST": Bundles(node).deliver}
     return found
 

@@ -49,6 +49,14 @@ class Readiness(TypedDict):
     status: Literal["ready"]
 
 
+class NotReady(TypedDict):
+    """It could not."""
+
+    status: Literal["not ready"]
+    reason: str
+    retryable: bool
+
+
 class Operation(Struct, frozen=True):
     """What is at a path that is no method of the table: a GET without parameters."""
 
@@ -56,13 +64,26 @@ class Operation(Struct, frozen=True):
     name: str
     summary: str
     result: Any  # the type of its answer
-    media: str = _JSON
+    media: tuple[str, ...] = (_JSON,)
+    failure: Any = ErrorDocument  # the type of what it answers when it fails, beside that of any
 
 
 OPERATIONS: Final = (
     Operation("/healthz", "healthz", "Whether it serves, and for which market.", Health),
-    Operation("/readyz", "readyz", "Whether the market could be changed now.", Readiness),
-    Operation("/metrics", "metrics", "Every metric, as Prometheus scrapes it.", str, "text/plain"),
+    Operation(
+        "/readyz",
+        "readyz",
+        "Whether the market could be changed now.",
+        Readiness,
+        failure=NotReady,
+    ),
+    Operation(
+        "/metrics",
+        "metrics",
+        "Every metric, as Prometheus scrapes it.",
+        str,
+        ("text/plain", "application/openmetrics-text"),
+    ),
     Operation("/openapi.json", "openapi", "This description.", dict[str, Any]),
 )
 
@@ -77,10 +98,17 @@ def _document() -> dict[str, Any]:
     methods = rpc.METHODS.values()
     types: list[Any] = [method.params for method in methods if method.params is not None]
     types += [method.result for method in methods]
-    types += [each.result for each in OPERATIONS]
+    types += [kind for each in OPERATIONS for kind in (each.result, each.failure)]
     _, components = json.schema_components([*types, ErrorDocument], ref_template=_REF)
     paths: dict[str, Any] = {
-        each.path: {"get": _operation(each.name, each.summary, _answer(each.result, each.media))}
+        each.path: {
+            "get": _operation(
+                each.name,
+                each.summary,
+                _answer(each.result, each.media),
+                failure=each.failure.__name__,
+            )
+        }
         for each in OPERATIONS
     }
     for method in methods:
@@ -88,7 +116,7 @@ def _document() -> dict[str, Any]:
             paths[f"/{method.name}"] = {"get": _read(method, components)}
         elif method.params is None:
             paths[f"/{method.name}"] = {"post": _deliver(method)}
-    paths["/"] = {"post": _call()}
+    paths["/"] = {"post": _call()}  # What a GET shows there is for persons.
     return {
         "openapi": "3.1.0",
         "info": {
@@ -248,11 +276,12 @@ def _operation(
     return {"operationId": name, "summary": summary, "security": [], "responses": responses}
 
 
-def _answer(kind: Any, media: str = _JSON) -> Schema:
+def _answer(kind: Any, media: Sequence[str] = (_JSON,)) -> Schema:
     name = getattr(kind, "__name__", "")
     found, components = json.schema_components([kind], ref_template=_REF)
     schema = _ref(name) if name in components else found[0]
-    return {"description": "what is answered", "content": {media: {"schema": schema}}}
+    content = {each: {"schema": schema} for each in media}
+    return {"description": "what is answered", "content": content}
 
 
 def _ref(name: str) -> Schema:

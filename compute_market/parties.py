@@ -1,0 +1,74 @@
+"""Parties: who takes how much of the market, and all that is known of one of them.
+
+Bounded: what a party has of each kind is shown up to a limit, and the log is looked at no further
+back than `LOOKED_AT` events.
+"""
+
+from itertools import islice
+from typing import Any, Final
+
+from compute_market import events
+from compute_market.admission import capacity, shares
+from compute_market.admission.shares import WINDOW_SECS, Party
+from compute_market.amounts import MICRO, PPM
+from compute_market.errors import NotFoundError
+from compute_market.events import Selection
+from compute_market.offers import offers, standing
+from compute_market.records import Side
+from compute_market.reputation import reputation
+from compute_market.scheduler import queue
+from compute_market.settlement import escrow, ledger
+from compute_market.store.txn import Txn
+
+LOOKED_AT: Final = 1_000
+
+
+def largest(txn: Txn, limit: int) -> list[dict[str, Any]]:
+    """The parties that take the most of the capacity of the last minute, the largest first."""
+    estimate = capacity.estimate(txn)
+    return [_share(txn, each, estimate) for each in shares.largest(txn, limit)]
+
+
+def recent(txn: Txn, limit: int) -> list[dict[str, Any]]:
+    """The parties whose jobs were admitted last, the last one first."""
+    estimate = capacity.estimate(txn)
+    return [_share(txn, each, estimate) for each in islice(shares.recent(txn), limit)]
+
+
+def document(txn: Txn, name: str, limit: int) -> dict[str, Any]:
+    """All there is of one party, at most `limit` of each kind, newest first.
+
+    Raises NotFoundError for a name that nobody has.
+    """
+    estimate = capacity.estimate(txn)
+    usage = [shares.party(txn, role, name) for role in ("buyer", "provider")]
+    score = reputation.entry(txn, name)
+    found: dict[str, Any] = {
+        "name": name,
+        "wallet": escrow.balance_document(txn, name),
+        "score": None if score is None else reputation.document(txn, name),
+        "usage": [_share(txn, each, estimate) for each in usage if each.charged_ms is not None],
+        "offers": [standing.document(txn, offer) for offer in offers.of_provider(txn, name, limit)],
+        "postings": [
+            ledger.posting_document(posting) for posting in ledger.newest(txn, name, limit)
+        ],
+    }
+    is_known = any(found[kind] for kind in ("score", "usage", "offers", "postings"))
+    if not is_known and not events.recent(txn, Selection(owner=name), 1, LOOKED_AT):
+        raise NotFoundError(
+            f"party {name} does not exist",
+            hint="a buyer or provider is known from its first job, offer or deposit on",
+        )
+    return found
+
+
+def _share(txn: Txn, party: Party, estimate: int) -> dict[str, Any]:
+    """What a party uses, in whole units and as ppm of what the estimate makes of a minute."""
+    capacity_micro = estimate * WINDOW_SECS * MICRO
+    side: Side = "provider" if party.role == "provider" else "buyer"
+    return shares.document(txn, party) | {
+        "share_ppm": party.used_micro * PPM // capacity_micro if capacity_micro else 0,
+        "cap_ppm": txn.config.fair_share_cap_ppm,
+        "slots": queue.slots_of(txn, side, party.identity),
+        "charged_ms": party.charged_ms,
+    }
