@@ -52,9 +52,9 @@ def rate_of(directory: Path, url: str, load: Load, seconds: int) -> Rate:
     if problem := re.search(r"Non-2xx.*|Socket errors.*", text):
         raise SystemExit(f"{load.name}: {problem[0]}")
     requests, rate = re.search(r"(\d+) requests in", text), re.search(r"sec: +([\d.]+)", text)
-    found = {share: in_ms(time) for share, time in re.findall(r"(\d+)% +([\d.]+\w+)\n", text)}
-    assert requests is not None
-    assert rate is not None
+    found = {share: in_ms(time) for share, time in re.findall(r"(50|99)% +([\d.]+\w+)", text)}
+    if requests is None or rate is None or len(found) < 2:
+        raise SystemExit(f"{load.name}: wrk says {text}")
     return Rate(int(requests[1]), float(rate[1]), found["50"], found["99"])
 
 

@@ -16,7 +16,7 @@ from compute_market.offers import offers
 from compute_market.records import OFFER_STATES, PRIORITIES, Token
 from compute_market.reputation import reputation
 from compute_market.scheduler import queue
-from compute_market.settlement import ledger, modes
+from compute_market.settlement import escrow, ledger, modes
 from compute_market.store.schema import (
     BIDS_DUE_FROM,
     BUNDLES_PENDING,
@@ -34,8 +34,8 @@ ASKED_MAX: Final = 256
 OVERDUE_MAX: Final = 1_000
 # Shelves of offers that are open and cannot be taken.
 PROBLEMS: Final = ("barred", "unfunded")
-# Kinds of accounts by what they hold.
-_KINDS: Final = {"escrowed": "escrow/", "bonded": "bond/", "sealed": "bid/"}
+# What the accounts of sealed bids begin with.
+_SEALED: Final = "bid/"
 
 
 def document(txn: Txn) -> dict[str, Any]:
@@ -67,7 +67,11 @@ def document(txn: Txn) -> dict[str, Any]:
 
 def balances(txn: Txn) -> dict[str, dict[str, int]]:
     """Where the tokens are that were paid in and not out again, by token."""
-    return {token.lower(): _money(txn, token) for token in ledger.TOKENS}
+    held, sealed = escrow.totals(txn), ledger.held_in(txn, _SEALED, "CT")
+    return {
+        "ct": _money(txn, "CT", held["escrow_ct"], held["bonds_ct"] - sealed, sealed),
+        "it": _money(txn, "IT", held["escrow_it"]),
+    }
 
 
 def due(txn: Txn) -> dict[str, int]:
@@ -116,8 +120,10 @@ def offers_by_state(txn: Txn) -> dict[str, int]:
     return found | {shelf: offers.count_of(txn, f"shelf {shelf}") for shelf in PROBLEMS}
 
 
-def _money(txn: Txn, token: Token) -> dict[str, int]:
-    held = {name: ledger.held_in(txn, kind, token) for name, kind in _KINDS.items()}
+def _money(
+    txn: Txn, token: Token, escrowed: int, bonded: int = 0, sealed: int = 0
+) -> dict[str, int]:
+    held = {"escrowed": escrowed, "bonded": bonded, "sealed": sealed}
     burned = ledger.balance(txn, ledger.BURNED, token)
     total = ledger.in_circulation(txn, token)
     free = total - burned - sum(held.values())

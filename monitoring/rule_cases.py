@@ -5,9 +5,6 @@ Values are those of promtool: `0+2x30` begins at 0 and adds 2 a minute, thirty t
 
 from typing import Final, NamedTuple
 
-# What every scraped series has.
-TARGET: Final = {"instance": "market:26658", "job": "compute-market"}
-
 
 class Case(NamedTuple):
     """At `at` the alert fires over `fires`, and over `quiet` it does not; both are by series."""
@@ -15,8 +12,9 @@ class Case(NamedTuple):
     at: str
     fires: dict[str, str]
     quiet: dict[str, str]
-    labels: tuple[dict[str, str], ...] = ({},)  # of each that fires, beside target and severity
-    target: dict[str, str] = TARGET
+    labels: tuple[dict[str, str], ...] = ({},)  # of each that fires, beside those of any
+    # An alert about what is absent does not fire beside a market that is there.
+    is_apart: bool = False
 
 
 CASES: Final[dict[str, Case]] = {
@@ -26,6 +24,7 @@ CASES: Final[dict[str, Case]] = {
         {"up": "1x20", 'tb_build_info{version="1"}': "1x20"},
         # Nor has any other target told of a market.
         ({}, {"instance": "", "job": ""}),
+        is_apart=True,
     ),
     "NothingRuns": Case(
         "20m",

@@ -5,7 +5,7 @@ over jobs. The only mover of escrows and bonds, and the only writer of `holdings
 """
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from compute_market import events, metrics
 from compute_market.amounts import split
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compute_market.receipt_records import Settlement
 
 Held = Literal["escrow_ct", "escrow_it", "bonds_ct"]
+_HELD: tuple[Held, ...] = get_args(Held)
 _ESCROWS: dict[Token, Held] = {"CT": "escrow_ct", "IT": "escrow_it"}
 
 
@@ -166,6 +167,15 @@ def held_of(txn: Txn, owner: str, what: Held) -> int:
     An ended job holds what its receipt is due until it is paid.
     """
     return txn.sum(HOLDINGS, _holding_key(owner, what))
+
+
+def totals(txn: Txn) -> dict[Held, int]:
+    """What jobs and bids hold of all owners together: walks the owners, and not their jobs."""
+    found = dict.fromkeys(_HELD, 0)
+    for key, amount in txn.sums(HOLDINGS).items():
+        what: Any = key.rpartition(b"\0")[2].decode()
+        found[what] += amount
+    return found
 
 
 def recount(txn: Txn, job: Job) -> None:

@@ -208,7 +208,7 @@ def balances(txn: Txn, token: Token) -> dict[str, int]:
 
 
 def held_in(txn: Txn, kind: str, token: Token) -> int:
-    """What all accounts hold whose names begin with `kind`, such as `escrow/`."""
+    """What all accounts hold whose names begin with `kind`, such as `bid/`."""
     return sum(txn.sums(ACCOUNTS, _key(kind, token)).values())
 
 

@@ -42,7 +42,7 @@ from tests.support.serving import HOSTS, Answer, Process, answering, serving
 
 pytest_plugins = ("tests.support.cli",)
 
-_JOBS = 400
+_JOBS = effort(400, 8000)
 # Holds the write lock in a process of its own.
 _HOLDING = """
 import fcntl, signal, sys
@@ -92,8 +92,12 @@ class Served(NamedTuple):
         return self.log.read_text()
 
 
+def is_done(answer: Answer) -> bool:
+    return answer.status == 200 and "result" in answer.json
+
+
 def submit_jobs(cli: Cli, jobs: int) -> None:
-    cli.post(units=10_000)
+    cli.post(units=1_000_000)
     inputs = [slice_of(10)]
 
     def act(txn: Txn) -> None:
@@ -122,7 +126,7 @@ def cli_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
         directory = tmp_path_factory.mktemp("served")
         with operating(directory, patch) as cli:
             patch.setenv("TB_LOCK_TIMEOUT_SECS", "1")
-            patch.setenv("TB_COURIER_TIMEOUT_SECS", "2")
+            patch.setenv("TB_COURIER_TIMEOUT_SECS", "1")
             submit_jobs(cli, _JOBS)
             yield cli
 
@@ -237,7 +241,7 @@ def test_client_that_goes_while_its_change_is_under_way_has_it_made(served: Serv
             until(lambda: waits_for_lock(served))
         assert served.state(job_id) != "cancelled"
     until(lambda: served.state(job_id) == "cancelled")
-    assert served.cancel(job_id).status == 200
+    assert is_done(served.cancel(job_id))
 
 
 def waits_for_lock(served: Served) -> bool:
@@ -266,7 +270,7 @@ def test_disk_that_is_full_puts_off_changes_and_nothing_else(served: Served) -> 
         assert answer.headers["retry-after"].isdecimal()
     finally:
         resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
-    assert [served.cancel(job_id).status for job_id in (first, second)] == [200, 200]
+    assert all(is_done(served.cancel(job_id)) for job_id in (first, second))
     assert served.state(first) == "cancelled"
     assert served.ready(200).json == {"status": "ready"}
 
@@ -291,12 +295,12 @@ def test_process_that_holds_the_lock_and_is_stopped_is_told_and_waited_for(
     finally:
         holder.kill()
         holder.communicate()
-    assert served.cancel(job_id).status == 200
+    assert is_done(served.cancel(job_id))
     served.ready(200)
 
 
 def test_commands_beside_it_and_requests_both_get_on(served: Served) -> None:
-    mine = [served.job() for _ in range(effort(3, 200))]
+    mine = [served.job() for _ in range(effort(3, 50))]
     theirs: list[str] = []
     failed: list[str] = []
     over = Event()
@@ -305,7 +309,7 @@ def test_commands_beside_it_and_requests_both_get_on(served: Served) -> None:
         while not over.is_set():
             job_id = served.job()
             answer = served.cancel(job_id)
-            (theirs if answer.status == 200 else failed).append(job_id)
+            (theirs if is_done(answer) else failed).append(job_id)
 
     asking = Thread(target=ask)
     asking.start()
@@ -373,7 +377,7 @@ def cancelled_until_killed(served: Served, least: int) -> list[str]:
         with suppress(OSError, HTTPException):
             while True:
                 job_id = served.job()
-                if served.cancel(job_id).status == 200:
+                if is_done(served.cancel(job_id)):
                     done.append(job_id)
 
     asking = Thread(target=ask)

@@ -3,6 +3,7 @@ of the market they look at."""
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
 from html.parser import HTMLParser
@@ -87,6 +88,7 @@ def test_page_is_whole_and_takes_no_text_for_its_own(far: Serving, path: str) ->
         assert re.fullmatch(_STATIC, link["href"] or "")
     assert all(re.fullmatch(r"[/#][!-~]*", link) for link in page.links)
     assert "\u202e" not in page.text
+    assert "\\u202f" not in page.text
     assert "49" not in re.findall(r"[^ ]*alert[^ ]*", page.text)
     # Who does not see it is told the same.
     assert len(page.all("caption")) == len(page.all("table"))
@@ -209,6 +211,19 @@ def test_static_files_are_kept_by_their_content(far: Serving) -> None:
     assert {path.split("/")[-1].partition("?")[0] for path in found} == set(kinds)
     for path in found:
         assert far.ask("GET", path).status == 200
+
+
+def test_wheel_has_what_pages_are_made_of() -> None:
+    # Hatchling takes every file of a package but what is excluded or ignored by git.
+    root = Path(__file__).parents[2]
+    templates = root / "cli" / "tb_cli" / "network" / "templates"
+    hatch = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert "cli/tb_cli" in hatch["targets"]["wheel"]["packages"]
+    ignored = (root / ".gitignore").read_text().split()
+    files = [path for path in templates.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == {".html", ".css", ".js", ".svg"}
+    assert {page.template for page in TEMPLATES.values()} <= {path.stem for path in files}
+    assert not [path for path in files if any(path.match(pattern) for pattern in ignored)]
 
 
 def test_empty_market_has_every_page(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ def test_nobody_without_the_token_changes_anything(far: Serving, token: str, met
             answer = asked(far, body, headers)
             assert answer.status == 401, (how, what, answer)
             assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.json["error"]["data"]["reason"] == "unauthorized"
         batch = asked(far, b"[" + b",".join([*calls.values()] * 2) + b"]", headers)
         errors = [each["error"]["data"]["reason"] for each in batch.json]
         assert errors == ["unauthorized"] * 4, how

@@ -19,7 +19,7 @@ from schemathesis.specs.openapi import checks as promised
 
 from tests.support.effort import TORTURE
 
-_PATIENCE_S: Final = 10
+_PATIENCE_S: Final = 30
 _CHECKS: Final = (
     schemathesis.checks.not_a_server_error,
     promised.status_code_conformance,

@@ -139,9 +139,9 @@ def json_bytes(content: bytes, status: int = 200) -> Response:
     return Response(content, status, headers, media_type="application/json")
 
 
-def nothing(status: int) -> Response:
-    """An answer without a document, as a notification has it."""
-    return Response(status_code=status, headers=_HEADERS | _WAYS_OUT.get(status, {}))
+def nothing() -> Response:
+    """The answer to a notification, which says nothing."""
+    return Response(status_code=204, headers=_HEADERS)
 
 
 def tell(request: Request, problem: str) -> None:

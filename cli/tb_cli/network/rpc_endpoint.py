@@ -67,8 +67,8 @@ class Rpc:
     async def _single(self, request: Request, text: bytes) -> Response:
         call = _call_in(text)
         answer = await self._answer(request, call)
-        if answer.is_of_notification:
-            return answers.nothing(204 if answer.status == 200 else answer.status)
+        if answer.is_of_notification and answer.status == 200:
+            return answers.nothing()
         return _response(answer, bare=call.jsonrpc is UNSET and call.id is UNSET)
 
     async def _batch(self, request: Request, calls: list[Raw]) -> Response:
@@ -80,7 +80,7 @@ class Rpc:
                 answer = _failure(request, None, error)
             if not answer.is_of_notification:
                 found.append(answer.document)
-        return answers.json_response(found) if found else answers.nothing(204)
+        return answers.json_response(found) if found else answers.nothing()
 
     async def _answer(self, request: Request, call: "_Call") -> "_Answer":
         call_id = None if call.id is UNSET else call.id
