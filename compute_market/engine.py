@@ -8,6 +8,7 @@ programs, `compute_market.market`.
 import errno
 import os
 from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from compute_market import clock as clocks
@@ -81,8 +82,7 @@ class Engine:
         lock_timeout_ms: int | None = None,
     ) -> T:
         """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
-        import compute_market.housekeeping as housekeeping
-
+        housekeeping, conclude = _housekeeping()
         self.due = Due()
         priced_after: int | None = None
         uncounted = self._uncounted
@@ -91,14 +91,13 @@ class Engine:
             nonlocal priced_after, uncounted
             # With the lock in hand: whoever waited for it would come with a time gone by.
             clocks.keep(txn, self._enter(txn))
-            due = housekeeping.housekeeping(txn, sweep_limit)
+            due = housekeeping(txn, sweep_limit)
             result = fn(txn)
             if self.board is not None and txn.noted:  # The same command again counts nothing.
-                from compute_market.offers import price_window  # Few commands need it.
-
-                price_window.count(txn, uncounted)
+                _, count = _board()
+                count(txn, uncounted)
                 uncounted = None
-            housekeeping.conclude(txn, self.asked)
+            conclude(txn, self.asked)
             self.due = due
             priced_after = txn.priced_after
             return result
@@ -141,9 +140,8 @@ class Engine:
 
             txn.config = governance.in_force(txn)
         if self.board is not None:
-            import compute_market.offers.price_window as price_window
-
-            txn.board = self.board = price_window.begun(txn, self.board, self.priced_after)
+            begun, _ = _board()
+            txn.board = self.board = begun(txn, self.board, self.priced_after)
         return self.time
 
     def follow_log(self, path: str) -> None:
@@ -230,3 +228,22 @@ def _bring_up_to_date(txn: Txn, schema: int) -> None:
     from compute_market.upgrades import bring_up_to_date
 
     bring_up_to_date(txn, schema)
+
+
+# What not every command needs is imported late, and once: an import takes longer than a small call.
+
+
+@cache
+def _housekeeping() -> "tuple[Callable[[Txn, int], Due], Callable[[Txn, Asked], None]]":
+    import compute_market.housekeeping as housekeeping
+
+    return housekeeping.housekeeping, housekeeping.conclude
+
+
+@cache
+def _board() -> (
+    "tuple[Callable[[Txn, Board, int | None], Board], Callable[[Txn, Board | None], None]]"
+):
+    import compute_market.offers.price_window as price_window
+
+    return price_window.begun, price_window.count

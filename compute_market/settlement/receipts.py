@@ -5,6 +5,7 @@ receipt tables but `settlements` and `unsettled`, which belong to `settlement`.
 """
 
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from compute_market import events, metrics
@@ -23,6 +24,8 @@ from compute_market.store.schema import (
 from compute_market.store.txn import Txn
 
 if TYPE_CHECKING:
+    import blake3
+
     from compute_market.receipt_records import Receipt, Settlement
 
 VERSION: Final = 1
@@ -126,9 +129,7 @@ def issue(txn: Txn, job: Job, placement: Placement) -> "tuple[Receipt, bool]":
     if existing is not None:
         _check_same(existing, job, placement)
         return existing, False
-    from compute_market.receipt_records import Receipt  # Most commands prove nothing.
-
-    receipt = Receipt(
+    receipt = RECEIPTS.kind(  # Most commands prove nothing, and never import it.
         version=VERSION,
         job_id=job.job_id,
         buyer=job.buyer,
@@ -261,6 +262,12 @@ def _free_id(txn: Txn, job: Job, provider: str, quote_price: int) -> str | None:
 
 
 def _digest(fields: bytes) -> bytes:
-    import blake3  # Most commands import this module, and few issue receipts.
+    return _blake3()(fields).digest()
 
-    return blake3.blake3(fields).digest()
+
+@cache
+def _blake3() -> "type[blake3.blake3]":
+    """Most commands import this module, and few issue receipts; an import takes long each time."""
+    import blake3
+
+    return blake3.blake3

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from compute_market.store.late import Cursors
-from compute_market.store.schema import Table, encode
+from compute_market.store.table import Table, encode
 
 # Entries of a table that are kept in memory, at most.
 RESIDENT_MAX: Final = 20_000

@@ -30,8 +30,8 @@ from compute_market.store.schema import (
     SLICES,
     TABLES,
     WALLET_POSTINGS,
-    Table,
 )
+from compute_market.store.table import Table
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
 
