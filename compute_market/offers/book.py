@@ -347,6 +347,7 @@ def _units_step(units: int) -> int:
     return _size(units, _TERM_BITS)
 
 
+@lru_cache(maxsize=4096)
 def _size(number: int, bits: int = 3) -> int:
     """One byte that grows with a number: its leading bits, and a place between each two steps.
 
