@@ -27,7 +27,8 @@ def height(txn: Txn) -> int:
 
     A clock set back, or a longer interval, leaves the height where it was last seen by a writer.
     """
-    return max(height_by(txn, txn.now_ms), txn.number("height_seen"))
+    now, seen = height_by(txn, txn.now_ms), txn.number("height_seen")
+    return now if now > seen else seen
 
 
 def remember(txn: Txn) -> int:
@@ -41,11 +42,11 @@ def remember(txn: Txn) -> int:
 
 def height_by(txn: Txn, at_ms: int) -> int:
     """The height that time alone has made by an instant, above what was set by hand."""
-    offset, interval_secs = txn.number("height_offset"), txn.config.block_interval_secs
-    elapsed_ms = at_ms - txn.number(_GENESIS_MS)
+    number, interval_secs = txn.number, txn.config.block_interval_secs
+    elapsed_ms = at_ms - number(_GENESIS_MS)
     if interval_secs == 0 or elapsed_ms <= 0:
-        return offset
-    return elapsed_ms // (interval_secs * 1000) + offset
+        return number("height_offset")
+    return elapsed_ms // (interval_secs * 1000) + number("height_offset")
 
 
 def reached_ms(txn: Txn, height: int, since_ms: int) -> int:

@@ -8,7 +8,7 @@ programs, `compute_market.market`.
 import errno
 import os
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -141,18 +141,16 @@ class Engine:
     def _act(
         self, txn: Txn, fn: Callable[[Txn], T], sweep_limit: int, uncounted: "Board | None"
     ) -> "_Acted[T]":
-        import compute_market.housekeeping as housekeeping
-
+        housekeeping, conclude = _housekeeping()
         # With the lock in hand: whoever waited for it would come with a time gone by.
         clocks.keep(txn, self._enter(txn))
-        due = housekeeping.housekeeping(txn, sweep_limit)
+        due = housekeeping(txn, sweep_limit)
         result = fn(txn)
         if self.board is not None and txn.noted:  # The same command again counts nothing.
-            from compute_market.offers import price_window  # Few commands need it.
-
-            price_window.count(txn, uncounted)
+            _, count = _board()
+            count(txn, uncounted)
             uncounted = None
-        housekeeping.conclude(txn, self.asked)
+        conclude(txn, self.asked)
         return _Acted(result, due, uncounted, txn.priced_after)
 
     def _keep(self, acted: "_Acted[Any]") -> None:
@@ -190,9 +188,8 @@ class Engine:
 
             txn.config = governance.in_force(txn)
         if self.board is not None:
-            import compute_market.offers.price_window as price_window
-
-            txn.board = self.board = price_window.begun(txn, self.board, self.priced_after)
+            begun, _ = _board()
+            txn.board = self.board = begun(txn, self.board, self.priced_after)
         return self.time
 
     def follow_log(self, path: str) -> None:
@@ -279,3 +276,22 @@ def _bring_up_to_date(txn: Txn, schema: int) -> None:
     from compute_market.upgrades import bring_up_to_date
 
     bring_up_to_date(txn, schema)
+
+
+# What not every command needs is imported late, and once: an import takes longer than a small call.
+
+
+@cache
+def _housekeeping() -> "tuple[Callable[[Txn, int], Due], Callable[[Txn, Asked], None]]":
+    import compute_market.housekeeping as housekeeping
+
+    return housekeeping.housekeeping, housekeeping.conclude
+
+
+@cache
+def _board() -> (
+    "tuple[Callable[[Txn, Board, int | None], Board], Callable[[Txn, Board | None], None]]"
+):
+    import compute_market.offers.price_window as price_window
+
+    return price_window.begun, price_window.count

@@ -57,7 +57,8 @@ def utilization_pct(txn: Txn) -> int:
 
 def epoch_units(txn: Txn) -> dict[str, int]:
     """Units proven in the running epoch, by provider."""
-    return {provider.decode(): units for provider, units in txn.sums(EPOCH_UNITS).items()}
+    found = txn.sums(EPOCH_UNITS)
+    return {provider.decode(): units for provider, units in found.items()} if found else {}
 
 
 def begin_epoch(txn: Txn, proven: dict[str, int]) -> None:

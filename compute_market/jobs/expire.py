@@ -20,6 +20,9 @@ class Expired(Struct, frozen=True, gc=False):
     away: int  # how many of them failed because the market was away
 
 
+_NOTHING = Expired([], 0, 0)
+
+
 def expire(txn: Txn, limit: int) -> Expired:
     """Fail at most `limit` jobs whose deadline has passed, the oldest deadline first.
 
@@ -28,7 +31,7 @@ def expire(txn: Txn, limit: int) -> Expired:
     """
     expired = _overdue_ids(txn, limit)
     if not expired:
-        return Expired(expired, 0, 0)
+        return _NOTHING
     kept = clock.stored(txn)
     burned_ct = away = 0
     for job_id in expired:

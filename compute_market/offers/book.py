@@ -19,8 +19,9 @@ either. They import modules whole, since `from` takes several times as long when
 """
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache, lru_cache
 from operator import ge
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -29,6 +30,9 @@ from compute_market.records import Capability, Job, Offer, Shelf
 from compute_market.store.schema import BOOK, HEADS, pack_u64
 from compute_market.store.table import damaged
 from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    import blake3
 
 _SHELVES: dict[Shelf, bytes] = {
     "open": b"o",
@@ -309,9 +313,14 @@ def _directed(job_id: str) -> bytes:
 
 
 def _short_digest(text: str) -> bytes:
+    return _blake3()(text.encode()).digest(16)
+
+
+@cache
+def _blake3() -> "type[blake3.blake3]":
     import blake3
 
-    return blake3.blake3(text.encode()).digest(16)
+    return blake3.blake3
 
 
 def _class_of(offer: Offer) -> bytes:
@@ -347,6 +356,7 @@ def _units_step(units: int) -> int:
     return _size(units, _TERM_BITS)
 
 
+@lru_cache(maxsize=4096)
 def _size(number: int, bits: int = 3) -> int:
     """One byte that grows with a number: its leading bits, and a place between each two steps.
 

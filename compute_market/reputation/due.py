@@ -55,12 +55,14 @@ def key_of(provider: str, record: Score, terms: int) -> bytes | None:
 
 def enter(txn: Txn, provider: str, record: Score) -> None:
     """Let a score fall due that is not in the table."""
-    if not txn.number(SCORE_TERMS):
+    terms = txn.number(SCORE_TERMS)
+    if not terms:
         begin(txn)
-    key = key_of(provider, record, txn.number(SCORE_TERMS))
-    if key is not None:
-        txn.put(SCORES_DUE, key)
-        if (at_ms := unpack_u64(key[:8])) < txn.number(SCORES_DUE_FROM):
+        terms = txn.number(SCORE_TERMS)
+    at_ms = _due_ms(record, terms)
+    if at_ms is not None:
+        txn.put(SCORES_DUE, pack_u64(at_ms) + provider.encode())
+        if at_ms < txn.number(SCORES_DUE_FROM):
             txn.set_number(SCORES_DUE_FROM, at_ms)
 
 
@@ -94,11 +96,12 @@ def settle(txn: Txn) -> None:
 
 
 def _due_ms(record: Score, terms: int) -> int | None:
-    from_ms = zero_ms(record, terms)
-    if from_ms is None or record.barred:
-        return from_ms
-    _, _, retention_secs = _unpacked(terms)
-    return from_ms + retention_secs * 1000 + 1
+    decay_ppm, period_secs, retention_secs = _unpacked(terms)
+    periods = periods_to_zero(abs(record.score), decay_ppm)
+    if periods is None:
+        return None
+    from_ms = record.changed_ms + periods * period_secs * 1000
+    return from_ms if record.barred else from_ms + retention_secs * 1000 + 1
 
 
 def _terms(txn: Txn) -> int:

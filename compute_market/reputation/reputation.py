@@ -9,7 +9,8 @@ Functions import what few commands need: all import this module. What every job 
 whole, since `from` takes several times as long when all is loaded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from compute_market import events, metrics
@@ -51,16 +52,12 @@ def earned(txn: Txn, provider: str) -> int:
 
 def present(txn: Txn, record: Score) -> int:
     """What a stored score is by now."""
-    import compute_market.reputation.due as due
-
-    return due.present(txn, record, record.score)
+    return _fading()(txn, record, record.score)
 
 
 def present_earned(txn: Txn, record: Score) -> int:
     """What is earned of a stored score by now."""
-    import compute_market.reputation.due as due
-
-    return due.present(txn, record, record.score - record.seed)
+    return _fading()(txn, record, record.score - record.seed)
 
 
 def is_barred(txn: Txn, provider: str) -> bool:
@@ -261,6 +258,14 @@ def _moved(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
     )
     _store(txn, provider, stored, after)
     return before, after
+
+
+@cache
+def _fading() -> "Callable[[Txn, Score, int], int]":
+    """Few commands need it; an import takes longer each time than what it does."""
+    from compute_market.reputation.due import present
+
+    return present
 
 
 def _store(txn: Txn, provider: str, before: Score | None, record: Score) -> None:

@@ -1,5 +1,6 @@
 """The hash chain of the receipts of one store: each link binds the one before it."""
 
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from compute_market.store.schema import RECEIPT_CHAIN, pack_u64
@@ -7,6 +8,8 @@ from compute_market.store.table import encode
 from compute_market.store.txn import Txn
 
 if TYPE_CHECKING:
+    import blake3
+
     from compute_market.receipt_records import Link, Receipt
 
 CONTEXT: Final = "compute_market 2026-11 receipt chain v1"
@@ -16,9 +19,7 @@ GENESIS: Final = bytes(DIGEST_BYTES)  # what the first receipt of a store follow
 
 def link_digest(seq: int, previous: bytes, receipt: bytes) -> bytes:
     """A link binds its sequence number, the link before it and the receipt's own bytes."""
-    import blake3  # Most commands import this module, and few issue receipts.
-
-    return blake3.blake3(pack_u64(seq) + previous + receipt, derive_key_context=CONTEXT).digest()
+    return _hasher()(pack_u64(seq) + previous + receipt, derive_key_context=CONTEXT).digest()
 
 
 def digest(txn: Txn, seq: int) -> bytes:
@@ -39,6 +40,13 @@ def link_to(txn: Txn, receipt: "Receipt") -> "Link":
     """The next link, that of a receipt that is about to be stored."""
     last = txn.read(RECEIPT_CHAIN, pack_u64(receipt.seq - 1))
     previous = GENESIS if last is None else last.digest
-    from compute_market.receipt_records import Link  # Most commands prove nothing.
+    linked = link_digest(receipt.seq, previous, encode(receipt))
+    return RECEIPT_CHAIN.kind(receipt.idempotency_key, linked)
 
-    return Link(receipt.idempotency_key, link_digest(receipt.seq, previous, encode(receipt)))
+
+@cache
+def _hasher() -> "type[blake3.blake3]":
+    """Most commands import this module, and few issue receipts; an import takes long each time."""
+    import blake3
+
+    return blake3.blake3

@@ -5,6 +5,7 @@ receipt tables but `settlements` and `unsettled`, which belong to `settlement`.
 """
 
 from collections.abc import Iterable
+from functools import cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,8 @@ from compute_market.store.schema import (
 from compute_market.store.txn import Txn
 
 if TYPE_CHECKING:
+    import blake3
+
     from compute_market.receipt_records import Receipt, Settlement
 
 VERSION: Final = 1
@@ -132,9 +135,7 @@ def issue(txn: Txn, job: Job, placement: Placement) -> "tuple[Receipt, bool]":
     if existing is not None:
         _check_same(existing, job, placement)
         return existing, False
-    from compute_market.receipt_records import Receipt  # Most commands prove nothing.
-
-    receipt = Receipt(
+    receipt = RECEIPTS.kind(  # Most commands prove nothing, and never import it.
         version=VERSION,
         job_id=job.job_id,
         buyer=job.buyer,
@@ -286,6 +287,12 @@ def _free_id(txn: Txn, job: Job, provider: str, quote_price: int) -> str | None:
 
 
 def _digest(fields: bytes) -> bytes:
-    import blake3  # Most commands import this module, and few issue receipts.
+    return _blake3()(fields).digest()
 
-    return blake3.blake3(fields).digest()
+
+@cache
+def _blake3() -> "type[blake3.blake3]":
+    """Most commands import this module, and few issue receipts; an import takes long each time."""
+    import blake3
+
+    return blake3.blake3

@@ -39,9 +39,7 @@ def settle(txn: Txn, job: Job, placement: Placement, receipt: "Receipt") -> "Set
     if before is not None:
         return before
     ct, it = due_to(placement)
-    from compute_market.receipt_records import Settlement  # Most commands prove nothing.
-
-    settled = Settlement(
+    settled = SETTLEMENTS.kind(  # Most commands prove nothing, and never import it.
         "recorded" if receipt.dry_run else "pending",
         ct,
         it,

@@ -17,49 +17,55 @@ RESIDENT_MAX: Final = 20_000
 
 
 class Resident:
-    """The entries of one table in the order of their keys: payloads, or the records they are of."""
+    """The entries of one table: payloads, or the records they are of.
 
-    __slots__ = ("changed", "entries", "keys")
+    Their order is known from the first time on that somebody asks for it; most tables are never
+    asked.
+    """
+
+    __slots__ = ("_keys", "changed", "entries")
 
     def __init__(self) -> None:
         self.entries: dict[bytes, Any] = {}
-        self.keys: list[bytes] = []  # sorted
-        self.changed: set[bytes] = set()  # since they were written last
+        self.changed: set[bytes] = set()  # keys since they were written last
+        self._keys: list[bytes] | None = None  # in order
 
     def put(self, key: bytes, value: Any) -> None:
-        if key not in self.entries:
-            insort(self.keys, key)
+        if self._keys is not None and key not in self.entries:
+            insort(self._keys, key)
         self.entries[key] = value
         self.changed.add(key)
 
     def delete(self, key: bytes) -> bool:
         if self.entries.pop(key, None) is None:
             return False
-        del self.keys[bisect_left(self.keys, key)]
+        if self._keys is not None:
+            del self._keys[bisect_left(self._keys, key)]
         self.changed.add(key)
         return True
 
     def clear(self) -> None:
-        self.changed.update(self.keys)
-        self.keys.clear()
+        self.changed.update(self.entries)
         self.entries.clear()
+        self._keys = None
 
     def payload(self, key: bytes) -> bytes | None:
         found = self.entries.get(key)
         return found if found is None or type(found) is bytes else encode(found)
 
     def first(self, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
-        keys = self.keys
+        keys = self._keys or self._in_order()
         at = bisect_left(keys, start) if start else 0
         if at < len(keys) and (key := keys[at]).startswith(prefix):
             return key, self._bytes(key)
         return None
 
     def collect(self, limit: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
-        keys, entries = self.keys, self.entries
-        at = bisect_left(keys, start) if start else 0
-        found = []
-        for key in keys[at : at + limit]:
+        keys, entries = self._keys or self._in_order(), self.entries
+        begin = bisect_left(keys, start) if start else 0
+        found: list[tuple[bytes, bytes]] = []
+        for at in range(begin, min(begin + limit, len(keys))):
+            key = keys[at]
             if not key.startswith(prefix):
                 break
             value = entries[key]
@@ -67,21 +73,26 @@ class Resident:
         return found
 
     def scan(self, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        keys = self.keys
+        keys = self._keys or self._in_order()
         at = bisect_left(keys, start)
         while at < len(keys) and (key := keys[at]).startswith(prefix):
             yield key, self._bytes(key)
             at += 1
 
     def scan_back(self, before: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        keys = self.keys
+        keys = self._keys or self._in_order()
         for at in range((len(keys) if before is None else bisect_left(keys, before)) - 1, -1, -1):
             yield keys[at], self._bytes(keys[at])
 
     def beside(self, key: bytes) -> tuple[bytes | None, bytes | None]:
-        keys = self.keys
+        keys = self._keys or self._in_order()
         at = bisect_left(keys, key)
         return keys[at - 1] if at else None, keys[at] if at < len(keys) else None
+
+    def _in_order(self) -> list[bytes]:
+        if self._keys is None:
+            self._keys = sorted(self.entries)
+        return self._keys
 
     def _bytes(self, key: bytes) -> bytes:
         found = self.entries[key]
@@ -97,14 +108,13 @@ def loaded(table: Table[Any], cursor: Any) -> Resident:
     found = Resident()
     for key, value in cursor.iternext():
         found.entries[key] = table.opened(key, value)
-    found.keys = list(found.entries)
     return found
 
 
 def write_all(residents: Residents, cursors: Cursors) -> None:
     """Write what has changed since it was written last; what is too long is kept no longer."""
     for table in list(residents):
-        if len(residents[table].keys) > RESIDENT_MAX:
+        if len(residents[table].entries) > RESIDENT_MAX:
             evict(residents, table, cursors)
         else:
             _write(table, residents[table], cursors[table])

@@ -38,7 +38,7 @@ from compute_market.store.txn import Txn
 T = TypeVar("T")
 
 # Changes that one transaction of LMDB holds. What it has written is kept in memory until its end.
-CHANGES_MAX: Final = 1_000
+CHANGES_MAX: Final = 5_000
 # Tables that grow with every job; all others are kept in memory for as long as they are short.
 _GROWING: Final[tuple[Table[Any], ...]] = (
     EVENTS,

@@ -159,7 +159,7 @@ class Txn:
         """Number of entries, read from the table's root: no walk."""
         held = self._residents.get(table)
         if held is not None:
-            return len(held.keys)
+            return len(held.entries)
         handle = self._whole(table)
         return 0 if handle is None else int(self._txn.stat(handle)["entries"])
 
@@ -167,7 +167,7 @@ class Txn:
         """Whether there is no entry: takes a fraction of what `size` does."""
         held = self._residents.get(table)
         if held is not None:
-            return not held.keys
+            return not held.entries
         cursor = self._ordered(table)
         return cursor is None or not cursor.first()
 
@@ -337,13 +337,17 @@ class Txn:
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
-        total = self._added[sums].get(key) if sums in self._added else None
+        added = self._added.get(sums)
+        total = None if added is None else added.get(key)
         return self._stored_sum((sums, key)) if total is None else total
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
         found: dict[bytes, int] = {}
-        if not self.is_empty(sums.table):
+        if self.is_empty(sums.table):
+            if not self._added.get(sums):
+                return found
+        else:
             found = {key: unpack_sum(value) for key, value in self.scan(sums.table, prefix)}
         for key, total in self._added.get(sums, {}).items():
             if key.startswith(prefix):

@@ -50,10 +50,11 @@ class Past:
     def __init__(self, txn: Txn, since: int) -> None:
         self._txn = txn
         self._throughput = demand.throughput(txn, since)
-        self._estimate = capacity.estimate(txn) if self._throughput else 0
-        # What all of it together does not make a percent of, no minute of it does.
-        if not demand.percent(sum(units for _, units in self._throughput), self._estimate):
-            self._throughput = []
+        if self._throughput:
+            self._estimate = capacity.estimate(txn)
+            # What all of it together does not make a percent of, no minute of it does.
+            if not demand.percent(sum(units for _, units in self._throughput), self._estimate):
+                self._throughput = []
         self._backlog = jobs.backlog_units(txn)
         # Most often no deadline has passed, and a walk takes longer than to look at the first.
         first = txn.first(DEADLINES)
@@ -74,14 +75,14 @@ class Past:
     def changes_after(self, second: int) -> int | None:
         """The first second after the one that was sampled last at which the sample may be another;
         None when it stays."""
-        changes = []
-        if self._throughput:
-            changes = [
-                change
-                for proven, _ in self._throughput
-                for change in (proven, proven + WINDOW_SECS)
-                if change > second
-            ]
+        if not self._throughput:  # Most often.
+            return None if self._next is None else self._next[0] + 1
+        changes = [
+            change
+            for proven, _ in self._throughput
+            for change in (proven, proven + WINDOW_SECS)
+            if change > second
+        ]
         if self._next is not None:
             changes.append(self._next[0] + 1)
         return min(changes, default=None)

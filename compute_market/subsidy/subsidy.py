@@ -74,7 +74,7 @@ def close(txn: Txn) -> Closed:
     units = demand.epoch_units(txn)
     epochs = _ended(txn, units)
     # After this point it must succeed.
-    paid_it = _pay(txn, epochs[0], units)
+    paid_it = _pay(txn, epochs[0], units) if units else 0
     first = before = _stored_multiplier(txn)
     for each in epochs:
         if each.multiplier != before:
@@ -88,11 +88,13 @@ def close(txn: Txn) -> Closed:
     for each in stored:
         if each is not known:
             txn.write(EPOCHS, pack_u64(each.from_height), each)
-    demand.begin_epoch(txn, units)
+    if units:
+        demand.begin_epoch(txn, units)
     txn.set_number(EPOCH_FROM, epochs[-1].to_height + 1)
     txn.set_number(MULTIPLIER, epochs[-1].multiplier)
     moved = (first, before) if before != first else ()
-    return Closed(paid_it, sum(each.units > 0 for each in epochs), moved)
+    # Units are those of the first alone.
+    return Closed(paid_it, int(epochs[0].units > 0), moved)
 
 
 def industrial_subsidies(txn: Txn, height: int) -> Payouts | None:
@@ -164,9 +166,9 @@ def _sampled(txn: Txn) -> Iterator[Epochs]:
     """Epochs that have ended by their samples alone; several that end alike are one."""
     since_ms, known_height = txn.number_before(LAST_RUN), txn.number_before("height_seen")
     height, blocks = chain.height(txn), txn.config.epoch_blocks
-    past = Past(txn, since_ms // 1000)
     before, start = _stored_multiplier(txn), txn.number(EPOCH_FROM)
-    while (end := chain.next_epoch(txn, start)) <= height:
+    past = Past(txn, since_ms // 1000)
+    while (end := (start // blocks + 1) * blocks) <= height:
         # What was reached before the last change was over is seen as that change left it.
         at_ms = since_ms if end <= known_height else chain.reached_ms(txn, end, since_ms)
         second = at_ms // 1000
