@@ -374,7 +374,7 @@ class MarketMachine(RuleBasedStateMachine):
         self.market.configure(settle_mode=mode, **config)
         for owner in OWNERS:
             self.move_money(owner, funds, funds)
-        self.market.opened.load_prices()
+        self.market.opened.prices.load()
         for offer in first:
             self.post(offer | {"price": offer["price"] or 2})
         self.order(requests, data)
@@ -861,11 +861,11 @@ class MarketMachine(RuleBasedStateMachine):
             )
         self.model.begin_process(end)
         if end != "killed":
-            self.market.opened.save_prices()
+            self.market.opened.prices.save()
         if end == "cleared":
             (self.folder / home.PRICE_BOARD).unlink(missing_ok=True)
         self.market.reopen()
-        self.market.opened.load_prices()
+        self.market.opened.prices.load()
 
     @invariant()
     def store_looks_like_the_model(self) -> None:
