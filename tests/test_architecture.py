@@ -58,7 +58,9 @@ ORDER = (
     "store.creation",
     "store.translation",
     "store.environment",
+    "store.compaction",
     "store.throwaway",
+    "store.usage",
     "store.store",
     "laws",
     "idempotency",
@@ -231,6 +233,7 @@ USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "engine", "market", "execution", *APART),
     "offers.price_file",
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
+    *("store.compaction", "store.usage"),
     *("store.throwaway", "simulation.trace_lines", "simulation.traces"),
 }
 # Time, randomness and the network are arguments or somebody else's.
@@ -338,6 +341,7 @@ def test_only_modules_about_its_file_import_lmdb() -> None:
     }
     assert users == {
         *("store.pages", "store.creation", "store.translation", "store.environment"),
+        "store.compaction",
         "store.throwaway",
     }
 

@@ -11,12 +11,10 @@ is only viewed gets no file, no byte and no lock of its own.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
-
-from msgspec import Struct
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.config.settings import DEFAULTS, Config
-from compute_market.errors import IntegrityError, MarketError, UsageError
+from compute_market.errors import ConflictError, IntegrityError, MarketError, UsageError
 from compute_market.home import data_file, file_at, moved
 from compute_market.store.environment import (
     MAP_SIZE,
@@ -39,23 +37,13 @@ from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from compute_market.store.usage import Usage
 
-_META_PAGES = 2
+T = TypeVar("T")
 
 # Brings what an older schema stored up to date, in the transaction of the first writer.
 Upgrade = Callable[[Txn, int], None]
-
-
-class Usage(Struct, frozen=True, gc=False):
-    """What a store takes of its disk and of its map."""
-
-    schema: int
-    bytes: int  # of the data file
-    page_bytes: int
-    pages: int
-    free_pages: int  # in no table, and so to be used again; LMDB keeps its list of them in a few
-    map_bytes: int  # what the file may grow to
 
 
 class _Handles(Handles):
@@ -103,6 +91,7 @@ class Store:
         self._upgrade = upgrade
         self._handles: Handles | None = None  # handles that a commit has kept
         self._threads = Threads()
+        self._has_looked = False
         self._is_broken = False  # it has to be opened anew before it is used again
         self._env = self._opened("look" if creation is None else "write")
         try:
@@ -161,7 +150,11 @@ class Store:
         return Patience(timeout_ms if most_ms is None else min(most_ms, timeout_ms), self._sleep)
 
     def is_here(self) -> bool:
-        """Whether the data file at the path is the one that was opened."""
+        """Whether the data file at the path is the one that was opened, or a compacted copy of it,
+        which is opened then."""
+        return self._is_here() or self._follow()
+
+    def _is_here(self) -> bool:
         return file_at(data_file(self.path)) == self._identity
 
     def view(self, fn: Callable[[Txn], T], *, now_ms: int = 0, config: Config = DEFAULTS) -> T:
@@ -172,6 +165,9 @@ class Store:
         """
         if self._schema < SCHEMA_VERSION:
             return self.update(fn, now_ms=now_ms, config=config, dry_run=True)
+        if self._has_looked:  # The first look comes with opening it.
+            self._follow()
+        self._has_looked = True
         with self._look() as (txn, handles):
             return fn(Txn(txn, handles, now_ms, config, None))
 
@@ -190,10 +186,26 @@ class Store:
         With `dry_run` the same code runs and is always rolled back. Raises BusyError when the
         write lock is not had in time (`lock_timeout_ms`, else that of the store), or the disk or
         the map is full, and ConflictError when another market has taken the place of this one;
-        nothing is written then.
+        nothing is written then. A file that was compacted meanwhile is the same market.
         """
+        while True:
+            try:
+                return self._update(fn, now_ms, config, dry_run, stopwatch, lock_timeout_ms)
+            except ConflictError:
+                if not self._follow():
+                    raise
+
+    def _update(
+        self,
+        fn: Callable[[Txn], T],
+        now_ms: int,
+        config: Config,
+        dry_run: bool,
+        stopwatch: Callable[[], int] | None,
+        lock_timeout_ms: int | None,
+    ) -> T:
         if self.readonly:
-            if not self.is_here():
+            if not self._is_here():
                 raise moved(self.path)
             raise UsageError(
                 f"{self.path} is read-only", hint="give another --home, or mount it writable"
@@ -206,7 +218,7 @@ class Store:
             self._begun(write=True) as (txn, handles),
         ):
             try:
-                if not self.is_here():
+                if not self._is_here():
                     raise moved(self.path)
                 length_before = length_of(self._env)
                 bound = Txn(txn, handles, now_ms, config, stopwatch)
@@ -237,6 +249,31 @@ class Store:
                     fill_up(self.path, self._env, self._identity, length_before)
             return result
 
+    def compact(self, token: bytes) -> tuple[int, int]:
+        """Rewrite the data file without what is free in it; its bytes before and after.
+
+        Others go on with the new file; see `compaction`, whose `token` are 16 random bytes. Raises
+        what `update` raises. A store of an older schema has to be brought up to date before.
+        """
+        from compute_market.store.compaction import exchange
+
+        self._open_for("write")
+        self._follow()
+        data = data_file(self.path)
+        with (
+            translated(self.path),
+            write_alone(self.path, self._usable(), self._lock_timeout_ms, self._sleep),
+            self._threads.alone(),
+        ):
+            if not self._is_here():
+                raise moved(self.path)
+            before = os.stat(data).st_size
+            try:
+                exchange(self._env, data, token)
+            finally:
+                self._reopen("write")
+            return before, os.stat(data).st_size
+
     def remap(self) -> None:
         """Unmap the file and map it anew: pages read so far no longer count as this process's."""
         with self._threads.alone():
@@ -251,24 +288,27 @@ class Store:
             os.chmod(data_file(path), 0o600)
             sync(data_file(path))
 
-    def usage(self) -> Usage:
+    def usage(self) -> "Usage":
         """How much of the data file and of the map is used."""
+        from compute_market.store.usage import usage_of  # Few commands tell of it.
+
         with self._look() as (txn, handles):
-            info, of_all = self._env.info(), txn.stat()
-            found = [txn.stat(handles[table]) for table in TABLES if handles[table] is not None]
-            used = sum(
-                each["branch_pages"] + each["leaf_pages"] + each["overflow_pages"]
-                for each in (of_all, *found)
-            )
-            pages = int(info["last_pgno"]) + 1
-            return Usage(
-                self._schema,
-                os.stat(data_file(self.path)).st_size,
-                int(of_all["psize"]),
-                pages,
-                pages - _META_PAGES - used,
-                int(info["map_size"]),
-            )
+            return usage_of(self.path, self._schema, self._env, txn, handles)
+
+    def _follow(self) -> bool:
+        """Open the data file at the path, if that is a compacted copy of the one that was opened.
+
+        False when nothing has changed, and when another market is there.
+        """
+        if self._is_here():
+            return False
+        with translated(self.path), self._threads.alone():
+            from compute_market.store.compaction import is_continued  # It hardly ever happens.
+
+            if self._is_here() or not is_continued(self._env, data_file(self.path)):
+                return False
+            self._reopen(self._purpose)
+            return True
 
     def _sleep(self, seconds: float) -> float | None:
         return self._slept(seconds) if self._waits else float("inf")
