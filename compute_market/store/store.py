@@ -252,8 +252,7 @@ class Store:
     def compact(self, token: bytes) -> tuple[int, int]:
         """Rewrite the data file without what is free in it; its bytes before and after.
 
-        Others go on with the new file; see `compaction`, whose `token` are 16 random bytes. Raises
-        what `update` raises. A store of an older schema has to be brought up to date before.
+        See `compaction`, whose `token` are 16 random bytes. Raises what `update` raises.
         """
         from compute_market.store.compaction import exchange
 
@@ -296,10 +295,7 @@ class Store:
             return usage_of(self.path, self._schema, self._env, txn, handles)
 
     def _follow(self) -> bool:
-        """Open the data file at the path, if that is a compacted copy of the one that was opened.
-
-        False when nothing has changed, and when another market is there.
-        """
+        """Open a compacted copy that is at the path by now; False when it is none."""
         if self._is_here():
             return False
         with translated(self.path), self._threads.alone():
