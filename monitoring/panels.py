@@ -292,6 +292,12 @@ BOARDS: Final = (
                 {"ago": "time() - store_last_backup_timestamp_seconds"},
                 "number",
             ),
+            Panel(
+                "Oldest ended job",
+                "s",
+                {"ago": "time() - store_oldest_job_timestamp_seconds"},
+                "number",
+            ),
             Panel("Clock held", "bool_yes_no", {"held": "clock_held"}, "number"),
             Panel("Version", "none", {"{{version}}": "tb_build_info"}, "state"),
             Panel("Data file", "bytes", {"bytes": "store_bytes"}),

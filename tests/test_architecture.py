@@ -63,6 +63,7 @@ ORDER = (
     "store.environment",
     "store.usage",
     "store.group",
+    "store.compaction",
     "store.throwaway",
     "store.store",
     "laws",
@@ -246,7 +247,8 @@ USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "engine", "market", "execution", *APART),
     "offers.price_file",
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
-    *("store.throwaway", "store.usage", "simulation.trace_lines", "simulation.traces"),
+    *("store.compaction", "store.usage"),
+    *("store.throwaway", "simulation.trace_lines", "simulation.traces"),
 }
 # Time, randomness and the network are arguments or somebody else's.
 FORBIDDEN_IMPORTS = {
@@ -353,6 +355,7 @@ def test_only_modules_about_its_file_import_lmdb() -> None:
     }
     assert users == {
         *("store.pages", "store.creation", "store.translation", "store.environment"),
+        "store.compaction",
         "store.throwaway",
     }
 

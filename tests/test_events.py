@@ -7,6 +7,8 @@ import pytest
 
 from compute_market import chain, events, metrics
 from compute_market.admission import capacity
+from compute_market.archive import archives, selection
+from compute_market.archive_records import Archive
 from compute_market.clock import TIME_HELD
 from compute_market.courier import courier
 from compute_market.errors import RefusedError
@@ -225,6 +227,24 @@ def forget_and_restore(market: Market) -> None:
 
 # Every event: what brings it about in a market where `job` has one of two slices proven, and what
 # it must say.
+def archive_all(market: Market) -> None:
+    market.cancel()
+    market.advance(1)
+    begun = Archive("/a", market.now_ms // 1000, market.now_ms, 0, b"")
+
+    def act(txn: Txn) -> None:
+        archives.begin(txn, bytes(16), begun)
+        ended, _ = selection.ended(txn, begun.before, None, 9)
+        archives.let_go(txn, bytes(16), begun, ended, [])
+
+    market.update(act)
+
+
+def compact(market: Market) -> None:
+    market.store.compact(bytes(16))
+    market.update(lambda txn: events.note(txn, "store_compacted", bytes_before=2, bytes_after=1))
+
+
 HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     "job_queued": (
         lambda market: market.submit("new"),
@@ -375,6 +395,8 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
         hold_one_that_waits,
         {"reason": "comfort_guard", "units": 2, "mode": "tight"},
     ),
+    "jobs_archived": (archive_all, {"archive": bytes(16).hex(), "jobs": 1, "postings": 0}),
+    "store_compacted": (compact, {"bytes_before": 2, "bytes_after": 1}),
     "tx_admitted": (fill_the_pool, {"tx_id": "t-1", "fee": 9, "bytes": 2}),
     "tx_evicted": (fill_the_pool_and_send(9), {"tx_id": "t-1", "fee": 9, "bytes": 2}),
     "tx_refused": (fill_the_pool_and_send(1), {"reason": "pool_full", "fee": 1, "bytes": 1}),

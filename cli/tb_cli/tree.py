@@ -265,6 +265,7 @@ TREE = Group(
                 "backup": _writes("state:backup", "Write a consistent copy of the home."),
                 "restore": _apart("state:restore", "Make a home of a backup.", writes=True),
                 "archive": _writes("archive:archive", "Move what ended long ago to a file."),
+                "compact": _writes("compact:compact", "Give back what is free in the data file."),
                 "info": _reads("state:info", "Show what the home holds, and how full it is."),
                 "stats": _reads("state:stats", "Show how many entries each table has."),
                 "root": _reads("state:root", "Print one hash of money, mode and receipts."),

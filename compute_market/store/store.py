@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.config.settings import DEFAULTS, Config
-from compute_market.errors import BusyError, IntegrityError, MarketError, UsageError
+from compute_market.errors import BusyError, ConflictError, IntegrityError, MarketError, UsageError
 from compute_market.home import data_file, file_at, moved
 from compute_market.store.environment import (
     MAP_SIZE,
@@ -94,6 +94,7 @@ class Store:
         self._upgrade = upgrade
         self._handles: Handles | None = None  # handles that a commit has kept
         self._threads = Threads()
+        self._has_looked = False
         self._is_broken = False  # it has to be opened anew before it is used again
         self._env = self._opened("look" if creation is None else "write")
         try:
@@ -152,7 +153,11 @@ class Store:
         return Patience(timeout_ms if most_ms is None else min(most_ms, timeout_ms), self._sleep)
 
     def is_here(self) -> bool:
-        """Whether the data file at the path is the one that was opened."""
+        """Whether the data file at the path is the one that was opened, or a compacted copy of it,
+        which is opened then."""
+        return self._is_here() or self._follow()
+
+    def _is_here(self) -> bool:
         return file_at(data_file(self.path)) == self._identity
 
     def view(self, fn: Callable[[Txn], T], *, now_ms: int = 0, config: Config = DEFAULTS) -> T:
@@ -163,6 +168,9 @@ class Store:
         """
         if self._schema < SCHEMA_VERSION:
             return self.update(fn, now_ms=now_ms, config=config, dry_run=True)
+        if self._has_looked:  # The first look comes with opening it.
+            self._follow()
+        self._has_looked = True
         with self._look() as (txn, handles):
             return fn(Txn(txn, handles, now_ms, config, None))
 
@@ -213,10 +221,26 @@ class Store:
         With `dry_run` the same code runs and is always rolled back. Raises BusyError when the
         write lock is not had in time (`lock_timeout_ms`, else that of the store), or the disk or
         the map is full, and ConflictError when another market has taken the place of this one;
-        nothing is written then.
+        nothing is written then. A file that was compacted meanwhile is the same market.
         """
+        while True:
+            try:
+                return self._update(fn, now_ms, config, dry_run, stopwatch, lock_timeout_ms)
+            except ConflictError:
+                if not self._follow():
+                    raise
+
+    def _update(
+        self,
+        fn: Callable[[Txn], T],
+        now_ms: int,
+        config: Config,
+        dry_run: bool,
+        stopwatch: Callable[[], int] | None,
+        lock_timeout_ms: int | None,
+    ) -> T:
         if self.readonly:
-            if not self.is_here():
+            if not self._is_here():
                 raise moved(self.path)
             raise UsageError(
                 f"{self.path} is read-only", hint="give another --home, or mount it writable"
@@ -229,7 +253,7 @@ class Store:
             self._begun(write=True) as (txn, handles),
         ):
             try:
-                if not self.is_here():
+                if not self._is_here():
                     raise moved(self.path)
                 length_before = length_of(self._env)
                 bound = Txn(txn, handles, now_ms, config, stopwatch)
@@ -269,6 +293,30 @@ class Store:
 
         return attempt(self._env, self.path, txn, change)
 
+    def compact(self, token: bytes) -> tuple[int, int]:
+        """Rewrite the data file without what is free in it; its bytes before and after.
+
+        See `compaction`, whose `token` are 16 random bytes. Raises what `update` raises.
+        """
+        from compute_market.store.compaction import exchange
+
+        self._open_for("write")
+        self._follow()
+        data = data_file(self.path)
+        with (
+            translated(self.path),
+            write_alone(self.path, self._usable(), self._lock_timeout_ms, self._sleep),
+            self._threads.alone(),
+        ):
+            if not self._is_here():
+                raise moved(self.path)
+            before = os.stat(data).st_size
+            try:
+                exchange(self._env, data, token)
+            finally:
+                self._reopen("write")
+            return before, os.stat(data).st_size
+
     def remap(self) -> None:
         """Unmap the file and map it anew: pages read so far no longer count as this process's."""
         with self._threads.alone():
@@ -289,6 +337,18 @@ class Store:
 
         with self._look() as (txn, handles):
             return measured(self.path, self._env, txn, handles, self._schema)
+
+    def _follow(self) -> bool:
+        """Open a compacted copy that is at the path by now; False when it is none."""
+        if self._is_here():
+            return False
+        with translated(self.path), self._threads.alone():
+            from compute_market.store.compaction import is_continued  # It hardly ever happens.
+
+            if self._is_here() or not is_continued(self._env, data_file(self.path)):
+                return False
+            self._reopen(self._purpose)
+            return True
 
     def _sleep(self, seconds: float) -> float | None:
         return self._slept(seconds) if self._waits else float("inf")

@@ -140,6 +140,7 @@ CHANGES = (
     ),
     Change("state init", is_fresh=True),
     Change("state backup", ("copy",), again=False, result="copy"),
+    Change("state compact", again=False),
     Change("state restore", ("saved",), is_fresh=True, again=False),
     Change(
         "compute-market receipts export",
@@ -162,6 +163,7 @@ LEFT_OUT |= dict.fromkeys(
     ("compute courier flush", "compute courier receive"),
     "what they change is in two places: `test_flush_killed` kills them",
 )
+LEFT_OUT["state archive"] = "its file has an id of its own: `test_archive_killed` kills it"
 LEFT_OUT["compute preempt"] = "it commits more than once: `test_preempt_killed` kills it"
 
 _EXPORT = ("compute-market", "receipts", "export")

@@ -145,6 +145,8 @@ ARGUMENTS: dict[str, Path_] = {
     "state check": (),
     "state backup": ("copy",),
     "state restore": ("copy",),
+    "state archive": ("old.jsonl", "--before", "0"),
+    "state compact": (),
     "state info": (),
     "state stats": (),
     "state root": (),

@@ -1,0 +1,248 @@
+"""`state archive`, `state compact`: the life of the data, as an operator sees it."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from compute_market.archive import archives
+from compute_market.records import replace
+from compute_market.store.txn import Txn
+from tests.support.cli import Cli
+from tests.support.market import open_store
+from tests.support.processes import COMMAND
+
+pytest_plugins = ("tests.support.cli",)
+
+
+def with_ended_jobs(cli: Cli) -> None:
+    """Three jobs, of which two have ended more than a second ago."""
+    cli.real()
+    cli.active("j1", "j2", "j3")
+    cli.ok("compute", "cancel", "j1", "j2")
+    cli.advance(1)
+
+
+def archive(cli: Cli, *words: str) -> str:
+    return cli.ok("state", "archive", "--before", "0", *words)
+
+
+def test_archive_moves_ended_jobs_once(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    said = archive(cli, "out.jsonl")
+    assert said.startswith("archived 2 jobs, 0 receipts and ")
+    assert said.endswith(" postings to out.jsonl\n")
+    file = cli.directory / "out.jsonl"
+    assert file.stat().st_mode & 0o777 == 0o600
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [each["job"]["job_id"] for each in lines if "job" in each] == ["j1", "j2"]
+    before = file.read_bytes()
+    assert archive(cli, "out.jsonl") == "nothing to archive\n"
+    assert archive(cli, "another.jsonl") == "nothing to archive\n"
+    assert file.read_bytes() == before
+    assert not (cli.directory / "another.jsonl").exists()
+    assert cli.ok("state", "check") == "receipts 0 invalid 0\n"
+    assert [line.split("\t")[0] for line in cli.ok("compute", "list").splitlines()] == ["j3"]
+
+
+def test_archived_id_says_so_and_stays_taken(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    archive(cli, "out.jsonl")
+    status = cli("compute", "status", "j1")
+    assert status.code == 3
+    assert status.err.startswith("error[not_found]: job j1 was cancelled, and has been archived\n")
+    again = cli("compute", "cancel", "j1")
+    assert (again.code, again.out) == (0, "job already cancelled\n")
+    info = json.loads(cli.ok("state", "info", "--json"))
+    assert info["archives"] == [str(cli.directory / "out.jsonl")]
+    assert info["archives_unfinished"] == []
+    assert info["oldest_ended"] is None
+    assert info["oldest_live"]["job_id"] == "j3"
+
+
+def test_archive_that_is_tried_writes_nothing(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    before = (cli.home / "market" / "data.mdb").read_bytes()
+    tried = archive(cli, "out.jsonl", "--dry-run")
+    assert not (cli.directory / "out.jsonl").exists()
+    assert (cli.home / "market" / "data.mdb").read_bytes() == before
+    assert tried == f"dry_run: {archive(cli, 'out.jsonl')}"
+
+
+def test_second_archive_goes_on_behind_the_first(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    archive(cli, "one.jsonl")
+    cli.ok("compute", "cancel", "j3")
+    cli.advance(1)
+    whole = cli("state", "archive", "--before", "0", "one.jsonl")
+    assert whole.code == 2
+    assert whole.err.startswith("error[usage]: one.jsonl: file exists\n")
+    assert archive(cli, "two.jsonl").startswith("archived 1 jobs, ")
+    assert cli.ok("state", "check") == "receipts 0 invalid 0\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "age", "problem"),
+    [
+        ("a.slice", "1h", "a.slice: file exists, and is no archive"),
+        ("home", "1h", "home: is a directory"),
+        ("nowhere/out", "1h", "nowhere/out: there is no directory "),
+        ("", "1h", "the name of the file is empty"),
+        ("link", "1h", "link: is a link, and no link is followed here"),
+        ("fifo", "1h", "fifo: not a regular file"),
+        ("empty", "1h", "empty: file exists, and is no archive"),
+        ("theirs", "1h", "theirs: file exists, and is an archive of market 00000000"),
+        ("newer", "1h", "newer is an archive of version 2, this release knows 1"),
+        ("out", "1x", "--before: '1x' is no duration"),
+        ("out", "", "--before: '' is no duration"),
+        ("out", "-5", "--before: '-5' is no duration"),
+        ("out", "9" * 40, "--before: '9999"),
+    ],
+)
+def test_what_cannot_be_an_archive_is_refused(
+    cli: Cli, target: str, age: str, problem: str
+) -> None:
+    with_ended_jobs(cli)
+    (cli.directory / "link").symlink_to("out")
+    (cli.directory / "empty").touch()
+    os.mkfifo(cli.directory / "fifo")
+    head = {"archive": 1, "id": "00" * 16, "market_id": "00" * 16, "before": 1, "begun_ms": 1}
+    head |= {"receipts_before": 0, "link": "00" * 32}
+    (cli.directory / "theirs").write_text(json.dumps(head) + "\n")
+    (cli.directory / "newer").write_text(json.dumps(head | {"archive": 2}) + "\n")
+    before = {path.name for path in cli.directory.iterdir()}
+    done = cli("state", "archive", target, f"--before={age}")
+    assert done.code == 2
+    assert problem in done.err
+    assert {path.name for path in cli.directory.iterdir()} == before
+    assert cli.ok("compute", "list").count("\n") == 3
+
+
+def test_archive_of_another_history_is_kept(cli: Cli) -> None:
+    """A market that was restored from before it knows nothing of it."""
+    with_ended_jobs(cli)
+    cli.ok("state", "backup", "saved")
+    archive(cli, "out.jsonl")
+    before = (cli.directory / "out.jsonl").read_bytes()
+    cli.ok("--home", "other", "state", "restore", "saved")
+    done = cli("--home", "other", "state", "archive", "--before", "0", "out.jsonl")
+    assert done.code == 6
+    assert "this market knows nothing of" in done.err
+    assert (cli.directory / "out.jsonl").read_bytes() == before
+
+
+def reopen(txn: Txn) -> None:
+    """Let an archive be one that is not whole."""
+    ((key, known),) = archives.listed(txn)
+    archives.begin(txn, key, replace(known, closed_ms=None))
+
+
+def test_file_that_lost_what_the_market_let_go_is_damage(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    archive(cli, "out.jsonl")
+    file = cli.directory / "out.jsonl"
+    # As if it had been killed before its end.
+    store = open_store(cli.home / "market")
+    store.update(reopen)
+    store.close()
+    file.write_bytes(file.read_bytes()[:-300])
+    done = cli("state", "archive", "--before", "0", "out.jsonl")
+    assert done.code == 9
+    assert "out.jsonl is damaged" in done.err
+
+
+# Compacting.
+
+
+def test_compact_gives_space_back_and_changes_nothing_else(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    archive(cli, "out.jsonl")
+    tables = cli.ok("state", "stats")
+    before = json.loads(cli.ok("state", "compact", "--json"))
+    size = (cli.home / "market" / "data.mdb").stat().st_size
+    assert before["bytes_before"] > before["bytes_after"]
+    assert size >= before["bytes_after"]
+    after = cli.ok("state", "stats")
+    changed = {a for a, b in zip(tables.splitlines(), after.splitlines(), strict=True) if a != b}
+    assert {line.split("\t")[0] for line in changed} <= {"events", "meta"}
+    assert cli.ok("state", "check") == "receipts 0 invalid 0\n"
+    assert (cli.home / "market" / "data.mdb").stat().st_mode & 0o777 == 0o600
+
+
+def test_compact_that_is_tried_changes_no_byte(cli: Cli) -> None:
+    cli.active("j1")
+    before = (cli.home / "market" / "data.mdb").read_bytes()
+    assert cli.ok("state", "compact", "-n").startswith("dry_run: compacted ")
+    assert (cli.home / "market" / "data.mdb").read_bytes() == before
+
+
+def test_process_that_has_the_old_file_goes_on_with_the_new_one(cli: Cli) -> None:
+    """A batch looks, and changes something, before and after others have compacted it."""
+    cli.active("j1", "j2")
+    batch = subprocess.Popen(
+        [*COMMAND, "--home", str(cli.home), "batch", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+        cwd=cli.directory,
+    )
+    assert batch.stdin is not None
+    assert batch.stdout is not None
+
+    def say(line: str) -> str:
+        batch.stdin.write(line + "\n")  # type: ignore[union-attr] # It is a pipe.
+        batch.stdin.flush()  # type: ignore[union-attr]
+        return batch.stdout.readline()  # type: ignore[union-attr]
+
+    assert say("wallet deposit bob --ct 1 --key a") == "deposited 1 CT 0 IT; bob has 1 CT 0 IT\n"
+    for number in range(3):
+        cli.ok("state", "compact")
+        cli.ok("wallet", "deposit", "bob", "--ct", "10")
+        has = 11 * number + 11
+        assert say("wallet balance bob --json") == "{\n"
+        shown = "".join(batch.stdout.readline() for _ in range(11))
+        assert f'"ct": {has},' in shown
+        assert say("wallet deposit bob --ct 1").endswith(f"bob has {has + 1} CT 0 IT\n")
+        cli.ok("state", "compact")
+        assert say("wallet withdraw bob --ct 1").endswith(f"bob has {has} CT 0 IT\n")
+        assert say("wallet deposit bob --ct 1").endswith(f"bob has {has + 1} CT 0 IT\n")
+    batch.stdin.close()
+    assert batch.wait(20) == 0
+    batch.stdout.close()
+    assert cli.ok("state", "check") == "receipts 0 invalid 0\n"
+
+
+def test_market_that_was_replaced_is_not_taken_for_a_compacted_one(cli: Cli) -> None:
+    cli.active("j1")
+    cli.ok("state", "compact")
+    subprocess.run(["cp", "-a", str(cli.home), str(cli.directory / "copy")], check=True)
+    batch = subprocess.Popen(
+        [*COMMAND, "--home", str(cli.home), "batch", "-"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cli.directory,
+    )
+    assert batch.stdin is not None
+    assert batch.stdout is not None
+    batch.stdin.write("wallet deposit bob --ct 1 --key a\n")
+    batch.stdin.flush()
+    assert batch.stdout.readline()
+    os.rename(cli.home, cli.directory / "aside")
+    os.rename(cli.directory / "copy", cli.home)
+    _, err = batch.communicate("wallet deposit bob --ct 1 --key b\n", timeout=20)
+    assert batch.returncode == 7  # One of two lines.
+    assert "moved away or replaced meanwhile" in err
+
+
+def test_unfinished_copy_of_a_killed_compact_is_overwritten(cli: Cli) -> None:
+    cli.active("j1")
+    left: Path = cli.home / "market" / "data.mdb.compact"
+    left.write_bytes(b"half")
+    cli.ok("state", "compact")
+    assert not left.exists()
+    assert cli.ok("state", "check") == "receipts 0 invalid 0\n"
