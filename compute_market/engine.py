@@ -183,8 +183,9 @@ class Engine:
         return self.read().wall_ms
 
     def _enter(self, txn: Txn) -> Time:
-        self.time = clocks.judge(txn, self.read())
-        clocks.enter(txn, self.time)
+        # Another thread may enter a transaction meanwhile, at another time.
+        self.time = time = clocks.judge(txn, self.read())
+        clocks.enter(txn, time)
         if txn.number(PARAMETERS_SET):
             from compute_market.governance import governance  # Most markets have no proposals.
 
@@ -193,7 +194,7 @@ class Engine:
             import compute_market.offers.price_window as price_window
 
             txn.board = self.board = price_window.begun(txn, self.board, self.priced_after)
-        return self.time
+        return time
 
     def follow_log(self, path: str) -> None:
         """Append to `cancellations.log` at `path` what the table has and the file lacks.
