@@ -257,7 +257,7 @@ def refuse(*_: object, **__: object) -> None:
 
 
 def test_look_leaves_alone_what_another_thread_saves_meanwhile(market: Market) -> None:
-    engine = market.opened
+    engine = market.opened.engine
     engine.load_prices()
     market.post()
     market.submit("first")
