@@ -248,7 +248,7 @@ TREE = Group(
         # What others send changes the market. There is nothing in it to be tried.
         "serve": Group(
             "The market over HTTP; by itself, `serve run [--host HOST] [--port PORT] "
-            "[--tls-cert FILE] [--tls-key FILE] [--insecure] [--log-format FORMAT] [--check]`.",
+            "[--tls-cert FILE] [--tls-key FILE] [--insecure] [--check] [--log-format json|text]`.",
             {
                 "run": _reads("serve:serve", "Answer over HTTP."),
                 "token": _writes("serve:token", "Print what changes over HTTP need."),

@@ -561,8 +561,9 @@ def test_end_comes_in_time_whoever_holds_the_lock_and_reads_the_log(cli: Cli) ->
     cli.ok("key", "new", "node")
     serve = Process(cli)
     acknowledged(serve.far.deliver(parcel(entry(1))))
-    for _ in range(500):  # More than a pipe holds, with what is to come below.
-        serve.far.ask("GET", "/" + "x" * 200)
+    # More than a pipe holds, with what is to come below.
+    asked = f"GET /{'x' * 200} HTTP/1.1\r\nHost: localhost\r\n"
+    serve.far.say(f"{asked}\r\n".encode() * 500 + f"{asked}Connection: close\r\n\r\n".encode())
     with locked(cli.home / "market"), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(serve.far.deliver, parcel(entry(2)))
         wait_until(lambda: len(os.listdir(cli.home / "inbox")) > 1)

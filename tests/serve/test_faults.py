@@ -126,7 +126,7 @@ def cli_of_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
         directory = tmp_path_factory.mktemp("served")
         with operating(directory, patch) as cli:
             patch.setenv("TB_LOCK_TIMEOUT_SECS", "1")
-            patch.setenv("TB_COURIER_TIMEOUT_SECS", "2")
+            patch.setenv("TB_COURIER_TIMEOUT_SECS", "1")
             submit_jobs(cli, _JOBS)
             yield cli
 
