@@ -29,13 +29,8 @@ from compute_market.reputation import reputation
 from compute_market.requests import CapabilityRequest, OfferRequest
 from compute_market.scheduler.matching import Match, match
 from compute_market.settlement import ledger
-from compute_market.store.schema import (
-    BOOK,
-    HEADS,
-    OFFERS,
-    PROVIDER_OFFERS,
-    Table,
-)
+from compute_market.store.schema import BOOK, HEADS, OFFERS, PROVIDER_OFFERS
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 
 RATIO_BOUND = 2.0

@@ -29,6 +29,7 @@ from compute_market.jobs.submit import post_offer, submit
 from compute_market.records import Priority, Refused, Slice, replace
 from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
 from compute_market.settlement import ledger
+from compute_market.store.rewriting import stored_entries
 from compute_market.store.schema import TABLES
 from compute_market.store.txn import Txn
 
@@ -128,7 +129,7 @@ def contents(market: Engine) -> set[tuple[int, bytes, bytes]]:
         lambda txn: {
             (number, *entry)
             for number, table in enumerate(TABLES)
-            for entry in txn.stored_entries(table)
+            for entry in stored_entries(txn, table)
         }
     )
 

@@ -21,11 +21,13 @@ from compute_market.courier import laws as courier
 from compute_market.governance import laws as governance
 from compute_market.jobs import cancellations
 from compute_market.jobs import laws as jobs
+from compute_market.jobs import money_laws as job_money
 from compute_market.laws import Law, Violation
 from compute_market.offers import laws as offers
 from compute_market.reputation import laws as reputation
 from compute_market.scheduler import laws as scheduler
 from compute_market.settlement import laws as settlement
+from compute_market.store.rewriting import examined
 from compute_market.store.schema import (
     ARCHIVED,
     COUNTERS,
@@ -111,7 +113,7 @@ def _damaged(txn: Txn) -> Iterator[Violation]:
     for table in TABLES:
         count = 0
         found: Violation | None = None
-        for key, error in txn.examined(table):
+        for key, error in examined(txn, table):
             count += 1
             if error is not None and found is None and table is not RECEIPTS:
                 found = Violation(table.name, repr(key), "records decode", error.message)
@@ -191,6 +193,7 @@ LAWS: tuple[Law, ...] = (
     *scheduler.LAWS,
     *admission.LAWS,
     *jobs.LAWS,
+    *job_money.LAWS,
     *bids.LAWS,
     *delivery_laws.LAWS,
     *courier.LAWS,

@@ -17,7 +17,8 @@ from msgspec import DecodeError, Struct, msgpack
 from compute_market import events
 from compute_market.errors import BusyError
 from compute_market.records import replace
-from compute_market.store.schema import DEADLINES, META, damaged, encode, unpack_u64
+from compute_market.store.schema import DEADLINES, META, unpack_u64
+from compute_market.store.table import damaged, encode
 from compute_market.store.txn import Txn
 
 # Why the clock is not believed: behind market time, ahead of the boot clock, after a restore.

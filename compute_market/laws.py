@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from compute_market.store.schema import Table
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 
 

@@ -21,25 +21,30 @@ from compute_market.errors import MarketError, UsageError
 from compute_market.records import Asked, Refused, check_id, check_number
 from compute_market.store.environment import Creation
 from compute_market.store.txn import Txn
+from compute_market.verbs import Mempool, Parameters, Prices, pages
 
 if TYPE_CHECKING:
     from compute_market.execution import Proofs, Tell
     from compute_market.jobs.cancel import By
     from compute_market.laws import Violation
-    from compute_market.price_records import Board
     from compute_market.records import Fault, Job, Token
 
 T = TypeVar("T")
 
 OUTPUT_BYTES = 32
-_PAGE = 1000
 
 
 class Market:
-    """A market and everything a program does with it. Its `engine` runs the transactions."""
+    """A market and everything a program does with it. Its `engine` runs the transactions.
+
+    `prices`, `params` and `mempool` have verbs of their own.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+        self.prices = Prices(engine)
+        self.params = Parameters(engine)
+        self.mempool = Mempool(engine)
 
     @classmethod
     def open(
@@ -110,14 +115,6 @@ class Market:
         """Bring `cancellations.log` at `path` up to date; see `Engine.follow_log`."""
         self.engine.follow_log(path)
 
-    def load_prices(self) -> "Board":
-        """Read the price board, for the transactions that follow; see `price_file.load`."""
-        return self.engine.load_prices()
-
-    def save_prices(self) -> "Board | None":
-        """Write the prices of this process to the board; see `Engine.save_prices`."""
-        return self.engine.save_prices()
-
     # Verbs.
 
     def deposit(self, owner: str, *, ct: int = 0, it: int = 0, key: str | None = None) -> bool:
@@ -141,7 +138,7 @@ class Market:
 
         request = build(fields, OfferRequest, "offer")
         if request.price_per_unit == 0:
-            self.engine.load_prices()
+            self.prices.load()
 
         def act(txn: Txn) -> dict[str, Any]:
             posted = post_offer(txn, request)
@@ -264,12 +261,7 @@ class Market:
         """All jobs as documents, by id, read in short transactions."""
         from compute_market.jobs import documents
 
-        after: bytes | None = None
-        while True:
-            found, after = self.view(lambda txn: documents.job_page(txn, after, _PAGE))  # noqa: B023 - called at once
-            yield from found
-            if after is None:
-                return
+        return pages(self.engine, documents.job_page)
 
     def offer(self, offer_id: str) -> dict[str, Any]:
         """One offer as a document. Raises NotFoundError."""
@@ -298,6 +290,14 @@ class Market:
 
         check_number(blocks, "blocks")
         return self.update(lambda txn: chain.advance(txn, blocks)).height
+
+    def subsidy(self, height: int | None = None) -> dict[str, Any]:
+        """What providers earn beside the price in the epoch of a height, or in the running one."""
+        from compute_market.subsidy import subsidy
+
+        if height is not None:
+            check_number(height, "height")
+        return self.view(lambda txn: subsidy.document(txn, height))
 
     def accept_clock(self) -> bool:
         """Take the clock as it is; False when it is believed anyway. See `clock.accept`."""

@@ -35,8 +35,9 @@ from compute_market.reputation import reputation
 from compute_market.scheduler import queue
 from compute_market.settlement import escrow, receipts
 from compute_market.store import schema
-from compute_market.store.rewriting import drop, rewrite
-from compute_market.store.schema import Table, encode, pack_sum, pack_u64, unpack_u64
+from compute_market.store.rewriting import drop, rewrite, stored_entries
+from compute_market.store.schema import pack_sum, pack_u64, unpack_u64
+from compute_market.store.table import Table, damaged, encode
 from compute_market.store.txn import Txn
 
 
@@ -210,7 +211,7 @@ def _settlements_from_1(txn: Txn) -> None:
     def convert(key: bytes, value: bytes) -> bytes:
         old = _decoded1(schema.SETTLEMENTS, _settlement1, key, value)
         if key not in owed:
-            raise schema.damaged(schema.SETTLEMENTS, key, "no job has this receipt")
+            raise damaged(schema.SETTLEMENTS, key, "no job has this receipt")
         return encode(Settlement(old.status, old.ct, old.it, old.applied_ms, *owed[key]))
 
     rewrite(txn, schema.SETTLEMENTS, convert)
@@ -270,7 +271,7 @@ def _log_from_1(txn: Txn) -> None:
 
 
 def _decisions1(txn: Txn) -> Iterator[_Decision1]:
-    for key, value in txn.stored_entries(_DECISIONS1):
+    for key, value in stored_entries(txn, _DECISIONS1):
         yield _decoded1(_DECISIONS1, _decision1, key, value)
 
 
@@ -283,7 +284,7 @@ def _decoded1(table: Table[Any], decoder: Any, key: bytes, value: bytes) -> Any:
     try:
         return decoder.decode(value)
     except ValueError as error:
-        raise schema.damaged(table, key, str(error)) from error
+        raise damaged(table, key, str(error)) from error
 
 
 # Schema 3: what every party holds of the slots; waiting jobs by party; offers by their bond.

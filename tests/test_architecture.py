@@ -11,7 +11,7 @@ import pytest
 import compute_market
 from compute_market.store import schema
 from compute_market.store.environment import MAX_TABLES
-from compute_market.store.schema import Sums, Table
+from compute_market.store.table import Sums, Table
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "compute_market"
@@ -45,10 +45,12 @@ ORDER = (
     "requests",
     "config.toml",
     "config.settings",
+    "config.parameters",
     "config.rows",
     "config.addresses",
     "config.files",
     "config.places",
+    "store.table",
     "store.schema",
     "store.late",
     "store.txn",
@@ -71,6 +73,7 @@ ORDER = (
     "chain",
     "governance.parameters",
     "governance.governance",
+    "governance.proposals",
     "governance.laws",
     "instance",
     "reputation.decay",
@@ -111,12 +114,14 @@ ORDER = (
     "admission.capacity",
     "admission.mempool",
     "admission.comfort",
+    "admission.transactions",
     "admission.admission",
     "admission.laws",
     "jobs.cancellations",
     "jobs.lanes",
     "jobs.listed",
     "jobs.jobs",
+    "jobs.handovers",
     "jobs.pools",
     "jobs.documents",
     "jobs.drafts",
@@ -133,6 +138,7 @@ ORDER = (
     "jobs.preempt",
     "jobs.bill",
     "jobs.handoff",
+    "jobs.money_laws",
     "jobs.laws",
     "bids.sealing",
     "bids.bid_files",
@@ -163,6 +169,7 @@ ORDER = (
     "execution",
     "housekeeping",
     "engine",
+    "verbs",
     "market",
     "simulation.draws",
     "simulation.scenario",

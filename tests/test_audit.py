@@ -10,6 +10,7 @@ from compute_market import audit
 from compute_market.laws import Law, Violation
 from compute_market.records import LogEntry
 from compute_market.reputation.reputation import recent_key
+from compute_market.store.rewriting import stored_entries
 from compute_market.store.schema import (
     COUNTERS,
     EVENTS,
@@ -21,9 +22,9 @@ from compute_market.store.schema import (
     REPUTATION,
     SCORES_RECENT,
     TABLES,
-    Table,
     pack_u64,
 )
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from tests.support.laws import (
     DAMAGED,
@@ -182,7 +183,7 @@ EMPTY = {"quarantine"}
 def test_check_names_a_flipped_bit_of_any_table_and_goes_on(
     busy: Market, table: Table[Any]
 ) -> None:
-    entries = busy.view(lambda txn: list(txn.stored_entries(table)))
+    entries = busy.view(lambda txn: list(stored_entries(txn, table)))
     assert bool(entries) == (table.name not in EMPTY)
     for key, value in entries if table is META else entries[:1]:
         flipped = value[:-1] + bytes([value[-1] ^ 1])
@@ -258,7 +259,7 @@ def test_check_of_a_trimmed_log_finds_nothing(busy: Market) -> None:
 
 def test_check_changes_nothing(busy: Market) -> None:
     def contents(txn: Txn) -> dict[str, list[tuple[bytes, bytes]]]:
-        return {table.name: list(txn.stored_entries(table)) for table in TABLES}
+        return {table.name: list(stored_entries(txn, table)) for table in TABLES}
 
     def unchanged(txn: Txn) -> bool:
         before = contents(txn)

@@ -11,7 +11,7 @@ from compute_market.exposition import GAUGES, check_gauges, render
 from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer, submit
 from compute_market.metrics import METRICS
-from compute_market.store.schema import Table
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from tests.support.bundles import send
 from tests.support.governance import approve
@@ -46,7 +46,7 @@ def test_function_without_a_gauge_is_an_error_at_import() -> None:
 
 def test_gauges_tell_the_state(real: Market) -> None:
     real.configure(slots=2, initial_capacity=10)
-    real.opened.load_prices()
+    real.opened.prices.load()
     real.post(units=5, price_per_unit=4, reputation=3)
     real.post("other", units=9, price_per_unit=50)
     real.post("bad", reputation=-1)

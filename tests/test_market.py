@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from blake3 import blake3
 
-from compute_market import events, market
+from compute_market import events, market, verbs
 from compute_market.clock import Due
 from compute_market.config.settings import DEFAULTS
 from compute_market.engine import SWEEP_LIMIT
@@ -23,7 +23,7 @@ from compute_market.errors import (
     UsageError,
 )
 from compute_market.jobs import documents
-from compute_market.records import Asked
+from compute_market.records import Asked, replace
 from compute_market.reputation import reputation
 from compute_market.settlement import modes
 from compute_market.store.schema import JOBS, META, RECEIPTS
@@ -323,7 +323,7 @@ def test_post_offer_matches_what_waited_for_it(program: Program) -> None:
 def test_jobs_come_by_id_in_as_many_pages_as_they_need(
     program: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(market, "_PAGE", 2)
+    monkeypatch.setattr(verbs, "_PAGE", 2)
     with program.make() as opened:
         for number in range(5):
             opened.submit(**job(job_id=f"job-{number}"), wait=True)
@@ -353,6 +353,63 @@ def test_prove_of_a_wrong_output_costs_a_point_and_raises(program: Program) -> N
         assert opened.view(lambda txn: reputation.score(txn, "prov")) == 4
 
 
+# Prices, parameters, consumer transactions, subsidies.
+
+
+def test_prices_are_looked_at_and_saved_at_the_end(program: Program) -> None:
+    with program.make() as opened:
+        opened.post_offer(**offer())
+        assert opened.prices.show() == {"industrial": None, "consumer": None}
+        opened.submit(**job())
+        shown = opened.prices.show()["industrial"]
+        assert shown is not None
+        assert (shown["median"], shown["samples"]) == (5, 1)
+        assert opened.prices.suggest()["suggested"] == 5
+    with program.open() as opened:
+        assert len(opened.prices.load().industrial) == 1
+        assert opened.prices.save() is None  # Nothing was priced since.
+
+
+def test_parameters_are_proposed_approved_and_rolled_back(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbs, "_PAGE", 2)
+    with program.make() as opened:
+        before = opened.params.show()
+        proposed = opened.params.propose("fair_share_cap", 0.1, key="once")
+        assert (proposed["state"], proposed["changed"]) == ("proposed", True)
+        assert opened.params.propose("fair_share_cap", "0.1", key="once")["changed"] is False
+        for number in (2, 3):
+            assert opened.params.propose("min_capacity", 10 * number)["id"] == number
+        approved = opened.params.approve(proposed["id"])
+        opened.advance(approved["activates_at"])
+        assert opened.params.show() == before | {"fair_share_cap": 0.1}
+        assert [each["id"] for each in opened.params.history()] == [1, 2, 3]
+        assert opened.params.rollback(key="back")["state"] == "rolled_back"
+        assert opened.params.rollback(key="back")["changed"] is False
+        assert opened.params.show() == before
+
+
+def test_consumer_transactions_are_taken_or_refused_with_the_reason(program: Program) -> None:
+    with program.make() as opened:
+        taken = opened.mempool.submit("alice", fee=40, size=250, key="tx-1")
+        assert (taken["admitted"], taken["changed"]) == (True, True)
+        again = opened.mempool.submit("alice", fee=40, size=250, key="tx-1")
+        assert (again["tx_id"], again["changed"]) == (taken["tx_id"], False)
+        assert opened.mempool.stats()["lanes"]["consumer"]["size"] == 1
+        opened.engine.config = replace(opened.engine.config, mempool_sender_limit=1)
+        with pytest.raises(RefusedError) as caught:
+            opened.mempool.submit("alice", fee=40, size=250)
+        assert caught.value.reason == "sender_limit"
+
+
+def test_subsidy_shows_the_epoch_of_a_height(program: Program) -> None:
+    with program.make() as opened:
+        assert opened.subsidy() == opened.subsidy(0)
+        opened.advance(opened.engine.config.epoch_blocks)
+        assert opened.subsidy(0)["epoch"] != opened.subsidy()["epoch"]
+
+
 # What is wrong with a call.
 
 LONG = "x" * 129
@@ -375,6 +432,9 @@ def calls(opened: market.Market) -> dict[str, Callable[[str], object]]:
         "job": opened.job,
         "offer": opened.offer,
         "balance": opened.balance,
+        "propose key": lambda text: opened.params.propose("min_capacity", 5, key=text),
+        "mempool": lambda text: opened.mempool.submit(text, fee=1, size=1),
+        "mempool key": lambda text: opened.mempool.submit("sender", fee=1, size=1, key=text),
     }
 
 
@@ -416,6 +476,9 @@ def test_what_is_no_number_is_a_usage_error_everywhere(opened: market.Market, va
         "deposit it": lambda: opened.deposit("buyer", it=value),
         "arm": lambda: opened.arm(value),
         "advance": lambda: opened.advance(value),
+        "approve": lambda: opened.params.approve(value),
+        "fee": lambda: opened.mempool.submit("sender", fee=value, size=1),
+        "size": lambda: opened.mempool.submit("sender", fee=1, size=value),
         "prove": lambda: opened.prove("job", value, OUTPUT),
         "units": lambda: opened.post_offer(**offer(offer_id="new", units=value)),
         "price": lambda: opened.post_offer(**offer(offer_id="new", price_per_unit=value)),
@@ -454,6 +517,14 @@ def test_what_is_no_number_is_a_usage_error_everywhere(opened: market.Market, va
         (lambda m: m.submit(**job(job_id="new", priority="urgent")), UsageError, "priority"),
         (lambda m: m.submit(**job(job_id="new", deadline_secs=5, deadline=5)), UsageError, "both"),
         (lambda m: m.submit(**job(job_id="new", deadline=5)), RefusedError, "deadline"),
+        (lambda m: m.params.propose("fair_share", 0.1), UsageError, "fair_share"),
+        (lambda m: m.params.propose("min_capacity", "many"), UsageError, "many"),
+        (lambda m: m.params.propose("burst_quota", 1), RefusedError, "read-only"),
+        (lambda m: m.params.approve(7), NotFoundError, "proposal 7"),
+        (lambda m: m.params.rollback(), RefusedError, "nothing to roll back"),
+        (lambda m: m.prices.suggest("consumer"), RefusedError, "no price data"),
+        (lambda m: m.prices.suggest("fast"), UsageError, "'fast' is no lane"),
+        (lambda m: m.subsidy(-1), UsageError, "height"),
     ],
 )
 def test_bad_input_changes_nothing_and_says_what_is_wrong(

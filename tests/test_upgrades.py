@@ -27,7 +27,9 @@ from compute_market.scheduler import outcomes, queue
 from compute_market.settlement import ledger, modes, receipts, settlement
 from compute_market.store import schema
 from compute_market.store.environment import MAX_TABLES
-from compute_market.store.schema import JOBS, SCHEMA_VERSION, TABLES, Table, pack_u64, unpack_u64
+from compute_market.store.rewriting import stored_entries
+from compute_market.store.schema import JOBS, SCHEMA_VERSION, TABLES, pack_u64, unpack_u64
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from compute_market.subsidy import subsidy
 from tests.support.laws import busy_market
@@ -290,14 +292,14 @@ def test_the_first_writer_upgrades_and_acts_in_one_transaction(home: Path) -> No
         market.deposit("new", ct=7)
         assert market.balance("new")["ct"] == 7
         assert market.audit() == []
-        before = market.view(lambda txn: list(txn.stored_entries(JOBS)))
+        before = market.view(lambda txn: list(stored_entries(txn, JOBS)))
     assert schema_in(home) == SCHEMA_VERSION
     with lmdb.open(str(home / "market"), max_dbs=MAX_TABLES, readonly=True) as environment:
         assert {name.decode() for name in environment.dbs()} == {table.name for table in TABLES}
     # The next one finds nothing to do.
     with opened(home) as market:
         market.deposit("new", ct=7)
-        assert market.view(lambda txn: list(txn.stored_entries(JOBS))) == before
+        assert market.view(lambda txn: list(stored_entries(txn, JOBS))) == before
         assert_reads_as_before(market)
         assert market.audit() == []
 

@@ -1,8 +1,8 @@
 """Verbs on what governs the market: params show, propose, approve, rollback, history."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from compute_market.amounts import AMOUNT_MAX, MICRO, PPM
+from compute_market.amounts import AMOUNT_MAX
 from tb_cli.frame.options import JSONL, KEY, LIMIT
 from tb_cli.frame.render import Listing, emit, write_json
 from tb_cli.frame.session import Session
@@ -10,7 +10,6 @@ from tb_cli.frame.verbs import argument, examples, number, takes
 
 if TYPE_CHECKING:
     from compute_market.governance_records import Parameter, Proposal
-    from compute_market.store.txn import Txn
 
 _COLUMNS = ("id", "key", "value", "state", "activates_at", "in_force")
 
@@ -23,17 +22,12 @@ def show(session: Session) -> None:
     """They are in units per second, as a ratio, in units, and in units per second: those in force
     now where there is a market, else those of the configuration.
     """
+    from compute_market.config import parameters
+
     config = session.config
     if session.home.has_market():
         config = session.view(lambda txn: txn.config)
-    write_json(
-        {
-            "min_capacity": config.min_capacity,
-            "fair_share_cap": config.fair_share_cap_ppm / PPM,
-            "burst_quota": config.burst_quota_micro / MICRO,
-            "burst_refill_rate": config.burst_refill_rate_micro / MICRO,
-        }
-    )
+    write_json(parameters.document(config))
 
 
 @takes(
@@ -51,23 +45,10 @@ def propose(session: Session, name: str, value: str, *, key: str | None) -> None
     that of `fair_share_cap` a ratio, that of `burst_refill_rate` in units per second, and that of
     `comfort_threshold_p90` a fee. `burst_quota` can be set in the configuration only.
     """
-    from compute_market import idempotency
-    from compute_market.governance import governance, parameters
+    from compute_market.governance import parameters, proposals
 
     parsed = parameters.parse(name, value)
-    asked = {"key": name, "value": parameters.text(name, parsed)}
-
-    def act(txn: "Txn") -> "tuple[Proposal, dict[str, Any]]":
-        done = idempotency.find(txn, key, "params_proposed", asked)
-        if done is not None:
-            proposal = governance.get(txn, int(done.made or 0))
-        else:
-            proposal = governance.propose(txn, name, parsed)
-            idempotency.remember(txn, key, "params_proposed", asked, str(proposal.id))
-        document = governance.document(proposal, governance.standing(txn))
-        return proposal, document | {"changed": done is None}
-
-    proposal, document = session.update(act)
+    proposal, document = session.update(lambda txn: proposals.propose(txn, name, parsed, key))
     text = f"proposed {_text(proposal)} as proposal {proposal.id}"
     if not document["changed"]:
         text = f"key {key} was used: unchanged; proposal {proposal.id} is {proposal.state}"
@@ -92,17 +73,11 @@ def approve(session: Session, proposal_id: int) -> None:
     and the first command from then on writes it down. One that was approved before is left as it
     is, and one that was rolled back must be proposed again.
     """
-    from compute_market.governance import governance
+    from compute_market.governance import proposals
 
-    def act(txn: "Txn") -> tuple[governance.Approved, dict[str, Any]]:
-        approved = governance.approve(txn, proposal_id)
-        document = governance.document(approved.proposal, governance.standing(txn))
-        return approved, document | {"changed": approved.changed}
-
-    approved, document = session.update(act)
-    proposal = approved.proposal
+    proposal, document = session.update(lambda txn: proposals.approve(txn, proposal_id))
     text = f"proposal {proposal.id} is {proposal.state}: unchanged"
-    if approved.changed:
+    if document["changed"]:
         text = f"approved proposal {proposal.id}: {_text(proposal)} from "
         text += f"height {proposal.activates_at} on"
     emit(session, document, text)
@@ -118,21 +93,9 @@ def rollback(session: Session, *, key: str | None) -> None:
     parameter; those that are approved and wait come into force all the same. With --key it can be
     repeated and goes back no further.
     """
-    from compute_market import idempotency
-    from compute_market.governance import governance
+    from compute_market.governance import proposals
 
-    def act(txn: "Txn") -> "tuple[Proposal, Parameter | None, dict[str, Any]]":
-        done = idempotency.find(txn, key, "params_rolled_back", {})
-        if done is not None:
-            proposal = governance.get(txn, int(done.made or 0))
-            restored = governance.standing(txn).in_force.get(proposal.key)
-        else:
-            proposal, restored = governance.roll_back(txn)
-            idempotency.remember(txn, key, "params_rolled_back", {}, str(proposal.id))
-        document = governance.document(proposal, governance.standing(txn))
-        return proposal, restored, document | {"changed": done is None}
-
-    proposal, restored, document = session.update(act)
+    proposal, restored, document = session.update(lambda txn: proposals.roll_back(txn, key))
     now = _value_of(session, proposal, restored)
     source = "as configured" if restored is None else f"by proposal {restored.proposal}"
     text = f"rolled back proposal {proposal.id}: {proposal.key} is {now} again, {source}"

@@ -1,14 +1,9 @@
 """Verbs on consumer transactions: submit, stats."""
 
-from typing import Any
-
-from compute_market import idempotency
-from compute_market.admission import comfort, mempool
+from compute_market.admission import mempool, transactions
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
 from compute_market.jobs import pools
-from compute_market.records import Refused
-from compute_market.store.txn import Txn
 from tb_cli.frame.options import KEY
 from tb_cli.frame.render import emit, fields, shown, write_json
 from tb_cli.frame.session import Session
@@ -51,23 +46,7 @@ def submit(
             hint="the industrial lane takes jobs: `tb-cli compute submit`",
         )
     mempool.check_asked(sender, fee, size)
-    asked: dict[str, Any] = {"sender": sender, "fee": fee, "bytes": size}
-
-    def act(txn: Txn) -> tuple[dict[str, Any], Refused | None]:
-        known = idempotency.find(txn, key, "tx_admitted", asked)
-        if known is not None:
-            return _document(txn, known.made, asked) | {"changed": False}, None
-        taken = mempool.submit(txn, sender, fee, size)
-        if isinstance(taken, Refused):
-            return _document(txn, None, asked) | {"reason": taken.reason, "changed": False}, taken
-        tx_id = taken.transaction.tx_id
-        idempotency.remember(txn, key, "tx_admitted", asked, tx_id)
-        document = _document(txn, tx_id, asked) | {"changed": True}
-        if taken.evicted is not None:
-            document["evicted"] = taken.evicted.tx_id
-        return document, None
-
-    document, refused = session.update(act)
+    document, refused = session.update(lambda txn: transactions.submit(txn, sender, fee, size, key))
     if refused is not None:
         if session.json:
             write_json(document)
@@ -93,14 +72,3 @@ def stats(session: Session) -> None:
     lines = fields({name: value for name, value in document.items() if name != "lanes"})
     of_lanes = [shown({"lane": lane} | pool) for lane, pool in document["lanes"].items()]
     emit(session, document, [*lines, *of_lanes])
-
-
-def _document(txn: Txn, tx_id: str | None, asked: dict[str, Any]) -> dict[str, Any]:
-    is_admitted = tx_id is not None
-    return {
-        "tx_id": tx_id,
-        "lane": "consumer",
-        **asked,
-        "admitted": is_admitted,
-        "mode": comfort.mode(txn),
-    }

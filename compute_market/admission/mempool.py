@@ -26,10 +26,10 @@ from compute_market.store.schema import (
     MEMPOOL_NEXT_BLOCK,
     MEMPOOL_SENDERS,
     META,
-    damaged,
     pack_u64,
     unpack_u64,
 )
+from compute_market.store.table import damaged
 from compute_market.store.txn import Txn
 
 FEES_KEPT = 50

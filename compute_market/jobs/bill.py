@@ -6,7 +6,7 @@ from msgspec import Struct
 
 from compute_market import events
 from compute_market.amounts import payment
-from compute_market.jobs import jobs
+from compute_market.jobs import handovers, jobs
 from compute_market.records import Job, Placement, Token
 from compute_market.scheduler.preemption import Takeover
 from compute_market.settlement import escrow, settlement
@@ -35,8 +35,8 @@ class Bill(Struct, frozen=True, gc=False):
 
 
 def proposed(txn: Txn, takeover: Takeover) -> Bill:
-    """What a takeover would come to. Raises what `jobs.check_hand_over` raises."""
-    following, _ = jobs.check_hand_over(txn, takeover.job, takeover.offer)
+    """What a takeover would come to. Raises what `handovers.check` raises."""
+    following, _ = handovers.check(txn, takeover.job, takeover.offer)
     placements = jobs.placements(txn, takeover.job)
     scores = takeover.score_from, takeover.score_to
     return _bill(takeover.job, placements, following, scores)

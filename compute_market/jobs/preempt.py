@@ -8,7 +8,7 @@ still be true there.
 from compute_market import events, metrics
 from compute_market.courier_records import Progress
 from compute_market.errors import ConflictError, MarketError, NotFoundError, RefusedError
-from compute_market.jobs import jobs
+from compute_market.jobs import handovers, jobs
 from compute_market.offers import offers
 from compute_market.records import Job, Offer
 from compute_market.scheduler import preemption
@@ -37,7 +37,7 @@ def decide(txn: Txn, job_id: str, offer_id: str, told: Progress | None = None) -
     verdict = preemption.decide(txn, jobs.get(txn, job_id), offers.get(txn, offer_id))
     if isinstance(verdict, Kept):
         raise RefusedError(verdict.message, hint=verdict.hint, reason=verdict.reason)
-    jobs.check_hand_over(txn, verdict.job, verdict.offer)
+    handovers.check(txn, verdict.job, verdict.offer)
     _check_told(told, verdict.job, progress(verdict.job))
     return verdict
 
@@ -72,7 +72,7 @@ def take_over(txn: Txn, job_id: str, offer_id: str, told: Progress | None = None
     if _is_done(txn, job_id, offer_id, told):
         return jobs.get(txn, job_id)
     takeover = decide(txn, job_id, offer_id, told)
-    return jobs.hand_over(txn, takeover.job, takeover.offer)
+    return handovers.hand_over(txn, takeover.job, takeover.offer)
 
 
 def note_failed(
@@ -117,7 +117,7 @@ def _check_told(told: Progress | None, job: Job, true: Progress) -> None:
 def _can_be_handed(txn: Txn, takeover: Takeover) -> bool:
     """Whether neither money nor the keys of receipts are in the way."""
     try:
-        jobs.check_hand_over(txn, takeover.job, takeover.offer)
+        handovers.check(txn, takeover.job, takeover.offer)
     except (RefusedError, ConflictError):
         return False
     return True

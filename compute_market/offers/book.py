@@ -26,7 +26,8 @@ from msgspec import Struct
 
 from compute_market.amounts import PPM
 from compute_market.records import Capability, Job, Offer, Shelf
-from compute_market.store.schema import BOOK, HEADS, damaged, pack_u64
+from compute_market.store.schema import BOOK, HEADS, pack_u64
+from compute_market.store.table import damaged
 from compute_market.store.txn import Txn
 
 _SHELVES: dict[Shelf, bytes] = {

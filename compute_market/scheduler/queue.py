@@ -24,11 +24,11 @@ from compute_market.store.schema import (
     QUEUE_NORMAL,
     QUEUE_PAIRS,
     SLOTS_HELD,
-    Table,
     id_prefix,
     pack_u64,
     unpack_u64,
 )
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 
 TABLES: Final[dict[Priority, Table[bytes]]] = {

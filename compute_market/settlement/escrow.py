@@ -12,7 +12,8 @@ from compute_market.amounts import split
 from compute_market.errors import RefusedError
 from compute_market.records import Job, Placement, Refused, Side, Token, replace
 from compute_market.settlement import ledger
-from compute_market.store.schema import HOLDINGS, JOBS, damaged, id_prefix
+from compute_market.store.schema import HOLDINGS, JOBS, id_prefix
+from compute_market.store.table import damaged
 from compute_market.store.txn import Txn
 
 if TYPE_CHECKING:

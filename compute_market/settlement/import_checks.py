@@ -13,9 +13,9 @@ from compute_market.store.schema import (
     ORIGINS,
     RECEIPT_CHAIN,
     RECEIPTS_ARCHIVED,
-    encode,
     pack_u64,
 )
+from compute_market.store.table import encode
 from compute_market.store.txn import Txn
 
 

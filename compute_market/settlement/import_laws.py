@@ -17,9 +17,9 @@ from compute_market.store.schema import (
     ORIGINS,
     POSTINGS,
     SETTLEMENTS,
-    encode,
     unpack_u64,
 )
+from compute_market.store.table import encode
 from compute_market.store.txn import Txn
 
 _UNBROKEN = "the chain of another market is unbroken"

@@ -18,10 +18,10 @@ from compute_market.store.schema import (
     POSTINGS_BEFORE,
     TAPS,
     WALLET_POSTINGS,
-    damaged,
     id_prefix,
     pack_u64,
 )
+from compute_market.store.table import damaged
 from compute_market.store.txn import Txn
 
 SUPPLY = "supply"

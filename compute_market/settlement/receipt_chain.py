@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Final
 
-from compute_market.store.schema import RECEIPT_CHAIN, encode, pack_u64
+from compute_market.store.schema import RECEIPT_CHAIN, pack_u64
+from compute_market.store.table import encode
 from compute_market.store.txn import Txn
 
 if TYPE_CHECKING:

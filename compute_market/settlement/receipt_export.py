@@ -5,7 +5,8 @@ from compute_market.errors import IntegrityError, NotFoundError, UsageError
 from compute_market.settlement import modes, receipt_chain, receipts, state_root
 from compute_market.settlement.receipt_chain import link_digest
 from compute_market.settlement.receipt_files import Exported, Section
-from compute_market.store.schema import RECEIPT_CHAIN, RECEIPTS_ARCHIVED, encode, pack_u64
+from compute_market.store.schema import RECEIPT_CHAIN, RECEIPTS_ARCHIVED, pack_u64
+from compute_market.store.table import encode
 from compute_market.store.txn import Txn
 
 

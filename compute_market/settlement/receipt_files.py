@@ -21,7 +21,8 @@ from compute_market.signatures import canonical, signatures
 from compute_market.signatures.canonical import malformed
 from compute_market.signatures.keys import Key, public_key_of
 from compute_market.signatures.signatures import PUBLIC_KEY_BYTES, RECEIPTS, SIGNATURE_BYTES
-from compute_market.store.schema import encode, pack_u64
+from compute_market.store.schema import pack_u64
+from compute_market.store.table import encode
 from compute_market.text import clipped
 
 FORMAT: Final = "tb-receipts"

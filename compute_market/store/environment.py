@@ -33,12 +33,8 @@ from compute_market.home import (
     readers_file,
 )
 from compute_market.store.lock import Patience, Turnstile, WriteLock, nobody_writing
-from compute_market.store.schema import (
-    META,
-    UNSEALED_SCHEMA,
-    damaged,
-    unpack_u64,
-)
+from compute_market.store.schema import META, UNSEALED_SCHEMA, unpack_u64
+from compute_market.store.table import damaged
 from compute_market.store.translation import RESTORE, translated
 
 Environment = lmdb.Environment

@@ -7,7 +7,7 @@ is kept in mind as well (`Table.kept`).
 
 from typing import Any, Final
 
-from compute_market.store.schema import Table, encode
+from compute_market.store.table import Table, encode
 
 # Entries of one table that wait to be written, at most.
 LATE_MAX: Final = 10_000

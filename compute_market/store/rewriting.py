@@ -1,12 +1,13 @@
-"""What only a new schema does to a table: give all its values another form, or remove it.
+"""What only a new schema does to a table, and who looks for damage: all of it, value by value.
 
 A part of `txn`, which every command imports and few need this of.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from compute_market.store.schema import Table
+from compute_market.errors import IntegrityError
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 
 
@@ -34,3 +35,21 @@ def drop(txn: Txn, table: Table[Any]) -> None:
     txn._forget(table)
     txn._txn.drop(txn._handles.pop(table, None) or txn._handles[table])
     txn._handles.pop(table, None)
+
+
+def stored_entries(txn: Txn, table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and bytes of a table as they are stored, whatever their schema."""
+    return txn._entries(table, b"", None)
+
+
+def examined(txn: Txn, table: Table[Any]) -> Iterator[tuple[bytes, IntegrityError | None]]:
+    """Every key of a table and what is wrong with its value."""
+    for key, value in stored_entries(txn, table):
+        problem = None
+        try:
+            payload = table.opened(key, value)
+            if table.has_records:
+                table.decode(key, payload)
+        except IntegrityError as error:
+            problem = error
+        yield key, problem

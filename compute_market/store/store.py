@@ -33,7 +33,8 @@ from compute_market.store.environment import (
 )
 from compute_market.store.late import Handles
 from compute_market.store.lock import Patience, Threads
-from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, Table
+from compute_market.store.schema import META, SCHEMA_VERSION, TABLES
+from compute_market.store.table import Table
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
 

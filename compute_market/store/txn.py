@@ -6,20 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from msgspec import Struct
 
 from compute_market.config.settings import Config
-from compute_market.errors import IntegrityError
 from compute_market.records import Event
 from compute_market.store.late import Cursors, Handles, Late
-from compute_market.store.schema import (
-    DISORDER,
-    META,
-    Sums,
-    Table,
-    damaged,
-    encode,
-    pack_sum,
-    unpack_sum,
-    unpack_u64,
-)
+from compute_market.store.schema import META, pack_sum, unpack_sum, unpack_u64
+from compute_market.store.table import DISORDER, Sums, Table, damaged, encode
 
 if TYPE_CHECKING:
     from compute_market.price_records import Board
@@ -335,26 +325,10 @@ class Txn:
         """The last key below a key, and the first that is not; None where there is none."""
         return table.beside(self._ordered(table), key)
 
-    def stored_entries(self, table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and bytes of a table as they are stored, whatever their schema."""
-        return self._entries(table, b"", None)
-
     def clear(self, table: Table[Any]) -> None:
         """Remove every entry of a table."""
         self._forget(table)
         self._txn.drop(self._handles[table], delete=False)
-
-    def examined(self, table: Table[R]) -> Iterator[tuple[bytes, IntegrityError | None]]:
-        """Every key of a table and what is wrong with its value, for those who look for damage."""
-        for key, value in self._entries(table, b"", None):
-            problem = None
-            try:
-                payload = table.opened(key, value)
-                if table.has_records:
-                    table.decode(key, payload)
-            except IntegrityError as error:
-                problem = error
-            yield key, problem
 
     def _whole(self, table: Table[Any]) -> Any:
         """The handle of a table in which all stands that was written."""

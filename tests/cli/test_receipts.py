@@ -3,7 +3,7 @@
 import lmdb
 import pytest
 
-from compute_market.jobs import jobs
+from compute_market.jobs import handovers, jobs
 from compute_market.offers import offers
 from tests.support.cli import MIB, RECEIPT_FIELDS, Cli
 
@@ -150,7 +150,7 @@ def test_show_of_a_job_that_was_handed_over_has_one_for_each_provider(cli: Cli) 
     cli.submit("j1", slices=slices)
     cli.ok("compute", "prove", "j1", "0", digests[0])
     cli.post("--offer-id", "next", provider="second")
-    cli.update(lambda txn: jobs.hand_over(txn, jobs.get(txn, "j1"), offers.get(txn, "next")))
+    cli.update(lambda txn: handovers.hand_over(txn, jobs.get(txn, "j1"), offers.get(txn, "next")))
     job = cli.job()
     assert (job["state"], job["provider"], job["offer_id"]) == ("active", "second", "next")
     cli.ok("compute", "execute", "j1")

@@ -4,7 +4,7 @@ import pytest
 
 from compute_market import metrics
 from compute_market.errors import ConflictError, RefusedError
-from compute_market.jobs import jobs
+from compute_market.jobs import handovers, jobs
 from compute_market.offers import offers
 from compute_market.records import Job, Placement
 from compute_market.store.schema import QUARANTINE, RECEIPTS
@@ -16,7 +16,7 @@ from tests.support.state import balances, command, contents, put_payload, receip
 
 def hand_over(market: Market, offer_id: str = "two", job_id: str = "job") -> Job:
     return market.update(
-        lambda txn: jobs.hand_over(txn, jobs.get(txn, job_id), offers.get(txn, offer_id))
+        lambda txn: handovers.hand_over(txn, jobs.get(txn, job_id), offers.get(txn, offer_id))
     )
 
 
@@ -259,6 +259,6 @@ def test_hand_over_of_a_job_that_has_ended_since_is_refused(real: Market) -> Non
     real.cancel("job")
     rival = real.post("rival", price_per_unit=4)
     with pytest.raises(RefusedError) as error:
-        real.update(lambda txn: jobs.hand_over(txn, seen, rival))
+        real.update(lambda txn: handovers.hand_over(txn, seen, rival))
     assert error.value.reason == "not_active"
     assert real.offer(rival.offer_id).units_left == rival.units

@@ -24,6 +24,7 @@ from compute_market.simulation.arrivals import DIGEST, WRONG, slice_of
 from compute_market.simulation.draws import Stream
 from compute_market.simulation.scenario import START_MS
 from compute_market.store.environment import Creation
+from compute_market.store.rewriting import stored_entries
 from compute_market.store.schema import TABLES
 from compute_market.store.txn import Txn
 
@@ -63,7 +64,7 @@ def durable(tmp_path: Path, clock: Clock, config: Config = REAL) -> Engine:
 
 def contents(market: Engine) -> dict[str, list[tuple[bytes, bytes]]]:
     return market.view(
-        lambda txn: {table.name: list(txn.stored_entries(table)) for table in TABLES}
+        lambda txn: {table.name: list(stored_entries(txn, table)) for table in TABLES}
     )
 
 

@@ -40,7 +40,7 @@ def test_transaction_sorts_the_window_once_until_a_price_comes(
 
     bands_of = board.bands_of
     monkeypatch.setattr(board, "bands_of", counting)
-    market.opened.load_prices()
+    market.opened.prices.load()
     market.view(exposition.render)
     assert sorts == [[1, 2, 3, 4], []]
 
@@ -53,7 +53,7 @@ def test_transaction_sorts_the_window_once_until_a_price_comes(
 
 
 def suggested(market: Market, lane: Lane, backlog: int) -> int:
-    market.opened.load_prices()
+    market.opened.prices.load()
     found: int = market.view(lambda txn: board.suggested(txn, lane, backlog))["suggested"]
     return found
 
@@ -126,7 +126,7 @@ def test_loads_and_saves_are_counted_by_the_next_change(market: Market) -> None:
         return [market.counter(f"price_board_{name}_total", result) for result in results]
 
     def change() -> None:
-        market.opened.load_prices()
+        market.opened.prices.load()
         market.update(lambda txn: None)  # It counts nothing: nothing happens.
         market.deposit("buyer", ct=1)
 
@@ -142,7 +142,7 @@ def test_loads_and_saves_are_counted_by_the_next_change(market: Market) -> None:
     def refuses(txn: Any) -> None:
         raise RefusedError("no")
 
-    market.opened.load_prices()
+    market.opened.prices.load()
     with pytest.raises(RefusedError):
         market.update(refuses)
     assert counted("load", "success") == [2]

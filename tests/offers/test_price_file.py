@@ -112,13 +112,13 @@ def test_whatever_lies_there_the_board_starts_empty(market: Market, name: str) -
 
     price(market, "industrial", 2)
     if is_replaced:
-        saved = market.opened.save_prices()
+        saved = market.opened.prices.save()
         assert saved is not None
         assert (saved.outcome, saved.problem) == ("success", problem)
     else:
         before = os.lstat(path)
         with pytest.raises(OSError):  # noqa: PT011 - each has its own words
-            market.opened.save_prices()
+            market.opened.prices.save()
         assert os.path.samestat(os.lstat(path), before)
     assert window(market) == [2]
     assert not list(path.parent.glob("*.tmp"))
@@ -141,7 +141,7 @@ def test_directory_that_is_a_link_is_not_followed(market: Market, tmp_path: Path
     assert market.opened.engine.board.problem == home.LINK
     price(market, "industrial", 1)
     with pytest.raises(OSError, match=home.LINK):
-        market.opened.save_prices()
+        market.opened.prices.save()
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
@@ -157,7 +157,7 @@ def test_file_is_not_put_where_the_home_has_its_own(market: Market, setting: str
     market.configure(price_board_path=setting)
     before = {path: path.read_bytes() for path in market.path.iterdir() if path.suffix == ".mdb"}
     price(market, "industrial", 1)
-    for call in (market.opened.load_prices, market.opened.save_prices):
+    for call in (market.opened.prices.load, market.opened.prices.save):
         with pytest.raises(UsageError, match="price_board_path leads to"):
             call()
     assert {path.name for path in market.path.iterdir()} >= {path.name for path in before}
@@ -173,10 +173,10 @@ def test_directories_are_made_in_the_home_alone(
     for directory in (str(elsewhere), beside):
         market.configure(price_board_path=f"{directory}/missing/deep/b.bin")
         with pytest.raises(FileNotFoundError):
-            market.opened.save_prices()
+            market.opened.prices.save()
         assert list(elsewhere.iterdir()) == []
     market.configure(price_board_path=str(market.path.parent / "boards" / "deep" / "b.bin"))
-    assert market.opened.save_prices() is not None
+    assert market.opened.prices.save() is not None
     assert window(market) == [1]
 
 
@@ -191,10 +191,10 @@ def test_another_path_is_used_and_files_of_others_stay(market: Market, tmp_path:
     path.write_text("a letter")
     price(market, "industrial", 2)
     with pytest.raises(OSError, match="is a file of something else"):
-        market.opened.save_prices()
+        market.opened.prices.save()
     assert path.read_text() == "a letter"
     path.write_bytes(b"")
-    assert market.opened.save_prices() is not None
+    assert market.opened.prices.save() is not None
 
 
 def test_configured_window_wins_over_the_saved_one(market: Market) -> None:
@@ -216,10 +216,10 @@ def test_file_that_another_process_saves_is_left_to_it(market: Market) -> None:
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         with pytest.raises(OSError, match="another process is saving it"):
-            market.opened.save_prices()
+            market.opened.prices.save()
     finally:
         os.close(descriptor)
-    assert market.opened.save_prices() is not None
+    assert market.opened.prices.save() is not None
 
 
 def test_what_a_killed_save_left_is_no_hindrance(market: Market) -> None:
@@ -243,10 +243,10 @@ def test_failed_write_leaves_what_was_there(
         with monkeypatch.context() as patched:
             patched.setattr(os, name, refuse)
             with pytest.raises(OSError, match="no room"):
-                market.opened.save_prices()
+                market.opened.prices.save()
         assert file_of(market).read_bytes() == before
         assert os.listdir(file_of(market).parent) == [file_of(market).name]
-    assert market.opened.save_prices() is not None
+    assert market.opened.prices.save() is not None
     assert window(market) == [1, 2]
 
 

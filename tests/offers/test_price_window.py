@@ -24,13 +24,13 @@ def price(market: Market, lane: Lane, *prices: int) -> None:
 
 def window(market: Market, lane: Lane = "industrial") -> list[int]:
     """What a command that loads the board would see by now."""
-    market.opened.load_prices()
+    market.opened.prices.load()
     return market.view(lambda txn: board.window(txn, lane))
 
 
 def ends(market: Market) -> None:
     """The command saves the board and ends; the next one begins."""
-    market.opened.save_prices()
+    market.opened.prices.save()
     market.reopen()
 
 
@@ -56,7 +56,7 @@ def test_store_keeps_no_more_than_the_window(market: Market) -> None:
 
 def test_dry_run_leaves_nothing_to_be_saved(market: Market) -> None:
     market.update(lambda txn: price_window.record(txn, "industrial", 5), dry_run=True)
-    assert market.opened.save_prices() is None
+    assert market.opened.prices.save() is None
     assert not file_of(market).exists()
 
 

@@ -10,7 +10,8 @@ from compute_market.records import Offer
 from compute_market.scheduler import matching
 from compute_market.scheduler.matching import Match
 from compute_market.settlement import ledger
-from compute_market.store.schema import BOOK, HEADS, OFFERS, PROVIDER_OFFERS, Table
+from compute_market.store.schema import BOOK, HEADS, OFFERS, PROVIDER_OFFERS
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from tests.support.market import Market, job_request, offer_request, slice_of
 

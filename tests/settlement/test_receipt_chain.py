@@ -9,7 +9,8 @@ from blake3 import blake3
 from compute_market import audit
 from compute_market.laws import Violation
 from compute_market.settlement import receipt_chain, receipts
-from compute_market.store.schema import RECEIPT_CHAIN, RECEIPTS, Table, encode, pack_u64
+from compute_market.store.schema import RECEIPT_CHAIN, RECEIPTS, pack_u64
+from compute_market.store.table import Table, encode
 from compute_market.store.txn import Txn
 from tests.support.market import Market
 from tests.support.state import put_payload, three_receipts

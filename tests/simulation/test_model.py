@@ -29,7 +29,7 @@ from compute_market.engine import SWEEP_LIMIT
 from compute_market.errors import MarketError
 from compute_market.events import Logged
 from compute_market.governance import governance
-from compute_market.jobs import cancellations, faults, jobs, lanes
+from compute_market.jobs import cancellations, faults, handovers, jobs, lanes
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.extend import extend
 from compute_market.jobs.prove import InvalidProof, prove
@@ -374,7 +374,7 @@ class MarketMachine(RuleBasedStateMachine):
         self.market.configure(settle_mode=mode, **config)
         for owner in OWNERS:
             self.move_money(owner, funds, funds)
-        self.market.opened.load_prices()
+        self.market.opened.prices.load()
         for offer in first:
             self.post(offer | {"price": offer["price"] or 2})
         self.order(requests, data)
@@ -723,7 +723,7 @@ class MarketMachine(RuleBasedStateMachine):
             job, offer = jobs.get(txn, name), offers.get(txn, offer_id)
             left = replace(job, units=job.units - job.units_proven)
             assert judge(txn, left, offer, real=modes.is_real(txn)) == []
-            return jobs.hand_over(txn, job, offer).placed.provider
+            return handovers.hand_over(txn, job, offer).placed.provider
 
         self.act(
             lambda: self.model.hand_over(self.model.jobs[name], self.model.offers[offer_id]),
@@ -861,11 +861,11 @@ class MarketMachine(RuleBasedStateMachine):
             )
         self.model.begin_process(end)
         if end != "killed":
-            self.market.opened.save_prices()
+            self.market.opened.prices.save()
         if end == "cleared":
             (self.folder / home.PRICE_BOARD).unlink(missing_ok=True)
         self.market.reopen()
-        self.market.opened.load_prices()
+        self.market.opened.prices.load()
 
     @invariant()
     def store_looks_like_the_model(self) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from compute_market import audit
 from compute_market.errors import IntegrityError
 from compute_market.store.environment import MAX_TABLES
+from compute_market.store.rewriting import examined, stored_entries
 from compute_market.store.schema import (
     BOOK,
     HEADS,
@@ -24,12 +25,10 @@ from compute_market.store.schema import (
     SCHEMA_VERSION,
     SUMS,
     TABLES,
-    Sums,
-    Table,
-    encode,
     pack_u64,
 )
 from compute_market.store.store import Store
+from compute_market.store.table import Sums, Table, encode
 from compute_market.store.txn import Txn
 from tests.support.market import Market
 from tests.support.stores import drop, flip, flipped, open_store, open_to_look, put, raw
@@ -180,7 +179,7 @@ def test_a_flipped_bit_is_an_integrity_error_however_it_is_read(
                 assert caught.value.details == {"table": table.name}
 
     store.view(read_all, now_ms=0)
-    broken = store.view(lambda txn: [key for key, error in txn.examined(table) if error], now_ms=0)
+    broken = store.view(lambda txn: [key for key, error in examined(txn, table) if error], now_ms=0)
     assert [key for key in broken if key.startswith(b"key ")] == sorted(sound)
     store.close()
 
@@ -341,8 +340,8 @@ def test_a_missing_table_is_viewed_as_empty_and_made_by_the_first_writer(
         lambda txn: txn.size(table),
         lambda txn: txn.stored(table, b"meta"),
         lambda txn: list(txn.scan_back(table)),
-        lambda txn: list(txn.examined(table)),
-        lambda txn: list(txn.stored_entries(table)),
+        lambda txn: list(examined(txn, table)),
+        lambda txn: list(stored_entries(txn, table)),
     ):
         assert not store.view(read, now_ms=0)
     with pytest.raises(IntegrityError, match=f"table {table.name}, key b'key': .*missing"):

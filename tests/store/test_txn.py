@@ -9,8 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compute_market.records import Score
-from compute_market.store.schema import COUNTERS, HEADS, REPUTATION, SETTLE_STATE, Table
+from compute_market.store.schema import COUNTERS, HEADS, REPUTATION, SETTLE_STATE
 from compute_market.store.store import Store
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from tests.support.effort import effort
 from tests.support.stores import open_store

@@ -12,13 +12,14 @@ from msgspec import Struct
 from compute_market import audit, chain
 from compute_market.archive import archives, selection
 from compute_market.archive_records import Archive
-from compute_market.jobs import jobs
+from compute_market.jobs import handovers, jobs
 from compute_market.jobs.submit import post_offer
 from compute_market.laws import Violation
 from compute_market.offers import offers
 from compute_market.records import Posting, replace
 from compute_market.settlement import ledger, modes
-from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, Sums, Table, pack_u64
+from compute_market.store.schema import ACCOUNTS, POSTINGS, RECEIPTS, pack_u64
+from compute_market.store.table import Sums, Table
 from compute_market.store.txn import Txn
 from tests.support.bids import seal, take
 from tests.support.bundles import record, send
@@ -139,7 +140,9 @@ def archive(market: Market, job_ids: list[str], postings: list[int]) -> None:
 
 
 def hand_over(market: Market, job_id: str, offer_id: str) -> None:
-    market.update(lambda txn: jobs.hand_over(txn, jobs.get(txn, job_id), offers.get(txn, offer_id)))
+    market.update(
+        lambda txn: handovers.hand_over(txn, jobs.get(txn, job_id), offers.get(txn, offer_id))
+    )
 
 
 def found(market: Market, damage: Callable[[Txn], Any]) -> list[Violation]:

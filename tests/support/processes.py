@@ -53,9 +53,9 @@ from compute_market.store.schema import (
     USAGE,
     USAGE_RECENT,
     WALLET_POSTINGS,
-    Table,
     pack_u64,
 )
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from tests.support.market import job_request, offer_request
 

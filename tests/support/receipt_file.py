@@ -12,7 +12,7 @@ from compute_market.settlement.receipt_files import Exported, Section
 from compute_market.settlement.receipts import key_of_fields
 from compute_market.signatures import keys
 from compute_market.signatures.keys import Key
-from compute_market.store.schema import encode
+from compute_market.store.table import encode
 from tests.support.market import MARKET_ID, START_MS, Market
 
 KEY = keys.key_of(bytes(32))

@@ -6,7 +6,9 @@ from compute_market.admission import capacity
 from compute_market.offers import standing
 from compute_market.receipt_records import Receipt
 from compute_market.settlement import ledger, receipts
-from compute_market.store.schema import TABLES, Sums, Table
+from compute_market.store.rewriting import stored_entries
+from compute_market.store.schema import TABLES
+from compute_market.store.table import Sums, Table
 from compute_market.store.txn import Txn
 from tests.support.market import Market
 
@@ -21,7 +23,7 @@ def contents(market: Market, *left_out: Table[Any] | Sums) -> dict[str, list[tup
     without = {each.table if isinstance(each, Sums) else each for each in left_out}
     return market.view(
         lambda txn: {
-            table.name: list(txn.stored_entries(table)) for table in TABLES if table not in without
+            table.name: list(stored_entries(txn, table)) for table in TABLES if table not in without
         }
     )
 

@@ -15,8 +15,9 @@ import lmdb
 import pytest
 
 from compute_market.store.environment import Creation
-from compute_market.store.schema import HEADS, Table
+from compute_market.store.schema import HEADS
 from compute_market.store.store import Store
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 
 ROOT = Path(__file__).parents[2]

@@ -11,15 +11,8 @@ from typing import Any
 from compute_market.errors import MarketError
 from compute_market.jobs import listed
 from compute_market.records import PARAMETER_KEYS
-from compute_market.store.schema import (
-    BIDS,
-    BUNDLE_IDS,
-    JOBS,
-    OFFERS,
-    PROPOSALS,
-    Table,
-    unpack_u64,
-)
+from compute_market.store.schema import BIDS, BUNDLE_IDS, JOBS, OFFERS, PROPOSALS, unpack_u64
+from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from tb_cli.frame import key_files
 from tb_cli.frame.session import Session

@@ -6,7 +6,7 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from compute_market.errors import MarketError
-from compute_market.jobs import jobs, preempt
+from compute_market.jobs import handovers, preempt
 from compute_market.jobs.submit import Posted
 from compute_market.store.txn import Txn
 from tb_cli.frame.bulk import Outcome
@@ -46,7 +46,7 @@ class Takeovers:
             self._new.add(posted.offer.offer_id)
             return outcome
         before = takeover.job.placed.provider
-        jobs.hand_over(txn, takeover.job, takeover.offer)
+        handovers.hand_over(txn, takeover.job, takeover.offer)
         return _with_job(outcome, takeover.job.job_id, before)
 
     def follow(self, outcomes: list[Outcome]) -> list[Outcome]:
