@@ -121,7 +121,6 @@ ORDER = (
     "admission.laws",
     "jobs.cancellations",
     "jobs.lanes",
-    "jobs.listed",
     "jobs.jobs",
     "jobs.handovers",
     "jobs.pools",
