@@ -13,6 +13,7 @@ from compute_market.errors import IntegrityError, MarketError, NotFoundError, Us
 from compute_market.store.txn import Txn
 from tb_cli.frame.clocks import now_ms
 from tb_cli.network import answers
+from tb_cli.network.disclosure import public
 from tb_cli.network.node import Node
 from tb_cli.network.pages import documents
 from tb_cli.network.pages.documents import Asked
@@ -75,7 +76,9 @@ class Pages:
         async def answer(request: Request) -> Response:
             try:
                 asked = _asked_of(request)
-                document = await self._node.look(lambda txn: _base(txn) | page.document(txn, asked))
+                document = await self._node.look(
+                    lambda txn: public(_base(txn) | page.document(txn, asked))
+                )
             except MarketError as error:
                 answers.tell(request, error.message)
                 return await run_in_threadpool(self._failed, error)
