@@ -78,7 +78,7 @@ def _money(txn: Txn, found: dict[str, Any]) -> Iterator[Concern]:
             "act" if failed else "watch",
             "settlement",
             f"settlement is in dry_run, no money moves: {present.reason}",
-            "`tb-cli compute-market settle arm` once the reason is gone",
+            "`tb-cli compute-market settle arm --delay-blocks N` once the reason is gone",
         )
     unpaid = txn.size(IMPORT_FAILURES)
     if unpaid:

@@ -209,7 +209,10 @@ def _pay(txn: Txn, receipt: Receipt) -> None:
 
 def _failure(file: Verified, each: Exported, error: MarketError) -> MarketError:
     which = f"receipt {each.seq} of market {file.market_id.hex()}"
-    again = "`tb-cli compute-market settle arm`, and import the file again once the mode is real"
+    again = (
+        "`tb-cli compute-market settle arm --delay-blocks N`, "
+        "and import the file again once the mode is real"
+    )
     return RefusedError(
         f"{which} was not paid, and the mode is dry_run now: {error.message}",
         hint=again if error.hint is None else f"{error.hint}; then {again}",

@@ -41,7 +41,12 @@ slots = 1
 trusted = ["{KEY.key_id.hex()}"]
 """
 # A map of 64 GiB is not filled here; a hundredth of a small one is.
-THRESHOLDS = {"StoreNearlyFull": ("> 0.8", "> 0.01")}
+THRESHOLDS = {
+    "StoreNearlyFull": ("> 0.8", "> 0.01"),
+    # What waits here has done so for a moment.
+    "ReceiptsWait": ("> 3600", "> 0"),
+    "BundlesWait": ("> 7200", "> 0"),
+}
 
 
 def shortened_rules() -> str:
