@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from compute_market import parties
+from compute_market import concerns, parties
 from compute_market.jobs import present
 from compute_market.store.schema import JOBS
 from compute_market.store.table import Table
@@ -120,7 +120,7 @@ def test_harm_is_shown_as_it_was_written(far: Serving) -> None:
 
 def test_overview_says_what_is_wrong_first(far: Serving) -> None:
     text = " ".join(page_of(far, "/").text.split())
-    assert "1 to act on, 4 to watch" in text
+    assert "1 to act on, 5 to watch" in text
     assert "act Settlement is in dry_run, no money moves" in text
     assert "1 offer is barred: bad standing." in text
     assert "3 jobs wait for an offer, most for: no offer." in text
@@ -232,7 +232,9 @@ def test_empty_market_has_every_page(tmp_path: Path) -> None:
         with serving() as far:
             for path in ("/", "/jobs", "/jobs?list=all", "/offers", "/parties", "/prices"):
                 page_of(far, path)
-            assert "All is well" in page_of(far, "/").text
+            text = " ".join(page_of(far, "/").text.split())
+            assert "1 to watch" in text
+            assert "no offer is open: no job can be placed" in text.lower()
             for path in ("/settlement", "/courier", "/events"):
                 page_of(far, path)
 
@@ -265,7 +267,7 @@ def test_pages_read_no_more_of_a_larger_market(
     """Of twice as many jobs, offers, parties and events they decode no more records."""
     for name in ("FEW", "SOME", "MANY"):
         monkeypatch.setattr(documents, name, 3)
-    for module in (documents, parties, present):
+    for module in (concerns, documents, parties, present):
         monkeypatch.setattr(module, "LOOKED_AT", 20)
     decoded = 0
     decode: Callable[[Table[Any], bytes, bytes], Any] = Table.decode
