@@ -66,7 +66,7 @@ TREE = Group(
                 "requirements": _reads(
                     "jobs:requirements", "Print the capability a live job asks for."
                 ),
-                "explain": _reads("scheduler:explain", "Say why offers do or do not fit a job."),
+                "explain": _reads("explain:explain", "Say why offers do or do not fit a job."),
                 "stats": _reads("scheduler:stats", "Print the scheduler's statistics."),
                 "calibrate": _apart(
                     "calibrate:calibrate", "Measure how fast this machine hashes.", writes=True

@@ -20,8 +20,8 @@ from compute_market.store.schema import ARCHIVED_JOBS, PENDING
 from compute_market.store.txn import Txn
 
 _WAIT_HINT = (
-    "`tb-cli compute explain FILE` names what each offer lacks; --wait keeps the job until an "
-    "offer fits"
+    "`tb-cli compute explain`, given the same, names what each offer lacks; --wait keeps the job "
+    "until an offer fits"
 )
 
 
