@@ -27,7 +27,7 @@ _SHOWN_MAX = 10
     "tb-cli compute explain j-42",
     "tb-cli compute explain job.json --gpu-memory-mb 8192",
     "tb-cli compute explain --buyer alice --gpu H100 --max-price 20",
-    "sed -n 3p jobs.jsonl | tb-cli compute explain -",
+    "tb-cli compute explain job.json --offer o-7 --json",
 )
 @takes(
     argument(
