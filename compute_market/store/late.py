@@ -99,10 +99,12 @@ class Late:
             return
         if table.kept and table in self._kept:
             self._kept[table].update(waiting)
-        put, sealed = self._cursors[table].put, table.sealed
-        for key in sorted(waiting):
-            value = waiting[key]
-            put(key, sealed(key, value if type(value) is bytes else encode(value)))
+        in_order = [(key, waiting[key]) for key in sorted(waiting)]
+        if table.has_records:
+            in_order = [
+                (key, value if type(value) is bytes else encode(value)) for key, value in in_order
+            ]
+        table.put_all(self._cursors[table], in_order)
 
     def write_all(self) -> None:
         for table in list(self._waiting):

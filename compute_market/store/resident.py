@@ -14,6 +14,8 @@ from compute_market.store.table import Table, encode
 
 # Entries of a table that are kept in memory, at most.
 RESIDENT_MAX: Final = 20_000
+# Behind all that follows a prefix: no key is as long.
+_BEHIND: Final = b"\xff" * 512
 
 
 class Resident:
@@ -23,29 +25,38 @@ class Resident:
     asked.
     """
 
-    __slots__ = ("_keys", "changed", "entries")
+    __slots__ = ("_keys", "changed", "entries", "has_records")
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_records: bool) -> None:
+        self.has_records = has_records
         self.entries: dict[bytes, Any] = {}
-        self.changed: set[bytes] = set()  # keys since they were written last
+        # Keys whose entries have changed since they were written last, and whether they are new.
+        self.changed: dict[bytes, bool] = {}
         self._keys: list[bytes] | None = None  # in order
 
     def put(self, key: bytes, value: Any) -> None:
-        if self._keys is not None and key not in self.entries:
-            insort(self._keys, key)
+        if key not in self.entries:
+            if self._keys is not None:
+                insort(self._keys, key)
+            if key not in self.changed:
+                self.changed[key] = True
+        elif key not in self.changed:
+            self.changed[key] = False
         self.entries[key] = value
-        self.changed.add(key)
 
     def delete(self, key: bytes) -> bool:
         if self.entries.pop(key, None) is None:
             return False
         if self._keys is not None:
             del self._keys[bisect_left(self._keys, key)]
-        self.changed.add(key)
+        if self.changed.get(key):
+            del self.changed[key]  # It was never written.
+        else:
+            self.changed[key] = False
         return True
 
     def clear(self) -> None:
-        self.changed.update(self.entries)
+        self.changed.update(dict.fromkeys(self.entries, False))
         self.entries.clear()
         self._keys = None
 
@@ -63,14 +74,11 @@ class Resident:
     def collect(self, limit: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
         keys, entries = self._keys or self._in_order(), self.entries
         begin = bisect_left(keys, start) if start else 0
-        found: list[tuple[bytes, bytes]] = []
-        for at in range(begin, min(begin + limit, len(keys))):
-            key = keys[at]
-            if not key.startswith(prefix):
-                break
-            value = entries[key]
-            found.append((key, value if type(value) is bytes else encode(value)))
-        return found
+        end = bisect_left(keys, prefix + _BEHIND, begin) if prefix else len(keys)
+        chosen = keys[begin : min(begin + limit, end)]
+        if self.has_records:
+            return [(key, self._bytes(key)) for key in chosen]
+        return [(key, entries[key]) for key in chosen]
 
     def scan(self, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         keys = self._keys or self._in_order()
@@ -105,7 +113,7 @@ Residents = dict[Table[Any], Resident]
 
 def loaded(table: Table[Any], cursor: Any) -> Resident:
     """A table as LMDB has it."""
-    found = Resident()
+    found = Resident(has_records=table.has_records)
     for key, value in cursor.iternext():
         found.entries[key] = table.opened(key, value)
     return found
@@ -126,10 +134,12 @@ def evict(residents: Residents, table: Table[Any], cursors: Cursors) -> None:
 
 
 def _write(table: Table[Any], held: Resident, cursor: Any) -> None:
+    written: list[tuple[bytes, bytes]] = []
     for key in sorted(held.changed):
         payload = held.payload(key)
         if payload is not None:
-            cursor.put(key, table.sealed(key, payload))
+            written.append((key, payload))
         elif cursor.set_key(key):
             cursor.delete()
+    table.put_all(cursor, written)
     held.changed.clear()

@@ -85,6 +85,16 @@ class Table(Generic[R]):
         """The payload with its checksum, as it is stored."""
         return payload + crc32(payload, crc32(key, self.seed)).to_bytes(CHECKSUM_BYTES, "little")
 
+    def put_all(self, cursor: Any, entries: list[tuple[bytes, bytes]]) -> None:
+        """Write keys and payloads, in this order, with their checksums."""
+        seed = self.seed
+        cursor.putmulti(
+            [
+                (key, payload + crc32(payload, crc32(key, seed)).to_bytes(CHECKSUM_BYTES, "little"))
+                for key, payload in entries
+            ]
+        )
+
     def opened(self, key: bytes, value: bytes) -> bytes:
         """The payload of a stored value. Raises IntegrityError when the checksum is not its own."""
         if crc32(value, crc32(key, self.seed)) != _INTACT:

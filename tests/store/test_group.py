@@ -18,6 +18,7 @@ from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer
 from compute_market.store import environment
 from compute_market.store.environment import Creation
+from compute_market.store.rewriting import stored_entries
 from compute_market.store.schema import HEADS, TABLES
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
@@ -37,7 +38,7 @@ def opened(path: Path, clock: Clock) -> Engine:
 
 def contents(market: Engine) -> dict[str, list[tuple[bytes, bytes]]]:
     return market.view(
-        lambda txn: {table.name: list(txn.stored_entries(table)) for table in TABLES}
+        lambda txn: {table.name: list(stored_entries(txn, table)) for table in TABLES}
     )
 
 
