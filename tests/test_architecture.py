@@ -132,6 +132,7 @@ ORDER = (
     "jobs.placing",
     "jobs.waiting",
     "jobs.explain",
+    "jobs.chances",
     "jobs.submit",
     "jobs.prove",
     "jobs.faults",

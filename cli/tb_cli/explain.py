@@ -1,4 +1,4 @@
-"""`compute explain`: why a job runs, waits or would be refused."""
+"""`compute explain`: why a job runs, waits or would be refused. `offer explain`: the other side."""
 
 import os
 import sys
@@ -17,6 +17,7 @@ from tb_cli.frame.job_files import Draft, draft_of
 from tb_cli.frame.options import ASKED, check_given, job_terms, with_whole_paths
 from tb_cli.frame.render import emit, shown
 from tb_cli.frame.session import Session
+from tb_cli.frame.times import instant, local
 from tb_cli.frame.verbs import argument, examples, flag, option, takes
 
 # Offers that a terminal shows; the rest with -v.
@@ -78,6 +79,52 @@ def explain(
         emit(session, found, words)
     else:
         emit(session, found, [*lines, *words, f"totals: {shown(found['totals'])}"])
+
+
+@examples("tb-cli compute offer explain o-7", "tb-cli compute offer explain o-7 --since 1h")
+@takes(
+    argument("offer_id", "OFFER", "An offer id.", complete="offer"),
+    option("--since", "Jobs that came from then on: 1h ago, or a time.", metavar="WHEN"),
+)
+def offer(session: Session, offer_id: str, *, since: str | None) -> None:
+    """Counts the jobs that came while the offer was there: those it won, those that went to a
+    cheaper one, what it lacked for how many, and those that only the standing or the wallet of its
+    provider kept away. Each job is judged by the offer as it stands now, as far back as the last
+    20000 events of the log.
+    """
+    from compute_market.jobs.chances import chances
+
+    check_id(offer_id, "offer id")
+    since_ms = None if since is None else instant(since, "--since", now_ms())
+    found = session.view(lambda txn: chances(txn, offer_id, since_ms))
+    emit(session, found, _chances(found))
+
+
+def _chances(found: dict[str, Any]) -> Iterator[str]:
+    seen = "1 job" if found["seen"] == 1 else f"{found['seen']} jobs"
+    yield f"{found['offer_id']}: {seen} seen, {found['won']} won, since {local(found['since_ms'])}"
+    if found["is_cut"]:
+        yield "the log tells nothing before, or is too long to be read"
+    if found["state"] == "withdrawn":
+        yield "the offer is withdrawn: nobody can take it"
+    if found["undercut"]:
+        prices = f"median winner {found['winner_price']}, this offer {found['effective_price']}"
+        yield f"undercut: {found['undercut']} ({prices})"
+    if found["lacking"]:
+        lacked = ", ".join(f"{name} {count}" for name, count in found["lacked"].items())
+        yield f"lacked: {found['lacking']} ({lacked})"
+    for name, why in _KEPT.items():
+        if found[name]:
+            yield f"{name.replace('_', ' ')}: {found[name]} ({why})"
+
+
+# What kept jobs away beside the terms of an offer.
+_KEPT = {
+    "barred": "the score of the provider is below 0",
+    "unfunded": "the wallet of the provider does not hold the bond",
+    "fits_now": "it would fit now; it did not then, or the market did not let the job in",
+    "unknown": "nothing says what they asked for",
+}
 
 
 def _line(verdict: dict[str, Any], winner: dict[str, Any] | None) -> str:

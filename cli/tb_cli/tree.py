@@ -47,6 +47,9 @@ TREE = Group(
                         "post": _creates("offer:post", "Post offers from options or a file."),
                         "list": _reads("offer:list_", "List offers by id."),
                         "show": _reads("offer:show", "Show one offer."),
+                        "explain": _reads(
+                            "explain:offer", "Say which jobs an offer won, and why not others."
+                        ),
                         "withdraw": _writes("offer:withdraw", "Take offers off the market."),
                     },
                 ),

@@ -157,5 +157,6 @@ def _refuse(txn: Txn, job: Job, refused: Refused) -> Refused:
         units=job.units,
         mode=admission.mode(txn),
         retry_after_ms=refused.retry_after_ms,
+        asked=drafts.asked(job),
     )
     return refused

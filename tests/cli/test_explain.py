@@ -309,3 +309,39 @@ def test_bad_words_of_explain_are_usage(cli: Cli) -> None:
         done = cli("compute", "explain", *words)
         assert (done.code, done.out) == (2, "")
         assert done.err.startswith(f"error[usage]: {said}"), done.err
+
+
+def test_offer_explain_says_why_it_gets_no_jobs(cli: Cli) -> None:
+    cli.post(price=9, provider="dear")
+    cli.post(price=5, provider="cheap")
+    cli.submit("j1")
+    cli.submit("j2")
+    assert cli(*cli.job_arguments("j3", "--gpu", "H100")).code == 5
+    lines = cli.ok("compute", "offer", "explain", "o-1").splitlines()
+    assert lines[0].startswith("o-1: 3 jobs seen, 0 won, since ")
+    assert lines[1:] == [
+        "undercut: 2 (median winner 5, this offer 9)",
+        "lacked: 1 (gpu 1, gpu_count 1)",
+    ]
+    found = cli.document("compute", "offer", "explain", "o-2", "--since", "1h")
+    assert {name: found[name] for name in list(found)[:7]} == {
+        "offer_id": "o-2",
+        "seen": 3,
+        "won": 2,
+        "undercut": 0,
+        "lacked": {"gpu": 1, "gpu_count": 1},
+        "barred": 0,
+        "unfunded": 0,
+    }
+
+
+def test_bad_words_of_offer_explain_are_told(cli: Cli) -> None:
+    cli.post()
+    for words, code, said in (
+        (("o-9",), 3, "error[not_found]: offer o-9 does not exist"),
+        (("",), 2, "error[usage]: offer id is empty"),
+        (("o-1", "--since", "soon"), 2, "error[usage]: --since: 'soon' is no time"),
+    ):
+        done = cli("compute", "offer", "explain", *words)
+        assert (done.code, done.out) == (code, "")
+        assert done.err.startswith(said)
