@@ -133,6 +133,7 @@ ORDER = (
     "jobs.waiting",
     "jobs.explain",
     "jobs.chances",
+    "jobs.obstacles",
     "jobs.submit",
     "jobs.prove",
     "jobs.faults",

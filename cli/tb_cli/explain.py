@@ -17,7 +17,7 @@ from tb_cli.frame.job_files import Draft, draft_of
 from tb_cli.frame.options import ASKED, check_given, job_terms, with_whole_paths
 from tb_cli.frame.render import emit, shown
 from tb_cli.frame.session import Session
-from tb_cli.frame.times import instant, local
+from tb_cli.frame.times import instant, local, relative
 from tb_cli.frame.verbs import argument, examples, flag, option, takes
 
 # Offers that a terminal shows; the rest with -v.
@@ -71,8 +71,9 @@ def explain(
 
     found = session.view(document)
     lines = [_line(verdict, found["winner"]) for verdict in found["offers"]]
-    words = list(_words(found))
-    if sys.stdout.isatty():
+    eyes = sys.stdout.isatty()
+    words = list(_words(found, eyes=eyes))
+    if eyes:
         shown_here = lines if verbose or offer is not None else lines[:_SHOWN_MAX]
         left = len(lines) - len(shown_here)
         words += [*shown_here, *([f"{left} more; -v shows all"] if left else [])]
@@ -138,7 +139,7 @@ def _line(verdict: dict[str, Any], winner: dict[str, Any] | None) -> str:
     return f"{said}, rank {verdict['rank']}: {before}"
 
 
-def _words(found: dict[str, Any]) -> Iterator[str]:
+def _words(found: dict[str, Any], *, eyes: bool) -> Iterator[str]:
     """What there is to say beside the single offers, the most important first."""
     if found["note"] is not None:
         yield found["note"]
@@ -165,7 +166,12 @@ def _words(found: dict[str, Any]) -> Iterator[str]:
         behind = f", behind {ahead}" + (f" and {more} more" if more else "") if ahead else ""
         yield f"queue: place {queue['place']} of {queue['waiting']}{behind}"
     if found["decision"] is not None:
-        yield f"decision: {shown(found['decision'])}"
+        yield f"decision: {_decision(found['decision']) if eyes else shown(found['decision'])}"
+
+
+def _decision(said: dict[str, Any]) -> str:
+    why = ": ".join(str(said[name]) for name in ("reason", "message") if said.get(name))
+    return f"{said['verdict']} {relative(said['at'], now_ms() // 1000)}" + (why and f": {why}")
 
 
 def _draft(

@@ -345,3 +345,27 @@ def test_bad_words_of_offer_explain_are_told(cli: Cli) -> None:
         done = cli("compute", "offer", "explain", *words)
         assert (done.code, done.out) == (code, "")
         assert done.err.startswith(said)
+
+
+def test_list_on_a_terminal_says_what_holds_a_job(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("NO_COLOR", "1")
+    cli.active("runs")
+    cli.submit("waits")
+    cli.submit("lost", "--gpu", "H100", "--wait")
+    head, *rows = on_a_terminal(monkeypatch, "compute", "list").splitlines()[-4:]
+    held = {row.split()[0]: " ".join(row.split()[3:5]) for row in rows}
+    assert held["lost"] == "no offer"
+    assert held["waits"].startswith("slots ")
+    assert held["runs"].startswith("- ")
+    assert "held_by" not in cli.document("compute", "list")[0]
+
+
+def test_decision_is_told_for_eyes_on_a_terminal(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    cli.submit("j1", "--wait")
+    cli.advance(90)
+    shown = on_a_terminal(monkeypatch, "compute", "explain", "j1")
+    assert shown.splitlines()[-1] == "decision: pending 90s ago: no offer: there are no offers"
