@@ -70,7 +70,7 @@ def note(
     """Note that something happened; returns the event's sequence number.
 
     `before` is the number of the last event of the same job. `detail` holds integers, texts and
-    truth values that say what and why; None is left out.
+    truth values that say what and why, as `records.Event` has them; None is left out.
     """
     txn.writes += 1
     if txn.noted_after is None:
@@ -255,7 +255,8 @@ def decision_document(txn: Txn, job_id: str) -> dict[str, Any] | None:
     last = last_decision(txn, job_id)
     if last is None:
         return None
-    return {"verdict": _VERDICTS[last.event.event], "at": last.at_ms // 1000, **last.event.detail}
+    said = {name: value for name, value in last.event.detail.items() if name != "asked"}
+    return {"verdict": _VERDICTS[last.event.event], "at": last.at_ms // 1000, **said}
 
 
 def _events(first: int, entry: LogEntry) -> list[Logged]:

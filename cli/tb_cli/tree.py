@@ -47,6 +47,9 @@ TREE = Group(
                         "post": _creates("offer:post", "Post offers from options or a file."),
                         "list": _reads("offer:list_", "List offers by id."),
                         "show": _reads("offer:show", "Show one offer."),
+                        "explain": _reads(
+                            "explain:offer", "Say which jobs an offer won, and why not others."
+                        ),
                         "withdraw": _writes("offer:withdraw", "Take offers off the market."),
                     },
                 ),
@@ -66,7 +69,7 @@ TREE = Group(
                 "requirements": _reads(
                     "jobs:requirements", "Print the capability a live job asks for."
                 ),
-                "explain": _reads("scheduler:explain", "Say why offers do or do not fit a job."),
+                "explain": _reads("explain:explain", "Say why offers do or do not fit a job."),
                 "stats": _reads("scheduler:stats", "Print the scheduler's statistics."),
                 "calibrate": _apart(
                     "calibrate:calibrate", "Measure how fast this machine hashes.", writes=True

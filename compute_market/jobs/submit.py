@@ -20,8 +20,8 @@ from compute_market.store.schema import ARCHIVED_JOBS, PENDING
 from compute_market.store.txn import Txn
 
 _WAIT_HINT = (
-    "`tb-cli compute explain FILE` names what each offer lacks; --wait keeps the job until an "
-    "offer fits"
+    "`tb-cli compute explain`, given the same, names what each offer lacks; --wait keeps the job "
+    "until an offer fits"
 )
 
 
@@ -157,5 +157,6 @@ def _refuse(txn: Txn, job: Job, refused: Refused) -> Refused:
         units=job.units,
         mode=admission.mode(txn),
         retry_after_ms=refused.retry_after_ms,
+        asked=drafts.asked(job),
     )
     return refused

@@ -52,6 +52,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute offer post": ("--provider", "p", "--units", "1", "--price", "1"),
     "compute offer list": (),
     "compute offer show": ("o-1",),
+    "compute offer explain": ("o-1",),
     "compute offer withdraw": ("o-1",),
     "compute submit": (
         *("--job-id", "j9", "--buyer", "b", "--workload", "transcode", "--slice", "a.slice"),
