@@ -92,6 +92,7 @@ EventName = Literal[
     "job_deferred",
     "jobs_archived",
     "store_compacted",
+    "offer_changed",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 

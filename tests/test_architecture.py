@@ -105,6 +105,7 @@ ORDER = (
     "offers.offers",
     "offers.standing",
     "offers.posting",
+    "offers.changing",
     "offers.laws",
     "scheduler.queue",
     "scheduler.matching",

@@ -45,6 +45,7 @@ TREE = Group(
                     "Offers of capacity.",
                     {
                         "post": _creates("offer:post", "Post offers from options or a file."),
+                        "set": _writes("offer_set:set_", "Change the terms or units of offers."),
                         "list": _reads("offer:list_", "List offers by id."),
                         "show": _reads("offer:show", "Show one offer."),
                         "withdraw": _writes("offer:withdraw", "Take offers off the market."),

@@ -84,6 +84,7 @@ _TO_DRY_RUN = "compute-market settle dry-run --reason before"
 CHANGES = (
     Change("compute offer post", _OFFER),
     Change("compute offer post", _OFFER, is_fresh=True),
+    Change("compute offer set", ("--units", "+50", "--price", "5", "--key", "k"), items=("o-2",)),
     Change("compute offer withdraw", items=("o-2",)),
     Change("compute submit", items=("one.json",)),
     Change("compute execute", items=("j1",)),

@@ -50,6 +50,7 @@ STICK = str(DATA / "stick")
 ARGUMENTS: dict[str, Path_] = {
     "demo": (),
     "compute offer post": ("--provider", "p", "--units", "1", "--price", "1"),
+    "compute offer set": ("o-1", "--price", "2"),
     "compute offer list": (),
     "compute offer show": ("o-1",),
     "compute offer withdraw": ("o-1",),
