@@ -31,7 +31,7 @@ _WORDS = {"price_per_unit": "price", "reputation_multiplier": "multiplier"}
 @examples(
     "tb-cli compute offer set o-1 --price 9",
     "tb-cli compute offer set o-1 o-2 --units +50 -n",
-    "tb-cli compute offer show o-1 --json | jq '.price_per_unit = 9' | tb-cli compute offer set -",
+    "tb-cli compute offer set o-1 --units +50 --key restock-1",
 )
 @takes(
     argument(

@@ -73,9 +73,9 @@ def test_change_of_a_withdrawn_or_unknown_offer_is_an_error(market: Market) -> N
 
 
 def test_jobs_that_hold_units_keep_their_quote(market: Market) -> None:
-    market.opened.deposit("buyer", ct=1000)
-    market.opened.deposit("prov", ct=1000)
     market.configure(settle_mode="real")
+    market.deposit("buyer", ct=1000, it=1000)
+    market.deposit("prov", ct=1000)
     market.post(units=2, fee_pct_ct=100)
     market.submit("first", max_price_per_unit=9)
     changed = change(market, price_per_unit=9, fee_pct_ct=0, reputation_multiplier="0.5")
