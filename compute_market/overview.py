@@ -108,7 +108,7 @@ def guard(txn: Txn) -> dict[str, Any]:
 def _reasons(txn: Txn) -> dict[str, int]:
     """How many of the first jobs without an offer wait for what."""
     counted: Counter[str] = Counter()
-    for job_id in islice(queue.pending_ids(txn), ASKED_MAX):
+    for job_id in islice(queue.pending_in_order(txn), ASKED_MAX):
         job = jobs.named(txn, job_id.encode())
         counted[waiting.present_reason(txn, job).held_by or "the next change"] += 1
     return dict(counted.most_common())

@@ -138,6 +138,7 @@ ORDER = (
     "jobs.cancel",
     "jobs.expire",
     "jobs.extend",
+    "jobs.holding",
     "jobs.preempt",
     "jobs.bill",
     "jobs.handoff",

@@ -13,7 +13,7 @@ from compute_market.clock import TIME_HELD
 from compute_market.courier import courier
 from compute_market.errors import RefusedError
 from compute_market.events import ENTRY_EVENTS, Logged
-from compute_market.jobs import faults, jobs
+from compute_market.jobs import faults, holding, jobs
 from compute_market.jobs.submit import change_offer, submit
 from compute_market.offers import offers, standing
 from compute_market.records import EVENT_NAMES, Asked, Event, Score
@@ -198,6 +198,16 @@ def hold_one_that_waits(market: Market) -> None:
     market.post("other", offer_id="late", capability=waiting)
 
 
+def wait_and_hold(market: Market) -> None:
+    market.submit("waits", wait=True, capability={"gpu": "none has it"})
+    market.update(lambda txn: holding.hold(txn, "waits"))
+
+
+def hold_and_release(market: Market) -> None:
+    wait_and_hold(market)
+    market.update(lambda txn: holding.release(txn, "waits"))
+
+
 def propose_a_cap(market: Market) -> None:
     propose(market, "fair_share_cap", "0.1")
 
@@ -304,6 +314,12 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     "offer_posted": (
         lambda market: market.post("new", offer_id="new"),
         {"units": 1000, "price_per_unit": 5},
+    ),
+    "job_held": (wait_and_hold, {}),
+    "job_released": (hold_and_release, {}),
+    "job_changed": (
+        lambda market: market.update(lambda txn: holding.change(txn, "job", priority="high")),
+        {"was_priority": "normal", "priority": "high"},
     ),
     "offer_changed": (
         lambda market: market.update(

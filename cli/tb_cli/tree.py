@@ -58,6 +58,9 @@ TREE = Group(
                 "preempt": _writes(
                     "preempt:hand_over", "Hand a running job over to a better offer."
                 ),
+                "set": _writes("hold:set_", "Change the deadline or priority of live jobs."),
+                "hold": _writes("hold:hold", "Keep waiting jobs from being started."),
+                "release": _writes("hold:release", "Let held jobs wait for their turn again."),
                 "run": _apart("run:run", "Hash slice files, with no market."),
                 "status": _reads("jobs:status", "Show one job: state, progress, money."),
                 "list": _reads("jobs:list_", "List jobs by id."),

@@ -40,7 +40,7 @@ def queued(txn: Txn, limit: int) -> list[dict[str, Any]]:
 def unplaced(txn: Txn, limit: int) -> list[dict[str, Any]]:
     """The first `limit` jobs that wait for an offer, in queue order, with the reason of each."""
     found = []
-    for job_id in islice(queue.pending_ids(txn), limit):
+    for job_id in islice(queue.pending_in_order(txn), limit):
         job = jobs.named(txn, job_id.encode())
         found.append(_document(txn, job) | reason(txn, job))
     return found

@@ -90,6 +90,9 @@ CHANGES = (
     Change("compute execute", items=("j1",)),
     Change("compute prove", ("j2", "0", HELLO)),
     Change("compute cancel", ("--chunk", "1", "--failed-to", "left"), items=("j3", "j4", "j5")),
+    Change("compute hold", ("--chunk", "1"), items=("j4", "j5", "pending")),
+    Change("compute release", ("--chunk", "1"), items=("j4", "j5"), first=("compute hold j4 j5",)),
+    Change("compute set", ("--priority", "high", "--chunk", "1"), items=("j1", "j4", "pending")),
     Change("compute courier send", ("b.slice", "alice", "--key", "k")),
     Change("compute courier send", ("b.slice", "alice", "--key", "k"), is_fresh=True),
     Change(
