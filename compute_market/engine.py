@@ -143,7 +143,7 @@ class Engine:
     ) -> "_Acted[T]":
         housekeeping, conclude = _housekeeping()
         # With the lock in hand: whoever waited for it would come with a time gone by.
-        clocks.keep(txn, self._enter(txn))
+        clocks.keep(txn, self._enter(txn, self.board))
         due = housekeeping(txn, sweep_limit)
         result = fn(txn)
         if self.board is not None and txn.noted:  # The same command again counts nothing.
@@ -165,8 +165,11 @@ class Engine:
         Who wants to look `at_once` waits for nobody; see `Store.view_at_once`.
         """
 
+        # Another thread may save it meanwhile, with prices that this snapshot has not.
+        board = self.board
+
         def look(txn: Txn) -> T:
-            self._enter(txn)
+            self._enter(txn, board)
             return fn(txn)
 
         view = self.store.view_at_once if at_once else self.store.view
@@ -180,17 +183,20 @@ class Engine:
         """The wall clock in unix milliseconds, believed or not."""
         return self.read().wall_ms
 
-    def _enter(self, txn: Txn) -> Time:
-        self.time = clocks.judge(txn, self.read())
-        clocks.enter(txn, self.time)
+    def _enter(self, txn: Txn, board: "Board | None") -> Time:
+        # Another thread may enter a transaction meanwhile, at another time.
+        self.time = time = clocks.judge(txn, self.read())
+        clocks.enter(txn, time)
         if txn.number(PARAMETERS_SET):
             from compute_market.governance import governance  # Most markets have no proposals.
 
             txn.config = governance.in_force(txn)
-        if self.board is not None:
+        if board is not None:
             begun, _ = _board()
-            txn.board = self.board = begun(txn, self.board, self.priced_after)
-        return self.time
+            txn.board = begun(txn, board, self.priced_after)
+            if self.board is board:
+                self.board = txn.board
+        return time
 
     def follow_log(self, path: str) -> None:
         """Append to `cancellations.log` at `path` what the table has and the file lacks.

@@ -1,9 +1,5 @@
 """What is due, and what every change of the market ends with."""
 
-from collections.abc import Callable
-from functools import cache
-from typing import TYPE_CHECKING
-
 from compute_market import chain, events
 from compute_market.clock import Due
 from compute_market.jobs import jobs
@@ -20,9 +16,6 @@ from compute_market.store.schema import (
     PENDING,
 )
 from compute_market.store.txn import Txn
-
-if TYPE_CHECKING:
-    from compute_market.subsidy.subsidy import Closed
 
 # What `tick` looks at at most beside what is due: entries of the log, and receipts.
 TRIM_LIMIT = 10_000
@@ -58,7 +51,10 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     subsidies_it, epochs = 0, 0
     multipliers: tuple[int, ...] = ()
     if txn.timely and height >= chain.epoch_end(txn):
-        closed = _close_epochs()(txn)
+        # Most commands come while an epoch runs. It is imported whole, which takes less again.
+        import compute_market.subsidy.subsidy as subsidy
+
+        closed = subsidy.close(txn)
         subsidies_it, epochs, multipliers = closed.paid_it, closed.epochs, closed.multipliers
     activated = mode == "armed" and txn.timely and modes.activate(txn)
     paid = 0
@@ -100,14 +96,6 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         multipliers,
         transactions,
     )
-
-
-@cache
-def _close_epochs() -> "Callable[[Txn], Closed]":
-    """Most commands come while an epoch runs; an import takes long each time."""
-    from compute_market.subsidy.subsidy import close
-
-    return close
 
 
 def tick(txn: Txn, scrub_limit: int = SCRUB_LIMIT) -> None:

@@ -122,7 +122,6 @@ ORDER = (
     "admission.laws",
     "jobs.cancellations",
     "jobs.lanes",
-    "jobs.listed",
     "jobs.jobs",
     "jobs.handovers",
     "jobs.pools",

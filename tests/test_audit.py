@@ -231,7 +231,7 @@ def test_check_goes_on_behind_a_damaged_table(busy: Market) -> None:
 
 @pytest.mark.parametrize("extra", [b"", b"more\n"])
 def test_log_violations_names_the_log(busy: Market, extra: bytes) -> None:
-    log = b"stopped client\ndropped provider\n"
+    log = b"older client\nstopped client\ndropped provider\n"
     assert busy.view(lambda txn: list(audit.log_violations(txn, log))) == []
     damaged = log.replace(b"s", b"z") if not extra else log + extra
     (violation,) = busy.view(lambda txn: list(audit.log_violations(txn, damaged)))

@@ -207,7 +207,7 @@ def _try(session: Session, target: str, before: int) -> None:
             )
         )
         counts["postings"] += len(postings)
-    _emit(session, target, {"before": before, **counts, "bytes": 0}, changed=True)
+    _emit(session, target, {"before": before, **counts}, changed=True)
 
 
 def _tell(session: Session, target: str, found: Archive | None) -> None:
@@ -216,7 +216,7 @@ def _tell(session: Session, target: str, found: Archive | None) -> None:
         return
     names = ("before", "jobs", "receipts", "postings")
     counts = {name: getattr(found, name) for name in names}
-    _emit(session, target, counts | {"bytes": found.length}, changed=True)
+    _emit(session, target, counts, changed=True)
 
 
 def _emit(session: Session, target: str, counts: dict[str, Any], *, changed: bool) -> None:

@@ -36,6 +36,7 @@ from compute_market.store.schema import (
     SLICES,
     id_prefix,
     pack_u64,
+    unpack_u64,
 )
 from compute_market.store.txn import Txn
 
@@ -91,6 +92,18 @@ def placements(txn: Txn, job: Job) -> list[Placement]:
         for number in range(job.placements_before)
     ]
     return earlier if job.placement is None else [*earlier, job.placement]
+
+
+def live_ids(txn: Txn) -> Iterator[str]:
+    """Ids of every pending, queued and active job, the nearest deadline first."""
+    for key, _ in txn.scan(DEADLINES):
+        yield key[8:].decode()
+
+
+def first_ended(txn: Txn) -> tuple[int, str] | None:
+    """The unix second in which the first of the ended jobs ended that are kept, and its id."""
+    found = txn.first(ENDED)
+    return None if found is None else (unpack_u64(found[0][:8]), found[0][8:].decode())
 
 
 def is_overdue(txn: Txn, job: Job) -> bool:

@@ -7,9 +7,10 @@ from functools import cache
 
 from compute_market.amounts import PPM
 
-# A tie needs a power of at least 2^n that divides twice the score, and that is at most 4000: later
-# no number of the series lies half way between two integers.
-_TIES_UNTIL = 11
+# Bits of the exact powers up to which they are faster than bounds. They have to be exact for the
+# first 11 periods: a tie needs a power of at least 2^n that divides twice the score, and that is at
+# most 4000, so that later no number of the series lies half way between two integers.
+_EXACT_BITS = 1_280
 _BITS = 192  # of a fraction, to begin with
 _LN_2_PPM = 693_148  # rounded up
 
@@ -22,8 +23,9 @@ def decayed(score: int, decay_ppm: int, periods: int) -> int:
     size = abs(score)
     if periods * decay_ppm >= _LN_2_PPM * (size.bit_length() + 1):
         return 0  # Less than a half is left, since (1 − d)^n ≤ e^(−dn): most often by far.
-    if periods <= _TIES_UNTIL:
-        left = _nearest(size * keep_ppm**periods, PPM**periods)
+    keep, whole = _reduced(keep_ppm)
+    if periods * whole.bit_length() <= _EXACT_BITS:
+        left = _nearest(size * keep**periods, whole**periods)
     else:
         left = _between_bounds(size, keep_ppm, periods)
     return left if score > 0 else -left
@@ -39,10 +41,8 @@ def periods_to_zero(score: int, decay_ppm: int) -> int | None:
         return 0
     if not decay_ppm:
         return None
-    above = 1
-    while decayed(score, decay_ppm, above):
-        above *= 2
-    below = above // 2  # It is not zero there, or is 0 and nothing has passed.
+    # It is not zero when nothing has passed, and by the bound that `decayed` knows it is.
+    below, above = 0, -(-_LN_2_PPM * (score.bit_length() + 1) // decay_ppm)
     while above - below > 1:
         middle = (above + below) // 2
         if decayed(score, decay_ppm, middle):
@@ -50,6 +50,15 @@ def periods_to_zero(score: int, decay_ppm: int) -> int | None:
         else:
             above = middle
     return above
+
+
+@cache
+def _reduced(keep_ppm: int) -> tuple[int, int]:
+    """What is kept in a period, as a ratio in its lowest terms."""
+    divisor, rest = PPM, keep_ppm
+    while rest:
+        divisor, rest = rest, divisor % rest
+    return keep_ppm // divisor, PPM // divisor
 
 
 def _between_bounds(size: int, keep_ppm: int, periods: int) -> int:

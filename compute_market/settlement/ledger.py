@@ -1,7 +1,7 @@
 """Double-entry accounts in two tokens. The only writer of accounts and postings.
 
 An account is named `wallet/OWNER`, `escrow/JOB`, `bond/JOB/ROLE`, `bid/BID`, `supply` or `burned`,
-and exists once per token. Every movement is one posting, kept for ever; a balance equals the sum
+and exists once per token. Every movement is one posting; a balance equals the sum
 of its postings. Per token all balances sum to zero, and only `supply` is ever negative: it holds
 minus what is in circulation.
 """

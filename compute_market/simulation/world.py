@@ -13,6 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from compute_market import audit
+from compute_market.archive import archives
 from compute_market.clock import Clock
 from compute_market.config.settings import Config
 from compute_market.engine import Engine
@@ -34,6 +35,8 @@ from compute_market.store.txn import Txn
 
 # Actions of one instant that go into one change of the market, as those of a bulk command do.
 STEP_ACTIONS_MAX = 1_000
+# How long ended jobs stay: a run of any length takes no more room than its last hour.
+KEPT_SECS = 3_600
 # After how many epochs a market whose settlement is armed at the start turns real.
 ARMED_EPOCHS = 2
 
@@ -197,6 +200,7 @@ class _World:
 
     def _tick(self, txn: Txn) -> None:
         tick(txn, scrub_limit=0)  # Nothing comes to be damaged in a simulation.
+        archives.forget(txn, max(0, txn.now - KEPT_SECS))
         self._stage.plan(txn.now_ms + self._scenario.tick_secs * 1_000, self._tick)
 
     # Buyers.

@@ -225,6 +225,8 @@ def test_dry_run_tells_what_would_happen_and_changes_no_byte(
         cli.ok(*command, due=TOLD.get(command[-1], ""))
     if name in OVERDUE:
         cli.advance(63)
+    if name == "state archive":
+        cli.advance(1)  # A job that has ended is older than none by then.
     # What the last command left undone is not to be done by a dry run either.
     (cli.home / "cancellations.log").write_text("j0 ")
     stdin = "wallet deposit alice --ct 1\n" if name == "batch" else ""

@@ -163,7 +163,7 @@ LOG = (
         "lines follow each other",
         "cancellations",
         "dropped",
-        lambda txn: edit(txn, CANCELLATIONS, pack_u64(2), offset=1),
+        lambda txn: edit(txn, CANCELLATIONS, pack_u64(3), offset=1),
     ),
     Case(
         "the length is that of all lines",
@@ -175,7 +175,7 @@ LOG = (
         LINES,
         "cancellations",
         "dropped",
-        lambda txn: txn.delete(CANCELLATIONS, pack_u64(2)),
+        lambda txn: txn.delete(CANCELLATIONS, pack_u64(3)),
     ),
     Case(LINES, "cancellations", "done", add_line("done")),
     Case(LINES, "cancellations", "dropped", add_line("dropped")),

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from compute_market.archive import archives
 from compute_market.config.settings import DEFAULTS
 from compute_market.records import replace
 from compute_market.requests import JobRequest
+from compute_market.simulation import world
 from compute_market.simulation.arrivals import Arrival, slice_of
 from compute_market.simulation.draws import Spread
 from compute_market.simulation.scenario import (
@@ -405,3 +407,17 @@ def test_trace_brings_jobs_with_durations_and_money(tmp_path: Path) -> None:
     done = play_at(tmp_path / "market", taken, open_trace)
     assert [each.at_secs for each in done.of("job_proved")] == [7, 9.5, 13, 15.5]
     assert [each.event.owner for each in done.of("deposit")] == ["p-1", "anybody"]
+
+
+def test_archives_change_nothing_of_what_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archived: list[int] = []
+    forget = archives.forget
+    monkeypatch.setattr(archives, "forget", lambda txn, at: archived.append(forget(txn, at)))
+    monkeypatch.setattr(world, "KEPT_SECS", 10**9)
+    never = play_at(tmp_path / "never", BY_CHANCE)
+    assert sum(archived) == 0
+    monkeypatch.setattr(world, "KEPT_SECS", 0)
+    assert play_at(tmp_path / "at once", BY_CHANCE) == never
+    assert sum(archived) > 40

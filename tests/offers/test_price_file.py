@@ -3,6 +3,7 @@
 import os
 from binascii import crc32
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compute_market import home
+from compute_market.clock import Reading
 from compute_market.errors import IntegrityError, UsageError
 from compute_market.offers import price_file
 from compute_market.price_records import Board
@@ -252,3 +254,25 @@ def test_failed_write_leaves_what_was_there(
 
 def refuse(*_: object, **__: object) -> None:
     raise OSError(28, "no room")
+
+
+def test_look_leaves_alone_what_another_thread_saves_meanwhile(market: Market) -> None:
+    engine = market.opened.engine
+    engine.load_prices()
+    market.post()
+    market.submit("first")
+    engine.save_prices()
+    usual = engine.clock
+
+    def interrupted() -> Reading | int:
+        """The clock is read within the look: its snapshot has the first price alone."""
+        engine.clock = usual
+        with ThreadPoolExecutor(1) as other:
+            other.submit(market.submit, "second").result()
+            other.submit(engine.save_prices).result()
+        return usual()
+
+    engine.clock = interrupted
+    market.view(lambda txn: None)
+    assert engine.board is not None
+    assert engine.board.seq == 2

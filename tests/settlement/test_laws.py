@@ -61,7 +61,7 @@ def settle(of: str, **changes: Any) -> Callable[[Txn], None]:
 
 
 LEDGER = (
-    Case("no gaps", "postings", "3", lambda txn: txn.delete(POSTINGS, pack_u64(2))),
+    Case("no gaps", "postings", "5", lambda txn: txn.delete(POSTINGS, pack_u64(4))),
     Case("conservation", "accounts", "CT", lambda txn: txn.add(ACCOUNTS, b"CT\0wallet/buyer", 1)),
     *(
         Case("balance equals postings", "accounts", f"wallet/{owner} CT", damage)
@@ -81,7 +81,7 @@ LEDGER = (
         "every posting of a wallet is in its history",
         "wallet_postings",
         "*",
-        lambda txn: txn.delete(WALLET_POSTINGS, b"prov\0" + pack_u64(3)),
+        lambda txn: txn.delete(WALLET_POSTINGS, b"prov\0" + pack_u64(5)),
     ),
 )
 
@@ -169,7 +169,7 @@ RECEIPT_CASES = (
     Case(
         "the chain is unbroken",
         "receipt_chain",
-        "2",
+        "3",
         lambda txn: edit(txn, RECEIPTS, receipt_key(txn, "done"), issued_at=1),
     ),
     Case("every receipt is on the chain", "receipts", "*", copy_receipt),

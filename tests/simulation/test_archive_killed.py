@@ -40,7 +40,7 @@ class Archived:
         self.work, self._template = memory / "work", memory / "template"
         self.home = self.work / "home"
         self.home.mkdir(parents=True, mode=0o700)
-        (self.home / "config.toml").write_text('settle_mode = "real"\n')
+        (self.home / "config.toml").write_text('settle_mode = "real"\nepoch_blocks = 1000000000\n')
         (self.work / "a.slice").write_text("hello")
         self.do("wallet deposit alice --ct 1000 --it 1000 --key in")
         self.do("wallet deposit prov --ct 1000")

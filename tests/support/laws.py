@@ -53,9 +53,12 @@ def busy_market(path: Path) -> Market:
     """A market with jobs in every state and receipts of every status."""
     market = Market(path)
     market.configure(slots=4)
+    for owner in ("prov", "other"):
+        market.deposit(owner, ct=450)
+    market.advance(1)
     market.update(lambda txn: ledger.tap(txn, "deposit", "buyer", {"CT": 9000, "IT": 9000}, "k"))
-    market.deposit("prov", ct=900)
-    market.deposit("other", ct=900)
+    for owner in ("prov", "other"):
+        market.deposit(owner, ct=450)
     market.post(offer_id="main", fee_pct_ct=40, provider_bond=20, reputation=5)
     market.post("other", offer_id="small", units=1, price_per_unit=1)
     market.post("other", offer_id="gone", price_per_unit=9)
@@ -66,12 +69,12 @@ def busy_market(path: Path) -> Market:
     # Paid nothing: admitted before the mode was real.
     market.submit("free", max_price_per_unit=1)
     market.prove("free")
-    # Archived, with the deposits of both sides.
+    # Archived, with the first deposits of both sides.
     for job_id in ("old", "older"):
         market.submit(job_id, max_price_per_unit=5)
     market.prove("old")
     market.cancel("older")
-    archive(market, ["old", "older"], postings=[3, 4])
+    archive(market, ["old", "older"], postings=[1, 2])
     market.update(lambda txn: modes.arm(txn, 0))
     # Ended: completed, cancelled, failed, handed over; paid at once.
     market.submit("done", lengths=(1, 1), consumer_bond=3)
@@ -128,7 +131,7 @@ def busy_market(path: Path) -> Market:
 
 def archive(market: Market, job_ids: list[str], postings: list[int]) -> None:
     """Let some ended jobs and postings go, as if a file had them."""
-    begun = Archive("/archives/a.jsonl", market.now_ms // 1000 + 1, market.now_ms, 100, bytes(32))
+    begun = Archive("/archives/a.jsonl", market.now_ms // 1000, market.now_ms, 100, bytes(32))
 
     def act(txn: Txn) -> None:
         archives.begin(txn, ARCHIVE_ID, begun)

@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from compute_market.engine import Engine
     from compute_market.records import Asked
     from compute_market.store.environment import Creation
-    from compute_market.store.group import Outcome
     from compute_market.store.txn import Txn
     from tb_cli.frame.home import Home
     from tb_cli.frame.trial import Trial
@@ -203,7 +202,7 @@ class Session:
             home, self._opened.throw_away = new_market.directory(self.home, stays=not self.dry_run)
         self._opened.market = _market_in(home, config, clock, creation)
         if is_new and not self.dry_run:
-            self._opened.market.asked = _asked(self._command)
+            self._opened.market.asked = self.asked()
             new_market.begin(self._opened.market, self.home)
 
     def update(
@@ -225,38 +224,37 @@ class Session:
             self._end_trial()
             self.open_told()
             market = self.market
-        market.asked = _asked(self._command)
+        market.asked = self.asked()
         limit = SWEEP_LIMIT if sweep_limit is None else sweep_limit
         try:
             result = market.update(fn, dry_run=self.dry_run, sweep_limit=limit)
         finally:
-            self._tell_of_clock()
+            self.warn_of_clock()
         if tells:
             self.tell_of(market.due)
         if not self.dry_run:
-            self._follow(market)
+            self.follow(market)
         return result
 
-    def update_each(self, fns: "Iterable[Callable[[Txn], T]]") -> "list[Outcome[T]]":
-        """Run several actions in one durable transaction; see `Engine.update_each`.
-
-        For a verb that goes on for long in a home that is there, and has no `--dry-run`.
-        """
-        market = self.market
-        market.asked = _asked(self._command)
-        try:
-            outcomes = market.update_each(fns)
-        finally:
-            self._tell_of_clock()
-        self.tell_of(market.due)
-        self._follow(market)
-        return outcomes
-
-    def _follow(self, market: "Engine") -> None:
+    def follow(self, market: "Engine") -> None:
         """What follows on a commit."""
         self.follow_log()
         if market.priced_after is not None:
             self.save_prices(after_s=self.config.price_board_save_interval)
+
+    def asked(self) -> "Asked":
+        """Who asks, for the log: user, host, process and command line."""
+        import pwd
+
+        from compute_market.records import Asked
+        from compute_market.text import clipped
+
+        try:
+            user = pwd.getpwuid(os.getuid()).pw_name
+        except KeyError:
+            user = str(os.getuid())
+        words = clipped(" ".join(map(printable, self._command)), _COMMAND_MAX)
+        return Asked(user, os.uname().nodename, os.getpid(), words)
 
     def save_prices(self, after_s: int = 0) -> None:
         """Save what matches have priced, if that waits for so long. A failure is a warning."""
@@ -282,13 +280,13 @@ class Session:
         try:
             return self.market.view(fn, at_once=at_once)
         finally:
-            self._tell_of_clock()
+            self.warn_of_clock()
 
     def tells_of_clock(self) -> None:
         """Say nothing beside of a clock that is not believed: the verb itself does."""
         self._opened.told_of_clock = True
 
-    def _tell_of_clock(self) -> None:
+    def warn_of_clock(self) -> None:
         """Say once in one line that the clock is not believed."""
         time = self.market.time
         if time is not None and time.doubt is not None and not self._opened.told_of_clock:
@@ -366,21 +364,6 @@ def _from(
     fetch: "Callable[[Txn, K, int], tuple[list[T], K | None]]", after: K, page: int, txn: "Txn"
 ) -> tuple[list[T], K | None]:
     return fetch(txn, after, page)
-
-
-def _asked(command: Sequence[str]) -> "Asked":
-    """Who asks, for the log: user, host, process and command line."""
-    import pwd
-
-    from compute_market.records import Asked
-    from compute_market.text import clipped
-
-    try:
-        user = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        user = str(os.getuid())
-    words = clipped(" ".join(map(printable, command)), _COMMAND_MAX)
-    return Asked(user, os.uname().nodename, os.getpid(), words)
 
 
 def _market_in(

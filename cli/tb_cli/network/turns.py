@@ -7,7 +7,7 @@ the write lock has it after the group that is being written.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock
@@ -77,7 +77,7 @@ class Turns:
         """Commit a group. What waits then comes after what else was submitted meanwhile."""
         taken: list[_Waiting] = []
         try:
-            outcomes: Sequence[Outcome[Any]] = self._session.update_each(self._group(taken))
+            outcomes: Sequence[Outcome[Any]] = _update_each(self._session, self._group(taken))
         except BaseException as error:
             # It would not go better for who waits for as long already.
             while self._waiting:
@@ -99,6 +99,21 @@ class Turns:
             if not waiting.answer.cancelled():
                 taken.append(waiting)
                 yield waiting.change
+
+
+def _update_each(
+    session: Session, changes: Iterable[Callable[[Txn], Any]]
+) -> Sequence[Outcome[Any]]:
+    """Commit changes together as `Session.update` does each."""
+    market = session.market
+    market.asked = session.asked()
+    try:
+        outcomes = market.update_each(changes)
+    finally:
+        session.warn_of_clock()
+    session.tell_of(market.due)
+    session.follow(market)
+    return outcomes
 
 
 def _answer(taken: list[_Waiting], outcomes: Sequence[Outcome[Any]]) -> None:
