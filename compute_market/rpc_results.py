@@ -111,6 +111,7 @@ class JobStatus(TypedDict):
     overdue: bool
     provider_bond_min: int
     unreadable_slice: int | None
+    held: bool
 
 
 class JobCancelled(JobStatus):

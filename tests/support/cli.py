@@ -50,7 +50,7 @@ JOB_FIELDS = [
     *("units", "units_proven", "slices", "slices_proven", "price_per_unit"),
     *("max_price_per_unit", "fee_pct_ct", "consumer_bond", "provider_bond", "deadline"),
     *("submitted_at", "started_at", "ended_at", "funded", "cause", "escrow", "paid", "refunded"),
-    *("ended_by", "capability", "overdue", "provider_bond_min", "unreadable_slice"),
+    *("ended_by", "capability", "overdue", "provider_bond_min", "unreadable_slice", "held"),
 ]
 OFFER_FIELDS = [
     *("offer_id", "provider", "units", "price_per_unit", "fee_pct_ct", "provider_bond"),
