@@ -72,15 +72,17 @@ class Rpc:
         return _response(answer, bare=call.jsonrpc is UNSET and call.id is UNSET)
 
     async def _batch(self, request: Request, calls: list[Raw]) -> Response:
-        found = []
+        found: list[_Answer] = []
         for text in calls:
             try:
-                answer = await self._answer(request, _call_in(text))
+                found.append(await self._answer(request, _call_in(text)))
             except _RpcError as error:
-                answer = _failure(request, None, error)
-            if not answer.is_of_notification:
-                found.append(answer.document)
-        return answers.json_response(found) if found else answers.nothing()
+                found.append(_failure(request, None, error))
+        statuses = {each.status for each in found}
+        # Where nothing was done for one and the same reason, notifications are told of it as well.
+        status = statuses.pop() if len(statuses) == 1 else 200
+        told = [each.document for each in found if status != 200 or not each.is_of_notification]
+        return answers.json_response(told, status) if told else answers.nothing()
 
     async def _answer(self, request: Request, call: "_Call") -> "_Answer":
         call_id = None if call.id is UNSET else call.id
@@ -98,6 +100,7 @@ class Rpc:
     async def _called(self, request: Request, method: Method, params: Any) -> Document:
         """What a method answers. Raises MarketError: `answers.Said` for mistakes of who asks."""
         if method.access == "token":
+            self._node.check_here()  # Where the home has gone, its token has gone too.
             answers.check_token(self._node.token, request)
         asked = answers.said(_params_of, method, params)
         if isinstance(asked, rpc.Scores):
