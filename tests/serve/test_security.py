@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from compute_market import rpc
 from compute_market.jobs import jobs
+from tb_cli.network.openapi import description
 from tb_cli.network.pages.routes import PAGES
 from tests.support.cli import Cli, operating
 from tests.support.owners import SOMEBODY, as_root
@@ -95,6 +97,8 @@ def test_nobody_without_the_token_changes_anything(far: Serving, token: str, met
         batch = asked(far, b"[" + b",".join([*calls.values()] * 2) + b"]", headers)
         errors = [each["error"]["data"]["reason"] for each in batch.json]
         assert (batch.status, errors) == (401, ["unauthorized"] * 6), how
+        described = {"$ref": "#/components/schemas/Failures"} | json.loads(description())
+        assert jsonschema_rs.validator_for(described).is_valid(batch.json)
         notifications = asked(far, b"[" + calls["a notification"] + b"]", headers)
         assert notifications.status == 401, how
     assert state(far) == before == "active"

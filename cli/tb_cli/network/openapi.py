@@ -185,7 +185,7 @@ def _call() -> Schema:
         "Call methods by JSON-RPC 2.0. One without `id` and `jsonrpc` is answered by its result.",
         {"content": {_JSON: {"schema": _ref("Answer")}}, "description": "what is answered"},
         (401, 408, 413),
-        failure="Failure",
+        failure="Failures",
     )
     operation["responses"]["204"] = {"description": "they were notifications"}
     operation["security"] = [{}, {"token": []}]
@@ -231,6 +231,8 @@ def _calls() -> dict[str, Schema]:
             "properties": {"jsonrpc": version, "id": call_id, "error": error},
             "required": ["jsonrpc", "id", "error"],
         },
+        # Of a call, or of each of a batch.
+        "Failures": {"anyOf": [_ref("Failure"), {"type": "array", "items": _ref("Failure")}]},
         "Answer": {
             "anyOf": [
                 _ref("Success"),
