@@ -41,6 +41,7 @@ _BY_REASON: Final = {"unauthorized": 401, "no_price_data": 404}
 HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 # What a client is told to do about a status.
 _WAYS_OUT: Final = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}
+CUT_OFF: Final = "cut off by the end"  # why a request is not done that takes longer than that may
 _BEARER: Final = b"bearer "
 
 
