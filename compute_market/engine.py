@@ -199,10 +199,11 @@ class Engine:
                 self.board = txn.board
         return time
 
-    def follow_log(self, path: str) -> None:
+    def follow_log(self, path: str, patience_ms: int | None = None) -> None:
         """Append to `cancellations.log` at `path` what the table has and the file lacks.
 
-        Runs after a commit and outside the write lock. Raises OSError when the file cannot be
+        Runs after a commit and outside the write lock, and waits for another process at it no
+        longer than `patience_ms`. Raises OSError when the file cannot be
         written, and where another market is by now: the next change makes it whole.
         """
         from compute_market.jobs import cancellations
@@ -217,7 +218,7 @@ class Engine:
 
         try:
             self._check_here()
-            cancellations.append(path, missing, self.store.patience())
+            cancellations.append(path, missing, self.store.patience(patience_ms))
         except ConflictError as error:
             raise OSError(errno.ESTALE, "another market has taken the place of this one") from error
 
