@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
+from compute_market import records
 from compute_market.admission import mempool
 from compute_market.courier import courier
 from compute_market.courier.courier import Attempted
 from compute_market.jobs.submit import Submitted, post_offer, submit
 from compute_market.offers import standing
-from compute_market.records import Asked
 from compute_market.settlement import modes
 from compute_market.store.txn import Txn
 from tb_cli.frame import price_board
+from tb_cli.network.pages.documents import Asked
+from tb_cli.network.pages.routes import PAGES as ROUTES
+from tb_cli.network.pages.routes import Page
 from tests.support.bundles import HOLDER, bundle, ids
 from tests.support.cli import Cli, operating
 from tests.support.laws import busy_market
@@ -49,6 +52,18 @@ PAGES = {
 }
 
 
+# What every page shows, whatever it is of.
+BASE = {"now_ms": 1_800_000_000_000, "timely": True, "market_id": "0" * 32}
+
+
+def routed(path: str) -> tuple[Page, Asked]:
+    """The page under a path, and what that asks of it."""
+    place, _, query = path.partition("?")
+    _, kind, *name = place.split("/")
+    template = f"/{kind}/{{id}}" if name else place
+    return ROUTES[template], Asked(name[0] if name else "", all=query == "list=all")
+
+
 @contextmanager
 def operated(directory: Path) -> Iterator[Cli]:
     """A home of its own, and a clock that stands still, for as long as this lasts."""
@@ -68,7 +83,7 @@ def busy_server(directory: Path) -> Iterator[Serving]:
         with serving() as far:
             price_board.load(far.session)
             market = far.session.market
-            market.asked = Asked(HARM, "here", 1, HARM)
+            market.asked = records.Asked(HARM, "here", 1, HARM)
             market.update(_harm)
             for number in range(3):
                 submitted(far, f"priced-{number}", buyer=ODD_BUYER, max_price_per_unit=50)

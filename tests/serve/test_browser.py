@@ -223,7 +223,7 @@ def test_page_is_readable_without_javascript(browser: "Browser", far: Serving) -
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{far.url}/")
-    assert page.locator("h1").inner_text() == "1 to act on, 4 to watch"
+    assert page.locator("h1").inner_text() == "1 to act on, 7 to watch"
     assert page.locator("meta[http-equiv=refresh]").count() == 1
     assert not page.get_by_role("button", name="Pause renewing").is_visible()
     assert HARM[:20] in page.locator("main").inner_text()
