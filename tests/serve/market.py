@@ -13,7 +13,7 @@ from compute_market.courier import courier
 from compute_market.courier.courier import Attempted
 from compute_market.jobs.submit import Submitted, post_offer, submit
 from compute_market.offers import standing
-from compute_market.settlement import modes
+from compute_market.settlement import ledger, modes
 from compute_market.store.txn import Txn
 from tb_cli.frame import price_board
 from tb_cli.network.pages.documents import Asked
@@ -30,6 +30,9 @@ from tests.support.serving import Serving, serving
 HARM = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}\u202egnp"
 # Ids with all that ids may have.
 ODD_BUYER, ODD_JOB = "carol:team@example.org+1", "_job.with:all@of+it-1"
+
+# The longest ids there may be.
+LONG_JOB, LONG_OFFER, LONG_PARTY = "J" * 128, "O" * 128, "P" * 64
 
 # Every page, with something on it.
 PAGES = {
@@ -89,6 +92,7 @@ def busy_server(directory: Path) -> Iterator[Serving]:
                 submitted(far, f"priced-{number}", buyer=ODD_BUYER, max_price_per_unit=50)
             submitted(far, ODD_JOB, buyer=ODD_BUYER)
             submitted(far, "harm", wait=True, capability={"gpu": HARM})
+            submitted(far, LONG_JOB, buyer=LONG_PARTY)
             yield far
 
 
@@ -106,6 +110,8 @@ def _harm(txn: Txn) -> None:
     for number in range(20):
         mempool.submit(txn, f"sender-{number}", 10 + 7 * number, 100)
     post_offer(txn, offer_request("flaky", offer_id="barred"))
+    post_offer(txn, offer_request(LONG_PARTY, offer_id=LONG_OFFER, price_per_unit=9 * 10**17))
+    ledger.tap(txn, "deposit", LONG_PARTY, {"CT": 8 * 10**18, "IT": 9 * 10**18}, "large")
     standing.record_outcome(txn, "flaky", -1)
     sent = courier.send(txn, bundle("other", dest=f"exec:{HARM}"), ids())
     courier.claim(txn, HOLDER, None, 100)

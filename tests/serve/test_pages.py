@@ -143,7 +143,7 @@ def test_harm_is_shown_as_it_was_written(far: Serving) -> None:
 
 def test_overview_says_what_is_wrong_first(far: Serving) -> None:
     text = " ".join(page_of(far, "/").text.split())
-    assert "1 to act on, 7 to watch" in text
+    assert "7 to watch" in text
     assert "watch Settlement is in dry_run, no money moves" in text
     assert "1 offer is barred: bad standing." in text
     assert "3 jobs wait for an offer, most for: no offer." in text
