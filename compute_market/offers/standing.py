@@ -64,6 +64,8 @@ def follow_wallets(txn: Txn) -> None:
 
     Before a match, and at the end of every transaction.
     """
+    if not txn.touched:
+        return
     touched, txn.touched = txn.touched, {}
     for owner, (low, high) in touched.items():
         # Also what it crossed and crossed back: an offer may have been shelved in between.

@@ -64,43 +64,46 @@ def judge(txn: Txn, job: Job, offer: Offer, *, real: bool) -> list[Shortfall]:
     found: list[Shortfall] = []
     need, has = job.capability, offer.capability
 
-    def at_least(stage: int, condition: str, asked: int, offered: int) -> None:
-        if offered < asked:
-            found.append(Shortfall(stage, condition, asked, offered))
-
-    def at_most(stage: int, condition: str, asked: int, offered: int) -> None:
-        if offered > asked:
-            found.append(Shortfall(stage, condition, asked, offered))
-
     if offer.state == "withdrawn":
         found.append(Shortfall(_CAPABILITY, "state", "open", "withdrawn"))
     if offer.job_id is not None and offer.job_id != job.job_id:
         found.append(Shortfall(_CAPABILITY, "job_id", job.job_id, offer.job_id))
     if offer.provider == job.buyer:
         found.append(Shortfall(_CAPABILITY, "buyer", job.buyer, offer.provider))
-    at_least(_CAPABILITY, "cpu_cores", need.cpu_cores, has.cpu_cores)
+    if has.cpu_cores < need.cpu_cores:
+        found.append(Shortfall(_CAPABILITY, "cpu_cores", need.cpu_cores, has.cpu_cores))
     models = need.gpu_models
     if models and set(models).isdisjoint(has.gpu_models):
         asked = " or ".join(models)
         found.append(Shortfall(_CAPABILITY, "gpu", asked, " ".join(has.gpu_models) or None))
-    at_least(_CAPABILITY, "gpu_count", need.gpu_count, has.gpu_count)
-    at_least(_CAPABILITY, "gpu_memory_mb", need.gpu_memory_mb, has.gpu_memory_mb)
+    if has.gpu_count < need.gpu_count:
+        found.append(Shortfall(_CAPABILITY, "gpu_count", need.gpu_count, has.gpu_count))
+    if has.gpu_memory_mb < need.gpu_memory_mb:
+        found.append(Shortfall(_CAPABILITY, "gpu_memory_mb", need.gpu_memory_mb, has.gpu_memory_mb))
     if need.accelerator is not None and need.accelerator != has.accelerator:
         found.append(Shortfall(_CAPABILITY, "accelerator", need.accelerator, has.accelerator))
-    at_least(
-        _CAPABILITY,
-        "accelerator_memory_mb",
-        need.accelerator_memory_mb,
-        has.accelerator_memory_mb,
-    )
-    at_least(_REPUTATION, "reputation", 0, reputation.score(txn, offer.provider))
-    at_most(_PRICE, "max_price_per_unit", job.max_price_per_unit, offer.price_per_unit)
-    at_most(_PRICE, "consumer_bond", job.consumer_bond, offer.consumer_bond)
-    at_least(_PRICE, "provider_bond_min", job.provider_bond_min, offer.provider_bond)
-    at_least(_UNITS, "units", job.units, offer.units_left)
+    asked_mb, memory_mb = need.accelerator_memory_mb, has.accelerator_memory_mb
+    if memory_mb < asked_mb:
+        found.append(Shortfall(_CAPABILITY, "accelerator_memory_mb", asked_mb, memory_mb))
+    score = reputation.score(txn, offer.provider)
+    if score < 0:
+        found.append(Shortfall(_REPUTATION, "reputation", 0, score))
+    if offer.price_per_unit > job.max_price_per_unit:
+        found.append(
+            Shortfall(_PRICE, "max_price_per_unit", job.max_price_per_unit, offer.price_per_unit)
+        )
+    if offer.consumer_bond > job.consumer_bond:
+        found.append(Shortfall(_PRICE, "consumer_bond", job.consumer_bond, offer.consumer_bond))
+    if offer.provider_bond < job.provider_bond_min:
+        found.append(
+            Shortfall(_PRICE, "provider_bond_min", job.provider_bond_min, offer.provider_bond)
+        )
+    if offer.units_left < job.units:
+        found.append(Shortfall(_UNITS, "units", job.units, offer.units_left))
     if real:
         funds = ledger.balance(txn, ledger.wallet(offer.provider), "CT")
-        at_least(_BOND, "provider_bond", offer.provider_bond, funds)
+        if funds < offer.provider_bond:
+            found.append(Shortfall(_BOND, "provider_bond", offer.provider_bond, funds))
     return found
 
 
