@@ -106,7 +106,7 @@ def test_what_does_not_fit_is_left_out_by_rank_and_named(shop: Cli) -> None:
     assert rows == [
         [
             *("gpu-lab-frankfurt-1", "open", "prov", "5", "5", "997", "1000"),
-            *("cpu_cores=32 gpu=RTX4090 gpu_count=2 gpu_memory_mb=49152", "open"),
+            *("cpu_cores=32 gpu=RTX4090 gpu_count=2 gpu_memory_mb=49152", "open", "-"),
         ]
     ]
 
