@@ -209,6 +209,12 @@ METRICS = (
         (("to", SETTLE_MODES),),
     ),
     Metric("receipt_corrupt_total", "counter", "Stored receipts found damaged and quarantined."),
+    Metric(
+        "receipt_persist_fail_total",
+        "counter",
+        "Receipts that could not be stored, with all of the change that they were of: the disk or "
+        "the data file was full. As far as a later change could be stored that counts them.",
+    ),
     Metric("slashing_burn_ct_total", "counter", "CT of bonds burned."),
     Metric(
         "bonds_burned_total",

@@ -92,6 +92,10 @@ EventName = Literal[
     "job_deferred",
     "jobs_archived",
     "store_compacted",
+    "offer_changed",
+    "job_held",
+    "job_released",
+    "job_changed",
 ]
 EVENT_NAMES: tuple[EventName, ...] = get_args(EventName)
 
@@ -245,6 +249,8 @@ class Job(Struct, frozen=True, array_like=True, gc=False):
     burst_micro: int = 0  # what its admission took out of both burst buckets
     unreadable_slice: int | None = None  # the last one that could not be read when it was run
     deferred: bool = False  # pending, and the load alone kept it out when it was tried last
+    held: bool = False  # pending or queued, and not to be started before it is released
+    asked_priority: Priority | None = None  # as submitted; None if it is the present one
 
     @property
     def funded(self) -> bool:

@@ -89,6 +89,43 @@ class OfferRequest(Struct, frozen=True, forbid_unknown_fields=True):
     job_id: str | None = None
 
 
+# What `compute offer show` prints of an offer beyond what one is posted by. A document that has it
+# is a file of an offer all the same.
+OFFER_DERIVED = frozenset(
+    {
+        "state",
+        "units_left",
+        "units_reserved",
+        "units_proven",
+        "effective_price",
+        "posted_at",
+        "shelf",
+        "market_priced",
+        "barred_by",
+    }
+)
+OFFER_CHANGEABLE = ("units", "price_per_unit", "fee_pct_ct", "reputation_multiplier")
+
+
+class OfferChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to become of an offer, by the fields of an offer file.
+
+    Only `OFFER_CHANGEABLE` can be other than it is. Units with a sign are so many more or fewer.
+    """
+
+    offer_id: str
+    units: Amount | Annotated[str, Meta(pattern=r"^[+-][0-9]{1,19}\Z")] | UnsetType = UNSET
+    price_per_unit: Amount | UnsetType = UNSET
+    fee_pct_ct: Amount | UnsetType = UNSET
+    reputation_multiplier: Any = UNSET
+    provider: str | UnsetType = UNSET
+    provider_bond: Amount | UnsetType = UNSET
+    consumer_bond: Amount | UnsetType = UNSET
+    capability: CapabilityRequest | UnsetType = UNSET
+    reputation: int | UnsetType = UNSET
+    job_id: str | UnsetType | None = UNSET
+
+
 class SliceRequest(Struct, frozen=True, forbid_unknown_fields=True):
     path: PathText
     reference: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")] | None = None
@@ -149,6 +186,8 @@ def parse(data: bytes, source: str) -> dict[str, Any]:
 
 def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     """Check a decoded document against a request type. Raises UsageError naming the field."""
+    if kind is OfferRequest or kind is OfferChange:
+        document = {name: value for name, value in document.items() if name not in OFFER_DERIVED}
     try:
         request = msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
@@ -159,7 +198,7 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
         raise UsageError(f"{source}: {_shown(error.object)} is not text") from error
     for field in ("job_id", "offer_id", "buyer", "provider"):
         text = getattr(request, field, None)
-        if text is not None:
+        if isinstance(text, str):
             check_id(text, f"{source}: {field}")
     if isinstance(request, OfferRequest) and isinstance(request.capability.gpu, list):
         raise UsageError(

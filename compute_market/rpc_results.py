@@ -111,6 +111,7 @@ class JobStatus(TypedDict):
     overdue: bool
     provider_bond_min: int
     unreadable_slice: int | None
+    held: bool
 
 
 class JobCancelled(JobStatus):
@@ -118,6 +119,14 @@ class JobCancelled(JobStatus):
 
     outcome: Literal["cancelled", "already_cancelled"]
     changed: bool
+
+
+class ArchivedJobCancelled(TypedDict):
+    """What is left to say of a cancelled job that was archived, when it is to be cancelled."""
+
+    job_id: str
+    outcome: Literal["already_cancelled"]
+    changed: Literal[False]
 
 
 class TokenBalances(TypedDict):

@@ -135,6 +135,16 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
             "tb-cli compute-market settle status",
         ),
         Alert(
+            "ReceiptsNotStored",
+            _rose("receipt_persist_fail_total"),
+            "0m",
+            "critical",
+            "A receipt could not be stored.",
+            "The disk or the data file was full: what was proven counts for nothing until it is "
+            "proven again.",
+            "tb-cli state info",
+        ),
+        Alert(
             "ReceiptsCorrupt",
             _rose("receipt_corrupt_total"),
             "0m",

@@ -240,7 +240,11 @@ BOARDS: Final = (
             Panel("Bonds burned", "short", {"of {{of}}": "bonds_burned_total"}),
             Panel("Tokens in circulation", "short", {"{{token}}": "tokens_in_circulation"}),
             Panel("Multiplier of the subsidy", "percent", {"multiplier": "industrial_multiplier"}),
-            Panel("Receipts found damaged", "short", {"receipts": "receipt_corrupt_total"}),
+            Panel(
+                "Receipts found damaged, and not stored",
+                "short",
+                {"damaged": "receipt_corrupt_total", "not stored": "receipt_persist_fail_total"},
+            ),
         ),
     ),
     Board(

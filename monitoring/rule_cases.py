@@ -69,6 +69,9 @@ CASES: Final[dict[str, Case]] = {
         {"settle_oldest_pending_seconds": "0+60x120"},
         {"settle_oldest_pending_seconds": "0+60x60 0x60", "settle_pending_receipts": "3x120"},
     ),
+    "ReceiptsNotStored": Case(
+        "10m", {"receipt_persist_fail_total": "0 1x20"}, {"receipt_persist_fail_total": "1x20"}
+    ),
     "ReceiptsCorrupt": Case(
         "10m", {"receipt_corrupt_total": "0 1x20"}, {"receipt_corrupt_total": "1x20"}
     ),

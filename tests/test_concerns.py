@@ -82,7 +82,7 @@ def take_all(market: Market) -> None:
     market.configure(min_capacity=1, initial_capacity=1, fair_share_cap_ppm=10**6)
     market.post()
     market.update(lambda txn: capacity.record(txn, 1))
-    market.submit("large", lengths=(55 * 1_000_000,))
+    market.submit("large", lengths=(58 * 1_000_000,))
 
 
 def burn(market: Market) -> None:

@@ -13,12 +13,13 @@ from compute_market.clock import TIME_HELD
 from compute_market.courier import courier
 from compute_market.errors import RefusedError
 from compute_market.events import ENTRY_EVENTS, Logged
-from compute_market.jobs import faults, jobs
-from compute_market.jobs.submit import submit
+from compute_market.jobs import faults, holding, jobs
+from compute_market.jobs.submit import change_offer, submit
 from compute_market.offers import offers, standing
 from compute_market.records import EVENT_NAMES, Asked, Event, Score
 from compute_market.reputation import snapshot
 from compute_market.reputation.gossip import Message, Told
+from compute_market.requests import OfferChange
 from compute_market.settlement import ledger, modes, receipts
 from compute_market.signatures.keys import key_of
 from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
@@ -197,6 +198,16 @@ def hold_one_that_waits(market: Market) -> None:
     market.post("other", offer_id="late", capability=waiting)
 
 
+def wait_and_hold(market: Market) -> None:
+    market.submit("waits", wait=True, capability={"gpu": "none has it"})
+    market.update(lambda txn: holding.hold(txn, "waits"))
+
+
+def hold_and_release(market: Market) -> None:
+    wait_and_hold(market)
+    market.update(lambda txn: holding.release(txn, "waits"))
+
+
 def propose_a_cap(market: Market) -> None:
     propose(market, "fair_share_cap", "0.1")
 
@@ -303,6 +314,18 @@ HAPPENINGS: dict[str, tuple[Callable[[Market], Any], dict[str, Any]]] = {
     "offer_posted": (
         lambda market: market.post("new", offer_id="new"),
         {"units": 1000, "price_per_unit": 5},
+    ),
+    "job_held": (wait_and_hold, {}),
+    "job_released": (hold_and_release, {}),
+    "job_changed": (
+        lambda market: market.update(lambda txn: holding.change(txn, "job", priority="high")),
+        {"was_priority": "normal", "priority": "high"},
+    ),
+    "offer_changed": (
+        lambda market: market.update(
+            lambda txn: change_offer(txn, OfferChange("spare", units="+1", price_per_unit=3))
+        ),
+        {"was_price_per_unit": 9, "was_units": 1000, "price_per_unit": 3, "units": 1001},
     ),
     "offer_withdrawn": (
         lambda market: market.update(lambda txn: offers.withdraw(txn, "spare")),

@@ -15,21 +15,46 @@ from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import backend as hashing
 from tb_cli.frame import bulk
+from tb_cli.frame.active_jobs import ActiveJobs
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.ids import Ids
-from tb_cli.frame.options import BACKEND, EXECUTOR, FAILED_TO, JOB_ID, JOB_IDS, JSONL
+from tb_cli.frame.options import BACKEND, EXECUTOR, FAILED_TO, JOB_ID, JSONL, check_given
 from tb_cli.frame.progress import Progress
-from tb_cli.frame.render import emit
+from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, number, takes
+from tb_cli.frame.verbs import argument, examples, flag, number, option, takes
 from tb_cli.network.executors import executor
 
 
-@takes(JOB_IDS, BACKEND, EXECUTOR, FAILED_TO, JSONL)
+@examples(
+    "tb-cli compute execute j-1 j-2",
+    "tb-cli compute execute --all --until-empty",
+    "tb-cli compute execute --all --provider farm --workers 8",
+)
+@takes(
+    argument(
+        "job_ids",
+        "[JOB…]",
+        "Job ids; - reads them from stdin.",
+        required=False,
+        many=True,
+        complete="job",
+    ),
+    flag("--all", help="All active jobs, those with the next deadline first."),
+    option("--provider", "With --all, only jobs of this provider."),
+    flag("--until-empty", help="With --all, again until none is left that was not tried."),
+    BACKEND,
+    EXECUTOR,
+    FAILED_TO,
+    JSONL,
+)
 def execute(
     session: Session,
     job_ids: list[str],
     *,
+    all: bool,
+    provider: str | None,
+    until_empty: bool,
     backend: str | None,
     workers: int | None,
     where: str,
@@ -39,10 +64,18 @@ def execute(
 ) -> int:
     """Runs the slices that are not proven yet, and submits their proofs.
 
+    A job runs because somebody runs this: `active` says that it holds a slot. With --until-empty
+    also what starts in a slot that becomes free.
+
     A run that was stopped is run again: it goes on at the first unproven slice. Ctrl-C and SIGTERM
     submit the proofs that are there; a kill loses the last ten seconds and what is under way.
     """
-    ids = Ids(job_ids, "job id", keep=failed_to is not None)
+    _check_selection(job_ids, provider, all=all, until_empty=until_empty)
+    ids: Ids | ActiveJobs
+    if all:
+        ids = ActiveJobs(session, provider, until_empty=until_empty)
+    else:
+        ids = Ids(job_ids, "job id", keep=failed_to is not None)
     with (
         executor(where, workers, cluster_timeout, backend) as pool,
         hashing.hasher(session, backend, here=pool is None) as hasher,
@@ -58,9 +91,35 @@ def execute(
                 for each in part
             ]
 
-        return bulk.in_chunks(
-            session, ids, one, size=1, jsonl=jsonl, failed_to=failed_to, source=ids
+        code = bulk.in_chunks(
+            session,
+            ids,
+            one,
+            size=1,
+            jsonl=jsonl,
+            failed_to=failed_to,
+            source=ids,
+            selected="active job" if all else None,
         )
+    if isinstance(ids, ActiveJobs) and not (session.json or jsonl):
+        note(ids.summary())
+    return code
+
+
+def _check_selection(
+    job_ids: list[str], provider: str | None, *, all: bool, until_empty: bool
+) -> None:
+    """Raise UsageError unless either ids are given or all jobs are asked for."""
+    check_given("--provider", provider)
+    if all and job_ids:
+        raise UsageError("--all and job ids are both given", hint="give one of them")
+    if all:
+        return
+    if provider is not None or until_empty:
+        spelling = "--until-empty" if provider is None else "--provider"
+        raise UsageError(f"{spelling} goes with --all")
+    if not job_ids:
+        raise UsageError("JOB… is missing", hint="give job ids, or --all for all active jobs")
 
 
 @takes(

@@ -22,7 +22,7 @@ from tb_cli.frame import guard
 from tb_cli.frame.options import BACKEND, EXECUTOR, JSONL
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, option, takes
+from tb_cli.frame.verbs import argument, examples, flag, option, takes
 from tb_cli.network.executors import executor
 
 if TYPE_CHECKING:
@@ -33,9 +33,16 @@ _LINES_PER_WRITE = 128
 _USUAL_WORKLOAD = "transcode"
 
 
+@examples(
+    "tb-cli compute run a.slice b.slice",
+    "tb-cli compute run --check SUMS",
+)
 @takes(
-    argument("paths", "FILE…", "Slices, job files, or - for stdin.", many=True),
+    argument("paths", "FILE…", "Slices, job files, or - for stdin; lists with --check.", many=True),
     option("--workload", "What to run. [a job file's own, else transcode]"),
+    flag("--check", help="Each FILE is a list of sums: check the files it names."),
+    flag("--quiet", help="With --check, tell only of files that are wrong."),
+    flag("--status", help="With --check, tell nothing: the exit code does."),
     BACKEND,
     EXECUTOR,
     JSONL,
@@ -45,6 +52,9 @@ def run(
     paths: list[str],
     *,
     workload: str | None,
+    check: bool,
+    quiet: bool,
+    status: bool,
     backend: str | None,
     workers: int | None,
     where: str,
@@ -55,7 +65,12 @@ def run(
 
     A FILE that ends in .json and holds a JSON object with `slices` stands for those slices, run
     with the `workload` it names. Any other FILE is a slice itself.
+
+    With --check it takes what it or b3sum has printed, `-` from stdin, and prints `PATH: OK` or
+    `PATH: FAILED` for each; the exit code is 9 when a file does not match or cannot be read.
     """
+    if (quiet or status) and not check:
+        raise UsageError(f"{'--quiet' if quiet else '--status'} goes with --check")
 
     def report(total: int) -> "Report":
         from tb_cli.frame.bulk import Report
@@ -68,6 +83,11 @@ def run(
         hashing.hasher(session, backend, here=pool is None) as hasher,
         Runner(workers, pool, hasher=hasher, may_fork=not session.is_open) as runner,
     ):
+        if check:
+            from tb_cli.run_check import Check  # Most runs check nothing.
+
+            found = Check(session, runner, workload or _USUAL_WORKLOAD, quiet=quiet, status=status)
+            return found.run(paths, jsonl=jsonl)
         as_text = not (jsonl or session.json)
         return write(runner, workload, paths, report, as_text=as_text, color=session.color)
 

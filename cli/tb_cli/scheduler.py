@@ -23,7 +23,7 @@ def queue(session: Session, *, limit: int | None, jsonl: bool) -> None:
 
     def documents(txn: Txn) -> list[dict[str, Any]]:
         found = []
-        job_ids = chain(run_queue.in_order(txn), run_queue.pending_ids(txn))
+        job_ids = chain(run_queue.in_order(txn), run_queue.pending_in_order(txn))
         for place, job_id in enumerate(islice(job_ids, limit), 1):
             job = jobs.get(txn, job_id)
             found.append(run_queue.document(txn, job, place, _held_by(txn, job)))

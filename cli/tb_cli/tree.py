@@ -45,6 +45,7 @@ TREE = Group(
                     "Offers of capacity.",
                     {
                         "post": _creates("offer:post", "Post offers from options or a file."),
+                        "set": _writes("offer_set:set_", "Change the terms or units of offers."),
                         "list": _reads("offer:list_", "List offers by id."),
                         "show": _reads("offer:show", "Show one offer."),
                         "explain": _reads(
@@ -60,6 +61,9 @@ TREE = Group(
                 "preempt": _writes(
                     "preempt:hand_over", "Hand a running job over to a better offer."
                 ),
+                "set": _writes("hold:set_", "Change the deadline or priority of live jobs."),
+                "hold": _writes("hold:hold", "Keep waiting jobs from being started."),
+                "release": _writes("hold:release", "Let held jobs wait for their turn again."),
                 "run": _apart("run:run", "Hash slice files, with no market."),
                 "status": _reads("jobs:status", "Show one job: state, progress, money."),
                 "list": _reads("jobs:list_", "List jobs by id."),

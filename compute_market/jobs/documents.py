@@ -46,6 +46,7 @@ def job_document(txn: Txn, job: Job) -> dict[str, Any]:
         "overdue": jobs.is_overdue(txn, job),
         "provider_bond_min": job.provider_bond_min,
         "unreadable_slice": job.unreadable_slice,
+        "held": job.held,
     }
 
 

@@ -29,7 +29,7 @@ def draft(request: JobRequest, inputs: list[Slice], now: int, config: Config) ->
     if request.provider_bond_min < 1:
         raise RefusedError("least provider bond too low", reason="provider_bond_too_low")
     job = sketch(request, inputs, now)
-    _check_deadline(job, now, config)
+    check_deadline(job, now, config)
     checked(job.units, "demand in units")
     return job
 
@@ -80,8 +80,8 @@ def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) 
     """Raise ConflictError naming the first field in which a request differs from its job.
 
     A deadline is compared as it was given, in seconds from then or as a second, wherever it was
-    moved since: a bulk submission that was killed can be run again. A reference that differs is
-    named, never told.
+    moved since, and so is a priority: a bulk submission that was killed can be run again. A
+    reference that differs is named, never told.
     """
     what, hint = f"job {existing.job_id}", "use another job id"
     deadline, deadline_secs = _deadline(request, existing.submitted_at)
@@ -100,6 +100,7 @@ def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) 
         "provider_bond_min": request.provider_bond_min,
     }
     stored = {name: getattr(existing, name) for name in asked}
+    stored["priority"] = existing.asked_priority or existing.priority
     stored["deadline"] = deadline if deadline_secs is not None else given
     stored["capability"] = capability_document(existing.capability)
     check_same(what, stored, asked, hint=hint)
@@ -121,7 +122,7 @@ def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) 
             )
 
 
-def _check_deadline(job: Job, now: int, config: Config) -> None:
+def check_deadline(job: Job, now: int, config: Config) -> None:
     """Raise RefusedError (`deadline`) unless a provider gets enough time, and not for ever."""
     near = too_near(job.deadline, now, config)
     if near is not None:

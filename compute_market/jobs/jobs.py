@@ -20,6 +20,7 @@ from compute_market.records import (
     JobState,
     Offer,
     Placement,
+    Priority,
     Side,
     Slice,
     replace,
@@ -233,6 +234,35 @@ def postpone(txn: Txn, job: Job, deadline: int) -> Job:
     return _moved(txn, job, "deadline_extended", {"deadline": deadline, "by_secs": by_secs})
 
 
+def hold(txn: Txn, job: Job) -> Job:
+    """Keep a job that waits from being started, in the place that it has."""
+    queue.leave_waiting(txn, job)
+    job = replace(job, held=True, deferred=False)
+    queue.count(txn, job, +1)
+    return _moved(txn, job, "job_held", {})
+
+
+def release(txn: Txn, job: Job) -> Job:
+    """Let a job that was held wait again, where it waited before."""
+    queue.leave_waiting(txn, job)
+    job = replace(job, held=False)
+    queue.enter_again(txn, job)
+    return _moved(txn, job, "job_released", {})
+
+
+def prefer(txn: Txn, job: Job, priority: Priority) -> Job:
+    """Give a live job another priority: its place is among those of it, by its age."""
+    detail = {"was_priority": job.priority, "priority": priority}
+    asked = job.asked_priority or job.priority
+    changed = replace(job, priority=priority, asked_priority=None if asked == priority else asked)
+    if job.state == "active":
+        queue.prefer_active(txn, job, priority)
+    elif not job.held:
+        queue.leave_waiting(txn, job)
+        queue.enter_again(txn, changed)
+    return _moved(txn, changed, "job_changed", detail)
+
+
 def close(
     txn: Txn,
     job: Job,
@@ -271,7 +301,7 @@ def close(
         "refunded_it": job.refunded_it,
     }
     ended = {"state": state, "ended_at": txn.now, "ended_by": ended_by, "cause": cause}
-    return _moved(txn, job, _ENDINGS[state], detail, deferred=False, **ended)
+    return _moved(txn, job, _ENDINGS[state], detail, deferred=False, held=False, **ended)
 
 
 def remember_unreadable(txn: Txn, job: Job, index: int) -> Job:
@@ -338,10 +368,8 @@ def _leave_indexes(txn: Txn, job: Job) -> None:
     txn.remove(DEADLINES, listed_key(job.deadline, job.job_id))
     if job.state == "active":
         queue.free_slot(txn, job)
-    elif job.state == "queued":
-        queue.leave(txn, job)
     else:
-        queue.leave_pending(txn, job)
+        queue.leave_waiting(txn, job)
     txn.put(ENDED, listed_key(txn.now, job.job_id))
 
 

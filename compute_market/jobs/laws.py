@@ -147,6 +147,8 @@ def _lanes(txn: Txn) -> Iterator[Violation]:
         waiting.update(queue.counted(job))
         if job.deferred and job.state != "pending":
             yield Violation("jobs", job.job_id, "only a pending job is deferred", job.state)
+        if job.held and (job.deferred or job.state not in ("pending", "queued")):
+            yield Violation("jobs", job.job_id, "only a job that waits is held", job.state)
     stored = txn.sums(LANE_JOBS)
     for key in sorted(stored.keys() | waiting.keys()):
         if stored.get(key, 0) != waiting[key]:
@@ -204,6 +206,8 @@ def index_entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes | None]
         yield ENDED, jobs.listed_key(job.ended_at or 0, job.job_id), None
         return
     yield DEADLINES, jobs.listed_key(job.deadline, job.job_id), None
+    if job.held:
+        return  # It is in none of those that wait.
     if job.state == "pending":
         table, key, _ = queue.pending_entry(job, 0)
         yield table, key, None

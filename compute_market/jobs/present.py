@@ -49,7 +49,7 @@ def queued(txn: Txn, limit: int) -> list[dict[str, Any]]:
 
 def unplaced(txn: Txn, limit: int) -> list[dict[str, Any]]:
     """The first `limit` jobs that wait for an offer, in queue order, with the reason of each."""
-    return _rows(txn, islice(queue.pending_ids(txn), limit), lambda job: reason(txn, job))
+    return _rows(txn, islice(queue.pending_in_order(txn), limit), lambda job: reason(txn, job))
 
 
 def reason(txn: Txn, job: Job) -> dict[str, Any]:

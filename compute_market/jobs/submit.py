@@ -1,9 +1,11 @@
-"""Submitting a job, and posting an offer, which pending jobs may take.
+"""Submitting a job, and posting or changing an offer, which pending jobs may take.
 
 An action decides first and writes then; one that raises has written nothing.
 """
 
-from msgspec import Struct
+from typing import TYPE_CHECKING
+
+from msgspec import Struct, UnsetType
 
 from compute_market import events
 from compute_market.admission import admission
@@ -13,11 +15,14 @@ from compute_market.jobs.placing import Decided, Unplaced
 from compute_market.jobs.work import work
 from compute_market.offers import offers, posting
 from compute_market.records import UNHASHED, Job, Offer, Priority, Refused, Slice
-from compute_market.requests import JobRequest, OfferRequest
+from compute_market.requests import JobRequest, OfferChange, OfferRequest
 from compute_market.scheduler import outcomes
 from compute_market.scheduler.matching import NoMatch
 from compute_market.store.schema import ARCHIVED_JOBS, PENDING
 from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.offers.changing import Changed
 
 _WAIT_HINT = (
     "`tb-cli compute explain`, given the same, names what each offer lacks; --wait keeps the job "
@@ -38,7 +43,7 @@ class Posted(Struct, frozen=True, gc=False):
 
 def post_offer(txn: Txn, request: OfferRequest, key: str | None = None) -> Posted:
     """Post an offer and try the pending jobs it fits. See `posting.post`."""
-    offer, changed = posting.post(txn, request, key, _market_price(txn, request))
+    offer, changed = posting.post(txn, request, key, _market_price(txn, request.price_per_unit))
     matched: list[str] = []
     if changed and not txn.is_empty(PENDING):
         from compute_market.jobs import waiting  # Most often no job waits for an offer.
@@ -47,9 +52,16 @@ def post_offer(txn: Txn, request: OfferRequest, key: str | None = None) -> Poste
     return Posted(offers.get(txn, offer.offer_id) if matched else offer, changed, matched)
 
 
-def _market_price(txn: Txn, request: OfferRequest) -> int | None:
+def change_offer(txn: Txn, asked: OfferChange, key: str | None = None) -> "Changed":
+    """Change the terms of an offer, or its units. See `changing.change`."""
+    from compute_market.offers import changing  # Most offers are never changed.
+
+    return changing.change(txn, asked, key, _market_price(txn, asked.price_per_unit))
+
+
+def _market_price(txn: Txn, price: int | UnsetType) -> int | None:
     """What a price of 0 stands for now; None where there is no price data, or nobody asks."""
-    if request.price_per_unit:
+    if price != 0:
         return None
     from compute_market.jobs import lanes  # Few offers leave their price to the market.
     from compute_market.offers import board

@@ -59,6 +59,8 @@ class Reason(Struct, frozen=True, gc=False):
 
 def present_reason(txn: Txn, job: Job) -> Reason:
     """Why a pending job would not get in now."""
+    if job.held:
+        return Reason("hold", f"it is held until `tb-cli compute release {job.job_id}`")
     late = _too_late(txn, job)
     if late is not None:
         return Reason("deadline", late)

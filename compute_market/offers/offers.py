@@ -107,6 +107,20 @@ def withdraw(txn: Txn, offer_id: str) -> tuple[Offer, bool]:
     return withdrawn, True
 
 
+def change(txn: Txn, offer: Offer, changes: dict[str, Any]) -> Offer:
+    """Give an offer other terms, which its caller has checked, and units for all to come.
+
+    What the jobs that hold it were promised stands in their placements.
+    """
+    changed: Offer = replace(offer, **changes)
+    if changed.state != "withdrawn":
+        changed = replace(changed, state="open" if changed.units_left else "exhausted")
+    changed = replace(changed, shelf=shelf_of(txn, changed))
+    _shelve(txn, offer, changed)
+    txn.helped = True
+    return changed
+
+
 def reserve(txn: Txn, offer: Offer, units: int) -> None:
     """Set units aside for a job. The matcher has seen that they are there."""
     txn.stirred = True

@@ -40,12 +40,13 @@ def _post(txn: Txn, request: OfferRequest, market_price: int | None) -> tuple[Of
         asked = _asked(request)
         stored = {name: getattr(existing, name) for name in asked}
         stored["capability"] = capability_document(existing.capability)
-        if existing.market_priced:
+        if existing.market_priced and not request.price_per_unit:
             stored["price_per_unit"] = 0
-        check_same(f"offer {existing.offer_id}", stored, asked, hint="use another --offer-id")
+        hint = "use another --offer-id, or change it with `tb-cli compute offer set`"
+        check_same(f"offer {existing.offer_id}", stored, asked, hint=hint)
         return existing, False
     multiplier_ppm = _check_terms(txn, request)
-    price = request.price_per_unit or _checked_price(market_price)
+    price = request.price_per_unit or checked_price(market_price)
     # After this point the posting must succeed.
     offer = Offer(
         offer_id=request.offer_id or _unused_id(txn),
@@ -86,14 +87,24 @@ def _check_terms(txn: Txn, request: OfferRequest) -> int:
         raise RefusedError("consumer bond too low", reason="consumer_bond_too_low")
     if request.units < 1:
         raise RefusedError("no units offered", reason="no_units_offered")
-    if not 0 <= request.fee_pct_ct <= 100:
+    check_fee(request.fee_pct_ct)
+    return checked_multiplier(txn, request.reputation_multiplier)
+
+
+def check_fee(fee_pct_ct: int) -> None:
+    """Raise RefusedError for what is no percentage."""
+    if not 0 <= fee_pct_ct <= 100:
         raise RefusedError(
             "invalid fee_pct_ct",
-            hint=f"{request.fee_pct_ct} is outside 0…100",
+            hint=f"{fee_pct_ct} is outside 0…100",
             reason="invalid_fee_pct_ct",
         )
+
+
+def checked_multiplier(txn: Txn, value: Any) -> int:
+    """A multiplier in ppm. Raises RefusedError for one that is none, or outside its bounds."""
     low, high = txn.config.multiplier_min_ppm, txn.config.multiplier_max_ppm
-    multiplier_ppm = _multiplier(request.reputation_multiplier)
+    multiplier_ppm = _multiplier(value)
     if multiplier_ppm is None or not low <= multiplier_ppm <= high:
         raise RefusedError(
             "invalid reputation multiplier",
@@ -103,7 +114,7 @@ def _check_terms(txn: Txn, request: OfferRequest) -> int:
     return multiplier_ppm
 
 
-def _checked_price(market_price: int | None) -> int:
+def checked_price(market_price: int | None) -> int:
     """The market price. Raises RefusedError where there is none, and for one beyond all bounds."""
     if market_price is None:
         raise RefusedError(

@@ -6,7 +6,8 @@ counter that could drift. `queue_pairs` holds the waiting ones by buyer and prov
 `slots_held` how many slots each party has: nobody is to hold them all. `pending` holds those that
 wait for an offer. Of those that wait `lane_jobs` counts what their tables do not tell: those of the
 consumer lane, and the deferred. So a job of the industrial lane, which most are, comes and goes
-without it. The only writer of these tables.
+without it. A job that is held has left the tables of those that wait, and its place is kept in its
+record; `lane_jobs` knows which are held. The only writer of these tables.
 """
 
 from collections.abc import Iterator
@@ -41,8 +42,9 @@ TABLES: Final[dict[Priority, Table[bytes]]] = {
 _ARRIVAL = 8
 _PAIR_REST = 1 + _ARRIVAL
 _BEHIND = b"\xff"
+_HELD = b"held\0"
 # What keeps a waiting job from starting now.
-HeldBy = Literal["slots", "cap"]
+HeldBy = Literal["hold", "slots", "cap"]
 
 
 def enter(txn: Txn, job: Job) -> None:
@@ -72,6 +74,24 @@ def leave_pending(txn: Txn, job: Job) -> None:
     count(txn, job, -1)
 
 
+def enter_again(txn: Txn, job: Job) -> None:
+    """Put a job that was held back where it waited before, queued or pending."""
+    if job.state == "queued":
+        enter(txn, job)
+    else:
+        enter_pending(txn, job)
+
+
+def leave_waiting(txn: Txn, job: Job) -> None:
+    """Take a job from among those that wait, queued or pending, held or not."""
+    if job.held:
+        count(txn, job, -1)
+    elif job.state == "queued":
+        leave(txn, job)
+    else:
+        leave_pending(txn, job)
+
+
 def count(txn: Txn, job: Job, by: int) -> None:
     """Count a job that begins (1) or ceases (-1) to wait in the state that it has."""
     for key in counted(job):
@@ -80,6 +100,8 @@ def count(txn: Txn, job: Job, by: int) -> None:
 
 def counted(job: Job) -> list[bytes]:
     """The keys under which a job counts while it waits; also for the laws."""
+    if job.held:
+        return [_HELD + job.job_id.encode()]
     found = []
     if job.lane == "consumer" and job.state in ("queued", "pending"):
         found.append(lane_key(job.state, job.lane))
@@ -101,6 +123,14 @@ def free_slot(txn: Txn, job: Job) -> None:
         txn.remove(ACTIVE_LOW, job.job_id.encode())
     for key in slot_holders(job):
         txn.add(SLOTS_HELD, key, -1)
+
+
+def prefer_active(txn: Txn, job: Job, priority: Priority) -> None:
+    """Let the slot of an active job count as one of another priority."""
+    if job.priority == "low":
+        txn.remove(ACTIVE_LOW, job.job_id.encode())
+    if priority == "low":
+        txn.put(ACTIVE_LOW, job.job_id.encode())
 
 
 def hand_slot_over(txn: Txn, job: Job, provider: str) -> None:
@@ -188,11 +218,23 @@ def takes_at_once(txn: Txn, job: Job) -> bool:
 
 
 def in_order(txn: Txn) -> Iterator[str]:
-    """Ids of all waiting jobs in the order they would start, caps aside."""
+    """Ids of all queued jobs as they would start, caps aside; held ones stand in their place."""
     from heapq import merge  # Few commands list the queue, and most import this module.
 
-    for _, _, job_id in merge(*(_of_priority(txn, priority) for priority in PRIORITIES)):
+    on_hold = sorted(
+        _place(txn, job.priority, pack_u64(job.queue_seq), _waiting(job))
+        for job in held(txn)
+        if job.state == "queued"
+    )
+    waiting = (_of_priority(txn, priority) for priority in PRIORITIES)
+    for _, _, job_id in merge(on_hold, *waiting):
         yield job_id
+
+
+def held(txn: Txn) -> Iterator[Job]:
+    """The jobs that are held, by id."""
+    for key in txn.sums(LANE_JOBS, _HELD):
+        yield txn.must_read(JOBS, key[len(_HELD) :])
 
 
 def is_full(txn: Txn) -> bool:
@@ -207,6 +249,8 @@ def low_held_back(txn: Txn) -> bool:
 
 def held_by(txn: Txn, job: Job) -> HeldBy | None:
     """What keeps a queued job waiting, beside those ahead of it."""
+    if job.held:
+        return "hold"
     if is_full(txn):
         return "slots"
     return "cap" if job.priority == "low" and low_held_back(txn) else None
@@ -226,7 +270,7 @@ def document(txn: Txn, job: Job, place: int, held: str | None) -> dict[str, Any]
 
 def entries(job: Job) -> tuple[tuple[Table[bytes], bytes, bytes], ...]:
     """The tables, keys and values of a queued job; also for the laws."""
-    waiting = pack_u64(job.queued_ms) + job.job_id.encode()
+    waiting = _waiting(job)
     arrival = pack_u64(job.queue_seq)
     pair = id_prefix(job.buyer) + id_prefix(job.placed.provider)
     return (
@@ -242,9 +286,21 @@ def pending_entry(job: Job, since_ms: int) -> tuple[Table[bytes], bytes, bytes]:
 
 
 def pending_ids(txn: Txn) -> Iterator[str]:
-    """Ids of jobs without a match, in order of priority, then submission."""
+    """Ids of jobs without a match that are not held, in order of priority, then submission."""
     for _, value in txn.scan(PENDING):
         yield value[8:].decode()
+
+
+def pending_in_order(txn: Txn) -> Iterator[str]:
+    """The same with those that are held, in their place."""
+    from heapq import merge
+
+    on_hold = sorted(
+        (pending_entry(job, 0)[1], job.job_id) for job in held(txn) if job.state == "pending"
+    )
+    waiting = ((key, value[8:].decode()) for key, value in txn.scan(PENDING))
+    for _, job_id in merge(on_hold, waiting):
+        yield job_id
 
 
 def lane_key(state: str, lane: Lane) -> bytes:
@@ -254,6 +310,11 @@ def lane_key(state: str, lane: Lane) -> bytes:
 def rank_byte(priority: Priority) -> bytes:
     """One byte that sorts by priority, the highest first."""
     return bytes([PRIORITIES.index(priority)])
+
+
+def _waiting(job: Job) -> bytes:
+    """What the tables of those that are queued say of a job."""
+    return pack_u64(job.queued_ms) + job.job_id.encode()
 
 
 def _has_its_share(txn: Txn, side: Side, identity: str) -> bool:

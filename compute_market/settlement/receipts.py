@@ -152,6 +152,7 @@ def issue(txn: Txn, job: Job, placement: Placement) -> "tuple[Receipt, bool]":
     txn.write(RECEIPT_CHAIN, pack_u64(receipt.seq), link_to(txn, receipt))
     txn.write(RECEIPTS, key, receipt)
     metrics.count(txn, "matches_total", "true" if receipt.dry_run else "false")
+    txn.issued += 1
     return receipt, True
 
 

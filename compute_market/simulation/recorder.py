@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from compute_market.admission.mempool import BYTES_MAX
 from compute_market.amounts import AMOUNT_MAX
@@ -11,11 +11,12 @@ from compute_market.clock import EARLIEST_MS, LATEST_MS
 from compute_market.errors import MarketError, UsageError
 from compute_market.governance import parameters
 from compute_market.records import Capability, EventName, Job, Mode, Offer, check_id, replace
-from compute_market.requests import CapabilityRequest, OfferRequest
+from compute_market.requests import CapabilityRequest, OfferChange, OfferRequest
 from compute_market.simulation.scenario import LENGTH_SECS_MAX
 from compute_market.simulation.script import (
     Act,
     Capacity,
+    Changed,
     Entry,
     InForce,
     Posted,
@@ -244,6 +245,8 @@ class Recorder:
             return self._offered(number, line)
         if line.event == "offer_withdrawn":
             return Withdrawn(self._id(number, line.offer_id, "offer_id"))
+        if line.event == "offer_changed":
+            return self._changed(number, line)
         if line.event == "capacity_recorded":
             return Capacity(self._count(number, line, "estimate", AMOUNT_MAX, least=0))
         if line.event in ("params_activated", "params_rolled_back"):
@@ -264,6 +267,21 @@ class Recorder:
         self._posted.add(offer_id)
         self._providers.setdefault(name)
         return Posted(self._request(offer_id, name, units, price))
+
+    def _changed(self, number: int, line: Line) -> Act:
+        """What of its terms became other. The market price is a price that was found then."""
+        terms: dict[str, Any] = {
+            name: self._count(number, line, name, most, least=least)
+            for name, least, most in (
+                ("units", 1, AMOUNT_MAX),
+                ("price_per_unit", 1, AMOUNT_MAX),
+                ("fee_pct_ct", 0, 100),
+            )
+            if name in line.detail
+        }
+        multiplier = line.detail.get("reputation_multiplier", UNSET)
+        offer_id = self._id(number, line.offer_id, "offer_id")
+        return Changed(OfferChange(offer_id, reputation_multiplier=multiplier, **terms))
 
     def _request(self, offer_id: str, provider: str, units: int, price: int) -> OfferRequest:
         known = None if self._offer_of is None else self._offer_of(offer_id)

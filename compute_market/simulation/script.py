@@ -8,8 +8,9 @@ from msgspec import Struct
 
 from compute_market.admission import capacity, mempool
 from compute_market.governance import governance
+from compute_market.jobs.submit import change_offer
 from compute_market.offers import offers
-from compute_market.requests import OfferRequest
+from compute_market.requests import OfferChange, OfferRequest
 from compute_market.settlement import modes
 from compute_market.simulation.providers import Provider
 from compute_market.simulation.stage import Stage
@@ -24,6 +25,12 @@ class Posted(Struct, frozen=True, gc=False):
 
 class Withdrawn(Struct, frozen=True, gc=False):
     offer_id: str
+
+
+class Changed(Struct, frozen=True, gc=False):
+    """Other terms of an offer."""
+
+    request: OfferChange
 
 
 class Capacity(Struct, frozen=True, gc=False):
@@ -59,7 +66,7 @@ class Sent(Struct, frozen=True, gc=False):
     bytes: int
 
 
-Act = Posted | Withdrawn | Capacity | InForce | RolledBack | Turned | Sent
+Act = Posted | Withdrawn | Changed | Capacity | InForce | RolledBack | Turned | Sent
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -85,6 +92,8 @@ def _play(stage: Stage, providers: dict[str, Provider], act: Act, txn: Txn) -> N
             providers[request.provider].post(txn, request)
         case Withdrawn(offer_id):
             stage.attempt("withdraw", offer_id, lambda: offers.withdraw(txn, offer_id))
+        case Changed(asked):
+            stage.attempt("change", asked.offer_id, lambda: change_offer(txn, asked))
         case Capacity(units_per_second):
             record_capacity(units_per_second, txn)
         case InForce(key, value):

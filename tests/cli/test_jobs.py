@@ -164,6 +164,7 @@ def test_status_shows_every_field(cli: Cli) -> None:
         "overdue: false",
         "provider_bond_min: 1",
         "unreadable_slice: -",
+        "held: false",
     ]
 
 
@@ -205,6 +206,7 @@ def test_status_json_is_the_record(cli: Cli) -> None:
         "overdue": False,
         "provider_bond_min": 1,
         "unreadable_slice": None,
+        "held": False,
     }
 
 

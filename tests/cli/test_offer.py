@@ -122,7 +122,7 @@ def test_post_of_the_same_offer_again_changes_nothing(cli: Cli) -> None:
     assert cli.document(*again, *terms)["changed"] is False
     done = cli(*again, "--units", "1001", "--price", "5")
     text = "offer x exists with units 1000, not 1001"
-    hint = "hint: use another --offer-id"
+    hint = "hint: use another --offer-id, or change it with `tb-cli compute offer set`"
     assert done == (6, f"{text}\n", f"error[conflict]: {text}\n{hint}\n")
     done = cli(*again, "--units", "1000", "--price", "6", "--json")
     assert (done.code, done.out, done.error["field"]) == (6, "", "price_per_unit")
@@ -383,3 +383,110 @@ def test_post_waits_for_what_a_shell_substitutes(cli: Cli) -> None:
     os.write(writer, b'{"offer_id": "o", "provider": "p", "units": 1, "price_per_unit": 1}')
     os.close(writer)
     assert process.communicate(timeout=20) == (b"posted offer o\n", b"")
+
+
+def test_set_says_what_became_other(cli: Cli) -> None:
+    cli.post()
+    terms = ("--price", "11", "--units", "+50", "--fee-pct-ct", "40", "--multiplier", "0.5")
+    told = (
+        "changed offer o-1: price 5 -> 11, units 1000 -> 1050, fee_pct_ct 100 -> 40, "
+        "multiplier 1 -> 0.5\n"
+    )
+    before = cli.offer()
+    assert cli.ok("compute", "offer", "set", "o-1", *terms, "-n") == f"dry_run: {told}"
+    assert cli.offer() == before
+    assert cli.ok("compute", "offer", "set", "o-1", *terms) == told
+    offer = cli.offer()
+    assert (offer["price_per_unit"], offer["units"], offer["effective_price"]) == (11, 1050, 6)
+    same = ("compute", "offer", "set", "o-1", "--price", "11")
+    assert cli.ok(*same) == "offer o-1 unchanged: open\n"
+    document = cli.document(*same[:-1], "12")
+    assert list(document) == [*OFFER_FIELDS, "changed", "before"]
+    assert (document["changed"], document["before"]) == (True, {"price_per_unit": 11})
+    events = cli("log", "--event", "offer_changed", "--jsonl").jsonl
+    assert events[-1]["detail"] == {"was_price_per_unit": 11, "price_per_unit": 12}
+
+
+def test_shown_offer_goes_into_post_and_set(cli: Cli) -> None:
+    cli.active()
+    shown = cli.ok("compute", "offer", "show", "o-1", "--json")
+    again = cli.ok("compute", "offer", "post", "-", stdin=shown)
+    assert again == "offer o-1 exists, unchanged: open\n"
+    assert cli.ok("compute", "offer", "set", "-", stdin=shown) == "offer o-1 unchanged: open\n"
+    offer = json.loads(shown) | {"price_per_unit": 9, "units": 1001}
+    told = "changed offer o-1: price 5 -> 9, units 1000 -> 1001\n"
+    assert cli.ok("compute", "offer", "set", "-", stdin=json.dumps(offer)) == told
+    # Posted under another id it is another offer, on its own terms.
+    offer |= {"offer_id": "copy"}
+    assert cli.ok("compute", "offer", "post", "-", stdin=json.dumps(offer)) == (
+        "posted offer copy\n"
+    )
+    assert cli.offer("copy")["units_left"] == 1001
+    listed = cli.ok("compute", "offer", "list", "--jsonl")
+    assert cli.ok("compute", "offer", "set", "-", "--price", "3", stdin=listed) == (
+        "changed offer copy: price 9 -> 3\nchanged offer o-1: price 9 -> 3\n"
+    )
+
+
+def test_set_of_many_tells_each_and_keeps_what_failed(cli: Cli) -> None:
+    cli.post()
+    cli.post()
+    left = cli.directory / "left"
+    asked = ("compute", "offer", "set", "o-1", "nope", "o-2", "--units", "-1")
+    done = cli(*asked, "--failed-to", left)
+    assert done.code == 7
+    assert done.out == (
+        "changed offer o-1: units 1000 -> 999\noffer nope does not exist\n"
+        "changed offer o-2: units 1000 -> 999\n"
+    )
+    assert left.read_text() == "nope\n"
+    assert cli(*asked, "--atomic").code == 7
+    assert cli.offer()["units"] == 999
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("o-1",), "nothing is to be changed"),
+        (("o-1", "--units", "50"), "--units: '50' does not say how many more or fewer"),
+        (("o-1", "--units", "+"), "--units: '+' does not say how many more or fewer"),
+        (("o-1", "--units", "+9223372036854775808"), "--units: '+922"),
+        (("o-1", "-", "--price", "1"), "- stands alone"),
+        (("o-1", "o-2", "--price", "1", "--key", "k"), "--key is that of one change"),
+        (("o 1", "--price", "1"), "offer id 'o 1' has the character ' '"),
+    ],
+)
+def test_set_of_what_no_offer_can_be_is_a_usage_error(
+    cli: Cli, arguments: tuple[str, ...], message: str
+) -> None:
+    cli.post()
+    before = cli.data.read_bytes()
+    done = cli("compute", "offer", "set", *arguments)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error[usage]: {message}"), done
+    assert cli.data.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"price_per_unit": 9}, "missing required field"),
+        ({"offer_id": "o-1"}, "nothing is to be changed"),
+        ({"offer_id": "o-1", "units": "many"}, "units"),
+        ({"offer_id": "o-1", "colour": "red"}, "unknown field `colour`"),
+        ({"offer_id": "o-1", "price_per_unit": 1.5}, "price_per_unit"),
+    ],
+)
+def test_set_names_what_is_wrong_on_stdin(cli: Cli, document: dict[str, Any], problem: str) -> None:
+    cli.post()
+    done = cli("compute", "offer", "set", "-", stdin=json.dumps(document))
+    assert done.code == 2
+    assert "stdin" in done.err
+    assert problem in done.err
+    assert cli.offer()["price_per_unit"] == 5
+
+
+def test_set_of_the_market_price_takes_it_from_the_board(cli: Cli) -> None:
+    cli.post()
+    done = cli("compute", "offer", "set", "o-1", "--price", "0")
+    assert (done.code, done.out) == (5, "no price data\n")

@@ -307,3 +307,93 @@ def test_run_tells_the_same_from_threads(cli: Cli, words: tuple[str, ...]) -> No
     assert done.out + done.err != ""
     assert cli("compute", "run", "--workers", "2", *words, stdin=stdin) == done
     assert not cli.home.exists()
+
+
+OTHER = "1" * 64
+
+
+def test_check_takes_what_run_prints(cli: Cli) -> None:
+    names = ["a.slice", "a\nb\\c", "with  two blanks", "-"]
+    for name in names:
+        cli.slice(name)
+    sums = cli.ok("compute", "run", *names[:3], "./-")
+    expected = "a.slice: OK\n\\a\\nb\\\\c: OK\nwith  two blanks: OK\n./-: OK\n"
+    assert cli.ok("compute", "run", "--check", "-", stdin=sums) == expected
+    (cli.directory / "SUMS").write_text(sums.replace("\n", "\r\n"))
+    assert cli.ok("compute", "run", "--check", "SUMS", "--workers", "1") == expected
+    assert cli.ok("compute", "run", "--check", "--quiet", "SUMS") == ""
+    assert cli.ok("compute", "run", "--check", "--status", "SUMS") == ""
+    assert not cli.home.exists()
+
+
+def test_check_tells_what_does_not_match_and_what_is_not_there(cli: Cli) -> None:
+    cli.slice()
+    sums = f"{OTHER}  a.slice\n{HELLO}  gone\n{HELLO.upper()}  a.slice\n"
+    wrong = "a.slice: FAILED\ngone: FAILED (no such file)\n"
+    warned = "warning: 1 of 3 sums did not match\nwarning: 1 of 3 files could not be read\n"
+    check = ("compute", "run", "--check")
+    assert cli(*check, "-", stdin=sums) == (9, f"{wrong}a.slice: OK\n", warned)
+    assert cli(*check, "-", "--quiet", stdin=sums) == (9, wrong, warned)
+    assert cli(*check, "-", "--status", stdin=sums) == (9, "", "")
+    assert cli(*check, "-", stdin=f"{HELLO}  gone\n").code == 9
+    found = cli(*check, "-", "--jsonl", stdin=sums).jsonl
+    assert found[0] == {
+        "path": "a.slice",
+        "ok": False,
+        "expected": OTHER,
+        "digest": HELLO,
+        "bytes": 5,
+    }
+    assert (found[1]["ok"], found[1]["error"]["reason"]) == (False, "missing")
+    assert found[2]["ok"]
+    assert cli(*check, "-", "--json", stdin=sums).json == found
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"{HELLO[:63]}  a.slice",
+        f"{HELLO} a.slice",
+        f"{HELLO}  ",
+        f"{HELLO}  a\0b",
+        f"\\{HELLO}  a\\tb",
+        f"\\{HELLO}  a\\",
+        "g" * 64 + "  a.slice",
+        "x" * 70_000,
+    ],
+)
+def test_check_names_a_line_that_is_no_sum(cli: Cli, line: str) -> None:
+    cli.slice()
+    done = cli("compute", "run", "--check", "-", stdin=f"{HELLO}  a.slice\n\n{line}\n")
+    assert (done.code, done.out) == (2, "a.slice: OK\n")
+    assert done.err.startswith("error[usage]: stdin line 3: is no sum\n")
+    assert done.err.endswith("warning: 1 of 2 lines are no sums\n")
+
+
+def test_check_of_no_sums_is_usage(cli: Cli) -> None:
+    cli.slice()
+    done = cli("compute", "run", "--check", "-", stdin="")
+    assert done == (2, "", "error[usage]: stdin: has no sums\n")
+    assert cli("compute", "run", "--check", "nope").code == 2
+    done = cli("compute", "run", "a.slice", "--quiet")
+    assert done == (2, "", "error[usage]: --quiet goes with --check\n")
+    done = cli("compute", "run", "a.slice", "--status")
+    assert (done.code, done.out) == (2, "")
+
+
+def test_check_runs_the_workload_that_is_named(cli: Cli) -> None:
+    cli.slice()
+    sums = cli.ok("compute", "run", "a.slice", "--workload", "zeros")
+    assert cli("compute", "run", "--check", "-", stdin=sums).code == 9
+    checked = cli.ok("compute", "run", "--check", "-", "--workload", "zeros", stdin=sums)
+    assert checked == "a.slice: OK\n"
+
+
+def test_check_of_names_that_are_not_utf_8(cli: Cli) -> None:
+    with open(os.fsencode(cli.directory) + b"/b\xff.slice", "wb") as file:
+        file.write(b"hello")
+    line = HELLO.encode() + b"  b\xff.slice\n"
+    done = subprocess.run(
+        cli.command("compute", "run", "--check", "-"), input=line, capture_output=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"b\xff.slice: OK\n", b"")

@@ -61,6 +61,7 @@ def test_job_document_shows_a_pending_job_without_a_provider(market: Market) -> 
         "overdue": False,
         "provider_bond_min": 1,
         "unreadable_slice": None,
+        "held": False,
     }
 
 

@@ -216,6 +216,18 @@ WAITING = (
         "run",
         lambda txn: edit(txn, JOBS, b"run", deferred=True),
     ),
+    Case(
+        "only a job that waits is held",
+        "jobs",
+        "run",
+        lambda txn: edit(txn, JOBS, b"run", held=True),
+    ),
+    Case(
+        "the jobs that wait in a lane are those whose states say so",
+        "lane_jobs",
+        "held pend",
+        lambda txn: edit(txn, JOBS, b"pend", held=True),
+    ),
 )
 
 CASES = (*UNITS, *INDEXES, *LOG, *SLOTS, *WAITING)

@@ -13,6 +13,7 @@ from typing import Any
 import lmdb
 import pytest
 
+from compute_market import metrics
 from compute_market.store.schema import QUARANTINE
 from monitoring.alerts import ALERTS, GROUPS, shortened
 from monitoring.generate import RUNBOOKS, yaml_of
@@ -155,6 +156,8 @@ def go_wrong(cli: Cli) -> None:
     do(cli, "compute", "courier", "send", bundle, "alice", "--to", to)
     do(cli, "compute", "courier", "flush", code=10)
     cli.update(lambda txn: txn.put(QUARANTINE, b"large", bytes(16 * 2**20)))
+    # Of a disk that was full; what counts it is tested with the engine.
+    cli.update(lambda txn: metrics.count(txn, "receipt_persist_fail_total"))
 
 
 def put_right(cli: Cli) -> None:

@@ -91,8 +91,8 @@ def test_offer_at_price_0_takes_the_suggested_bid(market: Market) -> None:
     assert (posted["price_per_unit"], posted["market_priced"]) == (125, True)
     again = market.opened.post_offer(provider="p", units=1, price_per_unit=0, offer_id="m")
     assert again == posted | {"changed": False}
-    with pytest.raises(ConflictError, match="price_per_unit 0, not 125"):
-        market.post("p", units=1, price_per_unit=125, offer_id="m")
+    with pytest.raises(ConflictError, match="price_per_unit 125, not 126"):
+        market.post("p", units=1, price_per_unit=126, offer_id="m")
     with pytest.raises(ConflictError, match="price_per_unit 100, not 0"):
         market.post(offer_id="main", price_per_unit=0)
 

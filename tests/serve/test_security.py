@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from compute_market import rpc
 from compute_market.jobs import jobs
+from tb_cli.network.openapi import description
 from tb_cli.network.pages.routes import PAGES
 from tests.support.cli import Cli, operating
 from tests.support.owners import SOMEBODY, as_root
@@ -94,8 +96,28 @@ def test_nobody_without_the_token_changes_anything(far: Serving, token: str, met
             assert answer.json["error"]["data"]["reason"] == "unauthorized"
         batch = asked(far, b"[" + b",".join([*calls.values()] * 2) + b"]", headers)
         errors = [each["error"]["data"]["reason"] for each in batch.json]
-        assert errors == ["unauthorized"] * 4, how
+        assert (batch.status, errors) == (401, ["unauthorized"] * 6), how
+        described = {"$ref": "#/components/schemas/Failures"} | json.loads(description())
+        assert jsonschema_rs.validator_for(described).is_valid(batch.json)
+        notifications = asked(far, b"[" + calls["a notification"] + b"]", headers)
+        assert notifications.status == 401, how
     assert state(far) == before == "active"
+
+
+def test_token_is_asked_for_nowhere_once_the_home_is_elsewhere(cli: Cli) -> None:
+    """Who has the right one is not told that it is wrong, and keeps it."""
+    cli.active("j1")
+    token = cli.ok("serve", "token").strip()
+    elsewhere = cli.home.with_name("elsewhere")
+    right = [("Authorization", f"Bearer {token}")]
+    with serving() as far:
+        cli.home.rename(elsewhere)
+        for headers in (right, []):
+            answer = asked(far, body_of("compute.job_cancel"), headers)
+            assert (answer.status, answer.json["error"]["code"]) == (500, rpc.INTERNAL)
+        elsewhere.rename(cli.home)
+        answer = asked(far, body_of("compute.job_cancel"), right)
+    assert (answer.status, answer.json["state"]) == (200, "cancelled")
 
 
 def asked(far: Serving, body: bytes, headers: list[tuple[str, str]], path: str = "/") -> Answer:

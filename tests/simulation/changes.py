@@ -84,11 +84,15 @@ _TO_DRY_RUN = "compute-market settle dry-run --reason before"
 CHANGES = (
     Change("compute offer post", _OFFER),
     Change("compute offer post", _OFFER, is_fresh=True),
+    Change("compute offer set", ("--units", "+50", "--price", "5", "--key", "k"), items=("o-2",)),
     Change("compute offer withdraw", items=("o-2",)),
     Change("compute submit", items=("one.json",)),
     Change("compute execute", items=("j1",)),
     Change("compute prove", ("j2", "0", HELLO)),
     Change("compute cancel", ("--chunk", "1", "--failed-to", "left"), items=("j3", "j4", "j5")),
+    Change("compute hold", ("--chunk", "1"), items=("j4", "j5", "pending")),
+    Change("compute release", ("--chunk", "1"), items=("j4", "j5"), first=("compute hold j4 j5",)),
+    Change("compute set", ("--priority", "high", "--chunk", "1"), items=("j1", "j4", "pending")),
     Change("compute courier send", ("b.slice", "alice", "--key", "k")),
     Change("compute courier send", ("b.slice", "alice", "--key", "k"), is_fresh=True),
     Change(

@@ -37,6 +37,11 @@ def split(amount: int, pct: int) -> dict[str, int]:
     return {"CT": ct, "IT": amount - ct}
 
 
+def _as_told(value: Any) -> Any:
+    """A multiplier is a decimal text."""
+    return f"{float(value):g}" if isinstance(value, Fraction) else value
+
+
 class Model:
     """One market: what every action does to it."""
 
@@ -422,6 +427,7 @@ class Model:
 
     def post(self, offer: Record, deferred: int = 0) -> list[str]:
         """Returns the pending jobs that found a match. A price of 0 is that of the market."""
+        offer.market_priced = not offer.price
         offer.price = offer.price or self.market_price(deferred)
         self.offers[offer.id] = offer
         self.scores.setdefault(offer.provider, offer.reputation)
@@ -441,6 +447,41 @@ class Model:
         offer.withdrawn = True
         self.tell("offer_withdrawn", offer=offer.id, owner=offer.provider)
         return True
+
+    def change_offer(
+        self, offer: Record, by: int, price: int, pct: int, multiplier: str
+    ) -> dict[str, Any]:
+        """Other terms, and more units or fewer; returns what was other before."""
+        if offer.withdrawn:
+            raise Denied("withdrawn")
+        if by < -offer.left:
+            raise Denied("units_not_left")
+        units = offer.left + offer.reserved + offer.proven
+        if units + by < 1:
+            raise Denied("no_units_offered")
+        was = {
+            "price_per_unit": offer.price,
+            "units": units,
+            "fee_pct_ct": offer.pct,
+            "reputation_multiplier": offer.multiplier,
+            "market_priced": offer.market_priced,
+        }
+        now = {
+            "price_per_unit": price,
+            "units": units + by,
+            "fee_pct_ct": pct,
+            "reputation_multiplier": Fraction(multiplier),
+            "market_priced": offer.market_priced and price == offer.price,
+        }
+        offer.price, offer.pct, offer.multiplier = price, pct, Fraction(multiplier)
+        offer.left += by
+        offer.market_priced = now["market_priced"]
+        other = [name for name in was if was[name] != now[name]]
+        if other:
+            before = {f"was_{name}": _as_told(was[name]) for name in other}
+            after = {name: _as_told(now[name]) for name in other}
+            self.tell("offer_changed", offer=offer.id, owner=offer.provider, **before, **after)
+        return {name: _as_told(was[name]) for name in other}
 
     def sells(self, offer: Record) -> bool:
         standing = self.scores[offer.provider] >= 0

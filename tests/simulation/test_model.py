@@ -33,12 +33,12 @@ from compute_market.jobs import cancellations, faults, handovers, jobs, lanes
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.extend import extend
 from compute_market.jobs.prove import InvalidProof, prove
-from compute_market.jobs.submit import post_offer, submit
+from compute_market.jobs.submit import change_offer, post_offer, submit
 from compute_market.jobs.waiting import match_pending
 from compute_market.offers import board, offers
 from compute_market.records import Lane, Refused, Slice, replace
 from compute_market.reputation import reputation
-from compute_market.requests import JobRequest
+from compute_market.requests import JobRequest, OfferChange
 from compute_market.scheduler import outcomes, queue
 from compute_market.scheduler.matching import judge
 from compute_market.settlement import escrow, ledger, modes, settlement
@@ -458,6 +458,33 @@ class MarketMachine(RuleBasedStateMachine):
         self.act(
             lambda: self.model.withdraw_offer(self.model.offers[name]),
             lambda txn: offers.withdraw(txn, name)[1],
+        )
+
+    @rule(
+        data=st.data(),
+        by=st.sampled_from((-5, -1, 0, 2)),
+        price=st.sampled_from((1, 3, 6)),
+        pct=st.sampled_from((0, 37, 100)),
+        multiplier=st.sampled_from(("0.5", "0.75", "1")),
+    )
+    def change_offer(
+        self, data: st.DataObject, by: int, price: int, pct: int, multiplier: str
+    ) -> None:
+        name = data.draw(st.sampled_from(sorted(self.model.offers)))
+        asked = OfferChange(
+            name,
+            units=f"{by:+d}",
+            price_per_unit=price,
+            fee_pct_ct=pct,
+            reputation_multiplier=multiplier,
+        )
+
+        def action(txn: Txn) -> dict[str, Any]:
+            return change_offer(txn, asked).before
+
+        self.act(
+            lambda: self.model.change_offer(self.model.offers[name], by, price, pct, multiplier),
+            action,
         )
 
     # Buyers.

@@ -50,6 +50,7 @@ STICK = str(DATA / "stick")
 ARGUMENTS: dict[str, Path_] = {
     "demo": (),
     "compute offer post": ("--provider", "p", "--units", "1", "--price", "1"),
+    "compute offer set": ("o-1", "--price", "2"),
     "compute offer list": (),
     "compute offer show": ("o-1",),
     "compute offer explain": ("o-1",),
@@ -62,6 +63,9 @@ ARGUMENTS: dict[str, Path_] = {
     "compute prove": ("j1", "0", HELLO),
     "compute cancel": ("j1",),
     "compute preempt": ("j1", "o-2"),
+    "compute set": ("j1", "--priority", "high"),
+    "compute hold": ("j1",),
+    "compute release": ("j1",),
     "compute run": ("a.slice",),
     "compute status": ("j1",),
     "compute list": (),

@@ -219,8 +219,12 @@ def in_chunks(
     ignore_not_found: bool = False,
     failed_to: str | None = None,
     source: "Source | None" = None,
+    selected: str | None = None,
 ) -> int:
     """Deal with so many items at a time, and print the outcomes. Returns the exit code.
+
+    `selected` says what there is none of where the items were selected: they are many then, even if
+    there is one, and each is asked for once those before it were dealt with.
 
     The items come from the `source`. However the run ends, the file `failed_to` then has what
     failed and what was not tried; a dry run leaves it alone.
@@ -229,7 +233,7 @@ def in_chunks(
     said: Report | None = None
     try:
         given = iter(items)
-        ahead = list(islice(given, 2))
+        ahead = list(islice(given, 2)) if selected is None else []
         said = Report(
             session, single=len(ahead) == 1, jsonl=jsonl, ignore_not_found=ignore_not_found
         )
@@ -242,7 +246,7 @@ def in_chunks(
     if left is not None:
         left.write()
     if not said.count:
-        note("nothing given, nothing done")
+        note("nothing given, nothing done" if selected is None else f"no {selected}")
     return said.end()
 
 

@@ -100,7 +100,9 @@ def _take(
         found[parameter.name] = word != parameter.opposite
         return True
     text = next(rest, "-")
-    value = None if text[:1] == "-" else _value(parameter, text)
+    # One with a digit behind it is a number, and so the parser takes it.
+    is_value = text[:1] != "-" or _is_digits(text[1:])
+    value = _value(parameter, text) if is_value else None
     if parameter.many:
         found.setdefault(parameter.name, []).append(value)
     elif parameter.name in found:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from compute_market import concerns, events, overview, parties
+from compute_market import archived, concerns, events, overview, parties
 from compute_market.admission import mempool
 from compute_market.courier import documents as bundles
 from compute_market.errors import NotFoundError, RefusedError, UsageError
@@ -74,14 +74,12 @@ def home(txn: Txn, asked: Asked) -> dict[str, Any]:
         "parties": part(lambda: parties.largest(txn, FEW)),
         "queued": part(lambda: present.queued(txn, FEW)),
         "unplaced": part(lambda: present.unplaced(txn, FEW)),
-        "receipts": _receipts(txn, FEW),
+        "receipts": part(lambda: _receipts(txn, FEW)),
         "bundles": bundles.newest(txn, FEW),
         "events": _newest(txn, FEW),
     }
     told = concerns.of(txn, found, asked.files)
-    if _is_damaged(shown) and not any(
-        each.about == "store" and each.level == "act" for each in told
-    ):
+    if _is_damaged(shown) and not any(each.about == "receipts" for each in told):
         told.insert(0, concerns.DAMAGE)
     return shown | {"concerns": told}
 
@@ -205,7 +203,7 @@ def settled(txn: Txn, asked: Asked) -> dict[str, Any]:
             for seq, key in waiting
         ],
         "rows": MANY,
-        "receipts": _receipts(txn, SOME),
+        "receipts": part(lambda: _receipts(txn, SOME)),
         "running": subsidy.document(txn, None),
         "epochs": part(lambda: subsidy.newest(txn, EPOCHS_MAX)),
     }
@@ -255,11 +253,13 @@ def _suggested(txn: Txn, lane: Any) -> dict[str, Any] | None:
 
 
 def _receipts(txn: Txn, limit: int) -> list[dict[str, Any]]:
-    """The last receipts; of one that is damaged, its number."""
+    """The last receipts; of one that is damaged or was archived, its number."""
     found = []
     for seq, key, receipt in receipts.newest(txn, limit):
         due = part(partial(settlement.of, txn, key))
-        if receipt is None or due is None:
+        if receipt is None and archived.receipt(txn, key) is not None:
+            found.append({"seq": seq, "archived": True})
+        elif receipt is None or due is None:
             found.append({"seq": seq, "damaged": True})
         else:
             found.append(receipts.document(receipt, due))

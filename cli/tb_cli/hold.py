@@ -1,0 +1,115 @@
+"""Verbs that change live jobs: hold, release, set."""
+
+from typing import Any
+
+from compute_market.errors import UsageError
+from compute_market.jobs import documents, holding
+from compute_market.records import DEADLINE_MAX, Job, Priority
+from compute_market.store.txn import Txn
+from tb_cli.frame import bulk
+from tb_cli.frame.ids import Ids
+from tb_cli.frame.options import ATOMIC, CHUNK, FAILED_TO, JOB_IDS, JSONL, PRIORITY
+from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import examples, option, takes
+
+_BULK = (CHUNK, ATOMIC, FAILED_TO, JSONL)
+
+
+@examples("tb-cli compute hold j-1 j-2", "tb-cli compute hold - -n")
+@takes(JOB_IDS, _BULK)
+def hold(session: Session, job_ids: list[str], **how: Any) -> int:
+    """A job that is held keeps its place and is not started before `compute release`. Its deadline
+    goes on. One that runs cannot be held.
+    """
+
+    def act(txn: Txn, job_id: str) -> bulk.Outcome:
+        job, changed = holding.hold(txn, job_id)
+        text = f"held job {job_id}: {job.state}"
+        return _outcome(txn, job, text if changed else f"job {job_id} already held", changed)
+
+    return _run(session, job_ids, act, how)
+
+
+@examples("tb-cli compute release j-1 j-2")
+@takes(JOB_IDS, _BULK)
+def release(session: Session, job_ids: list[str], **how: Any) -> int:
+    """It waits again in the place that it had, and starts if it is its turn."""
+
+    def act(txn: Txn, job_id: str) -> bulk.Outcome:
+        job, changed = holding.release(txn, job_id)
+        text = f"released job {job_id}: {job.state}"
+        return _outcome(txn, job, text if changed else f"job {job_id} is not held", changed)
+
+    return _run(session, job_ids, act, how)
+
+
+@examples(
+    "tb-cli compute set j-1 --priority high",
+    "tb-cli compute set j-1 j-2 --deadline-secs 7200 -n",
+)
+@takes(
+    JOB_IDS,
+    option(
+        "--deadline",
+        "A later deadline, in unix seconds.",
+        kind="integer",
+        least=0,
+        most=DEADLINE_MAX,
+    ),
+    option(
+        "--deadline-secs",
+        "A later deadline, in seconds from now.",
+        kind="integer",
+        metavar="SECS",
+        least=0,
+        most=DEADLINE_MAX,
+    ),
+    PRIORITY,
+    _BULK,
+)
+def set_(
+    session: Session,
+    job_ids: list[str],
+    *,
+    deadline: int | None,
+    deadline_secs: int | None,
+    priority: Priority | None,
+    **how: Any,
+) -> int:
+    """A deadline only moves later. Among those of its new priority a job stands by its age. With
+    --dry-run it says what would become other.
+    """
+    if deadline is not None and deadline_secs is not None:
+        raise UsageError("--deadline and --deadline-secs are both given", hint="give one of them")
+    if deadline is None and deadline_secs is None and priority is None:
+        raise UsageError(
+            "nothing is to be changed", hint="give --priority, --deadline or --deadline-secs"
+        )
+
+    def act(txn: Txn, job_id: str) -> bulk.Outcome:
+        before, job = holding.change(
+            txn, job_id, priority=priority, deadline=deadline, deadline_secs=deadline_secs
+        )
+        told = ", ".join(
+            f"{name} {was} -> {now}"
+            for name, was, now in (
+                ("deadline", before.deadline, job.deadline),
+                ("priority", before.priority, job.priority),
+                ("state", before.state, job.state),
+            )
+            if was != now
+        )
+        text = f"changed job {job_id}: {told}" if told else f"job {job_id} unchanged: {job.state}"
+        return _outcome(txn, job, text, bool(told))
+
+    return _run(session, job_ids, act, how)
+
+
+def _outcome(txn: Txn, job: Job, text: str, changed: bool) -> bulk.Outcome:
+    document = documents.job_document(txn, job) | {"changed": changed}
+    return bulk.Outcome(job.job_id, text, document)
+
+
+def _run(session: Session, job_ids: list[str], act: Any, how: dict[str, Any]) -> int:
+    ids = Ids(job_ids, "job id", keep=how["failed_to"] is not None)
+    return bulk.run(session, ids, act, source=ids, **how)

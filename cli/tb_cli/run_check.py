@@ -1,0 +1,150 @@
+"""`compute run --check`: files against a list of sums, in the form of b3sum."""
+
+import re
+import sys
+from collections.abc import Iterator
+from itertools import islice
+
+from msgspec import Struct
+
+from compute_market.errors import IntegrityError, MarketError, UsageError, exit_code
+from compute_market.text import for_terminal, legible
+from compute_market.workloads.runner import Runner
+from tb_cli.frame import guard
+from tb_cli.frame.clocks import now_ms
+from tb_cli.frame.lines import WORDS_MAX, Lines
+from tb_cli.frame.render import Listing, note, report
+from tb_cli.frame.session import Session
+
+_LINE = re.compile(rb"(\\?)([0-9a-fA-F]{64})  ([^\0]+)")
+_ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "\\": "\\"}
+# Files that are given to the workload at once.
+_TOGETHER = 1000
+_COLUMNS = ("path", "ok", "expected", "digest", "bytes")
+
+
+class Sum(Struct, frozen=True, gc=False):
+    """A line of a list: a file, as it is named there, and what is to come out of it."""
+
+    path: str
+    shown: str  # on one line, escaped as in the list
+    digest: str
+
+
+class Check:
+    """Checks lists of sums, and prints what became of each file.
+
+    With `quiet` it tells only what is wrong, with `status` nothing of the files at all.
+    """
+
+    def __init__(
+        self, session: Session, runner: Runner, workload: str, *, quiet: bool, status: bool
+    ) -> None:
+        self._session = session
+        self._runner = runner
+        self._workload = workload
+        self._quiet = quiet or status
+        self._status = status
+        self._files = self._wrong = self._unread = self._malformed = 0
+
+    def run(self, lists: list[str], *, jsonl: bool) -> int:
+        """Check every file of the lists, and return the exit code.
+
+        That is 9 when any file is not what its sum says, or cannot be read, and else 2 when a line
+        is no sum. Raises UsageError for a list that cannot be read or that has no sums.
+        """
+        as_text = not (jsonl or self._session.json)
+        listing = None if as_text or self._status else Listing(self._session, _COLUMNS, jsonl=jsonl)
+        for name in lists:
+            before = self._files + self._malformed
+            sums = self._sums(Lines(name, WORDS_MAX))
+            while part := list(islice(sums, _TOGETHER)):
+                self._check(part, listing)
+                sys.stdout.flush()
+                guard.stop_if_lost()
+            if self._files + self._malformed == before:
+                raise UsageError(f"{Lines(name, 0).source}: has no sums")
+        if listing is not None:
+            listing.end()
+        return self._end()
+
+    def _sums(self, lines: Lines) -> Iterator[Sum]:
+        for number, line in lines.numbered():
+            found = parsed(line)
+            if found is not None:
+                yield found
+            elif line.strip():
+                self._malformed += 1
+                if not self._status:
+                    message = f"{lines.source} line {number}: is no sum"
+                    report(UsageError(message, hint="HEX  PATH, as b3sum prints it"), False)
+
+    def _check(self, part: list[Sum], listing: Listing | None) -> None:
+        paths = [each.path if each.path != "-" else "./-" for each in part]
+        results = self._runner.run(self._workload, paths, now_ms=now_ms())
+        for each, result in zip(part, results, strict=True):
+            self._files += 1
+            digest = result.digest.hex()
+            ok = result.error is None and digest == each.digest
+            self._unread += result.error is not None
+            self._wrong += result.error is None and not ok
+            if listing is not None:
+                if ok and self._quiet:
+                    continue
+                document = {"path": legible(each.path), "ok": ok, "expected": each.digest}
+                if result.error is None:
+                    document |= {"digest": digest, "bytes": result.length}
+                else:
+                    document |= {"error": result.error.document()}
+                listing.add(document)
+            elif not self._status and not (ok and self._quiet):
+                _print(f"{each.shown}: {_outcome(ok, result.error)}\n")
+
+    def _end(self) -> int:
+        if not self._status:
+            for count, what in (
+                (self._wrong, "sums did not match"),
+                (self._unread, "files could not be read"),
+                (self._malformed, "lines are no sums"),
+            ):
+                if count:
+                    note(f"warning: {count} of {self._files + self._malformed} {what}")
+        if self._wrong or self._unread:
+            return IntegrityError.exit_code
+        return exit_code("usage") if self._malformed else 0
+
+
+def parsed(line: bytes) -> Sum | None:
+    """What a line of a list says, None if it is none of b3sum.
+
+    A backslash before it says that backslashes and line breaks of the name are escaped.
+    """
+    found = _LINE.fullmatch(line.rstrip(b"\r\n"))
+    if found is None:
+        return None
+    mark, digest, name = found.groups()
+    path = name.decode(errors="surrogateescape")
+    shown = f"{mark.decode()}{path}"
+    if mark:
+        if any(each not in _ESCAPES for each in _ESCAPED.findall(path)):
+            return None
+        path = _ESCAPED.sub(lambda escape: _ESCAPES[escape[1]], path)
+    return Sum(path, shown, digest.decode().lower())
+
+
+def _outcome(ok: bool, error: MarketError | None) -> str:
+    if ok:
+        return "OK"
+    if error is None:
+        return "FAILED"
+    return f"FAILED ({error.message.rpartition(': ')[2]})"
+
+
+def _print(line: str) -> None:
+    if sys.stdout.isatty():
+        line = for_terminal(line)
+    if not line.isascii() and hasattr(sys.stdout, "reconfigure"):
+        # A name that is no text in this locale goes out as it is on disk, as in `compute run`.
+        sys.stdout.reconfigure(errors="surrogateescape")
+    sys.stdout.write(line)
