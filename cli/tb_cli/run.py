@@ -40,9 +40,7 @@ _USUAL_WORKLOAD = "transcode"
 @takes(
     argument("paths", "FILE…", "Slices, job files, or - for stdin; lists with --check.", many=True),
     option("--workload", "What to run. [a job file's own, else transcode]"),
-    flag(
-        "--check", help="Each FILE is a list of sums: check the files it names."
-    ),
+    flag("--check", help="Each FILE is a list of sums: check the files it names."),
     flag("--quiet", help="With --check, tell only of files that are wrong."),
     flag("--status", help="With --check, tell nothing: the exit code does."),
     BACKEND,
