@@ -147,6 +147,25 @@ class Market:
 
         return self.update(act)
 
+    def change_offer(self, offer_id: str, **fields: Any) -> dict[str, Any]:
+        """Change an offer by the fields of an offer file; returns it, with `before`.
+
+        Units may be a text with a sign: so many more or fewer. Raises what `changing.change` does.
+        """
+        from compute_market.jobs.submit import change_offer
+        from compute_market.offers import standing
+        from compute_market.requests import OfferChange, build
+
+        asked = build({**fields, "offer_id": offer_id}, OfferChange, "offer")
+        if asked.price_per_unit == 0:
+            self.prices.load()
+
+        def act(txn: Txn) -> dict[str, Any]:
+            changed = change_offer(txn, asked)
+            return standing.document(txn, changed.offer) | {"before": changed.before}
+
+        return self.update(act)
+
     def submit(self, *, wait: bool = False, **fields: Any) -> dict[str, Any]:
         """Submit a job by the fields of a job file; returns it, with `changed`.
 
@@ -249,6 +268,20 @@ class Market:
         if by not in ("client", "provider"):
             raise UsageError(f"{by!a} cannot cancel a job, only client and provider can")
         return self.update(lambda txn: cancel(txn, job_id, by)).outcome
+
+    def hold(self, job_id: str) -> bool:
+        """Keep a job that waits from being started; False if it is held. See `holding.hold`."""
+        from compute_market.jobs import holding
+
+        check_id(job_id, "job")
+        return self.update(lambda txn: holding.hold(txn, job_id))[1]
+
+    def release(self, job_id: str) -> bool:
+        """Let a held job wait again; False if it is not held. See `holding.release`."""
+        from compute_market.jobs import holding
+
+        check_id(job_id, "job")
+        return self.update(lambda txn: holding.release(txn, job_id))[1]
 
     def job(self, job_id: str) -> dict[str, Any]:
         """One job as a document. Raises NotFoundError."""

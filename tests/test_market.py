@@ -610,3 +610,19 @@ def test_audit_names_what_is_damaged(program: Program) -> None:
         assert opened.audit()[0].table == "jobs"
         with pytest.raises(IntegrityError, match="table jobs, key b'job'"):
             opened.job("job")
+
+
+def test_what_a_program_changes_is_what_it_is_told(market: Market) -> None:
+    opened = market.opened
+    market.configure(slots=1)
+    opened.post_offer(provider="prov", units=9, price_per_unit=5, offer_id="o")
+    changed = opened.change_offer("o", units="-1", price_per_unit=6)
+    assert changed["before"] == {"price_per_unit": 5, "units": 9}
+    assert opened.offer("o") | {"before": changed["before"]} == changed
+    for job_id in ("runs", "waits"):
+        market.submit(job_id)
+    assert (opened.hold("waits"), opened.hold("waits")) == (True, False)
+    opened.cancel("runs")
+    assert opened.job("waits")["state"] == "queued"
+    assert (opened.release("waits"), opened.release("waits")) == (True, False)
+    assert opened.job("waits")["state"] == "active"

@@ -56,18 +56,24 @@ class Check:
         """
         as_text = not (jsonl or self._session.json)
         listing = None if as_text or self._status else Listing(self._session, _COLUMNS, jsonl=jsonl)
-        for name in lists:
-            before = self._files + self._malformed
-            sums = self._sums(Lines(name, WORDS_MAX))
-            while part := list(islice(sums, _TOGETHER)):
-                self._check(part, listing)
-                sys.stdout.flush()
-                guard.stop_if_lost()
-            if self._files + self._malformed == before:
-                raise UsageError(f"{Lines(name, 0).source}: has no sums")
-        if listing is not None:
-            listing.end()
+        try:
+            for name in lists:
+                self._check_list(Lines(name, WORDS_MAX), listing)
+            if listing is not None:
+                listing.end()
+        except guard.OutputLost:
+            pass  # Nobody reads on: what did not match until then still counts.
         return self._end()
+
+    def _check_list(self, lines: Lines, listing: Listing | None) -> None:
+        before = self._files + self._malformed
+        sums = self._sums(lines)
+        while part := list(islice(sums, _TOGETHER)):
+            self._check(part, listing)
+            sys.stdout.flush()
+            guard.stop_if_lost()
+        if self._files + self._malformed == before:
+            raise UsageError(f"{lines.source}: has no sums")
 
     def _sums(self, lines: Lines) -> Iterator[Sum]:
         for number, line in lines.numbered():

@@ -381,7 +381,7 @@ def test_check_of_no_sums_is_usage(cli: Cli) -> None:
     assert (done.code, done.out) == (2, "")
 
 
-def test_check_runs_the_workload_that_is_named(cli: Cli) -> None:
+def test_check_runs_the_workload_that_is_named(cli: Cli, plugin: ModuleType) -> None:
     cli.slice()
     sums = cli.ok("compute", "run", "a.slice", "--workload", "zeros")
     assert cli("compute", "run", "--check", "-", stdin=sums).code == 9

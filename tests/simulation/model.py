@@ -698,6 +698,7 @@ class Model:
         if job.id in self.jobs:
             return self.jobs[job.id].state
         job.seq = len(self.jobs) + 1
+        job.held = False
         job.deadline = self.now_ms // 1000 + job.deadline_secs
         if self.is_held(job):
             self.count("industrial_rejected_total", "comfort_guard")
@@ -871,7 +872,7 @@ class Model:
         return self.scores[provider] - self.seeds[provider]
 
     def pending(self) -> list[Record]:
-        found = [j for j in self.jobs.values() if j.state == "pending"]
+        found = [j for j in self.jobs.values() if j.state == "pending" and not j.held]
         return sorted(found, key=lambda j: (CLASSES.index(j.priority), j.seq))
 
     def match_pending(self, only_for: Record | None = None) -> list[str]:
@@ -910,8 +911,46 @@ class Model:
                 self.count("industrial_deferred_total")
         self.deferrable.clear()
 
-    def waiting(self) -> list[Record]:
-        """Queued jobs in the order they would start, caps aside.
+    def hold(self, job: Record) -> bool:
+        self.check_live(job)
+        if job.held:
+            return False
+        if job.state == "active":
+            raise Denied("not_waiting")
+        job.held = True
+        self.tell("job_held", job=job)
+        return True
+
+    def release(self, job: Record) -> bool:
+        self.check_live(job)
+        if not job.held:
+            return False
+        job.held = False
+        self.tell("job_released", job=job)
+        self.work()
+        return True
+
+    def change_job(self, job: Record, priority: str, secs: int) -> str:
+        """Another priority, and a deadline so long from now."""
+        self.check_live(job)
+        deadline = self.now_ms // 1000 + secs
+        if deadline < job.deadline:
+            raise Denied("deadline")
+        if deadline != job.deadline:
+            by_secs, job.deadline = deadline - job.deadline, deadline
+            self.tell("deadline_extended", job=job, deadline=deadline, by_secs=by_secs)
+        if priority != job.priority:
+            self.tell("job_changed", job=job, was_priority=job.priority, priority=priority)
+            job.priority = priority
+        self.work()
+        return str(job.state)
+
+    def check_live(self, job: Record) -> None:
+        if job.state in _ENDED:
+            raise Denied("already_done")
+
+    def waiting(self, *, held: bool = False) -> list[Record]:
+        """Queued jobs in the order they would start, caps aside; with `held` those on hold too.
 
         Of one class, who came first goes first; aging decides between the first of each class.
         """
@@ -923,7 +962,8 @@ class Model:
             return max(0, CLASSES.index(job.priority) - risen), job.arrival
 
         left = sorted(
-            (j for j in self.jobs.values() if j.state == "queued"), key=lambda j: j.arrival
+            (j for j in self.jobs.values() if j.state == "queued" and (held or not j.held)),
+            key=lambda j: j.arrival,
         )
         found = []
         while left:
@@ -1174,7 +1214,7 @@ class Model:
             "proven": {j.id: sorted(j.proven) for j in self.jobs.values()},
             "backlog": sum(j.units - units_proven(j) for j in running),
             "pending": [j.id for j in self.pending()],
-            "waiting": [j.id for j in self.waiting()],
+            "waiting": [j.id for j in self.waiting(held=True)],
             "lanes": {
                 lane: tuple(
                     len([j for j in jobs if j.lane == lane])

@@ -29,7 +29,7 @@ from compute_market.engine import SWEEP_LIMIT
 from compute_market.errors import MarketError
 from compute_market.events import Logged
 from compute_market.governance import governance
-from compute_market.jobs import cancellations, faults, handovers, jobs, lanes
+from compute_market.jobs import cancellations, faults, handovers, holding, jobs, lanes
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.extend import extend
 from compute_market.jobs.prove import InvalidProof, prove
@@ -709,6 +709,39 @@ class MarketMachine(RuleBasedStateMachine):
             lambda: self.model.cancel(self.model.jobs[name], by),
             lambda txn: cancel(txn, name, by).outcome,
         )
+
+    @precondition(lambda self: self.model.live())
+    @rule(data=st.data())
+    def hold(self, data: st.DataObject) -> None:
+        name = self.draw_job(data)
+        self.act(
+            lambda: self.model.hold(self.model.jobs[name]),
+            lambda txn: holding.hold(txn, name)[1],
+        )
+
+    @precondition(lambda self: any(job.held for job in self.model.live()))
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        held = sorted(job.id for job in self.model.live() if job.held)
+        name = data.draw(st.sampled_from(held))
+        self.act(
+            lambda: self.model.release(self.model.jobs[name]),
+            lambda txn: holding.release(txn, name)[1],
+        )
+
+    @precondition(lambda self: self.model.live())
+    @rule(
+        data=st.data(),
+        priority=st.sampled_from(("high", "normal", "low")),
+        secs=st.sampled_from((60, 200, 90_000)),
+    )
+    def change_job(self, data: st.DataObject, priority: Any, secs: int) -> None:
+        name = self.draw_job(data)
+
+        def action(txn: Txn) -> str:
+            return holding.change(txn, name, priority=priority, deadline_secs=secs)[1].state
+
+        self.act(lambda: self.model.change_job(self.model.jobs[name], priority, secs), action)
 
     @precondition(lambda self: self.model.jobs)
     @rule(data=st.data(), fault=st.sampled_from(("slice_changed", *["slice_unreadable"] * 2)))
