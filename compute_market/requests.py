@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
+from compute_market.learned import learned
 from compute_market.records import DEADLINE_MAX, Capability, Lane, Priority, check_id
 from compute_market.text import clipped, printable
 
@@ -150,7 +151,7 @@ def parse(data: bytes, source: str) -> dict[str, Any]:
 def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     """Check a decoded document against a request type. Raises UsageError naming the field."""
     try:
-        request = msgspec.convert(document, kind)
+        request = msgspec.convert(document, learned(kind))
     except msgspec.ValidationError as error:
         raise _field_error(source, str(error).replace("`decimal`", "`float`")) from error
     except UnicodeEncodeError as error:
