@@ -89,7 +89,12 @@ def open_environment(
             _opened(path, map_size, "look", lock_timeout_ms, sleep).close()
             _allocate_lock_file(path)
         identity = file_at(data_file(path))
-        return _opened(path, map_size, purpose, lock_timeout_ms, sleep), identity
+        while True:
+            env = _opened(path, map_size, purpose, lock_timeout_ms, sleep)
+            before, identity = identity, file_at(data_file(path))
+            if identity == before:
+                return env, identity
+            env.close()  # A compacted copy has come meanwhile: which of both it is cannot be told.
 
 
 def look_alone(
