@@ -8,6 +8,7 @@ A package is a noun, and a file in it is one thing the noun does. Imports run on
 bottom, and so they do inside each package:
 
     text  errors              text for one line; what can go wrong
+    learned                   types that several threads read into
     signatures/               ML-DSA-65: keys, signing, verifying; the form of what is signed
     home  amounts             the files of a home; integer arithmetic
     backends                  the names of what hashes slices

@@ -16,6 +16,7 @@ from msgspec import DecodeError, Struct, msgpack
 
 from compute_market import events
 from compute_market.errors import BusyError
+from compute_market.learned import learned
 from compute_market.records import replace
 from compute_market.store.schema import DEADLINES, META, unpack_u64
 from compute_market.store.table import damaged, encode
@@ -241,7 +242,7 @@ def stored(txn: Txn) -> Kept:
     if payload is None:
         return Kept()
     try:
-        return msgpack.decode(payload, type=Kept)
+        return msgpack.decode(payload, type=learned(Kept))
     except DecodeError as error:
         raise damaged(META, _KEPT, str(error)) from error
 

@@ -124,7 +124,7 @@ class Engine:
         one before it has ended, with the write lock in hand. `due` is what all of them did first.
         Raises what keeps all of them from being committed.
         """
-        from compute_market.store.group import Outcome
+        from compute_market.store.group import Outcome, attempt
 
         def group(txn: Txn) -> list[Outcome[_Acted[T]]]:
             self._acting = []
@@ -132,7 +132,7 @@ class Engine:
             uncounted = self._uncounted
             for fn in fns:
                 act = partial(self._act, fn=fn, sweep_limit=SWEEP_LIMIT, uncounted=uncounted)
-                outcome = self.store.attempt(txn, act)
+                outcome = attempt(self.store, txn, act)
                 if outcome.error is None:
                     uncounted = outcome.result.uncounted
                 elif isinstance(outcome.error, BusyError):

@@ -15,6 +15,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
+from compute_market.learned import learned
 from compute_market.records import DEADLINE_MAX, Capability, Lane, Priority, check_id
 from compute_market.text import clipped, printable
 
@@ -189,7 +190,7 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     if kind is OfferRequest or kind is OfferChange:
         document = {name: value for name, value in document.items() if name not in OFFER_DERIVED}
     try:
-        request = msgspec.convert(document, kind)
+        request = msgspec.convert(document, learned(kind))
     except msgspec.ValidationError as error:
         raise _field_error(source, str(error).replace("`decimal`", "`float`")) from error
     except UnicodeEncodeError as error:

@@ -23,6 +23,7 @@ CLI = ROOT / "cli" / "tb_cli"
 ORDER = (
     "text",
     "errors",
+    "learned",
     "signatures.canonical",
     "signatures.pyca",
     "signatures.liboqs",
@@ -62,11 +63,12 @@ ORDER = (
     "store.creation",
     "store.translation",
     "store.environment",
-    "store.usage",
-    "store.group",
     "store.compaction",
     "store.throwaway",
     "store.store",
+    "store.copies",
+    "store.usage",
+    "store.group",
     "laws",
     "idempotency",
     "metrics",
@@ -253,7 +255,7 @@ USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "engine", "market", "execution", *APART),
     "offers.price_file",
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
-    *("store.compaction", "store.usage"),
+    *("store.compaction", "store.copies", "store.usage"),
     *("store.throwaway", "simulation.trace_lines", "simulation.traces"),
 }
 # Time, randomness and the network are arguments or somebody else's.
@@ -372,7 +374,7 @@ def test_only_the_engine_runs_transactions() -> None:
         for name, tree in SOURCES.items()
         if any(found.startswith("compute_market.store.store") for found in imports(tree))
     }
-    assert users == {"engine"}
+    assert users == {"engine", "store.copies", "store.usage", "store.group"}
 
 
 def test_prometheus_client_is_imported_late_and_in_one_place() -> None:

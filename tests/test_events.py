@@ -22,6 +22,7 @@ from compute_market.reputation.gossip import Message, Told
 from compute_market.requests import OfferChange
 from compute_market.settlement import ledger, modes, receipts
 from compute_market.signatures.keys import key_of
+from compute_market.store import copies
 from compute_market.store.schema import EVENTS, META, QUARANTINE, RECEIPT_CHAIN, RECEIPTS, pack_u64
 from compute_market.store.txn import Txn
 from tests.support.bids import reveal, seal, take
@@ -252,7 +253,7 @@ def archive_all(market: Market) -> None:
 
 
 def compact(market: Market) -> None:
-    market.store.compact(bytes(16))
+    copies.compact(market.store, bytes(16))
     market.update(lambda txn: events.note(txn, "store_compacted", bytes_before=2, bytes_after=1))
 
 

@@ -3,8 +3,10 @@
 import os
 
 from compute_market import events
+from compute_market.store import copies
 from compute_market.store.compaction import TOKEN_BYTES
 from compute_market.store.txn import Txn
+from compute_market.store.usage import measured
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
 
@@ -15,11 +17,11 @@ def compact(session: Session) -> None:
     on with the new file; a reader that has begun reads the old one to its end.
     """
     if session.dry_run:
-        usage = session.market.store.usage()
+        usage = measured(session.market.store)
         _tell(session, usage.bytes, usage.bytes - usage.free_pages * usage.page_bytes)
         return
     session.update(lambda txn: None)  # What an older release stored is brought up to date.
-    before, after = session.market.store.compact(os.urandom(TOKEN_BYTES))
+    before, after = copies.compact(session.market.store, os.urandom(TOKEN_BYTES))
 
     def note(txn: Txn) -> None:
         events.note(txn, "store_compacted", bytes_before=before, bytes_after=after)

@@ -30,6 +30,7 @@ from compute_market.store.creation import sync
 from compute_market.store.schema import TABLES
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
+from compute_market.store.usage import measured
 from tb_cli.frame import copies, files, last_backup, lines
 from tb_cli.frame.clocks import now_ms, sleep
 from tb_cli.frame.examination import examine
@@ -221,7 +222,7 @@ def info(session: Session) -> None:
     """
     about = session.view(_about)
     live, ended = about["live"], about["ended"]
-    usage = session.market.store.usage()
+    usage = measured(session.market.store)
     backup = last_backup.last(session.home)
     used_ppm = usage.pages * usage.page_bytes * _PPM // usage.map_bytes
     document = {

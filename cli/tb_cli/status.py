@@ -1,6 +1,7 @@
 """The one page: how the market stands, and what is due."""
 
 from compute_market import overview
+from compute_market.store.usage import measured
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import with_local
@@ -17,6 +18,6 @@ def status(session: Session) -> None:
     find due. Reasons are those of the first 256 jobs without an offer.
     """
     document = session.view(overview.document)
-    usage = session.market.store.usage()
+    usage = measured(session.market.store)
     document["store"] = {"home": str(session.home), "bytes": usage.bytes, "schema": usage.schema}
     emit(session, document, fields(with_local(document)))

@@ -18,6 +18,7 @@ from compute_market import chain
 from compute_market.archive.selection import Ended
 from compute_market.archive_records import Archive
 from compute_market.errors import UsageError
+from compute_market.learned import learned
 from compute_market.records import Posting
 from compute_market.settlement import receipt_chain
 from compute_market.store.schema import RECEIPTS_ARCHIVED
@@ -51,7 +52,7 @@ def read_head(start: bytes, path: str) -> Head:
     """The head of a file that begins like this. Raises UsageError when that is no archive."""
     line, newline, _ = start.partition(b"\n")
     try:
-        found = json.decode(line, type=Head) if newline else None
+        found = json.decode(line, type=learned(Head)) if newline else None
         if found is not None and len(bytes.fromhex(found.id)) and bytes.fromhex(found.market_id):
             if found.archive > VERSION:
                 raise UsageError(

@@ -8,6 +8,7 @@ from typing import TypeVar
 from msgspec import DecodeError, Struct, json
 
 from compute_market.errors import IntegrityError
+from compute_market.learned import learned
 from compute_market.text import clipped
 
 S = TypeVar("S", bound=Struct)
@@ -51,7 +52,7 @@ def decoded(text: bytes, kind: type[T], what: str) -> T:
     nested deeper than can be read: also a field that nobody asks for has to be gone through.
     """
     try:
-        return json.decode(text, type=kind)
+        return json.decode(text, type=learned(kind))
     except (DecodeError, UnicodeDecodeError) as error:
         raise malformed(f"{what}: {error}") from error
     except RecursionError as error:

@@ -21,6 +21,7 @@ from compute_market.errors import (
     IntegrityError,
     MarketError,
     NotFoundError,
+    UsageError,
 )
 from compute_market.home import (
     FILE_MODE,
@@ -33,7 +34,7 @@ from compute_market.home import (
     readers_file,
 )
 from compute_market.store.lock import Patience, Turnstile, WriteLock, nobody_writing
-from compute_market.store.schema import META, TABLES, UNSEALED_SCHEMA, unpack_u64
+from compute_market.store.schema import META, SCHEMA_VERSION, TABLES, UNSEALED_SCHEMA, unpack_u64
 from compute_market.store.table import Table, damaged
 from compute_market.store.translation import RESTORE, translated
 
@@ -88,29 +89,36 @@ def open_environment(
             _opened(path, map_size, "look", lock_timeout_ms, sleep).close()
             _allocate_lock_file(path)
         identity = file_at(data_file(path))
-        return _opened(path, map_size, purpose, lock_timeout_ms, sleep), identity
+        while True:
+            env = _opened(path, map_size, purpose, lock_timeout_ms, sleep)
+            before, identity = identity, file_at(data_file(path))
+            if identity == before:
+                return env, identity
+            env.close()  # A compacted copy has come meanwhile: which of both it is cannot be told.
 
 
 def look_alone(
     path: str,
-    env: Environment,
     lock_timeout_ms: int,
     sleep: Callable[[float], float | None],
+    *,
+    is_seen: bool,
 ) -> AbstractContextManager[None]:
-    """Keeps writers away for as long as a look takes that LMDB's table of readers does not show."""
-    if env.flags()["lock"]:
+    """Keeps writers away during a look, unless LMDB's table of readers lets it be seen."""
+    if is_seen:
         return nullcontext()
     return Turnstile(path, lock_timeout_ms, sleep, shared=True)
 
 
 def write_alone(
     path: str,
-    env: Environment,
     lock_timeout_ms: int,
     sleep: Callable[[float], float | None],
+    *,
+    is_seen: bool,
 ) -> AbstractContextManager[None]:
-    """The write lock; without a lock file, for a `try`, the turnstile before it."""
-    lock = WriteLock if env.flags()["lock"] else Turnstile
+    """The write lock; without a table of readers, for a `try`, the turnstile before it."""
+    lock = WriteLock if is_seen else Turnstile
     return lock(path, lock_timeout_ms, sleep)
 
 
@@ -132,7 +140,7 @@ def kept_tables(
     if env.flags()["readonly"]:
         # LMDB opens it in a transaction that reads, and keeps it.
         return {table: open_table(env, None, table.name, create=False) for table in TABLES}
-    with write_alone(path, env, 0, sleep):
+    with write_alone(path, 0, sleep, is_seen=bool(env.flags()["lock"])):
         txn = env.begin(write=True)
         try:
             return {table: open_table(env, txn, table.name, create=False) for table in TABLES}
@@ -149,6 +157,22 @@ def schema_of(env: Environment, txn: Any) -> int:
     if value is None:
         raise damaged(META, b"schema", "it is missing")
     return unpack_u64(META.opened(b"schema", value))
+
+
+def check_schema(path: str, schema: int, *, readonly: bool) -> None:
+    """Raise IntegrityError for a newer schema, UsageError for an older one that has to stay."""
+    if schema > SCHEMA_VERSION:
+        raise IntegrityError(
+            f"{path} was written with schema {schema}, this release reads schemas "
+            f"up to {SCHEMA_VERSION}",
+            hint="use the tb-cli that wrote it, or a newer one",
+        )
+    if schema < SCHEMA_VERSION and readonly:
+        raise UsageError(
+            f"{path} was written with schema {schema}, and is read-only",
+            hint=f"copy it to a place that can be written, where it is read as schema "
+            f"{SCHEMA_VERSION}",
+        )
 
 
 def begin(env: Environment, patience: Callable[[], Patience], *, write: bool) -> Any:

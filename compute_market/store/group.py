@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 from msgspec import Struct
 
 from compute_market.store.schema import TABLES
+from compute_market.store.store import Store
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
 
@@ -30,16 +31,16 @@ class Outcome(Struct, Generic[T], frozen=True):
         return cast(T, self.returned)
 
 
-def attempt(env: Any, path: str, outer: Txn, change: Callable[[Txn], T]) -> Outcome[T]:
-    """Run one change of the group whose transaction is `outer`, of the store at `path`."""
+def attempt(store: Store, outer: Txn, change: Callable[[Txn], T]) -> Outcome[T]:
+    """Run one change of the group whose transaction is `outer`, which nothing else uses."""
     handles = outer._handles
     if len(handles) < len(TABLES):
         # Those that a transaction within opens are lost when it is rolled back.
         handles = {table: handles[table] for table in TABLES}
     outer.flush()  # What was brought up to date.
     returned: T | None = None
-    within = _Within(env.begin(write=True, parent=outer._txn))
-    with within, translated(path):
+    within = _Within(store._env.begin(write=True, parent=outer._txn))
+    with within, translated(store.path):
         txn = Txn(within.txn, handles, outer.now_ms, outer.config, outer.stopwatch)
         returned = change(txn)
         txn.flush()

@@ -183,9 +183,13 @@ def nobody_writing(
 
 
 class Threads:
-    """A readers–writer lock: any number of threads at once, or one alone."""
+    """A readers–writer lock: any number of threads at once, or one alone.
+
+    Whoever waits to be alone lets nobody in any more, and so waits for those inside at most.
+    """
 
     def __init__(self) -> None:
+        self._gate = allocate_lock()  # held by who is, or wants to be, alone
         self._counting = allocate_lock()
         self._room = allocate_lock()  # held by who is alone, or by the others together
         self._inside = 0
@@ -194,7 +198,7 @@ class Threads:
     @contextmanager
     def shared(self) -> Iterator[None]:
         self._refuse_nesting()
-        with self._counting:
+        with self._gate, self._counting:
             if not self._inside:
                 self._room.acquire()
             self._inside += 1
@@ -205,15 +209,20 @@ class Threads:
 
     def enter(self) -> bool:
         """Enter as `shared` does if that waits for nobody, until one leaves."""
-        if self._alone == get_ident() or not self._counting.acquire(blocking=False):
+        if not self._gate.acquire(blocking=False):
             return False
         try:
-            if not self._inside and not self._room.acquire(blocking=False):
+            if not self._counting.acquire(blocking=False):
                 return False
-            self._inside += 1
-            return True
+            try:
+                if not self._inside and not self._room.acquire(blocking=False):
+                    return False
+                self._inside += 1
+                return True
+            finally:
+                self._counting.release()
         finally:
-            self._counting.release()
+            self._gate.release()
 
     def leave(self) -> None:
         with self._counting:
@@ -224,7 +233,7 @@ class Threads:
     @contextmanager
     def alone(self) -> Iterator[None]:
         self._refuse_nesting()
-        with self._room:
+        with self._gate, self._room:
             self._alone = get_ident()
             try:
                 yield

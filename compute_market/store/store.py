@@ -10,11 +10,11 @@ is only viewed gets no file, no byte and no lock of its own.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, TypeVar
 
 from compute_market.config.settings import DEFAULTS, Config
-from compute_market.errors import BusyError, ConflictError, IntegrityError, MarketError, UsageError
+from compute_market.errors import BusyError, MarketError, UsageError
 from compute_market.home import data_file, file_at, moved
 from compute_market.store.environment import (
     MAP_SIZE,
@@ -23,6 +23,7 @@ from compute_market.store.environment import (
     Purpose,
     begin,
     begin_alone,
+    check_schema,
     fill_up,
     kept_tables,
     length_of,
@@ -38,10 +39,6 @@ from compute_market.store.schema import META, SCHEMA_VERSION, TABLES
 from compute_market.store.table import Table
 from compute_market.store.translation import NOT_AT_ONCE, translated
 from compute_market.store.txn import Txn
-
-if TYPE_CHECKING:
-    from compute_market.store.group import Outcome
-    from compute_market.store.usage import Usage
 
 T = TypeVar("T")
 
@@ -69,6 +66,10 @@ class _Handles(Handles):
         return handle
 
 
+class _Exchanged(Exception):
+    """Another file is in the place of the one that was opened."""
+
+
 class Store:
     """One market on disk, in the directory `path`.
 
@@ -78,7 +79,6 @@ class Store:
     def __init__(
         self,
         path: str,
-        *,
         creation: Creation | None,
         sleep: Callable[[float], float | None],
         lock_timeout_ms: int,
@@ -100,7 +100,7 @@ class Store:
         try:
             with self._look() as (txn, _):
                 self._schema = schema_of(self._env, txn)
-            self._check_schema(self._schema)
+            check_schema(path, self._schema, readonly=self.readonly)
         except BaseException:
             self._env.close()
             raise
@@ -126,17 +126,12 @@ class Store:
         cannot hold one, BusyError when the disk is full or the write lock is not had in time,
         IntegrityError when the data file is damaged or of a newer schema.
         """
-        return cls(
-            path,
-            creation=creation,
-            sleep=sleep,
-            lock_timeout_ms=lock_timeout_ms,
-            map_size=map_size,
-            upgrade=upgrade,
-        )
+        return cls(path, creation, sleep, lock_timeout_ms, map_size, upgrade)
 
     def close(self) -> None:
-        self._env.close()
+        """Close it once no thread is in a transaction: LMDB unmaps what they would read."""
+        with self._threads.alone():
+            self._env.close()
 
     @property
     def readonly(self) -> bool:
@@ -155,7 +150,12 @@ class Store:
     def is_here(self) -> bool:
         """Whether the data file at the path is the one that was opened, or a compacted copy of it,
         which is opened then."""
-        return self._is_here() or self._follow()
+        return self._follow()
+
+    def check_is_here(self) -> None:
+        """Raise ConflictError where `is_here` is False."""
+        if not self._follow():
+            raise moved(self.path)
 
     def _is_here(self) -> bool:
         return file_at(data_file(self.path)) == self._identity
@@ -179,10 +179,10 @@ class Store:
 
         Raises BusyError where `view` would; `keep_tables` helps against that.
         """
-        if self._schema < SCHEMA_VERSION or self._is_broken or not self._threads.enter():
+        if self._schema < SCHEMA_VERSION or not self._threads.enter():
             raise self._not_at_once()
         try:
-            if self._handles is None or not self._env.flags()["lock"]:
+            if self._is_broken or self._handles is None or not self._is_seen:
                 raise self._not_at_once()
             with translated(self.path):
                 try:
@@ -202,6 +202,8 @@ class Store:
         if self._handles is not None:
             return
         with translated(self.path), suppress(BusyError), self._threads.alone():
+            if self._is_broken:
+                return
             found = kept_tables(self.path, self._env, self._sleep)
             if None not in found.values():
                 self._handles = found
@@ -226,9 +228,8 @@ class Store:
         while True:
             try:
                 return self._update(fn, now_ms, config, dry_run, stopwatch, lock_timeout_ms)
-            except ConflictError:
-                if not self._follow():
-                    raise
+            except _Exchanged:
+                self.check_is_here()
 
     def _update(
         self,
@@ -240,8 +241,7 @@ class Store:
         lock_timeout_ms: int | None,
     ) -> T:
         if self.readonly:
-            if not self._is_here():
-                raise moved(self.path)
+            self.check_is_here()
             raise UsageError(
                 f"{self.path} is read-only", hint="give another --home, or mount it writable"
             )
@@ -249,17 +249,17 @@ class Store:
         self._open_for("try" if dry_run else "write")
         with (
             translated(self.path),
-            write_alone(self.path, self._usable(), timeout_ms, self._sleep),
+            self._writing_alone(timeout_ms),
             self._begun(write=True) as (txn, handles),
         ):
             try:
                 if not self._is_here():
-                    raise moved(self.path)
+                    raise _Exchanged
                 length_before = length_of(self._env)
                 bound = Txn(txn, handles, now_ms, config, stopwatch)
                 # Somebody else may have done it while this process waited for the lock.
                 schema = schema_of(self._env, txn)
-                self._check_schema(schema)
+                check_schema(self.path, schema, readonly=self.readonly)
                 if schema < SCHEMA_VERSION:
                     self._bring_up_to_date(bound, schema)
                 result = fn(bound)
@@ -284,70 +284,23 @@ class Store:
                     fill_up(self.path, self._env, self._identity, length_before)
             return result
 
-    def attempt(self, txn: Txn, change: Callable[[Txn], T]) -> "Outcome[T]":
-        """Run a part of what `update` runs: if it raises, that is the outcome, and leaves nothing.
-
-        The rest must not use `txn` for anything else.
-        """
-        from compute_market.store.group import attempt
-
-        return attempt(self._env, self.path, txn, change)
-
-    def compact(self, token: bytes) -> tuple[int, int]:
-        """Rewrite the data file without what is free in it; its bytes before and after.
-
-        See `compaction`, whose `token` are 16 random bytes. Raises what `update` raises.
-        """
-        from compute_market.store.compaction import exchange
-
-        self._open_for("write")
-        self._follow()
-        data = data_file(self.path)
-        with (
-            translated(self.path),
-            write_alone(self.path, self._usable(), self._lock_timeout_ms, self._sleep),
-            self._threads.alone(),
-        ):
-            if not self._is_here():
-                raise moved(self.path)
-            before = os.stat(data).st_size
-            try:
-                exchange(self._env, data, token)
-            finally:
-                self._reopen("write")
-            return before, os.stat(data).st_size
-
     def remap(self) -> None:
         """Unmap the file and map it anew: pages read so far no longer count as this process's."""
         with self._threads.alone():
             self._reopen(self._purpose)
 
-    def backup(self, path: str) -> None:
-        """Copy a consistent, compacted snapshot into the empty directory `path`, synced."""
-        from compute_market.store.creation import sync
-
-        with self._look(), translated(path):
-            self._env.copy(path, compact=True)
-            os.chmod(data_file(path), 0o600)
-            sync(data_file(path))
-
-    def usage(self) -> "Usage":
-        """How much of the data file and of the map is used."""
-        from compute_market.store.usage import measured
-
-        with self._look() as (txn, handles):
-            return measured(self.path, self._env, txn, handles, self._schema)
-
     def _follow(self) -> bool:
         """Open a compacted copy that is at the path by now; False when it is none."""
         if self._is_here():
-            return False
+            return True
         with translated(self.path), self._threads.alone():
             from compute_market.store.compaction import is_continued  # It hardly ever happens.
 
-            if self._is_here() or not is_continued(self._env, data_file(self.path)):
-                return False
-            self._reopen(self._purpose)
+            # Another thread may have followed, and another copy may have come meanwhile.
+            while not self._is_here():
+                if self._is_broken or not is_continued(self._env, data_file(self.path)):
+                    return False
+                self._reopen(self._purpose)
             return True
 
     def _sleep(self, seconds: float) -> float | None:
@@ -363,13 +316,15 @@ class Store:
             lock_timeout_ms=self._lock_timeout_ms,
             sleep=self._sleep,
         )
+        self._is_seen = bool(env.flags()["lock"])
         return env
 
     def _open_for(self, purpose: Purpose) -> None:
         """Open what was only looked at so far for what comes now; a writer needs more files."""
         if self._purpose not in (purpose, "write"):
             with self._threads.alone():
-                self._reopen(purpose)
+                if self._purpose not in (purpose, "write"):
+                    self._reopen(purpose)
 
     def _reopen(self, purpose: Purpose) -> None:
         before = self._purpose
@@ -384,27 +339,17 @@ class Store:
             raise
         self._is_broken = False
 
-    def _usable(self) -> Environment:
-        """The environment. LMDB takes none that failed to commit, nor is one there that could not
-        be opened anew; what failed may work by now."""
+    def _mend(self) -> None:
+        """Open it anew if it is broken: LMDB takes no environment that failed to commit, nor is one
+        there that could not be opened anew; what failed may work by now."""
         if self._is_broken:
             with self._threads.alone():
-                self._reopen(self._purpose)
-        return self._env
+                if self._is_broken:
+                    self._reopen(self._purpose)
 
-    def _check_schema(self, schema: int) -> None:
-        if schema > SCHEMA_VERSION:
-            raise IntegrityError(
-                f"{self.path} was written with schema {schema}, this release reads schemas "
-                f"up to {SCHEMA_VERSION}",
-                hint="use the tb-cli that wrote it, or a newer one",
-            )
-        if schema < SCHEMA_VERSION and self.readonly:
-            raise UsageError(
-                f"{self.path} was written with schema {schema}, and is read-only",
-                hint="copy it to a place that can be written, where it is read as schema "
-                f"{SCHEMA_VERSION}",
-            )
+    def _writing_alone(self, timeout_ms: int) -> AbstractContextManager[None]:
+        self._mend()
+        return write_alone(self.path, timeout_ms, self._sleep, is_seen=self._is_seen)
 
     def _bring_up_to_date(self, txn: Txn, schema: int) -> None:
         assert self._upgrade is not None, "a store of an older schema needs its steps"
@@ -414,9 +359,10 @@ class Store:
     @contextmanager
     def _look(self) -> Iterator[tuple[Any, Handles]]:
         """A transaction that only reads, and the handles of its tables."""
+        self._mend()
         with (
             translated(self.path),
-            look_alone(self.path, self._usable(), self._lock_timeout_ms, self._sleep),
+            look_alone(self.path, self._lock_timeout_ms, self._sleep, is_seen=self._is_seen),
             self._begun(write=False) as (txn, handles),
             txn,
         ):
@@ -434,11 +380,13 @@ class Store:
                 # None when another thread has let go of the handles, or another process has
                 # outgrown the map: what others are reading is not to be unmapped.
                 txn = None
-                if self._handles is not None:
+                if self._handles is not None and not self._is_broken:
                     txn = begin(self._env, self.patience, write=write)
                 if txn is not None:
                     yield txn, self._handles
                     return
         with self._threads.alone():
+            if self._is_broken:
+                self._reopen(self._purpose)
             txn = begin_alone(self._env, self.patience, write=write)
             yield txn, self._handles or _Handles(self._env, txn, create=write)

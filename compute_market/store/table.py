@@ -9,9 +9,10 @@ from binascii import crc32
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import DecodeError
-from msgspec.msgpack import Decoder, Encoder
+from msgspec.msgpack import Encoder
 
 from compute_market.errors import IntegrityError, InternalError
+from compute_market.learned import decoder
 
 R = TypeVar("R")
 
@@ -74,7 +75,7 @@ class Table(Generic[R]):
         """The record. Raises IntegrityError naming table and key when it does not decode."""
         if self._decode is None:
             # Few commands read many tables, and each decoder takes a while to make.
-            self._decode = Decoder(self.kind).decode
+            self._decode = decoder(self.kind).decode
         try:
             record: R = self._decode(payload)
         except (DecodeError, UnicodeDecodeError) as error:

@@ -1,14 +1,13 @@
 """What a store takes of its disk and of its map."""
 
 import os
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
 from compute_market.home import data_file
-from compute_market.store.environment import Environment
-from compute_market.store.late import Handles
 from compute_market.store.schema import TABLES
+from compute_market.store.store import Store
 
 _META_PAGES: Final = 2
 
@@ -24,18 +23,20 @@ class Usage(Struct, frozen=True, gc=False):
     map_bytes: int  # what the file may grow to
 
 
-def measured(path: str, env: Environment, txn: Any, handles: Handles, schema: int) -> Usage:
-    """How much the store at `path` takes, in a transaction that looks at it."""
-    info, of_all = env.info(), txn.stat()
-    found = [txn.stat(handles[table]) for table in TABLES if handles[table] is not None]
+def measured(store: Store) -> Usage:
+    """How much of the data file and of the map is used."""
+    with store._look() as (txn, handles):
+        info, of_all = store._env.info(), txn.stat()
+        length = os.stat(data_file(store.path)).st_size
+        found = [txn.stat(handles[table]) for table in TABLES if handles[table] is not None]
     used = sum(
         each["branch_pages"] + each["leaf_pages"] + each["overflow_pages"]
         for each in (of_all, *found)
     )
     pages = int(info["last_pgno"]) + 1
     return Usage(
-        schema,
-        os.stat(data_file(path)).st_size,
+        store._schema,
+        length,
         int(of_all["psize"]),
         pages,
         pages - _META_PAGES - used,

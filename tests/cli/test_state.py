@@ -131,8 +131,9 @@ def test_info_names_the_oldest_jobs_and_the_last_command(cli: Cli) -> None:
     # By their ids the youngest would come first.
     cli.active("j9", "j5", "j1")
     cli.advance(3)
-    cli.ok("compute", "cancel", "j5", "j1")
+    cli.ok("compute", "cancel", "j5")
     cli.advance(3)
+    cli.ok("compute", "cancel", "j1")
     cli.submit("j0")
     cli.ok("compute", "cancel", "j0")
     found = cli.document("state", "info")

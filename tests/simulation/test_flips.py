@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
+from compute_market.store import copies
 from tests.support.cli import Cli, Done
 from tests.support.effort import effort
 from tests.support.laws import WAITING_BUNDLE
@@ -58,7 +59,7 @@ def test_flipped_bit_is_told_and_never_a_bug(cli: Cli, busy: Market) -> None:
     cli.audited = False
     cli.now_ms = busy.now_ms
     (cli.directory / "copy").mkdir()
-    busy.store.backup(str(cli.directory / "copy"))
+    copies.backup(busy.store, str(cli.directory / "copy"))
     data = (cli.directory / "copy" / "data.mdb").read_bytes()
     right = answers(cli, data, COMMANDS)
     assert [done.code for done in right] == [0] * len(COMMANDS)

@@ -23,7 +23,7 @@ from compute_market.errors import (
     UsageError,
 )
 from compute_market.home import file_at
-from compute_market.store import pages
+from compute_market.store import copies, pages
 from compute_market.store.environment import fill_up, length_of, verify
 from compute_market.store.schema import (
     HEADS,
@@ -504,7 +504,7 @@ def test_looking_creates_no_file_and_changes_no_byte(
     store = open_to_look(path)
     assert len(store.view(get(b"a"), now_ms=0) or b"") >= 100
     assert verify(str(path), 0, time.sleep) == []
-    store.backup(str(tmp_path / "copy"))
+    copies.backup(store, str(tmp_path / "copy"))
     store.remap()
     store.update(put(b"a"), now_ms=0, dry_run=True)
     assert len(store.view(get(b"a"), now_ms=0) or b"") >= 100

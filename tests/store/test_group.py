@@ -18,6 +18,7 @@ from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer
 from compute_market.store import environment
 from compute_market.store.environment import Creation
+from compute_market.store.group import attempt
 from compute_market.store.rewriting import stored_entries
 from compute_market.store.schema import HEADS, TABLES
 from compute_market.store.store import Store
@@ -100,7 +101,7 @@ def test_change_that_meets_a_bug_leaves_nothing_and_the_others_stand(store: Stor
         raise ZeroDivisionError
 
     changes = [stores.put(b"a"), bug, stores.put(b"b")]
-    outcomes = store.update(lambda txn: [store.attempt(txn, each) for each in changes])
+    outcomes = store.update(lambda txn: [attempt(store, txn, each) for each in changes])
     assert [type(each.error) for each in outcomes] == [type(None), ZeroDivisionError, type(None)]
     assert store.view(lambda txn: [key for key, _ in txn.scan(HEADS)]) == [b"a", b"b"]
 
@@ -114,7 +115,7 @@ def test_change_sees_those_before_it_and_not_those_that_failed(store: Store) -> 
         return txn.next_number("count")
 
     changes: list[Act] = [count, fail, count, fail, count]
-    outcomes = store.update(lambda txn: [store.attempt(txn, each) for each in changes])
+    outcomes = store.update(lambda txn: [attempt(store, txn, each) for each in changes])
     assert [each.returned for each in outcomes] == [1, None, 2, None, 3]
     assert store.view(lambda txn: txn.number("count")) == 3
 
@@ -125,7 +126,7 @@ def test_signal_ends_all_changes_of_a_group(store: Store) -> None:
 
     changes: list[Act] = [stores.put(b"a"), interrupt, stores.put(b"b")]
     with pytest.raises(KeyboardInterrupt):
-        store.update(lambda txn: [store.attempt(txn, each) for each in changes])
+        store.update(lambda txn: [attempt(store, txn, each) for each in changes])
     assert store.view(lambda txn: [key for key, _ in txn.scan(HEADS)]) == []
     store.update(stores.put(b"c"))
 
@@ -133,7 +134,7 @@ def test_signal_ends_all_changes_of_a_group(store: Store) -> None:
 def test_change_too_large_for_the_map_fails_alone(path: Path) -> None:
     store = stores.open_store(path, map_size=2**20)
     changes = [stores.put(b"a"), stores.put(b"large", bytes(2**20)), stores.put(b"b")]
-    outcomes = store.update(lambda txn: [store.attempt(txn, each) for each in changes])
+    outcomes = store.update(lambda txn: [attempt(store, txn, each) for each in changes])
     assert [type(each.error) for each in outcomes] == [type(None), BusyError, type(None)]
     assert store.view(lambda txn: [key for key, _ in txn.scan(HEADS)]) == [b"a", b"b"]
     store.close()
@@ -147,15 +148,16 @@ def test_commit_that_fails_leaves_no_change_of_the_group(store: Store, path: Pat
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
         with pytest.raises(BusyError):
-            store.update(lambda txn: [store.attempt(txn, each) for each in changes])
+            store.update(lambda txn: [attempt(store, txn, each) for each in changes])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert store.view(lambda txn: [key for key, _ in txn.scan(HEADS)]) == [b"before"]
-    store.update(lambda txn: [store.attempt(txn, each) for each in changes])
+    store.update(lambda txn: [attempt(store, txn, each) for each in changes])
     assert store.view(lambda txn: txn.size(HEADS)) == 4
 
 
 GROUPS = """
+from compute_market.store import group
 store = open_store()
 seed = int(sys.argv[2])
 def next_number(txn):
@@ -167,7 +169,7 @@ def fail(txn):
     raise MarketError("no")
 for turn in range(10**6):
     changes = [fail if (turn + each) % 5 == 0 else next_number for each in range(turn % 7 + 1)]
-    outcomes = store.update(lambda txn: [store.attempt(txn, each) for each in changes])
+    outcomes = store.update(lambda txn: [group.attempt(store, txn, each) for each in changes])
     say(max((each.returned or 0 for each in outcomes), default=0))
 """
 

@@ -12,7 +12,7 @@ from compute_market.errors import (
     MarketError,
     UsageError,
 )
-from compute_market.store import pages
+from compute_market.store import copies, pages
 from compute_market.store.environment import verify
 from compute_market.store.schema import (
     ACTIVE,
@@ -186,7 +186,7 @@ def test_reading_does_not_wait_for_a_writer(path: Path, holder: Child, tmp_path:
     store = open_store(path)
     assert store.view(get(b"uncommitted"), now_ms=0) is None
     (tmp_path / "copy").mkdir()
-    store.backup(str(tmp_path / "copy"))
+    copies.backup(store, str(tmp_path / "copy"))
     assert holder.process.poll() is None
     store.close()
 
@@ -398,7 +398,7 @@ def test_backup_holds_one_snapshot_for_its_owner_only(
     (tmp_path / "copy").mkdir()
     previous = os.umask(0o022)
     try:
-        store.backup(str(tmp_path / "copy"))
+        copies.backup(store, str(tmp_path / "copy"))
     finally:
         os.umask(previous)
     store.update(put(b"b"), now_ms=0)
@@ -415,7 +415,7 @@ def test_backup_refuses_a_place_it_cannot_fill(store: Store, tmp_path: Path, mis
         (tmp_path / "copy").mkdir()
         (tmp_path / "copy" / "data.mdb").write_text("mine")
     with pytest.raises(UsageError, match="copy"):
-        store.backup(str(tmp_path / "copy"))
+        copies.backup(store, str(tmp_path / "copy"))
     if not missing:
         assert (tmp_path / "copy" / "data.mdb").read_text() == "mine"
 

@@ -36,6 +36,7 @@ from compute_market.store.schema import (
     COUNTERS,
     EFFECTIVE_PRICES,
     EFFECTIVE_PRICES_RECENT,
+    ENDED,
     EVENTS,
     MEMPOOL,
     MEMPOOL_SENDERS,
@@ -474,7 +475,7 @@ def _entries(txn: Txn, table: Table[Any], ordered: bool) -> Iterator[str]:
             yield f"{key if ordered else key[:1]!r} {value[:8]!r}"
         elif table is EFFECTIVE_PRICES:
             yield f"{key!r} {value[8:]!r}"
-        elif table in (EFFECTIVE_PRICES_RECENT, SCORES_RECENT, SCORES_DUE, BUNDLES_ENDED):
+        elif table in (ENDED, EFFECTIVE_PRICES_RECENT, SCORES_RECENT, SCORES_DUE, BUNDLES_ENDED):
             yield repr(key[8:])
         elif table is BUNDLES_PENDING:
             yield f"{key!r} {any(value)}"

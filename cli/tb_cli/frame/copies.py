@@ -27,6 +27,7 @@ from compute_market.errors import (
     UsageError,
     file_error,
 )
+from compute_market.store.copies import backup
 from compute_market.store.creation import sync
 from compute_market.text import cause_of, quoted
 from tb_cli.frame import bundle_copies, bundles, lines
@@ -83,7 +84,7 @@ def fill(copy: Home, session: Session) -> None:
         os.mkdir(copy.market, mode=0o700)
         # Before the market, which then has every price that is on it.
         _copy_price_board(copy, session.home)
-        session.market.store.backup(copy.market)
+        backup(session.market.store, copy.market)
         settings = _settings(session.home)
         if settings is not None:
             with open(copy.config, "wb", opener=_private) as file:

@@ -2,7 +2,7 @@
 
 from compute_market import exposition
 from compute_market.exposition import Files
-from compute_market.store.usage import Usage
+from compute_market.store.usage import Usage, measured
 from tb_cli.frame import last_backup
 from tb_cli.frame.session import Session
 
@@ -15,7 +15,7 @@ def text(session: Session) -> str:
 
 def files_of(session: Session) -> Files:
     """What the files of the home tell now."""
-    usage = session.market.store.usage()
+    usage = measured(session.market.store)
     backup = last_backup.last(session.home)
     return Files(usage.bytes, _map_used(usage), 0 if backup is None else backup.at_ms)
 

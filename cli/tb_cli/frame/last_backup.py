@@ -7,6 +7,7 @@ from msgspec import Meta, Struct, json
 
 from compute_market import home as names
 from compute_market.errors import MarketError
+from compute_market.learned import learned
 from tb_cli.frame import results
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.home import Home
@@ -32,6 +33,6 @@ def remember(home: Home, target: str, size: int) -> None:
 def last(home: Home) -> Backup | None:
     """What was noted last; None without a backup, or when that is unreadable."""
     try:
-        return json.decode(names.read(home.last_backup), type=Backup)
+        return json.decode(names.read(home.last_backup), type=learned(Backup))
     except (OSError, ValueError):
         return None

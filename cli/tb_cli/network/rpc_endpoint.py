@@ -24,6 +24,7 @@ from starlette.responses import Response
 
 from compute_market import rpc
 from compute_market.errors import BusyError, MarketError, UsageError
+from compute_market.learned import learned
 from compute_market.rpc import Document, Method
 from compute_market.store.txn import Txn
 from compute_market.text import clipped
@@ -154,7 +155,7 @@ def _params_of(method: Method, params: Any) -> Struct:
     """The parameters of a call, which go by their names. Raises UsageError."""
     assert method.params is not None
     try:
-        return convert({} if params is None else params, method.params)
+        return convert({} if params is None else params, learned(method.params))
     except ValidationError as error:
         raise UsageError(f"the parameters of {method.name}: {error}") from error
 
@@ -185,7 +186,7 @@ def _call_in(text: bytes | Raw) -> _Call:
 
 def _decoded(text: bytes | Raw, kind: Any) -> Any:
     try:
-        return json.decode(text, type=kind)
+        return json.decode(text, type=learned(kind))
     except ValidationError as error:
         raise _RpcError(rpc.INVALID_REQUEST, f"this is no request: {error}") from error
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
