@@ -90,7 +90,11 @@ class LazyGroup(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """List the commands from the tree: plain help need not import what it only names."""
-        rows = [(name, node.help) for name, node in self.tree.commands.items()]
+        # The options of a group that stands for one of its commands are for its own help.
+        rows = [
+            (name, f"{node.help.removesuffix('.').partition('. ')[0]}.")
+            for name, node in self.tree.commands.items()
+        ]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

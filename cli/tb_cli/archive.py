@@ -35,7 +35,7 @@ _Piece = tuple[list[Ended], list[Posting]]
         required=True,
     ),
 )
-@examples("tb-cli state archive --before 90d /backup/jobs-$(date +%F).jsonl")
+@examples("tb-cli state archive --before 90d /backup/jobs-2026-11.jsonl")
 def archive(session: Session, target: str, *, before: str) -> None:
     """Jobs go with their slices, their receipts and their postings, and so do old deposits and
     withdrawals. Ids and keys stay taken, balances go on from what they were, and the audit stays

@@ -254,7 +254,7 @@ TREE = Group(
         "tick": _writes("settle:tick", "Do what is due and nothing else."),
         # What others send changes the market. There is nothing in it to be tried.
         "serve": Group(
-            "The market over HTTP; by itself, `serve run [--host HOST] [--port PORT] "
+            "The market over HTTP. By itself, `serve run [--host HOST] [--port PORT] "
             "[--tls-cert FILE] [--tls-key FILE] [--insecure] [--check] [--log-format json|text]`.",
             {
                 "run": _reads("serve:serve", "Answer over HTTP."),

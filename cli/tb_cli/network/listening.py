@@ -34,7 +34,8 @@ def listen(host: str, port: int) -> socket.socket:
         where = f"port {port} of {host}"
         if error.errno == errno.EADDRINUSE:
             raise BusyError(
-                f"{where} is in use", hint="give another --port, or end what listens there"
+                f"{where} is in use",
+                hint="give another --port, or end what listens there; --port 0 takes any",
             ) from error
         raise file_error(where, error) from error
     return listening
