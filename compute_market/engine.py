@@ -17,6 +17,7 @@ from compute_market import clock as clocks
 from compute_market import home
 from compute_market.clock import Clock, Due, Reading, Time
 from compute_market.config.settings import DEFAULTS, Config
+from compute_market.errors import ConflictError
 from compute_market.records import Asked
 from compute_market.store.environment import Creation
 from compute_market.store.schema import PARAMETERS_SET
@@ -198,23 +199,28 @@ class Engine:
                 self.board = txn.board
         return time
 
-    def follow_log(self, path: str) -> None:
+    def follow_log(self, path: str, patience_ms: int | None = None) -> None:
         """Append to `cancellations.log` at `path` what the table has and the file lacks.
 
-        Runs after a commit and outside the write lock. Raises OSError when the file cannot be
+        Runs after a commit and outside the write lock, and waits for another process at it no
+        longer than `patience_ms`. Raises OSError when the file cannot be
         written, and where another market is by now: the next change makes it whole.
         """
         from compute_market.jobs import cancellations
 
         if self.store.readonly or self.view(cancellations.length) == cancellations.length_at(path):
             return
-        if not self.store.is_here():
-            raise OSError(errno.ESTALE, "another market has taken the place of this one")
-        cancellations.append(
-            path,
-            lambda offset: self.view(lambda txn: cancellations.text_from(txn, offset)),
-            self.store.patience(),
-        )
+
+        def missing(offset: int) -> bytes:
+            # The file was opened by its path, maybe in another home: it was waited for.
+            self._check_here()
+            return self.view(lambda txn: cancellations.text_from(txn, offset))
+
+        try:
+            self._check_here()
+            cancellations.append(path, missing, self.store.patience(patience_ms))
+        except ConflictError as error:
+            raise OSError(errno.ESTALE, "another market has taken the place of this one") from error
 
     def load_prices(self) -> "Board":
         """Read the price board, for the transactions that follow; see `price_file.load`."""
@@ -226,7 +232,8 @@ class Engine:
     def save_prices(self) -> "Board | None":
         """Write the committed prices of this process to the board; None without any.
 
-        Raises what `price_file.save` raises; the store has them all the same.
+        Raises what `price_file.save` raises, and ConflictError where another market is by now,
+        which has a board of its own; the store has them all the same.
         """
         after = self.priced_after
         if after is None:
@@ -236,13 +243,20 @@ class Engine:
         of_others = None if self.board is None else self.board.seq_of_others
 
         def change(found: "Board") -> "Board":
+            self._check_here()  # It was opened by its path, and waited for.
             return self.view(lambda txn: price_window.joined(txn, found, after, of_others))
 
+        self._check_here()
         self.board = price_file.save(
             self.store.path, self.config, self.store.patience(_SAVE_PATIENCE_MS), change
         )
         self.priced_after = None
         return self.board
+
+    def _check_here(self) -> None:
+        """Raise ConflictError where the files beside the store are another market's by now."""
+        if not self.store.is_here():
+            raise home.moved(self.store.path)
 
 
 def open_store(

@@ -14,6 +14,7 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.exposition import files_of
 from tb_cli.network import answers
+from tb_cli.network.disclosure import public
 from tb_cli.network.node import Node
 from tb_cli.network.pages import documents
 from tb_cli.network.pages.documents import Asked
@@ -80,7 +81,9 @@ class Pages:
                 if page.tells_of_files:
                     files = await run_in_threadpool(files_of, self._node.session)
                     asked = structs.replace(asked, files=files)
-                document = await self._node.look(lambda txn: _base(txn) | page.document(txn, asked))
+                document = await self._node.look(
+                    lambda txn: public(_base(txn) | page.document(txn, asked))
+                )
             except MarketError as error:
                 answers.tell(request, error.message)
                 return await run_in_threadpool(self._failed, error)
