@@ -2,7 +2,7 @@
 and with nothing on them that is not ours."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -73,7 +73,11 @@ class Window:
 
     def reaches(self, script: str) -> None:
         """Wait until something is true of the page. The clock of the page stands still."""
-        self.page.wait_for_function(script, polling=50, timeout=10_000)
+        for _ in range(200):  # From outside: the policy of the page forbids to ask within it.
+            if self.page.evaluate(script):
+                return
+            self.page.wait_for_timeout(50)
+        raise AssertionError(script)
 
 
 @pytest.fixture
@@ -95,18 +99,16 @@ def test_pages_are_clean_in_light_and_dark(
     pictures = tmp_path_factory.mktemp("pictures")
     axe = Axe()
     page = window.page
-    for name, path in [("overview", "/"), *sample(PAGES.items(), 1)]:
+    few = [("overview", "/", "dark"), ("jobs", "/jobs", "light")]
+    all_ = [(name, path, scheme) for name, path in PAGES.items() for scheme in ("light", "dark")]
+    for name, path, scheme in all_ if TORTURE else few:
         window.open(path)
-        for scheme in ("light", "dark") if TORTURE or path == "/" else ("light",):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            if TORTURE:
-                page.screenshot(path=pictures / f"{name} {scheme}.png", full_page=True)
-            rules: dict[str, Any] = {"resultTypes": ["violations"]}
-            if scheme == "dark":  # Only colours are others.
-                rules["runOnly"] = ["color-contrast", "link-in-text-block"]
-            found = axe.run(page, options=rules)
-            assert found.violations_count == 0, f"{path} {scheme}: {found.generate_report()}"
-            assert found.response["url"] == page.url
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        if TORTURE:
+            page.screenshot(path=pictures / f"{name} {scheme}.png", full_page=True)
+        found = axe.run(page, options={"resultTypes": ["violations"]})
+        assert found.violations_count == 0, f"{path} {scheme}: {found.generate_report()}"
+        assert found.response["url"] == page.url
 
 
 def test_every_page_fits_a_phone_and_a_desk(window: Window) -> None:
@@ -114,7 +116,11 @@ def test_every_page_fits_a_phone_and_a_desk(window: Window) -> None:
     hidden = """[document.documentElement, ...document.querySelectorAll('.scroll')]
         .filter(each => each.scrollWidth > each.clientWidth + 1)
         .map(each => each.getAttribute('aria-label') ?? 'page')"""
-    for path in ("/", "/offers", *sample(PAGES.values(), 4)):
+    for path in (
+        "/",
+        "/offers",
+        *sample(PAGES.values(), 4),
+    ):
         window.open(path)
         for size in (_PHONE, _WIDE):
             window.page.set_viewport_size(size)  # type: ignore[arg-type]
