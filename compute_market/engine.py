@@ -8,6 +8,7 @@ programs, `compute_market.market`.
 import errno
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -17,6 +18,7 @@ from compute_market import clock as clocks
 from compute_market import home
 from compute_market.clock import Clock, Due, Reading, Time
 from compute_market.config.settings import DEFAULTS, Config
+from compute_market.errors import BusyError, ConflictError, MarketError
 from compute_market.records import Asked
 from compute_market.store.environment import Creation
 from compute_market.store.schema import PARAMETERS_SET
@@ -72,6 +74,8 @@ class Engine:
         self.time: Time | None = None  # of the last transaction
         self.board: Board | None = None  # the price board, once it was loaded
         self._uncounted: Board | None = None  # as it was loaded, for the next change to count
+        self._acting: list[Txn] = []  # of the last update
+        self._unsaved = 0  # receipts that could not be stored, which no counter tells yet
         # The last price before those that this process has made and not saved; None without any.
         self.priced_after: int | None = None
 
@@ -95,13 +99,19 @@ class Engine:
     ) -> T:
         """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
         self.due = Due()
-        acted = self.store.update(
-            lambda txn: self._act(txn, fn, sweep_limit, self._uncounted),
-            config=self.config,
-            dry_run=dry_run,
-            stopwatch=self.stopwatch,
-            lock_timeout_ms=lock_timeout_ms,
-        )
+        self._acting = []
+        try:
+            acted = self.store.update(
+                lambda txn: self._act(txn, fn, sweep_limit, self._uncounted),
+                config=self.config,
+                dry_run=dry_run,
+                stopwatch=self.stopwatch,
+                lock_timeout_ms=lock_timeout_ms,
+            )
+        except BusyError:
+            if not dry_run:
+                self._count_unsaved(self._acting)
+            raise
         self.due = acted.due
         if not dry_run:
             self._keep(acted)
@@ -117,6 +127,7 @@ class Engine:
         from compute_market.store.group import Outcome
 
         def group(txn: Txn) -> list[Outcome[_Acted[T]]]:
+            self._acting = []
             found: list[Outcome[_Acted[T]]] = []
             uncounted = self._uncounted
             for fn in fns:
@@ -124,12 +135,22 @@ class Engine:
                 outcome = self.store.attempt(txn, act)
                 if outcome.error is None:
                     uncounted = outcome.result.uncounted
+                elif isinstance(outcome.error, BusyError):
+                    unsaved.append(self._acting[-1])
                 found.append(outcome)
             return found
 
         self.due = Due()
         outcomes: list[Outcome[T]] = []
-        for each in self.store.update(group, config=self.config, stopwatch=self.stopwatch):
+        unsaved: list[Txn] = []
+        try:
+            acted = self.store.update(group, config=self.config, stopwatch=self.stopwatch)
+        except BusyError:
+            unsaved = self._acting
+            raise
+        finally:
+            self._count_unsaved(unsaved)
+        for each in acted:
             if each.error is None:
                 self.due = self.due.plus(each.result.due)
                 self._keep(each.result)
@@ -142,6 +163,7 @@ class Engine:
         self, txn: Txn, fn: Callable[[Txn], T], sweep_limit: int, uncounted: "Board | None"
     ) -> "_Acted[T]":
         housekeeping, conclude = _housekeeping()
+        self._acting.append(txn)
         # With the lock in hand: whoever waited for it would come with a time gone by.
         clocks.keep(txn, self._enter(txn, self.board))
         due = housekeeping(txn, sweep_limit)
@@ -153,8 +175,24 @@ class Engine:
         conclude(txn, self.asked)
         return _Acted(result, due, uncounted, txn.priced_after)
 
+    def _count_unsaved(self, txns: "list[Txn]") -> None:
+        """Count the receipts of changes that could not be stored, now or after a later change."""
+        self._unsaved += sum(txn.issued for txn in txns)
+        if self._unsaved:
+            with suppress(MarketError):  # What was in the way still is.
+                self.store.update(self._count_failures, config=self.config, lock_timeout_ms=0)
+                self._unsaved = 0
+
+    def _count_failures(self, txn: Txn) -> None:
+        from compute_market import metrics
+
+        metrics.count(txn, "receipt_persist_fail_total", by=self._unsaved)
+
     def _keep(self, acted: "_Acted[Any]") -> None:
         """Keep in mind what was committed."""
+        self._acting = []
+        if self._unsaved:
+            self._count_unsaved([])
         self._uncounted = acted.uncounted
         if self.priced_after is None:
             self.priced_after = acted.priced_after
@@ -198,23 +236,28 @@ class Engine:
                 self.board = txn.board
         return time
 
-    def follow_log(self, path: str) -> None:
+    def follow_log(self, path: str, patience_ms: int | None = None) -> None:
         """Append to `cancellations.log` at `path` what the table has and the file lacks.
 
-        Runs after a commit and outside the write lock. Raises OSError when the file cannot be
+        Runs after a commit and outside the write lock, and waits for another process at it no
+        longer than `patience_ms`. Raises OSError when the file cannot be
         written, and where another market is by now: the next change makes it whole.
         """
         from compute_market.jobs import cancellations
 
         if self.store.readonly or self.view(cancellations.length) == cancellations.length_at(path):
             return
-        if not self.store.is_here():
-            raise OSError(errno.ESTALE, "another market has taken the place of this one")
-        cancellations.append(
-            path,
-            lambda offset: self.view(lambda txn: cancellations.text_from(txn, offset)),
-            self.store.patience(),
-        )
+
+        def missing(offset: int) -> bytes:
+            # The file was opened by its path, maybe in another home: it was waited for.
+            self._check_here()
+            return self.view(lambda txn: cancellations.text_from(txn, offset))
+
+        try:
+            self._check_here()
+            cancellations.append(path, missing, self.store.patience(patience_ms))
+        except ConflictError as error:
+            raise OSError(errno.ESTALE, "another market has taken the place of this one") from error
 
     def load_prices(self) -> "Board":
         """Read the price board, for the transactions that follow; see `price_file.load`."""
@@ -226,7 +269,8 @@ class Engine:
     def save_prices(self) -> "Board | None":
         """Write the committed prices of this process to the board; None without any.
 
-        Raises what `price_file.save` raises; the store has them all the same.
+        Raises what `price_file.save` raises, and ConflictError where another market is by now,
+        which has a board of its own; the store has them all the same.
         """
         after = self.priced_after
         if after is None:
@@ -236,13 +280,20 @@ class Engine:
         of_others = None if self.board is None else self.board.seq_of_others
 
         def change(found: "Board") -> "Board":
+            self._check_here()  # It was opened by its path, and waited for.
             return self.view(lambda txn: price_window.joined(txn, found, after, of_others))
 
+        self._check_here()
         self.board = price_file.save(
             self.store.path, self.config, self.store.patience(_SAVE_PATIENCE_MS), change
         )
         self.priced_after = None
         return self.board
+
+    def _check_here(self) -> None:
+        """Raise ConflictError where the files beside the store are another market's by now."""
+        if not self.store.is_here():
+            raise home.moved(self.store.path)
 
 
 def open_store(

@@ -7,11 +7,12 @@ one, so that the history of one job needs no walk through the log. The only writ
 """
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 from msgspec import Struct
 
+from compute_market.errors import IntegrityError
 from compute_market.records import Asked, Event, EventName, Job, LogEntry
 from compute_market.store.schema import EVENTS, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
@@ -69,7 +70,7 @@ def note(
     """Note that something happened; returns the event's sequence number.
 
     `before` is the number of the last event of the same job. `detail` holds integers, texts and
-    truth values that say what and why; None is left out.
+    truth values that say what and why, as `records.Event` has them; None is left out.
     """
     txn.writes += 1
     if txn.noted_after is None:
@@ -119,6 +120,21 @@ def back(txn: Txn, before: int | None = None) -> Iterator[Logged]:
                 yield logged
 
 
+def legible_back(txn: Txn, before: int | None = None) -> Iterator[tuple[int, Logged | None]]:
+    """`back` for who only looks: seqs and events; an entry that is damaged is None, once."""
+    from compute_market.store import sparing  # Commands walk the log as it has to be.
+
+    for key in sparing.keys_back(txn, EVENTS, None if before is None else pack_u64(before)):
+        try:
+            entry = txn.must_read(EVENTS, key)
+        except IntegrityError:
+            yield unpack_u64(key), None
+            continue
+        for logged in reversed(_events(unpack_u64(key), entry)):
+            if before is None or logged.seq < before:
+                yield logged.seq, logged
+
+
 def newest(txn: Txn, selection: Selection, limit: int) -> list[Logged]:
     """The last `limit` events of a selection, newest last."""
     found: list[Logged] = []
@@ -134,8 +150,14 @@ def newest(txn: Txn, selection: Selection, limit: int) -> list[Logged]:
 
 
 def recent(txn: Txn, selection: Selection, limit: int, looked_at: int) -> list[Logged]:
-    """Those of a selection among the last `looked_at` events, at most `limit`, newest first."""
-    return list(islice(filter(selection.wants, islice(back(txn), looked_at)), limit))
+    """Those of a selection among the last `looked_at` events, at most `limit`, newest first.
+
+    For who only looks: what is damaged is left out.
+    """
+    since_ms = selection.since_ms or 0
+    legible = (logged for _, logged in islice(legible_back(txn), looked_at) if logged is not None)
+    recent_ones = takewhile(lambda logged: logged.at_ms >= since_ms, legible)
+    return list(islice(filter(selection.wants, recent_ones), limit))
 
 
 def page(txn: Txn, selection: Selection, after: int, limit: int) -> tuple[list[Logged], int | None]:
@@ -233,7 +255,8 @@ def decision_document(txn: Txn, job_id: str) -> dict[str, Any] | None:
     last = last_decision(txn, job_id)
     if last is None:
         return None
-    return {"verdict": _VERDICTS[last.event.event], "at": last.at_ms // 1000, **last.event.detail}
+    said = {name: value for name, value in last.event.detail.items() if name != "asked"}
+    return {"verdict": _VERDICTS[last.event.event], "at": last.at_ms // 1000, **said}
 
 
 def _events(first: int, entry: LogEntry) -> list[Logged]:

@@ -13,6 +13,7 @@ from msgspec import Struct
 from compute_market import __version__, clock, metrics
 from compute_market.admission import capacity, comfort, mempool, shares
 from compute_market.amounts import MICRO
+from compute_market.courier import courier
 from compute_market.errors import InternalError
 from compute_market.governance import governance, parameters
 from compute_market.jobs import demand, jobs, lanes
@@ -20,7 +21,7 @@ from compute_market.offers import board, offers
 from compute_market.records import LANES, OFFER_STATES, PRIORITIES, SETTLE_MODES
 from compute_market.reputation import reputation
 from compute_market.scheduler import outcomes, queue
-from compute_market.settlement import ledger, modes
+from compute_market.settlement import ledger, modes, receipts
 from compute_market.store.schema import BUNDLES_PENDING, PENDING, UNSETTLED
 from compute_market.store.txn import Txn
 from compute_market.subsidy import subsidy
@@ -51,6 +52,21 @@ def _slots(txn: Txn) -> Samples:
 
 def _waits(txn: Txn) -> Samples:
     return [((each,), queue.oldest_wait_ms(txn, each) / 1000) for each in PRIORITIES]
+
+
+def _pending(txn: Txn) -> Samples:
+    deferred = sum(lanes.deferred_in(txn, lane) for lane in LANES)
+    return [(("load",), deferred), (("offer",), txn.size(PENDING) - deferred)]
+
+
+def _age(of: Callable[[Txn], int | None]) -> Callable[[Txn], Samples]:
+    """Seconds of a wait in milliseconds; what a damaged record does not tell has no sample."""
+
+    def samples(txn: Txn) -> Samples:
+        found_ms = of(txn)
+        return [] if found_ms is None else [((), found_ms / 1000)]
+
+    return samples
 
 
 def _mode(txn: Txn) -> Samples:
@@ -121,11 +137,15 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     "scheduler_slots": _slots,
     "scheduler_queue_depth": lambda txn: [((p,), queue.depth(txn, p)) for p in PRIORITIES],
     "scheduler_oldest_wait_seconds": _waits,
-    "scheduler_pending_jobs": _one(lambda txn: txn.size(PENDING)),
+    "scheduler_pending_jobs": _pending,
+    "scheduler_oldest_pending_seconds": lambda txn: [
+        ((each,), queue.oldest_pending_ms(txn, each) / 1000) for each in PRIORITIES
+    ],
     "offers": lambda txn: [((s,), offers.count_of(txn, f"state {s}")) for s in OFFER_STATES],
     "offers_barred": _one(lambda txn: offers.count_of(txn, "shelf barred")),
     "settlement_mode": _mode,
     "settle_pending_receipts": _one(lambda txn: txn.size(UNSETTLED)),
+    "settle_oldest_pending_seconds": _age(receipts.oldest_wait_ms),
     "tokens_in_circulation": lambda txn: [
         ((token.lower(),), ledger.in_circulation(txn, token)) for token in ledger.TOKENS
     ],
@@ -134,6 +154,7 @@ GAUGES: Final[dict[str, Callable[[Txn], Samples]]] = {
     "price_band_median": _bands(lambda bands: bands.median),
     "price_band_p75": _bands(lambda bands: bands.p75),
     "courier_pending": _one(lambda txn: txn.size(BUNDLES_PENDING)),
+    "courier_oldest_pending_seconds": _age(courier.oldest_wait_ms),
     "tb_last_run_timestamp_seconds": _one(lambda txn: txn.number(clock.LAST_RUN) / 1000),
     "store_oldest_job_timestamp_seconds": _oldest_job,
     "clock_held": _one(lambda txn: not txn.timely),

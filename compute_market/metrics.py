@@ -122,7 +122,19 @@ METRICS = (
         "How long the first of the jobs that wait for a slot has done so, 0 without any.",
         (("priority", PRIORITIES),),
     ),
-    Metric("scheduler_pending_jobs", "gauge", "Jobs waiting for an offer."),
+    Metric(
+        "scheduler_pending_jobs",
+        "gauge",
+        "Jobs waiting for an offer: whether the present load alone kept them out when they were "
+        "tried last, or an offer or the money was missing.",
+        (("reason", ("load", "offer")),),
+    ),
+    Metric(
+        "scheduler_oldest_pending_seconds",
+        "gauge",
+        "How long the first of the jobs that wait for an offer has done so, 0 without any.",
+        (("priority", PRIORITIES),),
+    ),
     Metric(
         "settlement_mode",
         "gauge",
@@ -130,6 +142,11 @@ METRICS = (
         (("mode", SETTLE_MODES),),
     ),
     Metric("settle_pending_receipts", "gauge", "Receipts waiting for the mode to be real."),
+    Metric(
+        "settle_oldest_pending_seconds",
+        "gauge",
+        "How long the first of the receipts that wait has done so, 0 without any.",
+    ),
     Metric("provider_reputation_score", "gauge", "Score, -1000 to 1000.", (("provider", ()),)),
     Metric(
         "scheduler_accelerator_miss_total",
@@ -172,6 +189,11 @@ METRICS = (
     Metric("courier_flush_attempt_total", "counter", "Attempts to forward a bundle."),
     Metric("courier_flush_failure_total", "counter", "Attempts to forward a bundle that failed."),
     Metric("courier_pending", "gauge", "Bundles that no destination has acknowledged."),
+    Metric(
+        "courier_oldest_pending_seconds",
+        "gauge",
+        "How long ago the first of those bundles was sent, 0 without any.",
+    ),
     Metric("matches_total", "counter", "Receipts first stored.", (("dry_run", ("true", "false")),)),
     Metric("settle_applied_total", "counter", "Receipts paid."),
     Metric(
@@ -187,7 +209,19 @@ METRICS = (
         (("to", SETTLE_MODES),),
     ),
     Metric("receipt_corrupt_total", "counter", "Stored receipts found damaged and quarantined."),
+    Metric(
+        "receipt_persist_fail_total",
+        "counter",
+        "Receipts that could not be stored, with all of the change that they were of: the disk or "
+        "the data file was full. As far as a later change could be stored that counts them.",
+    ),
     Metric("slashing_burn_ct_total", "counter", "CT of bonds burned."),
+    Metric(
+        "bonds_burned_total",
+        "counter",
+        "Bonds of which some was burned: of providers, of buyers, and of bids not revealed.",
+        (("of", ("provider", "buyer", "bidder")),),
+    ),
     Metric(
         "compute_market_fee_split",
         "counter",

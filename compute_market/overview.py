@@ -10,6 +10,8 @@ from typing import Any, Final
 from compute_market import chain, events
 from compute_market.admission import capacity, comfort, mempool
 from compute_market.amounts import MICRO
+from compute_market.clock import LAST_RUN
+from compute_market.errors import IntegrityError
 from compute_market.governance import governance
 from compute_market.jobs import jobs, waiting
 from compute_market.offers import offers
@@ -41,7 +43,6 @@ _SEALED: Final = "bid/"
 def document(txn: Txn) -> dict[str, Any]:
     """The page as a document; amounts by token, units of capacity in units per second."""
     used = queue.active_jobs(txn)
-    last = next(events.back(txn), None)
     now = chain.status(txn)
     return {
         "settlement": modes.state(txn).mode,
@@ -59,8 +60,7 @@ def document(txn: Txn) -> dict[str, Any]:
         **balances(txn),
         "multiplier": subsidy.multiplier(txn),
         "bundles": {"pending": txn.size(BUNDLES_PENDING)},
-        "last_command": last
-        and {"at_ms": last.at_ms, "user": last.asked.user, "command": last.asked.command},
+        "last_command": _last_command(txn),
         "due": due(txn),
     }
 
@@ -105,12 +105,24 @@ def guard(txn: Txn) -> dict[str, Any]:
     return {**found, "pool": pool["size"]}
 
 
+def _last_command(txn: Txn) -> dict[str, Any] | None:
+    """Who asked for the last event. Of a log that is damaged there, when the last change was."""
+    for _, last in events.legible_back(txn):
+        if last is None:
+            return {"at_ms": txn.number(LAST_RUN), "user": None, "command": None}
+        return {"at_ms": last.at_ms, "user": last.asked.user, "command": last.asked.command}
+    return None
+
+
 def _reasons(txn: Txn) -> dict[str, int]:
-    """How many of the first jobs without an offer wait for what."""
+    """How many of the first jobs without an offer wait for what, and are damaged."""
     counted: Counter[str] = Counter()
     for job_id in islice(queue.pending_in_order(txn), ASKED_MAX):
-        job = jobs.named(txn, job_id.encode())
-        counted[waiting.present_reason(txn, job).held_by or "the next change"] += 1
+        try:
+            job = jobs.named(txn, job_id.encode())
+            counted[waiting.present_reason(txn, job).held_by or "the next change"] += 1
+        except IntegrityError:
+            counted["damaged"] += 1
     return dict(counted.most_common())
 
 

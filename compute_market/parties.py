@@ -18,6 +18,8 @@ from compute_market.records import Side
 from compute_market.reputation import reputation
 from compute_market.scheduler import queue
 from compute_market.settlement import escrow, ledger
+from compute_market.store import sparing
+from compute_market.store.schema import REPUTATION
 from compute_market.store.txn import Txn
 
 LOOKED_AT: Final = 1_000
@@ -36,24 +38,32 @@ def recent(txn: Txn, limit: int) -> list[dict[str, Any]]:
 
 
 def document(txn: Txn, name: str, limit: int) -> dict[str, Any]:
-    """All there is of one party, at most `limit` of each kind, newest first.
+    """All there is of one party, at most `limit` of each kind, newest first; None for damage.
 
     Raises NotFoundError for a name that nobody has.
     """
     estimate = capacity.estimate(txn)
-    usage = [shares.party(txn, role, name) for role in ("buyer", "provider")]
-    score = reputation.entry(txn, name)
+
+    def score() -> dict[str, Any]:
+        return reputation.document(txn, name)
+
+    def usage() -> list[dict[str, Any]]:
+        both = [shares.party(txn, role, name) for role in ("buyer", "provider")]
+        return [_share(txn, each, estimate) for each in both if each.charged_ms is not None]
+
+    def postings() -> list[dict[str, Any]]:
+        return [ledger.posting_document(each) for each in ledger.newest(txn, name, limit)]
+
     found: dict[str, Any] = {
         "name": name,
         "wallet": escrow.balance_document(txn, name),
-        "score": None if score is None else reputation.document(txn, name),
-        "usage": [_share(txn, each, estimate) for each in usage if each.charged_ms is not None],
-        "offers": [standing.document(txn, offer) for offer in offers.of_provider(txn, name, limit)],
-        "postings": [
-            ledger.posting_document(posting) for posting in ledger.newest(txn, name, limit)
-        ],
+        "score": sparing.row({}, score) if txn.stored(REPUTATION, name.encode()) else None,
+        "usage": sparing.part(usage),
+        "offers": standing.rows(txn, offers.ids_of_provider(txn, name, limit)),
+        "postings": sparing.part(postings),
     }
-    is_known = any(found[kind] for kind in ("score", "usage", "offers", "postings"))
+    # What is damaged is of somebody.
+    is_known = found["score"] or found["offers"] or found["usage"] != [] or found["postings"] != []
     if not is_known and not events.recent(txn, Selection(owner=name), 1, LOOKED_AT):
         raise NotFoundError(
             f"party {name} does not exist",

@@ -318,7 +318,8 @@ class Event(Struct, frozen=True, array_like=True, gc=False):
     job_id: str | None = None
     offer_id: str | None = None
     owner: str | None = None  # buyer, provider or owner of a wallet
-    detail: dict[str, Any] = {}  # integers, texts and true or false
+    # Integers, texts and true or false; `asked` is what a job that is not stored asked for.
+    detail: dict[str, Any] = {}
     before: int = 0  # seq of the event before this one of the same job
 
 

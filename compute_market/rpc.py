@@ -18,6 +18,7 @@ from compute_market.records import ID_LENGTH_MAX, LANES, Job, Lane, check_id
 from compute_market.reputation import gossip
 from compute_market.rpc_results import (
     Acknowledgement,
+    ArchivedJobCancelled,
     CapabilityAsked,
     Demand,
     GossipTaken,
@@ -84,6 +85,7 @@ class Method(Struct, frozen=True, gc=False):
     act: Callable[[Txn, Any], Any] | None = None
     # Numbers of errors beside those that any method may have.
     errors: tuple[int, ...] = ()
+    archived: Any = None  # the type of its document for a job that was archived, if it has one
 
     @property
     def reads(self) -> bool:
@@ -221,6 +223,7 @@ _ROWS: Final = (
         Cancel,
         _cancel,
         (JOB_NOT_FOUND,),
+        ArchivedJobCancelled,
     ),
     Method(
         "settlement_status",

@@ -121,6 +121,14 @@ class JobCancelled(JobStatus):
     changed: bool
 
 
+class ArchivedJobCancelled(TypedDict):
+    """What is left to say of a cancelled job that was archived, when it is to be cancelled."""
+
+    job_id: str
+    outcome: Literal["already_cancelled"]
+    changed: Literal[False]
+
+
 class TokenBalances(TypedDict):
     """Where the tokens are that were paid in and not out again."""
 

@@ -10,6 +10,8 @@ from typing import Final, Literal, NamedTuple
 # Money, data or time is lost; it is to be looked at the same day; it is good to know.
 Severity = Literal["critical", "warning", "info"]
 
+_THRESHOLD: Final = re.compile(r"(?:>|==|<) (\d+(?:\.\d+)?)")
+
 
 class Alert(NamedTuple):
     name: str
@@ -21,10 +23,35 @@ class Alert(NamedTuple):
     look: str  # the first command to run
 
     @property
+    def threshold(self) -> float:
+        """The number that its expression compares with first."""
+        found = _THRESHOLD.search(self.expr)
+        assert found is not None, f"{self.name} compares with no number"
+        return float(found[1])
+
+    @property
     def anchor(self) -> str:
         """That of its section in the runbooks."""
         return self.name.lower()
 
+
+def _rose(series: str, within: str = "1h") -> str:
+    """Whether a counter rose lately.
+
+    Not `increase`: where a backup is restored counters drop, and the whole of what is left would
+    be taken for the increase.
+    """
+    return f"changes({series}[{within}]) > resets({series}[{within}])"
+
+
+def _unless_restored(over: str, *series: str) -> str:
+    """What an expression of increases and rates is silent for: counters that dropped meanwhile."""
+    dropped = " + ".join(f"resets({each}[{over}])" for each in series)
+    return f"\nunless {dropped} > 0"
+
+
+_REFUSED: Final = 'industrial_rejected_total{reason=~"capacity|fair_share|burst_exhausted"}'
+_UNMATCHED: Final = 'scheduler_match_total{result!="success"}'
 
 GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
     "operation": (
@@ -40,7 +67,7 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         ),
         Alert(
             "NothingRuns",
-            "time() - tb_last_run_timestamp_seconds > 600",
+            "time() - tb_last_run_timestamp_seconds > 600\nunless clock_held == 1",
             "1m",
             "critical",
             "Nothing has changed the market for ten minutes.",
@@ -90,7 +117,7 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         ),
         Alert(
             "SettlementFailures",
-            "increase(settle_failed_total[1h]) > 0",
+            _rose("settle_failed_total"),
             "0m",
             "critical",
             "A receipt could not be paid.",
@@ -100,16 +127,26 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         ),
         Alert(
             "ReceiptsWait",
-            "settle_pending_receipts > 0",
-            "1h",
+            "settle_oldest_pending_seconds > 3600",
+            "0m",
             "warning",
-            "Receipts have waited an hour to be paid.",
+            "A receipt has waited for more than an hour to be paid.",
             "Money is held for them in escrow until the mode is real.",
             "tb-cli compute-market settle status",
         ),
         Alert(
+            "ReceiptsNotStored",
+            _rose("receipt_persist_fail_total"),
+            "0m",
+            "critical",
+            "A receipt could not be stored.",
+            "The disk or the data file was full: what was proven counts for nothing until it is "
+            "proven again.",
+            "tb-cli state info",
+        ),
+        Alert(
             "ReceiptsCorrupt",
-            "increase(receipt_corrupt_total[1h]) > 0",
+            _rose("receipt_corrupt_total"),
             "0m",
             "critical",
             "A stored receipt was damaged and put into quarantine.",
@@ -130,7 +167,8 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         Alert(
             "JobsDeferred",
             "rate(industrial_deferred_total[15m])\n"
-            "/ (rate(industrial_admitted_total[15m]) + rate(industrial_deferred_total[15m])) > 0.3",
+            "/ (rate(industrial_admitted_total[15m]) + rate(industrial_deferred_total[15m])) > 0.3"
+            + _unless_restored("15m", "industrial_admitted_total", "industrial_deferred_total"),
             "5m",
             "warning",
             "More than 30 % of the jobs are kept out by the present load.",
@@ -139,9 +177,8 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         ),
         Alert(
             "JobsRefused",
-            "sum without (reason)\n"
-            '(increase(industrial_rejected_total{reason=~"capacity|fair_share|burst_exhausted"}[15m]))'
-            " > 10",
+            f"sum without (reason)\n(increase({_REFUSED}[15m])) > 10\n"
+            f"unless sum without (reason)\n(resets({_REFUSED}[15m])) > 0",
             "0m",
             "warning",
             "More than ten jobs were refused in fifteen minutes.",
@@ -189,7 +226,7 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         ),
         Alert(
             "PriorityJobsLate",
-            "increase(scheduler_priority_miss_total[15m]) > 0",
+            _rose("scheduler_priority_miss_total", "15m"),
             "0m",
             "warning",
             "A high or normal job waited more than five seconds for its slot.",
@@ -198,16 +235,17 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         ),
         Alert(
             "JobsFindNoOffer",
-            "scheduler_pending_jobs > 0",
-            "1h",
+            "scheduler_oldest_pending_seconds > 3600",
+            "0m",
             "warning",
-            "Jobs have waited for an offer for an hour.",
+            "A job has waited for an offer for more than an hour.",
             "Offers are missing, too dear or in bad standing, or a buyer lacks the money.",
             "tb-cli compute queue",
         ),
         Alert(
             "MatchesFail",
-            'sum without (result) (increase(scheduler_match_total{result!="success"}[15m])) > 10',
+            f"sum without (result) (increase({_UNMATCHED}[15m])) > 10\n"
+            f"unless sum without (result) (resets({_UNMATCHED}[15m])) > 0",
             "0m",
             "warning",
             "More than ten matches found no offer in fifteen minutes.",
@@ -245,8 +283,9 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         ),
         Alert(
             "PriceBoardLost",
-            'increase(price_board_save_total{result="failed"}[1h]) > 0\n'
-            'or increase(price_board_load_total{result="damaged"}[1h]) > 0',
+            _rose('price_board_save_total{result="failed"}')
+            + "\nor "
+            + _rose('price_board_load_total{result="damaged"}'),
             "0m",
             "warning",
             "The price board could not be saved, or was damaged.",
@@ -257,7 +296,7 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
     "reputation": (
         Alert(
             "DeadlinesMissed",
-            'increase(industrial_rejected_total{reason="SLA"}[1h]) > 0',
+            _rose('industrial_rejected_total{reason="SLA"}'),
             "0m",
             "warning",
             "A provider missed a deadline.",
@@ -266,17 +305,18 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         ),
         Alert(
             "SlaSlashesRising",
-            "increase(slashing_burn_ct_total[1h]) > 0",
+            _rose('bonds_burned_total{of="provider"}'),
             "0m",
             "critical",
             "Bonds of providers were burned.",
             "CT left the market for good, for deadlines missed or too many cancelled jobs.",
-            "tb-cli log --event bond_burned --since '1h ago'",
+            "tb-cli log --event bond_burned --since 2h",
         ),
         Alert(
             "ProvidersFail",
             'increase(reputation_adjust_total{result="failure"}[1h])\n'
-            '> ignoring (result) increase(reputation_adjust_total{result="success"}[1h])',
+            '> ignoring (result) increase(reputation_adjust_total{result="success"}[1h])\n'
+            "unless sum without (result) (resets(reputation_adjust_total[1h])) > 0",
             "15m",
             "warning",
             "More jobs fail than succeed.",
@@ -288,7 +328,8 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         Alert(
             "CourierFailing",
             "increase(courier_flush_failure_total[30m]) "
-            "/ increase(courier_flush_attempt_total[30m]) > 0.5",
+            "/ increase(courier_flush_attempt_total[30m]) > 0.5"
+            + _unless_restored("30m", "courier_flush_failure_total", "courier_flush_attempt_total"),
             "5m",
             "warning",
             "More than half of the attempts to forward a bundle fail.",
@@ -297,10 +338,10 @@ GROUPS: Final[dict[str, tuple[Alert, ...]]] = {
         ),
         Alert(
             "BundlesWait",
-            "courier_pending > 0",
-            "2h",
+            "courier_oldest_pending_seconds > 7200",
+            "5m",
             "warning",
-            "Bundles have waited two hours to be acknowledged.",
+            "A bundle has waited for more than two hours to be acknowledged.",
             "The timer of `courier flush` is dead, or nobody acknowledges.",
             "tb-cli compute courier list --pending",
         ),

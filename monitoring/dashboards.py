@@ -17,17 +17,24 @@ from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
     DataSourceRef,
+    FieldColorModeId,
     GridPos,
+    Threshold,
+    ThresholdsMode,
     VariableHide,
     VariableRefresh,
     VariableSort,
 )
 
+from monitoring.alerts import ALERTS
 from monitoring.panels import Board, Panel
 from monitoring.series import metrics_in, narrowed
 
 _SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${datasource}")
 _SELECTOR: Final = 'instance=~"$instance"'
+# Ends each legend: several markets can be looked at together.
+_MARKET: Final = "{{instance}}"
+_GOOD, _BAD, _PLAIN = "green", "red", "text"
 _PLOTS: Final = ("lines", "stack")
 _WIDTH, _HEIGHT, _COLUMNS = 8, 8, 3
 
@@ -91,7 +98,7 @@ def _panel(number: int, panel: Panel) -> "timeseries.Panel | stat.Panel":
             prometheus.Dataquery()
             .datasource(_SOURCE)
             .expr(narrowed(expr, _SELECTOR))
-            .legend_format(legend)
+            .legend_format(f"{legend} {_MARKET}")
             .ref_id(chr(ord("A") + ref))
         )
         built = built.with_target(query.range() if panel.kind in _PLOTS else query.instant())
@@ -118,9 +125,17 @@ def _lines(panel: Panel) -> timeseries.Panel:
 
 def _stat(panel: Panel) -> stat.Panel:
     is_state = panel.kind == "state"
+    steps = [Threshold(value=None, color=_PLAIN)]
+    for alert in ALERTS:
+        if alert.name == panel.alert:
+            steps = [Threshold(None, _GOOD), Threshold(alert.threshold, _BAD)]
     return (
         stat.Panel()
-        .color_mode(BigValueColorMode.NONE if is_state else BigValueColorMode.VALUE)
+        .color_mode(BigValueColorMode.VALUE if panel.alert else BigValueColorMode.NONE)
+        # Without any, Grafana has some of its own: all is red from 80 on.
+        .thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps))
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.THRESHOLDS))
+        .no_value(panel.empty or "-")
         .text_mode(BigValueTextMode.NAME if is_state else BigValueTextMode.AUTO)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))
     )

@@ -12,8 +12,10 @@ Kind = Literal["lines", "stack", "number", "state"]
 class Panel(NamedTuple):
     title: str
     unit: str  # as Grafana calls it
-    queries: dict[str, str]  # legend → expression
+    queries: dict[str, str]  # legend, without the market → expression
     kind: Kind = "lines"
+    alert: str = ""  # of a number: the alert from whose threshold on it is bad
+    empty: str = ""  # of a number: what is shown where there is none
 
 
 class Board(NamedTuple):
@@ -24,13 +26,14 @@ class Board(NamedTuple):
 
 
 def _rate(series: str, by: str = "") -> str:
-    """Events a second, summed over all labels but those of `by`."""
+    """Events a second of each market, summed over all labels but those of `by`."""
     rated = f"rate({series}[$__rate_interval])"
-    return f"sum by ({by}) ({rated})" if by else rated
+    return f"sum by (instance, {by}) ({rated})" if by else rated
 
 
 def _quantile(q: float, histogram: str) -> str:
-    return f"histogram_quantile({q}, sum by (le) (rate({histogram}_bucket[$__rate_interval])))"
+    rated = f"rate({histogram}_bucket[$__rate_interval])"
+    return f"histogram_quantile({q}, sum by (instance, le) ({rated}))"
 
 
 BOARDS: Final = (
@@ -63,7 +66,8 @@ BOARDS: Final = (
                 {
                     "admitted": _rate("industrial_admitted_total"),
                     "deferred": _rate("industrial_deferred_total"),
-                    "{{reason}}": _rate("industrial_rejected_total", "reason"),
+                    # A deadline that was missed is of a job that was admitted.
+                    "{{reason}}": _rate('industrial_rejected_total{reason!="SLA"}', "reason"),
                 },
                 "stack",
             ),
@@ -89,7 +93,7 @@ BOARDS: Final = (
             Panel(
                 "Least burst quotas left",
                 "short",
-                {"{{role}} {{identity}}": "bottomk(10, active_burst_quota)"},
+                {"{{role}} {{identity}}": "bottomk by (instance) (10, active_burst_quota)"},
             ),
             Panel("Parameters in force", "short", {"{{key}}": "param_change_active"}, "number"),
             Panel("Proposals that wait", "short", {"{{key}}": "param_change_pending"}, "number"),
@@ -102,7 +106,17 @@ BOARDS: Final = (
         (
             Panel("Jobs that wait for a slot", "short", {"{{priority}}": "scheduler_queue_depth"}),
             Panel("Oldest wait", "s", {"{{priority}}": "scheduler_oldest_wait_seconds"}),
-            Panel("Jobs that wait for an offer", "short", {"jobs": "scheduler_pending_jobs"}),
+            Panel(
+                "Jobs that wait for an offer",
+                "short",
+                {"{{reason}}": "scheduler_pending_jobs"},
+                "stack",
+            ),
+            Panel(
+                "Oldest wait for an offer",
+                "s",
+                {"{{priority}}": "scheduler_oldest_pending_seconds"},
+            ),
             Panel(
                 "Slots",
                 "short",
@@ -170,7 +184,7 @@ BOARDS: Final = (
             Panel(
                 "Dearest providers",
                 "short",
-                {"{{provider}}": "topk(10, scheduler_effective_price)"},
+                {"{{provider}}": "topk by (instance) (10, scheduler_effective_price)"},
             ),
             Panel(
                 "Offers",
@@ -209,6 +223,7 @@ BOARDS: Final = (
                 },
             ),
             Panel("Receipts that wait", "short", {"receipts": "settle_pending_receipts"}),
+            Panel("Oldest receipt that waits", "s", {"waits": "settle_oldest_pending_seconds"}),
             Panel(
                 "Changes of the mode",
                 "short",
@@ -222,9 +237,14 @@ BOARDS: Final = (
                 "stack",
             ),
             Panel("CT of bonds burned", "short", {"CT": "slashing_burn_ct_total"}),
+            Panel("Bonds burned", "short", {"of {{of}}": "bonds_burned_total"}),
             Panel("Tokens in circulation", "short", {"{{token}}": "tokens_in_circulation"}),
             Panel("Multiplier of the subsidy", "percent", {"multiplier": "industrial_multiplier"}),
-            Panel("Receipts found damaged", "short", {"receipts": "receipt_corrupt_total"}),
+            Panel(
+                "Receipts found damaged, and not stored",
+                "short",
+                {"damaged": "receipt_corrupt_total", "not stored": "receipt_persist_fail_total"},
+            ),
         ),
     ),
     Board(
@@ -233,6 +253,7 @@ BOARDS: Final = (
         "Bundles that go to other markets.",
         (
             Panel("Bundles that wait", "short", {"bundles": "courier_pending"}),
+            Panel("Oldest bundle that waits", "s", {"waits": "courier_oldest_pending_seconds"}),
             Panel(
                 "Attempts to forward a second",
                 "ops",
@@ -259,7 +280,7 @@ BOARDS: Final = (
             Panel(
                 "Lowest scores",
                 "short",
-                {"{{provider}}": "bottomk(10, provider_reputation_score)"},
+                {"{{provider}}": "bottomk by (instance) (10, provider_reputation_score)"},
             ),
             Panel(
                 "Changes of scores a second",
@@ -285,20 +306,30 @@ BOARDS: Final = (
         "store and operation",
         "Whether the market runs at all, and on what.",
         (
-            Panel("Last change", "s", {"ago": "time() - tb_last_run_timestamp_seconds"}, "number"),
+            Panel(
+                "Last change",
+                "s",
+                {"ago": "time() - tb_last_run_timestamp_seconds"},
+                "number",
+                alert="NothingRuns",
+            ),
             Panel(
                 "Last backup",
                 "s",
-                {"ago": "time() - store_last_backup_timestamp_seconds"},
+                # 0 stands for no backup, which was not made in 1970.
+                {"ago": "time() - (store_last_backup_timestamp_seconds > 0)"},
                 "number",
+                alert="BackupOld",
+                empty="none",
             ),
             Panel(
                 "Oldest ended job",
                 "s",
                 {"ago": "time() - store_oldest_job_timestamp_seconds"},
                 "number",
+                empty="none",
             ),
-            Panel("Clock held", "bool_yes_no", {"held": "clock_held"}, "number"),
+            Panel("Clock held", "bool_yes_no", {"held": "clock_held"}, "number", "ClockHeld"),
             Panel("Version", "none", {"{{version}}": "tb_build_info"}, "state"),
             Panel("Data file", "bytes", {"bytes": "store_bytes"}),
             Panel("Part of the map in use", "percentunit", {"used": "store_map_used_ratio"}),

@@ -29,7 +29,7 @@ CASES: Final[dict[str, Case]] = {
     "NothingRuns": Case(
         "20m",
         {"tb_last_run_timestamp_seconds": "0x30"},
-        {"tb_last_run_timestamp_seconds": "0+60x30"},
+        {"tb_last_run_timestamp_seconds": "0x30", "clock_held": "1x30"},
     ),
     "ClockHeld": Case("5m", {"clock_held": "1x10"}, {"clock_held": "1x4 0x6"}),
     "StoreNearlyFull": Case(
@@ -66,8 +66,11 @@ CASES: Final[dict[str, Case]] = {
     ),
     "ReceiptsWait": Case(
         "65m",
-        {"settle_pending_receipts": "3x120"},
-        {"settle_pending_receipts": "3x40 0x9 3x70"},
+        {"settle_oldest_pending_seconds": "0+60x120"},
+        {"settle_oldest_pending_seconds": "0+60x60 0x60", "settle_pending_receipts": "3x120"},
+    ),
+    "ReceiptsNotStored": Case(
+        "10m", {"receipt_persist_fail_total": "0 1x20"}, {"receipt_persist_fail_total": "1x20"}
     ),
     "ReceiptsCorrupt": Case(
         "10m", {"receipt_corrupt_total": "0 1x20"}, {"receipt_corrupt_total": "1x20"}
@@ -130,7 +133,14 @@ CASES: Final[dict[str, Case]] = {
         {"scheduler_priority_miss_total": "2x20"},
     ),
     "JobsFindNoOffer": Case(
-        "65m", {"scheduler_pending_jobs": "1x120"}, {"scheduler_pending_jobs": "1x40 0x9 1x70"}
+        "65m",
+        {'scheduler_oldest_pending_seconds{priority="low"}': "0+60x120"},
+        # One after the other, each for a moment.
+        {
+            'scheduler_oldest_pending_seconds{priority="low"}': "10x120",
+            'scheduler_pending_jobs{reason="offer"}': "1x120",
+        },
+        ({"priority": "low"},),
     ),
     "MatchesFail": Case(
         "20m",
@@ -179,7 +189,14 @@ CASES: Final[dict[str, Case]] = {
         ({"reason": "SLA"},),
     ),
     "SlaSlashesRising": Case(
-        "10m", {"slashing_burn_ct_total": "0 10x20"}, {"slashing_burn_ct_total": "10x20"}
+        "10m",
+        {'bonds_burned_total{of="provider"}': "0 1x20"},
+        {
+            'bonds_burned_total{of="provider"}': "1x20",
+            'bonds_burned_total{of="buyer"}': "0 1x20",
+            'bonds_burned_total{of="bidder"}': "0 1x20",
+        },
+        ({"of": "provider"},),
     ),
     "ProvidersFail": Case(
         "30m",
@@ -198,6 +215,8 @@ CASES: Final[dict[str, Case]] = {
         {"courier_flush_attempt_total": "0+6x60", "courier_flush_failure_total": "0+3x60"},
     ),
     "BundlesWait": Case(
-        "125m", {"courier_pending": "1x240"}, {"courier_pending": "1x90 0x9 1x140"}
+        "130m",
+        {"courier_oldest_pending_seconds": "0+60x240"},
+        {"courier_oldest_pending_seconds": "0+60x120 30x120", "courier_pending": "1x240"},
     ),
 }

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import Any, Final
 
-from monitoring.alerts import GROUPS, Alert
+from monitoring.alerts import ALERTS, GROUPS, Alert
 from monitoring.rule_cases import CASES, Case
+from monitoring.series import EXPOSED, label_sets, metrics_in
 
 # The labels of what is scraped of two markets: for one an alert fires, for the other it does not.
 _FIRES: Final = {"instance": "fires:26658", "job": "compute-market"}
@@ -31,7 +32,8 @@ def rule_tests(runbooks: str) -> dict[str, Any]:
             for alerts in GROUPS.values()
             for alert in alerts
             for test in _tests(alert, CASES[alert.name], runbooks)
-        ],
+        ]
+        + [_restored()],
     }
 
 
@@ -79,6 +81,27 @@ def _test(
         "input_series": series,
         "alert_rule_test": [
             {"eval_time": case.at, "alertname": alert.name, "exp_alerts": expected}
+        ],
+    }
+
+
+def _restored() -> dict[str, Any]:
+    """A backup is restored: every counter drops, and no alert takes it for a rise."""
+    counters = {
+        f"{name}{{{labels}}}": "900x90 400x60"
+        for name, metric in EXPOSED.items()
+        if metric.kind == "counter"
+        for labels in label_sets(metric)
+    }
+    return {
+        "name": "nothing fires after a restore",
+        "interval": "1m",
+        "input_series": _series(counters, _QUIET),
+        "alert_rule_test": [
+            {"eval_time": f"{at}m", "alertname": alert.name, "exp_alerts": []}
+            for alert in ALERTS
+            if any(metric.kind == "counter" for metric in metrics_in(alert.expr))
+            for at in (91, 95, 110)
         ],
     }
 

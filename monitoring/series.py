@@ -21,6 +21,18 @@ _SERIES: Final = re.compile(
 )
 
 
+def label_sets(metric: Metric) -> list[str]:
+    """The labels of each series that a metric with bounded labels can have."""
+    found = [""]
+    for label, allowed in metric.labels:
+        found = [
+            f'{before}{", " if before else ""}{label}="{value}"'
+            for before in found
+            for value in allowed
+        ]
+    return found
+
+
 def metrics_in(expr: str) -> list[Metric]:
     """The metrics that an expression asks for, each once, in its order."""
     return list(dict.fromkeys(EXPOSED[found[1]] for found in _SERIES.finditer(expr)))

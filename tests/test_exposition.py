@@ -11,6 +11,8 @@ from compute_market.exposition import FILE_GAUGES, GAUGES, Files, check_gauges, 
 from compute_market.jobs import jobs
 from compute_market.jobs.submit import post_offer, submit
 from compute_market.metrics import METRICS
+from compute_market.settlement import modes
+from compute_market.store.schema import BUNDLE_RECEIPTS, RECEIPTS, UNSETTLED, pack_u64
 from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from tests.support.bundles import send
@@ -73,11 +75,14 @@ def test_gauges_tell_the_state(real: Market) -> None:
         "scheduler_slots": {("used",): 2, ("free",): 0},
         "scheduler_queue_depth": {("high",): 0, ("normal",): 0, ("low",): 0},
         "scheduler_oldest_wait_seconds": {("high",): 0, ("normal",): 0, ("low",): 0},
-        "scheduler_pending_jobs": {(): 1},
+        "scheduler_pending_jobs": {("load",): 0, ("offer",): 1},
+        "scheduler_oldest_pending_seconds": {("high",): 0, ("normal",): 0, ("low",): 0},
         "settlement_mode": {("dry_run",): 0, ("armed",): 0, ("real",): 1},
         "offers": {("open",): 3, ("exhausted",): 0, ("withdrawn",): 0},
         "offers_barred": {(): 1},
         "settle_pending_receipts": {(): 0},
+        "settle_oldest_pending_seconds": {(): 0},
+        "courier_oldest_pending_seconds": {(): 0},
         "tokens_in_circulation": {("ct",): 11_000, ("it",): 10_001},
         "provider_reputation_score": {("prov",): 4, ("other",): 0, ("bad",): -1},
         "active_burst_quota": {("buyer", "buyer"): 30, ("prov", "provider"): 30},
@@ -128,6 +133,53 @@ def test_oldest_wait_is_that_of_the_first_in_the_queue(market: Market) -> None:
     market.submit("second", priority="low")
     waits = {("high",): 0.0, ("normal",): 0.0, ("low",): 30.0}
     assert samples(market)["scheduler_oldest_wait_seconds"] == waits
+
+
+def test_oldest_waits_are_of_what_waits(market: Market) -> None:
+    market.post(units=100)
+    for name in ("first", "second"):
+        market.submit(name, wait=True, capability={"gpu": "none"})
+        send(market, name)
+        market.advance(10)
+    found = samples(market)
+    assert found["scheduler_oldest_pending_seconds"]["normal",] == 20
+    assert found["courier_oldest_pending_seconds"] == {(): 20}
+    market.cancel("first")
+    assert samples(market)["scheduler_oldest_pending_seconds"]["normal",] == 10
+
+
+def test_damaged_bundle_takes_no_other_metric_away(market: Market) -> None:
+    sent = send(market)
+    market.alone(lambda txn: txn.put(BUNDLE_RECEIPTS, pack_u64(sent.seq), b"garbage"))
+    found = samples(market)
+    assert "courier_oldest_pending_seconds" not in found
+    assert found["courier_pending"] == {(): 1}
+    market.alone(lambda txn: txn.write(BUNDLE_RECEIPTS, pack_u64(sent.seq), sent))
+
+
+def test_waiting_jobs_are_told_by_what_kept_them_out(market: Market) -> None:
+    market.submit("unfit", wait=True, capability={"gpu": "none"})
+    market.submit("deferred", wait=True)
+    reasons = samples(market)["scheduler_pending_jobs"]
+    assert reasons == {("load",): 0, ("offer",): 2}
+    market.send(fee=3_000)  # The comfort guard is tight from now on.
+    market.post()
+    market.update(lambda txn: None)
+    assert samples(market)["scheduler_pending_jobs"] == {("load",): 1, ("offer",): 1}
+
+
+def test_oldest_unpaid_receipt_is_told_unless_it_is_damaged(real: Market) -> None:
+    real.post(units=100)
+    real.submit("job-1")
+    real.update(lambda txn: modes.to_dry_run(txn, "stopped"))
+    real.prove("job-1")
+    real.advance(30)
+    assert samples(real)["settle_oldest_pending_seconds"] == {(): 30}
+    ((_, key),) = real.view(lambda txn: list(txn.scan(UNSETTLED)))
+    sound = real.view(lambda txn: txn.must_read(RECEIPTS, key))
+    real.update(lambda txn: txn.put(RECEIPTS, key, b"garbage"))
+    assert "settle_oldest_pending_seconds" not in samples(real)
+    real.update(lambda txn: txn.write(RECEIPTS, key, sound))
 
 
 def fill(market: Market, number: int) -> None:

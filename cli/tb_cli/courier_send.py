@@ -171,7 +171,8 @@ def _destination(given: str) -> str:
 def _job(session: Session, path: str) -> Job:
     from tb_cli.frame import job_files
 
-    return job_files.draft_of(path, session.config.slice_root)
+    root = session.config.slice_root
+    return job_files.draft_of(path, {}, {}, slice_root=root, verb=send).job
 
 
 def _check_need(txn: Txn, job: Job, key: str | None = None) -> None:
@@ -186,6 +187,6 @@ def _check_need(txn: Txn, job: Job, key: str | None = None) -> None:
     if isinstance(found, NoMatch):
         raise RefusedError(
             f"the bundle is not needed: {found.message}",
-            hint="`tb-cli compute explain FILE` names what each offer lacks",
+            hint="`tb-cli compute explain`, given the same, names what each offer lacks",
             reason=found.result,
         )

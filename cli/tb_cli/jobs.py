@@ -48,6 +48,8 @@ _LIST_COLUMNS = (
     "price_per_unit",
     "deadline",
 )
+# For eyes, also why a job waits: for many that is too much to find out.
+_TABLE = (*_LIST_COLUMNS[:3], "held_by", *_LIST_COLUMNS[3:])
 _WAIT_POLL_S = 0.2
 _ENDED = tuple(state for state in JOB_STATES if state not in LIVE_STATES)
 # What may be waited for, and the states that are it.
@@ -83,7 +85,9 @@ def list_(
     limit: int | None,
     jsonl: bool,
 ) -> None:
-    """Reads in short transactions, so memory stays flat with any number."""
+    """Reads in short transactions, so memory stays flat with any number. On a terminal it says what
+    holds a job that waits; `compute queue` does so anywhere.
+    """
     check_choices("--state", state, JOB_STATES)
     check_given("--buyer", buyer)
     check_given("--provider", provider)
@@ -99,9 +103,9 @@ def list_(
 
     def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[dict[str, Any]], bytes | None]:
         found, last = txn.page(JOBS, after, size)
-        return [documents.job_document(txn, job) for _, job in found if wanted(job)], last
+        return [_row(txn, job, why=listing.for_eyes) for _, job in found if wanted(job)], last
 
-    listing = Listing(session, _LIST_COLUMNS, jsonl=jsonl)
+    listing = Listing(session, _LIST_COLUMNS, table=_TABLE, jsonl=jsonl)
     for document in islice(chain.from_iterable(session.pages(page, None)), limit):
         listing.add(document)
     listing.end()
@@ -256,6 +260,16 @@ def history(session: Session, job_id: str, *, jsonl: bool) -> None:
     for logged in session.view(lambda txn: events.history(txn, jobs.get(txn, job_id))):
         listing.add(logged)
     listing.end()
+
+
+def _row(txn: Txn, job: Job, *, why: bool) -> dict[str, Any]:
+    """A job in a list; with `why`, one that waits has what holds it."""
+    document = documents.job_document(txn, job)
+    if why and job.state in ("pending", "queued"):
+        from compute_market.jobs import present
+
+        document["held_by"] = present.reason(txn, job)["held_by"]
+    return document
 
 
 def _jobs(txn: Txn, job_ids: list[str]) -> tuple[list[Job], list[str]]:

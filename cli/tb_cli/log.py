@@ -22,7 +22,7 @@ _POLL_S = 0.5
 
 
 @takes(
-    option("--since", "From then on: 1h ago, 03:00 of today, or a date and time.", metavar="WHEN"),
+    option("--since", "From then on: 1h ago, 03:00 (today), or a date and time.", metavar="WHEN"),
     option("--until", "Up to then.", metavar="WHEN"),
     option("--job", "Only of this job.", complete="any job"),
     option("--offer", "Only of this offer.", complete="offer"),

@@ -45,8 +45,9 @@ _COLUMNS = (
     "units",
     "capability",
     "shelf",
+    "problem",
 )
-_TABLE = (*_COLUMNS[:2], "shelf", *_COLUMNS[2:-1])
+_TABLE = (*_COLUMNS[:2], "problem", *_COLUMNS[2:-2])
 
 
 @takes(
@@ -157,17 +158,20 @@ def post(
 def list_(
     session: Session, *, state: list[str], provider: str | None, limit: int | None, jsonl: bool
 ) -> None:
-    """The shelf says what keeps an open offer from being taken: `barred` is bad standing, and
-    `unfunded` a provider who cannot pay its bond, which matters once money moves. In JSON
-    `barred_by` has the numbers, and when a score will have faded to zero.
+    """The problem is what keeps an offer from being taken now: bad standing, no units, a bond that
+    its provider cannot pay, which matters once money moves, a share that is used up, or that it is
+    for one job alone. In JSON `barred_by` has the numbers, and when a score will have faded to
+    zero.
     """
+    from compute_market.jobs import obstacles
+
     check_choices("--state", state, OFFER_STATES)
     check_given("--provider", provider)
 
     def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Any], bytes | None]:
         found, last = txn.page(OFFERS, after, size)
         return [
-            standing.document(txn, offer)
+            obstacles.document(txn, offer)
             for _, offer in found
             if (not state or offer.state in state) and provider in (None, offer.provider)
         ], last
@@ -180,9 +184,11 @@ def list_(
 
 @takes(argument("offer_id", "OFFER", "An offer id.", complete="offer"))
 def show(session: Session, offer_id: str) -> None:
-    """`barred_by` is what keeps it from being taken, and until when if nothing happens."""
+    """`problem` is what keeps it from being taken, `barred_by` until when if nothing happens."""
+    from compute_market.jobs import obstacles
+
     check_id(offer_id, "offer id")
-    document = session.view(lambda txn: standing.document(txn, offers.get(txn, offer_id)))
+    document = session.view(lambda txn: obstacles.document(txn, offers.get(txn, offer_id)))
     emit(session, document, fields(document))
 
 

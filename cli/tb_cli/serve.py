@@ -1,11 +1,13 @@
 """Verbs on the server: `serve` itself, and its token."""
 
+import signal
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 from typing import TYPE_CHECKING, Final
 
 from compute_market.errors import BusyError, UsageError
 from tb_cli.frame import serve_token
+from tb_cli.frame.guard import Terminated
 from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, flag, option, takes
@@ -60,6 +62,22 @@ def serve(
     if (tls_cert is None) != (tls_key is None):
         raise UsageError("--tls-cert and --tls-key go together")
     session.home.check_market()
+    # No hang-up ends it, neither before it answers nor while it ends.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with nullcontext() if check else suppress(KeyboardInterrupt, Terminated):
+        _run(session, host, port, tls_cert, tls_key, insecure, log_format, check)
+
+
+def _run(
+    session: Session,
+    host: str | None,
+    port: int | None,
+    tls_cert: str | None,
+    tls_key: str | None,
+    insecure: bool,
+    log_format: str,
+    check: bool,
+) -> None:
     try:
         from tb_cli.network import listening, server, service_manager
         from tb_cli.network.endpoints import endpoints_of
@@ -95,8 +113,9 @@ def serve(
                 f"{where} can be reached from other machines, and nothing is encrypted",
                 hint="give --tls-cert and --tls-key, or --insecure behind what encrypts",
             )
-        node = stack.enter_context(Node(session))
+        # To the end: what a change leaves to be told, when it is the last one, too.
         log = stack.enter_context(RequestLog("text" if log_format == "text" else "json"))
+        node = stack.enter_context(Node(session))
         found = server.Server(
             server.application(endpoints_of(node), hosts, log),
             session.config.courier_timeout_secs,

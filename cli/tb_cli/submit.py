@@ -1,6 +1,5 @@
 """`compute submit`: job files and options in, hashed slices, one transaction."""
 
-import os
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +16,7 @@ from compute_market.execution import (
 from compute_market.jobs import documents, drafts, jobs
 from compute_market.jobs.submit import Submitted, ask
 from compute_market.jobs.submit import submit as submit_job
-from compute_market.records import DEADLINE_MAX, Refused, Slice
+from compute_market.records import Refused, Slice
 from compute_market.requests import NO_FILE, Document, JobRequest, build
 from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
@@ -30,13 +29,13 @@ from tb_cli.frame.options import (
     CHUNK,
     FAILED_TO,
     JSONL,
-    PRIORITY,
-    amount,
     by_option,
+    job_terms,
     with_options,
+    with_whole_paths,
 )
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, flag, group, option, takes
+from tb_cli.frame.verbs import argument, flag, takes
 
 if TYPE_CHECKING:
     from tb_cli.frame.compared_prices import Compared
@@ -45,27 +44,7 @@ if TYPE_CHECKING:
 
 @takes(
     argument("paths", "[FILE…|-]", "JSON: a job, or one per line.", required=False, many=True),
-    group(
-        "given",
-        option("--job-id", "The job's id."),
-        option("--buyer", "Who pays."),
-        option("--workload", "transcode, inference, gpu_hash or a registered one."),
-        option("--slice", "A slice; repeatable.", name="slices", metavar="PATH", many=True),
-        amount(
-            "--max-price", "Highest quoted price of one unit to pay.", name="max_price_per_unit"
-        ),
-        amount("--bond", "CT bond of the buyer. [1]", name="consumer_bond"),
-        amount("--provider-bond-min", "Least CT bond of the provider. [1]"),
-        option(
-            "--deadline-secs",
-            "Seconds from its start to the deadline. [86400]",
-            kind="integer",
-            least=0,
-            most=DEADLINE_MAX,
-        ),
-        PRIORITY,
-        option("--lane", "industrial or consumer.", choices=("industrial", "consumer")),
-    ),
+    job_terms(),
     flag("--wait", help="Keep jobs without a match until an offer fits."),
     ASKED,
     CHUNK,
@@ -90,10 +69,7 @@ def submit(
     Slices stay where they are and are hashed first, long ones only if the market would take the
     job. A reference that a file gives is checked.
     """
-    if "slices" in given:
-        if "" in given["slices"]:
-            raise UsageError("--slice is empty", hint="name a file")
-        given = given | {"slices": [os.path.abspath(path) for path in given["slices"]]}
+    given = with_whole_paths(given)
 
     compared = _compared(session) if session.dry_run and not (session.json or jsonl) else None
 

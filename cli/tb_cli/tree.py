@@ -48,6 +48,9 @@ TREE = Group(
                         "set": _writes("offer_set:set_", "Change the terms or units of offers."),
                         "list": _reads("offer:list_", "List offers by id."),
                         "show": _reads("offer:show", "Show one offer."),
+                        "explain": _reads(
+                            "explain:offer", "Say which jobs an offer won, and why not others."
+                        ),
                         "withdraw": _writes("offer:withdraw", "Take offers off the market."),
                     },
                 ),
@@ -70,7 +73,7 @@ TREE = Group(
                 "requirements": _reads(
                     "jobs:requirements", "Print the capability a live job asks for."
                 ),
-                "explain": _reads("scheduler:explain", "Say why offers do or do not fit a job."),
+                "explain": _reads("explain:explain", "Say why offers do or do not fit a job."),
                 "stats": _reads("scheduler:stats", "Print the scheduler's statistics."),
                 "calibrate": _apart(
                     "calibrate:calibrate", "Measure how fast this machine hashes.", writes=True

@@ -82,9 +82,7 @@ def gathered(txn: Txn, job_id: bytes) -> Ended | None:
         if proof is None:
             return None
         proofs.append(proof)
-    return Ended(
-        job, list(jobs.slices(txn, job.job_id)), placements[: job.placements_before], proofs
-    )
+    return Ended(job, jobs.slices_of(txn, job), placements[: job.placements_before], proofs)
 
 
 def _proof(txn: Txn, key: bytes) -> Proof | None:

@@ -18,6 +18,7 @@ from compute_market.courier import leases
 from compute_market.courier_records import BundleKind, BundleReceipt, Progress
 from compute_market.errors import (
     ConflictError,
+    IntegrityError,
     MarketError,
     NotFoundError,
     RefusedError,
@@ -153,6 +154,18 @@ def waiting(txn: Txn, after: bytes | None, limit: int) -> tuple[list[BundleRecei
     """What waits behind a key, in the order of sending, and the last key; None at the end."""
     found, last = leases.page(txn, after, limit)
     return [txn.must_read(BUNDLE_RECEIPTS, key) for key, _ in found], last
+
+
+def oldest_wait_ms(txn: Txn) -> int | None:
+    """How long ago the first bundle was sent that waits to be forwarded, 0 without any.
+
+    None where its receipt is damaged, and does not tell.
+    """
+    try:
+        first, _ = waiting(txn, None, 1)
+    except IntegrityError:
+        return None
+    return max(0, txn.now_ms - first[0].sent_ms) if first else 0
 
 
 def claim(

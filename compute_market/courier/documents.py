@@ -1,11 +1,14 @@
 """Bundle receipts as they are listed and shown."""
 
+from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from typing import Any
 
 from compute_market.courier import courier, leases
 from compute_market.courier_records import BundleReceipt
-from compute_market.store.schema import BUNDLE_RECEIPTS
+from compute_market.store import sparing
+from compute_market.store.schema import BUNDLE_RECEIPTS, unpack_u64
 from compute_market.store.txn import Txn
 
 
@@ -15,10 +18,24 @@ def listed(txn: Txn, after: bytes | None, size: int) -> tuple[list[BundleReceipt
     return [receipt for _, receipt in found], last
 
 
-def newest(txn: Txn, limit: int) -> list[BundleReceipt]:
-    """The last `limit` receipts, newest first."""
-    found = islice(txn.scan_back(BUNDLE_RECEIPTS), limit)
-    return [BUNDLE_RECEIPTS.decode(key, payload) for key, payload in found]
+def newest(txn: Txn, limit: int) -> list[dict[str, Any]]:
+    """The last `limit` receipts as rows, newest first."""
+    return rows(txn, islice(sparing.keys_back(txn, BUNDLE_RECEIPTS), limit))
+
+
+def waiting(txn: Txn, limit: int) -> list[dict[str, Any]]:
+    """The first `limit` that wait as rows, in the order of sending."""
+    found, _ = leases.page(txn, None, limit)
+    return rows(txn, (key for key, _ in found))
+
+
+def rows(txn: Txn, keys: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Receipts by their keys; one that is damaged as its number and `damaged`."""
+
+    def of(key: bytes) -> dict[str, Any]:
+        return document(txn, txn.must_read(BUNDLE_RECEIPTS, key))
+
+    return [sparing.row({"seq": unpack_u64(key)}, partial(of, key)) for key in keys]
 
 
 def document(txn: Txn, receipt: BundleReceipt) -> dict[str, Any]:

@@ -20,15 +20,19 @@ _SECONDS_MAX = 2**63
 def note_proven(txn: Txn, provider: str, units: int) -> None:
     """Add units to those of the present second and of the running epoch; seconds behind the window
     are dropped, and those that a clock which was ahead has left behind it."""
-    key = pack_u64(txn.now)
-    txn.put(THROUGHPUT, key, pack_u64(unpack_u64(txn.get(THROUGHPUT, key) or b"") + units))
+    now = txn.now
+    key = pack_u64(now)
+    known = txn.get(THROUGHPUT, key)
+    txn.put(THROUGHPUT, key, pack_u64(units + (0 if known is None else unpack_u64(known))))
     txn.add(EPOCH_UNITS, provider.encode(), units)
-    oldest = pack_u64(max(0, txn.now - WINDOW_SECS))
+    oldest = pack_u64(max(0, now - WINDOW_SECS))
     for stale, _ in txn.collect(THROUGHPUT, 4):
         if stale <= oldest:
             txn.delete(THROUGHPUT, stale)
-    for ahead, _ in txn.collect(THROUGHPUT, 4, start=pack_u64(txn.now + 1)):
-        txn.delete(THROUGHPUT, ahead)
+    behind = pack_u64(now + 1)
+    if txn.first(THROUGHPUT, start=behind) is not None:  # Hardly ever.
+        for ahead, _ in txn.collect(THROUGHPUT, 4, start=behind):
+            txn.delete(THROUGHPUT, ahead)
 
 
 def throughput(txn: Txn, since: int) -> list[tuple[int, int]]:

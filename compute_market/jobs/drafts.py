@@ -57,6 +57,15 @@ def sketch(request: JobRequest, inputs: list[Slice], now: int = 0) -> Job:
     )
 
 
+def asked(job: Job) -> dict[str, Any]:
+    """What a job asks of an offer, as the log keeps it of one that is not stored."""
+    return capability_document(job.capability) | {
+        "max_price_per_unit": job.max_price_per_unit,
+        "consumer_bond": job.consumer_bond,
+        "provider_bond_min": job.provider_bond_min,
+    }
+
+
 def too_near(deadline: int, now: int, config: Config) -> str | None:
     """Why a deadline leaves a provider too little time; None when there is enough."""
     if deadline < now:

@@ -76,6 +76,14 @@ def slices(txn: Txn, job_id: str) -> Iterator[Slice]:
     return txn.records(SLICES, id_prefix(job_id))
 
 
+def slices_of(txn: Txn, job: Job) -> list[Slice]:
+    """The same of a job that is at hand: most have one slice, which is found without a walk."""
+    if job.slices != 1:
+        return list(slices(txn, job.job_id))
+    only = txn.read(SLICES, numbered(job.job_id, 0))
+    return [] if only is None else [only]
+
+
 def slice_at(txn: Txn, job: Job, index: int) -> Slice:
     """One slice. Raises UsageError for an index the job does not have."""
     if not 0 <= index < job.slices:
@@ -118,7 +126,8 @@ def backlog_units(txn: Txn) -> int:
 
 def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str, mode: str) -> Job:
     """Store a job that has no match yet; `mode` is that of the comfort guard."""
-    job = _store_new(txn, job, inputs)
+    _store_new(txn, job, inputs)
+    job = replace(job, seq=txn.next_number("job_seq"))
     queue.enter_pending(txn, job)
     return _moved(txn, job, "job_pending", {"reason": reason, "units": job.units, "mode": mode})
 
@@ -140,9 +149,10 @@ def enqueue(
     if inputs is None:
         queue.leave_pending(txn, job)
     else:
-        job = _store_new(txn, job, inputs)
+        _store_new(txn, job, inputs)
     job = replace(
         job,
+        seq=job.seq if inputs is None else txn.next_number("job_seq"),
         state="queued",
         deferred=False,
         placement=placement,
@@ -158,29 +168,30 @@ def enqueue(
     at_once = inputs is not None and queue.takes_at_once(txn, job)
     if not at_once:
         queue.enter(txn, job)
-    job = _told(
+    seq = events.note(
         txn,
-        job,
         "job_queued",
-        {
-            "offer_id": offer.offer_id,
-            "provider": offer.provider,
-            "units": job.units,
-            "price_per_unit": offer.price_per_unit,
-            "funded": placement.funded,
-            "mode": mode,
-        },
+        job_id=job.job_id,
+        owner=job.buyer,
+        before=job.event_seq,
+        offer_id=offer.offer_id,
+        provider=offer.provider,
+        units=job.units,
+        price_per_unit=offer.price_per_unit,
+        funded=placement.funded,
+        mode=mode,
     )
-    return _start(txn, job) if at_once else _stored(txn, job)
+    return _start(txn, job, seq) if at_once else with_event(txn, job, seq)
 
 
 def start(txn: Txn, job: Job) -> Job:
     """Move a job from the queue to a slot. Now the time that its provider was promised begins."""
     queue.leave(txn, job)
-    return _start(txn, job)
+    return _start(txn, job, job.event_seq)
 
 
-def _start(txn: Txn, job: Job) -> Job:
+def _start(txn: Txn, job: Job, before: int) -> Job:
+    """The same of a job that is in no queue; `before` is the last event of it."""
     queue.take_slot(txn, job)
     waited_ms = txn.now_ms - job.queued_ms
     if job.priority != "low" and waited_ms > PRIORITY_MISS_MS:
@@ -192,8 +203,16 @@ def _start(txn: Txn, job: Job) -> Job:
     if deadline != job.deadline:
         txn.delete(DEADLINES, listed_key(job.deadline, job.job_id))
         txn.put(DEADLINES, listed_key(deadline, job.job_id))
-    begun = {"state": "active", "started_at": txn.now, "deadline": deadline}
-    return _moved(txn, job, "job_started", {"waited_ms": max(0, waited_ms)}, **begun)
+    seq = events.note(
+        txn,
+        "job_started",
+        job_id=job.job_id,
+        owner=job.buyer,
+        before=before,
+        waited_ms=max(0, waited_ms),
+    )
+    begun: Job = replace(job, state="active", started_at=txn.now, deadline=deadline, event_seq=seq)
+    return _stored(txn, begun)
 
 
 def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
@@ -330,16 +349,10 @@ def with_event(txn: Txn, job: Job, seq: int) -> Job:
 
 def _moved(txn: Txn, job: Job, event: EventName, detail: dict[str, Any], **changes: Any) -> Job:
     """Store a job as it is by now, but for these changes, and what brought it there."""
-    return _stored(txn, _told(txn, job, event, detail, **changes))
-
-
-def _told(txn: Txn, job: Job, event: EventName, detail: dict[str, Any], **changes: Any) -> Job:
-    """A job with changes, and the last event that is noted here; the caller stores it."""
     seq = events.note(
         txn, event, job_id=job.job_id, owner=job.buyer, before=job.event_seq, **detail
     )
-    changed: Job = replace(job, event_seq=seq, **changes)
-    return changed
+    return _stored(txn, replace(job, event_seq=seq, **changes))
 
 
 def _stored(txn: Txn, job: Job) -> Job:
@@ -347,12 +360,11 @@ def _stored(txn: Txn, job: Job) -> Job:
     return job
 
 
-def _store_new(txn: Txn, job: Job, inputs: list[Slice]) -> Job:
-    job = replace(job, seq=txn.next_number("job_seq"))
+def _store_new(txn: Txn, job: Job, inputs: list[Slice]) -> None:
+    """Store what a new job has beside its record."""
     for index, entry in enumerate(inputs):
         txn.write(SLICES, numbered(job.job_id, index), entry)
     txn.put(DEADLINES, listed_key(job.deadline, job.job_id))
-    return job
 
 
 def _with_payments(job: Job, settled: "list[Settlement]") -> Job:

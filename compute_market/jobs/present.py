@@ -1,8 +1,11 @@
 """The jobs that live now as documents: those that run, those that wait and why, and who has left.
 
-Bounded: each listing looks at no more than it is asked for.
+Bounded: each listing looks at no more than it is asked for. One that is damaged is a row with its
+id and `damaged`.
 """
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -11,17 +14,23 @@ from compute_market.events import Selection
 from compute_market.jobs import jobs, waiting
 from compute_market.records import Job
 from compute_market.scheduler import queue
+from compute_market.store import sparing
+from compute_market.store.schema import ACTIVE, DEADLINES, JOBS
 from compute_market.store.txn import Txn
 
-# Events of the log that are looked at for jobs that have ended.
+# Events of the log that are looked at for jobs that have ended, and deadlines for those that run.
 LOOKED_AT: Final = 1_000
 _ENDS: Final = Selection(names=("job_completed", "job_cancelled", "job_failed"))
 
 
 def running(txn: Txn, limit: int) -> list[dict[str, Any]]:
-    """The first `limit` jobs that run, by id."""
-    found = [jobs.named(txn, job_id.encode()) for job_id in queue.active_ids(txn, limit)]
-    return [_document(txn, job) for job in found]
+    """At most `limit` jobs that run: by deadline, of the next `LOOKED_AT`, then others by id."""
+    next_ends = islice(sparing.keys(txn, DEADLINES), LOOKED_AT)
+    running_ids = (key[8:].decode() for key in next_ends if txn.stored(ACTIVE, key[8:]))
+    found = dict.fromkeys(islice(running_ids, limit))
+    if len(found) < limit:
+        found |= dict.fromkeys(queue.active_ids(txn, limit))
+    return _rows(txn, islice(found, limit))
 
 
 def queued(txn: Txn, limit: int) -> list[dict[str, Any]]:
@@ -29,21 +38,18 @@ def queued(txn: Txn, limit: int) -> list[dict[str, Any]]:
 
     `held_by` is what keeps a job waiting beside those ahead of it, null for nothing.
     """
-    found = []
-    for place, job_id in enumerate(islice(queue.in_order(txn), limit), 1):
-        job = jobs.named(txn, job_id.encode())
-        held = {"place": place, "held_by": queue.held_by(txn, job)}
-        found.append(_document(txn, job) | held | {"waited_ms": max(0, txn.now_ms - job.queued_ms)})
-    return found
+
+    def held(job: Job) -> dict[str, Any]:
+        waited_ms = max(0, txn.now_ms - job.queued_ms)
+        return {"held_by": queue.held_by(txn, job), "waited_ms": waited_ms}
+
+    found = _rows(txn, islice(queue.in_order(txn), limit), held)
+    return [{"place": place} | each for place, each in enumerate(found, 1)]
 
 
 def unplaced(txn: Txn, limit: int) -> list[dict[str, Any]]:
     """The first `limit` jobs that wait for an offer, in queue order, with the reason of each."""
-    found = []
-    for job_id in islice(queue.pending_in_order(txn), limit):
-        job = jobs.named(txn, job_id.encode())
-        found.append(_document(txn, job) | reason(txn, job))
-    return found
+    return _rows(txn, islice(queue.pending_in_order(txn), limit), lambda job: reason(txn, job))
 
 
 def reason(txn: Txn, job: Job) -> dict[str, Any]:
@@ -65,10 +71,22 @@ def ended(txn: Txn, limit: int) -> list[dict[str, Any]]:
     """The last `limit` jobs that ended, newest first, as far back as `LOOKED_AT` events go."""
     found = []
     for logged in events.recent(txn, _ENDS, limit, LOOKED_AT):
-        job = jobs.find(txn, logged.event.job_id or "")
-        if job is not None:
-            found.append(_document(txn, job) | {"ended_ms": logged.at_ms})
+        job_id = logged.event.job_id or ""
+        if txn.stored(JOBS, job_id.encode()):
+            found += [{"ended_ms": logged.at_ms} | each for each in _rows(txn, [job_id])]
     return found
+
+
+def _rows(
+    txn: Txn, job_ids: Iterable[str], more: Callable[[Job], dict[str, Any]] = lambda job: {}
+) -> list[dict[str, Any]]:
+    """Jobs by their ids, each with more that is known of it."""
+
+    def of(job_id: str) -> dict[str, Any]:
+        job = jobs.named(txn, job_id.encode())
+        return _document(txn, job) | more(job)
+
+    return [sparing.row({"job_id": each}, partial(of, each)) for each in job_ids]
 
 
 def _document(txn: Txn, job: Job) -> dict[str, Any]:

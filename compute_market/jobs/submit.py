@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from compute_market.offers.changing import Changed
 
 _WAIT_HINT = (
-    "`tb-cli compute explain FILE` names what each offer lacks; --wait keeps the job until an "
-    "offer fits"
+    "`tb-cli compute explain`, given the same, names what each offer lacks; --wait keeps the job "
+    "until an offer fits"
 )
 
 
@@ -169,5 +169,6 @@ def _refuse(txn: Txn, job: Job, refused: Refused) -> Refused:
         units=job.units,
         mode=admission.mode(txn),
         retry_after_ms=refused.retry_after_ms,
+        asked=drafts.asked(job),
     )
     return refused

@@ -44,11 +44,17 @@ _RESULTS = {
 }
 
 
+# What holds a job that no offer fits.
+LACKING = frozenset(_RESULTS.values())
+
+
 class Reason(Struct, frozen=True, gc=False):
     """Why a job without a place waits at present; `held_by` is None if the next change takes it."""
 
     held_by: str | None
     message: str
+    hint: str | None = None
+    retry_after_ms: int | None = None  # when it would pass by time alone, if it would
 
 
 def present_reason(txn: Txn, job: Job) -> Reason:
@@ -61,14 +67,21 @@ def present_reason(txn: Txn, job: Job) -> Reason:
     try:
         verdict = placing.decide(txn, job)
     except (ConflictError, RefusedError) as error:
-        return Reason(error.reason, error.message)
+        return Reason(error.reason or error.token, error.message, error.hint)
     if isinstance(verdict, NoMatch):
         return Reason(_RESULTS[verdict.result], verdict.message)
     if isinstance(verdict, Unplaced):
         refused = verdict.refused
-        by = f"admission: {refused.reason}" if verdict.by_admission else "funds"
-        return Reason(by, refused.message)
+        if verdict.by_admission:
+            return by_admission(refused)
+        return Reason("funds", refused.message, refused.hint)
     return Reason(None, f"offer {verdict.placement.offer_id} fits, the next change takes it")
+
+
+def by_admission(refused: Refused) -> Reason:
+    """A refusal by admission as what holds a job."""
+    by = f"admission: {refused.reason}"
+    return Reason(by, refused.message, refused.hint, refused.retry_after_ms)
 
 
 def mark(txn: Txn) -> None:

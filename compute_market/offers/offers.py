@@ -51,16 +51,16 @@ def listed(txn: Txn) -> Iterator[Offer]:
     return txn.records(OFFERS)
 
 
-def of_provider(txn: Txn, provider: str, limit: int) -> list[Offer]:
-    """At most `limit` offers of a provider that are not withdrawn, by bond."""
+def ids_on_shelf(txn: Txn, shelf: Shelf, limit: int) -> list[bytes]:
+    """Ids of at most `limit` offers of a shelf, no order given."""
+    return list(islice(book.shelved(txn, shelf), limit))
+
+
+def ids_of_provider(txn: Txn, provider: str, limit: int) -> list[bytes]:
+    """Ids of at most `limit` offers of a provider that are not withdrawn, by bond."""
     prefix = id_prefix(provider)
     entries = txn.collect(PROVIDER_OFFERS, limit, prefix)
-    return [named(txn, key[len(prefix) + 8 :]) for key, _ in entries]
-
-
-def on_shelf(txn: Txn, shelf: Shelf, limit: int) -> list[Offer]:
-    """At most `limit` offers of a shelf, no order given."""
-    return [named(txn, offer_id) for offer_id in islice(book.shelved(txn, shelf), limit)]
+    return [key[len(prefix) + 8 :] for key, _ in entries]
 
 
 def add(txn: Txn, offer: Offer) -> Offer:

@@ -4,6 +4,8 @@ A score that crosses zero, and a wallet that crosses the bond of an offer. A cha
 nothing rewrites nothing.
 """
 
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from compute_market.offers import offers
@@ -62,6 +64,8 @@ def follow_wallets(txn: Txn) -> None:
 
     Before a match, and at the end of every transaction.
     """
+    if not txn.touched:
+        return
     touched, txn.touched = txn.touched, {}
     for owner, (low, high) in touched.items():
         # Also what it crossed and crossed back: an offer may have been shelved in between.
@@ -76,6 +80,16 @@ def document(txn: Txn, offer: Offer) -> dict[str, Any]:
     and what the wallet holds. The latter matters once money moves.
     """
     return offers.document(offer) | {"barred_by": _bar(txn, offer)}
+
+
+def rows(txn: Txn, offer_ids: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Offers by their ids, to be shown; one that is damaged as its id and `damaged`."""
+    from compute_market.store import sparing  # Most commands show nothing.
+
+    def of(offer_id: bytes) -> dict[str, Any]:
+        return document(txn, offers.named(txn, offer_id))
+
+    return [sparing.row({"offer_id": each.decode()}, partial(of, each)) for each in offer_ids]
 
 
 def _bar(txn: Txn, offer: Offer) -> dict[str, Any] | None:

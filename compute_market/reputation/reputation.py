@@ -223,7 +223,7 @@ def fade(txn: Txn, provider: str) -> bool:
 
     Returns whether the standing changed; the caller moves the offers then.
     """
-    from compute_market.reputation import due
+    import compute_market.reputation.due as due
 
     record = txn.must_read(REPUTATION, provider.encode())
     due.leave(txn, provider, record)

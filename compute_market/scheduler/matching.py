@@ -34,12 +34,12 @@ class Shortfall(Struct, frozen=True, gc=False):
     stage: int  # index into STAGES
     condition: str
     asked: int | str
-    relation: str  # how asked stands to offered, where the offer would need the opposite
     offered: int | str | None
 
     def __str__(self) -> str:
         offered = "none" if self.offered is None else self.offered
-        return f"{self.condition} {self.asked} {self.relation} {offered}"
+        words = _WORDS.get(self.condition, "needs {asked}, has {offered}")
+        return f"{self.condition}: {words.format(asked=self.asked, offered=offered)}"
 
 
 class Match(Struct, frozen=True, gc=False):
@@ -64,43 +64,46 @@ def judge(txn: Txn, job: Job, offer: Offer, *, real: bool) -> list[Shortfall]:
     found: list[Shortfall] = []
     need, has = job.capability, offer.capability
 
-    def at_least(stage: int, condition: str, asked: int, offered: int) -> None:
-        if offered < asked:
-            found.append(Shortfall(stage, condition, asked, ">", offered))
-
-    def at_most(stage: int, condition: str, asked: int, offered: int) -> None:
-        if offered > asked:
-            found.append(Shortfall(stage, condition, asked, "<", offered))
-
     if offer.state == "withdrawn":
-        found.append(Shortfall(_CAPABILITY, "state", "open", "≠", "withdrawn"))
+        found.append(Shortfall(_CAPABILITY, "state", "open", "withdrawn"))
     if offer.job_id is not None and offer.job_id != job.job_id:
-        found.append(Shortfall(_CAPABILITY, "job_id", job.job_id, "≠", offer.job_id))
+        found.append(Shortfall(_CAPABILITY, "job_id", job.job_id, offer.job_id))
     if offer.provider == job.buyer:
-        found.append(Shortfall(_CAPABILITY, "buyer", job.buyer, "=", "provider"))
-    at_least(_CAPABILITY, "cpu_cores", need.cpu_cores, has.cpu_cores)
+        found.append(Shortfall(_CAPABILITY, "buyer", job.buyer, offer.provider))
+    if has.cpu_cores < need.cpu_cores:
+        found.append(Shortfall(_CAPABILITY, "cpu_cores", need.cpu_cores, has.cpu_cores))
     models = need.gpu_models
     if models and set(models).isdisjoint(has.gpu_models):
         asked = " or ".join(models)
-        found.append(Shortfall(_CAPABILITY, "gpu", asked, "≠", " ".join(has.gpu_models) or None))
-    at_least(_CAPABILITY, "gpu_count", need.gpu_count, has.gpu_count)
-    at_least(_CAPABILITY, "gpu_memory_mb", need.gpu_memory_mb, has.gpu_memory_mb)
+        found.append(Shortfall(_CAPABILITY, "gpu", asked, " ".join(has.gpu_models) or None))
+    if has.gpu_count < need.gpu_count:
+        found.append(Shortfall(_CAPABILITY, "gpu_count", need.gpu_count, has.gpu_count))
+    if has.gpu_memory_mb < need.gpu_memory_mb:
+        found.append(Shortfall(_CAPABILITY, "gpu_memory_mb", need.gpu_memory_mb, has.gpu_memory_mb))
     if need.accelerator is not None and need.accelerator != has.accelerator:
-        found.append(Shortfall(_CAPABILITY, "accelerator", need.accelerator, "≠", has.accelerator))
-    at_least(
-        _CAPABILITY,
-        "accelerator_memory_mb",
-        need.accelerator_memory_mb,
-        has.accelerator_memory_mb,
-    )
-    at_least(_REPUTATION, "reputation", 0, reputation.score(txn, offer.provider))
-    at_most(_PRICE, "max_price_per_unit", job.max_price_per_unit, offer.price_per_unit)
-    at_most(_PRICE, "consumer_bond", job.consumer_bond, offer.consumer_bond)
-    at_least(_PRICE, "provider_bond_min", job.provider_bond_min, offer.provider_bond)
-    at_least(_UNITS, "units", job.units, offer.units_left)
+        found.append(Shortfall(_CAPABILITY, "accelerator", need.accelerator, has.accelerator))
+    asked_mb, memory_mb = need.accelerator_memory_mb, has.accelerator_memory_mb
+    if memory_mb < asked_mb:
+        found.append(Shortfall(_CAPABILITY, "accelerator_memory_mb", asked_mb, memory_mb))
+    score = reputation.score(txn, offer.provider)
+    if score < 0:
+        found.append(Shortfall(_REPUTATION, "reputation", 0, score))
+    if offer.price_per_unit > job.max_price_per_unit:
+        found.append(
+            Shortfall(_PRICE, "max_price_per_unit", job.max_price_per_unit, offer.price_per_unit)
+        )
+    if offer.consumer_bond > job.consumer_bond:
+        found.append(Shortfall(_PRICE, "consumer_bond", job.consumer_bond, offer.consumer_bond))
+    if offer.provider_bond < job.provider_bond_min:
+        found.append(
+            Shortfall(_PRICE, "provider_bond_min", job.provider_bond_min, offer.provider_bond)
+        )
+    if offer.units_left < job.units:
+        found.append(Shortfall(_UNITS, "units", job.units, offer.units_left))
     if real:
         funds = ledger.balance(txn, ledger.wallet(offer.provider), "CT")
-        at_least(_BOND, "provider_bond", offer.provider_bond, funds)
+        if funds < offer.provider_bond:
+            found.append(Shortfall(_BOND, "provider_bond", offer.provider_bond, funds))
     return found
 
 
@@ -118,6 +121,8 @@ def match(txn: Txn, job: Job, *, real: bool) -> Match | NoMatch:
             return Match(offer, price)
     stage, cheapest = _furthest(txn, job)
     result = STAGES[stage]
+    if stage == _CAPABILITY and is_empty(txn):
+        return NoMatch(result, NO_OFFERS)
     if stage != _PRICE or cheapest is None:
         return NoMatch(result, _MESSAGES[result])
     asks = " and ".join(
@@ -126,6 +131,11 @@ def match(txn: Txn, job: Job, *, real: bool) -> Match | NoMatch:
         if shortfall.stage == _PRICE
     )
     return NoMatch(result, f"{_MESSAGES[result]}: {cheapest.offer_id}, the cheapest, {asks}")
+
+
+def is_empty(txn: Txn) -> bool:
+    """Whether nobody offers anything; what was withdrawn is no offer."""
+    return not offers.count_of(txn, "state open") and not offers.count_of(txn, "state exhausted")
 
 
 def _on_shelves(
@@ -158,6 +168,8 @@ def _furthest(txn: Txn, job: Job) -> tuple[int, Offer | None]:
     return _CAPABILITY, None
 
 
+NO_OFFERS = "there are no offers"
+
 _MESSAGES = {
     "capability_mismatch": "no offer of another provider has the capability asked for",
     "reputation_failure": "every offer that fits is of a provider in bad standing",
@@ -171,4 +183,17 @@ _ASKS = {
     "max_price_per_unit": "asks {0.offered} per unit, more than the {0.asked} allowed",
     "consumer_bond": "asks a buyer's bond of {0.offered}, more than the {0.asked} given",
     "provider_bond_min": "locks a bond of {0.offered}, less than the {0.asked} wanted",
+}
+
+# What a shortfall says of what is asked for and what is there, by its condition; others are about
+# an amount or a name.
+_WORDS = {
+    "state": "is {offered}",
+    "job_id": "is for job {offered} alone",
+    "buyer": "{asked} is the provider",
+    "units": "needs {asked}, has {offered} left",
+    "max_price_per_unit": "allows {asked}, asks {offered}",
+    "price_per_unit": "pays {asked}, asks {offered}",
+    "consumer_bond": "gives {asked}, asks {offered}",
+    "provider_bond": "needs {asked} CT, the wallet has {offered}",
 }

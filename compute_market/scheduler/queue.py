@@ -160,6 +160,12 @@ def oldest_wait_ms(txn: Txn, priority: Priority) -> int:
     return 0 if found is None else max(0, txn.now_ms - unpack_u64(found[1][:8]))
 
 
+def oldest_pending_ms(txn: Txn, priority: Priority) -> int:
+    """How long the first of those that wait for an offer has done so, 0 without any."""
+    found = txn.first(PENDING, rank_byte(priority))
+    return 0 if found is None else max(0, txn.now_ms - unpack_u64(found[1][:8]))
+
+
 def active_jobs(txn: Txn) -> int:
     return txn.size(ACTIVE)
 

@@ -159,6 +159,7 @@ def burn_bid(txn: Txn, owner: str, bid_id: str, amount: int) -> None:
     _move_bid_bond(txn, owner, bid_id, amount, "bid:slash")
     metrics.count(txn, "compute_market_fee_split", "ct", "burned", by=amount)
     metrics.count(txn, "slashing_burn_ct_total", by=amount)
+    metrics.count(txn, "bonds_burned_total", "bidder", by=int(amount > 0))
 
 
 def held_of(txn: Txn, owner: str, what: Held) -> int:
@@ -259,6 +260,7 @@ def _burn_bond(txn: Txn, job: Job, side: Side, owner: str, amount: int, event: s
     _hold(txn, owner, "bonds_ct", -amount)
     metrics.count(txn, "compute_market_fee_split", "ct", "burned", by=amount)
     metrics.count(txn, "slashing_burn_ct_total", by=amount)
+    metrics.count(txn, "bonds_burned_total", side)
     seq = events.note(
         txn,
         "bond_burned",

@@ -209,7 +209,10 @@ def _pay(txn: Txn, receipt: Receipt) -> None:
 
 def _failure(file: Verified, each: Exported, error: MarketError) -> MarketError:
     which = f"receipt {each.seq} of market {file.market_id.hex()}"
-    again = "`tb-cli compute-market settle arm`, and import the file again once the mode is real"
+    again = (
+        "`tb-cli compute-market settle arm --delay-blocks N`, "
+        "and import the file again once the mode is real"
+    )
     return RefusedError(
         f"{which} was not paid, and the mode is dry_run now: {error.message}",
         hint=again if error.hint is None else f"{error.hint}; then {again}",
@@ -246,8 +249,20 @@ def _archive(
         seq=each.seq,
         reason=reason,
     )
-    modes.to_dry_run(txn, f"receipt {each.seq} of market {market} was not paid: {reason}")
+    modes.to_dry_run(txn, _why_dry_run(failure))
     return "failed", stored is None
+
+
+def stopped_paying(txn: Txn) -> bool:
+    """Whether the mode is dry_run since a receipt could not be paid, and nobody chose it after."""
+    present = modes.state(txn)
+    last = txn.read(IMPORT_FAILURES, pack_u64(txn.number("import_failures")))
+    return present.mode == "dry_run" and last is not None and present.reason == _why_dry_run(last)
+
+
+def _why_dry_run(failure: ImportFailure) -> str:
+    market = failure.market_id.hex()
+    return f"receipt {failure.seq} of market {market} was not paid: {failure.reason}"
 
 
 def _store(

@@ -19,6 +19,7 @@ from compute_market.store.schema import (
     RECEIPT_CHAIN,
     RECEIPT_CLAIMS,
     RECEIPTS,
+    UNSETTLED,
     pack_u64,
     unpack_u64,
 )
@@ -151,6 +152,7 @@ def issue(txn: Txn, job: Job, placement: Placement) -> "tuple[Receipt, bool]":
     txn.write(RECEIPT_CHAIN, pack_u64(receipt.seq), link_to(txn, receipt))
     txn.write(RECEIPTS, key, receipt)
     metrics.count(txn, "matches_total", "true" if receipt.dry_run else "false")
+    txn.issued += 1
     return receipt, True
 
 
@@ -184,6 +186,18 @@ def newest(
         key = RECEIPT_CHAIN.decode(seq_key, payload).key
         found.append((unpack_u64(seq_key), key, _if_sound(txn, key)))
     return found
+
+
+def oldest_wait_ms(txn: Txn) -> int | None:
+    """How long the first receipt that waits to be paid has done so, 0 without any.
+
+    None where that receipt is damaged, and does not tell.
+    """
+    found = txn.first(UNSETTLED)
+    if found is None:
+        return 0
+    receipt = _if_sound(txn, found[1])
+    return None if receipt is None else max(0, txn.now_ms - receipt.issued_at * 1000)
 
 
 def scrub(txn: Txn, limit: int) -> int:

@@ -67,9 +67,13 @@ class Resident:
     def first(self, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         keys = self._keys or self._in_order()
         at = bisect_left(keys, start) if start else 0
-        if at < len(keys) and (key := keys[at]).startswith(prefix):
-            return key, self._bytes(key)
-        return None
+        if at == len(keys):
+            return None
+        key = keys[at]
+        if prefix and not key.startswith(prefix):
+            return None
+        found = self.entries[key]
+        return key, found if type(found) is bytes else encode(found)
 
     def collect(self, limit: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
         keys, entries = self._keys or self._in_order(), self.entries

@@ -53,6 +53,7 @@ class Txn:
         "board",
         "config",
         "helped",
+        "issued",
         "noted",
         "noted_after",
         "now_ms",
@@ -99,6 +100,7 @@ class Txn:
         self.noted_after: int | None = None  # seq of the last event that is stored
         # Owner → the least and the most CT in the wallet since it was asked last.
         self.touched: dict[str, list[int]] = {}
+        self.issued = 0  # receipts
         self.helped = False
         self.stirred = False
         self.board: Board | None = None

@@ -26,9 +26,9 @@ LOOK_BACK_JOBS: Final = 10_000
 
 def retuned(multiplier: int, backlog: int, utilization_pct: int) -> int:
     """The multiplier after a sample: exact, half up, no step of more than 15 %, 100…10 000."""
+    if multiplier == (MULTIPLIER_MAX if backlog else MULTIPLIER_START):
+        return multiplier  # Most often: it is at the end that it goes to.
     if backlog == 0:
-        if multiplier == MULTIPLIER_START:
-            return multiplier  # Most often.
         aim = MULTIPLIER_START
     elif utilization_pct == 0:
         aim = 2 * multiplier
@@ -71,6 +71,12 @@ class Past:
         if not self._throughput:
             return self._backlog, 0
         return self._backlog, demand.percent_at(self._throughput, second, self._estimate)
+
+    def lasts(self, until: int) -> tuple[int, int] | None:
+        """The sample of all seconds up to one, if it is the same; none of them is over by then."""
+        if self._throughput or (self._next is not None and self._next[0] < until):
+            return None
+        return self._backlog, 0
 
     def changes_after(self, second: int) -> int | None:
         """The first second after the one that was sampled last at which the sample may be another;

@@ -168,6 +168,12 @@ def _sampled(txn: Txn) -> Iterator[Epochs]:
     height, blocks = chain.height(txn), txn.config.epoch_blocks
     before, start = _stored_multiplier(txn), txn.number(EPOCH_FROM)
     past = Past(txn, since_ms // 1000)
+    alike_all = past.lasts(txn.now)
+    if alike_all is not None and retuned(before, *alike_all) == before:
+        # Most often: nothing has changed, so that they are one.
+        if (end := height // blocks * blocks) > start:
+            yield Epochs(start, end - 1, blocks, before, *alike_all)
+        return
     while (end := (start // blocks + 1) * blocks) <= height:
         # What was reached before the last change was over is seen as that change left it.
         at_ms = since_ms if end <= known_height else chain.reached_ms(txn, end, since_ms)

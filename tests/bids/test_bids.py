@@ -166,6 +166,8 @@ def test_reveal_too_late_is_refused_and_the_bond_is_burned(real: Market) -> None
     assert bid_of(real, sealed).state == "expired"
     assert real.balance("burned") == 1
     assert real.counter("slashing_burn_ct_total") == 1
+    assert real.counter("bonds_burned_total", "bidder") == 1
+    assert real.counter("bonds_burned_total", "provider") == 0
     assert (real.opened.due.bids, real.opened.due.bids_burned_ct) == (1, 1)
 
 

@@ -158,8 +158,9 @@ def test_what_cannot_be_paid_is_told_and_the_rest_recorded(cli: Cli) -> None:
     assert done.err.splitlines() == [
         f"error[refused]: receipt 2 of market {MARKET} was not paid, and the mode is dry_run now: "
         "wallet of poor has 0 CT, 5 CT are needed",
-        "hint: tb-cli wallet deposit poor --ct 5; then `tb-cli compute-market settle arm`, and "
-        "import the file again once the mode is real",
+        "hint: tb-cli wallet deposit poor --ct 5; then "
+        "`tb-cli compute-market settle arm --delay-blocks N`, and import the file again once the "
+        "mode is real",
     ]
     status = cli.document("compute-market", "settle", "status")
     assert (status["mode"], status["failed"]) == ("dry_run", 1)

@@ -69,7 +69,8 @@ def test_post_takes_every_term_as_an_option(cli: Cli) -> None:
     }
     assert document == expected | {"changed": True, "matched": [], "took_over": None}
     assert list(document) == [*OFFER_FIELDS, "changed", "matched", "took_over"]
-    assert cli.offer("big") == expected
+    bond = "unfunded once money moves: bond 3, the wallet has 0"
+    assert cli.offer("big") == expected | {"problem": bond}
     assert cli.score("p1") == 9
 
 
@@ -189,8 +190,9 @@ def test_list_prints_one_line_per_offer(cli: Cli) -> None:
     cli.post("--multiplier", "0.5", provider="other", price=10)
     cli.submit("j1", "--gpu", "A100")
     assert cli.ok("compute", "offer", "list") == (
-        "o-1\texhausted\tprov\t5\t5\t0\t1\tgpu=A100 gpu_count=1\texhausted\n"
-        "o-2\topen\tother\t10\t5\t1000\t1000\t-\tunfunded\n"
+        "o-1\texhausted\tprov\t5\t5\t0\t1\tgpu=A100 gpu_count=1\texhausted\tno units left\n"
+        "o-2\topen\tother\t10\t5\t1000\t1000\t-\tunfunded"
+        "\tunfunded once money moves: bond 1, the wallet has 0\n"
     )
 
 
@@ -228,7 +230,7 @@ def test_list_json_and_jsonl_are_the_records(cli: Cli) -> None:
     both = [cli.offer("o-1"), cli.offer("o-2")]
     assert cli.document("compute", "offer", "list") == both
     assert cli("compute", "offer", "list", "--jsonl").jsonl == both
-    assert list(both[0]) == OFFER_FIELDS
+    assert list(both[0]) == [*OFFER_FIELDS, "problem"]
 
 
 def test_show_prints_every_field(cli: Cli) -> None:
@@ -254,6 +256,7 @@ def test_show_prints_every_field(cli: Cli) -> None:
         "shelf: unfunded",
         "market_priced: false",
         "barred_by: reason=unfunded provider_bond=1 balance=0",
+        "problem: unfunded once money moves: bond 1, the wallet has 0",
     ]
 
 
@@ -282,7 +285,7 @@ def test_shelf_says_what_keeps_an_open_offer_from_being_taken(cli: Cli) -> None:
     cli.ok("wallet", "deposit", "prov", "--ct", "1")
     assert cli.offer("poor")["shelf"] == "open"
     assert cli.ok("compute", "offer", "show", "gone").endswith(
-        "shelf: -\nmarket_priced: false\nbarred_by: -\n"
+        "shelf: -\nmarket_priced: false\nbarred_by: -\nproblem: withdrawn\n"
     )
 
 

@@ -272,6 +272,25 @@ def test_job_is_cancelled_once_by_who_has_the_token(served: Served) -> None:
     described(rpc.METHODS["compute.job_cancel"].result, first)
 
 
+def test_archived_job_is_cancelled_as_it_was(cli: Cli) -> None:
+    """What is left of it is answered as it is described."""
+    cli.active("j1")
+    cli.ok("compute", "cancel", "j1")
+    cli.advance(1)
+    cli.ok("state", "archive", "--before", "0", "out.jsonl")
+    token = cli.ok("serve", "token").strip()
+    with serving() as far:
+        call = json.dumps(cancel("j1")).encode()
+        answer = far.ask("POST", "/", call, Authorization=f"Bearer {token}").json
+    kind = rpc.METHODS["compute.job_cancel"].archived
+    described(kind, answer["result"])
+    schema = {
+        "$ref": "#/components/schemas/Success",
+        "components": json.loads(description())["components"],
+    }
+    assert jsonschema_rs.validator_for(schema).is_valid(answer)
+
+
 def test_provider_cancels_as_one(served: Served) -> None:
     found = served.post(cancel("c1", by="provider"), served.token).json["result"]
     assert (found["ended_by"], found["cause"]) == ("provider", "cancelled_by_provider")
@@ -420,10 +439,12 @@ def test_no_other_page_is_let_in_and_nothing_is_kept(served: Served) -> None:
             headers = served_headers(served.far, method, target, **sent)
             assert not [name for name in headers if name.startswith("access-control-")]
             assert "set-cookie" not in headers
-    headers = served_headers(served.far, "GET", "/compute_market.stats")
-    assert headers["cache-control"] == "no-store"
-    assert headers["x-content-type-options"] == "nosniff"
-    assert headers["content-type"] == "application/json"
+    assert served_headers(served.far, "GET", "/nothing")["content-type"] == "application/json"
+    described_ = served.far.ask("GET", "/openapi.json").json["paths"]
+    for target in (*described_, "/openapi.json", "/jobs", "/nothing"):
+        headers = served_headers(served.far, "GET", target)
+        assert headers["cache-control"] == "no-store", target
+        assert headers["x-content-type-options"] == "nosniff", target
 
 
 # The description.

@@ -1,6 +1,4 @@
-"""`compute queue|explain|stats` and `compute-market match`."""
-
-import json
+"""`compute queue|stats` and `compute-market match`."""
 
 import pytest
 
@@ -52,53 +50,6 @@ def test_queue_names_the_cap_on_low_priority(cli: Cli, monkeypatch: pytest.Monke
     assert held[-1][1] == "low3"
 
 
-def test_explain_names_every_condition_an_offer_fails(cli: Cli) -> None:
-    cli.post("--gpu", "A100", "--gpu-count", "1", "--gpu-memory-mb", "8192")
-    cli.post("--gpu", "H100", "--gpu-count", "4", "--gpu-memory-mb", "98304", price=101)
-    asked = ("--gpu", "H100", "--gpu-count", "2", "--gpu-memory-mb", "16384")
-    cli.submit("j1", *asked, "--wait")
-    assert cli.ok("compute", "explain", "j1") == (
-        "o-1: gpu H100 ≠ A100; gpu_count 2 > 1; gpu_memory_mb 16384 > 8192\n"
-        "o-2: max_price_per_unit 100 < 101\n"
-        f"decision: verdict=pending at={cli.now} reason=price units=1 mode=loose message=no offer "
-        "that fits has the terms asked for: o-2, the cheapest, asks 101 per unit, more than the "
-        "100 allowed\n"
-        "totals: capability_mismatch=1 price_mismatch=1\n"
-    )
-    only = cli.document("compute", "explain", "j1", "--offer", "o-2")
-    assert only == {
-        "job_id": "j1",
-        "state": "pending",
-        "decision": {
-            "verdict": "pending",
-            "at": cli.now,
-            "reason": "price",
-            "units": 1,
-            "mode": "loose",
-            "message": "no offer that fits has the terms asked for: o-2, the cheapest, asks 101 "
-            "per unit, more than the 100 allowed",
-        },
-        "held": None,
-        "totals": {"price_mismatch": 1},
-        "offers": [
-            {
-                "offer_id": "o-2",
-                "provider": "prov",
-                "fits": False,
-                "result": "price_mismatch",
-                "shortfalls": [
-                    {
-                        "condition": "max_price_per_unit",
-                        "asked": 100,
-                        "offered": 101,
-                        "text": "max_price_per_unit 100 < 101",
-                    }
-                ],
-            }
-        ],
-    }
-
-
 def test_queue_and_explain_tell_why_a_job_waits_now(cli: Cli) -> None:
     cli.real()
     cli.submit("j1", "--wait", buyer="bob")
@@ -112,70 +63,6 @@ def test_queue_and_explain_tell_why_a_job_waits_now(cli: Cli) -> None:
     assert cli.document("compute", "queue")[0]["held_by"] is None
     cli.ok("tick", due="1 waiting job placed")
     assert cli.job()["state"] == "active"
-
-
-def test_changing_what_explain_names_flips_the_verdict(cli: Cli) -> None:
-    cli.post("--gpu", "H100", "--gpu-memory-mb", "8192")
-    cli.submit("j1", "--gpu", "H100", "--gpu-memory-mb", "16384", "--wait")
-    assert cli.ok("compute", "explain", "j1").startswith("o-1: gpu_memory_mb 16384 > 8192\n")
-    cli.post("--gpu", "H100", "--gpu-memory-mb", "16384")
-    assert "o-2: fits\n" in cli.ok("compute", "explain", "j1")
-    assert cli.job()["offer_id"] == "o-2"
-
-
-def test_explain_of_several_models_names_them_all(cli: Cli) -> None:
-    cli.post("--gpu", "V100")
-    cli.post("--gpu", "T4")
-    cli.submit("j1", "--gpu", "A100", "--gpu", "H100", "--wait")
-    assert cli.ok("compute", "explain", "j1").splitlines()[:2] == [
-        "o-1: gpu A100 or H100 ≠ V100",
-        "o-2: gpu A100 or H100 ≠ T4",
-    ]
-    (first, _) = cli.document("compute", "explain", "j1")["offers"]
-    assert first["shortfalls"] == [
-        {
-            "condition": "gpu",
-            "asked": "A100 or H100",
-            "offered": "V100",
-            "text": "gpu A100 or H100 ≠ V100",
-        }
-    ]
-    path = cli.directory / "need.json"
-    path.write_text(json.dumps({"workload": "transcode", "capability": {"gpu": ["T4", "A100"]}}))
-    assert cli.ok("compute", "explain", path).splitlines()[:2] == [
-        "o-1: gpu A100 or T4 ≠ V100",
-        "o-2: fits",
-    ]
-
-
-def test_explain_takes_a_job_file(cli: Cli) -> None:
-    cli.post("--cpu-cores", "2")
-    path = cli.directory / "draft.json"
-    path.write_text(json.dumps({"workload": "transcode", "capability": {"cpu_cores": 4}}))
-    assert cli.ok("compute", "explain", path) == (
-        "o-1: cpu_cores 4 > 2\ntotals: capability_mismatch=1\n"
-    )
-    assert cli.states() == {}
-
-
-def test_explain_of_a_refused_job_tells_the_refusal(cli: Cli) -> None:
-    assert cli(*cli.job_arguments("j1")).code == 5
-    done = cli("compute", "explain", "j1")
-    assert (done.code, done.out) == (3, "")
-    assert done.err == (
-        "error[not_found]: job j1 does not exist: it was refused, capability_mismatch: no offer of "
-        "another provider has the capability asked for\nhint: explain takes a job file as well\n"
-    )
-
-
-def test_explain_of_unknown_ids_is_not_found(cli: Cli) -> None:
-    cli.ok("state", "init")
-    error = "error[not_found]: job j1 does not exist, and there is no such file\n"
-    assert cli("compute", "explain", "j1") == (3, "", error)
-    cli.active()
-    done = cli("compute", "explain", "j1", "--offer", "nope")
-    assert (done.code, done.out) == (3, "")
-    assert done.err.startswith("error[not_found]: offer nope does not exist\n")
 
 
 STATS_KEYS = [

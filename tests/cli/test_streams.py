@@ -487,12 +487,11 @@ def test_character_that_a_locale_lacks_is_escaped(
     cli: Cli, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cli.post()
-    path = cli.directory / "job.json"
-    path.write_text(json.dumps({"workload": "transcode", "capability": {"gpu": "A100"}}))
+    cli.submit("j1", slices=[cli.slice("a≠b.slice")])
 
-    def explained(*form: str) -> bytes:
+    def listed(*form: str) -> bytes:
         out = io.BytesIO()
-        words = ["compute", "explain", str(path), *form]
+        words = ["compute", "slices", "j1", *form]
         stream = io.TextIOWrapper(out, encoding=encoding)
         with monkeypatch.context() as patched:
             patched.setattr(sys, "stdout", stream)
@@ -500,12 +499,12 @@ def test_character_that_a_locale_lacks_is_escaped(
         return out.getvalue()
 
     for form in ((), ("--json",)):
-        text = explained(*form).decode(encoding)
-        expected = "gpu A100 ≠ none"
+        text = listed(*form).decode(encoding)
+        expected = "a≠b.slice"
         if form:
             assert expected in json.dumps(json.loads(text), ensure_ascii=False)
         assert (expected in text) == (encoding == "utf-8")
-        assert ("gpu A100 \\u2260 none" in text) == (encoding != "utf-8")
+        assert ("a\\u2260b.slice" in text) == (encoding != "utf-8")
 
 
 # Hostile text.

@@ -96,17 +96,17 @@ def test_what_does_not_fit_is_left_out_by_rank_and_named(shop: Cli) -> None:
     narrow = on_terminal(shop, 80, "compute", "offer", "list", "--no-color")
     assert narrow[-1] == "left out: capability"
     assert narrow[-2].split() == [
-        *("gpu-lab-frankfurt-1", "open", "open", "prov", "5", "5", "997", "1000"),
+        *("gpu-lab-frankfurt-1", "open", "-", "prov", "5", "5", "997", "1000"),
     ]
     narrowest = on_terminal(shop, 30, "compute", "offer", "list", "--no-color")
     assert narrowest[1].split() == ["gpu-lab-frankfurt-1", "open"]
-    assert " ".join(narrowest[2:]).startswith("left out: shelf, provider,")
+    assert " ".join(narrowest[2:]).startswith("left out: problem, provider,")
     # A pipe gets everything, whatever is said of a width.
     rows = shop.process("compute", "offer", "list", env=os.environ | {"COLUMNS": "30"}).rows
     assert rows == [
         [
             *("gpu-lab-frankfurt-1", "open", "prov", "5", "5", "997", "1000"),
-            *("cpu_cores=32 gpu=RTX4090 gpu_count=2 gpu_memory_mb=49152", "open"),
+            *("cpu_cores=32 gpu=RTX4090 gpu_count=2 gpu_memory_mb=49152", "open", "-"),
         ]
     ]
 

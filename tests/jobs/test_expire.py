@@ -35,6 +35,7 @@ def test_miss_of_an_active_job_costs_the_provider_its_bond_and_a_point(real: Mar
     assert real.score() == 2
     assert real.counter("industrial_rejected_total", "SLA") == 1
     assert real.counter("slashing_burn_ct_total") == 30
+    assert real.counter("bonds_burned_total", "provider") == 1
     assert (real.offer("o-1").units_left, real.offer("o-1").units_proven) == (999, 1)
     receipt = receipt_of(real)
     assert receipt is not None

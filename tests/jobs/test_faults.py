@@ -40,6 +40,7 @@ def test_changed_slice_ends_the_job_at_the_cost_of_its_buyer(real: Market) -> No
     }
     assert real.score() == 3
     assert real.counter("slashing_burn_ct_total") == 20
+    assert real.counter("bonds_burned_total", "buyer") == 1
     assert real.counter("industrial_rejected_total", "SLA") == 0
     assert (real.offer("o-1").units_left, real.offer("o-1").units_proven) == (999, 1)
     receipt = receipt_of(real)

@@ -67,10 +67,10 @@ def test_offers_are_listed_by_shelf_each_once(market: Market) -> None:
         capability={"gpu": "A", "accelerator": "B", "accelerator_memory_mb": 1, "gpu_count": 1},
     )
     market.post("poor", offer_id="unpaid", provider_bond=9)
-    found = market.view(lambda txn: offers.on_shelf(txn, "unfunded", 9))
-    assert sorted(each.offer_id for each in found) == ["plain", "rich", "unpaid"]
-    assert len(market.view(lambda txn: offers.on_shelf(txn, "unfunded", 2))) == 2
-    assert market.view(lambda txn: offers.on_shelf(txn, "barred", 9)) == []
+    found = market.view(lambda txn: offers.ids_on_shelf(txn, "unfunded", 9))
+    assert sorted(each.decode() for each in found) == ["plain", "rich", "unpaid"]
+    assert len(market.view(lambda txn: offers.ids_on_shelf(txn, "unfunded", 2))) == 2
+    assert market.view(lambda txn: offers.ids_on_shelf(txn, "barred", 9)) == []
 
 
 def test_newest_epochs_come_first(market: Market) -> None:

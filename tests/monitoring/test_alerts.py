@@ -13,6 +13,7 @@ from typing import Any
 import lmdb
 import pytest
 
+from compute_market import metrics
 from compute_market.store.schema import QUARANTINE
 from monitoring.alerts import ALERTS, GROUPS, shortened
 from monitoring.generate import RUNBOOKS, yaml_of
@@ -41,7 +42,12 @@ slots = 1
 trusted = ["{KEY.key_id.hex()}"]
 """
 # A map of 64 GiB is not filled here; a hundredth of a small one is.
-THRESHOLDS = {"StoreNearlyFull": ("> 0.8", "> 0.01")}
+THRESHOLDS = {
+    "StoreNearlyFull": ("> 0.8", "> 0.01"),
+    # What waits here has done so for a moment.
+    "ReceiptsWait": ("> 3600", "> 0"),
+    "BundlesWait": ("> 7200", "> 0"),
+}
 
 
 def shortened_rules() -> str:
@@ -150,6 +156,8 @@ def go_wrong(cli: Cli) -> None:
     do(cli, "compute", "courier", "send", bundle, "alice", "--to", to)
     do(cli, "compute", "courier", "flush", code=10)
     cli.update(lambda txn: txn.put(QUARANTINE, b"large", bytes(16 * 2**20)))
+    # Of a disk that was full; what counts it is tested with the engine.
+    cli.update(lambda txn: metrics.count(txn, "receipt_persist_fail_total"))
 
 
 def put_right(cli: Cli) -> None:

@@ -30,6 +30,7 @@ _TEXTS = re.compile(r'"[^"]*"|\[[^\]]*\]|(?<=offset )\w+')
 _WORDS = {
     *("sum", "without", "by", "ignoring", "on", "and", "or", "offset", "absent", "time"),
     *("rate", "increase", "histogram_quantile", "topk", "bottomk"),
+    *("changes", "resets", "unless", "instance"),
 }
 
 
@@ -186,12 +187,23 @@ def test_panels_have_what_grafana_asks_for() -> None:
             refs = [target["refId"] for target in panel["targets"]]
             assert refs
             assert len(set(refs)) == len(refs)
+            if panel["type"] == "stat":
+                # What is left out Grafana fills in: red from 80 on.
+                steps = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+                assert steps[0]["value"] is None
+                is_coloured = panel["options"]["colorMode"] != "none"
+                assert is_coloured == ("red" in {step["color"] for step in steps})
+                assert {step["color"] for step in steps} in ({"text"}, {"green", "red"})
             for target in panel["targets"]:
                 assert target["datasource"] == SOURCE
                 assert target["expr"].count('instance=~"$instance"') == len(
                     re.findall(r"\{[^}]*\}", target["expr"])
                 )
-                assert target["legendFormat"]
+                # Several markets can be shown together: each is told apart, and never added up.
+                assert re.fullmatch(r".+ \{\{instance\}\}", target["legendFormat"])
+                for labels in re.findall(r"\bby \(([^)]*)\)", target["expr"]):
+                    assert "instance" in labels.split(", ")
+                assert "sum(" not in target["expr"]
             place = panel["gridPos"]
             cells = {
                 (x, y)
@@ -201,6 +213,18 @@ def test_panels_have_what_grafana_asks_for() -> None:
             assert not cells & taken, f"{panel['title']} lies over another panel"
             assert max(x for x, _ in cells) < 24
             taken |= cells
+
+
+def test_numbers_turn_red_where_their_alert_fires() -> None:
+    operation = next(b for b in documents() if b["uid"] == "compute-market-operation")
+    red = {
+        panel["title"]: step["value"]
+        for panel in operation["panels"]
+        if panel["type"] == "stat"
+        for step in panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        if step["color"] == "red"
+    }
+    assert red == {"Last change": 600, "Last backup": 129_600, "Clock held": 1}
 
 
 def test_dashboards_hold_the_same_expressions_for_promtool(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The file of the price board: its bytes, what may lie in its place, and how it is saved."""
 
+import fcntl
 import os
 from binascii import crc32
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from compute_market import home
 from compute_market.clock import Reading
-from compute_market.errors import IntegrityError, UsageError
+from compute_market.errors import ConflictError, IntegrityError, UsageError
 from compute_market.offers import price_file
 from compute_market.price_records import Board
 from tests.offers.test_price_window import ends, file_of, price, window
@@ -254,6 +255,41 @@ def test_failed_write_leaves_what_was_there(
 
 def refuse(*_: object, **__: object) -> None:
     raise OSError(28, "no room")
+
+
+@pytest.mark.parametrize("when", ["before the save", "while the save waits"])
+def test_board_of_another_market_that_took_the_place_is_left_as_it_is(
+    tmp_path: Path, when: str
+) -> None:
+    """The board is found by its path, the store is the one that was opened."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for each in (theirs, ours):
+        each.mkdir()
+        found = Market(each / "market")
+        price(found, "industrial", 4 if each is ours else 500)
+        found.opened.prices.save()
+        if each is theirs:
+            found.store.close()
+    price(found, "industrial", 4)
+    before = (theirs / "state" / "price_board.v2.bin").read_bytes()
+
+    def replace(_: float = 0) -> None:
+        if theirs.exists():
+            ours.rename(tmp_path / "moved")
+            theirs.rename(ours)
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+    held = os.open(ours / "state", os.O_RDONLY)
+    if when == "while the save waits":
+        fcntl.flock(held, fcntl.LOCK_EX)
+        found.store._sleep = replace  # type: ignore[method-assign]  # A moment in which it waits.
+    else:
+        replace()
+    with pytest.raises(ConflictError, match="moved away or replaced"):
+        found.opened.prices.save()
+    os.close(held)
+    found.store.close()
+    assert (ours / "state" / "price_board.v2.bin").read_bytes() == before
 
 
 def test_look_leaves_alone_what_another_thread_saves_meanwhile(market: Market) -> None:

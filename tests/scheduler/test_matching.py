@@ -78,26 +78,30 @@ ASKS = {
 # One row per condition, in the order in which they are listed: what breaks it, its text, its stage.
 # `post`, `job` and `score` and `funds` say what is changed; the pair above fits exactly.
 CONDITIONS: list[tuple[dict[str, Any], str, str]] = [
-    ({"withdrawn": True}, "state open ≠ withdrawn", "capability_mismatch"),
-    ({"post": {"job_id": "other"}}, "job_id job ≠ other", "capability_mismatch"),
-    ({"job": {"buyer": "prov"}}, "buyer prov = provider", "capability_mismatch"),
-    ({"job": {"cpu_cores": 5}}, "cpu_cores 5 > 4", "capability_mismatch"),
-    ({"job": {"gpu": "H100"}}, "gpu H100 ≠ A100", "capability_mismatch"),
-    ({"job": {"gpu_count": 2}}, "gpu_count 2 > 1", "capability_mismatch"),
-    ({"job": {"gpu_memory_mb": 16384}}, "gpu_memory_mb 16384 > 8192", "capability_mismatch"),
-    ({"job": {"accelerator": "NPU"}}, "accelerator NPU ≠ TPU", "capability_mismatch"),
+    ({"withdrawn": True}, "state: is withdrawn", "capability_mismatch"),
+    ({"post": {"job_id": "other"}}, "job_id: is for job other alone", "capability_mismatch"),
+    ({"job": {"buyer": "prov"}}, "buyer: prov is the provider", "capability_mismatch"),
+    ({"job": {"cpu_cores": 5}}, "cpu_cores: needs 5, has 4", "capability_mismatch"),
+    ({"job": {"gpu": "H100"}}, "gpu: needs H100, has A100", "capability_mismatch"),
+    ({"job": {"gpu_count": 2}}, "gpu_count: needs 2, has 1", "capability_mismatch"),
     (
-        {"job": {"accelerator_memory_mb": 513}},
-        "accelerator_memory_mb 513 > 512",
+        {"job": {"gpu_memory_mb": 16384}},
+        "gpu_memory_mb: needs 16384, has 8192",
         "capability_mismatch",
     ),
-    ({"score": -1}, "reputation 0 > -1", "reputation_failure"),
-    ({"job": {"max_price_per_unit": 4}}, "max_price_per_unit 4 < 5", "price_mismatch"),
-    ({"job": {"consumer_bond": 1}}, "consumer_bond 1 < 2", "price_mismatch"),
-    ({"job": {"units": 11}}, "units 11 > 10", "no_capacity"),
-    ({"funds": 4}, "provider_bond 5 > 4", "bond_unfunded"),
+    ({"job": {"accelerator": "NPU"}}, "accelerator: needs NPU, has TPU", "capability_mismatch"),
+    (
+        {"job": {"accelerator_memory_mb": 513}},
+        "accelerator_memory_mb: needs 513, has 512",
+        "capability_mismatch",
+    ),
+    ({"score": -1}, "reputation: needs 0, has -1", "reputation_failure"),
+    ({"job": {"max_price_per_unit": 4}}, "max_price_per_unit: allows 4, asks 5", "price_mismatch"),
+    ({"job": {"consumer_bond": 1}}, "consumer_bond: gives 1, asks 2", "price_mismatch"),
+    ({"job": {"units": 11}}, "units: needs 11, has 10 left", "no_capacity"),
+    ({"funds": 4}, "provider_bond: needs 5 CT, the wallet has 4", "bond_unfunded"),
 ]
-IDS = [text.split()[0] for _, text, _ in CONDITIONS]
+IDS = [text.split(":")[0] for _, text, _ in CONDITIONS]
 
 
 def arrange(txn: Txn, **changes: Any) -> tuple[Job, Offer]:
@@ -167,12 +171,16 @@ def test_judge_asks_for_the_bond_in_real_mode_only(market: Market) -> None:
 @pytest.mark.parametrize(
     ("need", "offered", "text"),
     [
-        ({"gpu": "A100"}, {}, "gpu A100 ≠ none"),
-        ({"accelerator": "TPU"}, {}, "accelerator TPU ≠ none"),
-        ({"gpu": "a100", "gpu_count": 1}, {"gpu": "A100"}, "gpu a100 ≠ A100"),
-        ({"gpu_count": 1}, {}, "gpu_count 1 > 0"),
-        ({"gpu_memory_mb": 1}, {"gpu": "A100"}, "gpu_memory_mb 1 > 0"),
-        ({"accelerator_memory_mb": 1}, {"accelerator": "TPU"}, "accelerator_memory_mb 1 > 0"),
+        ({"gpu": "A100"}, {}, "gpu: needs A100, has none"),
+        ({"accelerator": "TPU"}, {}, "accelerator: needs TPU, has none"),
+        ({"gpu": "a100", "gpu_count": 1}, {"gpu": "A100"}, "gpu: needs a100, has A100"),
+        ({"gpu_count": 1}, {}, "gpu_count: needs 1, has 0"),
+        ({"gpu_memory_mb": 1}, {"gpu": "A100"}, "gpu_memory_mb: needs 1, has 0"),
+        (
+            {"accelerator_memory_mb": 1},
+            {"accelerator": "TPU"},
+            "accelerator_memory_mb: needs 1, has 0",
+        ),
     ],
 )
 def test_judge_compares_hardware_that_is_absent(

@@ -69,12 +69,16 @@ REASONS: dict[str, tuple[dict[str, Any], Callable[[Market], Any], str]] = {
     "capability_mismatch": (
         {},
         lambda market: market.update(lambda txn: offers.withdraw(txn, "better")),
-        "offer better does not fit job job: state open ≠ withdrawn",
+        "offer better does not fit job job: state: is withdrawn",
     ),
-    "reputation_failure": ({}, fall, "reputation 0 > -1"),
-    "price_mismatch": ({"price_per_unit": 6}, lambda market: None, "price_per_unit 5 < 6"),
-    "no_capacity": ({"units": 3}, lambda market: None, "units 4 > 3"),
-    "bond_unfunded": ({}, take_bond_away, "provider_bond 1 > 0"),
+    "reputation_failure": ({}, fall, "reputation: needs 0, has -1"),
+    "price_mismatch": (
+        {"price_per_unit": 6},
+        lambda market: None,
+        "price_per_unit: pays 5, asks 6",
+    ),
+    "no_capacity": ({"units": 3}, lambda market: None, "units: needs 4, has 3 left"),
+    "bond_unfunded": ({}, take_bond_away, "provider_bond: needs 1 CT, the wallet has 0"),
     "score_difference": (
         {},
         lambda market: earn(market, "prov", 1),
@@ -126,8 +130,8 @@ def test_first_reason_decides(market: Market, first: int) -> None:
 @pytest.mark.parametrize(
     ("fields", "condition"),
     [
-        ({"job_id": "another"}, "job_id job ≠ another"),
-        ({"consumer_bond": 21}, "consumer_bond 20 < 21"),
+        ({"job_id": "another"}, "job_id: is for job another alone"),
+        ({"consumer_bond": 21}, "consumer_bond: gives 20, asks 21"),
     ],
 )
 def test_offer_whose_terms_the_job_does_not_meet_takes_nothing(

@@ -22,12 +22,15 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.timeout(1_800)
 def test_fuzzer_finds_no_fault(cli: Cli) -> None:
     """Whatever is sent, with the token and without it: what is answered is what is described."""
-    cli.active(*JOBS)
+    cli.active("gone", *JOBS)
+    cli.ok("compute", "cancel", "gone")
+    cli.advance(1)
+    cli.ok("state", "archive", "--before", "0", "out.jsonl")
     cli.ok("serve", "token")
     token = (cli.home / "serve.token").read_text().strip()
     with serving() as far:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.support.fuzz", far.url, token, EXAMPLES, *JOBS],
+            [sys.executable, "-m", "tests.support.fuzz", far.url, token, EXAMPLES, "gone", *JOBS],
             cwd=ROOT,
             capture_output=True,
             text=True,

@@ -2,14 +2,18 @@
 
 import json
 import os
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from compute_market import rpc
 from compute_market.jobs import jobs
+from tb_cli.network.openapi import description
+from tb_cli.network.pages.routes import PAGES
 from tests.support.cli import Cli, operating
 from tests.support.owners import SOMEBODY, as_root
 from tests.support.serving import Answer, Serving, serving
@@ -92,8 +96,28 @@ def test_nobody_without_the_token_changes_anything(far: Serving, token: str, met
             assert answer.json["error"]["data"]["reason"] == "unauthorized"
         batch = asked(far, b"[" + b",".join([*calls.values()] * 2) + b"]", headers)
         errors = [each["error"]["data"]["reason"] for each in batch.json]
-        assert errors == ["unauthorized"] * 4, how
+        assert (batch.status, errors) == (401, ["unauthorized"] * 6), how
+        described = {"$ref": "#/components/schemas/Failures"} | json.loads(description())
+        assert jsonschema_rs.validator_for(described).is_valid(batch.json)
+        notifications = asked(far, b"[" + calls["a notification"] + b"]", headers)
+        assert notifications.status == 401, how
     assert state(far) == before == "active"
+
+
+def test_token_is_asked_for_nowhere_once_the_home_is_elsewhere(cli: Cli) -> None:
+    """Who has the right one is not told that it is wrong, and keeps it."""
+    cli.active("j1")
+    token = cli.ok("serve", "token").strip()
+    elsewhere = cli.home.with_name("elsewhere")
+    right = [("Authorization", f"Bearer {token}")]
+    with serving() as far:
+        cli.home.rename(elsewhere)
+        for headers in (right, []):
+            answer = asked(far, body_of("compute.job_cancel"), headers)
+            assert (answer.status, answer.json["error"]["code"]) == (500, rpc.INTERNAL)
+        elsewhere.rename(cli.home)
+        answer = asked(far, body_of("compute.job_cancel"), right)
+    assert (answer.status, answer.json["state"]) == (200, "cancelled")
 
 
 def asked(far: Serving, body: bytes, headers: list[tuple[str, str]], path: str = "/") -> Answer:
@@ -169,13 +193,48 @@ def test_answers_are_no_pages_whatever_was_asked(far: Serving) -> None:
         assert each.headers["x-content-type-options"] == "nosniff"
 
 
-def test_nothing_of_this_machine_is_told(home: Cli, far: Serving) -> None:
-    """Neither where the market lies, nor where slices do."""
+def test_nothing_of_this_machine_is_told(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By no page and no method: not where files lie, who works here, what was typed, nor how
+    other markets are reached. That is with the one who has the home."""
+    account = pwd.struct_passwd(("ann-login", "x", os.getuid(), 0, "", "", ""))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: account)
+    secret = tmp_path / "patient-4711"
+    secret.mkdir()
+    (secret / "input").write_bytes(b"scan")
+    cli.post("--offer-id", "main")
+    job = ("--job-id", "j1", "--buyer", "alice", "--workload", "transcode", "--max-price", "9")
+    cli.ok("compute", "submit", *job, "--slice", str(secret / "input"))
+    for to in (
+        f"dir:{secret}/nowhere",
+        f"exec:{secret}/nothing",
+        "http://127.0.0.1:1/hook-4711?key=hunter3",
+    ):
+        cli.ok("compute", "courier", "send", str(secret / "input"), "alice", "--to", to)
+    assert cli("compute", "courier", "flush", "--max-attempts", "1").code
+    private = ("patient-4711", "hook-4711", "hunter3", "ann-login", os.uname().nodename)
+    told_here = cli.ok("log", "--json") + cli.ok("compute", "courier", "list", "--json")
+    assert all(each in told_here for each in (*private, str(tmp_path)))
+
+    names = {"/jobs/{id}": "j1", "/offers/{id}": "main", "/parties/{id}": "alice"}
+    pages = [path.replace("{id}", names.get(path, "")) for path in PAGES]
     paths = [f"/{name}" for name, each in rpc.METHODS.items() if each.reads]
-    for path in (*paths, "/compute.job_status?job_id=j1", "/healthz", "/readyz", "/openapi.json"):
-        answer = far.ask("GET", path)
-        assert str(home.directory) not in answer.body.decode(), path
-        assert os.uname().nodename not in answer.body.decode(), path
+    of_job = [f"/{name}?job_id=j1" for name in rpc.METHODS if name.startswith("compute.job_")]
+    others = ["/jobs?list=all", "/healthz", "/readyz", "/metrics", "/openapi.json", "/nothing"]
+    cancel = body_of("compute.job_cancel", jsonrpc="2.0", id=1)
+    right = {"Authorization": f"Bearer {cli.ok('serve', 'token').strip()}"}
+    with serving() as far:
+        answers = {path: far.ask("GET", path) for path in (*pages, *paths, *of_job, *others)}
+        answers["a change"] = far.ask("POST", "/", cancel, **right)
+    assert {answers[path].status for path in (*pages, "a change")} == {200}
+    for path, answer in answers.items():
+        for each in (*private, str(tmp_path), str(cli.home)):
+            assert each not in answer.body.decode(), (path, each)
+    for path in ("/courier", "/"):
+        for shown in ("dir:…", "exec:…", "http://127.0.0.1:1<", "not delivered"):
+            assert shown in answers[path].body.decode(), (path, shown)
+    assert "compute submit" in answers["/events"].body.decode()
 
 
 # The file of the token.

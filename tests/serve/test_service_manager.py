@@ -19,6 +19,7 @@ from compute_market.errors import UsageError
 from tb_cli.network import service_manager
 from tb_cli.network.service_manager import ServiceManager, handed_over
 from tests.support.cli import Cli, without
+from tests.support.processes import until
 from tests.support.serving import Far, Process
 
 pytest_plugins = ("tests.support.cli",)
@@ -126,6 +127,36 @@ def test_hangup_is_told_as_a_reload_and_ends_nothing(
         code, err = serve.end(signal.SIGTERM)
     assert code == 0
     assert "there is no certificate to read anew" in err
+
+
+def test_hangup_ends_no_server_before_it_answers_nor_while_it_ends(cli: Cli) -> None:
+    cli.ok("state", "init")
+    process = cli.start("serve", "--port", "0")
+    until(lambda: ignores_hangups(process.pid))
+    process.send_signal(signal.SIGHUP)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(b"serving on ")
+    process.send_signal(signal.SIGTERM)
+    while process.poll() is None:
+        process.send_signal(signal.SIGHUP)
+    assert process.returncode == 0, process.communicate()
+    process.communicate()
+
+
+def test_signal_to_end_ends_a_server_that_does_not_answer_yet_with_0(cli: Cli) -> None:
+    cli.ok("state", "init")
+    process = cli.start("serve", "--port", "0")
+    until(lambda: ignores_hangups(process.pid))
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, b"")
+
+
+def ignores_hangups(pid: int) -> bool:
+    """Whether a server has come so far: the first thing that it does."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    ignored = next(line for line in lines if line.startswith("SigIgn:"))
+    return bool(int(ignored.split()[1], 16) & 1 << signal.SIGHUP - 1)
 
 
 def test_sockets_of_another_process_are_left_alone() -> None:

@@ -1,19 +1,24 @@
 """Receipts: their keys, the chain they form, and what becomes of a damaged one."""
 
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
-from compute_market.errors import ConflictError, IntegrityError
+from compute_market.errors import BusyError, ConflictError, IntegrityError
+from compute_market.jobs.cancel import cancel
+from compute_market.jobs.prove import prove
 from compute_market.jobs.waiting import match_pending
 from compute_market.receipt_records import Receipt, Settlement
 from compute_market.records import replace
 from compute_market.settlement import modes, receipts, settlement
 from compute_market.store.schema import JOBS, QUARANTINE, RECEIPT_CHAIN, RECEIPTS
 from compute_market.store.txn import Txn
-from tests.support.market import Market
+from tests.support.market import DIGEST, Market
 from tests.support.state import put_payload, three_receipts
 
 
@@ -358,3 +363,57 @@ def test_document_of_an_unpaid_receipt_shows_nothing_paid(market: Market) -> Non
     assert settled == Settlement("recorded", 5, 0, None, "job", "buyer", "prov")
     document = receipts.document(receipt, settled)
     assert (document["status"], document["paid"]) == ("recorded", {"ct": 0, "it": 0})
+
+
+@contextmanager
+def disk_full() -> Iterator[None]:
+    """No file of this process can be written to."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def unsaved(market: Market) -> int:
+    return market.counter("receipt_persist_fail_total")
+
+
+def test_receipt_that_could_not_be_stored_is_counted_once_there_is_room(market: Market) -> None:
+    market.post()
+    market.submit()
+    with disk_full():
+        for _ in range(2):
+            with pytest.raises(BusyError):
+                market.prove()
+        with pytest.raises(BusyError):
+            market.submit("other")  # That is not a receipt.
+        with pytest.raises(BusyError):
+            market.update(lambda txn: cancel(txn, "job", "client"))  # Nothing is proven of it.
+    assert (unsaved(market), market.job().state) == (0, "active")
+    market.prove()
+    assert (unsaved(market), market.job().state) == (2, "completed")
+    market.submit("other")
+    assert unsaved(market) == 2
+
+
+def test_receipts_of_a_group_that_could_not_be_stored_are_counted(market: Market) -> None:
+    market.post()
+    names = ("one", "two")
+    for name in names:
+        market.submit(name)
+    proofs = [(0, DIGEST)]
+    changes = [partial(prove, job_id=name, proofs=proofs) for name in names]
+    with disk_full(), pytest.raises(BusyError):
+        market.opened.engine.update_each(changes)
+    assert [each.error for each in market.opened.engine.update_each(changes)] == [None, None]
+    assert unsaved(market) == 2
+
+
+def test_trial_counts_no_receipt_as_lost(market: Market) -> None:
+    market.post()
+    market.submit()
+    market.update(lambda txn: prove(txn, "job", [(0, DIGEST)]), dry_run=True)
+    market.submit("other")
+    assert unsaved(market) == 0

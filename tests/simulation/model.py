@@ -389,6 +389,7 @@ class Model:
         self.count("compute_market_fee_split", "ct", "refunded", by=released)
         self.count("compute_market_fee_split", "ct", "burned", by=burn)
         self.count("slashing_burn_ct_total", by=burn)
+        self.count("bonds_burned_total", role, by=int(burn > 0))
 
     def balances(self) -> dict[str, int]:
         found: dict[str, int] = {
@@ -777,6 +778,7 @@ class Model:
         bid.state = "expired"
         self.burned += bid.bond
         self.count("slashing_burn_ct_total", by=bid.bond)
+        self.count("bonds_burned_total", "bidder", by=int(bid.bond > 0))
         self.tell("bid_expired", owner=bid.owner, burned_ct=bid.bond)
 
     def end_bond(self, bid: Record, kind: str) -> None:

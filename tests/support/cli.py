@@ -133,7 +133,7 @@ class Cli:
         sys.stdin = io.TextIOWrapper(io.BytesIO(given), encoding="utf-8")
         sys.stdout = io.TextIOWrapper(out, encoding="utf-8")
         sys.stderr = io.TextIOWrapper(err, encoding="utf-8", write_through=True)
-        handler = signal.getsignal(signal.SIGTERM)
+        handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
         try:
             words = [str(argument) for argument in arguments]
             code = guarded(lambda: call(words), words)
@@ -141,7 +141,8 @@ class Cli:
             return Done(code, out.getvalue().decode(), err.getvalue().decode())
         finally:
             sys.stdin, sys.stdout, sys.stderr = saved
-            signal.signal(signal.SIGTERM, handler)
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
 
     def ok(self, *arguments: str | Path, stdin: str | bytes = b"", due: str = "") -> str:
         """The output of a command that succeeds.

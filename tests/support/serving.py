@@ -178,8 +178,8 @@ def serving(home: str | None = None) -> Iterator[Serving]:
     logging.disable(logging.NOTSET)  # Tests of a cluster in the same process have silenced it.
     with (
         Session.begin(settings) as session,
-        Node(session) as node,
         RequestLog() as log,
+        Node(session) as node,
     ):
         node.token.make()
         app = server.application(endpoints_of(node), HOSTS, log)

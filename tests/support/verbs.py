@@ -53,6 +53,7 @@ ARGUMENTS: dict[str, Path_] = {
     "compute offer set": ("o-1", "--price", "2"),
     "compute offer list": (),
     "compute offer show": ("o-1",),
+    "compute offer explain": ("o-1",),
     "compute offer withdraw": ("o-1",),
     "compute submit": (
         *("--job-id", "j9", "--buyer", "b", "--workload", "transcode", "--slice", "a.slice"),

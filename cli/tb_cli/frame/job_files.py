@@ -2,16 +2,27 @@
 
 import json
 import os
-from itertools import groupby
+from collections.abc import Callable
+from itertools import groupby, islice
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
 from compute_market.hashing.files import open_slice
-from compute_market.requests import DOCUMENT_BYTES_MAX, SliceList, build, documents, parse
+from compute_market.requests import (
+    DOCUMENT_BYTES_MAX,
+    NO_FILE,
+    Document,
+    SliceList,
+    build,
+    documents,
+    parse,
+)
+from compute_market.text import quoted
 from tb_cli.frame import files
-from tb_cli.frame.lines import Lines
+from tb_cli.frame.lines import Lines, source_of
+from tb_cli.frame.options import by_option, with_options
 
 if TYPE_CHECKING:
     from compute_market.records import Job
@@ -71,20 +82,63 @@ def _with_slices(path: str) -> bytes | None:
     return content if isinstance(document, dict) and "slices" in document else None
 
 
-def draft_of(path: str, slice_root: str) -> "Job":
-    """The job a file describes, for `explain`; what the file leaves out asks for nothing."""
+class Draft(NamedTuple):
+    """A job that is not there yet, and whether its buyer is named."""
+
+    job: "Job"
+    is_ours: bool
+
+
+def draft_of(
+    path: str | None,
+    given: dict[str, Any],
+    capability: dict[str, Any],
+    *,
+    slice_root: str,
+    verb: Callable[..., Any],
+    now: int = 0,
+) -> Draft:
+    """The job that a file or the options of a verb describe; what is left out asks for nothing.
+
+    Options win. Raises UsageError for a file with more than one job.
+    """
     from compute_market.execution import known_slices
     from compute_market.jobs import drafts
     from compute_market.requests import JobRequest
 
-    given = {"job_id": "draft", "buyer": "draft", "max_price_per_unit": AMOUNT_MAX}
-    data = next(documents(Lines(path, DOCUMENT_BYTES_MAX), path), None)
-    if data is None:
-        raise UsageError(f"{path}: is empty")
-    if data.error is not None:
-        raise data.error
-    slices = {"slices": ["-"]} if not data.fields.get("slices") else {}
-    request = build(given | data.fields | slices, JobRequest, path)
-    directory = files.directory_of(path)
+    document = NO_FILE if path is None else _only(path)
+    free: dict[str, Any] = {
+        "job_id": "draft",
+        "buyer": "draft",
+        "max_price_per_unit": AMOUNT_MAX,
+    }
+    if path is None:
+        free["workload"] = "transcode"  # No offer is chosen by it.
+    fields = document.fields
+    if "deadline_secs" in given:
+        fields = {name: value for name, value in fields.items() if name != "deadline"}
+    asked = with_options(fields, given, capability)
+    slices = {} if asked.get("slices") else {"slices": ["-"]}
+    try:
+        request = build(free | asked | slices, JobRequest, document.source)
+    except UsageError as error:
+        raise by_option(error, given, capability, verb, alone=path is None) from error
+    directory = "" if path is None else files.directory_of(path)
     inputs = [] if slices else known_slices(request, directory, slice_root)
-    return drafts.sketch(request, inputs)
+    return Draft(drafts.sketch(request, inputs, now), "buyer" in asked)
+
+
+def _only(path: str) -> Document:
+    """The only job of a file."""
+    source = source_of(path)
+    found = list(islice(documents(Lines(path, DOCUMENT_BYTES_MAX), source), 2))
+    if not found:
+        raise UsageError(f"{source}: is empty")
+    if found[0].error is not None:
+        raise found[0].error
+    if len(found) > 1:
+        raise UsageError(
+            f"{source}: holds more than one job",
+            hint=f"one at a time: `sed -n 1p {quoted(path)}` gives the first, and - reads stdin",
+        )
+    return found[0]

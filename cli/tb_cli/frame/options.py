@@ -1,5 +1,6 @@
 """Arguments and options that several commands share."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,6 +95,42 @@ OFFERED = _capability(option("--gpu", "GPU model, exact."))
 ASKED = _capability(
     option("--gpu", "GPU model, exact; repeatable, any of them will do.", many=True)
 )
+
+
+def job_terms() -> tuple[Parameter, ...]:
+    """What a job asks for beside a capability; it reaches the function of a verb as `given`."""
+    from compute_market.records import DEADLINE_MAX
+
+    return group(
+        "given",
+        option("--job-id", "The job's id."),
+        option("--buyer", "Who pays."),
+        option("--workload", "transcode, inference, gpu_hash or a registered one."),
+        option("--slice", "A slice; repeatable.", name="slices", metavar="PATH", many=True),
+        amount(
+            "--max-price", "Highest quoted price of one unit to pay.", name="max_price_per_unit"
+        ),
+        amount("--bond", "CT bond of the buyer. [1]", name="consumer_bond"),
+        amount("--provider-bond-min", "Least CT bond of the provider. [1]"),
+        option(
+            "--deadline-secs",
+            "Seconds from its start to the deadline. [86400]",
+            kind="integer",
+            least=0,
+            most=DEADLINE_MAX,
+        ),
+        PRIORITY,
+        option("--lane", "industrial or consumer.", choices=("industrial", "consumer")),
+    )
+
+
+def with_whole_paths(given: dict[str, Any]) -> dict[str, Any]:
+    """Options with the paths of slices made whole: they are relative to where the command runs."""
+    if "slices" not in given:
+        return given
+    if "" in given["slices"]:
+        raise UsageError("--slice is empty", hint="name a file")
+    return given | {"slices": [os.path.abspath(path) for path in given["slices"]]}
 
 
 def with_options(

@@ -236,9 +236,9 @@ class Session:
             self.follow(market)
         return result
 
-    def follow(self, market: "Engine") -> None:
-        """What follows on a commit."""
-        self.follow_log()
+    def follow(self, market: "Engine", patience_ms: int | None = None) -> None:
+        """What follows on a commit; see `follow_log`."""
+        self.follow_log(patience_ms)
         if market.priced_after is not None:
             self.save_prices(after_s=self.config.price_board_save_interval)
 
@@ -326,11 +326,14 @@ class Session:
         self._opened.close_market()
         return apart(call)
 
-    def follow_log(self) -> None:
-        """Make `cancellations.log` whole; a failure is a warning, the table is the truth."""
+    def follow_log(self, patience_ms: int | None = None) -> None:
+        """Make `cancellations.log` whole; a failure is a warning, the table is the truth.
+
+        Another process at it is waited for as long as for the write lock, or for `patience_ms`.
+        """
         path = self.home.cancellations
         try:
-            self.market.follow_log(path)
+            self.market.follow_log(path, patience_ms)
         except OSError as error:
             shown = printable(f"{path}: {error.strerror}")
             in_the_way = os.path.lexists(path) and (

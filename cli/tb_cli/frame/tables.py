@@ -10,7 +10,7 @@ from typing import Any
 from tb_cli.frame.times import local, relative
 
 # Text that may go on over several lines.
-_LONG = frozenset({"capability", "command", "detail", "path", "what", "who"})
+_LONG = frozenset({"capability", "command", "detail", "path", "problem", "what", "who"})
 _LONG_MIN = 24
 _GAP = 2
 _LAST_WORDS = ("_at", "deadline", "last_change")

@@ -7,7 +7,7 @@ from compute_market.errors import UsageError
 from compute_market.text import clipped, printable
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_HINT = "a time ago (90s, 15m, 2h, 3d), a time of today (03:00), or 2026-11-27T03:00"
+_HINT = "a time ago (90s, 15m, '2h ago', 3d), a time of today (03:00), or 2026-11-27T03:00"
 
 
 def seconds_of(text: str) -> int | None:
@@ -65,9 +65,9 @@ def relative(at: int, now: int) -> str:
 def instant(text: str, option: str, now_ms: int) -> int:
     """The unix milliseconds an operator means, in the time zone of the machine unless it says one.
 
-    A duration is so long ago. Raises UsageError naming the option.
+    A duration, with or without `ago`, is so long ago. Raises UsageError naming the option.
     """
-    ago = seconds_of(text)
+    ago = seconds_of(text.removesuffix(" ago"))
     if ago is not None:
         return max(0, now_ms - ago * 1000)
     # The parser of dates costs more to import than a command takes.

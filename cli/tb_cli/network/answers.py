@@ -38,9 +38,10 @@ _BY_TOKEN: Final = {
     "busy": 503,
 }
 _BY_REASON: Final = {"unauthorized": 401, "no_price_data": 404}
-_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 # What a client is told to do about a status.
 _WAYS_OUT: Final = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}
+CUT_OFF: Final = "cut off by the end"  # why a request is not done that takes longer than that may
 _BEARER: Final = b"bearer "
 
 
@@ -135,13 +136,13 @@ def json_response(document: Any, status: int = 200, *, indented: bool = False) -
 
 
 def json_bytes(content: bytes, status: int = 200) -> Response:
-    headers = _HEADERS | _WAYS_OUT.get(status, {})
+    headers = HEADERS | _WAYS_OUT.get(status, {})
     return Response(content, status, headers, media_type="application/json")
 
 
 def nothing() -> Response:
     """The answer to a notification, which says nothing."""
-    return Response(status_code=204, headers=_HEADERS)
+    return Response(status_code=204, headers=HEADERS)
 
 
 def tell(request: Request, problem: str) -> None:

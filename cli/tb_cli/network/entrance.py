@@ -52,7 +52,7 @@ class Entrance:
         except asyncio.CancelledError:  # The server ends, and what is under way takes too long.
             if status:
                 raise
-            response = await answers.to_error(Request(scope), BusyError("cut off by the end"))
+            response = await answers.to_error(Request(scope), BusyError(answers.CUT_OFF))
             await response(scope, receive, watched)
         finally:
             took_ms = round((loop.time() - began) * 1000)

@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from compute_market import exposition
 from tb_cli.frame.exposition import files_of
+from tb_cli.network import answers
 from tb_cli.network.node import Node
 
 
@@ -25,4 +26,5 @@ class Metrics:
         accept = ",".join(request.headers.getlist("accept"))
         render = partial(exposition.render_for, accept=accept, files=files)
         text, content_type = await self._node.look(render)
-        return Response(text, headers={"content-type": content_type, "vary": "Accept"})
+        headers = answers.HEADERS | {"content-type": content_type, "vary": "Accept"}
+        return Response(text, headers=headers)

@@ -68,7 +68,7 @@ class Node:
 
     async def glance(self, fn: Callable[[Txn], T]) -> T:
         """The same for what takes no longer than to have it done by another thread."""
-        self._check_here()
+        self.check_here()
         with suppress(BusyError):
             return self.session.view(fn, at_once=True)
         return await self.look(fn)
@@ -82,11 +82,11 @@ class Node:
         return await self._turns.take(fn, *arguments)
 
     def _view(self, fn: Callable[[Txn], T]) -> T:
-        self._check_here()
+        self.check_here()
         self.session.market.store.keep_tables()
         return self.session.view(fn)
 
-    def _check_here(self) -> None:
+    def check_here(self) -> None:
         """Raise ConflictError for a market that is elsewhere by now: it answers no more."""
         store = self.session.market.store
         if not store.is_here():

@@ -97,7 +97,7 @@ def description() -> bytes:
 def _document() -> dict[str, Any]:
     methods = rpc.METHODS.values()
     types: list[Any] = [method.params for method in methods if method.params is not None]
-    types += [method.result for method in methods]
+    types += [kind for method in methods for kind in _results(method)]
     types += [kind for each in OPERATIONS for kind in (each.result, each.failure)]
     _, components = json.schema_components([*types, ErrorDocument], ref_template=_REF)
     paths: dict[str, Any] = {
@@ -137,6 +137,11 @@ def _document() -> dict[str, Any]:
             },
         },
     }
+
+
+def _results(method: Method) -> list[Any]:
+    """The types of what a method may answer."""
+    return [method.result] if method.archived is None else [method.result, method.archived]
 
 
 def _read(method: Method, components: dict[str, Schema]) -> Schema:
@@ -180,7 +185,7 @@ def _call() -> Schema:
         "Call methods by JSON-RPC 2.0. One without `id` and `jsonrpc` is answered by its result.",
         {"content": {_JSON: {"schema": _ref("Answer")}}, "description": "what is answered"},
         (401, 408, 413),
-        failure="Failure",
+        failure="Failures",
     )
     operation["responses"]["204"] = {"description": "they were notifications"}
     operation["security"] = [{}, {"token": []}]
@@ -195,7 +200,7 @@ def _call() -> Schema:
 def _calls() -> dict[str, Schema]:
     """What JSON-RPC is asked and answers, by the name of the schema."""
     called = [method for method in rpc.METHODS.values() if method.params is not None]
-    results = [_ref(method.result.__name__) for method in called]
+    results = [_ref(kind.__name__) for method in called for kind in _results(method)]
     call_id = {"type": ["string", "number", "null"]}
     version = {"const": "2.0"}
     answered = {"type": "object", "required": ["jsonrpc", "id"]}
@@ -226,6 +231,8 @@ def _calls() -> dict[str, Schema]:
             "properties": {"jsonrpc": version, "id": call_id, "error": error},
             "required": ["jsonrpc", "id", "error"],
         },
+        # Of a call, or of each of a batch.
+        "Failures": {"anyOf": [_ref("Failure"), {"type": "array", "items": _ref("Failure")}]},
         "Answer": {
             "anyOf": [
                 _ref("Success"),

@@ -4,6 +4,7 @@
 as a path is; what goes wrong with it has the form of JSON-RPC all the same.
 """
 
+from asyncio import CancelledError
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, Literal
@@ -22,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from compute_market import rpc
-from compute_market.errors import MarketError, UsageError
+from compute_market.errors import BusyError, MarketError, UsageError
 from compute_market.rpc import Document, Method
 from compute_market.store.txn import Txn
 from compute_market.text import clipped
@@ -72,19 +73,31 @@ class Rpc:
         return _response(answer, bare=call.jsonrpc is UNSET and call.id is UNSET)
 
     async def _batch(self, request: Request, calls: list[Raw]) -> Response:
-        found = []
+        found: list[_Answer] = []
+        cut: BusyError | None = None
         for text in calls:
             try:
-                answer = await self._answer(request, _call_in(text))
+                call = _call_in(text)
+                found.append(await self._answer(request, call, cut))
             except _RpcError as error:
-                answer = _failure(request, None, error)
-            if not answer.is_of_notification:
-                found.append(answer.document)
-        return answers.json_response(found) if found else answers.nothing()
+                found.append(_failure(request, None, error))
+            except CancelledError:  # What was done before is told, and nothing more is done.
+                cut = BusyError(answers.CUT_OFF)
+                found.append(await self._answer(request, call, cut))
+        statuses = {each.status for each in found}
+        # Where nothing was done for one and the same reason, notifications are told of it as well.
+        status = statuses.pop() if len(statuses) == 1 else 200
+        told = [each.document for each in found if status != 200 or not each.is_of_notification]
+        return answers.json_response(told, status) if told else answers.nothing()
 
-    async def _answer(self, request: Request, call: "_Call") -> "_Answer":
+    async def _answer(
+        self, request: Request, call: "_Call", instead: MarketError | None = None
+    ) -> "_Answer":
+        """What a call is answered; with `instead` it is not made."""
         call_id = None if call.id is UNSET else call.id
         try:
+            if instead is not None:
+                raise instead
             method = rpc.METHODS.get(call.method)
             if method is None or method.params is None:
                 raise _RpcError(rpc.METHOD_NOT_FOUND, _no_method(call.method, method))
@@ -98,6 +111,7 @@ class Rpc:
     async def _called(self, request: Request, method: Method, params: Any) -> Document:
         """What a method answers. Raises MarketError: `answers.Said` for mistakes of who asks."""
         if method.access == "token":
+            self._node.check_here()  # Where the home has gone, its token has gone too.
             answers.check_token(self._node.token, request)
         asked = answers.said(_params_of, method, params)
         if isinstance(asked, rpc.Scores):

@@ -142,11 +142,18 @@ class Server:
     async def _serve(self, listening: Sequence[socket.socket]) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._tell_of_loop)
-        if current_thread() is main_thread():  # No other has signals.
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
-        entering = asyncio.create_task(self._let_in(listening))
-        await self._server.serve(sockets=[])
-        await entering
+        has_signals = current_thread() is main_thread()
+        if has_signals:
+            # Not the loop's, which with its end would let the signal end the process.
+            reload = partial(loop.call_soon_threadsafe, self._reload)
+            signal.signal(signal.SIGHUP, lambda *_: reload())
+        try:
+            entering = asyncio.create_task(self._let_in(listening))
+            await self._server.serve(sockets=[])
+            await entering
+        finally:
+            if has_signals:
+                signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
     async def _let_in(self, listening: Sequence[socket.socket]) -> None:
         """Let connections in until the server is to end."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from threading import Lock
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from msgspec import Struct
 
@@ -32,6 +32,7 @@ class _Waiting(Struct, gc=False):
 
     change: Callable[[Txn], Any]
     answer: "asyncio.Future[Any]"
+    state: Literal["waits", "begun", "given_up"] = "waits"
 
 
 class Turns:
@@ -61,7 +62,10 @@ class Turns:
         return await asyncio.wrap_future(self.submit(fn, *arguments))
 
     async def change(self, fn: Callable[[Txn], T]) -> T:
-        """Make a change as `Session.update` does; it is durable when this returns or raises."""
+        """Make a change as `Session.update` does; it is durable when this returns or raises.
+
+        Who is cancelled has either not begun it, or is told first what became of it.
+        """
         waiting = _Waiting(fn, asyncio.get_running_loop().create_future())
         with self._lock:
             if self._is_over:
@@ -70,20 +74,32 @@ class Turns:
             if not self._is_coming:
                 self._is_coming = True
                 self.submit(self._commit)
-        found: T = await waiting.answer
+        while not waiting.answer.done():
+            try:
+                await asyncio.wait((waiting.answer,))
+            except asyncio.CancelledError:
+                with self._lock:
+                    if waiting.state != "begun":
+                        waiting.state = "given_up"
+                        waiting.answer.cancel()
+                        raise
+        found: T = waiting.answer.result()
         return found
 
     def _commit(self) -> None:
         """Commit a group. What waits then comes after what else was submitted meanwhile."""
         taken: list[_Waiting] = []
         try:
-            outcomes: Sequence[Outcome[Any]] = _update_each(self._session, self._group(taken))
-        except BaseException as error:
-            # It would not go better for who waits for as long already.
-            while self._waiting:
-                taken.append(self._waiting.popleft())
-            outcomes = [Outcome(error=error)] * len(taken)
-            raise
+            try:
+                outcomes: Sequence[Outcome[Any]] = _update_each(self._session, self._group(taken))
+            except BaseException as error:
+                # It would not go better for who waits for as long already.
+                while self._waiting:
+                    taken.append(self._waiting.popleft())
+                outcomes = [Outcome(error=error)] * len(taken)
+                raise
+            # Whatever becomes of that: the answers are those of the commit.
+            self._session.follow(self._session.market, patience_ms=0)
         finally:
             _answer(taken, outcomes)
             with self._lock:
@@ -96,9 +112,12 @@ class Turns:
         ends = time.monotonic() + GROUP_S
         while self._waiting and len(taken) < GROUP_MAX and time.monotonic() < ends:
             waiting = self._waiting.popleft()
-            if not waiting.answer.cancelled():
-                taken.append(waiting)
-                yield waiting.change
+            with self._lock:
+                if waiting.state == "given_up":
+                    continue
+                waiting.state = "begun"
+            taken.append(waiting)
+            yield waiting.change
 
 
 def _update_each(
@@ -112,7 +131,6 @@ def _update_each(
     finally:
         session.warn_of_clock()
     session.tell_of(market.due)
-    session.follow(market)
     return outcomes
 
 

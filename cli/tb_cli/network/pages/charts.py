@@ -18,11 +18,14 @@ _BAR_HEIGHT: Final = 10
 _GAP: Final = 2
 # As many values are drawn at most; more are joined to their means.
 VALUES_MAX: Final = 300
+# So many times the usual is far above it.
+_FAR: Final = 4
 
 
 def window(prices: Sequence[int], p25: int, median: int, p75: int) -> Markup:
     """Prices, the newest on the right, over the band of their middle half."""
-    shown = thinned(prices, VALUES_MAX)
+    highest = highest_shown(prices, p75)
+    shown = thinned([min(price, highest) for price in prices], VALUES_MAX)
     scale = _Scale(min(shown), max(shown))
     top, bottom = scale.y(p75), scale.y(p25)
     drawn = shown * 2 if len(shown) == 1 else shown  # One alone is a line from edge to edge.
@@ -30,7 +33,7 @@ def window(prices: Sequence[int], p25: int, median: int, p75: int) -> Markup:
     points = " ".join(f"{n * step:.1f},{scale.y(value)}" for n, value in enumerate(drawn))
     text = (
         f"The last {len(prices)} prices, from {prices[0]} to {prices[-1]}; half of them are within "
-        f"{p25} to {p75}, their median is {median}."
+        f"{p25} to {p75}, their median is {median}.{_cut(prices, highest)}"
     )
     return _picture(
         text,
@@ -39,15 +42,20 @@ def window(prices: Sequence[int], p25: int, median: int, p75: int) -> Markup:
         ),
         _line("median", scale.y(median)),
         Markup('<polyline class="series" points="{}"/>').format(points),
+        *_marks(prices, highest),
     )
 
 
-def columns(values: Sequence[int], text: str, limit: int | None = None) -> Markup:
+def columns(
+    values: Sequence[int], text: str, limit: int | None = None, usual: int | None = None
+) -> Markup:
     """Values as columns, the oldest on the left; a line for a limit they should stay below.
 
-    The limit is left out where it is far above all of them, since nothing else could be seen.
+    The limit is left out where it is far above all of them, since nothing else could be seen. What
+    is far above the `usual` is cut off.
     """
-    shown = thinned(values, VALUES_MAX)
+    ceiling = max(values) if usual is None else highest_shown(values, usual)
+    shown = thinned([min(value, ceiling) for value in values], VALUES_MAX)
     highest = max(*shown, 1)
     has_limit = limit is not None and limit <= 4 * highest
     scale = _Scale(0, max(highest, limit or 0) if has_limit else highest)
@@ -64,7 +72,29 @@ def columns(values: Sequence[int], text: str, limit: int | None = None) -> Marku
     ]
     if limit is not None and has_limit:
         drawn.append(_line("limit", scale.y(limit)))
-    return _picture(text, *drawn)
+    return _picture(text + _cut(values, ceiling), *drawn, *_marks(values, ceiling))
+
+
+def highest_shown(values: Sequence[int], usual: int) -> int:
+    """How high a chart goes: what is far above the usual would flatten all the rest."""
+    return min(max(values), max(1, _FAR * usual))
+
+
+def _cut(values: Sequence[int], ceiling: int) -> str:
+    count = sum(value > ceiling for value in values)
+    return f" {count} of them, above {ceiling}, are cut off." if count else ""
+
+
+def _marks(values: Sequence[int], ceiling: int) -> list[Markup]:
+    """A mark at the upper edge for each value that is cut off, as wide as its place."""
+    step = _WIDTH / len(values)
+    width = round(max(step, _GAP), 1)
+    mark = Markup('<rect class="mark" x="{}" y="0" width="{}" height="3"/>')
+    return [
+        mark.format(round(number * step, 1), width)
+        for number, value in enumerate(values)
+        if value > ceiling
+    ]
 
 
 def bar(part: int, whole: int, text: str, mark: int | None = None) -> Markup:

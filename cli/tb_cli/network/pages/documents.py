@@ -2,25 +2,29 @@
 
 A page looks at a bounded part of the market: the first rows of a table that has an order, and the
 newest of one that grows. A longer listing goes on behind the last row (`after`, `before`).
+
+What is damaged takes nothing else away: a row says so, and a part that cannot be told is None.
 """
 
 from collections.abc import Iterable
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
 from msgspec import Struct
 
-from compute_market import concerns, events, overview, parties
+from compute_market import archived, concerns, events, overview, parties
 from compute_market.admission import mempool
-from compute_market.courier import courier
 from compute_market.courier import documents as bundles
 from compute_market.errors import NotFoundError, RefusedError, UsageError
 from compute_market.events import Logged, Selection
+from compute_market.exposition import Files
 from compute_market.jobs import documents, jobs, lanes, present
 from compute_market.offers import board, offers, standing
-from compute_market.records import LANES, PRIORITIES, check_id
+from compute_market.records import LANES, PRIORITIES, Job, check_id
 from compute_market.scheduler import queue
 from compute_market.settlement import modes, receipts, settlement
+from compute_market.store import sparing
 from compute_market.store.schema import (
     BUNDLES_PENDING,
     DELIVERIES,
@@ -28,7 +32,9 @@ from compute_market.store.schema import (
     OFFERS,
     PENDING,
     UNSETTLED,
+    unpack_u64,
 )
+from compute_market.store.sparing import part
 from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 from compute_market.subsidy import subsidy
@@ -51,27 +57,31 @@ class Asked(Struct, frozen=True, gc=False):
     after: str | None = None
     before: int | None = None
     all: bool = False
+    files: Files | None = None  # what those of the home tell
 
 
 def home(txn: Txn, asked: Asked) -> dict[str, Any]:
     """The market at a glance."""
     found = overview.document(txn)
-    return {
+    shown = {
         "market": found,
-        "concerns": concerns.of(txn, found),
         "waits_ms": {each: queue.oldest_wait_ms(txn, each) for each in PRIORITIES},
         "backlog": jobs.backlog_units(txn),
         "settlement": modes.document(txn),
         "threshold": txn.config.comfort_threshold_p90,
-        "fees": mempool.fees_of(txn),
+        "fees": part(lambda: mempool.fees_of(txn)),
         "prices": _prices(txn),
-        "parties": parties.largest(txn, FEW),
-        "queued": present.queued(txn, FEW),
-        "unplaced": present.unplaced(txn, FEW),
-        "receipts": _receipts(txn, FEW),
-        "bundles": [bundles.document(txn, each) for each in bundles.newest(txn, FEW)],
+        "parties": part(lambda: parties.largest(txn, FEW)),
+        "queued": part(lambda: present.queued(txn, FEW)),
+        "unplaced": part(lambda: present.unplaced(txn, FEW)),
+        "receipts": part(lambda: _receipts(txn, FEW)),
+        "bundles": bundles.newest(txn, FEW),
         "events": _newest(txn, FEW),
     }
+    told = concerns.of(txn, found, asked.files)
+    if _is_damaged(shown) and not any(each.about == "receipts" for each in told):
+        told.insert(0, concerns.DAMAGE)
+    return shown | {"concerns": told}
 
 
 def all_jobs(txn: Txn, asked: Asked) -> dict[str, Any]:
@@ -87,13 +97,16 @@ def all_jobs(txn: Txn, asked: Asked) -> dict[str, Any]:
     }
     if asked.all:
         after = _key(asked.after, "job id")
-        listed, last = documents.job_page(txn, after, MANY)
-        return found | {"listed": listed, "next": last and last.decode()}
+        keys = list(islice(sparing.keys(txn, JOBS, after), MANY))
+        listed = [
+            sparing.row({"job_id": each.decode()}, partial(_listed_job, txn, each)) for each in keys
+        ]
+        return found | {"listed": listed, "next": _last(keys)}
     return found | {
         "listed": None,
-        "running": present.running(txn, MANY),
-        "queued": present.queued(txn, MANY),
-        "unplaced": present.unplaced(txn, MANY),
+        "running": part(lambda: present.running(txn, MANY)),
+        "queued": part(lambda: present.queued(txn, MANY)),
+        "unplaced": part(lambda: present.unplaced(txn, MANY)),
         "ended": present.ended(txn, SOME),
     }
 
@@ -109,32 +122,34 @@ def job(txn: Txn, asked: Asked) -> dict[str, Any]:
         "job": documents.job_document(txn, found),
         "reason": present.reason(txn, found),
         "place": place,
-        "placements": jobs.placements(txn, found),
+        "placements": part(lambda: jobs.placements(txn, found)),
         "slices": [
-            documents.slice_document(index, jobs.slice_at(txn, found, index))
+            sparing.row({"index": index}, partial(_slice, txn, found, index))
             for index in range(shown)
         ],
-        "receipts": _receipts_of(txn, found),
-        "history": _documents(txn, events.history(txn, found, MANY)),
+        "receipts": part(lambda: _receipts_of(txn, found)),
+        "history": part(lambda: _documents(txn, events.history(txn, found, MANY))),
     }
 
 
 def all_offers(txn: Txn, asked: Asked) -> dict[str, Any]:
     """What cannot be taken and why, and all by id, from one on."""
-    listed, last = txn.page(OFFERS, _key(asked.after, "offer id"), MANY)
+    keys = list(islice(sparing.keys(txn, OFFERS, _key(asked.after, "offer id")), MANY))
     return {
         "counts": overview.offers_by_state(txn),
-        "problems": [
-            standing.document(txn, offer)
-            for shelf in overview.PROBLEMS
-            for offer in offers.on_shelf(txn, shelf, MANY)
-        ],
+        "problems": part(
+            lambda: [
+                each
+                for shelf in overview.PROBLEMS
+                for each in standing.rows(txn, offers.ids_on_shelf(txn, shelf, MANY))
+            ]
+        ),
         "mode": modes.state(txn).mode,
         "count": txn.size(OFFERS),
         "rows": MANY,
         "after": asked.after,
-        "listed": [standing.document(txn, offer) for _, offer in listed],
-        "next": last and last.decode(),
+        "listed": standing.rows(txn, keys),
+        "next": _last(keys),
     }
 
 
@@ -150,8 +165,8 @@ def offer(txn: Txn, asked: Asked) -> dict[str, Any]:
 
 def all_parties(txn: Txn, asked: Asked) -> dict[str, Any]:
     return {
-        "largest": parties.largest(txn, MANY),
-        "recent": parties.recent(txn, MANY),
+        "largest": part(lambda: parties.largest(txn, MANY)),
+        "recent": part(lambda: parties.recent(txn, MANY)),
         "rows": MANY,
     }
 
@@ -173,7 +188,7 @@ def prices(txn: Txn, asked: Asked) -> dict[str, Any]:
         "guard": overview.guard(txn),
         "age_p95_ms": mempool.age_ms(txn, pool.p95_ms),
         "threshold": txn.config.comfort_threshold_p90,
-        "fees": mempool.fees_of(txn),
+        "fees": part(lambda: mempool.fees_of(txn)),
     }
 
 
@@ -183,20 +198,22 @@ def settled(txn: Txn, asked: Asked) -> dict[str, Any]:
     return {
         "settlement": modes.document(txn),
         **overview.balances(txn),
-        "waiting": [_settlement(txn, key) for _, key in waiting],
+        "waiting": [
+            sparing.row({"receipt": unpack_u64(seq)}, partial(_settlement, txn, key))
+            for seq, key in waiting
+        ],
         "rows": MANY,
-        "receipts": _receipts(txn, SOME),
+        "receipts": part(lambda: _receipts(txn, SOME)),
         "running": subsidy.document(txn, None),
-        "epochs": subsidy.newest(txn, EPOCHS_MAX),
+        "epochs": part(lambda: subsidy.newest(txn, EPOCHS_MAX)),
     }
 
 
 def couriered(txn: Txn, asked: Asked) -> dict[str, Any]:
-    waiting, _ = courier.waiting(txn, None, MANY)
     return {
         "counts": {"pending": txn.size(BUNDLES_PENDING), "received": txn.size(DELIVERIES)},
-        "waiting": [bundles.document(txn, each) for each in waiting],
-        "newest": [bundles.document(txn, each) for each in bundles.newest(txn, MANY)],
+        "waiting": part(lambda: bundles.waiting(txn, MANY)),
+        "newest": bundles.newest(txn, MANY),
         "rows": MANY,
     }
 
@@ -236,18 +253,20 @@ def _suggested(txn: Txn, lane: Any) -> dict[str, Any] | None:
 
 
 def _receipts(txn: Txn, limit: int) -> list[dict[str, Any]]:
-    """The last receipts; of one that is damaged, its number."""
+    """The last receipts; of one that is damaged or was archived, its number."""
     found = []
     for seq, key, receipt in receipts.newest(txn, limit):
-        due = settlement.of(txn, key)
-        if receipt is None or due is None:
+        due = part(partial(settlement.of, txn, key))
+        if receipt is None and archived.receipt(txn, key) is not None:
+            found.append({"seq": seq, "archived": True})
+        elif receipt is None or due is None:
             found.append({"seq": seq, "damaged": True})
         else:
             found.append(receipts.document(receipt, due))
     return found
 
 
-def _receipts_of(txn: Txn, of: Any) -> list[dict[str, Any]]:
+def _receipts_of(txn: Txn, of: Job) -> list[dict[str, Any]]:
     found = []
     for placement in jobs.placements(txn, of):
         key = receipts.key_of_placement(of, placement)
@@ -258,6 +277,14 @@ def _receipts_of(txn: Txn, of: Any) -> list[dict[str, Any]]:
     return found
 
 
+def _listed_job(txn: Txn, key: bytes) -> dict[str, Any]:
+    return documents.job_document(txn, jobs.named(txn, key))
+
+
+def _slice(txn: Txn, of: Job, index: int) -> dict[str, Any]:
+    return documents.slice_document(index, jobs.slice_at(txn, of, index))
+
+
 def _settlement(txn: Txn, key: bytes) -> dict[str, Any]:
     due = settlement.of(txn, key)
     assert due is not None
@@ -265,23 +292,38 @@ def _settlement(txn: Txn, key: bytes) -> dict[str, Any]:
 
 
 def _newest(txn: Txn, limit: int, before: int | None = None) -> list[dict[str, Any]]:
-    return _documents(txn, islice(events.back(txn, before), limit))
+    return [
+        {"seq": seq, "damaged": True} if logged is None else _event(txn, logged)
+        for seq, logged in islice(events.legible_back(txn, before), limit)
+    ]
 
 
 def _documents(txn: Txn, found: Iterable[Logged]) -> list[dict[str, Any]]:
-    """Events, each with whether what it is of can be shown: jobs that were refused are nowhere."""
-    return [
-        events.document(each)
-        | {
-            "has_job": each.event.job_id is not None and _has(txn, JOBS, each.event.job_id),
-            "has_offer": each.event.offer_id is not None and _has(txn, OFFERS, each.event.offer_id),
-        }
-        for each in found
-    ]
+    return [_event(txn, each) for each in found]
+
+
+def _event(txn: Txn, logged: Logged) -> dict[str, Any]:
+    """An event, with whether what it is of can be shown: jobs that were refused are nowhere."""
+    job_id, offer_id = logged.event.job_id, logged.event.offer_id
+    return events.document(logged) | {
+        "has_job": job_id is not None and _has(txn, JOBS, job_id),
+        "has_offer": offer_id is not None and _has(txn, OFFERS, offer_id),
+    }
 
 
 def _has(txn: Txn, table: Table[Any], name: str) -> bool:
     return bool(txn.stored(table, name.encode()))  # A damaged one has a page that says so.
+
+
+def _last(keys: list[bytes]) -> str | None:
+    """Behind which key a listing goes on, None where it ends."""
+    return keys[-1].decode() if len(keys) == MANY else None
+
+
+def _is_damaged(shown: dict[str, Any]) -> bool:
+    """Whether a part of a page is damaged, or a row of one."""
+    rows = [row for part in shown.values() if isinstance(part, list) for row in part]
+    return None in shown.values() or any(type(row) is dict and "damaged" in row for row in rows)
 
 
 def _key(after: str | None, what: str) -> bytes | None:

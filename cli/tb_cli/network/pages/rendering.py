@@ -10,6 +10,7 @@ from zlib import crc32
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from msgspec import Struct
 
+from compute_market import __version__
 from tb_cli.network.pages import charts, words
 
 _TEMPLATES: Final = Path(__file__).parents[1] / "templates"
@@ -40,9 +41,24 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        for name in ("number", "share", "lasting", "instant", "link", "label", "pairs", "sentence"):
+        for name in (
+            "number",
+            "share",
+            "lasting",
+            "instant",
+            "zone",
+            "name",
+            "link",
+            "label",
+            "pairs",
+            "sentence",
+        ):
             self._environment.filters[name] = getattr(words, name)
-        self._environment.globals |= {"charts": charts, "static": self.address_of}
+        self._environment.globals |= {
+            "charts": charts,
+            "static": self.address_of,
+            "release": __version__,
+        }
 
     def page(self, name: str, document: dict[str, Any]) -> bytes:
         """A page as HTML; `now_ms` of the document is when it is true."""

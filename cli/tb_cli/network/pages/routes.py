@@ -3,16 +3,18 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from compute_market import chain
+from compute_market import chain, concerns
 from compute_market.errors import IntegrityError, MarketError, NotFoundError, UsageError
 from compute_market.store.txn import Txn
 from tb_cli.frame.clocks import now_ms
+from tb_cli.frame.exposition import files_of
 from tb_cli.network import answers
+from tb_cli.network.disclosure import public
 from tb_cli.network.node import Node
 from tb_cli.network.pages import documents
 from tb_cli.network.pages.documents import Asked
@@ -42,10 +44,11 @@ class Page(Struct, frozen=True, gc=False):
 
     template: str
     document: _Document
+    tells_of_files: bool = False  # those of the home, beside the market
 
 
 PAGES: Final = {
-    "/": Page("home", documents.home),
+    "/": Page("home", documents.home, tells_of_files=True),
     "/jobs": Page("jobs", documents.all_jobs),
     "/jobs/{id}": Page("job", documents.job),
     "/offers": Page("offers", documents.all_offers),
@@ -75,7 +78,12 @@ class Pages:
         async def answer(request: Request) -> Response:
             try:
                 asked = _asked_of(request)
-                document = await self._node.look(lambda txn: _base(txn) | page.document(txn, asked))
+                if page.tells_of_files:
+                    files = await run_in_threadpool(files_of, self._node.session)
+                    asked = structs.replace(asked, files=files)
+                document = await self._node.look(
+                    lambda txn: public(_base(txn) | page.document(txn, asked))
+                )
             except MarketError as error:
                 answers.tell(request, error.message)
                 return await run_in_threadpool(self._failed, error)
@@ -85,9 +93,10 @@ class Pages:
 
     def _failed(self, error: MarketError) -> Response:
         """What is wrong, in as many words as anybody may have; the log tells the rest."""
-        status, title, text = _told(error)
-        document = {"now_ms": now_ms(), "timely": True, "market_id": ""}
-        body = self._renderer.page("error", document | {"title": title, "text": text})
+        status, title, *told = _told(error)
+        document = {"now_ms": now_ms(), "timely": True, "market_id": self._node.market_id.hex()}
+        more = {"status": status, "title": title, "told": told}
+        body = self._renderer.page("error", document | more)
         found = _html(body, status)
         if status == 503:
             found.headers["retry-after"] = str(_RETRY_SECS)
@@ -125,17 +134,18 @@ def _asked_of(request: Request) -> Asked:
     )
 
 
-def _told(error: MarketError) -> tuple[int, str, str]:
-    """The status of an answer that shows no page, its title, and what it says."""
+def _told(error: MarketError) -> tuple[int, str, *tuple[str, ...]]:
+    """The status of an answer that shows no page, its title, and what it says, way out last."""
     if isinstance(error, NotFoundError):
         return 404, "Not found", error.message
     if isinstance(error, UsageError):
         return 400, "Not understood", error.message
     if error.retryable:
-        return 503, "Not now", "The market is busy. This page tries again by itself."
+        return 503, "Not now", "the market is busy; this page tries again by itself"
     if isinstance(error, IntegrityError):
-        return 500, "Damaged", "Something of what is stored here is damaged: the log says what."
-    return 500, "Failed", "This failed here: the log says why."
+        what = "something that this page is made of is damaged; the log of the server says what"
+        return 500, "Damaged", what, f"what to do: {concerns.DAMAGE.way_out}"
+    return 500, "Failed", "this failed here; the log of the server says why"
 
 
 def _html(body: bytes, status: int = 200) -> Response:

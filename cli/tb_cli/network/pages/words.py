@@ -20,8 +20,9 @@ NONE: Final = Markup("–")
 _NARROW_SPACE: Final = "\u202f"
 # Characters of a text that a table shows.
 _SHOWN_MAX: Final = 300
-# Characters of an id that stands on one line.
+# Characters of an id and of a number that stand on one line.
 _UNBROKEN_MAX: Final = 24
+_NUMBER_MAX: Final = 15
 # What an id may have beside letters and digits, of which a path needs nothing quoted.
 _PLAIN_IN_PATHS: Final = ":@+-._"
 
@@ -36,8 +37,14 @@ def plain(value: Any) -> Any:
 
 
 def number(value: int | None) -> Markup:
-    """A whole number, its digits in groups of three."""
-    return NONE if value is None else Markup(f"{value:,}".replace(",", _NARROW_SPACE))
+    """A whole number, its digits in groups of three. A very long one can break between them."""
+    if value is None:
+        return NONE
+    text = f"{value:,}".replace(",", _NARROW_SPACE)
+    if len(text) <= _NUMBER_MAX:
+        return Markup(text)
+    parts = Markup(f"{_NARROW_SPACE}<wbr>").join(text.split(_NARROW_SPACE))
+    return Markup('<span class="huge">{}</span>').format(parts)
 
 
 def share(ppm: int) -> Markup:
@@ -54,7 +61,13 @@ def instant(at_ms: int | None) -> Markup:
     """When something was or will be, in the time zone of the server."""
     if at_ms is None:
         return NONE
-    return Markup('<time datetime="{}">{}</time>').format(_machine(at_ms), local(at_ms))
+    told = f"{local(at_ms)} {zone(at_ms)}"
+    return Markup('<time datetime="{}">{}</time>').format(_machine(at_ms), told)
+
+
+def zone(at_ms: int) -> str:
+    """The time zone of the server at an instant, by its name."""
+    return time.strftime("%Z", time.localtime(at_ms // 1000))
 
 
 def relative(at_ms: int | None, now_ms: int) -> Markup:
@@ -67,7 +80,7 @@ def relative(at_ms: int | None, now_ms: int) -> Markup:
     if away_ms < 1000:
         told = "just now"
     return Markup('<time datetime="{}" title="{}">{}</time>').format(
-        _machine(at_ms), local(at_ms), told
+        _machine(at_ms), f"{local(at_ms)} {zone(at_ms)}", told
     )
 
 
@@ -75,8 +88,19 @@ def link(name: str | None, to: str) -> Markup:
     """A link to the page of a job, an offer or a party by its id: `to` is the path above it."""
     if name is None:
         return NONE
-    kind = "id" if len(name) <= _UNBROKEN_MAX else "long"
-    return Markup('<a class="{}" href="{}">{}</a>').format(kind, address(to, name), name)
+    if len(name) <= _UNBROKEN_MAX:
+        return Markup('<a class="id" href="{}">{}</a>').format(address(to, name), name)
+    whole = Markup('<a class="long" href="{}" title="{}">{}</a>')
+    return whole.format(address(to, name), name, name)
+
+
+def name(text: str | None) -> Markup:
+    """The same for what has no page. Tables cut a long one, and the whole is its title."""
+    if text is None:
+        return NONE
+    if len(text) <= _UNBROKEN_MAX:
+        return Markup('<span class="id">{}</span>').format(plain(text))
+    return Markup('<span class="long" title="{}">{}</span>').format(plain(text), plain(text))
 
 
 def address(to: str, name: str) -> str:

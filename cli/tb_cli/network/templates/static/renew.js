@@ -1,6 +1,7 @@
 "use strict";
 // The page asks for itself again and takes over what is different, so that focus, scrolling and
-// what is marked stay as they are. Nothing is announced but trouble.
+// what is marked stay as they are. Nothing is announced but trouble. A page that only says why
+// there is none has a status, and takes over whatever comes next.
 
 const PERIOD_MS = 5000;
 const PATIENCE_MS = 10000;
@@ -76,18 +77,23 @@ function takeChildren(old, fresh) {
   }
 }
 
+// What the server said instead of the page; nothing when all is renewed.
 async function renew() {
   const response = await fetch(location.href, {
     cache: "no-store",
     signal: AbortSignal.timeout(PATIENCE_MS),
   });
   const found = new DOMParser().parseFromString(await response.text(), "text/html");
-  if (!response.ok || !found.getElementById("as-of")) throw new Error(String(response.status));
-  if (isMarked() || isPaused()) return;
+  const isOurs = found.getElementById("as-of") && found.getElementById("main");
+  if (!isOurs || (!response.ok && !document.getElementById("main").dataset.status)) {
+    return `Not renewed: ${response.status} ${found.querySelector("main h1")?.textContent ?? ""}`;
+  }
+  if (isMarked() || isPaused()) return "";
   document.title = found.title;
   for (const id of ["as-of", "main"]) {
     take(document.getElementById(id), document.adoptNode(found.getElementById(id)));
   }
+  return "";
 }
 
 async function turn() {
@@ -95,13 +101,8 @@ async function turn() {
   timer = 0;
   if (document.hidden || isPaused()) return;
   if (!isMarked()) {
-    try {
-      await renew();
-      trouble.textContent = "";
-    } catch {
-      const told = "Not renewed: the server does not answer";
-      if (trouble.textContent !== told) trouble.textContent = told;
-    }
+    const told = await renew().catch(() => "Not renewed: the server does not answer");
+    if (trouble.textContent !== told) trouble.textContent = told;
   }
   window.clearTimeout(timer);
   timer = window.setTimeout(turn, PERIOD_MS);
@@ -109,14 +110,29 @@ async function turn() {
 
 function show(paused) {
   button.setAttribute("aria-pressed", String(paused));
-  sessionStorage.setItem(PAUSED, paused ? "yes" : "");
+}
+
+// A browser may be set to keep nothing of a page: then the next one is not paused.
+function remember(paused) {
+  try {
+    sessionStorage.setItem(PAUSED, paused ? "yes" : "");
+  } catch {}
+}
+
+function remembered() {
+  try {
+    return sessionStorage.getItem(PAUSED) === "yes";
+  } catch {
+    return false;
+  }
 }
 
 button.addEventListener("click", () => {
   show(!isPaused());
+  remember(isPaused());
   turn();
 });
 document.addEventListener("visibilitychange", turn);
-show(sessionStorage.getItem(PAUSED) === "yes");
+show(remembered());
 button.hidden = false;
 timer = window.setTimeout(turn, PERIOD_MS);
