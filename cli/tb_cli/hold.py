@@ -17,7 +17,15 @@ _BULK = (CHUNK, ATOMIC, FAILED_TO, JSONL)
 
 @examples("tb-cli compute hold j-1 j-2", "tb-cli compute hold - -n")
 @takes(JOB_IDS, _BULK)
-def hold(session: Session, job_ids: list[str], **how: Any) -> int:
+def hold(
+    session: Session,
+    job_ids: list[str],
+    *,
+    chunk: int,
+    atomic: bool,
+    failed_to: str | None,
+    jsonl: bool,
+) -> int:
     """A job that is held keeps its place and is not started before `compute release`. Its deadline
     goes on. One that runs cannot be held.
     """
@@ -27,12 +35,21 @@ def hold(session: Session, job_ids: list[str], **how: Any) -> int:
         text = f"held job {job_id}: {job.state}"
         return _outcome(txn, job, text if changed else f"job {job_id} already held", changed)
 
+    how = {"chunk": chunk, "atomic": atomic, "failed_to": failed_to, "jsonl": jsonl}
     return _run(session, job_ids, act, how)
 
 
 @examples("tb-cli compute release j-1 j-2")
 @takes(JOB_IDS, _BULK)
-def release(session: Session, job_ids: list[str], **how: Any) -> int:
+def release(
+    session: Session,
+    job_ids: list[str],
+    *,
+    chunk: int,
+    atomic: bool,
+    failed_to: str | None,
+    jsonl: bool,
+) -> int:
     """It waits again in the place that it had, and starts if it is its turn."""
 
     def act(txn: Txn, job_id: str) -> bulk.Outcome:
@@ -40,6 +57,7 @@ def release(session: Session, job_ids: list[str], **how: Any) -> int:
         text = f"released job {job_id}: {job.state}"
         return _outcome(txn, job, text if changed else f"job {job_id} is not held", changed)
 
+    how = {"chunk": chunk, "atomic": atomic, "failed_to": failed_to, "jsonl": jsonl}
     return _run(session, job_ids, act, how)
 
 
@@ -74,7 +92,10 @@ def set_(
     deadline: int | None,
     deadline_secs: int | None,
     priority: Priority | None,
-    **how: Any,
+    chunk: int,
+    atomic: bool,
+    failed_to: str | None,
+    jsonl: bool,
 ) -> int:
     """A deadline only moves later. Among those of its new priority a job stands by its age. With
     --dry-run it says what would become other.
@@ -102,6 +123,7 @@ def set_(
         text = f"changed job {job_id}: {told}" if told else f"job {job_id} unchanged: {job.state}"
         return _outcome(txn, job, text, bool(told))
 
+    how = {"chunk": chunk, "atomic": atomic, "failed_to": failed_to, "jsonl": jsonl}
     return _run(session, job_ids, act, how)
 
 

@@ -84,7 +84,7 @@ def run(
         Runner(workers, pool, hasher=hasher, may_fork=not session.is_open) as runner,
     ):
         if check:
-            from tb_cli.run_check import Check  # Most runs check nothing.
+            from tb_cli.frame.checked_sums import Check  # Most runs check nothing.
 
             found = Check(session, runner, workload or _USUAL_WORKLOAD, quiet=quiet, status=status)
             return found.run(paths, jsonl=jsonl)

@@ -179,7 +179,13 @@ def busy_home(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return Prepared(tmp_path_factory.mktemp("busy_home"), make_busy)
 
 
+WAITS: Path_ = (
+    *("compute", "submit", "--job-id", "waits", "--buyer", "b", "--workload", "transcode"),
+    *("--slice", "a.slice", "--max-price", "9", "--gpu", "none has it", "--wait"),
+)
 PREPARE: dict[str, list[Path_]] = {
+    "compute hold": [WAITS],
+    "compute release": [WAITS, ("compute", "hold", "waits")],
     "compute courier flush": [
         ("compute", "courier", "send", "a.slice", "alice"),
         ("key", "new", "node"),
