@@ -287,9 +287,13 @@ class Session:
         self._opened.told_of_clock = True
 
     def warn_of_clock(self) -> None:
-        """Say once in one line that the clock is not believed."""
+        """Say once in one line that the clock is not believed, and again when it was meanwhile."""
         time = self.market.time
-        if time is not None and time.doubt is not None and not self._opened.told_of_clock:
+        if time is None:
+            return
+        if time.doubt is None:
+            self._opened.told_of_clock = False
+        elif not self._opened.told_of_clock:
             self._opened.told_of_clock = True
             print(time.text, file=sys.stderr)
 
