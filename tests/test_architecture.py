@@ -3,6 +3,7 @@
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -293,9 +294,20 @@ CLI_SOURCES = {
 }
 
 
-def imports(tree: ast.AST) -> Iterator[str]:
+@cache
+def nodes_of(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All that a tree has: it is walked once, and not by each test that looks at it."""
+    return tuple(ast.walk(tree))
+
+
+@cache
+def imports(tree: ast.AST) -> tuple[str, ...]:
     """Every imported module; of the library, every name taken from its package."""
-    for node in ast.walk(tree):
+    return tuple(_imports(tree))
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in nodes_of(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -382,11 +394,11 @@ def test_prometheus_client_is_imported_late_and_in_one_place() -> None:
     for name, tree in (SOURCES | CLI_SOURCES).items():
         inside = {
             node
-            for function in ast.walk(tree)
+            for function in nodes_of(tree)
             if isinstance(function, ast.FunctionDef)
             for node in ast.walk(function)
         }
-        for node in ast.walk(tree):
+        for node in nodes_of(tree):
             if isinstance(node, ast.Import | ast.ImportFrom) and any(
                 found.split(".")[0] == "prometheus_client" for found in imports(node)
             ):
@@ -417,7 +429,7 @@ def is_for_types(tree: ast.AST, node: ast.AST) -> bool:
         and isinstance(block.test, ast.Name)
         and block.test.id == "TYPE_CHECKING"
         and node in block.body
-        for block in ast.walk(tree)
+        for block in nodes_of(tree)
     )
 
 
@@ -425,11 +437,11 @@ def is_for_types(tree: ast.AST, node: ast.AST) -> bool:
 def test_library_reads_no_clock_and_no_environment_and_prints_nothing(module: str) -> None:
     tree = SOURCES[module]
     assert {name.split(".")[0] for name in imports(tree)} & FORBIDDEN_IMPORTS == set()
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    names = {node.id for node in nodes_of(tree) if isinstance(node, ast.Name)}
+    attributes = {node.attr for node in nodes_of(tree) if isinstance(node, ast.Attribute)}
     imported = {
         alias.name
-        for node in ast.walk(tree)
+        for node in nodes_of(tree)
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
@@ -449,7 +461,7 @@ def test_only_modules_about_files_use_the_operating_system() -> None:
 def test_library_keeps_no_state_in_globals(module: str) -> None:
     """No `global`, and no empty container at the top of a module waiting to be filled."""
     tree = SOURCES[module]
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Global)]
+    assert not [node for node in nodes_of(tree) if isinstance(node, ast.Global)]
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign):
             empty = isinstance(node.value, ast.List | ast.Dict | ast.Set) and not list(
@@ -467,7 +479,7 @@ CATCHES_ALL = {"frame/guard.py": 1, "workloads.workloads": 1}
 def test_nothing_swallows_errors(module: str) -> None:
     tree = (SOURCES | CLI_SOURCES)[module]
     catching = 0
-    for node in ast.walk(tree):
+    for node in nodes_of(tree):
         if isinstance(node, ast.ExceptHandler):
             names = (
                 {n.id for n in ast.walk(node.type) if isinstance(n, ast.Name)}
@@ -484,7 +496,7 @@ def test_nothing_swallows_errors(module: str) -> None:
 @pytest.mark.parametrize("module", CLI_SOURCES)
 def test_exit_is_raised_and_never_returned(module: str) -> None:
     """Typer ignores an `Exit` that a command returns."""
-    for node in ast.walk(CLI_SOURCES[module]):
+    for node in nodes_of(CLI_SOURCES[module]):
         if isinstance(node, ast.Return | ast.Expr) and node.value is not None:
             value = node.value.func if isinstance(node.value, ast.Call) else node.value
             named = value.attr if isinstance(value, ast.Attribute) else getattr(value, "id", "")
@@ -517,7 +529,7 @@ def test_each_table_is_written_by_the_module_it_names() -> None:
     }
     writers: defaultdict[str, set[str]] = defaultdict(set)
     for module, tree in SOURCES.items():
-        for node in ast.walk(tree):
+        for node in nodes_of(tree):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
