@@ -103,6 +103,7 @@ OFFER_DERIVED = frozenset(
         "shelf",
         "market_priced",
         "barred_by",
+        "problem",
     }
 )
 OFFER_CHANGEABLE = ("units", "price_per_unit", "fee_pct_ct", "reputation_multiplier")
