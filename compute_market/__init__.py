@@ -47,8 +47,8 @@ bottom, and so they do inside each package:
     archive/                  what has ended goes to a file, and what is left of it
     audit                     walks the laws of every room
     overview  parties         the market on one page; all there is of one party
-    concerns                  what an operator should know at once
     exposition                the metrics as Prometheus reads them
+    concerns                  what an operator should know at once
     rpc_results  rpc          the methods of the endpoint, what they answer, their errors
     upgrades                  what an older release stored, brought up to date
     execution                 running slices for the market
