@@ -14,7 +14,6 @@ from compute_market.errors import UsageError
 from compute_market.hashing.batch import SHARED_BYTES
 from compute_market.hashing.cpu import THREADED_BYTES, cores
 from compute_market.hashing.device import SEGMENT_BYTES
-from compute_market.learned import learned
 
 VERSION = 1
 _NS = 1_000_000_000
@@ -173,10 +172,10 @@ def decode(content: bytes, source: str, machine: str) -> Calibration:
     """
     try:
         # Another version may have other fields.
-        version = msgspec.json.decode(content, type=learned(_Versioned)).version
+        version = msgspec.json.decode(content, type=_Versioned).version
         if version != VERSION:
             raise UsageError(f"{source}: version {version}, not {VERSION}", hint=_HINT)
-        found = msgspec.json.decode(content, type=learned(Calibration))
+        found = msgspec.json.decode(content, type=Calibration)
         _check_rates(found)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
         raise UsageError(f"{source}: not a calibration: {error}", hint=_HINT) from error
