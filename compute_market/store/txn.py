@@ -412,9 +412,9 @@ class Txn:
     def _forget(self, table: Table[Any]) -> None:
         self._cursors.pop(table, None)
         self._late.drop(table)
-        for name in self._numbers.keys() - self._set.keys():
-            del self._numbers[name]
-        self._before.clear()
+        if table is META:
+            for name in self._numbers.keys() - self._set.keys():
+                del self._numbers[name]
 
     def _stored_number(self, name: str) -> int:
         return unpack_u64(self.get(META, name.encode()) or b"")

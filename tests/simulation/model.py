@@ -726,7 +726,8 @@ class Model:
         return job.state
 
     def refuse(self, job: Record, reason: str) -> str:
-        self.tell("job_refused", job=job, reason=reason, units=job.units, mode=self.guard())
+        told = {"reason": reason, "units": job.units, "mode": self.guard(), "asked": asked_of(job)}
+        self.tell("job_refused", job=job, **told)
         return reason
 
     # Sealed bids.
@@ -1248,3 +1249,16 @@ class Model:
 def units_proven(job: Record) -> int:
     """Units of a job that are proven, by whomever."""
     return sum(part.units for part in job.parts)
+
+
+def asked_of(job: Record) -> dict[str, Any]:
+    """What the log keeps of what a refused job asked for."""
+    found = {name: value for name, value in job.capability.items() if value}
+    if isinstance(found.get("gpu"), list):
+        models = sorted(set(found["gpu"]), key=found["gpu"].index)
+        found["gpu"] = models if len(models) > 1 else models[0]
+    return found | {
+        "max_price_per_unit": job.max_price,
+        "consumer_bond": job.consumer_bond,
+        "provider_bond_min": job.provider_bond_min,
+    }

@@ -50,6 +50,22 @@ def test_numbers_count_up_and_survive(path: Path, store: Store) -> None:
     reopened.close()
 
 
+@pytest.mark.parametrize("is_known", [True, False])
+def test_number_before_the_change_outlives_the_clearing_of_a_table(
+    store: Store, is_known: bool
+) -> None:
+    store.update(lambda txn: txn.set_number("height", 7), now_ms=0)
+
+    def act(txn: Txn) -> tuple[int, int]:
+        if is_known:
+            txn.number("height")
+        txn.set_number("height", 8)
+        txn.clear(HEADS)
+        return txn.number_before("height"), txn.number("height")
+
+    assert store.update(act, now_ms=0) == (7, 8)
+
+
 def test_writes_grow_with_every_change_and_with_nothing_else(store: Store) -> None:
     def action(txn: Txn) -> list[int]:
         steps: list[Callable[[], Any]] = [
