@@ -26,7 +26,7 @@ from tests.support.faults import Fault, Outcome, Server, attack, in_memory
 from tests.support.processes import now_ms, random
 
 # A sample of the cases; the torture tries them all.
-CASES = effort(20, 10**6)
+CASES = effort(12, 10**6)
 ARCHIVE = ("state", "archive", "--before", "0", "out.jsonl")
 COMPACT = ("state", "compact")
 ENDED = {"j1", "j2", "j3"}

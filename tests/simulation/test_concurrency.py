@@ -412,7 +412,7 @@ class Watcher(threading.Thread):
 
 def test_audits_beside_a_writer_find_nothing(home: Home) -> None:
     """What is compared outside the store, the log, goes on while they look."""
-    jobs = ids("job", effort(120, 3_000))
+    jobs = ids("job", effort(60, 3_000))
     submit_jobs(home, {job_id: [slice_of(10)] for job_id in jobs})
     read, write = os.pipe()
     writer = home.start("compute", "cancel", "-", "--chunk", "1", stdin=read)

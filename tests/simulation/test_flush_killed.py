@@ -27,7 +27,7 @@ from tests.support.processes import now_ms, random
 T = TypeVar("T")
 
 # A sample of the cases of each command; the torture tries them all.
-CASES = effort(20, 10**6)
+CASES = effort(10, 10**6)
 CONFIG = 'settle_mode = "real"\ncourier_backoff_ms = 0\n'
 BUNDLES = {"alice": b"hallo", "bob": b"", "carol": b"hallo"}
 FLUSH = ("compute", "courier", "flush", "--parallel", "1", "--max-attempts", "2")

@@ -943,7 +943,7 @@ class MarketMachine(RuleBasedStateMachine):
 
 
 MarketMachine.TestCase.settings = settings(
-    max_examples=effort(30, 1000),
+    max_examples=effort(18, 1000),
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),

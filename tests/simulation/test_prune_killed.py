@@ -25,7 +25,7 @@ from tests.support.faults import Fault, Outcome, Server, attack, in_memory
 from tests.support.processes import now_ms, random
 
 # A sample of the cases; the torture tries them all.
-CASES = effort(20, 10**6)
+CASES = effort(10, 10**6)
 CONFIG = "courier_retention_secs = 0\ncourier_backoff_ms = 0\n"
 KEPT = blake3(b"kept").hexdigest()
 
