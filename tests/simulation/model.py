@@ -1255,7 +1255,7 @@ def asked_of(job: Record) -> dict[str, Any]:
     """What the log keeps of what a refused job asked for."""
     found = {name: value for name, value in job.capability.items() if value}
     if isinstance(found.get("gpu"), list):
-        models = sorted(set(found["gpu"]), key=found["gpu"].index)
+        models = sorted(set(found["gpu"]))
         found["gpu"] = models if len(models) > 1 else models[0]
     return found | {
         "max_price_per_unit": job.max_price,
