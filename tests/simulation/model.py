@@ -942,6 +942,7 @@ class Model:
             self.tell("deadline_extended", job=job, deadline=deadline, by_secs=by_secs)
         if priority != job.priority:
             self.tell("job_changed", job=job, was_priority=job.priority, priority=priority)
+            job.asked_priority = getattr(job, "asked_priority", job.priority)
             job.priority = priority
         self.work()
         return str(job.state)

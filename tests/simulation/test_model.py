@@ -570,7 +570,7 @@ class MarketMachine(RuleBasedStateMachine):
             consumer_bond=job.consumer_bond,
             provider_bond_min=job.provider_bond_min,
             deadline_secs=job.deadline_secs,
-            priority=job.priority,
+            priority=getattr(job, "asked_priority", job.priority),
             lane=lane,
         )
         return request, inputs
@@ -943,7 +943,7 @@ class MarketMachine(RuleBasedStateMachine):
 
 
 MarketMachine.TestCase.settings = settings(
-    max_examples=effort(18, 1000),
+    max_examples=effort(30, 1000),
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
