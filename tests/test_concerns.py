@@ -184,6 +184,7 @@ def test_mode_that_is_stopped_on_purpose_is_no_alarm(market: Market) -> None:
 
 
 # Alerts that need more than the present state, and those that a person who looks sees anyway.
+# A receipt that was not stored is told to whoever ran the command; what is left of it is a counter.
 OF_THE_PAST = {
     "MarketUnseen",
     "JobsDeferred",
@@ -195,6 +196,7 @@ OF_THE_PAST = {
     "PriceBoardLost",
     "DeadlinesMissed",
     "ProvidersFail",
+    "ReceiptsNotStored",
 }
 TOLD_OF = {
     "NothingRuns": "no timer",

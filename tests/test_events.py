@@ -503,7 +503,13 @@ def test_refused_submission_is_there_with_its_reason_and_numbers(market: Market)
         "job",
         None,
         "buyer",
-        {"reason": "no_capacity", "message": refused.message, "units": 4, "mode": "loose"},
+        {
+            "reason": "no_capacity",
+            "message": refused.message,
+            "units": 4,
+            "mode": "loose",
+            "asked": {"max_price_per_unit": 100, "consumer_bond": 1, "provider_bond_min": 1},
+        },
     )
 
 

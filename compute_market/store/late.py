@@ -5,9 +5,11 @@ They are kept as they are, records as records, until the end or until somebody a
 is kept in mind as well (`Table.kept`).
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
-from compute_market.store.table import Table, encode
+from compute_market.store.schema import unpack_sum
+from compute_market.store.table import Sums, Table, encode
 
 # Entries of one table that wait to be written, at most.
 LATE_MAX: Final = 10_000
@@ -118,3 +120,28 @@ class Late:
         """Write nothing to a table that was emptied, and keep nothing in mind that was read."""
         self._waiting.pop(table, None)
         self._kept.clear()
+
+
+class Aside:
+    """What the changes of one transaction of LMDB keep aside until its end."""
+
+    __slots__ = ("added", "cursors", "late", "numbers", "set", "sums")
+
+    def __init__(self, txn: Any, handles: Handles) -> None:
+        self.cursors = Cursors(txn, handles)  # for what is done at once
+        self.late = Late(self.cursors)
+        self.numbers: dict[str, int] = {}  # as they are by now, those that were asked for
+        self.set: dict[str, None] = {}  # the names of those that are to be written
+        self.sums: dict[tuple[Sums, bytes], int] = {}  # as stored
+        self.added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
+
+
+def with_added(
+    stored: Iterable[tuple[bytes, bytes]], added: dict[bytes, int], prefix: bytes
+) -> dict[bytes, int]:
+    """Sums that are not zero and whose key begins with `prefix`, by key: `added` are the newer."""
+    found = {key: unpack_sum(value) for key, value in stored}
+    for key, total in added.items():
+        if key.startswith(prefix):
+            found[key] = total
+    return {key: found[key] for key in sorted(found) if found[key]}

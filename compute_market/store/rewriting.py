@@ -39,7 +39,10 @@ def drop(txn: Txn, table: Table[Any]) -> None:
 
 def stored_entries(txn: Txn, table: Table[Any]) -> Iterator[tuple[bytes, bytes]]:
     """Keys and bytes of a table as they are stored, whatever their schema."""
-    return txn._entries(table, b"", None)
+    handle = txn._whole(table)
+    if handle is not None:
+        with txn._txn.cursor(db=handle) as cursor:
+            yield from table.stored(cursor)
 
 
 def examined(txn: Txn, table: Table[Any]) -> Iterator[tuple[bytes, IntegrityError | None]]:

@@ -34,8 +34,13 @@ def pack_u64(number: int) -> bytes:
     return number.to_bytes(8, "big")
 
 
+def pack_number(number: int) -> bytes:
+    """A number of any size, in as few bytes as it needs."""
+    return number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
+
+
 def unpack_u64(packed: bytes) -> int:
-    """The number behind `pack_u64`, or behind any big-endian bytes; 0 for none."""
+    """The number behind `pack_u64` or `pack_number`; 0 for no bytes."""
     return int.from_bytes(packed, "big")
 
 

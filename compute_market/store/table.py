@@ -6,6 +6,7 @@ answer.
 """
 
 from binascii import crc32
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Generic, TypeVar
 
 from msgspec import DecodeError
@@ -116,6 +117,59 @@ class Table(Generic[R]):
             if len(found) == limit:
                 break
         return found
+
+    def first(self, cursor: Any, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
+        """The first entry from `start` on, if its key begins with `prefix`."""
+        if cursor.set_range(start):
+            key: bytes = cursor.key()
+            payload = self.opened(key, cursor.value())
+            if key.startswith(prefix):
+                return key, payload
+        return None
+
+    # Walks. Keys out of order end them with IntegrityError, as damaged entries do.
+
+    def part(self, cursor: Any, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The entries from `start` on that begin with `prefix`.
+
+        Those before and behind them are looked at too.
+        """
+        last = b""
+        if self.begins(cursor, start):
+            for key, value in cursor.iternext():
+                if key <= last:
+                    raise damaged(self, key, DISORDER)
+                last = key
+                payload = self.opened(key, value)
+                if not key.startswith(prefix):
+                    return
+                yield key, payload
+
+    def whole(self, cursor: Any, size: Callable[[], int]) -> Iterator[tuple[bytes, bytes]]:
+        """All entries, of which there must be `size`."""
+        count = 0
+        for key, value in self.stored(cursor):
+            count += 1
+            yield key, self.opened(key, value)
+        if count != size():
+            raise damaged(self, b"", f"{count} entries are found of {size()}")
+
+    def stored(self, cursor: Any) -> Iterator[tuple[bytes, bytes]]:
+        """All keys and values as they are stored, damaged or not."""
+        last = b""
+        if cursor.first():
+            for key, value in cursor.iternext():
+                if key <= last:
+                    raise damaged(self, key, DISORDER)
+                last = key
+                yield key, value
+
+    def back(self, cursor: Any, before: bytes | None) -> Iterator[tuple[bytes, bytes]]:
+        """All entries, last key first; only those whose key is below `before`, if given."""
+        stands_behind = before is not None and cursor.set_range(before)
+        if cursor.prev() if stands_behind else cursor.last():
+            for key, value in cursor.iterprev():
+                yield key, self.opened(key, value)
 
     # Searches. One that goes wrong at a damaged key ends beside it, or where keys are out of order:
     # what stands on both sides of a key is looked at before it is said to be missing.

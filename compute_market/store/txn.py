@@ -7,9 +7,9 @@ from msgspec import Struct
 
 from compute_market.config.settings import Config
 from compute_market.records import Event
-from compute_market.store.late import Cursors, Handles, Late
-from compute_market.store.schema import META, pack_sum, unpack_sum, unpack_u64
-from compute_market.store.table import DISORDER, Sums, Table, damaged, encode
+from compute_market.store.late import Aside, Handles, with_added
+from compute_market.store.schema import META, pack_number, pack_sum, unpack_sum, unpack_u64
+from compute_market.store.table import Sums, Table, damaged, encode
 
 if TYPE_CHECKING:
     from compute_market.price_records import Board
@@ -40,6 +40,7 @@ class Txn:
 
     __slots__ = (
         "_added",
+        "_aside",
         "_before",
         "_cursors",
         "_handles",
@@ -80,17 +81,11 @@ class Txn:
         self._handles = handles
         self._residents: Residents = {} if residents is None else residents
         self._before: dict[str, int | None] = {}  # numbers as they were when the change began
-        if before is None:
-            self._cursors = Cursors(txn, handles)  # for what is done at once
-            self._late = Late(self._cursors)
-            self._numbers: dict[str, int] = {}  # as they are by now, those that were asked for
-            self._set: dict[str, None] = {}  # the names of those that are to be written
-            self._sums: dict[tuple[Sums, bytes], int] = {}  # as stored
-            self._added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
-        else:
-            self._cursors, self._late = before._cursors, before._late
-            self._numbers, self._set = before._numbers, before._set
-            self._sums, self._added = before._sums, before._added
+        self._aside: Aside = Aside(txn, handles) if before is None else before._aside
+        aside = self._aside
+        self._cursors, self._late = aside.cursors, aside.late
+        self._numbers, self._set = aside.numbers, aside.set
+        self._sums, self._added = aside.sums, aside.added
         self.now_ms = now_ms
         self.timely = True
         self.config = config
@@ -184,17 +179,14 @@ class Txn:
         if held is not None:
             yield from held.scan(prefix, start or prefix)
             return
-        opened = table.opened
-        if prefix or start:
-            for key, value in self._entries(table, prefix, start, checked=True):
-                yield key, opened(key, value)
+        handle = self._whole(table)
+        if handle is None:
             return
-        count = 0
-        for key, value in self._entries(table, prefix, start):
-            count += 1
-            yield key, opened(key, value)
-        if count != self.size(table):
-            raise damaged(table, b"", f"{count} entries are found of {self.size(table)}")
+        with self._txn.cursor(db=handle) as cursor:
+            if prefix or start:
+                yield from table.part(cursor, prefix, start or prefix)
+            else:
+                yield from table.whole(cursor, lambda: self.size(table))
 
     def scan_back(
         self, table: Table[Any], before: bytes | None = None
@@ -208,13 +200,7 @@ class Txn:
         if handle is None:
             return
         with self._txn.cursor(db=handle) as cursor:
-            if before is not None and cursor.set_range(before):
-                found = cursor.prev()
-            else:
-                found = cursor.last()
-            if found:
-                for key, value in cursor.iterprev():
-                    yield key, table.opened(key, value)
+            yield from table.back(cursor, before)
 
     def first(
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
@@ -224,12 +210,7 @@ class Txn:
         if held is not None:
             return held.first(prefix, start or prefix)
         cursor = self._ordered(table)
-        if cursor is not None and cursor.set_range(start or prefix):
-            key: bytes = cursor.key()
-            payload = table.opened(key, cursor.value())
-            if key.startswith(prefix):
-                return key, payload
-        return None
+        return None if cursor is None else table.first(cursor, prefix, start or prefix)
 
     def collect(
         self, table: Table[Any], limit: int, prefix: bytes = b"", start: bytes | None = None
@@ -345,23 +326,13 @@ class Txn:
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
-        found: dict[bytes, int] = {}
-        if self.is_empty(sums.table):
-            if not self._added.get(sums):
-                return found
-        else:
-            found = {key: unpack_sum(value) for key, value in self.scan(sums.table, prefix)}
-        for key, total in self._added.get(sums, {}).items():
-            if key.startswith(prefix):
-                found[key] = total
-        return {key: found[key] for key in sorted(found) if found[key]}
+        stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
+        return with_added(stored, self._added.get(sums, {}), prefix)
 
     def flush(self) -> None:
         """Write what was kept aside. The end of a transaction calls this last."""
         for name in self._set:
-            number = self._numbers[name]
-            packed = number.to_bytes(max(1, (number.bit_length() + 7) // 8), "big")
-            self.put(META, name.encode(), packed)
+            self.put(META, name.encode(), pack_number(self._numbers[name]))
         for sums, added in self._added.items():
             for key, total in added.items():
                 self._sums[sums, key] = total
@@ -426,24 +397,3 @@ class Txn:
             stored = self.get(place[0].table, place[1])
             total = self._sums[place] = 0 if stored is None else unpack_sum(stored)
         return total
-
-    def _entries(
-        self, table: Table[Any], prefix: bytes, start: bytes | None, *, checked: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Keys and stored bytes; `checked` also looks at the entries before and behind them."""
-        handle = self._whole(table)
-        if handle is None:
-            return
-        last = b""
-        with self._txn.cursor(db=handle) as cursor:
-            begin = start or prefix
-            if table.begins(cursor, begin) if checked else cursor.set_range(begin):
-                for key, value in cursor.iternext():
-                    if key <= last:
-                        raise damaged(table, key, DISORDER)
-                    last = key
-                    if not key.startswith(prefix):
-                        if checked:
-                            table.opened(key, value)
-                        return
-                    yield key, value

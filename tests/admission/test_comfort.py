@@ -119,6 +119,7 @@ def test_submit_while_the_guard_is_tight_is_refused(market: Market) -> None:
         "message": refused.message,
         "units": 2,
         "mode": "tight",
+        "asked": {"max_price_per_unit": 100, "consumer_bond": 1, "provider_bond_min": 1},
     }
     assert market.counter("industrial_rejected_total", "comfort_guard") == 1
     assert market.counter("industrial_deferred_total") == 1

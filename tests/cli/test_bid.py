@@ -397,7 +397,7 @@ def test_commit_that_is_not_committed_leaves_no_secret(
     ready(cli)
     path = job_file(cli)
     with monkeypatch.context() as patched:
-        patched.setattr("compute_market.housekeeping.conclude", _full)
+        patched.setattr("compute_market.store.txn.Txn.flush", _full)
         assert cli("bid", "commit", path, "--bidder", "alice").code == 8
     assert list((cli.home / "bids").glob("*")) == []
     # Whatever fails after the commit, the secret is there.

@@ -289,19 +289,19 @@ def test_failed_to_an_impossible_file_cancels_nothing(cli: Cli) -> None:
 
 
 def test_chunks_are_transactions(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from compute_market.store.store import Store
+    from compute_market.engine import Engine
 
     ids = [f"j{number}" for number in range(5)]
     cli.active(*ids)
     sizes: list[int] = []
-    update = Store.update
+    update = Engine.update
 
-    def counted(store: Store, fn: object, **extra: object) -> object:
-        result = update(store, fn, **extra)  # type: ignore[arg-type]
+    def counted(engine: Engine, fn: object, **extra: object) -> object:
+        result = update(engine, fn, **extra)  # type: ignore[arg-type]
         sizes.append(len(result) if isinstance(result, list) else -1)
         return result
 
-    monkeypatch.setattr(Store, "update", counted)
+    monkeypatch.setattr(Engine, "update", counted)
     out = cli.ok("compute", "cancel", "--chunk", "2", *ids)
     assert out == "".join(f"cancelled job {job_id}\n" for job_id in ids)
     assert sizes == [2, 2, 1]

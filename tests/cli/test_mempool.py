@@ -219,10 +219,15 @@ def test_explain_of_a_file_tells_that_the_guard_would_hold_it(cli: Cli) -> None:
     assert cli.document("compute", "explain", path)["held"] is None
     tighten(cli)
     found = cli.document("compute", "explain", path)
-    assert found["held"] == {"by": "admission: comfort_guard", "message": TIGHT}
-    assert f"held: by=admission: comfort_guard message={TIGHT}\n" in cli.ok(
-        "compute", "explain", path
-    )
+    hint = "`tb-cli mempool stats` shows fees and ages; it opens as they fall"
+    assert found["held"] == {
+        "by": "admission: comfort_guard",
+        "message": TIGHT,
+        "hint": hint,
+        "retry_after_ms": None,
+    }
+    told = f"held: admission: comfort_guard: {TIGHT}; {hint}\n"
+    assert told in cli.ok("compute", "explain", path)
 
 
 def test_metrics_tell_the_guard_and_the_pools(cli: Cli) -> None:

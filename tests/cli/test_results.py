@@ -225,7 +225,7 @@ def test_interrupted_command_leaves_no_temporary_file(
 ) -> None:
     from compute_market import exposition
 
-    def interrupted(txn: object) -> str:
+    def interrupted(*_: object) -> str:
         assert [path.name[:4] for path in place.iterdir()] == [".tb-"]
         raise KeyboardInterrupt
 

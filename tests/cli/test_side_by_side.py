@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from compute_market.errors import BusyError, InternalError, RefusedError
+from compute_market.errors import BusyError, InternalError, MarketError, RefusedError
 from tb_cli.frame.side_by_side import WHOLE, Tell, side_by_side
 
 
@@ -41,6 +41,18 @@ def test_nothing_to_do_is_done() -> None:
 
 def refuse(tell: Tell) -> None:
     raise RefusedError("no", reason="why", hint="go")
+
+
+class Told(MarketError):
+    """A kind of its own that stands for another, as that of the server does."""
+
+    def __init__(self, error: MarketError) -> None:
+        super().__init__(error.message)
+        self.token = error.token
+
+
+def refuse_in_other_words(tell: Tell) -> None:
+    raise Told(RefusedError("no"))
 
 
 def fail(tell: Tell) -> None:
@@ -77,6 +89,7 @@ def test_work_ends_at_once_with_who_wanted_it() -> None:
     ("work", "kind", "message"),
     [
         (refuse, RefusedError, "no"),
+        (refuse_in_other_words, RefusedError, "no"),
         (fail, InternalError, "RuntimeError: odd"),
         (die, BusyError, "a process that simulates was ended by signal 9"),
     ],

@@ -311,7 +311,7 @@ def test_handoff_that_cannot_be_done_leaves_the_job_and_is_told(market: Market) 
     assert record(market, "acknowledged", taken) == 1
     assert market.job() == before
     assert receipt(market, sent).last_error == (
-        "offer better does not fit job job: state open ≠ withdrawn"
+        "offer better does not fit job job: state: is withdrawn"
     )
     assert market.counter("scheduler_preempt_total", "handoff_failed") == 1
     (logged,) = market.events("handoff_failed")

@@ -116,7 +116,7 @@ def test_command_of_the_runbooks_works(
 
 
 @pytest.mark.parametrize(
-    "command", ["tb-cli compute execute --all", "tb-cli no such", "tb-cli log -x"]
+    "command", ["tb-cli compute cancel --everything", "tb-cli no such", "tb-cli log -x"]
 )
 def test_command_that_is_none_is_noticed(command: str) -> None:
     assert not exists(command)

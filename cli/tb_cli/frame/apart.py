@@ -98,7 +98,9 @@ def _killed(by: signal.Signals) -> MarketError:
 def error_from(document: dict[str, Any]) -> MarketError:
     """An error from its JSON form."""
     kinds: dict[str, type[MarketError]] = {
-        kind.token: kind for kind in MarketError.__subclasses__()
+        kind.token: kind
+        for kind in MarketError.__subclasses__()
+        if kind.__module__ == MarketError.__module__  # Others wrap one of these.
     }
     kind, message = kinds[document.pop("error")], document.pop("message")
     retryable = document.pop("retryable")

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from compute_market.clock import Reading
+    from compute_market.clock import Clock, Reading
+    from compute_market.store.environment import Creation
 
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -21,6 +22,14 @@ def system_clock() -> "Callable[[], Reading]":
     return lambda: Reading(
         now_ms(), boot_id, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
     )
+
+
+def genesis(clock: "Clock") -> "Creation":
+    """That of a market made now. Raises BusyError under a clock that was never set."""
+    from compute_market.clock import read
+    from compute_market.store.environment import Creation
+
+    return Creation(read(clock).wall_ms, os.urandom(16))
 
 
 def _boot_id() -> str | None:

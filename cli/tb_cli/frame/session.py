@@ -191,8 +191,10 @@ class Session:
         # One that is there may be unfinished: whoever made it was killed, or is still at it.
         finishes = self._market == "created" and not self.dry_run
         # First of all: under a clock that cannot be right nothing is made.
-        clock = _system_clock()
-        creation = _genesis(clock) if is_new or finishes else None
+        from tb_cli.frame.clocks import genesis, system_clock
+
+        clock = system_clock()
+        creation = genesis(clock) if is_new or finishes else None
         home = self.home.path
         if is_new:
             from tb_cli.frame import new_market
@@ -347,11 +349,12 @@ class Session:
             sys.stderr.write(f"warning: {shown}; {way_out}the next change makes it whole\n")
 
     def _begin_trial(self) -> "Trial":
+        from tb_cli.frame.clocks import genesis, system_clock
         from tb_cli.frame.trial import Trial
 
         config = self.config
-        clock = _system_clock()
-        creation = _genesis(clock)
+        clock = system_clock()
+        creation = genesis(clock)
         self.home.check()
         return Trial(lambda directory: _market_in(directory, config, clock, creation))
 
@@ -381,20 +384,6 @@ def _market_in(
 
     store = open_store(directory, config, sleep=sleep, creation=creation)
     return Engine(store, config, clock=clock, stopwatch=time.perf_counter_ns)
-
-
-def _system_clock() -> "Clock":
-    from tb_cli.frame.clocks import system_clock
-
-    return system_clock()
-
-
-def _genesis(clock: "Clock") -> "Creation":
-    """That of a market made now. Raises BusyError under a clock that was never set."""
-    from compute_market.clock import read
-    from compute_market.store.environment import Creation
-
-    return Creation(read(clock).wall_ms, os.urandom(16))
 
 
 def _collect_garbage() -> None:
