@@ -15,7 +15,7 @@ from compute_market.store.schema import HEADS
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tests.support.effort import effort
-from tests.support.stores import Spawn, get, open_store, put
+from tests.support.stores import Spawn, get, give_back_the_last_pages, open_store, put
 
 SECONDS = effort(1, 60)
 
@@ -168,7 +168,7 @@ def test_file_is_filled_up_though_a_thread_that_waits_for_it_has_the_lock(
     store = open_store(path, lock_timeout_ms=5_000)
     with monkeypatch.context() as patched:  # It is killed before that.
         patched.setattr(store_module, "fill_up", lambda *_: None)
-        store.update(give_back)
+        give_back_the_last_pages(store)
     length = length_of(store._env)
     assert path.joinpath("data.mdb").stat().st_size < length
     locked, opened = Event(), Event()
@@ -198,9 +198,3 @@ def test_file_is_filled_up_though_a_thread_that_waits_for_it_has_the_lock(
     assert store.view(get(b"key")) == b"1"
     store.close()
     assert environment.verify(str(path), 0, lambda _: None) == []
-
-
-def give_back(txn: Txn) -> None:
-    """Take pages and give back the last: LMDB counts them, and does not write them."""
-    txn.put(HEADS, b"large", bytes(300_000))
-    txn.delete(HEADS, b"large")
