@@ -69,11 +69,14 @@ def open_environment(
     map_size: int,
     lock_timeout_ms: int,
     sleep: Callable[[float], float | None],
+    has_lock: Callable[[], bool],
 ) -> tuple[Environment, tuple[int, int] | None]:
     """Open the environment in the directory `path`; with it, what tells its data file from others.
 
-    To `write`, it is created on first use if there is a `creation`. See `Store.open`.
+    To `write`, it is created on first use if there is a `creation`. `has_lock` tells whether the
+    write lock is held by a thread that waits until it is opened. See `Store.open`.
     """
+    patience = partial(Patience, lock_timeout_ms, sleep)
     with translated(path):
         if os.path.exists(data_file(path)) and not os.access(path, os.W_OK):
             purpose = "look"
@@ -86,11 +89,11 @@ def open_environment(
         _check_is_there(path)
         if write and not _is_allocated(path):
             # What is no market gets no lock file either.
-            _opened(path, map_size, "look", lock_timeout_ms, sleep).close()
+            _opened(path, map_size, "look", patience, has_lock).close()
             _allocate_lock_file(path)
         identity = file_at(data_file(path))
         while True:
-            env = _opened(path, map_size, purpose, lock_timeout_ms, sleep)
+            env = _opened(path, map_size, purpose, patience, has_lock)
             before, identity = identity, file_at(data_file(path))
             if identity == before:
                 return env, identity
@@ -237,18 +240,16 @@ def _opened(
     path: str,
     map_size: int,
     purpose: Purpose,
-    lock_timeout_ms: int,
-    sleep: Callable[[float], float | None],
+    patience: Callable[[], Patience],
+    has_lock: Callable[[], bool],
 ) -> Environment:
-    env = _in_turn(
-        partial(_open, path, map_size, purpose), partial(Patience, lock_timeout_ms, sleep)
-    )
+    env = _in_turn(partial(_open, path, map_size, purpose), patience)
     try:
         if env.flags()["lock"]:
             env.reader_check()
         if env.stat()["entries"] == 0:
             raise _nothing_in(path)
-        _check_length(path, env, purpose == "write", lock_timeout_ms, sleep)
+        _check_length(path, env, purpose == "write", patience(), has_lock)
     except BaseException:
         env.close()
         raise
@@ -326,11 +327,7 @@ def _nothing_in(path: str) -> MarketError:
 
 
 def _check_length(
-    path: str,
-    env: lmdb.Environment,
-    write: bool,
-    lock_timeout_ms: int,
-    sleep: Callable[[float], float | None],
+    path: str, env: Environment, write: bool, patience: Patience, has_lock: Callable[[], bool]
 ) -> None:
     """Refuse a truncated data file: reading past its end would kill the process.
 
@@ -340,22 +337,23 @@ def _check_length(
     """
     if not _is_short(path, env):
         return
-    from compute_market.store.pages import walked
+    from compute_market.store.pages import check_whole
 
     alone = WriteLock if write else nobody_writing
-    with alone(path, lock_timeout_ms, sleep):
-        if not _is_short(path, env):
-            return  # A writer was about to fill it up.
-        problems = walked(path)
-        if problems:
-            length = os.stat(data_file(path)).st_size
-            raise IntegrityError(
-                f"{data_file(path)} is damaged: it has {length} bytes, not {length_of(env)}: "
-                f"{problems[0]}",
-                hint=RESTORE,
-            )
-        if write:
-            os.truncate(data_file(path), length_of(env))
+    while _is_short(path, env):  # A writer may have been about to fill it up.
+        if has_lock():  # That thread waits for this one: neither writes.
+            check_whole(path, data_file(path), length_of(env))
+            return
+        try:
+            with alone(path, 0, lambda _: None):
+                if _is_short(path, env):
+                    check_whole(path, data_file(path), length_of(env))
+                    if write:
+                        os.truncate(data_file(path), length_of(env))
+                return
+        except BusyError:
+            if patience.is_over():
+                raise
 
 
 def _is_short(path: str, env: Environment) -> bool:

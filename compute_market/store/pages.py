@@ -4,6 +4,7 @@ LMDB trusts its file. A page that is read through the map but lies behind the en
 the process, so what may be damaged is looked at here first. Nothing is made or changed.
 """
 
+import os
 from typing import Any, Final
 
 from compute_market.errors import IntegrityError
@@ -49,6 +50,16 @@ def walked(path: str) -> list[str]:
             f"{path}: {error}", hint="restore the directory from a backup"
         ) from error
     return [str(problem) for problem in problems]
+
+
+def check_whole(path: str, data: str, wanted: int) -> None:
+    """Raise IntegrityError if the data file in a directory, of fewer bytes than wanted, is cut."""
+    problems = walked(path)
+    if problems:
+        raise IntegrityError(
+            f"{data} is damaged: it has {os.stat(data).st_size} bytes, not {wanted}: {problems[0]}",
+            hint="restore the directory from a backup",
+        )
 
 
 def _is_fresh(meta: bytes) -> bool:

@@ -10,7 +10,7 @@ is only viewed gets no file, no byte and no lock of its own.
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 from compute_market.config.settings import DEFAULTS, Config
@@ -94,6 +94,7 @@ class Store:
         self._upgrade = upgrade
         self._handles: Handles | None = None  # handles that a commit has kept
         self._threads = Threads()
+        self._has_lock = False  # one of its threads has the write lock
         self._has_looked = False
         self._is_broken = False  # it has to be opened anew before it is used again
         self._env = self._opened("look" if creation is None else "write")
@@ -315,6 +316,7 @@ class Store:
             map_size=self._map_size,
             lock_timeout_ms=self._lock_timeout_ms,
             sleep=self._sleep,
+            has_lock=lambda: self._has_lock,
         )
         self._is_seen = bool(env.flags()["lock"])
         return env
@@ -347,9 +349,15 @@ class Store:
                 if self._is_broken:
                     self._reopen(self._purpose)
 
-    def _writing_alone(self, timeout_ms: int) -> AbstractContextManager[None]:
+    @contextmanager
+    def _writing_alone(self, timeout_ms: int) -> Iterator[None]:
         self._mend()
-        return write_alone(self.path, timeout_ms, self._sleep, is_seen=self._is_seen)
+        with write_alone(self.path, timeout_ms, self._sleep, is_seen=self._is_seen):
+            self._has_lock = self._is_seen  # The turnstile alone keeps no writer from going on.
+            try:
+                yield
+            finally:
+                self._has_lock = False
 
     def _bring_up_to_date(self, txn: Txn, schema: int) -> None:
         assert self._upgrade is not None, "a store of an older schema needs its steps"

@@ -21,14 +21,18 @@ from tests.simulation.changes import BEFORE, BUNDLE, CONFIG, FILES, Change
 from tests.support.faults import Fault, Outcome
 from tests.support.processes import COMMAND, ENDS_WITHIN_S, differences, everything, now_ms
 
-# What is told, and counted, of a price board that could not be saved: no part of the change.
+# What is told, and counted, of a price board that could not be saved, and counted of a receipt that
+# could not be stored: no part of the change.
 NOT_SAVED = "; it is not saved\n"
 _UNSAVED = "b'price_board_save_total\\x00failed' "
+_UNSTORED = "b'receipt_persist_fail_total' "
 # Runs a command in a directory that has the home; `Server.run` does, and `run_alone`.
 Run = Callable[..., Outcome]
 State = dict[str, list[str]] | None
 # What is new for each market.
 _OWN = ("b'market_id'", "b'genesis_ms'", "b'instance_id'")
+# What a compaction is known by is random, and is there before the file is exchanged.
+_OWN += ("b'compacted_from'", "b'compacted_to'")
 # Heights grow by the second.
 _HEIGHT = re.compile(r"(?<='height': )\d+|(?<='activate_at': )\d+")
 # That of a key that is made is random; and a state root is that of receipts of their second.
@@ -166,7 +170,9 @@ class Reference:
     def steps_done(self, state: State) -> int:
         """How far a change has come. A market that is empty is as good as none."""
         if state is not None:
-            counters = [each for each in state["counters"] if not each.startswith(_UNSAVED)]
+            counters = [
+                each for each in state["counters"] if not each.startswith((_UNSAVED, _UNSTORED))
+            ]
             state = state | {"counters": counters}
         if state in self.states:
             return max(n for n, each in enumerate(self.states) if each == state)
@@ -178,7 +184,11 @@ class Reference:
 
 def failed_saves(state: State) -> int:
     """How often the market has counted that the price board could not be saved."""
-    found = [each for each in (state or {}).get("counters", []) if each.startswith(_UNSAVED)]
+    return _counted(state, _UNSAVED)
+
+
+def _counted(state: State, series: str) -> int:
+    found = [each for each in (state or {}).get("counters", []) if each.startswith(series)]
     return sum(int(each[-3:-1], 16) for each in found)
 
 
@@ -195,6 +205,9 @@ def check_told(place: Place, reference: Reference, outcome: Outcome) -> int:
     steps = reference.steps_done(state)
     warnings = outcome.err.count(NOT_SAVED)
     assert failed_saves(state) <= warnings, "a board is counted as not saved, and nobody was told"
+    if _counted(state, _UNSTORED):
+        assert outcome.code != 0, "a receipt is counted as not stored, and exit code 0"
+        assert steps < change.steps, "a receipt is counted as not stored, and it is"
     told = outcome.out.splitlines()
     expected = reference.done.out.splitlines()
     assert outcome.out == "" or outcome.out.endswith("\n"), "half a line was told"

@@ -1,15 +1,21 @@
 """The data file exchanged beneath threads and processes that are in the middle of using it."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
 from compute_market.store import environment
+from compute_market.store import store as store_module
+from compute_market.store.environment import length_of
+from compute_market.store.lock import WriteLock
 from compute_market.store.schema import HEADS
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tests.support.effort import effort
-from tests.support.stores import Spawn, get, open_store, put
+from tests.support.stores import Spawn, get, give_back_the_last_pages, open_store, put
 
 SECONDS = effort(1, 60)
 
@@ -152,3 +158,43 @@ def test_change_goes_on_with_what_another_thread_has_followed(store: Store, spaw
         patched.setattr(store, "check_is_here", overtaken)
         store.update(put(b"key", b"2"))
     assert store.view(get(b"key")) == b"2"
+
+
+@pytest.mark.parametrize("has_lock_first", [True, False])
+def test_file_is_filled_up_though_a_thread_that_waits_for_it_has_the_lock(
+    path: Path, monkeypatch: pytest.MonkeyPatch, has_lock_first: bool
+) -> None:
+    """Who has the write lock waits for who opens the file anew; both would wait for ever."""
+    store = open_store(path, lock_timeout_ms=5_000)
+    with monkeypatch.context() as patched:  # It is killed before that.
+        patched.setattr(store_module, "fill_up", lambda *_: None)
+        give_back_the_last_pages(store)
+    length = length_of(store._env)
+    assert path.joinpath("data.mdb").stat().st_size < length
+    locked, opened = Event(), Event()
+
+    def hold() -> None:
+        with store._writing_alone(5_000):
+            locked.set()
+            assert opened.wait(4)
+
+    with ThreadPoolExecutor() as pool:
+        if has_lock_first:
+            holding = pool.submit(hold)
+            assert locked.wait(4)
+            opening = pool.submit(store.remap)
+        else:
+            with WriteLock(str(path), 0, time.sleep):
+                opening = pool.submit(store.remap)
+                holding = pool.submit(hold)
+                with pytest.raises(TimeoutError):
+                    opening.result(0.05)
+        opening.result(4)
+        opened.set()
+        holding.result(4)
+    store.update(put(b"key"))
+    store.remap()
+    assert path.joinpath("data.mdb").stat().st_size >= length
+    assert store.view(get(b"key")) == b"1"
+    store.close()
+    assert environment.verify(str(path), 0, lambda _: None) == []

@@ -33,11 +33,13 @@ from compute_market.store.schema import (
 from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tests.support.stores import (
+    LARGE_BYTES,
     PRELUDE,
     ROOT,
     Spawn,
     contents,
     get,
+    give_back_the_last_pages,
     in_a_mount,
     open_store,
     open_to_look,
@@ -48,7 +50,6 @@ from tests.support.stores import (
 pytestmark = pytest.mark.timeout(30)
 
 PAGE = 4096
-LARGE = 1_000_000
 
 
 def test_open_creates_a_private_directory_with_a_genesis(path: Path) -> None:
@@ -280,7 +281,7 @@ def test_a_commit_that_gives_back_its_last_pages_leaves_a_whole_file(
     give_back_the_last_pages(store)
     monkeypatch.setattr(pages, "walked", lambda path: pytest.fail("the whole file was read"))
     store.remap()
-    assert (path / "data.mdb").stat().st_size > LARGE
+    assert (path / "data.mdb").stat().st_size > LARGE_BYTES
 
 
 @pytest.mark.parametrize("found", ["cut", "another"])
@@ -298,17 +299,6 @@ def test_a_file_is_not_filled_up_to_hide_what_happened_to_it(
         os.truncate(data, length - PAGE)
         fill_up(str(path), env, identity, length if found == "cut" else 0)
     assert data.stat().st_size == length - PAGE
-
-
-def give_back_the_last_pages(store: Store) -> None:
-    def put_and_delete(txn: Txn) -> None:
-        txn.put(HEADS, b"small")
-        txn.put(HEADS, b"large", bytes(LARGE))
-        txn.delete(HEADS, b"large")
-
-    store.update(lambda txn: txn.put(HEADS, b"before", bytes(PAGE)), now_ms=0)
-    store.update(lambda txn: txn.delete(HEADS, b"before"), now_ms=0)
-    store.update(put_and_delete, now_ms=0)
 
 
 def test_a_read_only_mount_can_be_read(tmp_path: Path) -> None:

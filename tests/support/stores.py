@@ -21,6 +21,7 @@ from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 
 ROOT = Path(__file__).parents[2]
+LARGE_BYTES = 1_000_000
 
 PRELUDE = """
 import os, sys, time
@@ -124,6 +125,22 @@ def put(key: bytes, value: bytes = b"1", table: Table[bytes] = HEADS) -> Callabl
 
 def get(key: bytes, table: Table[bytes] = HEADS) -> Callable[[Txn], bytes | None]:
     return lambda txn: txn.get(table, key)
+
+
+def give_back_the_last_pages(store: Store) -> None:
+    """The last commit takes pages and gives them back: LMDB counts them, and does not write them.
+
+    More than `LARGE_BYTES` are in the file then.
+    """
+
+    def put_and_delete(txn: Txn) -> None:
+        txn.put(HEADS, b"small")
+        txn.put(HEADS, b"large", bytes(LARGE_BYTES))
+        txn.delete(HEADS, b"large")
+
+    store.update(lambda txn: txn.put(HEADS, b"before", bytes(4096)), now_ms=0)
+    store.update(lambda txn: txn.delete(HEADS, b"before"), now_ms=0)
+    store.update(put_and_delete, now_ms=0)
 
 
 def contents(directory: Path) -> dict[str, bytes]:
