@@ -50,6 +50,7 @@ from compute_market.subsidy import laws as subsidy
 _DERIVED = (
     "compute_market_fee_split",
     "slashing_burn_ct_total",
+    "bonds_burned_total",
     "industrial_units_total",
     "scheduler_cancel_total",
     "matches_total",

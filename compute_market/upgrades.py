@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.msgpack import Decoder
 
 from compute_market import metrics
+from compute_market.archive import counted
 from compute_market.jobs import jobs
 from compute_market.offers import offers
 from compute_market.receipt_records import Settlement
@@ -343,14 +344,21 @@ def _begin_epochs(txn: Txn) -> None:
     txn.set_number(schema.UNITS_BEFORE_EPOCHS, metrics.value(txn, "industrial_units_total"))
 
 
-# Schema 7: ended jobs in the order of ends, and archives. An older release lists no job that
-# ends, and take the id of an archived one for a new one.
+# Schema 7: ended jobs in the order of ends, archives, and burned bonds counted. An older release
+# lists no job that ends, and takes the id of an archived one for a new one.
 
 
 def _to_7(txn: Txn) -> None:
     for job in txn.records(schema.JOBS):
         if job.ended_at is not None:
             txn.put(schema.ENDED, jobs.listed_key(job.ended_at, job.job_id))
+    burned: Counter[tuple[str, ...]] = Counter()
+    for posting in txn.records(schema.POSTINGS):
+        for names, by in counted.of_posting(posting):
+            if names[0] == "bonds_burned_total":
+                burned[names] += by
+    for names, by in burned.items():
+        metrics.count(txn, *names, by=by - metrics.value(txn, *names))
 
 
 _STEPS: dict[int, Callable[[Txn], None]] = {

@@ -30,6 +30,8 @@ def of_posting(posting: Posting) -> Iterator[Count]:
         yield ("compute_market_fee_split", posting.token.lower(), kind), posting.amount
     if is_burned:
         yield ("slashing_burn_ct_total",), posting.amount
+        is_bid = ledger.is_bid_bond(posting.debit)
+        yield ("bonds_burned_total", "bidder" if is_bid else posting.debit.rpartition("/")[2]), 1
 
 
 def of_job(job: Job) -> Iterator[Count]:

@@ -4,7 +4,6 @@ LMDB trusts its file. A page that is read through the map but lies behind the en
 the process, so what may be damaged is looked at here first. Nothing is made or changed.
 """
 
-import os
 from typing import Any, Final
 
 from compute_market.errors import IntegrityError
@@ -56,8 +55,10 @@ def check_whole(path: str, data: str, wanted: int) -> None:
     """Raise IntegrityError if the data file in a directory, of fewer bytes than wanted, is cut."""
     problems = walked(path)
     if problems:
+        with open(data, "rb") as file:
+            length = file.seek(0, 2)
         raise IntegrityError(
-            f"{data} is damaged: it has {os.stat(data).st_size} bytes, not {wanted}: {problems[0]}",
+            f"{data} is damaged: it has {length} bytes, not {wanted}: {problems[0]}",
             hint="restore the directory from a backup",
         )
 

@@ -37,6 +37,8 @@ _OWN += ("b'compacted_from'", "b'compacted_to'")
 _HEIGHT = re.compile(r"(?<='height': )\d+|(?<='activate_at': )\d+")
 # That of a key that is made is random; and a state root is that of receipts of their second.
 _KEY_ID = re.compile(r"(?:(?<='key_id': ')|(?<=made key k1: )|(?<=, root ))[0-9a-f]{64}")
+# A compaction that is done and could not be noted leaves less to the next.
+_BYTES_BEFORE = re.compile(r"(?<='bytes_before': )\d+")
 _BUNDLE_ID = re.compile(r"(?<=bundle )[0-9a-f]{16}")
 
 
@@ -135,6 +137,7 @@ class Place:
         found["meta"] = [entry for entry in found["meta"] if not entry.startswith(_OWN)]
         for table in ("settle_state", "events"):
             found[table] = [_KEY_ID.sub("#", _HEIGHT.sub("#", entry)) for entry in found[table]]
+        found["events"] = [_BYTES_BEFORE.sub("#", entry) for entry in found["events"]]
         return found
 
     def names(self) -> set[str]:
