@@ -29,10 +29,12 @@ _UNSTORED = "b'receipt_persist_fail_total' "
 # Runs a command in a directory that has the home; `Server.run` does, and `run_alone`.
 Run = Callable[..., Outcome]
 State = dict[str, list[str]] | None
-# What is new for each market.
-_OWN = ("b'market_id'", "b'genesis_ms'", "b'instance_id'")
-# What a compaction is known by is random, and is there before the file is exchanged.
-_OWN += ("b'compacted_from'", "b'compacted_to'")
+# What is new for each market, and what a compaction is known by, which is there before the file is
+# exchanged.
+_OWN = (
+    *("b'market_id'", "b'genesis_ms'", "b'instance_id'"),
+    *("b'compacted_from'", "b'compacted_to'"),
+)
 # Heights grow by the second.
 _HEIGHT = re.compile(r"(?<='height': )\d+|(?<='activate_at': )\d+")
 # That of a key that is made is random; and a state root is that of receipts of their second.
