@@ -23,6 +23,9 @@ _KINDS: Final = {
 }
 
 
+_BURNED_OF = frozenset(("provider", "buyer", "bidder"))
+
+
 def of_posting(posting: Posting) -> Iterator[Count]:
     is_burned = posting.credit == ledger.BURNED
     kind = "burned" if is_burned else _KINDS.get(posting.event)
@@ -31,7 +34,9 @@ def of_posting(posting: Posting) -> Iterator[Count]:
     if is_burned:
         yield ("slashing_burn_ct_total",), posting.amount
         is_bid = ledger.is_bid_bond(posting.debit)
-        yield ("bonds_burned_total", "bidder" if is_bid else posting.debit.rpartition("/")[2]), 1
+        of = "bidder" if is_bid else posting.debit.rpartition("/")[2]
+        if of in _BURNED_OF:  # Else it is damaged, which a law of its own tells.
+            yield ("bonds_burned_total", of), 1
 
 
 def of_job(job: Job) -> Iterator[Count]:

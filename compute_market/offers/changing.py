@@ -96,17 +96,23 @@ def _decided(
         found["multiplier_ppm"] = checked_multiplier(txn, asked.reputation_multiplier)
     found = {name: value for name, value in found.items() if value != getattr(offer, name)}
     if found and offer.state == "withdrawn":
-        raise RefusedError(
-            f"offer {offer.offer_id} is withdrawn",
-            hint="post another one; its terms are in `tb-cli compute offer show`",
-            reason="withdrawn",
-        )
+        raise _withdrawn(offer)
     return found
+
+
+def _withdrawn(offer: Offer) -> RefusedError:
+    return RefusedError(
+        f"offer {offer.offer_id} is withdrawn",
+        hint="post another one; its terms are in `tb-cli compute offer show`",
+        reason="withdrawn",
+    )
 
 
 def _units(offer: Offer, asked: int | str) -> dict[str, int]:
     """All its units, and those left: more, or fewer of those that nobody has taken."""
     by = int(asked) if isinstance(asked, str) else asked - offer.units
+    if by and offer.state == "withdrawn":
+        raise _withdrawn(offer)
     if by < -offer.units_left:
         raise RefusedError(
             f"offer {offer.offer_id} has {offer.units_left} of {offer.units} units left, "
