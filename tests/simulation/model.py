@@ -908,6 +908,7 @@ class Model:
                 said = (job_id, detail["reason"], detail["units"], detail["mode"])
                 assert said in self.deferrable, (said, self.deferrable)
                 assert (offer, owner) == (None, self.jobs[job_id].buyer)
+                self.count_board()
                 self.events.insert(index, told[index - seq])
                 self.count("industrial_deferred_total")
         self.deferrable.clear()

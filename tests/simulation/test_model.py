@@ -944,7 +944,6 @@ class MarketMachine(RuleBasedStateMachine):
 
 MarketMachine.TestCase.settings = settings(
     max_examples=effort(30, 1000),
-    derandomize=effort(1, 0) == 1,  # A fixed sample in the suite; torture draws anew each time.
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
