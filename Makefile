@@ -42,7 +42,7 @@ bench: $(VENV)/.installed-dev
 
 # Alerts, their tests and dashboards, after a metric, an alert or a panel has changed.
 monitoring: $(VENV)/.installed-dev
-	$(BIN)/python monitoring/generate.py
+	$(BIN)/python -m monitoring.generate
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'

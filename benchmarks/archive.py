@@ -7,6 +7,7 @@ entries in transactions of as many jobs, synced, for its time.
 
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing import Process
 from pathlib import Path
 
@@ -63,9 +64,9 @@ def main() -> None:
     measure.finish()
 
 
-def apart(call: object, home: Path, count: int) -> None:
+def apart(call: Callable[[Path, int], object], home: Path, count: int) -> None:
     """In a process of its own: a command inherits the peak of the process that starts it."""
-    process = Process(target=call, args=(home, count))  # type: ignore[arg-type] # It is called.
+    process = Process(target=call, args=(home, count))
     process.start()
     process.join()
     assert process.exitcode == 0

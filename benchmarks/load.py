@@ -68,7 +68,9 @@ def on_its_core(words: Sequence[str]) -> str:
 
 
 def in_ms(text: str) -> float:
-    number, unit = re.fullmatch(r"([\d.]+)(\w+)", text).groups()  # type: ignore[union-attr]
+    found = re.fullmatch(r"([\d.]+)(\w+)", text)
+    assert found is not None, f"{text!a} is no time"
+    number, unit = found.groups()
     return float(number) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
 
 

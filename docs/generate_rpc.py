@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from msgspec import NODEFAULT
+from msgspec.structs import fields
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "cli")]
 
 # What these import is found by the path above, so they stand behind it.
-from msgspec import NODEFAULT  # noqa: E402
-from msgspec.structs import fields  # noqa: E402
-
 from compute_market import rpc  # noqa: E402
 from compute_market.rpc import Method  # noqa: E402
 from tb_cli.network.openapi import OPERATIONS  # noqa: E402

@@ -7,19 +7,15 @@ links to runbooks are paths in the repository unless `--runbooks` gives the addr
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from monitoring.alerts import GROUPS
+from monitoring.dashboards import render
+from monitoring.panels import BOARDS
+from monitoring.rules import rule_tests, rules
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
-
-# What these import is found by the path above, so they stand behind it.
-from monitoring.alerts import GROUPS  # noqa: E402
-from monitoring.dashboards import render  # noqa: E402
-from monitoring.panels import BOARDS  # noqa: E402
-from monitoring.rules import rule_tests, rules  # noqa: E402
-
 HERE = "monitoring"
 RUNBOOKS = "docs/runbooks.md"
 _BEGIN = "<!-- By monitoring/generate.py: -->\n"

@@ -175,6 +175,12 @@ def _pieces(session: Session, before: int) -> Iterator[_Piece]:
             yield ended, []
         if after is None:
             break
+    for postings in _postings(session, before):
+        yield [], postings
+
+
+def _postings(session: Session, before: int, ended_before: int = 0) -> Iterator[list[Posting]]:
+    """Postings that may go, those of jobs that ended before a second as well if one is given."""
     seq: int | None = 0
     while seq is not None:
         postings, seq = session.view(
@@ -183,10 +189,11 @@ def _pieces(session: Session, before: int) -> Iterator[_Piece]:
                 before_ms=before * 1000,
                 after=seq,
                 limit=archives.PIECE_POSTINGS,
+                ended_before=ended_before,
             )
         )
         if postings:
-            yield [], postings
+            yield postings
 
 
 def _try(session: Session, target: str, before: int) -> None:
@@ -195,18 +202,7 @@ def _try(session: Session, target: str, before: int) -> None:
     for ended, _ in _pieces(session, before):
         counts["jobs"] += len(ended)
         counts["receipts"] += sum(len(each.proofs) for each in ended)
-    seq: int | None = 0
-    while seq is not None:
-        postings, seq = session.view(
-            partial(
-                selection.postings,
-                before_ms=before * 1000,
-                after=seq,
-                limit=archives.PIECE_POSTINGS,
-                ended_before=before,
-            )
-        )
-        counts["postings"] += len(postings)
+    counts["postings"] = sum(map(len, _postings(session, before, ended_before=before)))
     _emit(session, target, {"before": before, **counts}, changed=True)
 
 

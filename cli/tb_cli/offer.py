@@ -116,16 +116,11 @@ def post(
         outcome = bulk.Outcome(name, text, document)
         return outcome if takeovers is None else takeovers.tried(txn, posted, outcome)
 
-    loaded = False
-
     def prepare(request: OfferRequest) -> None:
-        """The price board, outside any transaction, for the first offer that asks for it."""
-        nonlocal loaded
-        if request.price_per_unit == 0 and not loaded:
-            from tb_cli.frame import price_board
+        if request.price_per_unit == 0:
+            from tb_cli.frame import price_board  # Few offers ask for it.
 
-            price_board.load(session)
-            loaded = True
+            price_board.load_once(session)
 
     source = None if file is None else JsonLines([file], keep=failed_to is not None)
     asked: Iterable[bulk.Given[OfferRequest]] = [_offer(NO_FILE, given, capability)]

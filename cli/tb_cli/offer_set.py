@@ -86,16 +86,11 @@ def set_(
         text = f"changed offer {name}: {told}" if told else f"offer {name} unchanged"
         return bulk.Outcome(name, f"{text}: {changed.offer.state}" if not told else text, document)
 
-    loaded = False
-
     def prepare(asked: OfferChange) -> None:
-        """The price board, outside any transaction, for the first offer that asks for it."""
-        nonlocal loaded
-        if asked.price_per_unit == 0 and not loaded:
-            from tb_cli.frame import price_board
+        if asked.price_per_unit == 0:
+            from tb_cli.frame import price_board  # Few offers ask for it.
 
-            price_board.load(session)
-            loaded = True
+            price_board.load_once(session)
 
     keep = failed_to is not None
     source: JsonLines | Ids

@@ -291,7 +291,7 @@ def test_piece_that_another_process_took_is_not_taken_again(real: Market) -> Non
     (ended,) = real.view(lambda txn: selection.ended(txn, txn.now, None, 9))[0]
     begun = Archive("/a", real.now_ms // 1000, 0, 0, b"")
     for archive_id in (bytes(16), b"\1" * 16):
-        real.alone(lambda txn, of=archive_id: archives.begin(txn, of, begun))  # type: ignore[misc]
+        real.alone(partial(archives.begin, archive_id=archive_id, archive=begun))
     first = real.alone(lambda txn: archives.let_go(txn, bytes(16), begun, [ended], []))
     again = real.alone(lambda txn: archives.let_go(txn, b"\1" * 16, begun, [ended], []))
     assert first is not None

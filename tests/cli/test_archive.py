@@ -189,13 +189,14 @@ def test_process_that_has_the_old_file_goes_on_with_the_new_one(cli: Cli) -> Non
         bufsize=1,
         cwd=cli.directory,
     )
-    assert batch.stdin is not None
-    assert batch.stdout is not None
+    lines, answers = batch.stdin, batch.stdout
+    assert lines is not None
+    assert answers is not None
 
     def say(line: str) -> str:
-        batch.stdin.write(line + "\n")  # type: ignore[union-attr] # It is a pipe.
-        batch.stdin.flush()  # type: ignore[union-attr]
-        return batch.stdout.readline()  # type: ignore[union-attr]
+        lines.write(line + "\n")
+        lines.flush()
+        return answers.readline()
 
     assert say("wallet deposit bob --ct 1 --key a") == "deposited 1 CT 0 IT; bob has 1 CT 0 IT\n"
     for number in range(3):

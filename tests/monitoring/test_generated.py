@@ -2,7 +2,6 @@
 
 import json
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +62,7 @@ def test_generate_writes_elsewhere_with_links_to_another_page(
     address = "https://wiki.example/runbooks"
     argv = ["generate.py", "--to", str(tmp_path), "--runbooks", address]
     monkeypatch.setattr(sys, "argv", argv)
-    runpy.run_path(str(HERE / "generate.py"), run_name="__main__")
+    generate.main()
     rules = (tmp_path / "monitoring/alerts.yml").read_text()
     assert f"{address}#clockheld" in rules
     assert "docs/" not in rules

@@ -44,7 +44,7 @@ def readable(path: str) -> Readable:
     """
     if path != _STDIN and not _is_stream(path):
         return Readable(os.path.abspath(path), path)
-    kept = tempfile.TemporaryFile()  # noqa: SIM115  # It is read again while the process lasts.
+    kept = tempfile.TemporaryFile()  # noqa: SIM115 - it is read again while the process lasts
     try:
         with standard_input() if path == _STDIN else open(path, "rb") as source:
             size = 0

@@ -33,6 +33,12 @@ def load(session: Session) -> None:
         note(f"loaded price board: {_counted(board)}")
 
 
+def load_once(session: Session) -> None:
+    """The same for the first of several actions that ask for it, outside any transaction."""
+    if session.market.board is None:
+        load(session)
+
+
 def expect(session: Session) -> None:
     """Load the board once before the first match, so that loads, and the save before, are counted.
 
