@@ -102,8 +102,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     parts = [each for each in words if asked in each.replace("-", "_").split("_")]
     if parts:
         return parts[0]
-    found = get_close_matches(word, words, 1)
-    return found[0] if found else None
+    alike = get_close_matches(asked, [each.replace("-", "_") for each in words], 1)
+    return next((each for each in words if each.replace("-", "_") in alike), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

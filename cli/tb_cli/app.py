@@ -18,7 +18,7 @@ from tb_cli.frame.command import perform
 from tb_cli.frame.help_page import ALONE, HELP, is_bold, page
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.session import Session
-from tb_cli.frame.usage import no_such_command, usage_error
+from tb_cli.frame.usage import no_such_command, no_such_option, usage_error
 from tb_cli.frame.values import value_of
 from tb_cli.frame.verbs import Group, Parameter, Verb, parameters_of
 from tb_cli.tree import TREE
@@ -81,6 +81,7 @@ class VerbCommand(TyperCommand):
         self.verb = verb
         self.function = verb.function()
         self.own = parameters_of(self.function)
+        self.takes_signs = any(each.kind == "signed" for each in self.own)
         shared = (DRY_RUN, JSON, *GLOBAL) if verb.writes else (JSON, *GLOBAL)
         super().__init__(
             name,
@@ -88,7 +89,7 @@ class VerbCommand(TyperCommand):
             params=[_parameter(each) for each in (*self.own, *shared)],
             context_settings=_CONTEXT
             # What begins with a minus may be a number.
-            | {"ignore_unknown_options": any(each.kind == "signed" for each in self.own)},
+            | {"ignore_unknown_options": self.takes_signs},
         )
 
     def get_help(self, ctx: Any) -> str:
@@ -105,6 +106,9 @@ class VerbCommand(TyperCommand):
 
         def parse(args: list[str]) -> Any:
             options, left, order = parse_args(args)
+            for word in left if self.takes_signs and "--" not in args else ():
+                if word[:2] == "--" and not ctx.resilient_parsing:
+                    raise no_such_option(word, TREE, ctx.obj[1])
             for param in self.params:
                 valued = isinstance(param, TyperOption) and not (param.is_flag or param.multiple)
                 if valued and order.count(param) > 1 and not ctx.resilient_parsing:

@@ -19,7 +19,7 @@ def usage_error(error: Any, tree: Group, arguments: Sequence[str]) -> UsageError
     see = f"see `{' '.join(('tb-cli', *path))} --help`"
     kind = type(error).__name__
     if kind == "NoSuchOption":
-        return _no_such_option(error.option_name, tree, arguments, see)
+        return no_such_option(error.option_name, tree, arguments)
     if kind == "MissingParameter":
         named = {each.name: each for each in options_of(node)}
         return UsageError(f"{called(named[error.param.name])} is missing", hint=see)
@@ -27,6 +27,9 @@ def usage_error(error: Any, tree: Group, arguments: Sequence[str]) -> UsageError
         problem = "takes no value" if "not take" in error.message else "is given without a value"
         return UsageError(f"{clipped(error.option_name)} {problem}", hint=see)
     extra = error.message.partition(" (")[2][:-1]
+    for word in arguments if extra else ():
+        if word[:1] == "-" and (moved := _moved(word, tree, arguments)) is not None:
+            return _stands_before(word, moved)
     if extra:
         return UsageError(f"unexpected argument {clipped(extra)!a}", hint=see)
     return UsageError(error.format_message(), hint=see)
@@ -60,18 +63,23 @@ def options_of(node: Verb | Group) -> tuple[Parameter, ...]:
     return (*own, DRY_RUN, JSON, *GLOBAL) if node.writes else (*own, JSON, *GLOBAL)
 
 
-def _no_such_option(word: str, tree: Group, arguments: Sequence[str], see: str) -> UsageError:
+def no_such_option(word: str, tree: Group, arguments: Sequence[str]) -> UsageError:
+    """A word that is no option there: the nearest is named, or where it does belong."""
     moved = _moved(word, tree, arguments)
     if moved is not None:
-        line = clipped(join(("tb-cli", *moved)), _SHOWN_MAX)
-        return UsageError(f"{word} stands before the command", hint=f"it goes after it: `{line}`")
+        return _stands_before(word, moved)
     path, node = _reached(tree, arguments)
     spelled = [text for each in options_of(node) for text in _spellings(each)]
     names = [text.removeprefix("--") for text in spelled if text.startswith("--")]
     near = did_you_mean(word.lstrip("-"), names) if len(word.lstrip("-")) > 1 else None
-    hint = see if near is None else near.replace("mean ", "mean --")
     command = " ".join(("tb-cli", *path))
+    hint = f"see `{command} --help`" if near is None else near.replace("mean ", "mean --")
     return UsageError(f"`{command}` has no option {clipped(word)}", hint=hint)
+
+
+def _stands_before(word: str, moved: Sequence[str]) -> UsageError:
+    line = clipped(join(("tb-cli", *moved)), _SHOWN_MAX)
+    return UsageError(f"{word} stands before the command", hint=f"it goes after it: `{line}`")
 
 
 def _moved(word: str, tree: Group, arguments: Sequence[str]) -> list[str] | None:
