@@ -22,6 +22,7 @@ from compute_market.config.rows import (
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError, file_error
+from compute_market.quantities import UNITS, in_unit, ways_to_write
 from compute_market.records import check_id
 from compute_market.text import clipped
 
@@ -160,7 +161,8 @@ def render_default() -> str:
         f"# home directory. The keys above [scheduler] may also stand in [{_MAIN_SECTION}].",
         "# A variable wins over the file: TB_ and the key in capitals, with the section before",
         "# it where there is one, as in TB_EPOCH_BLOCKS and TB_SCHEDULER_SLOTS. Commas stand",
-        "# between the values of a list there.",
+        "# between the values of a list there. Durations and sizes may be written as text too:",
+        '# "90s", "15m", "1h30m", "3d", "64GiB".',
     ]
     section = ""
     for setting in SETTINGS:
@@ -206,6 +208,8 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
         value = raw if isinstance(raw, bool) else None
     elif setting.kind == "integer":
         value = raw if type(raw) is int else None  # `true` is an instance of int.
+        if isinstance(raw, str) and setting.unit in UNITS:
+            value = in_unit(raw, setting.unit)
     elif isinstance(raw, str | DecimalText) or type(raw) is int:
         value = parse_ppm(raw if isinstance(raw, str) else _shown(raw))
     if value is None:
@@ -214,8 +218,10 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
             "decimal": "a number with at most 6 decimals and no exponent",
             "flag": "true or false",
         }.get(setting.kind, "a string")
+        hint = ways_to_write(setting.unit) if setting.unit in UNITS else None
         raise UsageError(
-            f"{origin}: {setting.name}: expected {wanted}, {setting.limits}; found {_shown(raw)}"
+            f"{origin}: {setting.name}: expected {wanted}, {setting.limits}; found {_shown(raw)}",
+            hint=hint,
         )
     if setting.kind in _ADDRESSES:
         _check_address(setting, str(value), origin)
