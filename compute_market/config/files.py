@@ -22,7 +22,6 @@ from compute_market.config.rows import (
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError, file_error
-from compute_market.quantities import UNITS, in_unit, ways_to_write
 from compute_market.records import check_id
 from compute_market.text import clipped
 
@@ -208,8 +207,8 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
         value = raw if isinstance(raw, bool) else None
     elif setting.kind == "integer":
         value = raw if type(raw) is int else None  # `true` is an instance of int.
-        if isinstance(raw, str) and setting.unit in UNITS:
-            value = in_unit(raw, setting.unit)
+        if isinstance(raw, str):
+            value = _quantity(setting, raw)
     elif isinstance(raw, str | DecimalText) or type(raw) is int:
         value = parse_ppm(raw if isinstance(raw, str) else _shown(raw))
     if value is None:
@@ -218,10 +217,9 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
             "decimal": "a number with at most 6 decimals and no exponent",
             "flag": "true or false",
         }.get(setting.kind, "a string")
-        hint = ways_to_write(setting.unit) if setting.unit in UNITS else None
         raise UsageError(
             f"{origin}: {setting.name}: expected {wanted}, {setting.limits}; found {_shown(raw)}",
-            hint=hint,
+            hint=_way_to_write(setting),
         )
     if setting.kind in _ADDRESSES:
         _check_address(setting, str(value), origin)
@@ -238,6 +236,19 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
     if not allowed:
         raise UsageError(f"{origin}: {setting.name}: {_shown(raw)} is not {setting.limits}")
     return value
+
+
+def _quantity(setting: Setting, text: str) -> int | None:
+    """How many of its unit a duration or size is; None for a text that is neither."""
+    from compute_market import quantities  # Most are written as numbers.
+
+    return quantities.in_unit(text, setting.unit) if setting.unit in quantities.UNITS else None
+
+
+def _way_to_write(setting: Setting) -> str | None:
+    from compute_market import quantities
+
+    return quantities.ways_to_write(setting.unit) if setting.unit in quantities.UNITS else None
 
 
 def _listed(setting: Setting, raw: Any, origin: str) -> tuple[str, ...]:
