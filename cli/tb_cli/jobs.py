@@ -120,7 +120,9 @@ def requirements(session: Session, job_id: str) -> None:
 
 @takes(
     JOB_IDS,
-    option("--timeout", "Give up after this many seconds.", kind="number", least=0, most=2**31),
+    option(
+        "--timeout", "Give up after so long.", kind="number", unit="seconds", least=0, most=2**31
+    ),
     option("--for", "What to wait for.", name="goal", choices=tuple(_GOALS), default="completed"),
     FAILED_TO,
 )

@@ -37,6 +37,7 @@ class Parameter:
         "opposite",
         "required",
         "spellings",
+        "unit",
     )
 
     def __init__(
@@ -55,6 +56,7 @@ class Parameter:
         most: int | None = None,
         choices: tuple[str, ...] = (),
         complete: str | None = None,  # what a shell completes it with: a name in `completion`
+        unit: str | None = None,  # of a number that is a duration or size: one of `quantities`
     ) -> None:
         self.name = name
         self.help = help
@@ -69,6 +71,7 @@ class Parameter:
         self.most = most
         self.choices = choices
         self.complete = complete
+        self.unit = unit
         self.group: str | None = None  # the mapping it reaches the function in, if it was given
 
     def in_group(self, name: str) -> "Parameter":
@@ -224,8 +227,12 @@ def option(
     most: int | None = None,
     choices: tuple[str, ...] = (),
     complete: str | None = None,
+    unit: str | None = None,
 ) -> Parameter:
-    """An option with a value; its name is that of its spelling unless given."""
+    """An option with a value; its name is that of its spelling unless given.
+
+    A number with a `unit` may be written as a person writes a duration or size.
+    """
     return Parameter(
         name or _name_of(spelling),
         help,
@@ -239,6 +246,7 @@ def option(
         most=most,
         choices=choices,
         complete=complete,
+        unit=unit,
     )
 
 
