@@ -128,6 +128,7 @@ ORDER = (
     "jobs.cancellations",
     "jobs.lanes",
     "jobs.jobs",
+    "jobs.listed",
     "jobs.handovers",
     "jobs.pools",
     "jobs.documents",

@@ -23,7 +23,7 @@ from compute_market.errors import (
     IntegrityError,
     UsageError,
 )
-from compute_market.jobs import jobs
+from compute_market.jobs import jobs, listed
 from compute_market.records import Job
 from compute_market.settlement import state_root
 from compute_market.store.creation import sync
@@ -250,7 +250,7 @@ def _about(txn: Txn) -> dict[str, Any]:
     of = [archive for _, archive in archives.listed(txn)]
     return {
         "live": _oldest_live(txn),
-        "ended": jobs.first_ended(txn),
+        "ended": listed.first_ended(txn),
         "archives": [each.path for each in of],
         "archives_unfinished": [each.path for each in of if each.closed_ms is None],
         "market_id": chain.market_id(txn).hex(),
@@ -270,7 +270,7 @@ def _about(txn: Txn) -> dict[str, Any]:
 
 def _oldest_live(txn: Txn) -> Job | None:
     """The live job that was submitted first; it reads every live job."""
-    live = (jobs.named(txn, job_id.encode()) for job_id in jobs.live_ids(txn))
+    live = (jobs.named(txn, job_id.encode()) for job_id in listed.live_ids(txn))
     return min(live, key=lambda job: job.seq, default=None)
 
 
