@@ -32,13 +32,16 @@ from compute_market.store.txn import Txn
 
 # Jobs that a page looks at, unless it is to find more.
 LOOKED_AT: Final = 1000
+# Live jobs that are kept in memory from when they were gathered; others are read again.
+KEPT_MAX: Final = 10_000
 
 
 class Live(Struct):
     """The live jobs, where only such are asked for.
 
     They are met on the walk, until it has met more others than there are live ones: then they are
-    `gathered` from the table that has them all, and listed by their numbers.
+    gathered from the table that has them all, and listed by their numbers. Where they are few among
+    all, and the newest need not come first, they are gathered at once.
     """
 
     table: Table[bytes]
@@ -49,6 +52,7 @@ class Live(Struct):
     until: bytes | None = None  # and the one to end at
     is_whole: bool = False
     seqs: "array[int]" = field(default_factory=lambda: array("Q"))  # the next one last
+    kept: dict[int, Job] = {}  # some of them, by number
 
     def meets(self, job: Job) -> bool:
         """Take note of a job that is met; whether the walk is to be left."""
@@ -146,18 +150,19 @@ def _begun(txn: Txn, asked: Selection, *, newest_first: bool) -> Walk:
     first, behind = _submitted_within(txn, asked)
     walk = Walk(newest_first, table, prefix, prefix + pack_u64(first), prefix + pack_u64(behind))
     if asked.is_live:
-        walk.live = _live(txn, asked, is_of_all=table is SUBMITTED)
+        walk.live = _live(txn, asked, walk)
     return walk
 
 
-def _live(txn: Txn, asked: Selection, *, is_of_all: bool) -> Live:
+def _live(txn: Txn, asked: Selection, walk: Walk) -> Live:
     until = None
     if asked.overdue_in_secs is not None:
         until = pack_u64(max(0, txn.now + asked.overdue_in_secs))
     table = ACTIVE if asked.states == ("active",) and until is None else DEADLINES
     size = txn.size(table)
-    live = Live(table, size if is_of_all else None, size, until=until)
-    live.is_gathered = size <= LOOKED_AT or until is not None
+    live = Live(table, size if walk.table is SUBMITTED else None, size, until=until)
+    is_few = not walk.newest_first and 2 * size < txn.size(SUBMITTED)
+    live.is_gathered = size <= LOOKED_AT or until is not None or is_few
     return live
 
 
@@ -254,6 +259,8 @@ def _gather(txn: Txn, walk: Walk, live: Live, check: Check, looked_at: int) -> N
         job = jobs.named(txn, key if live.table is ACTIVE else key[8:])
         if walk.low <= walk.prefix + pack_u64(job.seq) < walk.high and check(job):
             live.seqs.append(job.seq)
+            if len(live.kept) < KEPT_MAX:
+                live.kept[job.seq] = job
     if len(entries) < looked_at:
         live.is_whole = True
         live.seqs = array("Q", sorted(live.seqs, reverse=not walk.newest_first))
@@ -267,7 +274,9 @@ def _take(txn: Txn, live: Live, check: Check, found: list[Job], limit: int) -> N
         seq = live.seqs.pop()
         while live.seqs and live.seqs[-1] == seq:
             live.seqs.pop()  # Its deadline moved while they were gathered.
-        job_id = txn.get(SUBMITTED, pack_u64(seq))
-        job = None if job_id is None else txn.read(JOBS, job_id)
+        job = live.kept.pop(seq, None)
+        if job is None:
+            job_id = txn.get(SUBMITTED, pack_u64(seq))
+            job = None if job_id is None else txn.read(JOBS, job_id)
         if job is not None and check(job):
             found.append(job)

@@ -128,8 +128,9 @@ def test_pages_find_what_is_asked_for_once_and_in_order(
 ) -> None:
     chance = random.Random(8)
     sizes = set()
-    for _ in range(effort(250, 5000)):
+    for _ in range(effort(150, 5000)):
         monkeypatch.setattr(pages, "LOOKED_AT", chance.choice((1, 2, 7, 30, 1000)))
+        monkeypatch.setattr(pages, "KEPT_MAX", chance.choice((0, 5, 1000)))
         asked, limit = drawn(chance), chance.choice((1, 3, 50, 1000))
         newest_first = chance.random() < 0.5
         by_hand = [
