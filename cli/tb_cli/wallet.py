@@ -7,7 +7,8 @@ from compute_market.errors import UsageError
 from compute_market.records import Posting, check_id
 from compute_market.settlement import escrow, ledger
 from compute_market.store.txn import Txn
-from tb_cli.frame.options import JSONL, KEY, LIMIT, amount
+from tb_cli.frame.confirmation import confirm
+from tb_cli.frame.options import JSONL, KEY, LIMIT, YES, amount
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, takes
@@ -23,11 +24,15 @@ _MOVED = (
 @takes(_OWNER, _MOVED)
 def deposit(session: Session, owner: str, *, ct: int, it: int, key: str | None) -> None:
     """The operator's tap on a devnet."""
+    _check(owner, ct, it)
     _tap(session, "deposit", owner, ct, it, key)
 
 
-@takes(_OWNER, _MOVED)
-def withdraw(session: Session, owner: str, *, ct: int, it: int, key: str | None) -> None:
+@takes(_OWNER, _MOVED, YES)
+def withdraw(session: Session, owner: str, *, ct: int, it: int, key: str | None, yes: bool) -> None:
+    """On a terminal it asks first, unless --yes is given."""
+    _check(owner, ct, it)
+    confirm(session, f"take {ct} CT {it} IT out of the wallet of {owner}?", yes=yes)
     _tap(session, "withdraw", owner, ct, it, key)
 
 
@@ -57,6 +62,12 @@ def history(session: Session, owner: str, *, limit: int | None, jsonl: bool) -> 
     listing.end()
 
 
+def _check(owner: str, ct: int, it: int) -> None:
+    check_id(owner, "owner")
+    if ct == it == 0:
+        raise UsageError("nothing to move", hint="give --ct, --it or both")
+
+
 def _tap(
     session: Session,
     event: Literal["deposit", "withdraw"],
@@ -65,10 +76,6 @@ def _tap(
     it: int,
     key: str | None,
 ) -> None:
-    check_id(owner, "owner")
-    if ct == it == 0:
-        raise UsageError("nothing to move", hint="give --ct, --it or both")
-
     def act(txn: Txn) -> dict[str, Any]:
         changed = ledger.tap(txn, event, owner, {"CT": ct, "IT": it}, key)
         return escrow.balance_document(txn, owner) | {"changed": changed}

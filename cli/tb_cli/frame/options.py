@@ -32,6 +32,7 @@ FAILED_TO = option(
     metavar="FILE",
 )
 JSONL = flag("--jsonl", help="Print one JSON document per line.")
+YES = flag("--yes", help="Do not ask on a terminal; elsewhere it never does.")
 ATOMIC = flag("--atomic", help="All items or none, in one transaction.")
 LIMIT = option("--limit", "At most this many.", kind="integer", least=0, most=2**31)
 PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal", "low"))
