@@ -35,7 +35,8 @@ from tb_cli.frame import copies, files, last_backup, lines
 from tb_cli.frame.clocks import now_ms, sleep
 from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
-from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import with_local
 from tb_cli.frame.verbs import argument, takes
@@ -274,14 +275,18 @@ def _oldest_live(txn: Txn) -> Job | None:
     return min(live, key=lambda job: job.seq, default=None)
 
 
-def stats(session: Session) -> None:
-    def sizes(txn: Txn) -> list[dict[str, Any]]:
-        return [{"table": table.name, "entries": txn.size(table)} for table in TABLES]
+@takes(LISTED)
+def stats(session: Session, *, listing: dict[str, Any]) -> None:
+    from tb_cli.frame.listing import lists
+    from tb_cli.frame.listing.columns import Column, Noun
+    from tb_cli.frame.listing.reading import Reading
 
-    listing = Listing(session, ("table", "entries"))
-    for document in session.view(sizes):
-        listing.add(document)
-    listing.end()
+    def sizes(txn: Txn, after: None, size: int) -> tuple[list[dict[str, Any]], None]:
+        return [{"table": table.name, "entries": txn.size(table)} for table in TABLES], None
+
+    columns = (Column("table"), Column("entries", kind="number"))
+    noun = Noun("tables", "table", columns, shown=("table", "entries"), ranked=True)
+    lists.show(session, noun, listing, Reading(sizes))
 
 
 def root(session: Session) -> None:
