@@ -23,6 +23,16 @@ DRY_RUN = flag("--dry-run", "-n", help="Run it and roll it back.")
 JOB_IDS = argument(
     "job_ids", "JOB…", "Job ids; - reads them from stdin.", many=True, complete="job"
 )
+_LIVE = "All that live, but for what other options leave out."
+# Of a verb that acts on a selection as well, which has the options of `job_selection`.
+JOB_IDS_OR_NONE = argument(
+    "job_ids",
+    "[JOB…]",
+    "Job ids; - reads them from stdin.",
+    required=False,
+    many=True,
+    complete="job",
+)
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
 BID_ID = argument("bid_id", "BID", "A bid id.", complete="bid")
 KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
@@ -42,9 +52,7 @@ LIMIT = option(
     most=2**31,
 )
 PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal", "low"))
-CHUNK = option(
-    "--chunk", "Items per transaction.", kind="integer", least=1, most=100_000, default=1000
-)
+CHUNK = option("--chunk", "Items per transaction. [1000]", kind="integer", least=1, most=100_000)
 BACKEND = option(
     "--backend",
     f"Where to hash: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}. [the setting `backend`]",
@@ -160,6 +168,24 @@ def job_filters() -> tuple[Parameter, ...]:
         ),
         option("--since", "Submitted from then on: 1h ago, 03:00 (today), or a date and time."),
         option("--until", "Submitted up to then."),
+    )
+
+
+def job_selection(
+    all_of_them: str = "All that live.", *, asks: bool = True
+) -> tuple[Parameter, ...]:
+    """What selects the jobs that a verb acts upon: it reaches the verb as `filters`, and how the
+    selection is dealt with as `selecting`."""
+    return job_filters() + selecting(all_of_them, asks=asks)
+
+
+def selecting(all_of_them: str, *, asks: bool = True) -> tuple[Parameter, ...]:
+    """How a verb deals with a selection."""
+    return group(
+        "selecting",
+        flag("--all", help=all_of_them),
+        *((YES,) if asks else ()),
+        flag("--fail-empty", help="Exit with 3 if nothing is selected."),
     )
 
 

@@ -1,0 +1,29 @@
+"""Jobs and offers that options select to be acted upon."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from compute_market.jobs import jobs, pages
+from compute_market.jobs.selection import Selection
+from compute_market.records import LIVE_STATES, JobState, replace
+from compute_market.store.txn import Txn
+from tb_cli.frame.listing.jobs import selection
+from tb_cli.frame.selected import Selected
+
+
+def asked_jobs(filters: Mapping[str, Any], states: tuple[JobState, ...] = LIVE_STATES) -> Selection:
+    """The jobs that options select, in these states unless others are asked for."""
+    asked = selection(filters)
+    return asked if asked.states else replace(asked, states=states)
+
+
+def selected_jobs(asked: Selection) -> Selected:
+    def page(txn: Txn, walk: Any, size: int) -> tuple[list[str], Any]:
+        found, walk = pages.page(txn, asked, walk, size)
+        return [job.job_id for job in found], walk
+
+    def is_still(txn: Txn, job_id: str) -> bool:
+        job = jobs.find(txn, job_id)
+        return job is not None and asked.check(txn.now)(job)
+
+    return Selected("job", page, is_still)
