@@ -1,5 +1,6 @@
 """`compute cancel`: one job or many."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from compute_market.errors import AlreadyDoneError, MarketError, NotFoundError, RefusedError
@@ -17,7 +18,7 @@ from tb_cli.frame.options import (
     job_selection,
 )
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import examples, flag, option, takes
+from tb_cli.frame.verbs import NOT_GIVEN, examples, flag, option, takes
 
 
 @examples(
@@ -27,7 +28,6 @@ from tb_cli.frame.verbs import examples, flag, option, takes
 )
 @takes(
     JOB_IDS_OR_NONE,
-    job_selection(),
     option(
         "--by",
         "Who cancels: client or provider.",
@@ -39,19 +39,20 @@ from tb_cli.frame.verbs import examples, flag, option, takes
     flag("--ignore-not-found", help="Unknown ids are no failure."),
     FAILED_TO,
     JSONL,
+    rarely=job_selection,
 )
 def cancel(
     session: Session,
     job_ids: list[str],
     *,
-    filters: dict[str, Any],
-    selecting: dict[str, Any],
     by: Literal["client", "provider"],
     chunk: int | None,
     atomic: bool,
     ignore_not_found: bool,
     failed_to: str | None,
     jsonl: bool,
+    filters: Mapping[str, Any] = NOT_GIVEN,
+    selecting: Mapping[str, Any] = NOT_GIVEN,
 ) -> int:
     """Cancelling one again changes nothing.
 

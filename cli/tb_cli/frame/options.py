@@ -23,7 +23,6 @@ DRY_RUN = flag("--dry-run", "-n", help="Run it and roll it back.")
 JOB_IDS = argument(
     "job_ids", "JOB…", "Job ids; - reads them from stdin.", many=True, complete="job"
 )
-_LIVE = "All that live, but for what other options leave out."
 # Of a verb that acts on a selection as well, which has the options of `job_selection`.
 JOB_IDS_OR_NONE = argument(
     "job_ids",
@@ -171,20 +170,19 @@ def job_filters() -> tuple[Parameter, ...]:
     )
 
 
-def job_selection(
-    all_of_them: str = "All that live.", *, asks: bool = True
-) -> tuple[Parameter, ...]:
+def job_selection() -> tuple[Parameter, ...]:
     """What selects the jobs that a verb acts upon: it reaches the verb as `filters`, and how the
     selection is dealt with as `selecting`."""
-    return job_filters() + selecting(all_of_them, asks=asks)
+    return job_filters() + selecting("All that live, but for what other options leave out.")
 
 
-def selecting(all_of_them: str, *, asks: bool = True) -> tuple[Parameter, ...]:
+def selecting(all_of_them: str, *more: Parameter) -> tuple[Parameter, ...]:
     """How a verb deals with a selection."""
     return group(
         "selecting",
         flag("--all", help=all_of_them),
-        *((YES,) if asks else ()),
+        *more,
+        YES,
         flag("--fail-empty", help="Exit with 3 if nothing is selected."),
     )
 
