@@ -11,10 +11,16 @@ from tb_cli.frame.listing.jobs import selection
 from tb_cli.frame.selected import Selected
 
 
-def asked_jobs(filters: Mapping[str, Any], states: tuple[JobState, ...] = LIVE_STATES) -> Selection:
-    """The jobs that options select, in these states unless others are asked for."""
+def asked_jobs(
+    filters: Mapping[str, Any],
+    states: tuple[JobState, ...] = LIVE_STATES,
+    held: bool | None = None,
+) -> Selection:
+    """The jobs that options select, unless they ask for others in these states, and held or not."""
     asked = selection(filters)
-    return asked if asked.states else replace(asked, states=states)
+    if not asked.states:
+        asked = replace(asked, states=states)
+    return asked if asked.held else replace(asked, held=held)
 
 
 def selected_jobs(asked: Selection) -> Selected:
