@@ -91,7 +91,7 @@ JOB_LIST = Noun(
 
 def selection(filters: Mapping[str, Any], *, utc: bool = False) -> Selection:
     """The jobs that options select. Raises UsageError for a value that cannot be."""
-    states = separated("--state", filters.get("state", ()))
+    states = separated(filters.get("state", ()))
     check_choices("--state", states, JOB_STATES)
     for name, spelling in (
         ("buyer", "--buyer"),
