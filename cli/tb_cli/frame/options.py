@@ -23,6 +23,7 @@ DRY_RUN = flag("--dry-run", "-n", help="Run it and roll it back.")
 JOB_IDS = argument(
     "job_ids", "JOB…", "Job ids; - reads them from stdin.", many=True, complete="job"
 )
+_ALL_LIVE = "All that live, but for what other options leave out."
 # Of a verb that acts on a selection as well, which has the options of `job_selection`.
 JOB_IDS_OR_NONE = argument(
     "job_ids",
@@ -173,7 +174,25 @@ def job_filters() -> tuple[Parameter, ...]:
 def job_selection() -> tuple[Parameter, ...]:
     """What selects the jobs that a verb acts upon: it reaches the verb as `filters`, and how the
     selection is dealt with as `selecting`."""
-    return job_filters() + selecting("All that live, but for what other options leave out.")
+    return job_filters() + selecting(_ALL_LIVE, YES)
+
+
+def waited_selection() -> tuple[Parameter, ...]:
+    """The same of a verb that changes nothing."""
+    return job_filters() + selecting(_ALL_LIVE)
+
+
+def offer_selection() -> tuple[Parameter, ...]:
+    """The same of the verb that withdraws offers."""
+    from tb_cli.frame.listing.offers import FILTERS
+
+    return FILTERS + selecting("All that are not withdrawn.", YES)
+
+
+def executed_selection() -> tuple[Parameter, ...]:
+    """The same of the verb that runs jobs."""
+    again = flag("--until-empty", help="Again until none is left that was not tried.")
+    return job_filters() + selecting("All active jobs, those with the next deadline first.", again)
 
 
 def selecting(all_of_them: str, *more: Parameter) -> tuple[Parameter, ...]:
@@ -182,7 +201,6 @@ def selecting(all_of_them: str, *more: Parameter) -> tuple[Parameter, ...]:
         "selecting",
         flag("--all", help=all_of_them),
         *more,
-        YES,
         flag("--fail-empty", help="Exit with 3 if nothing is selected."),
     )
 

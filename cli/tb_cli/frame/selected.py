@@ -55,6 +55,14 @@ class Selected:
             found += more
         return found
 
+    def looked_for(self, session: Session) -> list[str]:
+        """All of them as they are now, and told how many there are."""
+        found = session.view(self.ids)
+        self.tell(len(found))
+        if not found:
+            note(f"no {self.noun} selected")
+        return found
+
     def tell(self, count: int) -> None:
         """Say how many are selected, if any are."""
         self.found = count
@@ -124,12 +132,12 @@ def run(
         source=selected,
         selected=f"{selected.noun} selected",
     )
-    return ended(selected, code, selecting)
+    return ended(selected.found, code, selecting)
 
 
-def ended(selected: Selected, code: int, selecting: Mapping[str, Any]) -> int:
+def ended(found: int, code: int, selecting: Mapping[str, Any]) -> int:
     """The exit code, where nothing was selected and that is asked for another one."""
-    return exit_code("not_found") if not selected.found and "fail_empty" in selecting else code
+    return exit_code("not_found") if not found and "fail_empty" in selecting else code
 
 
 class _How(NamedTuple):
