@@ -28,6 +28,16 @@ DRY_RUN = flag("--dry-run", "-n", help="Run it and roll it back.")
 JOB_IDS = argument(
     "job_ids", "JOB…", "Job ids; - reads them from stdin.", many=True, complete="job"
 )
+_ALL_LIVE = "All that live, but for what other options leave out."
+# Of a verb that acts on a selection as well, which has the options of `job_selection`.
+JOB_IDS_OR_NONE = argument(
+    "job_ids",
+    "[JOB…]",
+    "Job ids; - reads them from stdin.",
+    required=False,
+    many=True,
+    complete="job",
+)
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
 BID_ID = argument("bid_id", "BID", "A bid id.", complete="bid")
 KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
@@ -39,11 +49,15 @@ FAILED_TO = option(
 JSONL = flag("--jsonl", help="Print one JSON document per line.")
 YES = flag("--yes", help="Do not ask on a terminal; elsewhere it never does.")
 ATOMIC = flag("--atomic", help="All items or none, in one transaction.")
-LIMIT = option("--limit", "At most this many.", kind="integer", least=0, most=2**31)
-PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal", "low"))
-CHUNK = option(
-    "--chunk", "Items per transaction.", kind="integer", least=1, most=100_000, default=1000
+LIMIT = option(
+    "--limit",
+    "At most this many: the newest, or the first by --sort or rank.",
+    kind="integer",
+    least=0,
+    most=2**31,
 )
+PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal", "low"))
+CHUNK = option("--chunk", "Items per transaction. [1000]", kind="integer", least=1, most=100_000)
 BACKEND = option(
     "--backend",
     f"Where to hash: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}. [the setting `backend`]",
@@ -142,6 +156,75 @@ def job_terms() -> tuple[Parameter, ...]:
         ),
         PRIORITY,
         option("--lane", "industrial or consumer.", choices=("industrial", "consumer")),
+    )
+
+
+def job_filters() -> tuple[Parameter, ...]:
+    """What selects jobs, be it to list them or to act on them: it reaches a verb as `filters`."""
+    from compute_market.records import DEADLINE_MAX, JOB_STATES, LANES
+
+    return group(
+        "filters",
+        Parameter(
+            "state",
+            f"Only in these states: {', '.join(JOB_STATES)}.",
+            ("--state",),
+            metavar="A,B",
+            many=True,
+            choices=JOB_STATES,
+        ),
+        option("--buyer", "Only of this buyer."),
+        option("--provider", "Only on offers of this provider."),
+        option("--offer", "Only on this offer.", name="offer_id", complete="offer"),
+        option("--workload", "Only of this workload."),
+        PRIORITY,
+        option("--lane", "industrial or consumer.", choices=LANES),
+        flag("--unfunded", help="Only those that were placed while no money moved."),
+        flag("--held", help="Only those that are held."),
+        option(
+            "--overdue-in",
+            "Only live ones whose deadline is no further away.",
+            kind="integer",
+            unit="seconds",
+            least=0,
+            most=DEADLINE_MAX,
+        ),
+        option("--since", "Submitted from then on: 1h ago, 03:00 (today), or a date and time."),
+        option("--until", "Submitted up to then."),
+    )
+
+
+def job_selection() -> tuple[Parameter, ...]:
+    """What selects the jobs that a verb acts upon: it reaches the verb as `filters`, and how the
+    selection is dealt with as `selecting`."""
+    return job_filters() + selecting(_ALL_LIVE, YES)
+
+
+def waited_selection() -> tuple[Parameter, ...]:
+    """The same of a verb that changes nothing."""
+    return job_filters() + selecting(_ALL_LIVE)
+
+
+def offer_selection() -> tuple[Parameter, ...]:
+    """The same of the verb that withdraws offers."""
+    from tb_cli.frame.listing.offers import FILTERS
+
+    return FILTERS + selecting("All that are not withdrawn.", YES)
+
+
+def executed_selection() -> tuple[Parameter, ...]:
+    """The same of the verb that runs jobs."""
+    again = flag("--until-empty", help="Again until none is left that was not tried.")
+    return job_filters() + selecting("All active jobs, those with the next deadline first.", again)
+
+
+def selecting(all_of_them: str, *more: Parameter) -> tuple[Parameter, ...]:
+    """How a verb deals with a selection."""
+    return group(
+        "selecting",
+        flag("--all", help=all_of_them),
+        *more,
+        flag("--fail-empty", help="Exit with 3 if nothing is selected."),
     )
 
 
