@@ -24,18 +24,20 @@ from compute_market.store.txn import Txn
 from compute_market.text import for_terminal, sum_line
 from tb_cli.frame import guard
 from tb_cli.frame.options import (
+    AT,
     FAILED_TO,
     JOB_ID,
     JOB_IDS,
     JSONL,
     LIMIT,
     PRIORITY,
+    are_several,
     check_choices,
     check_given,
 )
 from tb_cli.frame.render import Listing, emit, fields, note, write_json, write_line
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import flag, option, takes
+from tb_cli.frame.verbs import examples, flag, option, takes
 
 _LIST_COLUMNS = (
     "job_id",
@@ -60,11 +62,36 @@ _GOALS: dict[str, tuple[JobState, ...]] = {
 }
 
 
-@takes(JOB_ID)
-def status(session: Session, job_id: str) -> None:
-    check_id(job_id, "job id")
-    document = session.view(lambda txn: documents.job_document(txn, jobs.get(txn, job_id)))
-    emit(session, document, fields(document))
+@takes(JOB_IDS, AT)
+@examples(
+    "tb-cli compute status j-42",
+    "tb-cli compute status j-42 j-43 --json",
+    "tb-cli compute status j-42 --at 03:00",
+)
+def status(session: Session, job_ids: list[str], *, at: str | None) -> int:
+    """Of several jobs each is shown; --json has a list of them then. With --at it is what the log
+    tells of that time, without the money: it goes back as far as the log does, which is an error
+    beyond that.
+    """
+    if at is None and not are_several(job_ids):
+        job_id = check_id(job_ids[0], "job id")
+        (document,) = session.view(lambda txn: _documents(txn, job_id))
+        emit(session, document, fields(document))
+        return 0
+    from tb_cli.frame import several
+
+    if at is None:
+        return several.show(session, job_ids, "job id", _documents)
+    from compute_market.jobs import past
+    from tb_cli.frame.earlier import instant_before_now, told_from_when
+
+    at_ms = instant_before_now(at, "--at")
+
+    def then(txn: Txn, job_id: str) -> list[dict[str, Any]]:
+        with told_from_when():
+            return [past.document(txn, job_id, at_ms)]
+
+    return several.show(session, job_ids, "job id", then)
 
 
 @takes(
@@ -260,6 +287,10 @@ def history(session: Session, job_id: str, *, jsonl: bool) -> None:
     for logged in session.view(lambda txn: events.history(txn, jobs.get(txn, job_id))):
         listing.add(logged)
     listing.end()
+
+
+def _documents(txn: Txn, job_id: str) -> list[dict[str, Any]]:
+    return [documents.job_document(txn, jobs.get(txn, job_id))]
 
 
 def _row(txn: Txn, job: Job, *, why: bool) -> dict[str, Any]:

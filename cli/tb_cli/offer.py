@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from compute_market.errors import UsageError
 from compute_market.jobs.submit import post_offer
 from compute_market.offers import offers, standing
-from compute_market.records import OFFER_STATES, check_id
+from compute_market.records import OFFER_STATES
 from compute_market.requests import NO_FILE, Document, OfferRequest, build
 from compute_market.store.schema import OFFERS
 from compute_market.store.txn import Txn
@@ -28,7 +28,7 @@ from tb_cli.frame.options import (
     check_given,
     with_options,
 )
-from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.render import Listing
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, group, option, takes
 
@@ -48,6 +48,9 @@ _COLUMNS = (
     "problem",
 )
 _TABLE = (*_COLUMNS[:2], "problem", *_COLUMNS[2:-2])
+_OFFER_IDS = argument(
+    "offer_ids", "OFFER…", "Offer ids; - reads them from stdin.", many=True, complete="offer"
+)
 
 
 @takes(
@@ -177,20 +180,24 @@ def list_(
     listing.end()
 
 
-@takes(argument("offer_id", "OFFER", "An offer id.", complete="offer"))
-def show(session: Session, offer_id: str) -> None:
-    """`problem` is what keeps it from being taken, `barred_by` until when if nothing happens."""
+@takes(_OFFER_IDS)
+def show(session: Session, offer_ids: list[str]) -> int:
+    """`problem` is what keeps it from being taken, `barred_by` until when if nothing happens. Of
+    several offers each is shown; --json has a list of them then.
+    """
     from compute_market.jobs import obstacles
+    from tb_cli.frame import several
 
-    check_id(offer_id, "offer id")
-    document = session.view(lambda txn: obstacles.document(txn, offers.get(txn, offer_id)))
-    emit(session, document, fields(document))
+    return several.show(
+        session,
+        offer_ids,
+        "offer id",
+        lambda txn, offer_id: [obstacles.document(txn, offers.get(txn, offer_id))],
+    )
 
 
 @takes(
-    argument(
-        "offer_ids", "OFFER…", "Offer ids; - reads them from stdin.", many=True, complete="offer"
-    ),
+    _OFFER_IDS,
     CHUNK,
     ATOMIC,
     FAILED_TO,

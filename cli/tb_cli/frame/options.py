@@ -25,6 +25,7 @@ JOB_IDS = argument(
 )
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
 BID_ID = argument("bid_id", "BID", "A bid id.", complete="bid")
+AT = option("--at", "As it was then: 1h ago, 03:00 (today), or a date and time.", metavar="WHEN")
 KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
 FAILED_TO = option(
     "--failed-to",
@@ -194,6 +195,11 @@ def check_choices(spelling: str, given: Sequence[str], allowed: Sequence[str]) -
                 f"{spelling}: {clipped(value)!a} is none of {', '.join(allowed)}",
                 hint=f"did you mean {near[0]}?" if near else None,
             )
+
+
+def are_several(ids: Sequence[str]) -> bool:
+    """Whether more than one id is meant: several are given, or `-`, which stands for stdin."""
+    return len(ids) > 1 or ids[0] == "-"
 
 
 def check_given(spelling: str, given: str | None) -> None:
