@@ -12,7 +12,7 @@ from tb_cli.frame.render import Listing, emit
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, takes
 
-_OWNER = argument("owner", "OWNER", "Whose wallet.")
+_OWNER = argument("owner", "OWNER", "Whose wallet.", complete="owner")
 _MOVED = (
     amount("--ct", "Amount in CT.", default=0),
     amount("--it", "Amount in IT.", default=0),
@@ -32,7 +32,13 @@ def withdraw(session: Session, owner: str, *, ct: int, it: int, key: str | None)
 
 
 @takes(
-    argument("owners", "OWNER…", "Whose wallets; - reads them from stdin.", many=True),
+    argument(
+        "owners",
+        "OWNER…",
+        "Whose wallets; - reads them from stdin.",
+        many=True,
+        complete="owner",
+    ),
     AT,
 )
 @examples(

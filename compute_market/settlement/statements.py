@@ -26,23 +26,26 @@ def has_now(txn: Txn, owner: str) -> Amounts:
 
 def archived(txn: Txn, owner: str) -> Amounts:
     """What the archived postings of a wallet come to."""
-    account = ledger.wallet(owner)
     found: Amounts = dict.fromkeys(ledger.TOKENS, 0)
     for opening in ledger.openings(txn, owner):
-        found[opening.token] += signed(opening, account)
+        found[opening.token] += signed(opening, owner)
     return found
 
 
-def signed(posting: Posting, account: str) -> int:
-    """By how much a posting changed an account; negative if it paid."""
-    return posting.amount if posting.credit == account else -posting.amount
+def signed(posting: Posting, owner: str) -> int:
+    """By how much a posting of a wallet changed it; negative if it paid."""
+    return posting.amount if posting.credit == ledger.wallet(owner) else -posting.amount
 
 
-def head(owner: str, within: Span, opening: Amounts) -> dict[str, Any]:
+def head(
+    owner: str, since_ms: int | None, until_ms: int | None, within: Span, opening: Amounts
+) -> dict[str, Any]:
     """What a statement begins with. With `archived_before_ms`, postings from before that instant
     may have been archived: what they came to is in the opening balance."""
     return {
         "owner": owner,
+        "since_ms": since_ms,
+        "until_ms": until_ms,
         "archived_before_ms": within.archived_ms or None,
         "opening": amounts_document(opening),
     }
@@ -62,7 +65,7 @@ class Lines:
     def __init__(
         self, owner: str, opening: Amounts, by: str | None, day_of: Callable[[int], str]
     ) -> None:
-        self._account = ledger.wallet(owner)
+        self._owner = owner
         self._by = by
         self._day_of = day_of
         self._groups: dict[tuple[str | None, ...], dict[str, Any]] = {}
@@ -70,7 +73,7 @@ class Lines:
 
     def take(self, posting: Posting) -> dict[str, Any] | None:
         """Take in one posting; its own line, if it has one."""
-        amount = signed(posting, self._account)
+        amount = signed(posting, self._owner)
         self.balance[posting.token] += amount
         if self._by is not None:
             self._add(posting, amount)

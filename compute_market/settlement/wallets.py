@@ -22,14 +22,17 @@ def page(txn: Txn, after: str, limit: int) -> tuple[list[dict[str, Any]], str | 
 
     The other result is the owner to go on behind, None at the end.
     """
-    found: list[dict[str, Any]] = []
-    owner: str | None = after
-    while len(found) < limit:
-        owner = _next(txn, owner or "")
-        if owner is None:
-            return found, None
-        found.append(escrow.balance_document(txn, owner))
-    return found, owner
+    owners = list(islice(names(txn, after), limit))
+    found = [escrow.balance_document(txn, owner) for owner in owners]
+    return found, owners[-1] if len(owners) == limit else None
+
+
+def names(txn: Txn, after: str = "") -> Iterator[str]:
+    """Owners from behind one on, by name."""
+    owner = _next(txn, after)
+    while owner is not None:
+        yield owner
+        owner = _next(txn, owner)
 
 
 def is_known(txn: Txn, owner: str) -> bool:

@@ -81,3 +81,15 @@ def instant(text: str, option: str, now_ms: int) -> int:
     except (ValueError, OverflowError, OSError):
         shown = clipped(printable(text), 60)
         raise UsageError(f"{option}: {shown!a} is no time", hint=_HINT) from None
+
+
+def window(since: str | None, until: str | None, now_ms: int) -> tuple[int | None, int | None]:
+    """The instants that --since and --until give, both included.
+
+    Raises UsageError for what is no time, and for one that ends before it begins.
+    """
+    since_ms = None if since is None else instant(since, "--since", now_ms)
+    until_ms = None if until is None else instant(until, "--until", now_ms)
+    if since_ms is not None and until_ms is not None and until_ms < since_ms:
+        raise UsageError("--until is before --since", hint="give the earlier one with --since")
+    return since_ms, until_ms
