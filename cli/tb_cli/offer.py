@@ -27,6 +27,7 @@ from tb_cli.frame.options import (
     check_choices,
     check_given,
     with_options,
+    with_party,
 )
 from tb_cli.frame.render import Listing
 from tb_cli.frame.session import Session
@@ -58,7 +59,7 @@ _OFFER_IDS = argument(
     group(
         "given",
         option("--offer-id", "Assigned if not given."),
-        option("--provider", "Who offers."),
+        option("--provider", "Who offers. [TB_PROVIDER, if set]"),
         amount("--units", "Units it will execute, at least 1."),
         amount(
             "--price", "Quoted price of one unit; 0 is the market price.", name="price_per_unit"
@@ -260,7 +261,7 @@ def _offer(
     try:
         if document.error is not None:
             raise document.error
-        fields = with_options(document.fields, given, capability)
+        fields = with_party(with_options(document.fields, given, capability), "provider")
         request = build(fields, OfferRequest, document.source)
     except UsageError as error:
         alone = document is NO_FILE

@@ -2,13 +2,17 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.backends import BACKENDS
 from compute_market.errors import UsageError
 from compute_market.text import clipped
+from tb_cli.frame.home import PARTIES
 from tb_cli.frame.verbs import Parameter, argument, flag, group, option, parameters_of
+
+if TYPE_CHECKING:
+    from compute_market.records import Side
 
 # They may stand before the command as well, and do not reach the function of a verb.
 GLOBAL = (
@@ -105,7 +109,7 @@ def job_terms() -> tuple[Parameter, ...]:
     return group(
         "given",
         option("--job-id", "The job's id."),
-        option("--buyer", "Who pays."),
+        option("--buyer", "Who pays. [TB_BUYER, if set]"),
         option("--workload", "transcode, inference, gpu_hash or a registered one."),
         option("--slice", "A slice; repeatable.", name="slices", metavar="PATH", many=True),
         amount(
@@ -147,6 +151,22 @@ def with_options(
             for name, value in capability.items()
         }
     return merged
+
+
+def with_party(document: dict[str, Any], side: "Side") -> dict[str, Any]:
+    """The document with the party that TB_BUYER or TB_PROVIDER names, if it has none.
+
+    Raises UsageError for a variable that names nobody.
+    """
+    if side in document:
+        return document
+    variable = PARTIES[side]
+    name = os.environ.get(variable)
+    if name is None:
+        return document
+    from compute_market.records import check_id
+
+    return document | {side: check_id(name, variable)}
 
 
 def by_option(
