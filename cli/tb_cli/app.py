@@ -21,7 +21,14 @@ from compute_market.text import clipped
 from tb_cli.frame.command import perform
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import Group, Parameter, Verb, examples_of, parameters_of
+from tb_cli.frame.verbs import (
+    Group,
+    Parameter,
+    Verb,
+    examples_of,
+    parameters_of,
+    with_bare_values,
+)
 from tb_cli.tree import TREE
 
 _HELP = ("-h", "--help")
@@ -131,7 +138,7 @@ class VerbCommand(TyperCommand):
         parse_args = parser.parse_args
 
         def parse(args: list[str]) -> Any:
-            options, left, order = parse_args(args)
+            options, left, order = parse_args(with_bare_values(self.own, args))
             for param in self.params:
                 valued = isinstance(param, TyperOption) and not (param.is_flag or param.multiple)
                 if valued and order.count(param) > 1:

@@ -1,6 +1,5 @@
 """`wallet statement`: what an owner had, what came and went, what it has then."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -10,29 +9,32 @@ from compute_market.settlement import past, statements
 from compute_market.settlement.past import Span
 from compute_market.settlement.statements import GROUPINGS, Amounts, Lines
 from compute_market.store.txn import Txn
+from tb_cli.frame import guard
 from tb_cli.frame.clocks import now_ms
-from tb_cli.frame.options import JSONL
-from tb_cli.frame.render import Listing, note, write_head, write_tail
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing import statements as listed
+from tb_cli.frame.listing.asked import asked_of
+from tb_cli.frame.listing.options import DATED
+from tb_cli.frame.listing.reading import Reading
+from tb_cli.frame.listing.selecting import window
+from tb_cli.frame.render import (
+    end_elements,
+    note,
+    write_element,
+    write_head,
+    write_jsonl,
+    write_tail,
+)
 from tb_cli.frame.session import Session
-from tb_cli.frame.times import local, window
+from tb_cli.frame.times import local, utc_text
 from tb_cli.frame.verbs import argument, examples, option, takes
-
-_SUMS = ("movements", "ct", "it", "received", "spent", "balance")
-# The columns of each kind of lines; opening and closing balance have theirs in the last.
-_COLUMNS = {
-    None: ("at_ms", "event", "ref", "ct", "it", "balance", "seq"),
-    "job": ("job_id", "event", *_SUMS),
-    "day": ("day", *_SUMS),
-    "event": ("event", *_SUMS),
-}
 
 
 @takes(
     argument("owner", "OWNER", "Whose wallet.", complete="owner"),
-    option("--since", "From then on: 1h ago, 03:00 (today), or a date and time.", metavar="WHEN"),
-    option("--until", "Up to then.", metavar="WHEN"),
     option("--by", "One line per job, day or kind of event.", choices=GROUPINGS),
-    JSONL,
+    DATED,
+    listed.FORMS,
 )
 @examples(
     "tb-cli wallet statement alice",
@@ -43,10 +45,9 @@ def statement(
     session: Session,
     owner: str,
     *,
-    since: str | None,
-    until: str | None,
     by: str | None,
-    jsonl: bool,
+    filters: dict[str, Any],
+    listing: dict[str, Any],
 ) -> None:
     """The opening balance, one line for each movement, the closing balance: what came in and what
     was spent add up, in each token. By job, a line without a job is of a kind of event that belongs
@@ -54,42 +55,81 @@ def statement(
     burned. What has been archived is in the opening balance, which is told.
     """
     check_id(owner, "owner")
-    since_ms, until_ms = window(since, until, now_ms())
+    utc = listing.get("utc", False)
+    noun = listed.STATEMENTS[by]
+    asked = asked_of(session, noun, listing)
+    since_ms, until_ms = window(filters, now_ms(), utc=utc)
     within, opening = _opened(session, owner, since_ms, until_ms)
+    at = utc_text if utc else local
     if within.archived_ms > (since_ms or 0):
         note(
-            f"postings from before {local(within.archived_ms)} may have been archived: what they "
+            f"postings from before {at(within.archived_ms)} may have been archived: what they "
             "came to is in the opening balance"
         )
-    lines = Lines(owner, opening, by, lambda at_ms: local(at_ms).partition(" ")[0])
-    head = statements.head(owner, since_ms, until_ms, within, opening)
-    as_json = session.json and not jsonl
-    if as_json:
+    lines = Lines(owner, opening, by, lambda at_ms: at(at_ms)[: len("2026-11-28")])
+    if asked.output in ("json", "jsonl"):
+        head = statements.head(owner, since_ms, until_ms, within, opening)
+        _documents(session, head, owner, within, lines, as_lines=asked.output == "jsonl")
+        return
+    first = "event" if by is None else noun.key
+    lists.tell(session, noun, asked, Reading(partial(_page, owner, within, lines, first), None))
+
+
+def _documents(
+    session: Session,
+    head: dict[str, Any],
+    owner: str,
+    within: Span,
+    lines: Lines,
+    *,
+    as_lines: bool,
+) -> None:
+    """One document, or each of its parts on a line, written as it comes."""
+    if as_lines:
+        write_jsonl(head)
+    else:
         write_head(head, "lines")
-    listing = Listing(session, _COLUMNS[by], jsonl=jsonl)
-    ends_told = not (session.json or jsonl)
-    if jsonl:
-        listing.add(head)
-    elif ends_told:
-        listing.add(_end(by, "opening", lines.balance, since_ms))
-    for line in _told(session, owner, within, lines):
-        listing.add(line)
+    is_first = True
+    for page in session.pages(partial(_page, owner, within, lines, None), None):
+        for line in page:
+            if as_lines:
+                write_jsonl(line)
+            else:
+                write_element(line, first=is_first)
+            is_first = False
+        guard.stop_if_lost()
     closing = {"closing": statements.amounts_document(lines.balance)}
-    if jsonl:
-        listing.add(closing)
-    elif ends_told:
-        listing.add(_end(by, "closing", lines.balance, until_ms))
-    listing.end()
-    if as_json:
+    if as_lines:
+        write_jsonl(closing)
+    else:
+        end_elements(empty=is_first)
         write_tail(closing)
 
 
-def _told(session: Session, owner: str, within: Span, lines: Lines) -> Iterator[dict[str, Any]]:
-    for posting in _postings(session, owner, within):
-        line = lines.take(posting)
-        if line is not None:
-            yield line
-    yield from lines.groups()
+def _page(
+    owner: str,
+    within: Span,
+    lines: Lines,
+    ends_in: str | None,
+    txn: Txn,
+    after: int | None,
+    size: int,
+) -> tuple[list[dict[str, Any]], int | None]:
+    """A page of lines; with the opening and the closing balance, told in the column `ends_in`."""
+    postings, last = past.of_wallet(txn, within, owner, after or 0, size)
+    found = []
+    if after is None and ends_in is not None:
+        found.append(_end(ends_in, "opening", lines.balance))
+    found += [line for each in postings if (line := lines.take(each)) is not None]
+    if last is None:
+        found += lines.groups()
+        if ends_in is not None:
+            found.append(_end(ends_in, "closing", lines.balance))
+    return found, last
+
+
+def _end(column: str, word: str, balance: Amounts) -> dict[str, Any]:
+    return {column: word, "balance_ct": balance["CT"], "balance_it": balance["IT"]}
 
 
 def _opened(
@@ -106,24 +146,13 @@ def _opened(
 
     within, since_then, opening = session.view(begin)
     if since_ms is not None:
-        for posting in _postings(session, owner, since_then):
-            opening[posting.token] -= statements.signed(posting, owner)
+        for page in session.pages(partial(_postings, owner, since_then), 0):
+            for posting in page:
+                opening[posting.token] -= statements.signed(posting, owner)
     return within, opening
 
 
-def _postings(session: Session, owner: str, within: Span) -> Iterator[Posting]:
-    fetch = partial(_page, within=within, owner=owner)
-    for page in session.pages(fetch, within.after):
-        yield from page
-
-
-def _page(
-    txn: Txn, after: int, size: int, within: Span, owner: str
+def _postings(
+    owner: str, within: Span, txn: Txn, after: int, size: int
 ) -> tuple[list[Posting], int | None]:
     return past.of_wallet(txn, within, owner, after, size)
-
-
-def _end(by: str | None, word: str, balance: Amounts, at_ms: int | None) -> dict[str, Any]:
-    """The line of the opening or the closing balance."""
-    first = "event" if by is None else _COLUMNS[by][0]
-    return {"at_ms": at_ms, first: word, "balance": statements.amounts_document(balance)}

@@ -16,6 +16,7 @@ from msgspec import Struct
 from compute_market.errors import BusyError, NotFoundError
 from compute_market.records import Posting
 from compute_market.settlement import escrow, ledger
+from compute_market.store import search
 from compute_market.store.schema import (
     BIDS,
     JOBS,
@@ -162,19 +163,16 @@ def _holder(txn: Txn, posting: Posting) -> str:
 
 
 def _first_since(txn: Txn, at_ms: int) -> int:
-    """The number of the first posting from an instant on, or a lower one behind the one before.
+    """The number of the first posting from an instant on; that after the newest if there is none.
 
-    The number after the newest when there is none.
+    It may be lower where those before it were archived.
     """
-    low, high = 1, txn.number("posting_seq") + 1
-    while low < high:
-        middle = (low + high) // 2
-        entry = next(txn.scan(POSTINGS, start=pack_u64(middle)), None)
-        if entry is None or POSTINGS.decode(*entry).at_ms >= at_ms:
-            high = middle
-        else:
-            low = unpack_u64(entry[0]) + 1
-    return low
+
+    def is_there(key: bytes, payload: bytes) -> bool:
+        return POSTINGS.decode(key, payload).at_ms >= at_ms
+
+    found = search.first_where(txn, POSTINGS, is_there)
+    return txn.number("posting_seq") + 1 if found is None else found[0]
 
 
 def _removed(txn: Txn) -> int:

@@ -86,7 +86,8 @@ class Lines:
             "event": posting.event,
             "ref": posting.ref,
             **amounts_document(moved),
-            "balance": amounts_document(self.balance),
+            "balance_ct": self.balance["CT"],
+            "balance_it": self.balance["IT"],
         }
 
     def groups(self) -> list[dict[str, Any]]:
@@ -103,15 +104,17 @@ class Lines:
                 "movements": 0,
                 "first_ms": posting.at_ms,
                 "last_ms": posting.at_ms,
-                "received": {"ct": 0, "it": 0},
-                "spent": {"ct": 0, "it": 0},
+                "received_ct": 0,
+                "received_it": 0,
+                "spent_ct": 0,
+                "spent_it": 0,
                 "ct": 0,
                 "it": 0,
             }
         token = posting.token.lower()
         line["movements"] += 1
         line["last_ms"] = posting.at_ms
-        line["received" if amount > 0 else "spent"][token] += abs(amount)
+        line[f"received_{token}" if amount > 0 else f"spent_{token}"] += abs(amount)
         line[token] += amount
 
     def _names(self, posting: Posting) -> dict[str, str | None]:
