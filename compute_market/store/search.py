@@ -13,7 +13,7 @@ R = TypeVar("R")
 def first_where(
     txn: Txn, table: Table[Any], is_there: Callable[[bytes, bytes], bool]
 ) -> tuple[int, int] | None:
-    """The number from which on all entries of a table are somewhere, and the last number.
+    """The number of the first entry of a table that is somewhere, and the last number.
 
     The keys of the table are `pack_u64`, and `is_there` says of a key and a payload whether that
     entry is there already; once one is, all behind it are. The former number is one beyond the last
@@ -31,4 +31,5 @@ def first_where(
             high = middle
         else:
             low = unpack_u64(found[0]) + 1
-    return low, last
+    found = txn.first(table, start=pack_u64(low))
+    return (low if found is None else unpack_u64(found[0])), last

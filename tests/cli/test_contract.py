@@ -464,7 +464,7 @@ def test_wrong_value_is_told_by_its_option(cli: Cli, words: Path_, says: str) ->
         (("wallet", "cancel"), "did you mean `tb-cli compute cancel`?"),
         (("audit", "--json"), "did you mean `tb-cli compute-market audit`?"),
         (("compute", "frobnicate"), "see `tb-cli compute --help`"),
-        (("compute", "list", "--limt", "3"), "(Possible options: --limit, --lock-timeout)"),
+        (("compute", "list", "--limt", "3"), "(Possible options: --limit, --lock-timeout"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -529,10 +529,10 @@ def test_bug_is_one_line_and_a_traceback_only_for_debug(
 
     cli.active()
     monkeypatch.setattr(documents, "job_document", broken)
-    done = cli("compute", "list")
+    done = cli("compute", "status", "j1")
     error = "error[internal]: ZeroDivisionError: by nought\nhint: a bug; --debug shows where\n"
     assert done == (1, "", error)
-    done = cli("compute", "list", "--debug")
+    done = cli("compute", "status", "j1", "--debug")
     assert done.code == 1
     assert "Traceback (most recent call last)" in done.err
     assert done.err.endswith(error)

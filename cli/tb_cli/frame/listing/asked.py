@@ -35,7 +35,7 @@ class Asked(Struct, frozen=True, gc=False):
 def asked_of(session: Session, noun: Noun, given: Mapping[str, Any]) -> Asked:
     """How to tell a list. Raises UsageError for a field that the noun does not have."""
     output = _output(session, given)
-    chosen = separated("--columns", given.get("columns", ()))
+    chosen = separated(given.get("columns", ()))
     check_choices("--columns", chosen, tuple(noun.columns))
     if chosen and output == "ids":
         raise UsageError("--columns: ids are one column", hint="leave out -q or --columns")

@@ -83,15 +83,22 @@ JOB_LIST = Noun(
     ),
     table=(
         *("job_id", "state", "priority", "units", "units_proven", "price_per_unit", "left"),
-        *("buyer", "held_by", "provider", "ended_at"),
+        *("buyer", "held_by", "provider"),
     ),
     document=documents.job_document,
 )
 
 
+# The same where some may have ended.
+ALL_JOBS = JOB_LIST.with_table(
+    *("job_id", "state", "priority", "units", "units_proven", "price_per_unit", "left"),
+    *("ended_at", "buyer", "provider", "cause", "held_by"),
+)
+
+
 def selection(filters: Mapping[str, Any], *, utc: bool = False) -> Selection:
     """The jobs that options select. Raises UsageError for a value that cannot be."""
-    states = separated("--state", filters.get("state", ()))
+    states = separated(filters.get("state", ()))
     check_choices("--state", states, JOB_STATES)
     for name, spelling in (
         ("buyer", "--buyer"),

@@ -38,12 +38,9 @@ def wanted(
     return lambda txn, record: all(check(txn, record) for check in checks)
 
 
-def separated(spelling: str, given: Iterable[str]) -> list[str]:
-    """Values that came with commas between them, each once. Raises UsageError for an empty one."""
-    found = [value.strip() for text in given for value in text.split(",")]
-    if "" in found:
-        raise UsageError(f"{spelling} has an empty value", hint="values are A,B without blanks")
-    return list(dict.fromkeys(found))
+def separated(given: Iterable[str]) -> list[str]:
+    """Values that came with commas between them, each once."""
+    return list(dict.fromkeys(value.strip() for text in given for value in text.split(",")))
 
 
 def chosen(declared: Sequence[Parameter], filters: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
@@ -53,7 +50,7 @@ def chosen(declared: Sequence[Parameter], filters: Mapping[str, Any]) -> dict[st
         if not each.many or each.name not in filters:
             continue
         spelling = each.spellings[0]
-        values = separated(spelling, filters[each.name])
+        values = separated(filters[each.name])
         if each.choices:
             check_choices(spelling, values, each.choices)
         else:
