@@ -20,7 +20,7 @@ from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.session import Session
 from tb_cli.frame.usage import no_such_command, no_such_option, usage_error
 from tb_cli.frame.values import value_of
-from tb_cli.frame.verbs import Group, Parameter, Verb, parameters_of
+from tb_cli.frame.verbs import Group, Parameter, Verb, parameters_of, with_bare_values
 from tb_cli.tree import TREE
 
 _CONTEXT = {"help_option_names": list(HELP.spellings)}
@@ -105,7 +105,7 @@ class VerbCommand(TyperCommand):
         parse_args = parser.parse_args
 
         def parse(args: list[str]) -> Any:
-            options, left, order = parse_args(args)
+            options, left, order = parse_args(with_bare_values(self.own, args))
             for word in left if self.takes_signs and "--" not in args else ():
                 if word[:2] == "--" and not ctx.resilient_parsing:
                     raise no_such_option(word, TREE, ctx.obj[1])

@@ -4,20 +4,41 @@ from typing import TYPE_CHECKING, Any
 
 from compute_market.config import files as config
 from compute_market.errors import MarketError
-from tb_cli.frame.render import Listing, note
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing.columns import Column, Noun
+from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.listing.reading import AtHand
+from tb_cli.frame.render import note
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import takes
 
 if TYPE_CHECKING:
     from compute_market.governance_records import Parameter
 
 
-def show(session: Session) -> None:
+_SETTINGS = Noun(
+    "settings",
+    "name",
+    (
+        Column("name"),
+        Column("value", kind="long"),
+        Column("origin"),
+        Column("in_force"),
+        Column("proposal", kind="number"),
+    ),
+    shown=("name", "value", "origin"),
+    ranked=True,
+)
+
+
+@takes(LISTED)
+def show(session: Session, *, listing: dict[str, Any]) -> None:
     """It shows what is configured. Where the market of the home has another value in force by a
     proposal, that is told beside; see `compute-market params`.
     """
     loaded, origins = session.configuration()
     overridden = _overridden(session)
-    listing = Listing(session, ("name", "value", "origin"))
+    documents = []
     for name, value, origin in config.describe(loaded, origins):
         document: dict[str, Any] = {"name": name, "value": value, "origin": origin}
         if name in overridden:
@@ -25,8 +46,8 @@ def show(session: Session) -> None:
             document |= {"in_force": text, "proposal": proposal}
             if not session.json:
                 note(f"{name} is {text} by proposal {proposal}, not {value} as configured")
-        listing.add(document)
-    listing.end()
+        documents.append(document)
+    lists.show(session, _SETTINGS, listing, AtHand(documents))
 
 
 def _overridden(session: Session) -> dict[str, tuple[str, int]]:

@@ -1,15 +1,13 @@
-"""Verbs on offers: post, list, show, withdraw."""
+"""Verbs on offers: post, show, withdraw. `offer_list` has the one that lists."""
 
 from collections.abc import Iterable, Iterator
-from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from compute_market.errors import UsageError
 from compute_market.jobs.submit import post_offer
 from compute_market.offers import offers, standing
-from compute_market.records import OFFER_STATES, check_id
+from compute_market.records import check_id
 from compute_market.requests import NO_FILE, Document, OfferRequest, build
-from compute_market.store.schema import OFFERS
 from compute_market.store.txn import Txn
 from tb_cli.frame import bulk
 from tb_cli.frame.ids import Ids
@@ -20,34 +18,17 @@ from tb_cli.frame.options import (
     FAILED_TO,
     JSONL,
     KEY,
-    LIMIT,
     OFFERED,
     amount,
     by_option,
-    check_choices,
-    check_given,
     with_options,
 )
-from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, group, option, takes
 
 if TYPE_CHECKING:
     from tb_cli.network.takeovers import Takeovers
-
-_COLUMNS = (
-    "offer_id",
-    "state",
-    "provider",
-    "price_per_unit",
-    "effective_price",
-    "units_left",
-    "units",
-    "capability",
-    "shelf",
-    "problem",
-)
-_TABLE = (*_COLUMNS[:2], "problem", *_COLUMNS[2:-2])
 
 
 @takes(
@@ -142,39 +123,6 @@ def post(
     if takeovers is not None:
         takeovers.end()
     return code
-
-
-@takes(
-    option("--state", "Only offers in this state; repeatable.", many=True),
-    option("--provider", "Only offers of this provider."),
-    LIMIT,
-    JSONL,
-)
-def list_(
-    session: Session, *, state: list[str], provider: str | None, limit: int | None, jsonl: bool
-) -> None:
-    """The problem is what keeps an offer from being taken now: bad standing, no units, a bond that
-    its provider cannot pay, which matters once money moves, a share that is used up, or that it is
-    for one job alone. In JSON `barred_by` has the numbers, and when a score will have faded to
-    zero.
-    """
-    from compute_market.jobs import obstacles
-
-    check_choices("--state", state, OFFER_STATES)
-    check_given("--provider", provider)
-
-    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Any], bytes | None]:
-        found, last = txn.page(OFFERS, after, size)
-        return [
-            obstacles.document(txn, offer)
-            for _, offer in found
-            if (not state or offer.state in state) and provider in (None, offer.provider)
-        ], last
-
-    listing = Listing(session, _COLUMNS, table=_TABLE, jsonl=jsonl)
-    for document in islice(chain.from_iterable(session.pages(page, None)), limit):
-        listing.add(document)
-    listing.end()
 
 
 @takes(argument("offer_id", "OFFER", "An offer id.", complete="offer"))

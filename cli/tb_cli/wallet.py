@@ -1,15 +1,14 @@
-"""Verbs on wallets: deposit, withdraw, balance, history."""
+"""Verbs on wallets: deposit, withdraw, balance."""
 
-from itertools import chain, islice
 from typing import Any, Literal
 
 from compute_market.errors import UsageError
-from compute_market.records import Posting, check_id
+from compute_market.records import check_id
 from compute_market.settlement import escrow, ledger
 from compute_market.store.txn import Txn
 from tb_cli.frame.confirmation import confirm
-from tb_cli.frame.options import JSONL, KEY, LIMIT, YES, amount
-from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.options import KEY, YES, amount
+from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, takes
 
@@ -42,24 +41,6 @@ def balance(session: Session, owner: str) -> None:
     check_id(owner, "owner")
     document = session.view(lambda txn: escrow.balance_document(txn, owner))
     emit(session, document, fields(document))
-
-
-@takes(_OWNER, LIMIT, JSONL)
-def history(session: Session, owner: str, *, limit: int | None, jsonl: bool) -> None:
-    """The oldest comes first. What was archived is one posting in each token, an `opening`."""
-    check_id(owner, "owner")
-    columns = ("seq", "at_ms", "token", "amount", "debit", "credit", "event", "ref")
-    table = ("seq", "at_ms", "token", "amount", "event", "ref", "debit", "credit")
-    listing = Listing(session, columns, table=table, jsonl=jsonl)
-
-    def page(txn: Txn, after: int, size: int) -> tuple[list[Posting], int | None]:
-        found = ledger.history(txn, owner, after, size)
-        last = found[-1].seq if len(found) == size else None
-        return found if after else [*ledger.openings(txn, owner), *found], last
-
-    for posting in islice(chain.from_iterable(session.pages(page, 0)), limit):
-        listing.add(ledger.posting_document(posting))
-    listing.end()
 
 
 def _check(owner: str, ct: int, it: int) -> None:

@@ -545,10 +545,10 @@ def test_bug_is_one_line_and_a_traceback_only_for_debug(
 
     cli.active()
     monkeypatch.setattr(documents, "job_document", broken)
-    done = cli("compute", "list")
+    done = cli("compute", "status", "j1")
     error = "error[internal]: ZeroDivisionError: by nought\nhint: a bug; --debug shows where\n"
     assert done == (1, "", error)
-    done = cli("compute", "list", "--debug")
+    done = cli("compute", "status", "j1", "--debug")
     assert done.code == 1
     assert "Traceback (most recent call last)" in done.err
     assert done.err.endswith(error)

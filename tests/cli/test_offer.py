@@ -209,7 +209,7 @@ def test_list_filters(cli: Cli) -> None:
     assert listed("--state", "open") == ["o-1", "o-2"]
     assert listed("--state", "withdrawn", "--state", "exhausted") == ["o-3"]
     assert listed("--provider", "prov", "--state", "open") == ["o-1"]
-    assert listed("--limit", "1") == ["o-1"]
+    assert listed("--limit", "1") == ["o-3"]
     assert listed("--provider", "other", "--limit", "5") == ["o-2"]
     error = "error[usage]: --state: 'shut' is none of open, exhausted, withdrawn\n"
     assert cli("compute", "offer", "list", "--state", "shut") == (2, "", error)

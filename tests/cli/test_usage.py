@@ -78,7 +78,7 @@ def test_value_that_is_none_is_told_by_its_option(cli: Cli, path: Path_) -> None
                 assert error.startswith(f"{spelling}: {each.most + 1} is not {each.least}…")
         elif each.kind == "flag":
             assert refused(cli, *path, f"{spelling}=1")[0] == f"{spelling} takes no value"
-        if each.kind != "flag":
+        if each.kind != "flag" and each.bare is None:
             error, hint = refused(cli, *path, spelling)
             assert error == f"{spelling} is given without a value"
             assert hint == f"see `tb-cli {' '.join(path)} --help`"

@@ -39,7 +39,13 @@ FAILED_TO = option(
 JSONL = flag("--jsonl", help="Print one JSON document per line.")
 YES = flag("--yes", help="Do not ask on a terminal; elsewhere it never does.")
 ATOMIC = flag("--atomic", help="All items or none, in one transaction.")
-LIMIT = option("--limit", "At most this many.", kind="integer", least=0, most=2**31)
+LIMIT = option(
+    "--limit",
+    "At most this many: the newest, or the first by --sort or rank.",
+    kind="integer",
+    least=0,
+    most=2**31,
+)
 PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal", "low"))
 CHUNK = option(
     "--chunk", "Items per transaction.", kind="integer", least=1, most=100_000, default=1000
@@ -142,6 +148,41 @@ def job_terms() -> tuple[Parameter, ...]:
         ),
         PRIORITY,
         option("--lane", "industrial or consumer.", choices=("industrial", "consumer")),
+    )
+
+
+def job_filters() -> tuple[Parameter, ...]:
+    """What selects jobs, be it to list them or to act on them: it reaches a verb as `filters`."""
+    from compute_market.records import DEADLINE_MAX, JOB_STATES, LANES
+
+    return group(
+        "filters",
+        Parameter(
+            "state",
+            f"Only in these states: {', '.join(JOB_STATES)}.",
+            ("--state",),
+            metavar="A,B",
+            many=True,
+            choices=JOB_STATES,
+        ),
+        option("--buyer", "Only of this buyer."),
+        option("--provider", "Only on offers of this provider."),
+        option("--offer", "Only on this offer.", name="offer_id", complete="offer"),
+        option("--workload", "Only of this workload."),
+        PRIORITY,
+        option("--lane", "industrial or consumer.", choices=LANES),
+        flag("--unfunded", help="Only those that were placed while no money moved."),
+        flag("--held", help="Only those that are held."),
+        option(
+            "--overdue-in",
+            "Only live ones whose deadline is no further away.",
+            kind="integer",
+            unit="seconds",
+            least=0,
+            most=DEADLINE_MAX,
+        ),
+        option("--since", "Submitted from then on: 1h ago, 03:00 (today), or a date and time."),
+        option("--until", "Submitted up to then."),
     )
 
 

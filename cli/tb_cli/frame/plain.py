@@ -13,7 +13,14 @@ from compute_market.errors import UsageError
 from tb_cli.frame.command import perform
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import Group, Parameter, Verb, default_of, parameters_of
+from tb_cli.frame.verbs import (
+    Group,
+    Parameter,
+    Verb,
+    default_of,
+    parameters_of,
+    with_bare_values,
+)
 
 _DIGITS_MAX = 19  # of a number: more would be out of every range
 
@@ -66,6 +73,7 @@ def _given(parameters: Iterable[Parameter], words: list[str]) -> dict[str, Any] 
     found: dict[str, Any] = {}
     # One search through all words at once, as there may be ten thousand of them.
     if "\0-" in "\0".join(["", *words]):
+        words = with_bare_values(parameters, words)
         spelled = _spelled(parameters)
         has_signed = any(each.kind == "signed" for each in parameters)
         rest = iter(words)
@@ -100,10 +108,9 @@ def _take(
     if parameter.kind == "flag":
         found[parameter.name] = word != parameter.opposite
         return True
-    text = next(rest, "-")
-    # One with a digit behind it is a number, and so the parser takes it.
-    is_value = text[:1] != "-" or _is_digits(text[1:])
-    value = _value(parameter, text) if is_value else None
+    text = next(rest, None)
+    # The parser takes whatever comes next for the value, and what is no number is told by it.
+    value = None if text is None else _value(parameter, text)
     if parameter.many:
         found.setdefault(parameter.name, []).append(value)
     elif parameter.name in found:

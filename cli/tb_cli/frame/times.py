@@ -16,6 +16,11 @@ def local(at_ms: int) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))
 
 
+def utc_text(at_ms: int) -> str:
+    """An instant in UTC as ISO 8601 has it, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_ms / 1000))
+
+
 def with_local(document: dict[str, Any]) -> dict[str, Any]:
     """A record for eyes: its instants, in milliseconds (`…_ms`) or seconds (`…_at`), as local time.
 
@@ -45,21 +50,26 @@ def relative(at: int, now: int) -> str:
     return f"in {text}" if at > now else f"{text} ago"
 
 
-def instant(text: str, option: str, now_ms: int) -> int:
+def instant(text: str, option: str, now_ms: int, *, utc: bool = False) -> int:
     """The unix milliseconds an operator means, in the time zone of the machine unless it says one.
 
-    A duration, with or without `ago`, is so long ago. Raises UsageError naming the option.
+    With `utc` that is UTC. A duration, with or without `ago`, is so long ago. Raises UsageError
+    naming the option.
     """
     ago = in_unit(text.removesuffix(" ago"), "seconds")
     if ago is not None:
         return max(0, now_ms - ago * 1000)
     # The parser of dates costs more to import than a command takes.
-    from datetime import datetime
+    from datetime import UTC, datetime
 
-    today = time.strftime("%Y-%m-%d", time.localtime(now_ms / 1000))
+    parts = time.gmtime(now_ms / 1000) if utc else time.localtime(now_ms / 1000)
     of_day = len(text) <= len("03:00:00") and ":" in text
     try:
-        found = datetime.fromisoformat(f"{today}T{text}" if of_day else text)
+        found = datetime.fromisoformat(
+            f"{time.strftime('%Y-%m-%d', parts)}T{text}" if of_day else text
+        )
+        if utc and found.tzinfo is None:
+            found = found.replace(tzinfo=UTC)
         return int(found.timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
         shown = clipped(printable(text), 60)

@@ -23,6 +23,7 @@ class Parameter:
     """
 
     __slots__ = (
+        "bare",
         "choices",
         "complete",
         "default",
@@ -57,6 +58,7 @@ class Parameter:
         choices: tuple[str, ...] = (),
         complete: str | None = None,  # what a shell completes it with: a name in `completion`
         unit: str | None = None,  # of a number that is a duration or size: one of `quantities`
+        bare: str | None = None,  # what an option stands for that no number follows
     ) -> None:
         self.name = name
         self.help = help
@@ -72,6 +74,7 @@ class Parameter:
         self.choices = choices
         self.complete = complete
         self.unit = unit
+        self.bare = bare
         self.group: str | None = None  # the mapping it reaches the function in, if it was given
 
     def in_group(self, name: str) -> "Parameter":
@@ -217,6 +220,7 @@ def option(
     spelling: str,
     help: str,
     *,
+    short: str | None = None,
     name: str | None = None,
     kind: Kind = "text",
     metavar: str | None = None,
@@ -228,6 +232,7 @@ def option(
     choices: tuple[str, ...] = (),
     complete: str | None = None,
     unit: str | None = None,
+    bare: str | None = None,
 ) -> Parameter:
     """An option with a value; its name is that of its spelling unless given.
 
@@ -236,7 +241,7 @@ def option(
     return Parameter(
         name or _name_of(spelling),
         help,
-        (spelling,),
+        (spelling,) if short is None else (spelling, short),
         kind="choice" if choices else kind,
         metavar=metavar,
         default=default,
@@ -247,6 +252,7 @@ def option(
         choices=choices,
         complete=complete,
         unit=unit,
+        bare=bare,
     )
 
 
@@ -273,8 +279,23 @@ def bound(parameters: Iterable[Parameter], values: dict[str, Any]) -> dict[str, 
             found[parameter.name] = value
         else:
             given = found.setdefault(parameter.group, {})
-            if value not in (None, []):
+            if value not in (None, []) and value is not False:
                 given[parameter.name] = value
+    return found
+
+
+def with_bare_values(parameters: Iterable[Parameter], words: list[str]) -> list[str]:
+    """The words, with its value behind each option that may stand without one and does."""
+    bare = {text: each.bare for each in parameters if each.bare for text in each.spellings}
+    if bare.keys().isdisjoint(words):
+        return words
+    found = []
+    for place, word in enumerate(words):
+        found.append(word)
+        value = bare.get(word)
+        behind = words[place + 1] if place + 1 < len(words) else ""
+        if value is not None and not behind.rstrip("smhd").replace(".", "", 1).isdecimal():
+            found.append(value)
     return found
 
 
