@@ -110,6 +110,7 @@ ORDER = (
     "offers.price_file",
     "offers.book",
     "offers.offers",
+    "offers.selection",
     "offers.standing",
     "offers.posting",
     "offers.changing",

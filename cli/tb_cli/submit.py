@@ -59,7 +59,7 @@ def submit(
     given: dict[str, Any],
     wait: bool,
     capability: dict[str, Any],
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,

@@ -15,7 +15,7 @@ import pytest
 from compute_market import __version__
 from compute_market.errors import EXIT_CODES, MarketError
 from tb_cli.frame import help_page
-from tb_cli.frame.verbs import Group, Verb, parameters_of
+from tb_cli.frame.verbs import NOT_GIVEN, Group, Verb, parameters_of
 from tb_cli.tree import TREE
 from tests.support.cli import REAL, Cli, Prepared
 from tests.support.verbs import ARGUMENTS, EACH, TRUST, VERBS, Path_, arguments_of
@@ -66,8 +66,11 @@ def test_verb_takes_what_it_declares(path: Path_) -> None:
     declared = parameters_of(function)
     assert set(taken) == {"session", *(each.group or each.name for each in declared)}
     assert len({each.name for each in declared}) == len(declared)
-    # Nothing has a default but what is declared, and no argument can come after one that takes all.
-    assert all(parameter.default is inspect.Parameter.empty for parameter in taken.values())
+    # Nothing has a default but what is declared, and mappings of options that are rarely given. No
+    # argument can come after one that takes all.
+    assert all(
+        parameter.default in (inspect.Parameter.empty, NOT_GIVEN) for parameter in taken.values()
+    )
     arguments = [each for each in declared if not each.spellings]
     assert all(not each.many for each in arguments[:-1])
 
@@ -374,7 +377,7 @@ def test_json_may_stand_before_the_command(cli: Cli) -> None:
         (("compute", "cancel", "j1", "--by", "nobody"), "--by", "compute cancel"),
         (("compute", "cancel", "j1", "--chunk", "0"), "--chunk", "compute cancel"),
         (("compute", "cancel", "j1", "--nope"), "--nope", "compute cancel"),
-        (("compute", "cancel"), "JOB…", "compute cancel"),
+        (("compute", "set"), "JOB…", "compute set"),
         (("compute", "list", "--limit", "-1"), "--limit", "compute list"),
         (("compute", "list", "--limit"), "--limit", "compute list"),
         (("compute", "list", "--priority", "urgent"), "--priority", "compute list"),

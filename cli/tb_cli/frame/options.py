@@ -28,6 +28,16 @@ DRY_RUN = flag("--dry-run", "-n", help="Run it and roll it back.")
 JOB_IDS = argument(
     "job_ids", "JOB…", "Job ids; - reads them from stdin.", many=True, complete="job"
 )
+_ALL_LIVE = "All that live, but for what other options leave out."
+# Of a verb that acts on a selection as well, which has the options of `job_selection`.
+JOB_IDS_OR_NONE = argument(
+    "job_ids",
+    "[JOB…]",
+    "Job ids; - reads them from stdin.",
+    required=False,
+    many=True,
+    complete="job",
+)
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
 BID_ID = argument("bid_id", "BID", "A bid id.", complete="bid")
 KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
@@ -47,9 +57,7 @@ LIMIT = option(
     most=2**31,
 )
 PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal", "low"))
-CHUNK = option(
-    "--chunk", "Items per transaction.", kind="integer", least=1, most=100_000, default=1000
-)
+CHUNK = option("--chunk", "Items per transaction. [1000]", kind="integer", least=1, most=100_000)
 BACKEND = option(
     "--backend",
     f"Where to hash: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}. [the setting `backend`]",
@@ -183,6 +191,40 @@ def job_filters() -> tuple[Parameter, ...]:
         ),
         option("--since", "Submitted from then on: 1h ago, 03:00 (today), or a date and time."),
         option("--until", "Submitted up to then."),
+    )
+
+
+def job_selection() -> tuple[Parameter, ...]:
+    """What selects the jobs that a verb acts upon: it reaches the verb as `filters`, and how the
+    selection is dealt with as `selecting`."""
+    return job_filters() + selecting(_ALL_LIVE, YES)
+
+
+def waited_selection() -> tuple[Parameter, ...]:
+    """The same of a verb that changes nothing."""
+    return job_filters() + selecting(_ALL_LIVE)
+
+
+def offer_selection() -> tuple[Parameter, ...]:
+    """The same of the verb that withdraws offers."""
+    from tb_cli.frame.listing.offers import FILTERS
+
+    return FILTERS + selecting("All that are not withdrawn.", YES)
+
+
+def executed_selection() -> tuple[Parameter, ...]:
+    """The same of the verb that runs jobs."""
+    again = flag("--until-empty", help="Again until none is left that was not tried.")
+    return job_filters() + selecting("All active jobs, those with the next deadline first.", again)
+
+
+def selecting(all_of_them: str, *more: Parameter) -> tuple[Parameter, ...]:
+    """How a verb deals with a selection."""
+    return group(
+        "selecting",
+        flag("--all", help=all_of_them),
+        *more,
+        flag("--fail-empty", help="Exit with 3 if nothing is selected."),
     )
 
 

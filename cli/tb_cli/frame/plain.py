@@ -18,6 +18,7 @@ from tb_cli.frame.verbs import (
     Parameter,
     Verb,
     default_of,
+    made_parameters_of,
     parameters_of,
     with_bare_values,
 )
@@ -56,9 +57,10 @@ def read(tree: Group, arguments: list[str]) -> Line | None:
     if node is None:
         return None
     function = node.function()
-    own = parameters_of(function)
+    left = [*ahead, *words]
+    own = parameters_of(function) if _has_options(left) else made_parameters_of(function)
     shared = (JSON, DRY_RUN, *GLOBAL) if node.writes else (JSON, *GLOBAL)
-    given = _given((*own, *shared), [*ahead, *words])
+    given = _given((*own, *shared), left)
     if given is None:
         return None
     for parameter in shared:
@@ -71,8 +73,7 @@ def read(tree: Group, arguments: list[str]) -> Line | None:
 def _given(parameters: Iterable[Parameter], words: list[str]) -> dict[str, Any] | None:
     """The values of what was given, or None if the words are not plain or something is missing."""
     found: dict[str, Any] = {}
-    # One search through all words at once, as there may be ten thousand of them.
-    if "\0-" in "\0".join(["", *words]):
+    if _has_options(words):
         words = with_bare_values(parameters, words)
         spelled = _spelled(parameters)
         has_signed = any(each.kind == "signed" for each in parameters)
@@ -96,6 +97,11 @@ def _given(parameters: Iterable[Parameter], words: list[str]) -> dict[str, Any] 
         if parameter.required and parameter.name not in found:
             return None
     return None if words else found
+
+
+def _has_options(words: list[str]) -> bool:
+    """Whether one may be an option. There may be ten thousand, which are searched at once."""
+    return "\0-" in "\0".join(["", *words])
 
 
 def _take(

@@ -5,7 +5,7 @@ the same. Importing them costs next to nothing, which every command pays for.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -14,6 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["text", "integer", "signed", "number", "choice", "flag"]
 # Whether a home without a market is an error, is given one, or is none of the verb's business.
 NeedOfMarket = Literal["needed", "created", "optional", "unused"]
+
+
+# What the function of a verb gets for a mapping of options none of which was made; see `takes`.
+NOT_GIVEN: Mapping[str, Any] = {}
 
 
 class Parameter:
@@ -137,15 +141,21 @@ class Group:
         self.default = default
 
 
-def takes(*parameters: Parameter | tuple[Parameter, ...]) -> Callable[[F], F]:
+def takes(
+    *parameters: Parameter | tuple[Parameter, ...],
+    rarely: Callable[[], tuple[Parameter, ...]] | None = None,
+) -> Callable[[F], F]:
     """Declare what a verb takes, in the order in which its help lists it.
 
     Parameters that several verbs share may come together. The function gets the session first,
-    arguments by name or place, and options by name.
+    arguments by name or place, and options by name. Options that are `rarely` given, all of them in
+    mappings, are not even made where a line has none of any kind: the function has defaults.
     """
 
     def declare(function: F) -> F:
         function.__dict__["takes"] = tuple(_each(parameters))
+        if rarely is not None:
+            function.__dict__["takes_rarely"] = rarely
         return function
 
     return declare
@@ -167,6 +177,14 @@ def examples_of(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    rarely = function.__dict__.pop("takes_rarely", None)
+    if rarely is not None:
+        function.__dict__["takes"] += rarely()
+    return made_parameters_of(function)
+
+
+def made_parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    """The same without those that are rarely given, as long as nobody has asked for them."""
     found: tuple[Parameter, ...] = function.__dict__.get("takes", ())
     return found
 

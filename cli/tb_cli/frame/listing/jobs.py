@@ -111,7 +111,7 @@ def selection(filters: Mapping[str, Any], *, utc: bool = False) -> Selection:
         until_ms=until_ms,
         overdue_in_secs=filters.get("overdue_in"),
         unfunded=filters.get("unfunded", False),
-        held=filters.get("held", False),
+        held=filters.get("held"),
     )
 
 
