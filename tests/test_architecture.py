@@ -44,6 +44,7 @@ ORDER = (
     "mempool_records",
     "price_records",
     "archive_records",
+    "amount_text",
     "requests",
     "config.toml",
     "config.settings",

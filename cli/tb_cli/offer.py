@@ -22,6 +22,7 @@ from tb_cli.frame.options import (
     KEY,
     LIMIT,
     OFFERED,
+    PRINTED,
     amount,
     by_option,
     check_choices,
@@ -30,7 +31,7 @@ from tb_cli.frame.options import (
 )
 from tb_cli.frame.render import Listing, emit, fields
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, group, option, takes
+from tb_cli.frame.verbs import argument, examples, group, option, takes
 
 if TYPE_CHECKING:
     from tb_cli.network.takeovers import Takeovers
@@ -80,6 +81,11 @@ _TABLE = (*_COLUMNS[:2], "problem", *_COLUMNS[2:-2])
     ATOMIC,
     FAILED_TO,
     JSONL,
+    PRINTED,
+)
+@examples(
+    "tb-cli compute offer post --example > offer.json",
+    "tb-cli compute offer post offer.json",
 )
 def post(
     session: Session,
@@ -92,10 +98,17 @@ def post(
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
+    schema: bool,
+    example: bool,
 ) -> int:
     """Options win over the fields of a file; the same offer again changes nothing. With the setting
     `enable_preempt` a new offer may take a running job over; see `compute preempt`.
     """
+    if schema or example:
+        from tb_cli.frame.schemas import tell
+
+        tell(OfferRequest, post, schema=schema, given=file is not None)
+        return 0
     takeovers = _takeovers(session) if session.config.enable_preempt else None
 
     def act(txn: Txn, request: OfferRequest) -> bulk.Outcome:

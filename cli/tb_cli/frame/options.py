@@ -31,6 +31,11 @@ FAILED_TO = option(
     "Write what failed or was not tried to this file, to be handed in again.",
     metavar="FILE",
 )
+# What a file of the verb is like, printed in place of everything else.
+PRINTED = (
+    flag("--schema", help="Print the JSON Schema of a file, and do nothing else."),
+    flag("--example", help="Print a complete file, and do nothing else."),
+)
 JSONL = flag("--jsonl", help="Print one JSON document per line.")
 ATOMIC = flag("--atomic", help="All items or none, in one transaction.")
 LIMIT = option("--limit", "At most this many.", kind="integer", least=0, most=2**31)
