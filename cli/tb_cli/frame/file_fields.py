@@ -77,7 +77,9 @@ _MEANINGS: Final[dict[type, dict[str, str]]] = {
     },
 }
 # Defaults that are not of the type, where one of two fields may be given.
-_DEFAULTS: Final = {(JobRequest, "deadline_secs"): DEADLINE_SECS_DEFAULT}
+_DEFAULTS: Final[dict[tuple[type, str], Any]] = {
+    (JobRequest, "deadline_secs"): DEADLINE_SECS_DEFAULT
+}
 
 
 class Field(NamedTuple):
@@ -100,15 +102,12 @@ def fields_of(kind: Any, parameters: Iterable[Parameter]) -> list[Field]:
 
 def _field(kind: type, found: types.Field, option: Parameter | None) -> Field:
     default = _DEFAULTS.get((kind, found.name), found.default)
+    if default is NODEFAULT:
+        default = UNSET
     return Field(
         found.name,
         found.type,
-        NEEDED if default is NODEFAULT and found.required else default,
+        NEEDED if found.required else default,
         _MEANINGS[kind][found.name],
         option.spellings[0] if option is not None else None,
     )
-
-
-def is_left_out(default: Any) -> bool:
-    """Whether a field has no value where a file does not give one."""
-    return default is None or default is UNSET or default is NODEFAULT

@@ -48,7 +48,11 @@ _BOUNDS: Final[dict[tuple[type, str], dict[str, int]]] = {
 }
 _MULTIPLIER: Final = {
     "anyOf": [
-        {"type": "string", "pattern": r"^[0-9]{1,12}(\.[0-9]{1,6})?$"},
+        # Above 0, at most 1.
+        {
+            "type": "string",
+            "pattern": r"^(?=.*[1-9])(0{1,12}(\.[0-9]{1,6})?|0{0,11}1(\.0{1,6})?)$",
+        },
         {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     ],
     "default": "1",
@@ -84,7 +88,7 @@ def schema_of(kind: Any, parameters: tuple[Parameter, ...]) -> dict[str, Any]:
     root = {"title": _FILES[kind][0]} | parts.pop(kind.__name__)
     if kind is OfferRequest:
         told = {"description": "Printed by `tb-cli compute offer show`; it is not read."}
-        root["properties"] |= {name: told for name in sorted(OFFER_DERIVED)}
+        root["properties"] |= dict.fromkeys(sorted(OFFER_DERIVED), told)
         # An offer has one model.
         gpu = parts["CapabilityRequest"]["properties"]["gpu"]
         gpu["anyOf"] = [each for each in gpu["anyOf"] if each.get("type") != "array"]
@@ -150,7 +154,7 @@ def _with_ids(found: dict[str, Any]) -> dict[str, Any]:
 def _or_digits(found: dict[str, Any]) -> dict[str, Any]:
     """The same of an amount, which may be text as well."""
     default = {"default": found.pop("default")} if "default" in found else {}
-    digits = {"$ref": "#/$defs/Digits"}
+    digits: dict[str, Any] = {"$ref": "#/$defs/Digits"}
     if found.get("minimum"):
         digits |= {"not": {"const": "0"}}
     return {"anyOf": [found, digits], **default}
