@@ -239,6 +239,12 @@ def test_parse_refuses_numbers_no_field_could_hold(number: str) -> None:
 # What is no job and no offer.
 
 
+def test_build_reads_amounts_that_are_text() -> None:
+    request = job(max_price_per_unit=str(AMOUNT_MAX), capability={"cpu_cores": "0", "gpu": "5"})
+    assert request.max_price_per_unit == AMOUNT_MAX
+    assert (request.capability.cpu_cores, request.capability.gpu) == (0, "5")
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -248,7 +254,7 @@ def test_parse_refuses_numbers_no_field_could_hold(number: str) -> None:
         ({"slices": ["a", {"path": "b", "hash": ""}]}, "unknown field `hash` - at `$.slices[1]`"),
         ({"buyer": None}, "Expected `str`, got `null` - at `$.buyer`"),
         ({"buyer": 5}, "Expected `str`, got `int` - at `$.buyer`"),
-        ({"max_price_per_unit": "5"}, "Expected `int`, got `str` - at `$.max_price_per_unit`"),
+        ({"max_price_per_unit": "05"}, "Expected `int`, got `str` - at `$.max_price_per_unit`"),
         ({"max_price_per_unit": True}, "Expected `int`, got `bool`"),
         ({"max_price_per_unit": 5.0}, "Expected `int`, got `float`"),
         ({"max_price_per_unit": 5.5}, "Expected `int`, got `float`"),
