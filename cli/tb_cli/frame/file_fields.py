@@ -41,7 +41,8 @@ _OFFER: Final = {
     "provider_bond": "CT that the provider locks for each job that it takes.",
     "consumer_bond": "Least CT that a buyer must lock.",
     "capability": "What it has.",
-    "reputation": "Advertised first score of a provider that the market does not know.",
+    "reputation": "Advertised first score of a provider that the market does not know; more than "
+    "1000 either way counts as 1000.",
     "reputation_multiplier": "The price times this is what offers are ranked by; a decimal with "
     "at most 6 places, within the settings `reputation_multiplier_min` and `_max`.",
     "job_id": "The one job that may take the offer; null lets every job.",

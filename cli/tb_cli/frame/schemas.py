@@ -36,9 +36,9 @@ _ID: Final = {
     "maxLength": ID_LENGTH_MAX,
     "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.:@+-]*$",
 }
-_IDS: Final = ("job_id", "offer_id", "buyer", "provider")
+IDS: Final = ("job_id", "offer_id", "buyer", "provider")
 # The least and the most, where the market takes less than the type holds.
-_BOUNDS: Final[dict[tuple[type, str], dict[str, int]]] = {
+BOUNDS: Final[dict[tuple[type, str], dict[str, int]]] = {
     (OfferRequest, "units"): {"minimum": 1},
     (OfferRequest, "provider_bond"): {"minimum": 1},
     (OfferRequest, "consumer_bond"): {"minimum": 1},
@@ -130,8 +130,8 @@ def _finished(kind: Any, part: dict[str, Any], parameters: tuple[Parameter, ...]
     properties = part["properties"]
     for field in fields_of(kind, parameters):
         found: dict[str, Any] = properties[field.name]
-        found |= _BOUNDS.get((kind, field.name), {})
-        if field.name in _IDS:
+        found |= BOUNDS.get((kind, field.name), {})
+        if field.name in IDS:
             found = _with_ids(found)
         elif field.name == "reputation_multiplier":
             found = dict(_MULTIPLIER)
