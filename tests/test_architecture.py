@@ -52,6 +52,7 @@ ORDER = (
     "config.rows",
     "config.addresses",
     "config.files",
+    "config.shown",
     "config.places",
     "store.table",
     "store.schema",

@@ -287,7 +287,11 @@ TREE = Group(
         ),
         "config": Group(
             "The configuration.",
-            {"show": _optional("config:show", "Show every setting and where it comes from.")},
+            {
+                "show": _optional("config:show", "Show settings and where each comes from."),
+                "init": _apart("config:init", "Write a file of all settings.", writes=True),
+                "path": _apart("config:path", "Print where the file of settings is."),
+            },
         ),
     },
 )

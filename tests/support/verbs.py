@@ -156,6 +156,8 @@ ARGUMENTS: dict[str, Path_] = {
     "state stats": (),
     "state root": (),
     "config show": (),
+    "config init": (),
+    "config path": (),
 }
 
 

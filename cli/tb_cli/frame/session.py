@@ -46,6 +46,7 @@ class _Opened:
         self.config: Config | None = None
         self.throw_away: Any = None
         self.told_of_clock = False
+        self.told_of_variables = False
         self.priced_s: float | None = None  # since when matches have made prices to be saved
 
     def close_market(self) -> None:
@@ -141,9 +142,14 @@ class Session:
 
     def configuration(self) -> "tuple[Config, dict[str, str]]":
         """The configuration and the origin of each setting."""
-        from tb_cli.frame.configuration import load
+        from tb_cli.frame.configuration import load, warning_of
 
-        return load(self.home.config, self._lock_timeout)
+        loaded, origins, unknown = load(self.home.config, self._lock_timeout)
+        if not self._opened.told_of_variables:
+            self._opened.told_of_variables = True
+            for name in unknown:
+                _note(warning_of(name))
+        return loaded, origins
 
     @property
     def is_open(self) -> bool:
