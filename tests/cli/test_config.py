@@ -79,7 +79,7 @@ def test_show_of_one_setting_says_all_about_it(cli: Cli) -> None:
         "origin": f"{path}:2",
         "default": 64,
         "variable": "TB_SCHEDULER_SLOTS",
-        "allowed": "1…1000000",
+        "allowed": "1…1000000 jobs",
     }
 
 
