@@ -13,7 +13,7 @@ FIELDS: Final = frozenset(
         # Money, by token and by what became of it.
         *("ct", "it", "amount", "paid_ct", "paid_it", "refunded_ct", "refunded_it"),
         *("in_circulation", "in_wallets", "escrowed", "bonded", "sealed", "burned", "burned_ct"),
-        *("reward_ct", "storage", "read", "compute", "compute_it", "available", "needed"),
+        *("reward_ct", "storage", "read", "compute", "compute_it", "available"),
         # Bonds.
         *("consumer_bond", "provider_bond", "provider_bond_min", "bond_ct"),
         *("bond_locked_ct", "bond_released_ct", "was_consumer_bond", "was_provider_bond"),
@@ -25,6 +25,8 @@ FIELDS: Final = frozenset(
         *("units", "units_left", "units_reserved", "units_proven", "was_units", "backlog"),
         *("industrial_units_total", "industrial_backlog", "units_per_second", "estimate"),
         *("headroom", "limit"),
+        # What an offer lacks for a job, and what would do: an amount, or a text.
+        *("asked", "offered", "now", "needed"),
         # What a capability counts.
         *("cpu_cores", "gpu_count", "gpu_memory_mb", "accelerator_memory_mb"),
     }

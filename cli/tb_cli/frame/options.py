@@ -10,12 +10,18 @@ from compute_market.errors import UsageError
 from compute_market.text import clipped
 from tb_cli.frame.verbs import Parameter, argument, flag, group, option, parameters_of
 
+AMOUNT_FORMS = ("integer", "string")
 # They may stand before the command as well, and do not reach the function of a verb.
 GLOBAL = (
     option("--home", "Home directory.", metavar="DIR"),
     option("--lock-timeout", "Seconds to wait for the write lock.", kind="number", metavar="SECS"),
     flag("--no-color", help="Plain text even on a terminal."),
     flag("--debug", help="Show where an error comes from."),
+    option(
+        "--json-amounts",
+        "Amounts in JSON as numbers or as text, for readers that hold 53 bits. [integer]",
+        choices=AMOUNT_FORMS,
+    ),
 )
 JSON = flag("--json", help="Print one JSON document.")
 DRY_RUN = flag("--dry-run", "-n", help="Run it and roll it back.")

@@ -79,6 +79,7 @@ class Session:
         # Whether it is told when the price board was loaded or saved; `serve` does in its log.
         self.tells_of_prices: bool = bool(settings.get("debug")) or "TB_DEBUG" in os.environ
         self.color: bool = not settings.get("no_color") and "NO_COLOR" not in os.environ
+        self.amounts_are_text: bool = _amounts_are_text(settings.get("json_amounts"))
         self._given_home: str | None = settings.get("home")
         # A verb that needs no market may need no home either, and then none need be known.
         self._home = None if market == "unused" else home.locate(self._given_home)
@@ -368,6 +369,19 @@ class Session:
         if self._trial is not None:
             self._trial.end()
             self._trial = None
+
+
+def _amounts_are_text(given: str | None) -> bool:
+    """What an option or a variable says of amounts in JSON."""
+    form = given or os.environ.get(home.JSON_AMOUNTS, "integer")
+    if form in ("integer", "string"):
+        return form == "string"
+    from compute_market.text import clipped
+
+    raise UsageError(
+        f"{home.JSON_AMOUNTS}: {clipped(form)!a} is neither integer nor string",
+        hint="unset it, or give one of the two",
+    )
 
 
 def _note(text: str) -> None:
