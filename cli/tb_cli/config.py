@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @examples(
     "tb-cli config show",
     "tb-cli config show scheduler.slots",
-    "tb-cli config show scheduler.slots --json | jq .value",
+    "tb-cli config show scheduler.slots --json",
 )
 def show(session: Session, key: str | None) -> None:
     """It shows what is configured. Where the market of the home has another value in force by a
@@ -59,7 +59,7 @@ def show(session: Session, key: str | None) -> None:
 
 
 @takes(argument("to", "[-]", "- prints it instead.", required=False))
-@examples("tb-cli config init", "tb-cli config init - | less")
+@examples("tb-cli config init", "tb-cli config init -")
 def init(session: Session, to: str | None) -> None:
     """It goes into the home, which is made if it is not there, and is called `config.toml`. Every
     setting is in it with its meaning and its default, switched off: the file changes nothing before

@@ -84,7 +84,7 @@ _TABLE = (*_COLUMNS[:2], "problem", *_COLUMNS[2:-2])
     PRINTED,
 )
 @examples(
-    "tb-cli compute offer post --example > offer.json",
+    "tb-cli compute offer post --example",
     "tb-cli compute offer post offer.json",
 )
 def post(

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     PRINTED,
 )
 @examples(
-    "tb-cli compute submit --example > job.json",
+    "tb-cli compute submit --example",
     "tb-cli compute submit job.json --wait",
 )
 def submit(
