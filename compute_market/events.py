@@ -139,7 +139,9 @@ def newest(txn: Txn, selection: Selection, limit: int) -> list[Logged]:
     """The last `limit` events of a selection, newest last."""
     found: list[Logged] = []
     if limit:
-        for logged in back(txn):
+        until_ms = selection.until_ms
+        behind = None if until_ms is None else before_instant(txn, until_ms + 1) + 1
+        for logged in back(txn, behind):
             if selection.since_ms is not None and logged.at_ms < selection.since_ms:
                 break
             if selection.wants(logged):
@@ -163,10 +165,12 @@ def recent(txn: Txn, selection: Selection, limit: int, looked_at: int) -> list[L
 def page(txn: Txn, selection: Selection, after: int, limit: int) -> tuple[list[Logged], int | None]:
     """Those of the next `limit` events behind `after` that are in a selection, and the last seq.
 
-    That is None when the log ends. Oldest first.
+    That is None when the log ends, or what is asked for. Oldest first.
     """
     found: list[Logged] = []
     for number, logged in enumerate(forward(txn, after), 1):
+        if selection.until_ms is not None and logged.at_ms > selection.until_ms:
+            break
         if selection.wants(logged):
             found.append(logged)
         if number == limit:
@@ -175,12 +179,21 @@ def page(txn: Txn, selection: Selection, after: int, limit: int) -> tuple[list[L
 
 
 def before_instant(txn: Txn, at_ms: int) -> int:
-    """The seq of the last event from before an instant, 0 when there is none."""
-    for key, payload in txn.scan_back(EVENTS):
-        entry = EVENTS.decode(key, payload)
-        if entry.at_ms < at_ms:
-            return unpack_u64(key) + len(entry.events) - 1
-    return 0
+    """The seq of the last event from before an instant, 0 when there is none.
+
+    However long the log is, few entries of it are looked at.
+    """
+    from compute_market.store import search  # Few commands ask for a time.
+
+    def is_there(key: bytes, payload: bytes) -> bool:
+        return EVENTS.decode(key, payload).at_ms >= at_ms
+
+    found = search.first_where(txn, EVENTS, is_there)
+    if found is None:
+        return 0
+    first, last = found
+    # Behind the last entry stand the others of its events.
+    return first - 1 if first <= last else txn.number("event_seq")
 
 
 def history(txn: Txn, job: Job, limit: int | None = None) -> list[Logged]:

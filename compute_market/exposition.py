@@ -16,7 +16,7 @@ from compute_market.amounts import MICRO
 from compute_market.courier import courier
 from compute_market.errors import InternalError
 from compute_market.governance import governance, parameters
-from compute_market.jobs import demand, jobs, lanes
+from compute_market.jobs import demand, jobs, lanes, listed
 from compute_market.offers import board, offers
 from compute_market.records import LANES, OFFER_STATES, PRIORITIES, SETTLE_MODES
 from compute_market.reputation import reputation
@@ -80,7 +80,7 @@ def _guard(txn: Txn) -> Samples:
 
 
 def _oldest_job(txn: Txn) -> Samples:
-    first = jobs.first_ended(txn)
+    first = listed.first_ended(txn)
     return [] if first is None else [((), first[0])]
 
 

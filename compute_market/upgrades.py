@@ -13,7 +13,7 @@ from msgspec.msgpack import Decoder
 
 from compute_market import metrics
 from compute_market.archive import counted
-from compute_market.jobs import jobs
+from compute_market.jobs import jobs, listed
 from compute_market.offers import offers
 from compute_market.receipt_records import Settlement
 from compute_market.records import (
@@ -361,6 +361,15 @@ def _to_7(txn: Txn) -> None:
         metrics.count(txn, *names, by=by - metrics.value(txn, *names))
 
 
+# Schema 8: jobs in the order of submission, and by party. An older release lists no new job there.
+
+
+def _to_8(txn: Txn) -> None:
+    for job in txn.records(schema.JOBS):
+        for table, key, value in listed.entries(job):
+            txn.put(table, key, value)
+
+
 _STEPS: dict[int, Callable[[Txn], None]] = {
     2: _to_2,
     3: _to_3,
@@ -368,4 +377,5 @@ _STEPS: dict[int, Callable[[Txn], None]] = {
     5: _to_5,
     6: _to_6,
     7: _to_7,
+    8: _to_8,
 }

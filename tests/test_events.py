@@ -709,3 +709,48 @@ def test_tick_trims_what_is_older_than_the_retention(market: Market) -> None:
     assert seqs(market) == [1, 2]  # Only `tick` trims.
     market.opened.tick()
     assert seqs(market) == [2]
+
+
+def test_an_instant_is_found_without_a_walk_to_it(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Among entries of one and of several events, some of the same instant."""
+    for n in range(60):
+        market.deposit("ann", ct=n)
+        if n % 7 == 0:
+            bulk(market, 5)
+        if n % 3:
+            market.advance(1.5)
+    found = market.events()
+    assert max(len(entry.events) for entry in market.view(lambda t: list(t.records(EVENTS)))) > 1
+    decoded: list[bytes] = []
+    decode = EVENTS.decode
+
+    def counted(_: object, key: bytes, payload: bytes) -> Any:
+        decoded.append(key)
+        return decode(key, payload)
+
+    instants = {logged.at_ms + off for logged in found for off in (-1, 0, 1)}
+    expected = {at: max((f.seq for f in found if f.at_ms < at), default=0) for at in instants}
+    monkeypatch.setattr(type(EVENTS), "decode", counted)
+    for at_ms, seq in expected.items():
+        decoded.clear()
+        assert market.view(lambda txn, at=at_ms: events.before_instant(txn, at)) == seq
+        assert len(decoded) <= 8
+
+
+def test_what_lies_behind_the_time_asked_for_is_not_read(market: Market) -> None:
+    for n in range(40):
+        market.deposit("ann", ct=n)
+        market.advance(1)
+    early = events.Selection(until_ms=START_MS + 3_000)
+
+    def looked(txn: Txn) -> tuple[list[int], list[int]]:
+        for seq in range(12, 20):  # None of them is where it is searched.
+            put_raw(txn, EVENTS, pack_u64(seq), b"damaged")
+        newest = events.newest(txn, early, 2)
+        page, after = events.page(txn, early, 0, 30)
+        assert after is None
+        return [each.seq for each in newest], [each.seq for each in page]
+
+    assert market.update(looked, dry_run=True) == ([3, 4], [1, 2, 3, 4])

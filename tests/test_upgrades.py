@@ -401,6 +401,33 @@ def test_ended_jobs_of_schema_6_are_listed(tmp_path: Path) -> None:
     assert schema_in(tmp_path) == SCHEMA_VERSION
 
 
+LISTINGS = (schema.SUBMITTED, schema.PARTY_JOBS)
+
+
+def listings(txn: Txn) -> list[list[tuple[bytes, bytes]]]:
+    return [list(txn.scan(table)) for table in LISTINGS]
+
+
+def lose_listings(txn: Txn) -> None:
+    for table in LISTINGS:
+        txn.clear(table)
+    txn.put(schema.META, b"schema", bytes((7,)))
+
+
+def test_jobs_of_schema_7_are_listed_by_submission_and_party(tmp_path: Path) -> None:
+    market = busy_market(tmp_path / "market")
+    listed = market.view(listings)
+    assert all(listed)
+    market.alone(lose_listings)
+    market.reopen()
+    assert market.view(listings) == listed
+    market.submit("new")
+    assert market.violations() == []
+    assert market.view(listings)[0][:-1] == listed[0]
+    market.store.close()
+    assert schema_in(tmp_path) == SCHEMA_VERSION
+
+
 def test_home_of_schema_2_gets_what_it_lacks(tmp_path: Path) -> None:
     market = busy_market(tmp_path / "market")
 
@@ -433,7 +460,7 @@ def test_home_of_schema_3_is_taken_as_it_is(tmp_path: Path) -> None:
     market.submit("new")
     assert market.violations() == []
     market.store.close()
-    assert schema_in(tmp_path) == SCHEMA_VERSION == 7
+    assert schema_in(tmp_path) == SCHEMA_VERSION == 8
 
 
 def test_scores_of_schema_4_fall_due(tmp_path: Path) -> None:

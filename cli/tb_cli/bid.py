@@ -1,14 +1,16 @@
-"""Verbs on sealed bids: commit, export, import, list, show. `reveal` has those that open them."""
+"""Verbs on sealed bids: commit, export, import, show.
+
+`reveal` has those that open them, `bid_list` the one that lists them.
+"""
 
 import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
-from compute_market.bid_records import BID_STATES
 from compute_market.bids import bid_files, bids, sealed_jobs, sealing
 from compute_market.bids.sealing import BidTx, Sealed, Terms
 from compute_market.chain import MARKET_ID_BYTES
@@ -24,23 +26,12 @@ from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import files, key_files, lines, results, secret_files
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.json_lines import JsonLines
-from tb_cli.frame.options import BID_ID, JSONL, LIMIT, amount, check_choices, check_given
-from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.options import BID_ID, amount, check_given
+from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.frame.verbs import argument, option, takes
 
-_COLUMNS = (
-    "bid_id",
-    "state",
-    "owner",
-    "height",
-    "reveal_from",
-    "reveal_until",
-    "sequence",
-    "job_id",
-    "commitment",
-)
 _OWNER = option(
     "--owner", "The job's buyer, who bears the bond. [the name of the bidder's key here]"
 )
@@ -124,28 +115,6 @@ def import_(session: Session, file: str, *, owner: str | None) -> None:
     if not document["changed"]:
         text = f"bid {document['bid_id']} exists, unchanged: {document['state']}"
     emit(session, document, text)
-
-
-@takes(
-    option("--state", "Only bids in this state; repeatable.", many=True),
-    option("--owner", "Only bids of this owner."),
-    LIMIT,
-    JSONL,
-)
-def list_(
-    session: Session, *, state: list[str], owner: str | None, limit: int | None, jsonl: bool
-) -> None:
-    check_choices("--state", state, BID_STATES)
-    check_given("--owner", owner)
-    listing = Listing(session, _COLUMNS, jsonl=jsonl)
-    wanted = (
-        document
-        for document in chain.from_iterable(session.pages(bids.page, None))
-        if (not state or document["state"] in state) and owner in (None, document["owner"])
-    )
-    for document in islice(wanted, limit):
-        listing.add(document)
-    listing.end()
 
 
 @takes(BID_ID)

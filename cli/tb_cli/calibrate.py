@@ -10,7 +10,10 @@ from compute_market.errors import UsageError
 from compute_market.workloads.places import files_together
 from compute_market.workloads.workloads import calibrate_gpu
 from tb_cli.frame.clocks import now_ms
-from tb_cli.frame.render import Listing, note, write_json
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing.columns import Column, Noun
+from tb_cli.frame.listing.reading import AtHand
+from tb_cli.frame.render import note, write_json
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import option, takes
 
@@ -20,6 +23,15 @@ if TYPE_CHECKING:
 
 _KIB = 1024
 _SIZES = [2**power for power in range(10, 31)]
+
+
+_FIGURES = Noun(
+    "figures",
+    "measured",
+    (Column("measured"), Column("on"), Column("value", kind="number"), Column("unit")),
+    shown=("measured", "on", "value", "unit"),
+    ranked=True,
+)
 
 
 @takes(
@@ -61,11 +73,9 @@ def calibrate(session: Session, *, backend: str) -> None:
         document = to_builtins(measured)
         write_json(document | ({"dry_run": True} if session.dry_run else {}))
     else:
-        listing = Listing(session, ("measured", "on", "value", "unit"))
         mark = "dry_run: " if session.dry_run else ""
-        for row in rows(measured):
-            listing.add(row._replace(measured=mark + row.measured)._asdict())
-        listing.end()
+        told = [row._replace(measured=mark + row.measured)._asdict() for row in rows(measured)]
+        lists.show(session, _FIGURES, {}, AtHand(told))
     if lacking and measured.device is None:
         note(f"only the CPU was calibrated: {'; '.join(lacking)}")
     elif measured.device is not None:

@@ -7,55 +7,78 @@ from typing import TYPE_CHECKING, Any
 from compute_market.config import files, shown
 from compute_market.errors import ConflictError, MarketError, UsageError
 from tb_cli.frame import private_files
-from tb_cli.frame.render import Listing, emit, fields, note
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing.columns import Column, Noun
+from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.listing.reading import AtHand
+from tb_cli.frame.render import emit, fields, note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, takes
 
 if TYPE_CHECKING:
     from compute_market.governance_records import Parameter
 
+_SETTINGS = Noun(
+    "settings",
+    "name",
+    (
+        Column("name"),
+        Column("value", kind="long"),
+        Column("origin"),
+        Column("in_force"),
+        Column("proposal", kind="number"),
+    ),
+    shown=("name", "value", "origin"),
+    ranked=True,
+)
+
 
 @takes(
-    argument("key", "[KEY]", "A setting; all of them without.", required=False, complete="setting")
+    argument("key", "[KEY]", "A setting; all of them without.", required=False, complete="setting"),
+    LISTED,
 )
 @examples(
     "tb-cli config show",
     "tb-cli config show scheduler.slots",
     "tb-cli config show scheduler.slots --json",
 )
-def show(session: Session, key: str | None) -> None:
+def show(session: Session, key: str | None, *, listing: dict[str, Any]) -> None:
     """It shows what is configured. Where the market of the home has another value in force by a
     proposal, that is told beside; see `compute-market params`. Of one setting it tells as well
     what it means, what it may be and its default.
     """
     setting = None if key is None else shown.setting_of(key)
+    if setting is not None and any(listing.values()):
+        raise UsageError("KEY shows one setting, and options of lists are for all of them")
     loaded, origins = session.configuration()
     overridden = _overridden(session)
-    listing = Listing(session, ("name", "value", "origin"))
+    typed = session.json or listing.get("jsonl") or listing.get("output") in ("json", "jsonl")
+    documents = []
     for found in shown.describe(loaded, origins):
-        if setting is not None and found.name != setting.name:
-            continue
-        is_json = session.json
         document: dict[str, Any] = {
             "name": found.name,
-            "value": found.typed if is_json else found.value,
+            "value": found.typed if typed else found.value,
             "origin": found.origin,
         }
-        if found.name in overridden:
-            typed, text, proposal = overridden[found.name]
-            document |= {"in_force": typed, "proposal": proposal}
-            if not is_json:
+        if found.name in overridden and (setting is None or setting.name == found.name):
+            number, text, proposal = overridden[found.name]
+            document |= {"in_force": number if typed else text, "proposal": proposal}
+            if not typed:
                 instead = f"not {found.value} as configured"
                 note(f"{found.name} is {text} by proposal {proposal}, {instead}")
-        if setting is not None:
-            default = shown.default_of(setting)
-            document["default"] = default.typed if is_json else default.value
-            document |= {"variable": setting.variable, "allowed": setting.limits}
-            document["meaning"] = " ".join(setting.help.split())
-            emit(session, document, fields(document))
-            return
-        listing.add(document)
-    listing.end()
+        documents.append(document)
+    if setting is None:
+        lists.show(session, _SETTINGS, listing, AtHand(documents))
+        return
+    (document,) = (each for each in documents if each["name"] == setting.name)
+    default = shown.default_of(setting)
+    document |= {
+        "default": default.typed if typed else default.value,
+        "variable": setting.variable,
+        "allowed": setting.limits,
+        "meaning": " ".join(setting.help.split()),
+    }
+    emit(session, document, fields(document))
 
 
 @takes(argument("to", "[-]", "- prints it instead.", required=False))

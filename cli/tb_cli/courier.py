@@ -1,34 +1,29 @@
 """Verbs on the receipts of bundles: list, show. `courier_send` stores and changes them."""
 
-from itertools import chain, islice
 from typing import Any
 
 from compute_market.courier import courier, documents
-from compute_market.store.txn import Txn
-from tb_cli.frame.options import JSONL, LIMIT
-from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.listing import bundles as listed
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing.options import DATED, LISTED
+from tb_cli.frame.listing.selecting import wanted
+from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, flag, takes
+from tb_cli.frame.verbs import argument, examples, flag, takes
 
-_COLUMNS = (
-    *("id", "state", "sender", "bytes", "dest", "timestamp", "attempts", "next_attempt_at"),
-    *("bundle_hash", "last_error"),
+
+@takes(listed.FILTERS, flag("--pending", help="Only those that wait."), DATED, LISTED)
+@examples(
+    "tb-cli compute courier list --pending",
+    "tb-cli compute courier list --state refused --since 1d --columns id,sender,last_error",
 )
-
-
-@takes(flag("--pending", help="Only those that wait."), LIMIT, JSONL)
-def list_(session: Session, *, pending: bool, limit: int | None, jsonl: bool) -> None:
-    """They come in the order of sending."""
-    fetch = courier.waiting if pending else documents.listed
-
-    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[dict[str, Any]], bytes | None]:
-        found, last = fetch(txn, after, size)
-        return [documents.document(txn, receipt) for receipt in found], last
-
-    listing = Listing(session, _COLUMNS, jsonl=jsonl)
-    for document in islice(chain.from_iterable(session.pages(page, None)), limit):
-        listing.add(document)
-    listing.end()
+def list_(
+    session: Session, *, filters: dict[str, Any], pending: bool, listing: dict[str, Any]
+) -> None:
+    """They come in the order of sending, which --since and --until are about."""
+    noun, utc = listed.BUNDLE_LIST, listing.get("utc", False)
+    selected = wanted(noun, listed.FILTERS, filters, dated="timestamp", utc=utc)
+    lists.show(session, noun, listing, listed.reading(selected, waiting=pending))
 
 
 @takes(argument("bundle", "ID", "The id of a bundle receipt.", complete="bundle"))

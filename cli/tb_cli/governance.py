@@ -1,17 +1,15 @@
-"""Verbs on what governs the market: params show, propose, approve, rollback, history."""
+"""Verbs on what governs the market: params show, propose, approve, rollback."""
 
 from typing import TYPE_CHECKING
 
 from compute_market.amounts import AMOUNT_MAX
-from tb_cli.frame.options import JSONL, KEY, LIMIT
-from tb_cli.frame.render import Listing, emit, write_json
+from tb_cli.frame.options import KEY
+from tb_cli.frame.render import emit, write_json
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, number, takes
 
 if TYPE_CHECKING:
     from compute_market.governance_records import Parameter, Proposal
-
-_COLUMNS = ("id", "key", "value", "state", "activates_at", "in_force")
 
 
 @examples(
@@ -102,28 +100,6 @@ def rollback(session: Session, *, key: str | None) -> None:
     if not document["changed"]:
         text = f"key {key} was used: unchanged; {proposal.key} is {now}, {source}"
     emit(session, document, text)
-
-
-@takes(LIMIT, JSONL)
-@examples(
-    "tb-cli compute-market params history --limit 10",
-    "tb-cli compute-market params history --jsonl",
-)
-def history(session: Session, *, limit: int | None, jsonl: bool) -> None:
-    """An active proposal that another one of its key has replaced is no longer in force, but is so
-    again when the other is rolled back. --limit keeps the newest.
-    """
-    from itertools import chain, islice
-
-    from compute_market.governance import governance
-    from compute_market.store.schema import pack_u64
-
-    made = session.view(governance.count)
-    start = None if limit is None else pack_u64(max(0, made - limit))
-    listing = Listing(session, _COLUMNS, jsonl=jsonl)
-    for document in islice(chain.from_iterable(session.pages(governance.page, start)), limit):
-        listing.add(document)
-    listing.end()
 
 
 def _text(proposal: "Proposal") -> str:

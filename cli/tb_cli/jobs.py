@@ -1,55 +1,23 @@
-"""Verbs on jobs: status, list, slices, history, requirements, wait.
+"""Verbs on single jobs: status, requirements, wait. `job_lists` has those that list.
 
 What only some of them need they import themselves: shell loops ask for the status of many jobs.
 """
 
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
-from itertools import chain, islice
 from typing import Any
 
-from compute_market.errors import AlreadyDoneError, PendingError, UsageError
+from compute_market.errors import AlreadyDoneError, PendingError
 from compute_market.jobs import documents, jobs
-from compute_market.records import (
-    JOB_STATES,
-    LIVE_STATES,
-    Job,
-    JobState,
-    Slice,
-    check_id,
-)
-from compute_market.store.schema import JOBS
+from compute_market.records import JOB_STATES, LIVE_STATES, Job, JobState, check_id
 from compute_market.store.txn import Txn
-from compute_market.text import for_terminal, sum_line
-from tb_cli.frame import guard
-from tb_cli.frame.options import (
-    FAILED_TO,
-    JOB_ID,
-    JOB_IDS,
-    JSONL,
-    LIMIT,
-    PRIORITY,
-    check_choices,
-    check_given,
-)
-from tb_cli.frame.render import Listing, emit, fields, note, write_json, write_line
+from tb_cli.frame.options import FAILED_TO, JOB_ID, JOB_IDS_OR_NONE, waited_selection
+from tb_cli.frame.render import emit, fields, note, write_json, write_line
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import flag, option, takes
+from tb_cli.frame.verbs import NOT_GIVEN, examples, option, takes
 
-_LIST_COLUMNS = (
-    "job_id",
-    "state",
-    "priority",
-    "buyer",
-    "provider",
-    "units",
-    "units_proven",
-    "price_per_unit",
-    "deadline",
-)
-# For eyes, also why a job waits: for many that is too much to find out.
-_TABLE = (*_LIST_COLUMNS[:3], "held_by", *_LIST_COLUMNS[3:])
 _WAIT_POLL_S = 0.2
 _ENDED = tuple(state for state in JOB_STATES if state not in LIVE_STATES)
 # What may be waited for, and the states that are it.
@@ -67,50 +35,6 @@ def status(session: Session, job_id: str) -> None:
     emit(session, document, fields(document))
 
 
-@takes(
-    option("--state", "Only jobs in this state; repeatable.", many=True),
-    option("--buyer", "Only jobs of this buyer."),
-    option("--provider", "Only jobs of this provider."),
-    PRIORITY,
-    LIMIT,
-    JSONL,
-)
-def list_(
-    session: Session,
-    *,
-    state: list[str],
-    buyer: str | None,
-    provider: str | None,
-    priority: str | None,
-    limit: int | None,
-    jsonl: bool,
-) -> None:
-    """Reads in short transactions, so memory stays flat with any number. On a terminal it says what
-    holds a job that waits; `compute queue` does so anywhere.
-    """
-    check_choices("--state", state, JOB_STATES)
-    check_given("--buyer", buyer)
-    check_given("--provider", provider)
-
-    def wanted(job: Job) -> bool:
-        holder = None if job.placement is None else job.placement.provider
-        return (
-            (not state or job.state in state)
-            and buyer in (None, job.buyer)
-            and provider in (None, holder)
-            and priority in (None, job.priority)
-        )
-
-    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[dict[str, Any]], bytes | None]:
-        found, last = txn.page(JOBS, after, size)
-        return [_row(txn, job, why=listing.for_eyes) for _, job in found if wanted(job)], last
-
-    listing = Listing(session, _LIST_COLUMNS, table=_TABLE, jsonl=jsonl)
-    for document in islice(chain.from_iterable(session.pages(page, None)), limit):
-        listing.add(document)
-    listing.end()
-
-
 @takes(JOB_ID)
 def requirements(session: Session, job_id: str) -> None:
     """It is {} for a job that is unknown or has ended."""
@@ -118,11 +42,15 @@ def requirements(session: Session, job_id: str) -> None:
     write_json(session.view(lambda txn: documents.requirements(txn, job_id)))
 
 
+@examples("tb-cli compute wait j-1 j-2", "tb-cli compute wait --buyer acme --for ended")
 @takes(
-    JOB_IDS,
-    option("--timeout", "Give up after this many seconds.", kind="number", least=0, most=2**31),
+    JOB_IDS_OR_NONE,
+    option(
+        "--timeout", "Give up after so long.", kind="number", unit="seconds", least=0, most=2**31
+    ),
     option("--for", "What to wait for.", name="goal", choices=tuple(_GOALS), default="completed"),
     FAILED_TO,
+    rarely=waited_selection,
 )
 def wait(
     session: Session,
@@ -131,21 +59,33 @@ def wait(
     timeout: float | None,
     goal: str,
     failed_to: str | None,
-) -> None:
+    filters: Mapping[str, Any] = NOT_GIVEN,
+    selecting: Mapping[str, Any] = NOT_GIVEN,
+) -> int | None:
     """Ends with 0 if all jobs came to what is waited for: completed, ended in any way, or active.
 
     Ends at once if they have. If one ended in another way, the code is 4, once the others are there
     too; a time-out ends with 10. An overdue job ends with the next command that changes the market;
-    looking does not end it.
+    looking does not end it. Of a selection those are waited for that are in it at the beginning.
     """
-    from tb_cli.frame.ids import Ids
+    from tb_cli.frame import selected
 
-    left = Ids(job_ids, "job id").at_once()
-    if not left:
-        note("nothing given, nothing done")
+    if selected.is_meant(job_ids, filters, selecting):
+        from tb_cli.frame.listing.selections import asked_jobs, selected_jobs
+
+        found = selected_jobs(asked_jobs(filters))
+        left = found.looked_for(session)
+        if not left:
+            return selected.ended(0, 0, selecting)
+    else:
+        from tb_cli.frame.ids import Ids
+
+        left = Ids(job_ids, "job id").at_once()
+        if not left:
+            note("nothing given, nothing done")
     if failed_to is None:
         _wait(session, left, timeout, goal)
-        return
+        return None
     from tb_cli.frame.results import Result
 
     result = Result(failed_to)
@@ -153,6 +93,7 @@ def wait(
         _wait(session, left, timeout, goal)
     finally:
         result.write("".join(f"{job_id}\n" for job_id in left))
+    return None
 
 
 def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -> None:
@@ -197,79 +138,6 @@ def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -
         raise AlreadyDoneError(
             f"{len(missed)} of {len(arrived)} ended otherwise: {which}", missed=len(missed)
         )
-
-
-@takes(
-    JOB_ID,
-    flag("--unproven", help="Only slices that are not proven yet."),
-    flag("--references", help="Also what each slice must give: the buyer's own view."),
-    flag("--b3sum", help="Print what `b3sum --check` takes, of slices whose digest is told."),
-    LIMIT,
-    JSONL,
-)
-def slices(
-    session: Session,
-    job_id: str,
-    *,
-    unproven: bool,
-    references: bool,
-    b3sum: bool,
-    limit: int | None,
-    jsonl: bool,
-) -> None:
-    """The digest of a slice is told once it is proven. Before that it is what proves the work: the
-    buyer, who knows it, asks for it with --references.
-    """
-    check_id(job_id, "job id")
-    if b3sum and (session.json or jsonl):
-        raise UsageError("--b3sum prints lines of text", hint="leave out --json and --jsonl")
-
-    def page(txn: Txn, start: int, size: int) -> tuple[list[tuple[int, Slice]], int | None]:
-        job = jobs.get(txn, job_id)
-        end = min(start + size, job.slices)
-        found = [(index, jobs.slice_at(txn, job, index)) for index in range(start, end)]
-        return found, end if end < job.slices else None
-
-    columns = ("index", "path", "bytes", "units", "proven_at", "digest")
-    listing = Listing(session, (*columns, "reference") if references else columns, jsonl=jsonl)
-    wanted = (
-        (index, entry)
-        for index, entry in chain.from_iterable(session.pages(page, 0))
-        if not (unproven and entry.proven_ms is not None)
-        and not (b3sum and not references and entry.proven_ms is None)
-    )
-    for index, entry in islice(wanted, limit):
-        if b3sum:
-            line = sum_line(entry.path, entry.reference.hex())
-            sys.stdout.write(for_terminal(line) if sys.stdout.isatty() else line)
-            guard.stop_if_lost()
-        else:
-            listing.add(documents.slice_document(index, entry, reference=references))
-    if not b3sum:
-        listing.end()
-
-
-@takes(JOB_ID, JSONL)
-def history(session: Session, job_id: str, *, jsonl: bool) -> None:
-    """It is the log of one job, oldest first, as far back as the log goes."""
-    from compute_market import events
-    from tb_cli.frame.event_listing import EventListing
-
-    check_id(job_id, "job id")
-    listing = EventListing(session, jsonl=jsonl)
-    for logged in session.view(lambda txn: events.history(txn, jobs.get(txn, job_id))):
-        listing.add(logged)
-    listing.end()
-
-
-def _row(txn: Txn, job: Job, *, why: bool) -> dict[str, Any]:
-    """A job in a list; with `why`, one that waits has what holds it."""
-    document = documents.job_document(txn, job)
-    if why and job.state in ("pending", "queued"):
-        from compute_market.jobs import present
-
-        document["held_by"] = present.reason(txn, job)["held_by"]
-    return document
 
 
 def _jobs(txn: Txn, job_ids: list[str]) -> tuple[list[Job], list[str]]:

@@ -10,12 +10,26 @@ from compute_market.signatures import keys
 from compute_market.signatures.keys import Key
 from compute_market.signatures.signatures import ALGORITHM
 from tb_cli.frame import key_files, lines, new_keys
-from tb_cli.frame.render import Listing, emit, fields, note
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing.columns import Column, Noun
+from tb_cli.frame.listing.options import LISTED, among
+from tb_cli.frame.listing.reading import AtHand
+from tb_cli.frame.listing.selecting import chosen
+from tb_cli.frame.render import emit, fields, note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, flag, takes
 
 # Bytes of a public file that are read; one has about 4000.
 _FILE_MAX = 2**16
+_KIND = among("--kind", "Only those of a kind: own or public.", allowed=("own", "public"))
+_KEYS = Noun(
+    "keys",
+    "name",
+    (Column("name"), Column("key_id", "ID"), Column("kind")),
+    shown=("name", "key_id", "kind"),
+    table=("name", "kind", "key_id"),
+    ranked=True,
+)
 _NEW_NAME = argument("name", "NAME", "What to call it here.")
 
 
@@ -30,18 +44,21 @@ def new(session: Session, name: str) -> None:
     emit(session, document, f"made key {name}: {key.key_id.hex()}")
 
 
-def list_(session: Session) -> None:
+@takes((_KIND,), LISTED)
+def list_(session: Session, *, filters: dict[str, Any], listing: dict[str, Any]) -> None:
     """A file that holds no key, or is unsafe, is an error behind all the others."""
     session.home.check_market()
-    listing = Listing(session, ("name", "key_id", "kind"))
     problems = []
+    found = []
     for name in key_files.names(session.home):
         key = key_files.attempted(session.home, name)
         if isinstance(key, MarketError):
             problems.append(key)
         elif key is not None:  # Else it was taken away meanwhile.
-            listing.add(_document(name, key))
-    listing.end()
+            found.append(_document(name, key))
+    kinds = chosen((_KIND,), filters).get("kind")
+    wanted = (each for each in found if kinds is None or each["kind"] in kinds)
+    lists.show(session, _KEYS, listing, AtHand(wanted))
     for problem in problems[1:]:
         note(f"warning: {problem.message}")
     if problems:

@@ -1,15 +1,13 @@
-"""Verbs on offers: post, list, show, withdraw."""
+"""Verbs on offers: post, show, withdraw. `offer_list` has the one that lists."""
 
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compute_market.errors import UsageError
 from compute_market.jobs.submit import post_offer
 from compute_market.offers import offers, standing
-from compute_market.records import OFFER_STATES, check_id
+from compute_market.records import check_id
 from compute_market.requests import NO_FILE, Document, OfferRequest, build
-from compute_market.store.schema import OFFERS
 from compute_market.store.txn import Txn
 from tb_cli.frame import bulk
 from tb_cli.frame.ids import Ids
@@ -20,35 +18,19 @@ from tb_cli.frame.options import (
     FAILED_TO,
     JSONL,
     KEY,
-    LIMIT,
     OFFERED,
     PRINTED,
     amount,
     by_option,
-    check_choices,
-    check_given,
+    offer_selection,
     with_options,
 )
-from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, examples, group, option, takes
+from tb_cli.frame.verbs import NOT_GIVEN, argument, examples, group, option, takes
 
 if TYPE_CHECKING:
     from tb_cli.network.takeovers import Takeovers
-
-_COLUMNS = (
-    "offer_id",
-    "state",
-    "provider",
-    "price_per_unit",
-    "effective_price",
-    "units_left",
-    "units",
-    "capability",
-    "shelf",
-    "problem",
-)
-_TABLE = (*_COLUMNS[:2], "problem", *_COLUMNS[2:-2])
 
 
 @takes(
@@ -94,7 +76,7 @@ def post(
     given: dict[str, Any],
     capability: dict[str, Any],
     key: str | None,
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
@@ -157,39 +139,6 @@ def post(
     return code
 
 
-@takes(
-    option("--state", "Only offers in this state; repeatable.", many=True),
-    option("--provider", "Only offers of this provider."),
-    LIMIT,
-    JSONL,
-)
-def list_(
-    session: Session, *, state: list[str], provider: str | None, limit: int | None, jsonl: bool
-) -> None:
-    """The problem is what keeps an offer from being taken now: bad standing, no units, a bond that
-    its provider cannot pay, which matters once money moves, a share that is used up, or that it is
-    for one job alone. In JSON `barred_by` has the numbers, and when a score will have faded to
-    zero.
-    """
-    from compute_market.jobs import obstacles
-
-    check_choices("--state", state, OFFER_STATES)
-    check_given("--provider", provider)
-
-    def page(txn: Txn, after: bytes | None, size: int) -> tuple[list[Any], bytes | None]:
-        found, last = txn.page(OFFERS, after, size)
-        return [
-            obstacles.document(txn, offer)
-            for _, offer in found
-            if (not state or offer.state in state) and provider in (None, offer.provider)
-        ], last
-
-    listing = Listing(session, _COLUMNS, table=_TABLE, jsonl=jsonl)
-    for document in islice(chain.from_iterable(session.pages(page, None)), limit):
-        listing.add(document)
-    listing.end()
-
-
 @takes(argument("offer_id", "OFFER", "An offer id.", complete="offer"))
 def show(session: Session, offer_id: str) -> None:
     """`problem` is what keeps it from being taken, `barred_by` until when if nothing happens."""
@@ -200,43 +149,62 @@ def show(session: Session, offer_id: str) -> None:
     emit(session, document, fields(document))
 
 
+@examples(
+    "tb-cli compute offer withdraw o-1 o-2",
+    "tb-cli compute offer withdraw --provider acme",
+)
 @takes(
     argument(
-        "offer_ids", "OFFER…", "Offer ids; - reads them from stdin.", many=True, complete="offer"
+        "offer_ids",
+        "[OFFER…]",
+        "Offer ids; - reads them from stdin.",
+        required=False,
+        many=True,
+        complete="offer",
     ),
     CHUNK,
     ATOMIC,
     FAILED_TO,
     JSONL,
+    rarely=offer_selection,
 )
 def withdraw(
     session: Session,
     offer_ids: list[str],
     *,
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
+    filters: Mapping[str, Any] = NOT_GIVEN,
+    selecting: Mapping[str, Any] = NOT_GIVEN,
 ) -> int:
-    """Jobs that hold units of them go on."""
+    """Jobs that hold units of them go on. Offers that options select are withdrawn in one
+    transaction; on a terminal it asks first.
+    """
 
     def act(txn: Txn, offer_id: str) -> bulk.Outcome:
         offer, changed = offers.withdraw(txn, offer_id)
         text = f"withdrew offer {offer_id}" if changed else f"offer {offer_id} already withdrawn"
         return bulk.Outcome(offer_id, text, standing.document(txn, offer) | {"changed": changed})
 
+    how: dict[str, Any] = {
+        "id_field": "offer_id",
+        "chunk": chunk,
+        "atomic": atomic,
+        "jsonl": jsonl,
+        "failed_to": failed_to,
+    }
+    if filters or selecting or not offer_ids:
+        from tb_cli.frame import selected
+
+        if selected.is_meant(offer_ids, filters, selecting, noun="offer"):
+            from tb_cli.frame.listing.selections import selected_offers
+
+            found = selected_offers(filters)
+            return selected.run(session, found, act, doing="withdraw", selecting=selecting, **how)
     ids = Ids(offer_ids, "offer id", keep=failed_to is not None)
-    return bulk.run(
-        session,
-        ids,
-        act,
-        id_field="offer_id",
-        chunk=chunk,
-        atomic=atomic,
-        jsonl=jsonl,
-        failed_to=failed_to,
-        source=ids,
-    )
+    return bulk.run(session, ids, act, source=ids, **how)
 
 
 def _takeovers(session: Session) -> "Takeovers":

@@ -11,11 +11,20 @@ from compute_market.offers import board
 from compute_market.records import LANES, Lane
 from compute_market.store.txn import Txn
 from tb_cli.frame import price_board
-from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing.columns import Column, Noun
+from tb_cli.frame.listing.reading import AtHand
+from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, option, takes
 
 _COLUMNS = ("lane", "p25", "median", "p75", "samples", "newest_at")
+_BANDS = (
+    Column("lane"),
+    *(Column(name, kind="number") for name in _COLUMNS[1:5]),
+    Column("newest_at", "NEWEST", "at"),
+    Column("window"),
+)
 _MARKS = "▁▂▃▄▅▆▇█"
 # What the other columns leave of a terminal, as a rule.
 _OTHERS_WIDTH = 52
@@ -44,11 +53,12 @@ def show(session: Session, *, lane: Lane | None) -> None:
         return
     graphs = {each: graph(window, _room()) for each, (_, window) in found.items()}
     table = (*_COLUMNS, "window") if any(graphs.values()) else _COLUMNS
-    listing = Listing(session, _COLUMNS, table=table)
+    noun = Noun("lanes", "lane", _BANDS, shown=_COLUMNS, table=table)
+    rows = []
     for each, (document, _) in found.items():
         row = {"lane": each, "samples": 0, "window": graphs[each]}
-        listing.add(row | (document or {}))
-    listing.end()
+        rows.append(row | (document or {}))
+    lists.show(session, noun, {}, AtHand(rows))
 
 
 @takes(option("--lane", "The lane to bid in.", choices=LANES, default="industrial"))

@@ -1,6 +1,5 @@
-"""Verbs on receipts: list, show."""
+"""The verb that shows receipts. `receipt_list` has the one that lists them."""
 
-from itertools import chain, islice
 from typing import Any
 
 from compute_market import archived
@@ -9,39 +8,9 @@ from compute_market.jobs import jobs
 from compute_market.records import check_id
 from compute_market.settlement import receipts, settlement
 from compute_market.store.txn import Txn
-from tb_cli.frame.options import JSONL, LIMIT, check_given
-from tb_cli.frame.render import Listing, emit, fields, note
+from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, flag, option, takes
-
-_COLUMNS = ("seq", "job_id", "provider", "units", "quote_price", "status", "idempotency_key")
-_IMPORTED = ("market_id", *_COLUMNS, "reason")
-
-
-@takes(
-    option("--job", "Only of this job.", complete="any job"),
-    flag("--imported", help="Those of other markets, by market."),
-    LIMIT,
-    JSONL,
-)
-def list_(
-    session: Session, *, job: str | None, imported: bool, limit: int | None, jsonl: bool
-) -> None:
-    check_given("--job", job)
-    listing = Listing(session, _IMPORTED if imported else _COLUMNS, jsonl=jsonl)
-    damaged = False
-    found = chain.from_iterable(
-        session.pages(_imported_page, None) if imported else session.pages(_page, 0)
-    )
-    wanted = (d for d in found if d is None or job in (None, d["job_id"]))
-    for document in islice(wanted, limit):
-        if document is None:
-            damaged = True
-        else:
-            listing.add(document)
-    listing.end()
-    if damaged:
-        note("warning: damaged receipts are left out; `tb-cli compute-market audit` names them")
+from tb_cli.frame.verbs import argument, takes
 
 
 @takes(argument("target", "JOB|KEY", "A job id or a key in hex."))
@@ -51,30 +20,6 @@ def show(session: Session, target: str) -> None:
     found = session.view(lambda txn: _find(txn, target))
     lines = [line for document in found for line in fields(document)]
     emit(session, found[0] if len(found) == 1 else found, lines)
-
-
-def _page(txn: Txn, after: int, size: int) -> tuple[list[dict[str, Any] | None], int | None]:
-    """A page of receipts, None for each that is damaged or in quarantine."""
-    found: list[dict[str, Any] | None] = []
-    last, looked_at = after, 0
-    for seq, key, receipt in receipts.page(txn, after, size):
-        looked_at += 1
-        last = seq
-        settled = settlement.of(txn, key)
-        if receipt is not None and settled is not None:
-            found.append(receipts.document(receipt, settled))
-        elif archived.receipt(txn, key) is None:
-            found.append(None)
-    return found, last if looked_at == size else None
-
-
-def _imported_page(
-    txn: Txn, after: bytes | None, size: int
-) -> tuple[list[dict[str, Any] | None], bytes | None]:
-    from compute_market.settlement import imports  # It brings signatures, which few lists need.
-
-    found, last = imports.page(txn, after, size)
-    return [*found], last
 
 
 def _find(txn: Txn, target: str) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Verbs on scores: show, adjust. `reputation_files` has those that tell them."""
 
-from itertools import islice
 from typing import Any
 
 from compute_market import idempotency
@@ -9,12 +8,14 @@ from compute_market.records import EventName, check_id
 from compute_market.reputation import reputation
 from compute_market.store.txn import Txn
 from tb_cli.frame import files
-from tb_cli.frame.options import JSONL, KEY, LIMIT
-from tb_cli.frame.render import Listing, emit
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing import scores as listed_scores
+from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.options import KEY
+from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, flag, option, signed, takes
+from tb_cli.frame.verbs import argument, examples, flag, option, signed, takes
 
-_COLUMNS = ("provider", "score", "seed", "epoch", "last_change")
 _EVENTS: tuple[EventName, ...] = (
     "score_changed",
     "score_adjusted",
@@ -29,31 +30,23 @@ _DELTA_MAX = 2 * reputation.SCORE_MAX
 @takes(
     argument("provider", "[PROVIDER]", "Only this provider.", required=False),
     flag("--history", help="What changed the score of the provider, oldest first."),
-    LIMIT,
-    JSONL,
+    LISTED,
 )
-def show(
-    session: Session, provider: str | None, *, history: bool, limit: int | None, jsonl: bool
-) -> None:
+@examples(
+    "tb-cli net reputation show --limit 10",
+    "tb-cli net reputation show --sort score",
+    "tb-cli net reputation show acme --history",
+)
+def show(session: Session, provider: str | None, *, history: bool, listing: dict[str, Any]) -> None:
     """Scores as they have faded by now. The history goes back as far as the log does; --limit keeps
     its newest.
     """
     if provider is not None:
         check_id(provider, "provider")
     if history:
-        _history(session, provider, limit, jsonl=jsonl)
-        return
-
-    def documents(txn: Txn) -> list[dict[str, Any]]:
-        if provider is not None:
-            return [reputation.document(txn, provider)]
-        found = ((-reputation.present(txn, each), name) for name, each in reputation.entries(txn))
-        return [reputation.document(txn, name) for _, name in islice(sorted(found), limit)]
-
-    listing = Listing(session, _COLUMNS, jsonl=jsonl)
-    for document in session.view(documents):
-        listing.add(document)
-    listing.end()
+        _history(session, provider, listing)
+    else:
+        lists.show(session, listed_scores.SCORE_LIST, listing, listed_scores.reading(provider))
 
 
 @takes(
@@ -91,26 +84,20 @@ def adjust(session: Session, provider: str, delta: int, *, reason: str, key: str
     emit(session, document, text if document["changed"] else f"key {key} was used: unchanged")
 
 
-def _history(session: Session, provider: str | None, limit: int | None, *, jsonl: bool) -> None:
-    from compute_market import events
-    from tb_cli.frame.event_listing import EventListing
+def _history(session: Session, provider: str | None, listing: dict[str, Any]) -> None:
+    from compute_market.events import Selection, newest
+    from tb_cli.frame.listing import events as listed_events
 
     if provider is None:
         raise UsageError("--history is that of one PROVIDER")
-    selection = events.Selection(owner=provider, names=_EVENTS)
-    listing = EventListing(session, jsonl=jsonl)
-    if limit is not None:
-        pages = iter([session.view(lambda txn: events.newest(txn, selection, limit))])
-    else:
-        pages = session.pages(lambda txn, after, size: events.page(txn, selection, after, size), 0)
-    is_known = session.view(lambda txn: reputation.entry(txn, provider)) is not None
-    for page in pages:
-        for logged in page:
-            is_known = True
-            listing.add(logged)
-    if not is_known:
+    selection = Selection(owner=provider, names=_EVENTS)
+
+    def is_known(txn: Txn) -> bool:
+        return reputation.entry(txn, provider) is not None or bool(newest(txn, selection, 1))
+
+    if not session.view(is_known):
         raise NotFoundError(
             f"provider {provider} has no score, and none of which the log knows",
             hint="see `tb-cli net reputation show`",
         )
-    listing.end()
+    lists.show(session, listed_events.EVENTS, listing, listed_events.of_log(selection))

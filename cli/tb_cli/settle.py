@@ -13,7 +13,8 @@ from compute_market.settlement import modes, settlement
 from compute_market.store.schema import BUNDLES_ENDED
 from compute_market.store.txn import Txn
 from tb_cli.frame import files
-from tb_cli.frame.options import digest_of
+from tb_cli.frame.confirmation import confirm
+from tb_cli.frame.options import YES, digest_of
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import option, takes
@@ -39,12 +40,14 @@ def status(session: Session) -> None:
         "Only if the state still has this root, which `settle plan` shows.",
         metavar="HEX",
     ),
+    YES,
 )
-def arm(session: Session, *, delay_blocks: int, expect_root: str | None) -> None:
+def arm(session: Session, *, delay_blocks: int, expect_root: str | None, yes: bool) -> None:
     """Until then the mode behaves as dry_run. What is due comes first; with --expect-root it must
-    not have moved the state either.
+    not have moved the state either. On a terminal it asks first, unless --yes is given.
     """
     expected = None if expect_root is None else digest_of("--expect-root", expect_root)
+    confirm(session, f"let money move, {delay_blocks} blocks from now?", yes=yes)
 
     def act(txn: Txn) -> bool:
         if expected is not None:
@@ -77,10 +80,13 @@ def cancel_arm(session: Session) -> None:
     _change(session, lambda txn: bool(modes.cancel_arm(txn)))
 
 
-@takes(option("--reason", "Why; kept and shown by status.", metavar="TEXT", required=True))
-def dry_run(session: Session, *, reason: str) -> None:
-    """Receipts of funded jobs wait until the mode is real again."""
+@takes(option("--reason", "Why; kept and shown by status.", metavar="TEXT", required=True), YES)
+def dry_run(session: Session, *, reason: str, yes: bool) -> None:
+    """Receipts of funded jobs wait until the mode is real again. On a terminal it asks first,
+    unless --yes is given.
+    """
     files.check_text(reason, "the reason")
+    confirm(session, "stop moving money, and let receipts wait?", yes=yes)
     _change(session, lambda txn: modes.to_dry_run(txn, reason)[1])
 
 

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import exit_code
 from compute_market.text import printable
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing.columns import Column, Noun
+from tb_cli.frame.listing.reading import AtHand
 from tb_cli.frame.options import JSONL
-from tb_cli.frame.render import Listing, note, write_json, write_jsonl, write_line
+from tb_cli.frame.render import note, write_json, write_jsonl, write_line
 from tb_cli.frame.results import Result
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, option, takes
@@ -173,7 +176,14 @@ def _sweep(
     broken = any(row["audit"]["invalid"] for row in rows)
     # For eyes a clean audit goes without saying: it would be the first to be left out.
     table = columns if not broken else [*keys, "audit", *columns[len(keys) :]]
-    listing = Listing(session, [*columns, "audit"], table=table)
+    noun = Noun(
+        "runs",
+        "seeds",
+        [Column(name, kind="number") for name in (*columns, "audit")],
+        shown=[*columns, "audit"],
+        table=table,
+    )
+    told = []
     documents = []
     pairs = zip(variants, rows, strict=True)
     for changes, runs in groupby(pairs, key=lambda pair: pair[0].changes):
@@ -190,14 +200,14 @@ def _sweep(
         if not (jsonl or session.json):
             texts = {name: figure.text for name, figure in figures.items()}
             clean = "clean" if not invalid else f"{invalid} broken"
-            listing.add(dict(changes) | {"seeds": len(same)} | texts | {"audit": clean})
+            told.append(dict(changes) | {"seeds": len(same)} | texts | {"audit": clean})
     if jsonl:
         for row in rows:
             write_jsonl(row)
     elif session.json:
         write_json(documents)
     else:
-        listing.end()
+        lists.show(session, noun, {}, AtHand(told))
     return broken, rows
 
 

@@ -23,7 +23,7 @@ from compute_market.errors import (
     IntegrityError,
     UsageError,
 )
-from compute_market.jobs import jobs
+from compute_market.jobs import jobs, listed
 from compute_market.records import Job
 from compute_market.settlement import state_root
 from compute_market.store.creation import sync
@@ -35,7 +35,8 @@ from tb_cli.frame import copies, files, last_backup, lines
 from tb_cli.frame.clocks import now_ms, sleep
 from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
-from tb_cli.frame.render import Listing, emit, fields
+from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import with_local
 from tb_cli.frame.verbs import argument, takes
@@ -250,7 +251,7 @@ def _about(txn: Txn) -> dict[str, Any]:
     of = [archive for _, archive in archives.listed(txn)]
     return {
         "live": _oldest_live(txn),
-        "ended": jobs.first_ended(txn),
+        "ended": listed.first_ended(txn),
         "archives": [each.path for each in of],
         "archives_unfinished": [each.path for each in of if each.closed_ms is None],
         "market_id": chain.market_id(txn).hex(),
@@ -270,18 +271,22 @@ def _about(txn: Txn) -> dict[str, Any]:
 
 def _oldest_live(txn: Txn) -> Job | None:
     """The live job that was submitted first; it reads every live job."""
-    live = (jobs.named(txn, job_id.encode()) for job_id in jobs.live_ids(txn))
+    live = (jobs.named(txn, job_id.encode()) for job_id in listed.live_ids(txn))
     return min(live, key=lambda job: job.seq, default=None)
 
 
-def stats(session: Session) -> None:
-    def sizes(txn: Txn) -> list[dict[str, Any]]:
-        return [{"table": table.name, "entries": txn.size(table)} for table in TABLES]
+@takes(LISTED)
+def stats(session: Session, *, listing: dict[str, Any]) -> None:
+    from tb_cli.frame.listing import lists
+    from tb_cli.frame.listing.columns import Column, Noun
+    from tb_cli.frame.listing.reading import Reading
 
-    listing = Listing(session, ("table", "entries"))
-    for document in session.view(sizes):
-        listing.add(document)
-    listing.end()
+    def sizes(txn: Txn, after: None, size: int) -> tuple[list[dict[str, Any]], None]:
+        return [{"table": table.name, "entries": txn.size(table)} for table in TABLES], None
+
+    columns = (Column("table"), Column("entries", kind="number"))
+    noun = Noun("tables", "table", columns, shown=("table", "entries"), ranked=True)
+    lists.show(session, noun, listing, Reading(sizes))
 
 
 def root(session: Session) -> None:

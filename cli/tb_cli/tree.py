@@ -51,7 +51,7 @@ TREE = Group(
                             "offer:post", "Post offers from options or a file.", reads_with=_PRINTS
                         ),
                         "set": _writes("offer_set:set_", "Change the terms or units of offers."),
-                        "list": _reads("offer:list_", "List offers by id."),
+                        "list": _reads("offer_list:list_", "List offers by id."),
                         "show": _reads("offer:show", "Show one offer."),
                         "explain": _reads(
                             "explain:offer", "Say which jobs an offer won, and why not others."
@@ -73,10 +73,10 @@ TREE = Group(
                 "release": _writes("hold:release", "Let held jobs wait for their turn again."),
                 "run": _apart("run:run", "Hash slice files, with no market."),
                 "status": _reads("jobs:status", "Show one job: state, progress, money."),
-                "list": _reads("jobs:list_", "List jobs by id."),
-                "slices": _reads("jobs:slices", "List the slices of a job and their proofs."),
-                "history": _reads("jobs:history", "Show what happened to a job."),
-                "queue": _reads("scheduler:queue", "List waiting jobs in starting order."),
+                "list": _reads("job_lists:list_", "List jobs, live ones unless asked for others."),
+                "slices": _reads("job_lists:slices", "List the slices of a job and their proofs."),
+                "history": _reads("job_lists:history", "Show what happened to a job."),
+                "queue": _reads("job_lists:queue", "List waiting jobs in starting order."),
                 "requirements": _reads(
                     "jobs:requirements", "Print the capability a live job asks for."
                 ),
@@ -117,7 +117,7 @@ TREE = Group(
                         "rollback": _writes(
                             "governance:rollback", "Undo what came into force last."
                         ),
-                        "history": _reads("governance:history", "List proposals by id."),
+                        "history": _reads("params_history:history", "List proposals by id."),
                     },
                     default="show",
                 ),
@@ -167,7 +167,7 @@ TREE = Group(
                 "receipts": Group(
                     "Receipts of proven work.",
                     {
-                        "list": _reads("receipts:list_", "List receipts in order of issue."),
+                        "list": _reads("receipt_list:list_", "List receipts in order of issue."),
                         "show": _reads("receipts:show", "Show the receipt of a job or key."),
                         "export": _reads(
                             "receipt_files:export", "Write receipts to a signed file."
@@ -186,7 +186,7 @@ TREE = Group(
                 "deposit": _creates("wallet:deposit", "Pay into a wallet from the supply."),
                 "withdraw": _writes("wallet:withdraw", "Pay out of a wallet into the supply."),
                 "balance": _reads("wallet:balance", "Show what a party has and has locked."),
-                "history": _reads("wallet:history", "List the movements of a wallet."),
+                "history": _reads("wallet_history:history", "List the movements of a wallet."),
             },
         ),
         "mempool": Group(
@@ -217,7 +217,7 @@ TREE = Group(
                 "import-reveal": _writes(
                     "reveal:import_reveal", "Open the bid of another home by its file."
                 ),
-                "list": _reads("bid:list_", "List sealed bids by id."),
+                "list": _reads("bid_list:list_", "List sealed bids by id."),
                 "show": _reads("bid:show", "Show one bid: state, window, bond, job."),
             },
         ),
@@ -285,6 +285,7 @@ TREE = Group(
                 "root": _reads("state:root", "Print one hash of money, mode and receipts."),
             },
         ),
+        "help": _apart("help:help_", "Show the help of a command, or a topic."),
         "config": Group(
             "The configuration.",
             {

@@ -11,7 +11,7 @@ from compute_market.archive import counted
 from compute_market.archive.counted import Count
 from compute_market.archive.selection import Ended, Proof
 from compute_market.archive_records import ArchivedJob, ArchivedReceipt
-from compute_market.jobs import jobs
+from compute_market.jobs import jobs, listed
 from compute_market.records import Posting
 from compute_market.settlement import ledger, receipts
 from compute_market.store.schema import (
@@ -47,6 +47,8 @@ def _remove_job(txn: Txn, ended: Ended) -> None:
     assert job.ended_at is not None, "only ended jobs are archived"
     txn.remove(JOBS, key)
     txn.remove(ENDED, jobs.listed_key(job.ended_at, job.job_id))
+    for table, place, _ in listed.entries(job):
+        txn.remove(table, place)
     for index in range(len(ended.slices)):
         txn.remove(SLICES, jobs.numbered(job.job_id, index))
     for number in range(len(ended.placements)):

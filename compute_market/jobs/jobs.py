@@ -32,11 +32,13 @@ from compute_market.store.schema import (
     DEADLINES,
     ENDED,
     JOBS,
+    PARTY_JOBS,
     PLACEMENTS,
     SLICES,
+    SUBMITTED,
     id_prefix,
     pack_u64,
-    unpack_u64,
+    party_key,
 )
 from compute_market.store.txn import Txn
 
@@ -102,18 +104,6 @@ def placements(txn: Txn, job: Job) -> list[Placement]:
     return earlier if job.placement is None else [*earlier, job.placement]
 
 
-def live_ids(txn: Txn) -> Iterator[str]:
-    """Ids of every pending, queued and active job, the nearest deadline first."""
-    for key, _ in txn.scan(DEADLINES):
-        yield key[8:].decode()
-
-
-def first_ended(txn: Txn) -> tuple[int, str] | None:
-    """The unix second in which the first of the ended jobs ended that are kept, and its id."""
-    found = txn.first(ENDED)
-    return None if found is None else (unpack_u64(found[0][:8]), found[0][8:].decode())
-
-
 def is_overdue(txn: Txn, job: Job) -> bool:
     """Whether a job is to be failed by the next change of the market."""
     return job.state in LIVE_STATES and job.deadline < txn.now
@@ -126,8 +116,7 @@ def backlog_units(txn: Txn) -> int:
 
 def keep_pending(txn: Txn, job: Job, inputs: list[Slice], reason: str, mode: str) -> Job:
     """Store a job that has no match yet; `mode` is that of the comfort guard."""
-    _store_new(txn, job, inputs)
-    job = replace(job, seq=txn.next_number("job_seq"))
+    job = replace(job, seq=_store_new(txn, job, inputs))
     queue.enter_pending(txn, job)
     return _moved(txn, job, "job_pending", {"reason": reason, "units": job.units, "mode": mode})
 
@@ -148,11 +137,13 @@ def enqueue(
     """
     if inputs is None:
         queue.leave_pending(txn, job)
+        seq = job.seq
     else:
-        _store_new(txn, job, inputs)
+        seq = _store_new(txn, job, inputs)
+    txn.put(PARTY_JOBS, party_key("provider", placement.provider, seq))
     job = replace(
         job,
-        seq=job.seq if inputs is None else txn.next_number("job_seq"),
+        seq=seq,
         state="queued",
         deferred=False,
         placement=placement,
@@ -240,6 +231,8 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
 def keep_handed_over(txn: Txn, job: Job, placement: Placement, detail: dict[str, Any]) -> Job:
     """Store that what is left of an active job was given to another offer; see `handovers`."""
     txn.write(PLACEMENTS, numbered(job.job_id, job.placements_before), job.placed)
+    txn.remove(PARTY_JOBS, party_key("provider", job.placed.provider, job.seq))
+    txn.put(PARTY_JOBS, party_key("provider", placement.provider, job.seq))
     job = replace(job, placement=placement, placements_before=job.placements_before + 1)
     return _moved(txn, job, "job_handed_over", detail)
 
@@ -360,11 +353,15 @@ def _stored(txn: Txn, job: Job) -> Job:
     return job
 
 
-def _store_new(txn: Txn, job: Job, inputs: list[Slice]) -> None:
-    """Store what a new job has beside its record."""
+def _store_new(txn: Txn, job: Job, inputs: list[Slice]) -> int:
+    """Store what a new job has beside its record, and return the seq that it gets."""
+    seq = txn.next_number("job_seq")
+    txn.put(SUBMITTED, pack_u64(seq), job.job_id.encode())
+    txn.put(PARTY_JOBS, party_key("buyer", job.buyer, seq))
     for index, entry in enumerate(inputs):
         txn.write(SLICES, numbered(job.job_id, index), entry)
     txn.put(DEADLINES, listed_key(job.deadline, job.job_id))
+    return seq
 
 
 def _with_payments(job: Job, settled: "list[Settlement]") -> Job:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from compute_market import archived
 from compute_market.amounts import units_of
-from compute_market.jobs import cancellations, jobs
+from compute_market.jobs import cancellations, jobs, listed
 from compute_market.laws import Law, Violation, same_size
 from compute_market.records import (
     LIVE_STATES,
@@ -25,11 +25,13 @@ from compute_market.store.schema import (
     LANE_JOBS,
     META,
     OFFERS,
+    PARTY_JOBS,
     PENDING,
     PLACEMENTS,
     QUEUE_PAIRS,
     SLICES,
     SLOTS_HELD,
+    SUBMITTED,
 )
 from compute_market.store.table import Table
 from compute_market.store.txn import Txn
@@ -123,6 +125,20 @@ def _indexes(txn: Txn) -> Iterator[Violation]:
                 )
     for table in (PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES, ENDED):
         yield from same_size(txn, table, expected[table], "nothing but jobs in that state is there")
+
+
+def _listings(txn: Txn) -> Iterator[Violation]:
+    """The jobs by submission and by party against the jobs."""
+    expected: Counter[Table[bytes]] = Counter()
+    for job in txn.records(JOBS):
+        for table, key, value in listed.entries(job):
+            expected[table] += 1
+            if txn.get(table, key) != value:
+                yield Violation(
+                    table.name, job.job_id, "every job is listed by submission and party", job.state
+                )
+    for table in (SUBMITTED, PARTY_JOBS):
+        yield from same_size(txn, table, expected[table], "nothing but jobs that are kept is there")
 
 
 def _slots(txn: Txn) -> Iterator[Violation]:
@@ -223,6 +239,7 @@ LAWS = (
     Law(_slices, (JOBS, SLICES, PLACEMENTS)),
     Law(_offer_units, (JOBS, PLACEMENTS, OFFERS, BACKLOG.table, ARCHIVED.table)),
     Law(_indexes, (JOBS, PENDING, *_QUEUES, ACTIVE, ACTIVE_LOW, DEADLINES, ENDED)),
+    Law(_listings, (JOBS, SUBMITTED, PARTY_JOBS)),
     Law(_slots, (JOBS, SLOTS_HELD.table)),
     Law(_lanes, (JOBS, LANE_JOBS.table)),
     Law(_cancellations, (JOBS, CANCELLATIONS, ARCHIVED_JOBS, META)),

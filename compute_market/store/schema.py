@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from compute_market.receipt_records import Link, Receipt, Settlement
     from compute_market.subsidy_records import Epochs
 
-SCHEMA_VERSION: Final = 7
+SCHEMA_VERSION: Final = 8
 # The last schema whose values have no checksum.
 UNSEALED_SCHEMA: Final = 1
 
@@ -55,6 +55,11 @@ def unpack_sum(packed: bytes) -> int:
 def id_prefix(text: str) -> bytes:
     """What the keys of everything that belongs to one id begin with."""
     return text.encode() + b"\0"
+
+
+def party_key(side: str, party: str, seq: int) -> bytes:
+    """The key of a job among those of a buyer or a provider."""
+    return f"{side}\0{party}\0".encode() + pack_u64(seq)
 
 
 META = Table("meta", bytes, key="name of a small number or text", writer="", kept=True)
@@ -228,6 +233,10 @@ PLACEMENTS = Table(
     "placements", records.Placement, key="job id · u64 number of an earlier one", writer="jobs.jobs"
 )
 SLICES = Table("slices", records.Slice, key="job id · u64 index", writer="jobs.jobs", late=True)
+SUBMITTED = Table("submitted", bytes, key="u64 seq of a job", writer="jobs.jobs", late=True)
+PARTY_JOBS = Table(
+    "party_jobs", bytes, key="side · party · u64 seq of a job", writer="jobs.jobs", late=True
+)
 DEADLINES = Table("deadlines", bytes, key="u64 deadline, job id", writer="jobs.jobs")
 ENDED = Table("ended", bytes, key="u64 second of the end, job id", writer="jobs.jobs", late=True)
 PENDING = Table("pending", bytes, key="priority, u64 seq of a job", writer="scheduler.queue")

@@ -22,12 +22,14 @@ from compute_market.store.resident import Residents, loaded
 from compute_market.store.schema import (
     EVENTS,
     JOBS,
+    PARTY_JOBS,
     POSTINGS,
     RECEIPT_CHAIN,
     RECEIPT_CLAIMS,
     RECEIPTS,
     SETTLEMENTS,
     SLICES,
+    SUBMITTED,
     TABLES,
     WALLET_POSTINGS,
 )
@@ -43,12 +45,14 @@ CHANGES_MAX: Final = 5_000
 _GROWING: Final[tuple[Table[Any], ...]] = (
     EVENTS,
     JOBS,
+    PARTY_JOBS,
     POSTINGS,
     RECEIPT_CHAIN,
     RECEIPT_CLAIMS,
     RECEIPTS,
     SETTLEMENTS,
     SLICES,
+    SUBMITTED,
     WALLET_POSTINGS,
 )
 

@@ -357,7 +357,7 @@ def test_list_on_a_terminal_says_what_holds_a_job(
     cli.submit("waits")
     cli.submit("lost", "--gpu", "H100", "--wait")
     rows = on_a_terminal(monkeypatch, "compute", "list").splitlines()[-3:]
-    held = {row.split()[0]: " ".join(row.split()[3:5]) for row in rows}
+    held = {row.split()[0]: " ".join(row.split()[9:11]) for row in rows}
     assert held["lost"] == "no offer"
     assert held["waits"].startswith("slots ")
     assert held["runs"].startswith("- ")

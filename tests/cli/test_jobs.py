@@ -262,9 +262,11 @@ def test_list_prints_one_line_per_job(cli: Cli) -> None:
     cli.active("b", "a")
     cli.ok("compute", "cancel", "b")
     deadline = cli.now + 86_400
-    assert cli.ok("compute", "list") == (
-        f"a\tactive\tnormal\talice\tprov\t1\t0\t5\t{deadline}\n"
-        f"b\tcancelled\tnormal\talice\tprov\t1\t0\t5\t{deadline}\n"
+    live = f"a\tactive\tnormal\talice\tprov\t1\t0\t5\t{deadline}\n"
+    assert cli.ok("compute", "list") == live
+    # The oldest comes first.
+    assert cli.ok("compute", "list", "--all") == (
+        f"b\tcancelled\tnormal\talice\tprov\t1\t0\t5\t{deadline}\n{live}"
     )
 
 
@@ -294,17 +296,19 @@ def test_list_filters(cli: Cli) -> None:
     def listed(*options: str) -> list[str]:
         return [row[0] for row in cli("compute", "list", *options).rows]
 
-    assert listed() == ["a1", "a2", "b1", "b2"]
+    assert listed() == ["a2", "b1", "b2"]
+    assert listed("--all") == ["a1", "a2", "b1", "b2"]
     assert listed("--state", "active") == ["a2", "b1"]
     assert listed("--state", "cancelled", "--state", "pending") == ["a1", "b2"]
     assert listed("--buyer", "bob") == ["b1", "b2"]
-    assert listed("--provider", "prov") == ["a1", "a2", "b1"]
+    assert listed("--state", "cancelled,pending") == ["a1", "b2"]
+    assert listed("--provider", "prov", "--all") == ["a1", "a2", "b1"]
     assert listed("--provider", "other") == []
     assert listed("--priority", "high") == ["b2"]
     assert listed("--buyer", "bob", "--state", "active") == ["b1"]
-    assert listed("--limit", "2") == ["a1", "a2"]
+    assert listed("--limit", "2") == ["b1", "b2"]
     assert listed("--limit", "0") == []
-    assert listed("--buyer", "bob", "--limit", "1") == ["b1"]
+    assert listed("--buyer", "bob", "--limit", "1") == ["b2"]
 
 
 def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +318,7 @@ def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
     for page in (1, 2, 5, 6):
         monkeypatch.setattr(session, "PAGE", page)
         assert [row[0] for row in cli("compute", "list").rows] == ["a", "b", "c", "d", "e"]
-        assert [row[0] for row in cli("compute", "list", "--limit", "3").rows] == ["a", "b", "c"]
+        assert [row[0] for row in cli("compute", "list", "--limit", "3").rows] == ["c", "d", "e"]
 
 
 def test_list_with_an_unknown_state_is_usage(cli: Cli) -> None:

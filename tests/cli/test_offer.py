@@ -209,7 +209,7 @@ def test_list_filters(cli: Cli) -> None:
     assert listed("--state", "open") == ["o-1", "o-2"]
     assert listed("--state", "withdrawn", "--state", "exhausted") == ["o-3"]
     assert listed("--provider", "prov", "--state", "open") == ["o-1"]
-    assert listed("--limit", "1") == ["o-1"]
+    assert listed("--limit", "1") == ["o-3"]
     assert listed("--provider", "other", "--limit", "5") == ["o-2"]
     error = "error[usage]: --state: 'shut' is none of open, exhausted, withdrawn\n"
     assert cli("compute", "offer", "list", "--state", "shut") == (2, "", error)
@@ -319,7 +319,7 @@ def test_offer_has_one_gpu_model(cli: Cli) -> None:
     terms = ("--provider", "p", "--units", "1", "--price", "1", "--gpu", "A100", "--gpu", "V100")
     done = cli("compute", "offer", "post", *terms)
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error[usage]: Option '--gpu' is given twice, and takes one value.")
+    assert done.err.startswith("error[usage]: --gpu is given twice, and takes one value")
 
 
 def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:

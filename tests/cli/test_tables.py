@@ -4,17 +4,21 @@ import fcntl
 import io
 import os
 import pty
+import re
 import struct
 import subprocess
 import sys
 import termios
-from typing import Any
+import time
+from collections.abc import Sequence
 from unittest import mock
 
 import pytest
 
 from tb_cli.entry import call
-from tb_cli.frame.tables import fitting
+from tb_cli.frame.listing.cells import folded, padded, width_of
+from tb_cli.frame.listing.columns import Column
+from tb_cli.frame.listing.table import Table
 from tests.support.cli import MIB, Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -61,7 +65,11 @@ def shop(cli: Cli) -> Cli:
 LISTINGS = [
     *(("log",), ("compute", "history", JOB), ("compute", "slices", JOB)),
     *(("compute", "slices", JOB, "--references"), ("compute", "offer", "list")),
-    *(("compute", "list"), ("compute-market", "receipts", "list"), ("wallet", "history", "alice")),
+    *(
+        ("compute", "list", "--all"),
+        ("compute-market", "receipts", "list"),
+        ("wallet", "history", "alice"),
+    ),
     *(("compute", "queue"), ("net", "reputation", "show"), ("config", "show"), ("state", "stats")),
 ]
 
@@ -76,17 +84,17 @@ def test_listing_keeps_to_the_width_of_the_terminal(shop: Cli, width: int) -> No
 
 @pytest.mark.parametrize("width", [80, 120, 140])
 def test_ids_and_numbers_are_never_broken(shop: Cli, width: int) -> None:
-    jobs = on_terminal(shop, width, "compute", "list", "--no-color")
+    jobs = on_terminal(shop, width, "compute", "list", "--all", "--no-color")
     assert [line.split()[:2] for line in jobs if line.startswith(("j2", JOB))] == [
-        ["j2", "cancelled"],
         [JOB, "active"],
+        ["j2", "cancelled"],
     ]
     text = "\n".join(on_terminal(shop, width, "log", "--no-color"))
     for whole in ("gpu-lab-frankfurt-1", JOB, "job_cancelled"):
         assert whole in text
     digest = shop.document("compute", "slices", JOB)[0]["digest"]
     slices = on_terminal(shop, width, "compute", "slices", JOB, "--no-color")
-    assert any(digest in line for line in slices) == (slices[-1] != "left out: digest")
+    assert any(digest in line for line in slices) == (slices[-1] != "left out: DIGEST")
 
 
 def test_what_does_not_fit_is_left_out_by_rank_and_named(shop: Cli) -> None:
@@ -94,13 +102,13 @@ def test_what_does_not_fit_is_left_out_by_rank_and_named(shop: Cli) -> None:
     assert not any("left out" in line for line in wide)
     assert "gpu_memory_mb=49152" in wide[-1]
     narrow = on_terminal(shop, 80, "compute", "offer", "list", "--no-color")
-    assert narrow[-1] == "left out: capability"
+    assert narrow[-1] == "left out: CAPABILITY"
     assert narrow[-2].split() == [
         *("gpu-lab-frankfurt-1", "open", "-", "prov", "5", "5", "997", "1000"),
     ]
     narrowest = on_terminal(shop, 30, "compute", "offer", "list", "--no-color")
     assert narrowest[1].split() == ["gpu-lab-frankfurt-1", "open"]
-    assert " ".join(narrowest[2:]).startswith("left out: problem, provider,")
+    assert " ".join(narrowest[2:]).startswith("left out: PROBLEM, PROVIDER,")
     # A pipe gets everything, whatever is said of a width.
     rows = shop.process("compute", "offer", "list", env=os.environ | {"COLUMNS": "30"}).rows
     assert rows == [
@@ -113,7 +121,7 @@ def test_what_does_not_fit_is_left_out_by_rank_and_named(shop: Cli) -> None:
 
 def test_log_on_a_terminal_says_when_what_and_who(shop: Cli) -> None:
     lines = on_terminal(shop, 200, "log", "--job", "j2", "--no-color")
-    assert lines[0].split() == ["time", "event", "what", "who"]
+    assert lines[0].split() == ["TIME", "EVENT", "WHAT", "WHO"]
     cancelled = lines[-1]
     assert "job_cancelled" in cancelled
     assert "job=j2 owner=alice" in cancelled
@@ -134,8 +142,11 @@ def test_width_is_that_of_the_terminal(shop: Cli) -> None:
 
 
 def test_times_are_as_people_say_them(shop: Cli) -> None:
-    (line,) = on_terminal(shop, 200, "compute", "list", "--state", "active", "--no-color")[-1:]
-    assert line.rstrip().endswith(("in 23h", "in 24h"))
+    active = ("compute", "list", "--state", "active", "--columns", "job_id,deadline", "--no-color")
+    (line,) = on_terminal(shop, 200, *active)[-1:]
+    assert line.endswith(("in 23h", "in 24h"))
+    (line,) = on_terminal(shop, 200, *active, "--utc")[-1:]
+    assert re.fullmatch(r"\S+  \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line)
     assert shop("compute", "list", "--state", "active").rows[0][-1].isdigit()
 
 
@@ -152,27 +163,73 @@ def test_no_color_is_neither_color_nor_bold(shop: Cli) -> None:
 def test_follow_on_a_terminal_prints_as_it_comes(shop: Cli) -> None:
     shop.advance(2)
     lines = on_terminal(shop, 80, "log", "-f", "--until", "1s", "--limit", "1", "--no-color")
-    assert len(lines) == 1
-    assert "job_" in lines[0]
-    assert "\t" not in lines[0]
+    assert [line.split()[0] for line in lines[:1]] == ["TIME"]
+    assert "job_" in lines[1]
+    assert "\t" not in lines[1]
+
+
+COLUMNS = (Column("a"), Column("b"), Column("c"), Column("detail", kind="long"))
+ROW = ["1234", "i" * 30, "k" * 12, "word " * 7 + "word"]
+
+
+def drawn(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int | None) -> list[str]:
+    """The lines of a table on a terminal so many columns wide."""
+    written: list[str] = []
+    table = Table(columns, written.append, now_ms=0, width=width)
+    table.rows(rows)
+    table.end()
+    return "".join(written).splitlines()
 
 
 @pytest.mark.parametrize(
-    ("width", "expected"),
+    ("width", "lines", "out"),
     [
-        (100, {0: 4, 1: 30, 2: 12, 3: 40}),
-        (80, {0: 4, 1: 30, 2: 12, 3: 28}),
-        (76, {0: 4, 1: 30, 2: 12, 3: 24}),
-        (75, {0: 4, 1: 30, 2: 12}),
-        (50, {0: 4, 1: 30, 2: 12}),
-        (49, {0: 4, 1: 30}),
-        (3, {0: 4}),
+        (None, 1, ""),
+        (91, 1, ""),
+        (80, 2, ""),
+        (76, 2, ""),
+        (75, 1, "left out: DETAIL"),
+        (50, 1, "left out: DETAIL"),
+        (49, 1, "left out: C, DETAIL"),
     ],
 )
-def test_fitting_gives_room_by_rank(width: int, expected: dict[int, int]) -> None:
-    cells: list[list[Any]] = [["1234"], ["i" * 30], ["k" * 12], ["word " * 8]]
-    assert fitting(["a", "b", "c", "detail"], cells, width) == expected
+def test_room_is_given_by_rank(width: int | None, lines: int, out: str) -> None:
+    found = drawn(COLUMNS, [ROW], width)
+    assert found[1].startswith(f"1234  {'i' * 30}")
+    assert "".join(found[1 + lines :]) == out
+    assert all(len(line) <= (width or 1000) for line in found)
 
 
-def test_fitting_counts_cells_of_the_terminal_not_characters() -> None:
-    assert fitting(["id"], [["値段"]], 80) == {0: 4}
+def test_id_is_whole_where_there_is_room_for_nothing() -> None:
+    assert drawn(COLUMNS, [ROW], 3)[:2] == ["A", "1234"]
+
+
+def test_later_row_that_is_wider_makes_itself_wider_alone() -> None:
+    written: list[str] = []
+    table = Table(COLUMNS[:2], written.append, now_ms=0, width=80)
+    table.rows([["a", "b"]] * 200)
+    table.rows([["longer-than-any", "b"], ["a", "b"]])
+    table.end()
+    assert "".join(written).splitlines()[-2:] == ["longer-than-any  b", "a  b"]
+
+
+def test_first_rows_are_drawn_when_they_have_been_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[str] = []
+    table = Table(COLUMNS[:1], written.append, now_ms=0, width=80)
+    table.rows([["a"]])
+    assert written == []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1)
+    table.rows([["b"]])
+    assert "".join(written) == "A\na\nb\n"
+
+
+def test_cells_are_those_of_the_terminal_not_characters() -> None:
+    assert (width_of("値段"), width_of("a\u0301"), width_of("job")) == (4, 1, 3)
+    assert padded("値段", 6, right=True) == "  値段"
+    assert folded("値段 表", 4) == ["値段", "表"]
+    assert folded("値段表", 4) == ["値段", "表"]
+    assert folded("a" * 10, 4) == ["aaaa", "aaaa", "aa"]
+    assert drawn(COLUMNS[:2], [["値段", "x"]], 80)[1] == "値段  x"

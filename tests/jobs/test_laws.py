@@ -15,6 +15,7 @@ from compute_market.store.schema import (
     JOBS,
     LANE_JOBS,
     OFFERS,
+    PARTY_JOBS,
     PENDING,
     PLACEMENTS,
     QUEUE_HIGH,
@@ -23,7 +24,9 @@ from compute_market.store.schema import (
     QUEUE_PAIRS,
     SLICES,
     SLOTS_HELD,
+    SUBMITTED,
     pack_u64,
+    party_key,
 )
 from compute_market.store.table import Table
 from compute_market.store.txn import Txn
@@ -123,6 +126,21 @@ PLACES: dict[Table[bytes], tuple[str, Callable[[Txn], bytes]]] = {
 }
 
 
+# The tables that list every job that is kept: table → a key in it of the job `moved`.
+LISTINGS: dict[Table[bytes], Callable[[Txn], bytes]] = {
+    SUBMITTED: lambda txn: pack_u64(_seq(txn, "moved")),
+    PARTY_JOBS: lambda txn: party_key("provider", _holder_of(txn, "moved"), _seq(txn, "moved")),
+}
+
+
+def _holder_of(txn: Txn, job_id: str) -> str:
+    return jobs.get(txn, job_id).placed.provider
+
+
+def _seq(txn: Txn, job_id: str) -> int:
+    return jobs.get(txn, job_id).seq
+
+
 def key_of_ended(txn: Txn, job_id: str) -> bytes:
     return jobs.listed_key(jobs.get(txn, job_id).ended_at or 0, job_id)
 
@@ -149,6 +167,30 @@ INDEXES = (
             lambda txn, table=table: txn.put(table, b"\xff" * 9, b"\0" * 8 + b"done"),
         )
         for table in PLACES
+    ),
+    *(
+        Case(
+            "every job is listed by submission and party",
+            table.name,
+            "moved",
+            lambda txn, table=table, key=key: txn.delete(table, key(txn)),
+        )
+        for table, key in LISTINGS.items()
+    ),
+    *(
+        Case(
+            "nothing but jobs that are kept is there",
+            table.name,
+            "*",
+            lambda txn, table=table: txn.put(table, b"\xff" * 9),
+        )
+        for table in LISTINGS
+    ),
+    Case(
+        "every job is listed by submission and party",
+        "submitted",
+        "moved",
+        lambda txn: txn.put(SUBMITTED, pack_u64(_seq(txn, "moved")), b"done"),
     ),
 )
 

@@ -269,7 +269,7 @@ class Cli:
         return found
 
     def states(self) -> dict[str, str]:
-        return {row["job_id"]: row["state"] for row in self.document("compute", "list")}
+        return {row["job_id"]: row["state"] for row in self.document("compute", "list", "--all")}
 
     def log(self) -> str:
         """`cancellations.log`."""

@@ -13,7 +13,8 @@ from compute_market.workloads.runner import Runner
 from tb_cli.frame import guard
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.lines import WORDS_MAX, Lines
-from tb_cli.frame.render import Listing, note, report
+from tb_cli.frame.listing.outputs import Json, JsonLines
+from tb_cli.frame.render import note, report
 from tb_cli.frame.session import Session
 
 _LINE = re.compile(rb"(\\?)([0-9a-fA-F]{64})  ([^\0]+)")
@@ -21,7 +22,6 @@ _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "\\": "\\"}
 # Files that are given to the workload at once.
 _TOGETHER = 1000
-_COLUMNS = ("path", "ok", "expected", "digest", "bytes")
 
 
 class Sum(Struct, frozen=True, gc=False):
@@ -55,7 +55,9 @@ class Check:
         is no sum. Raises UsageError for a list that cannot be read or that has no sums.
         """
         as_text = not (jsonl or self._session.json)
-        listing = None if as_text or self._status else Listing(self._session, _COLUMNS, jsonl=jsonl)
+        listing = None
+        if not (as_text or self._status):
+            listing = JsonLines() if jsonl else Json()
         try:
             for name in lists:
                 self._check_list(Lines(name, WORDS_MAX), listing)
@@ -65,7 +67,7 @@ class Check:
             pass  # Nobody reads on: what did not match until then still counts.
         return self._end()
 
-    def _check_list(self, lines: Lines, listing: Listing | None) -> None:
+    def _check_list(self, lines: Lines, listing: Json | JsonLines | None) -> None:
         before = self._files + self._malformed
         sums = self._sums(lines)
         while part := list(islice(sums, _TOGETHER)):
@@ -86,7 +88,7 @@ class Check:
                     message = f"{lines.source} line {number}: is no sum"
                     report(UsageError(message, hint="HEX  PATH, as b3sum prints it"), False)
 
-    def _check(self, part: list[Sum], listing: Listing | None) -> None:
+    def _check(self, part: list[Sum], listing: Json | JsonLines | None) -> None:
         paths = [each.path if each.path != "-" else "./-" for each in part]
         results = self._runner.run(self._workload, paths, now_ms=now_ms())
         for each, result in zip(part, results, strict=True):
@@ -103,7 +105,7 @@ class Check:
                     document |= {"digest": digest, "bytes": result.length}
                 else:
                     document |= {"error": result.error.document()}
-                listing.add(document)
+                listing.rows([document])
             elif not self._status and not (ok and self._quiet):
                 _print(f"{each.shown}: {_outcome(ok, result.error)}\n")
 

@@ -1,15 +1,13 @@
 """The one place that prints: results on stdout, errors on stderr, as text or JSON."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import json
 
 from compute_market.errors import MarketError
 from compute_market.text import one_line, printable, printable_json
-from tb_cli.frame import guard
-from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.session import Session
 
 
@@ -79,62 +77,6 @@ def shown(value: Any) -> str:
         texts = any(isinstance(each, str) for each in value)
         return ("|" if texts else " ").join(map(shown, value)) or "-"
     return printable(str(value))
-
-
-class Listing:
-    """A list that may be long: a table on a terminal, tab-separated lines in a pipe, or JSON.
-
-    Without a terminal every row is written as it comes, so memory does not grow with the list. On
-    one, `table` are the columns in order of rank, if they are others; `at_once` writes its rows as
-    they come there too.
-    """
-
-    def __init__(
-        self,
-        session: Session,
-        columns: Sequence[str],
-        *,
-        table: Sequence[str] = (),
-        jsonl: bool = False,
-        at_once: bool = False,
-    ) -> None:
-        self._json = session.json and not jsonl
-        self._jsonl = jsonl
-        self._first = True
-        self.for_eyes = not self._json and not jsonl and sys.stdout.isatty()
-        self._columns = table or columns if self.for_eyes else columns
-        self._at_once = at_once or not self.for_eyes
-        self._rows: list[list[str]] = []
-        self._color = session.color
-
-    def add(self, document: dict[str, Any]) -> None:
-        guard.stop_if_lost()
-        if self._jsonl:
-            write_jsonl(document)
-        elif self._json:
-            write_element(document, first=self._first)
-        else:
-            row = [self._cell(column, document.get(column)) for column in self._columns]
-            if self._at_once:
-                write_line(("  " if self.for_eyes else "\t").join(row))
-            else:
-                self._rows.append(row)
-        self._first = False
-
-    def _cell(self, column: str, value: Any) -> str:
-        if self.for_eyes:
-            from tb_cli.frame.tables import for_eyes
-
-            value = for_eyes(column, value, now_ms())
-        return shown(value)
-
-    def end(self) -> None:
-        if self._json:
-            end_elements(empty=self._first)
-        elif self._rows:
-            from tb_cli.frame.tables import print_table
-
-            print_table(self._columns, self._rows, color=self._color)
 
 
 def note(text: str) -> None:

@@ -153,6 +153,11 @@ class Session:
         return loaded, origins
 
     @property
+    def is_line(self) -> bool:
+        """Whether it is one line of a batch, on the same home."""
+        return self._is_line
+
+    @property
     def is_open(self) -> bool:
         """Whether the store has been opened by this process."""
         return self._opened.market is not None

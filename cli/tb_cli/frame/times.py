@@ -4,33 +4,21 @@ import time
 from typing import Any
 
 from compute_market.errors import UsageError
+from compute_market.quantities import in_unit
 from compute_market.text import clipped, printable
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _HINT = "a time ago (90s, 15m, '2h ago', 3d), a time of today (03:00), or 2026-11-27T03:00"
 
 
-def seconds_of(text: str) -> int | None:
-    """Seconds of a duration: `90s`, `15m`, `2h`, `3d`, or bare digits; None for anything else."""
-    unit = _SECONDS.get(text[-1:], 0)
-    digits = text[:-1] if unit else text
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 12:
-        return None
-    return int(digits) * (unit or 1)
-
-
-def duration(text: str, option: str) -> int:
-    """Seconds of a duration that an option gives. Raises UsageError naming the option."""
-    found = seconds_of(text)
-    if found is None:
-        shown = clipped(printable(text), 60)
-        raise UsageError(f"{option}: {shown!a} is no duration", hint="90s, 15m, 2h or 3d")
-    return found
-
-
 def local(at_ms: int) -> str:
     """An instant in the time zone of the machine, to the second."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000))
+
+
+def utc_text(at_ms: int) -> str:
+    """An instant in UTC as ISO 8601 has it, to the second."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at_ms / 1000))
 
 
 def with_local(document: dict[str, Any]) -> dict[str, Any]:
@@ -62,21 +50,26 @@ def relative(at: int, now: int) -> str:
     return f"in {text}" if at > now else f"{text} ago"
 
 
-def instant(text: str, option: str, now_ms: int) -> int:
+def instant(text: str, option: str, now_ms: int, *, utc: bool = False) -> int:
     """The unix milliseconds an operator means, in the time zone of the machine unless it says one.
 
-    A duration, with or without `ago`, is so long ago. Raises UsageError naming the option.
+    With `utc` that is UTC. A duration, with or without `ago`, is so long ago. Raises UsageError
+    naming the option.
     """
-    ago = seconds_of(text.removesuffix(" ago"))
+    ago = in_unit(text.removesuffix(" ago"), "seconds")
     if ago is not None:
         return max(0, now_ms - ago * 1000)
     # The parser of dates costs more to import than a command takes.
-    from datetime import datetime
+    from datetime import UTC, datetime
 
-    today = time.strftime("%Y-%m-%d", time.localtime(now_ms / 1000))
+    parts = time.gmtime(now_ms / 1000) if utc else time.localtime(now_ms / 1000)
     of_day = len(text) <= len("03:00:00") and ":" in text
     try:
-        found = datetime.fromisoformat(f"{today}T{text}" if of_day else text)
+        found = datetime.fromisoformat(
+            f"{time.strftime('%Y-%m-%d', parts)}T{text}" if of_day else text
+        )
+        if utc and found.tzinfo is None:
+            found = found.replace(tzinfo=UTC)
         return int(found.timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
         shown = clipped(printable(text), 60)

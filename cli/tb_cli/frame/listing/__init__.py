@@ -1,0 +1,1 @@
+"""Lists: what is listed, which columns, in which order, and how it is told."""

@@ -1,0 +1,79 @@
+"""Events of the log as they are listed."""
+
+from typing import Any
+
+from compute_market import events
+from compute_market.events import Logged, Selection
+from compute_market.jobs import jobs
+from compute_market.store.txn import Txn
+from compute_market.text import clipped
+from tb_cli.frame.listing.columns import Column, Noun
+from tb_cli.frame.listing.reading import Reading
+
+# On a terminal the command line is clipped; pipes and JSON have all of it.
+_COMMAND_MAX = 60
+
+
+def _what(txn: Txn, logged: Logged) -> dict[str, Any]:
+    """What an event is about, and how, in one."""
+    document = events.document(logged)
+    ids = ("job_id", "offer_id", "owner")
+    about = {name.removesuffix("_id"): document[name] for name in ids if name in document}
+    found: dict[str, Any] = about | document["detail"]
+    return found
+
+
+def _who(txn: Txn, logged: Logged) -> str:
+    return f"{logged.asked.user}: {clipped(logged.asked.command, _COMMAND_MAX)}"
+
+
+def _document(txn: Txn, logged: Logged) -> dict[str, Any]:
+    return events.document(logged)
+
+
+EVENTS = Noun(
+    "events",
+    "seq",
+    (
+        Column("seq", "#", "number", "seq"),
+        Column("at_ms", "TIME", "ms", "at_ms"),
+        Column("event", of="event.event"),
+        Column("job_id", "JOB", of="event.job_id"),
+        Column("offer_id", "OFFER", of="event.offer_id"),
+        Column("owner", of="event.owner"),
+        Column("detail", kind="record", of="event.detail"),
+        Column("user", of="asked.user"),
+        Column("host", of="asked.host"),
+        Column("pid", kind="number", of="asked.pid"),
+        Column("command", kind="long", of="asked.command"),
+        Column("what", kind="record", of=_what),
+        Column("who", kind="long", of=_who),
+    ),
+    shown=events.COLUMNS,
+    table=("at_ms", "event", "what", "who"),
+    document=_document,
+)
+
+
+def of_job(job_id: str) -> Reading:
+    """What happened to a job. Raises NotFoundError as it is read."""
+
+    def page(txn: Txn, after: None, size: int) -> tuple[list[Logged], None]:
+        return events.history(txn, jobs.get(txn, job_id)), None
+
+    return Reading(page, newest=lambda txn, n: events.history(txn, jobs.get(txn, job_id), n))
+
+
+def of_log(selection: Selection, start: int = 0, *, until_seq: int | None = None) -> Reading:
+    """What the log has of a selection from behind a sequence number on, and up to another."""
+
+    def those(found: list[Logged]) -> list[Logged]:
+        return [each for each in found if until_seq is None or each.seq <= until_seq]
+
+    def page(txn: Txn, after: int, size: int) -> tuple[list[Logged], int | None]:
+        found, last = events.page(txn, selection, after, size)
+        return those(found), last
+
+    return Reading(
+        page, start, newest=lambda txn, limit: those(events.newest(txn, selection, limit))
+    )

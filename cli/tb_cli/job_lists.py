@@ -1,0 +1,82 @@
+"""Verbs that list jobs, or what a job has: list, queue, slices, history."""
+
+from typing import Any
+
+from compute_market.errors import UsageError
+from compute_market.records import LIVE_STATES, check_id
+from tb_cli.frame.listing import jobs as listed_jobs
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.options import JOB_ID, job_filters
+from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import examples, flag, takes
+
+
+@takes(
+    flag("--all", help="Those that have ended too."),
+    job_filters(),
+    LISTED,
+)
+@examples(
+    "tb-cli compute list",
+    "tb-cli compute list --state failed,cancelled --since 1d",
+    "tb-cli compute list --all --buyer alice --sort -units --limit 10",
+    "tb-cli compute list --overdue-in 1h -q | tb-cli compute cancel -",
+)
+def list_(session: Session, *, all: bool, filters: dict[str, Any], listing: dict[str, Any]) -> None:
+    """Those that live, the oldest first: in the order of their submission. A state that is asked
+    for is listed whether it is of the living or not.
+    """
+    if not all and "state" not in filters:
+        filters = filters | {"state": list(LIVE_STATES)}
+    chosen = listed_jobs.selection(filters, utc=listing.get("utc", False))
+    lists.show(session, listed_jobs.JOB_LIST, listing, listed_jobs.reading(chosen))
+
+
+@takes(LISTED)
+def queue(session: Session, *, listing: dict[str, Any]) -> None:
+    """Those still without an offer come last. What holds a job is told as it is now."""
+    from tb_cli.frame.listing import waiting
+
+    lists.show(session, waiting.WAITING, listing, waiting.READING)
+
+
+@takes(
+    JOB_ID,
+    flag("--unproven", help="Only slices that are not proven yet."),
+    flag("--references", help="Also what each slice must give: the buyer's own view."),
+    flag("--b3sum", help="Print what `b3sum --check` takes, of slices whose digest is told."),
+    LISTED,
+)
+def slices(
+    session: Session,
+    job_id: str,
+    *,
+    unproven: bool,
+    references: bool,
+    b3sum: bool,
+    listing: dict[str, Any],
+) -> None:
+    """The digest of a slice is told once it is proven. Before that it is what proves the work: the
+    buyer, who knows it, asks for it with --references.
+    """
+    from tb_cli.frame.listing import slices as listed_slices
+
+    check_id(job_id, "job id")
+    noun = listed_slices.noun(references=references)
+    if b3sum:
+        if session.json or listing.keys() - {"limit"}:
+            raise UsageError("--b3sum prints lines of text", hint="leave out the other options")
+        selected = listed_slices.reading(job_id, unproven=unproven, proven=not references)
+        listed_slices.write_sums(session, selected, listing.get("limit"))
+    else:
+        lists.show(session, noun, listing, listed_slices.reading(job_id, unproven=unproven))
+
+
+@takes(JOB_ID, LISTED)
+def history(session: Session, job_id: str, *, listing: dict[str, Any]) -> None:
+    """It is the log of one job, oldest first, as far back as the log goes."""
+    from tb_cli.frame.listing import events as listed_events
+
+    check_id(job_id, "job id")
+    lists.show(session, listed_events.EVENTS, listing, listed_events.of_job(job_id))

@@ -1,0 +1,36 @@
+"""The verb that lists receipts."""
+
+from typing import Any
+
+from tb_cli.frame.listing import lists
+from tb_cli.frame.listing import receipts as listed
+from tb_cli.frame.listing.options import DATED, LISTED
+from tb_cli.frame.listing.selecting import wanted
+from tb_cli.frame.render import note
+from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import examples, flag, takes
+
+
+@takes(
+    listed.FILTERS,
+    flag("--imported", help="Those of other markets, by market."),
+    DATED,
+    LISTED,
+)
+@examples(
+    "tb-cli compute-market receipts list --provider acme --since 1d",
+    "tb-cli compute-market receipts list --status recorded --sort -units --limit 20",
+)
+def list_(
+    session: Session, *, filters: dict[str, Any], imported: bool, listing: dict[str, Any]
+) -> None:
+    """--since and --until are about when they were issued."""
+    noun = listed.IMPORTED_LIST if imported else listed.RECEIPT_LIST
+    declared = [each for each in listed.FILTERS if each.name in noun.columns]
+    utc = listing.get("utc", False)
+    selected = wanted(noun, declared, filters, dated="issued_at", utc=utc)
+    damaged: list[int] = []
+    reading = listed.imported_reading(selected) if imported else listed.reading(selected, damaged)
+    lists.show(session, noun, listing, reading)
+    if damaged:
+        note("warning: damaged receipts are left out; `tb-cli compute-market audit` names them")

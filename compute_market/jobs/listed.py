@@ -1,0 +1,36 @@
+"""The orders in which the store lists jobs: by submission, by party, by deadline, by end."""
+
+from collections.abc import Iterator
+
+from compute_market.records import Job
+from compute_market.store.schema import (
+    DEADLINES,
+    ENDED,
+    PARTY_JOBS,
+    SUBMITTED,
+    pack_u64,
+    party_key,
+    unpack_u64,
+)
+from compute_market.store.table import Table
+from compute_market.store.txn import Txn
+
+
+def entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes]]:
+    """The tables, keys and values that list a job as long as it is kept, whatever its state."""
+    yield SUBMITTED, pack_u64(job.seq), job.job_id.encode()
+    yield PARTY_JOBS, party_key("buyer", job.buyer, job.seq), b""
+    if job.placement is not None:
+        yield PARTY_JOBS, party_key("provider", job.placement.provider, job.seq), b""
+
+
+def live_ids(txn: Txn) -> Iterator[str]:
+    """Ids of every pending, queued and active job, the nearest deadline first."""
+    for key, _ in txn.scan(DEADLINES):
+        yield key[8:].decode()
+
+
+def first_ended(txn: Txn) -> tuple[int, str] | None:
+    """The unix second in which the first of the ended jobs ended that are kept, and its id."""
+    found = txn.first(ENDED)
+    return None if found is None else (unpack_u64(found[0][:8]), found[0][8:].decode())

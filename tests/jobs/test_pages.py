@@ -1,0 +1,223 @@
+"""The pages of a selection: all of it, in order, once, and none longer than it may be."""
+
+import random
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from compute_market.jobs import holding, jobs, listed, pages
+from compute_market.jobs.selection import Selection
+from compute_market.records import JOB_STATES, LIVE_STATES, PRIORITIES, Job
+from compute_market.store.schema import JOBS
+from compute_market.store.txn import Txn
+from tests.support.effort import effort
+from tests.support.market import START_MS, Market
+
+BUYERS = ("ann", "ann-2", "bob")
+PROVIDERS = ("acme", "acm", "far")
+
+
+@pytest.fixture(scope="module")
+def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
+    """Some jobs of some parties in every state, a second apart."""
+    market = Market(tmp_path_factory.mktemp("crowd") / "market")
+    market.configure(slots=6)
+    for number, provider in enumerate(PROVIDERS):
+        market.post(provider, offer_id=f"of-{provider}", price_per_unit=5 - number)
+    market.post("acme", offer_id="small", units=8, price_per_unit=1)
+    chance = random.Random(5)
+    for number in range(70):
+        market.advance(1)
+        job_id = f"j{chance.randrange(10**6)}"
+        capability = {"gpu": "none has it"} if number % 9 == 0 else {}
+        market.submit(
+            job_id,
+            buyer=BUYERS[number % 3],
+            wait=True,
+            capability=capability,
+            priority=PRIORITIES[number % 5 % 3],
+            workload=("transcode", "inference")[number % 2],
+            deadline_secs=60 * (number + 2),
+            max_price_per_unit=4 + number % 2,
+        )
+        if number % 3 == 0:
+            running = market.view(lambda txn: [job for job in every(txn) if job.state == "active"])
+            for job in running[:1]:
+                market.prove(job.job_id) if number % 2 else market.cancel(job.job_id)
+    market.advance(62)
+    market.update(lambda txn: None)
+    waiting = market.view(lambda txn: [job for job in every(txn) if job.state == "queued"])
+    for job in waiting[:3]:
+        market.update(lambda txn, job_id=job.job_id: holding.hold(txn, job_id))
+    found = market.view(every)
+    assert {job.state for job in found} == set(JOB_STATES)
+    yield market
+    market.store.close()
+
+
+def every(txn: Txn) -> list[Job]:
+    """All jobs, in the order of submission."""
+    return sorted(txn.records(JOBS), key=lambda job: job.seq)
+
+
+def wanted(asked: Selection, job: Job, now: int) -> bool:
+    """The same question in the words of the fields."""
+    placement = job.placement
+
+    def within(second: int | None, since_ms: int | None, until_ms: int | None) -> bool:
+        if since_ms is None and until_ms is None:
+            return True
+        low, high = (since_ms or 0) // 1000, (until_ms or 10**15) // 1000
+        return second is not None and low <= second <= high
+
+    return all(
+        (
+            not asked.states or job.state in asked.states,
+            asked.buyer in (None, job.buyer),
+            asked.provider in (None, placement and placement.provider),
+            asked.offer_id in (None, placement and placement.offer_id),
+            asked.workload in (None, job.workload),
+            asked.priority in (None, job.priority),
+            asked.lane in (None, job.lane),
+            within(job.submitted_at, asked.since_ms, asked.until_ms),
+            within(job.ended_at, asked.ended_since_ms, asked.ended_until_ms),
+            asked.overdue_in_secs is None
+            or (job.state in LIVE_STATES and job.deadline < now + asked.overdue_in_secs),
+            not asked.unfunded or (placement is not None and not placement.funded),
+            asked.held in (None, job.held),
+        )
+    )
+
+
+def collected(market: Market, asked: Selection, limit: int, *, newest_first: bool) -> list[Job]:
+    found: list[Job] = []
+    walk = None
+    while True:
+        one, walk = market.view(
+            lambda txn, walk=walk: pages.page(txn, asked, walk, limit, newest_first=newest_first)
+        )
+        assert len(one) <= limit
+        found += one
+        if walk is None:
+            return found
+
+
+def drawn(chance: random.Random) -> Selection:
+    """A selection of a few things."""
+    moment = START_MS + 1000 * chance.randrange(80) + chance.randrange(1000)
+    fields: dict[str, list[Any]] = {
+        "states": [LIVE_STATES, ("active",), ("queued", "completed"), ("failed",), ("pending",)],
+        "buyer": [*BUYERS, "nobody"],
+        "provider": [*PROVIDERS, "nobody"],
+        "offer_id": ["of-acme", "small", "none"],
+        "workload": ["transcode"],
+        "priority": list(PRIORITIES),
+        "lane": ["industrial", "consumer"],
+        "since_ms": [moment],
+        "until_ms": [moment + 20_000],
+        "ended_since_ms": [moment],
+        "ended_until_ms": [moment + 20_000],
+        "overdue_in_secs": [0, 600, 3000],
+        "unfunded": [True],
+        "held": [True, False],
+    }
+    names = chance.sample(sorted(fields), chance.choice((0, 1, 1, 2, 3)))
+    return Selection(**{name: chance.choice(fields[name]) for name in names})
+
+
+def test_pages_find_what_is_asked_for_once_and_in_order(
+    crowd: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(8)
+    sizes = set()
+    for _ in range(effort(150, 5000)):
+        monkeypatch.setattr(pages, "LOOKED_AT", chance.choice((1, 2, 7, 30, 1000)))
+        monkeypatch.setattr(pages, "KEPT_MAX", chance.choice((0, 5, 1000)))
+        asked, limit = drawn(chance), chance.choice((1, 3, 50, 1000))
+        newest_first = chance.random() < 0.5
+        by_hand = [
+            job for job in crowd.view(every) if wanted(asked, job, crowd.view(lambda txn: txn.now))
+        ]
+        if asked.is_by_end:
+            by_hand.sort(key=lambda job: (job.ended_at, job.job_id))
+        if newest_first:
+            by_hand.reverse()
+        found = collected(crowd, asked, limit, newest_first=newest_first)
+        assert [job.job_id for job in found] == [job.job_id for job in by_hand], asked
+        sizes.add(len(found))
+    assert len(sizes) > 20
+
+
+def test_every_finds_all_at_once(crowd: Market) -> None:
+    asked = Selection(states=("completed",))
+    found = crowd.view(lambda txn: list(pages.every(txn, asked)))
+    assert found == [job for job in crowd.view(every) if job.state == "completed"] != []
+
+
+def test_live_jobs_are_found_without_a_look_at_the_many_that_ended(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "LOOKED_AT", 3)
+    market.post(units=10_000)
+    market.submit("old")
+    for number in range(40):
+        market.submit(f"j{number}")
+        market.cancel(f"j{number}")
+    for number in range(3):
+        market.submit(f"new-{number}")
+    read = []
+    named = jobs.named
+    monkeypatch.setattr(
+        jobs, "named", lambda txn, job_id: read.append(job_id) or named(txn, job_id)
+    )
+    for newest_first in (False, True):
+        read.clear()
+        asked = Selection(states=LIVE_STATES)
+        found = [job.job_id for job in collected(market, asked, 100, newest_first=newest_first)]
+        ids = ["old", "new-0", "new-1", "new-2"]
+        assert found == (ids[::-1] if newest_first else ids)
+        assert len(read) < 20
+    read.clear()
+    newest, _ = market.view(lambda txn: pages.page(txn, Selection(), None, 2, newest_first=True))
+    assert [job.job_id for job in newest] == ["new-2", "new-1"]
+    assert len(read) == 2
+
+
+def test_a_live_job_is_found_once_though_others_come_and_go_meanwhile(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "LOOKED_AT", 2)
+    market.post(units=10_000)
+    for number in range(12):
+        market.submit(f"j{number}", deadline_secs=100 + number)
+    asked = Selection(states=LIVE_STATES)
+    for newest_first in (False, True):
+        look = partial(pages.page, selection=asked, limit=2, newest_first=newest_first)
+        before = set(market.view(lambda txn: list(listed.live_ids(txn))))
+        found: list[str] = []
+        gone: set[str] = set()
+        walk: pages.Walk | None = None
+        for turn in range(1000):
+            one, walk = market.view(partial(look, walk=walk))
+            found += [job.job_id for job in one]
+            if walk is None:
+                break
+            if turn < 6:
+                victim = sorted(before - gone)[turn % 3]
+                gone.add(victim)
+                market.cancel(victim)
+                market.submit(f"n{newest_first}{turn}")
+        assert len(found) == len(set(found))
+        assert set(found) >= before - gone
+
+
+def test_jobs_of_a_party_are_found_by_it_after_a_handover(busy: Market) -> None:
+    for provider, ids in (("prov", set()), ("other", {"moved", "handed"})):
+        asked = Selection(provider=provider)
+        found = {job.job_id for job in collected(busy, asked, 5, newest_first=True)}
+        assert found & {"moved", "handed"} == ids
+    asked = Selection(offer_id="main", states=("completed",))
+    found_by_offer = collected(busy, asked, 5, newest_first=True)
+    assert [job.job_id for job in found_by_offer] == ["owed", "done"]
