@@ -4,16 +4,19 @@ import ast
 import inspect
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from compute_market import __version__
 from compute_market.errors import EXIT_CODES, MarketError
+from compute_market.store.schema import SCHEMA_VERSION
 from tb_cli.frame import help_page
 from tb_cli.frame.verbs import NOT_GIVEN, Group, Verb, parameters_of
 from tb_cli.tree import TREE
@@ -358,9 +361,13 @@ def test_version(cli: Cli) -> None:
     assert cli.process("--version") == (0, f"tb-cli {__version__}\n", "")
 
 
-def test_version_under_json_names_the_backends_of_signatures(cli: Cli) -> None:
+def test_version_under_json_names_what_it_runs_on(cli: Cli) -> None:
     document = cli.document("--version")
-    assert list(document) == ["version", "signing_backend", "verifying_backend"]
+    signing = ["signing_backend", "verifying_backend"]
+    assert list(document) == ["version", *signing, "schema", "python", "lmdb"]
+    assert document["schema"] == SCHEMA_VERSION
+    assert document["python"] == platform.python_version()
+    assert document["lmdb"] == ".".join(map(str, lmdb.version()))
     assert (document["version"], document["signing_backend"]) == (__version__, "cryptography")
     assert document["verifying_backend"] in ("cryptography", "liboqs")
     assert not cli.home.exists()
