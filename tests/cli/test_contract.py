@@ -4,16 +4,19 @@ import ast
 import inspect
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from compute_market import __version__
 from compute_market.errors import EXIT_CODES, MarketError
+from compute_market.store.schema import SCHEMA_VERSION
 from tb_cli.frame import help_page
 from tb_cli.frame.verbs import NOT_GIVEN, Group, Verb, parameters_of
 from tb_cli.tree import TREE
@@ -42,6 +45,8 @@ NEEDING = [path for path, verb in VERBS.items() if verb.market == "needed"]
 APART = [path for path, verb in VERBS.items() if verb.market in ("unused", "optional")]
 # It writes what it measures, which is not the same twice, and nothing of the market.
 MEASURING = ("compute", "calibrate")
+# What it writes are settings, and nothing of the market.
+SETTING = ("config", "init")
 # It makes a home, and these tests have one.
 RESTORING = ("state", "restore")
 # What it tells is a list, and what it changes is elsewhere: `test_reputation_sync` has its trial.
@@ -317,8 +322,8 @@ def test_verb_that_needs_no_market_makes_none(cli: Cli, path: Path_) -> None:
     done = cli.process(*arguments_of(path))
     assert done.code == 0
     assert not cli.data.exists()
-    # What is measured is kept for the next time; nothing else is.
-    assert cli.home.exists() == (path == MEASURING)
+    # What is measured is kept for the next time, and settings; nothing else is.
+    assert cli.home.exists() == (path in (MEASURING, SETTING))
 
 
 def test_dry_run_leaves_metrics_alone(cli: Cli, busy_home: Prepared) -> None:
@@ -356,9 +361,13 @@ def test_version(cli: Cli) -> None:
     assert cli.process("--version") == (0, f"tb-cli {__version__}\n", "")
 
 
-def test_version_under_json_names_the_backends_of_signatures(cli: Cli) -> None:
+def test_version_under_json_names_what_it_runs_on(cli: Cli) -> None:
     document = cli.document("--version")
-    assert list(document) == ["version", "signing_backend", "verifying_backend"]
+    signing = ["signing_backend", "verifying_backend"]
+    assert list(document) == ["version", *signing, "schema", "python", "lmdb"]
+    assert document["schema"] == SCHEMA_VERSION
+    assert document["python"] == platform.python_version()
+    assert document["lmdb"] == ".".join(map(str, lmdb.version()))
     assert (document["version"], document["signing_backend"]) == (__version__, "cryptography")
     assert document["verifying_backend"] in ("cryptography", "liboqs")
     assert not cli.home.exists()
