@@ -1,12 +1,15 @@
 """Processes that begin with a library imported, forked from one that has imported it.
 
-`distributed` takes a second to import, which a test of a cluster would pay for each of its
-processes. Beside that they are what a shell would start: their own arguments, environment,
-directory, descriptors and signals. What reads the environment as it is imported has read that of
-the server; a process for which this matters is started afresh.
+A command takes a tenth of a second to import what it does, `distributed` a whole one, which a test
+of many processes would pay for each of them. Beside that they are what a shell would start: their
+own arguments, environment, directory, descriptors and signals. What reads the environment as it is
+imported has read that of the server; a process for which this matters, or which writes to a
+terminal, is started afresh.
 """
 
 import array
+import atexit
+import gc
 import json
 import os
 import runpy
@@ -18,6 +21,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -49,16 +53,17 @@ class Forked:
             os.close(self._status)
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
             select.select([self._status], [], [], timeout)
         if (code := self.poll()) is None:
-            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
         return code
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # It has just ended.
+                os.kill(self.pid, number)
 
     def communicate(self, timeout: float = 60) -> tuple[bytes, bytes]:
         """What the process writes until it ends."""
@@ -103,11 +108,12 @@ class Server:
         *arguments: str,
         environment: Mapping[str, str],
         stdin: int,
+        directory: Path | None = None,
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
         pass_fds: Sequence[int] = (),
     ) -> Forked:
-        """Run a module as `python -m` does, in this process's directory."""
+        """Run a module as `python -m` does, in this process's directory unless one is given."""
         tells, told = os.pipe()
         mine, given = [], []
         for stream in (stdout, stderr):
@@ -117,7 +123,7 @@ class Server:
         asked = {
             "module": module,
             "arguments": arguments,
-            "directory": os.getcwd(),
+            "directory": os.getcwd() if directory is None else str(directory),
             "environment": dict(environment),
             "descriptors": [0, 1, 2, *pass_fds],
         }
@@ -129,8 +135,17 @@ class Server:
         return Forked(tells, *mine)
 
 
+@cache
+def commands() -> Server:
+    """The server of this run whose processes have imported every command of `tb-cli`."""
+    server = Server("tests.support.every_command")
+    atexit.register(server.close)
+    return server
+
+
 def serve(connection: socket.socket) -> None:
     """Fork a process for each message, and one that waits for it and tells how it ended."""
+    gc.freeze()  # What is there is shared with the processes as long as nobody writes to it.
     while True:
         message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS_MAX)
         if not message:
@@ -195,7 +210,6 @@ def _become(asked: dict[str, object], given: list[int]) -> None:
 
 def _end(code: int) -> None:
     """What an interpreter does at its end, but for what it frees."""
-    import atexit
     import threading
 
     threading._shutdown()  # type: ignore[attr-defined]
