@@ -360,7 +360,8 @@ def measured_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration in this process measures each figure once, on a part of the data."""
     from compute_market.hashing import measure
 
-    for name, value in (("_RUNS_MAX", 1), ("_LONG_BYTES", 8 * MIB), ("_SLICES", 1000)):
+    sizes = {"_LONG_BYTES": 8 * MIB, "_RESIDENT_BYTES": 8 * MIB, "_SLICES": 200}
+    for name, value in (sizes | {"_RUNS_MAX": 1, "_FMA_RUN_NS": 1_000_000}).items():
         monkeypatch.setattr(measure, name, value)
 
 

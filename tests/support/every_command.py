@@ -13,5 +13,11 @@ def _import_all(group: Group) -> None:
 
 
 _import_all(TREE)
-for _name in ("blake3", "lmdb", "compute_market.engine", "tb_cli.frame.guard", "tb_cli.frame.render"):
+for _name in (
+    "blake3",
+    "lmdb",
+    "compute_market.engine",
+    "tb_cli.frame.guard",
+    "tb_cli.frame.render",
+):
     __import__(_name)
