@@ -297,7 +297,7 @@ def test_verb_that_brings_something_new_creates_a_market_and_says_so(cli: Cli, p
 @pytest.mark.parametrize("path", [path for path in APART if path != RESTORING], ids=" ".join)
 def test_verb_that_needs_no_market_makes_none(cli: Cli, path: Path_) -> None:
     cli.slice()
-    done = cli.process(*arguments_of(path))
+    done = cli.process(*arguments_of(path), afresh=True)
     assert done.code == 0
     assert not cli.data.exists()
     # What is measured is kept for the next time; nothing else is.
@@ -336,7 +336,7 @@ def test_readme_shows_the_exit_codes() -> None:
 
 def test_version(cli: Cli) -> None:
     assert cli.ok("--version") == f"tb-cli {__version__}\n"
-    assert cli.process("--version") == (0, f"tb-cli {__version__}\n", "")
+    assert cli.process("--version", afresh=True) == (0, f"tb-cli {__version__}\n", "")
 
 
 def test_version_under_json_names_the_backends_of_signatures(cli: Cli) -> None:

@@ -1,5 +1,7 @@
 """Imports what any command of `tb-cli` imports by and by, and opens nothing."""
 
+from contextlib import suppress
+
 from tb_cli.frame.verbs import Group
 from tb_cli.tree import TREE
 
@@ -21,3 +23,6 @@ for _name in (
     "tb_cli.frame.render",
 ):
     __import__(_name)
+with suppress(ImportError):  # An extra that need not be installed.
+    __import__("tb_cli.network.endpoints")
+    __import__("tb_cli.network.server")

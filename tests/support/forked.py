@@ -32,9 +32,13 @@ _DESCRIPTORS_MAX = 100
 class Forked:
     """A process that the server has forked, as far as tests use a `subprocess.Popen`."""
 
-    def __init__(self, status: int, out: int | None, err: int | None) -> None:
+    def __init__(self, status: int, given: int | None, out: int | None, err: int | None) -> None:
         self._status = status
-        self._streams = {name: end for name, end in (("out", out), ("err", err)) if end is not None}
+        # Nothing is read ahead, so that `communicate` has what no other has read.
+        self.stdin = None if given is None else os.fdopen(given, "wb", buffering=0)
+        self.stdout = None if out is None else os.fdopen(out, "rb", buffering=0)
+        self.stderr = None if err is None else os.fdopen(err, "rb", buffering=0)
+        self._read = {end: b"" for end in (self.stdout, self.stderr) if end is not None}
         self.returncode: int | None = None
         self.pid = int(self._line())
 
@@ -65,22 +69,30 @@ class Forked:
             with suppress(ProcessLookupError):  # It has just ended.
                 os.kill(self.pid, number)
 
-    def communicate(self, timeout: float = 60) -> tuple[bytes, bytes]:
-        """What the process writes until it ends."""
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def communicate(self, given: bytes = b"", timeout: float = 60) -> tuple[bytes, bytes]:
+        """What the process writes until it ends; it is given what fits a pipe."""
         until = time.monotonic() + timeout
-        found = {"out": b"", "err": b""}
-        while self._streams:
-            ready = select.select([*self._streams.values()], [], [], until - time.monotonic())[0]
+        if self.stdin is not None and not self.stdin.closed:
+            with suppress(BrokenPipeError), self.stdin:
+                self.stdin.write(given)
+        while reading := [end for end in self._read if not end.closed]:
+            ready = select.select(reading, [], [], max(0.0, until - time.monotonic()))[0]
             if not ready:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout)
-            for name, end in list(self._streams.items()):
-                if end in ready:
-                    read = os.read(end, 2**16)
-                    found[name] += read
-                    if not read:
-                        os.close(self._streams.pop(name))
+            for end in ready:
+                read = end.read(2**16)
+                self._read[end] += read
+                if not read:
+                    end.close()
         self.wait(max(0.0, until - time.monotonic()))
-        return found["out"], found["err"]
+        out, err = (b"" if end is None else self._read[end] for end in (self.stdout, self.stderr))
+        return out, err
 
 
 class Server:
@@ -115,7 +127,8 @@ class Server:
     ) -> Forked:
         """Run a module as `python -m` does, in this process's directory unless one is given."""
         tells, told = os.pipe()
-        mine, given = [], []
+        read, write = os.pipe() if stdin == subprocess.PIPE else (os.dup(stdin), None)
+        mine, given = [write], [read]
         for stream in (stdout, stderr):
             read, write = os.pipe() if stream == subprocess.PIPE else (None, os.dup(stream))
             mine.append(read)
@@ -127,7 +140,7 @@ class Server:
             "environment": dict(environment),
             "descriptors": [0, 1, 2, *pass_fds],
         }
-        sent = array.array("i", [told, stdin, *given, *pass_fds])
+        sent = array.array("i", [told, *given, *pass_fds])
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, sent)]
         self._socket.sendmsg([json.dumps(asked).encode()], ancillary)
         for descriptor in (told, *given):
