@@ -14,6 +14,9 @@ from compute_market.store.table import Table, encode
 
 # Entries of a table that are kept in memory, at most.
 RESIDENT_MAX: Final = 20_000
+# Changes in a row that nobody asked for the order after: that many are followed one by one, and one
+# for each so many keys.
+_UNASKED_MAX: Final = 64
 # Behind all that follows a prefix: no key is as long.
 _BEHIND: Final = b"\xff" * 512
 
@@ -21,11 +24,11 @@ _BEHIND: Final = b"\xff" * 512
 class Resident:
     """The entries of one table: payloads, or the records they are of.
 
-    Their order is known from the first time on that somebody asks for it; most tables are never
-    asked.
+    Their order is known from when somebody asks for it until many entries in a row have come and
+    gone unasked: to keep a long list in order takes longer than to make it anew then.
     """
 
-    __slots__ = ("_keys", "changed", "entries", "has_records")
+    __slots__ = ("_keys", "_unasked", "changed", "entries", "has_records")
 
     def __init__(self, *, has_records: bool) -> None:
         self.has_records = has_records
@@ -33,11 +36,16 @@ class Resident:
         # Keys whose entries have changed since they were written last, and whether they are new.
         self.changed: dict[bytes, bool] = {}
         self._keys: list[bytes] | None = None  # in order
+        self._unasked = 0  # keys that came or went since somebody asked for the order
 
     def put(self, key: bytes, value: Any) -> None:
         if key not in self.entries:
-            if self._keys is not None:
-                insort(self._keys, key)
+            keys = self._keys
+            if keys is not None:
+                if not keys or keys[-1] < key:
+                    keys.append(key)
+                elif self._is_worth_it(keys):
+                    insort(keys, key)
             if key not in self.changed:
                 self.changed[key] = True
         elif key not in self.changed:
@@ -47,13 +55,22 @@ class Resident:
     def delete(self, key: bytes) -> bool:
         if self.entries.pop(key, None) is None:
             return False
-        if self._keys is not None:
-            del self._keys[bisect_left(self._keys, key)]
+        keys = self._keys
+        if keys is not None and self._is_worth_it(keys):
+            del keys[bisect_left(keys, key)]
         if self.changed.get(key):
             del self.changed[key]  # It was never written.
         else:
             self.changed[key] = False
         return True
+
+    def _is_worth_it(self, keys: list[bytes]) -> bool:
+        """Whether to keep the keys in order through one more change; else they are forgotten."""
+        self._unasked += 1
+        if self._unasked <= _UNASKED_MAX or self._unasked * _UNASKED_MAX <= len(keys):
+            return True
+        self._keys = None
+        return False
 
     def clear(self) -> None:
         self.changed.update(dict.fromkeys(self.entries, False))
@@ -66,6 +83,7 @@ class Resident:
 
     def first(self, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         keys = self._keys or self._in_order()
+        self._unasked = 0
         at = bisect_left(keys, start) if start else 0
         if at == len(keys):
             return None
@@ -77,6 +95,7 @@ class Resident:
 
     def collect(self, limit: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
         keys, entries = self._keys or self._in_order(), self.entries
+        self._unasked = 0
         begin = bisect_left(keys, start) if start else 0
         end = bisect_left(keys, prefix + _BEHIND, begin) if prefix else len(keys)
         chosen = keys[begin : min(begin + limit, end)]
@@ -98,12 +117,14 @@ class Resident:
 
     def beside(self, key: bytes) -> tuple[bytes | None, bytes | None]:
         keys = self._keys or self._in_order()
+        self._unasked = 0
         at = bisect_left(keys, key)
         return keys[at - 1] if at else None, keys[at] if at < len(keys) else None
 
     def _in_order(self) -> list[bytes]:
         if self._keys is None:
             self._keys = sorted(self.entries)
+            self._unasked = 0
         return self._keys
 
     def _bytes(self, key: bytes) -> bytes:
@@ -124,12 +145,17 @@ def loaded(table: Table[Any], cursor: Any) -> Resident:
 
 
 def write_all(residents: Residents, cursors: Cursors) -> None:
-    """Write what has changed since it was written last; what is too long is kept no longer."""
+    """Write what has changed since it was written last."""
+    for table, held in residents.items():
+        if held.changed:
+            _write(table, held, cursors[table])
+
+
+def shorten(residents: Residents, cursors: Cursors) -> None:
+    """Keep no longer what has become too long."""
     for table in list(residents):
         if len(residents[table].entries) > RESIDENT_MAX:
             evict(residents, table, cursors)
-        else:
-            _write(table, residents[table], cursors[table])
 
 
 def evict(residents: Residents, table: Table[Any], cursors: Cursors) -> None:

@@ -344,10 +344,6 @@ class Txn:
         self._before.clear()
         self._added.clear()
         self._late.write_all()
-        if self._residents:
-            from compute_market.store import resident  # Of a store that is thrown away alone.
-
-            resident.write_all(self._residents, self._cursors)
 
     def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
         """The last key below a key, and the first that is not; None where there is none."""
