@@ -171,6 +171,7 @@ ORDER = (
     "archive.counted",
     "archive.selection",
     "archive.removal",
+    "archive.forgetting",
     "archive.archives",
     "archive.lines",
     "archive.laws",

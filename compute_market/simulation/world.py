@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from compute_market import audit
-from compute_market.archive import archives
+from compute_market.archive.forgetting import Forgetter
 from compute_market.clock import Clock
 from compute_market.config.settings import Config
 from compute_market.engine import Engine
@@ -116,6 +116,7 @@ class _World:
             )
         self._providers = {each.name: each for each in everybody}
         self._work = Work(self._stage, self._providers)
+        self._forgetter = Forgetter()
         self._funded: set[str] = set()  # buyers that have been paid what they come with
         self._seen = 0  # events of the present step that were followed
         self._sample_is_due = False
@@ -200,7 +201,7 @@ class _World:
 
     def _tick(self, txn: Txn) -> None:
         tick(txn, scrub_limit=0)  # Nothing comes to be damaged in a simulation.
-        archives.forget(txn, max(0, txn.now - KEPT_SECS))
+        self._forgetter.forget(txn, max(0, txn.now - KEPT_SECS))
         self._stage.plan(txn.now_ms + self._scenario.tick_secs * 1_000, self._tick)
 
     # Buyers.

@@ -7,10 +7,12 @@ be written, and no checksum guards what no disk has. Whatever becomes too long g
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from compute_market.store.late import Cursors
 from compute_market.store.table import Table, encode
+
+R = TypeVar("R")
 
 # Entries of a table that are kept in memory, at most.
 RESIDENT_MAX: Final = 20_000
@@ -94,14 +96,28 @@ class Resident:
         return key, found if type(found) is bytes else encode(found)
 
     def collect(self, limit: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
-        keys, entries = self._keys or self._in_order(), self.entries
-        self._unasked = 0
-        begin = bisect_left(keys, start) if start else 0
-        end = bisect_left(keys, prefix + _BEHIND, begin) if prefix else len(keys)
-        chosen = keys[begin : min(begin + limit, end)]
+        chosen, entries = self._chosen(limit, prefix, start), self.entries
         if self.has_records:
             return [(key, self._bytes(key)) for key in chosen]
         return [(key, entries[key]) for key in chosen]
+
+    def records(
+        self, table: Table[R], limit: int, prefix: bytes, start: bytes
+    ) -> list[tuple[bytes, R]]:
+        """The same, decoded."""
+        entries = self.entries
+        chosen = self._chosen(limit, prefix, start)
+        for key in chosen:
+            if type(entries[key]) is bytes:
+                entries[key] = table.decode(key, entries[key])
+        return [(key, entries[key]) for key in chosen]
+
+    def _chosen(self, limit: int, prefix: bytes, start: bytes) -> list[bytes]:
+        keys = self._keys or self._in_order()
+        self._unasked = 0
+        begin = bisect_left(keys, start) if start else 0
+        end = bisect_left(keys, prefix + _BEHIND, begin) if prefix else len(keys)
+        return keys[begin : min(begin + limit, end)]
 
     def scan(self, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         keys = self._keys or self._in_order()

@@ -239,6 +239,20 @@ class Txn:
         record: R | None = found
         return record
 
+    def read_alone(self, table: Table[R], key: bytes) -> R | None:
+        """The same, whatever is wrong with what stands beside it."""
+        if table in self._residents:
+            return self.read(table, key)  # No disk has it.
+        found: Any = self._late.waiting(table, key)
+        if found is None:
+            handle = self._handles[table]
+            value = b"" if handle is None else self._txn.get(key, default=b"", db=handle)
+            if not value:
+                return None
+            found = table.opened(key, value)
+        record: R = table.decode(key, found) if type(found) is bytes else found
+        return record
+
     def must_read(self, table: Table[R], key: bytes) -> R:
         """The record under a key that another record names. Raises IntegrityError without it."""
         record = self.read(table, key)
@@ -271,9 +285,13 @@ class Txn:
         The key is None when the table ends: a listing of any length runs in short transactions.
         """
         start = prefix if after is None else after + b"\0"
-        entries = self.collect(table, limit, prefix, start)
-        found = [(key, table.decode(key, payload)) for key, payload in entries]
-        return found, entries[-1][0] if len(entries) == limit else None
+        held = self._residents.get(table)
+        if held is not None:
+            found = held.records(table, limit, prefix, start)
+        else:
+            entries = self.collect(table, limit, prefix, start)
+            found = [(key, table.decode(key, payload)) for key, payload in entries]
+        return found, found[-1][0] if len(found) == limit else None
 
     # Numbers and sums. Both are kept aside and written once, at the end.
 
