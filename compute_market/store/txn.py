@@ -35,6 +35,7 @@ class Txn:
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
     last price before the first one of this transaction, None where it has matched nothing.
+    `firsts` is what walks through the index of offers came to first, until it changes (`book`).
     `before` is the change before this one in the same transaction, all of which it sees.
     """
 
@@ -53,6 +54,7 @@ class Txn:
         "bands",
         "board",
         "config",
+        "firsts",
         "helped",
         "issued",
         "noted",
@@ -86,6 +88,7 @@ class Txn:
         self._cursors, self._late = aside.cursors, aside.late
         self._numbers, self._set = aside.numbers, aside.set
         self._sums, self._added = aside.sums, aside.added
+        self.firsts = aside.firsts
         self.now_ms = now_ms
         self.timely = True
         self.config = config
