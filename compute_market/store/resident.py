@@ -30,28 +30,22 @@ class Resident:
     gone unasked: to keep a long list in order takes longer than to make it anew then.
     """
 
-    __slots__ = ("_keys", "_unasked", "changed", "entries", "has_records")
+    __slots__ = ("_keys", "_unasked", "entries", "has_records", "written")
 
     def __init__(self, *, has_records: bool) -> None:
         self.has_records = has_records
         self.entries: dict[bytes, Any] = {}
-        # Keys whose entries have changed since they were written last, and whether they are new.
-        self.changed: dict[bytes, bool] = {}
+        self.written: dict[bytes, Any] = {}  # what LMDB has of it
         self._keys: list[bytes] | None = None  # in order
         self._unasked = 0  # keys that came or went since somebody asked for the order
 
     def put(self, key: bytes, value: Any) -> None:
-        if key not in self.entries:
-            keys = self._keys
-            if keys is not None:
-                if not keys or keys[-1] < key:
-                    keys.append(key)
-                elif self._is_worth_it(keys):
-                    insort(keys, key)
-            if key not in self.changed:
-                self.changed[key] = True
-        elif key not in self.changed:
-            self.changed[key] = False
+        keys = self._keys
+        if keys is not None and key not in self.entries:
+            if not keys or keys[-1] < key:
+                keys.append(key)
+            elif self._is_worth_it(keys):
+                insort(keys, key)
         self.entries[key] = value
 
     def delete(self, key: bytes) -> bool:
@@ -60,10 +54,6 @@ class Resident:
         keys = self._keys
         if keys is not None and self._is_worth_it(keys):
             del keys[bisect_left(keys, key)]
-        if self.changed.get(key):
-            del self.changed[key]  # It was never written.
-        else:
-            self.changed[key] = False
         return True
 
     def _is_worth_it(self, keys: list[bytes]) -> bool:
@@ -75,7 +65,6 @@ class Resident:
         return False
 
     def clear(self) -> None:
-        self.changed.update(dict.fromkeys(self.entries, False))
         self.entries.clear()
         self._keys = None
 
@@ -157,14 +146,16 @@ def loaded(table: Table[Any], cursor: Any) -> Resident:
     found = Resident(has_records=table.has_records)
     for key, value in cursor.iternext():
         found.entries[key] = table.opened(key, value)
+    found.written = found.entries.copy()
     return found
 
 
 def write_all(residents: Residents, cursors: Cursors) -> None:
     """Write what has changed since it was written last."""
     for table, held in residents.items():
-        if held.changed:
+        if held.written or held.entries:
             _write(table, held, cursors[table])
+            held.written = held.entries.copy()
 
 
 def shorten(residents: Residents, cursors: Cursors) -> None:
@@ -180,12 +171,9 @@ def evict(residents: Residents, table: Table[Any], cursors: Cursors) -> None:
 
 
 def _write(table: Table[Any], held: Resident, cursor: Any) -> None:
-    written: list[tuple[bytes, bytes]] = []
-    for key in sorted(held.changed):
-        payload = held.payload(key)
-        if payload is not None:
-            written.append((key, payload))
-        elif cursor.set_key(key):
+    entries, written = held.entries, held.written
+    for key in written.keys() - entries.keys():
+        if cursor.set_key(key):
             cursor.delete()
-    table.put_all(cursor, written)
-    held.changed.clear()
+    changed = sorted(key for key, value in entries.items() if written.get(key) is not value)
+    table.put_all(cursor, [(key, held._bytes(key)) for key in changed])
