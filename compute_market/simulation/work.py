@@ -169,6 +169,8 @@ class Work:
 
 def _slice_ms(task: Task, unit_ms: int) -> list[int]:
     """How long each slice of a job takes: so much for a unit, or its part of the whole job."""
+    if task.duration_ms is not None and len(task.lengths) == 1:
+        return [task.duration_ms]
     units = [units_of(length) for length in task.lengths]
     if task.duration_ms is None:
         return [each * unit_ms for each in units]
