@@ -191,6 +191,7 @@ def judge(txn: Txn, reading: Reading) -> Time:
 def enter(txn: Txn, time: Time) -> None:
     """Let a transaction happen at a market time."""
     txn.now_ms = time.now_ms
+    txn.now = time.now_ms // 1000
     txn.timely = time.doubt is None
 
 

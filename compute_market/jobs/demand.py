@@ -44,6 +44,8 @@ def throughput(txn: Txn, since: int) -> list[tuple[int, int]]:
     start = pack_u64(max(0, since - WINDOW_SECS + 1))
     # One by the second: there are no more of them than seconds.
     found = txn.collect(THROUGHPUT, _SECONDS_MAX, start=start)
+    if not found:
+        return []
     return [(unpack_u64(second), unpack_u64(units)) for second, units in found]
 
 
@@ -66,7 +68,7 @@ def utilization_pct(txn: Txn) -> int:
 def epoch_units(txn: Txn) -> dict[str, int]:
     """Units proven in the running epoch, by provider."""
     found = txn.sums(EPOCH_UNITS)
-    return {provider.decode(): units for provider, units in found.items()} if found else {}
+    return {provider.decode(): units for provider, units in found.items()}
 
 
 def begin_epoch(txn: Txn, proven: dict[str, int]) -> None:

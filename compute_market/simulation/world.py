@@ -30,7 +30,7 @@ from compute_market.simulation.scenario import ParameterChange, Scenario
 from compute_market.simulation.script import Entry, plan, record_capacity
 from compute_market.simulation.stage import Failed, Stage
 from compute_market.simulation.traffic import Traffic
-from compute_market.simulation.work import Work
+from compute_market.simulation.work import FOLLOWED, Work
 from compute_market.store.txn import Txn
 
 # Actions of one instant that go into one change of the market, as those of a bulk command do.
@@ -185,9 +185,12 @@ class _World:
 
     def _follow(self, txn: Txn) -> None:
         """Have everybody do what follows from what the market has noted since."""
-        while self._seen < len(txn.noted):
+        noted, follow = txn.noted, self._work.follow
+        while self._seen < len(noted):
+            event = noted[self._seen]
             self._seen += 1
-            self._work.follow(txn, txn.noted[self._seen - 1])
+            if event.event in FOLLOWED:
+                follow(txn, event)
 
     # What happens by the clock.
 

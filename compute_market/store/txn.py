@@ -59,6 +59,7 @@ class Txn:
         "issued",
         "noted",
         "noted_after",
+        "now",
         "now_ms",
         "pool",
         "priced_after",
@@ -90,6 +91,7 @@ class Txn:
         self._sums, self._added = aside.sums, aside.added
         self.firsts = aside.firsts
         self.now_ms = now_ms
+        self.now = now_ms // 1000  # the same in unix seconds
         self.timely = True
         self.config = config
         self.stopwatch = stopwatch
@@ -106,11 +108,6 @@ class Txn:
         self.bands: tuple[int, dict[str, Any]] | None = None
         self.priced_after: int | None = None
         self.pool: tuple[int, Any] | None = None  # a height, and the consumer pool at it
-
-    @property
-    def now(self) -> int:
-        """The instant in unix seconds."""
-        return self.now_ms // 1000
 
     # Bytes.
 
@@ -152,7 +149,13 @@ class Txn:
 
     def remove(self, table: Table[Any], key: bytes) -> None:
         """Delete an entry that must be there. Raises IntegrityError when it is missing."""
-        if not self.delete(table, key):
+        held = self._residents.get(table)
+        if held is None:
+            was_there = self.delete(table, key)
+        else:
+            self.writes += 1
+            was_there = held.delete(key)
+        if not was_there:
             raise damaged(table, key, "it is missing")
 
     def size(self, table: Table[Any]) -> int:
@@ -347,8 +350,10 @@ class Txn:
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
-        stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
-        return with_added(stored, self._added.get(sums, {}), prefix)
+        added = self._added.get(sums)
+        if self.is_empty(sums.table):
+            return with_added((), added, prefix) if added else {}
+        return with_added(self.scan(sums.table, prefix), added or {}, prefix)
 
     def flush(self) -> None:
         """Write what was kept aside. The end of a transaction calls this last."""
