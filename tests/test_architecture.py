@@ -182,6 +182,7 @@ ORDER = (
     "archive.counted",
     "archive.selection",
     "archive.removal",
+    "archive.forgetting",
     "archive.archives",
     "archive.lines",
     "archive.laws",
