@@ -49,6 +49,7 @@ _ON_DEVICE = (2, 3)  # its own memory, and what it shares with the host
 _NO_DEVICE = (35, 100)  # no driver that is new enough, no device
 _HINT = "nvidia-smi shows whether the driver sees a GPU"
 _NO_LIBRARY = "DynamicLibNotFoundError"
+_NO_HEADERS = "CUDA headers"
 # Compute capabilities whose multiplier adds in a pipe of its own; from 12.0 on integers share one.
 _MULTIPLY_ADD_FROM, _MULTIPLY_ADD_BELOW = 70, 120
 
@@ -309,7 +310,7 @@ def _guarded() -> Iterator[None]:
         from cupy.cuda.compiler import CompileException
     except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
         # ValueError and AttributeError come of a NumPy that CuPy was not built for.
-        hint = installing("gpu")
+        hint = installing(_extra())
         if isinstance(error, OSError) and error.filename is not None:
             hint = "set CUPY_CACHE_DIR to a directory that can be written"
         raise DeviceMissing(f"CuPy cannot be imported: {first_line(error)}", hint) from error
@@ -322,7 +323,22 @@ def _guarded() -> Iterator[None]:
     except CompileException as error:
         raise DeviceError(f"the kernels do not compile: {first_line(error)}") from error
     except (OSError, RuntimeError, MemoryError, ImportError) as error:
-        if type(error).__name__ == _NO_LIBRARY:
-            hint = f"{installing('gpu')} brings NVRTC"
+        lacking = "NVRTC" if type(error).__name__ == _NO_LIBRARY else ""
+        # CuPy wants CUDA's headers for anything it compiles, be it without an include.
+        if isinstance(error, RuntimeError) and _NO_HEADERS in str(error):
+            lacking = "them"
+        if lacking:
+            hint = f"{installing(_extra())} brings {lacking}"
             raise DeviceMissing(first_line(error), hint) from error
         raise DeviceError(first_line(error)) from error
+
+
+def _extra() -> str:
+    """The extra that goes with the CuPy that is installed: two would lie in one directory."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        distribution("cupy-cuda13x")
+    except PackageNotFoundError:
+        return "gpu"
+    return "gpu-cuda13"

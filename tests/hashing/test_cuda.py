@@ -376,6 +376,12 @@ def dynamic_library_missing() -> BaseException:
     return DynamicLibNotFoundError('Failure finding "libnvrtc.so": No such file\nand more')
 
 
+def headers_missing() -> BaseException:
+    return RuntimeError(
+        "Failed to find CUDA headers. Please install CUDA toolkit, or use pip\nand more"
+    )
+
+
 def compile_error() -> BaseException:
     return fake_cupy.CompileException("kernel.cu(12): error: expected a ';'\nand more")
 
@@ -390,6 +396,7 @@ def no_driver_call() -> BaseException:
         ("getDeviceCount", NO_DRIVER, "driver version is insufficient"),
         ("getDeviceCount", NO_DEVICE, "no CUDA-capable device"),
         ("compile", dynamic_library_missing, "libnvrtc.so"),
+        ("compile", headers_missing, "Failed to find CUDA headers"),
     ],
 )
 def test_open_says_what_is_missing(
@@ -400,6 +407,23 @@ def test_open_says_what_is_missing(
         cuda.open_backend()
     assert "\n" not in str(found.value)
     assert found.value.hint
+    if point == "compile":
+        assert probe.installing("gpu") in found.value.hint
+
+
+@pytest.mark.parametrize("error", [dynamic_library_missing, headers_missing])
+def test_hint_goes_with_the_cupy_that_is_there(
+    error: Any, gpus: Gpus, small_segments: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two builds of CuPy would lie in one directory."""
+    installed = tmp_path / "cupy_cuda13x-14.2.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: cupy-cuda13x\nVersion: 14.2.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gpus.fail("compile", error)
+    with pytest.raises(DeviceMissing) as found:
+        cuda.open_backend()
+    assert probe.installing("gpu-cuda13") in found.value.hint
 
 
 def test_open_does_not_wait_for_a_device_where_there_is_none(
