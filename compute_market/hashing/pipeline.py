@@ -23,6 +23,7 @@ from compute_market.hashing.plan import (
     CHUNK_BYTES,
     Bytes,
     Integers,
+    Plan,
     plan_fold,
     plan_part,
     plan_slices,
@@ -158,11 +159,10 @@ class DeviceBackend:
         with self._lanes.lane(resident_on=where.device) as lane:
             return self._hash_resident(lane, where)
 
-    def _hash_resident(self, lane: Lane, where: Resident) -> bytes:
+    def resident_plans(self, lane: Lane, where: Resident) -> Iterator[tuple[Plan, int]]:
+        """The launches that hash data on a device, and how many bytes each of them covers."""
         launch_bytes = min(RESIDENT_BYTES, lane.tiles[1] * CHUNK_BYTES * RESIDENT_TILES)
-        launches = range(0, where.length, launch_bytes)
-        values = []
-        for start in launches:
+        for start in range(0, where.length, launch_bytes):
             length = min(launch_bytes, where.length - start)
             tile = tile_for(length, lane.tiles, lane.processors)
             plan = plan_part(
@@ -170,10 +170,14 @@ class DeviceBackend:
                 start // CHUNK_BYTES,
                 tile,
                 tile * tile * CHUNK_BYTES,
-                whole=len(launches) == 1,
+                whole=where.length <= launch_bytes,
                 begin=where.begin + start,
             )
-            values.append(lane.hash(plan, length, where))
+            yield plan, length
+
+    def _hash_resident(self, lane: Lane, where: Resident) -> bytes:
+        plans = self.resident_plans(lane, where)
+        values = [lane.hash(plan, length, where) for plan, length in plans]
         return _folded_on(lane, np.concatenate(values)) if len(values) > 1 else values[0].tobytes()
 
     def _stream_memory(self, data: Bytes) -> bytes:
