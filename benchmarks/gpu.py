@@ -6,13 +6,13 @@ the library needs, CuPy and NumPy, and nothing that is installed of this reposit
 
     python benchmarks/gpu.py --out DIR [--only PART]... [--quick]
 
-Each part runs in a process of its own, with a limit, and writes DIR/PART.json as it goes; a part that
-fails or takes too long loses nothing that the others have measured, nor what it had measured itself.
-DIR/table.md has the rows for README.md, DIR/summary.json how each part ended. Digests are compared
-first: a rate of wrong digests is worth nothing. The whole takes six minutes at most.
+Each part runs in a process of its own, with a limit, and writes DIR/PART.json as it goes; a part
+that fails or takes too long loses nothing that the others have measured, nor what it had measured
+itself. DIR/table.md has the rows for README.md, DIR/summary.json how each part ended. Digests are
+compared first: a rate of wrong digests is worth nothing. The whole takes six minutes at most.
 
-Ends with 1 if a part failed, a claim was missed, or there is no such device. `--backend opencl` runs
-what can be run on an OpenCL device; with PoCL and `--quick` that tries the script itself.
+Ends with 1 if a part failed, a claim was missed, or there is no such device. `--backend opencl`
+runs what can be run on an OpenCL device; with PoCL and `--quick` that tries the script itself.
 """
 
 import argparse
@@ -47,7 +47,7 @@ PARTS = (
     Part("resident", 60, "data on the device by its bound"),
     Part("host", 60, "pinned memory, other memory, a warm file"),
     Part("small", 40, "many short slices"),
-    Part("automatic", 60, "`auto` by the better of CPU and GPU"),
+    Part("automatic", 70, "`auto` by the better of CPU and GPU"),
     Part("start", 40, "a process that computes one digest"),
     Part("checkers", 100, "compute-sanitizer's four tools"),
     Part("profile", 60, "what ncu counts"),

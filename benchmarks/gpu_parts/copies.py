@@ -1,4 +1,4 @@
-"""What everything else is held against: copies, an empty launch, waiting, and staging by threads."""
+"""What all else is held against: copies, an empty launch, waiting, and staging by threads."""
 
 import os
 import statistics

@@ -1,4 +1,4 @@
-"""Digests by every form and every way, compared with the CPU: a rate of wrong ones is worth nothing."""
+"""Digests by every form and every way, compared with the CPU."""
 
 import os
 import tempfile

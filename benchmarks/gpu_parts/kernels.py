@@ -1,8 +1,8 @@
-"""Kernel times by CUDA events beside the whole call, for every form; one of them twice, for noise."""
+"""Kernel times by CUDA events beside whole calls, for every form; one twice, for noise."""
 
 import statistics
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 from gpu_parts.bench import MIB, Bench, size_name
@@ -18,12 +18,12 @@ def run(bench: Bench, record: Record) -> None:
         raise Skip("only CUDA has events")
     sizes = [4 * MIB] if bench.quick else [MIB, 16 * MIB, bench.long, 4 * bench.long]
     with ExitStack() as opened:
-        first = opened.enter_context(_closing(bench.open(lanes=1)))
+        first = opened.enter_context(closing(bench.open(lanes=1)))
         chosen = bench.chosen(first)
         record.put("device", " + ".join(first.devices))
         backends = {"chosen": first, "chosen again": first}
         for name, form in bench.forms(chosen).items():
-            backends[name] = opened.enter_context(_closing(bench.open(form, lanes=1)))
+            backends[name] = opened.enter_context(closing(bench.open(form, lanes=1)))
         for size in sizes:
             array = bench.on_device(first, size)
             times = timed(backends, array, bench.rounds)
@@ -107,9 +107,3 @@ def _told(size: int, kernel: list[float], call: list[float]) -> dict[str, float]
         "call_bytes_per_s": size / call_s,
         "kernel_spread": max(kernel) / min(kernel),
     }
-
-
-def _closing(backend: Any) -> Any:
-    from contextlib import closing
-
-    return closing(backend)

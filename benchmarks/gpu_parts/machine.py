@@ -6,9 +6,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from blake3 import blake3
 from rounds import interleave
@@ -45,7 +43,6 @@ def run(bench: Bench, record: Record) -> None:
         record.put("form", str(bench.chosen(backend)))
     finally:
         backend.close()
-    _calibrated(bench, record)
 
 
 def _processor() -> str:
@@ -97,16 +94,3 @@ def _asked(*words: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         return str(error)
     return done.stdout + done.stderr
-
-
-def _calibrated(bench: Bench, record: Record) -> None:
-    """`compute calibrate`, once the kernels are compiled."""
-    import msgspec
-
-    from compute_market.hashing.measure import measure
-
-    began = time.perf_counter()
-    found: Any = measure(time.perf_counter_ns, measured_at=int(time.time()), open_device=bench.open)
-    taken = time.perf_counter() - began
-    record.put("calibration", msgspec.to_builtins(found))
-    record.claim("`compute calibrate`", taken, at_most=5, unit="s")

@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from rounds import interleave
@@ -63,7 +64,7 @@ def by_size(bench: Bench, backend: Any, record: Record) -> dict[int, float]:
         except Exception as error:  # noqa: BLE001  # each library has its own for "no room"
             record.put(f"no {size_name(size)}", f"{type(error).__name__}: {error}")
             break
-        times = interleave({"call": lambda: backend.hash_array(array)}, bench.rounds)
+        times = interleave({"call": partial(backend.hash_array, array)}, bench.rounds)
         rates[size] = size / statistics.median(times["call"])
         record.put("calls", {size_name(size): rate for size, rate in rates.items()})
         del array

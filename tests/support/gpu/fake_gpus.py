@@ -315,6 +315,9 @@ class Stream:
     def __exit__(self, *_: object) -> None:
         assert self._gpus.current_streams[self.device].pop() is self
 
+    def synchronize(self) -> None:
+        self.run()
+
     def enqueue(self, work: Callable[[], None]) -> None:
         with self._lock:
             self._work.append(work)

@@ -80,7 +80,8 @@ template <typename Kernel> static void launch(uint64_t groups, const Kernel &ker
     static char stacks[TILE][stack_bytes];
     pthread_mutex_lock(&alone);
     running<Kernel> = &kernel;
-    for (uint64_t group = 0; group < groups; group++) {
+    // From the last to the first: on a GPU nobody knows the order, and nothing may depend on it.
+    for (uint64_t group = groups; group--;) {
         group_id = static_cast<uint32_t>(group);
         for (auto &item : items) {
             getcontext(&item);
