@@ -9,6 +9,7 @@ A test module asks for the fixtures with `pytest_plugins = ("tests.support.gpu.f
 
 import ctypes
 import gc
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -350,6 +351,9 @@ def kernel_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where compiled kernels are, for all workers of this run."""
     if reason := without("g++"):
         pytest.skip(reason)
+    # Whoever runs the tests many times with the same kernels names a place for them.
+    if kept := os.environ.get("TB_KERNELS"):
+        return Path(kept)
     return shared_directory(tmp_path_factory, "kernels")
 
 

@@ -200,7 +200,11 @@ def is_caught(edit: Edit | None, root: Path) -> bool:
             ],
             cwd=root,
             env=os.environ
-            | {"PYTHONPATH": f"{root}:{root / 'cli'}", "PYTHONDONTWRITEBYTECODE": "1"},
+            | {
+                "PYTHONPATH": f"{root}:{root / 'cli'}",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "TB_KERNELS": str(root / "kernels"),
+            },
             capture_output=True,
             timeout=_TIMEOUT_S,
         )
@@ -216,6 +220,7 @@ def copied(directory: Path) -> Path:
     for name in ("compute_market", "cli", "tests"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", directory)
+    (directory / "kernels").mkdir()
     return directory
 
 
