@@ -228,6 +228,7 @@ APART = (
     "hashing.cpu",
     "hashing.short",
     "hashing.batch",
+    "hashing.forms",
     "hashing.kernels.source",
     "hashing.plan",
     "hashing.launch",
