@@ -215,7 +215,8 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     offers.prove(txn, job.placed.offer_id, units)
     txn.add(BACKLOG, _BACKLOG_UNITS, -units)
     metrics.count(txn, "industrial_units_total", by=units)
-    placement = replace(job.placed, units_proven=job.placed.units_proven + units)
+    placement = job.placed
+    placement = replace(placement, units_proven=placement.units_proven + units)
     return _moved(
         txn,
         job,
