@@ -19,7 +19,7 @@ from tb_cli.frame.options import JSONL
 from tb_cli.frame.render import note, write_json, write_jsonl, write_line
 from tb_cli.frame.results import Result
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, examples, option, takes
+from tb_cli.frame.verbs import argument, examples, flag, option, takes
 
 if TYPE_CHECKING:
     from tb_cli.frame.scenarios import Variant
@@ -75,10 +75,15 @@ SEEDS_MAX = 1000
         most=1024,
     ),
     JSONL,
+    flag(
+        "--example",
+        help="Print the file of a scenario that comes with the tool, and play nothing.",
+    ),
     option("--csv", "Write the series, or each run of a sweep, to this file.", metavar="FILE"),
 )
 @examples(
     "tb-cli compute-market simulate greedy_buyer",
+    "tb-cli compute-market simulate greedy_buyer --example",
     "tb-cli compute-market simulate first.toml --seed 7 --csv series.csv",
     "tb-cli compute-market simulate cap_change --param fair_share_cap=0.1,0.25 --seeds 5",
     "tb-cli compute-market simulate --replay month.jsonl --json",
@@ -95,6 +100,7 @@ def simulate(
     seeds: int | None,
     workers: int | None,
     jsonl: bool,
+    example: bool,
     csv: str | None,
 ) -> int:
     """Prints what it came to: jobs, waits, shares, prices, money and the audit.
@@ -106,8 +112,11 @@ def simulate(
     law broken.
     """
     # All that a simulation takes; `--help` needs none of it.
-    from tb_cli.frame.scenarios import Given, variants
+    from tb_cli.frame.scenarios import Given, file_of, variants
 
+    if example:
+        sys.stdout.write(file_of(scenario))
+        return 0
     given = Given(scenario, trace, nodes, replay, seed)
     found = variants(given, parameters, seeds or 1)
     if found[0].note:

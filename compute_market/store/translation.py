@@ -42,6 +42,11 @@ _DAMAGE = (
 )
 
 
+def lmdb_version() -> str:
+    """The version of LMDB that is in use: `0.9.36`."""
+    return ".".join(map(str, lmdb.version()))
+
+
 @contextmanager
 def translated(path: str) -> Iterator[None]:
     """Turn errors of LMDB and the file system into errors an operator can act on."""

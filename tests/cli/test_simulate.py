@@ -103,6 +103,25 @@ def test_simulate_writes_its_series(cli: Cli, scenario: Path, tmp_path: Path) ->
     assert rows[-1]["shares.buyers.alice-1"] == str(lines[-1]["shares"]["buyers"]["alice-1"])
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [((), "steady_load"), (("outage",), "outage"), (("outage", "--json"), "outage")],
+)
+def test_example_is_the_file_of_a_scenario(cli: Cli, words: tuple[str, ...], name: str) -> None:
+    shipped = Path(__file__).parents[2] / "sim" / "compute_market" / f"{name}.toml"
+    out = cli.ok("compute-market", "simulate", *words, "--example")
+    assert out == shipped.read_text()
+    done = cli("compute-market", "simulate", "-", "--param", "length_secs=9", "--json", stdin=out)
+    assert done.code == 0
+    assert not cli.home.exists()
+
+
+def test_example_of_no_scenario_names_the_nearest(cli: Cli) -> None:
+    done = cli("compute-market", "simulate", "outag", "--example")
+    assert (done.code, done.out) == (2, "")
+    assert "did you mean outage?" in done.err
+
+
 def test_scenario_may_come_from_standard_input(cli: Cli, scenario: Path) -> None:
     done = cli("compute-market", "simulate", "-", stdin=SCENARIO)
     assert done.code == 0

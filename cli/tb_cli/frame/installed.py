@@ -22,12 +22,11 @@ def directory(name: str, in_tree: str, witness: str) -> str:
 
 def versions() -> dict[str, str | int]:
     """What a report of a bug should name: the schema of the store, Python, and LMDB."""
-    import lmdb
-
     from compute_market.store.schema import SCHEMA_VERSION
+    from compute_market.store.translation import lmdb_version
 
     return {
         "schema": SCHEMA_VERSION,
         "python": ".".join(map(str, sys.version_info[:3])),
-        "lmdb": ".".join(map(str, lmdb.version())),
+        "lmdb": lmdb_version(),
     }

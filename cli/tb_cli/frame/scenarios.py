@@ -32,6 +32,7 @@ from tb_cli.frame.render import note
 
 RUNS_MAX = 10_000
 _SIZE_MAX = 2**20
+_FIRST = "steady_load"  # of those that come with the tool
 _SUFFIX = ".toml"
 _STDIN = "-"
 # Steps by the clock, and samples, of a trace that no scenario says otherwise of.
@@ -113,6 +114,15 @@ def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Varian
     for key, value in repeated(parameters):
         note(f"--param {printable(key)}: {printable(value)} is given twice, and tried once")
     return found
+
+
+def file_of(name: str | None) -> str:
+    """The text of a scenario that comes with the tool, of the first one without a name.
+
+    Raises UsageError for any other name.
+    """
+    with open(_shipped(name or _FIRST), encoding="utf-8") as file:
+        return file.read()
 
 
 def _check_matters(base: _Base, key: str) -> None:
@@ -284,7 +294,7 @@ def _bounded(path: str, content: bytes) -> bytes:
 
 def _shipped(name: str) -> str:
     """The path of a scenario that comes with the tool. Raises UsageError for any other name."""
-    directory = installed.directory("scenarios", "sim/compute_market", "steady_load.toml")
+    directory = installed.directory("scenarios", "sim/compute_market", f"{_FIRST}{_SUFFIX}")
     names = sorted(
         each.removesuffix(_SUFFIX) for each in os.listdir(directory) if each.endswith(_SUFFIX)
     )

@@ -37,6 +37,11 @@ _ID: Final = {
     "pattern": "^[A-Za-z0-9_][A-Za-z0-9_.:@+-]*$",
 }
 IDS: Final = ("job_id", "offer_id", "buyer", "provider")
+# What types check of a text themselves.
+_PATTERNS: Final = {
+    **dict.fromkeys(("gpu", "accelerator"), "^[!-~]([ -~]*[!-~])?$"),
+    "reference": "^[0-9a-fA-F]{64}$",
+}
 # The least and the most, where the market takes less than the type holds.
 BOUNDS: Final[dict[tuple[type, str], dict[str, int]]] = {
     (OfferRequest, "units"): {"minimum": 1},
@@ -132,7 +137,9 @@ def _finished(kind: Any, part: dict[str, Any], parameters: tuple[Parameter, ...]
         found: dict[str, Any] = properties[field.name]
         found |= BOUNDS.get((kind, field.name), {})
         if field.name in IDS:
-            found = _with_ids(found)
+            found = _narrowed(found, _ID)
+        elif field.name in _PATTERNS:
+            found = _narrowed(found, {"pattern": _PATTERNS[field.name]})
         elif field.name == "reputation_multiplier":
             found = dict(_MULTIPLIER)
         elif field.name == "capability":
@@ -145,10 +152,13 @@ def _finished(kind: Any, part: dict[str, Any], parameters: tuple[Parameter, ...]
     return part | {"patternProperties": {"^_": {"description": "A comment."}}}
 
 
-def _with_ids(found: dict[str, Any]) -> dict[str, Any]:
+def _narrowed(found: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """The same with more asked of every text in it."""
     if "anyOf" in found:
-        return found | {"anyOf": [_with_ids(each) for each in found["anyOf"]]}
-    return _ID | found if found.get("type") == "string" else found
+        return found | {"anyOf": [_narrowed(each, more) for each in found["anyOf"]]}
+    if found.get("type") == "array":
+        return found | {"items": _narrowed(found["items"], more)}
+    return found | more if found.get("type") == "string" else found
 
 
 def _or_digits(found: dict[str, Any]) -> dict[str, Any]:
@@ -174,14 +184,12 @@ def _up_to(most: int) -> str:
 
 
 def _renamed(value: Any) -> Any:
-    """The same in words that a reader of the schema knows, and with patterns of ECMAScript."""
+    """The same in words that a reader of the schema knows."""
     if isinstance(value, dict):
         return {name: _renamed(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_renamed(each) for each in value]
-    if isinstance(value, str):
-        if value.startswith("#/$defs/"):
-            name = value.rpartition("/")[2]
-            return f"#/$defs/{_NAMES.get(name, name)}"
-        return value.replace(r"\Z", "$")
+    if isinstance(value, str) and value.startswith("#/$defs/"):
+        name = value.rpartition("/")[2]
+        return f"#/$defs/{_NAMES.get(name, name)}"
     return value

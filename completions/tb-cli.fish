@@ -1,0 +1,1 @@
+complete --command tb-cli --no-files --arguments "(env _TB_CLI_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) tb-cli)" --condition "env _TB_CLI_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) tb-cli"
