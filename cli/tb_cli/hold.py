@@ -91,7 +91,7 @@ def release(
 
 @examples(
     "tb-cli compute set j-1 --priority high",
-    "tb-cli compute set j-1 j-2 --deadline-secs 7200 -n",
+    "tb-cli compute set j-1 j-2 --deadline-secs 2h -n",
 )
 @takes(
     JOB_IDS,
@@ -104,9 +104,9 @@ def release(
     ),
     option(
         "--deadline-secs",
-        "A later deadline, in seconds from now.",
+        "A later deadline, so long from now.",
         kind="integer",
-        metavar="SECS",
+        unit="seconds",
         least=0,
         most=DEADLINE_MAX,
     ),

@@ -45,7 +45,9 @@ def requirements(session: Session, job_id: str) -> None:
 @examples("tb-cli compute wait j-1 j-2", "tb-cli compute wait --buyer acme --for ended")
 @takes(
     JOB_IDS_OR_NONE,
-    option("--timeout", "Give up after this many seconds.", kind="number", least=0, most=2**31),
+    option(
+        "--timeout", "Give up after so long.", kind="number", unit="seconds", least=0, most=2**31
+    ),
     option("--for", "What to wait for.", name="goal", choices=tuple(_GOALS), default="completed"),
     FAILED_TO,
     rarely=waited_selection,

@@ -7,13 +7,18 @@ from typing import Any
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.backends import BACKENDS
 from compute_market.errors import UsageError
-from compute_market.text import clipped
+from compute_market.text import clipped, did_you_mean
 from tb_cli.frame.verbs import Parameter, argument, flag, group, option, parameters_of
 
 # They may stand before the command as well, and do not reach the function of a verb.
 GLOBAL = (
     option("--home", "Home directory.", metavar="DIR"),
-    option("--lock-timeout", "Seconds to wait for the write lock.", kind="number", metavar="SECS"),
+    option(
+        "--lock-timeout",
+        "How long to wait for the write lock.",
+        kind="number",
+        unit="seconds",
+    ),
     flag("--no-color", help="Plain text even on a terminal."),
     flag("--debug", help="Show where an error comes from."),
 )
@@ -79,16 +84,30 @@ EXECUTOR = (
         kind="integer",
         least=1,
         most=86_400,
-        metavar="SECS",
+        unit="seconds",
         default=30,
     ),
 )
 
 
-def amount(spelling: str, help: str, *, name: str | None = None, default: Any = None) -> Parameter:
+def amount(
+    spelling: str,
+    help: str,
+    *,
+    name: str | None = None,
+    default: Any = None,
+    unit: str | None = None,
+) -> Parameter:
     """An option whose value is anything the market can count."""
     return option(
-        spelling, help, name=name, kind="integer", least=0, most=AMOUNT_MAX, default=default
+        spelling,
+        help,
+        name=name,
+        kind="integer",
+        least=0,
+        most=AMOUNT_MAX,
+        default=default,
+        unit=unit,
     )
 
 
@@ -99,9 +118,9 @@ def _capability(gpu: Parameter) -> tuple[Parameter, ...]:
         amount("--cpu-cores", "CPU cores."),
         gpu,
         amount("--gpu-count", "Number of GPUs."),
-        amount("--gpu-memory-mb", "Memory of all GPUs in MB."),
+        amount("--gpu-memory-mb", "Memory of all GPUs, in MB.", unit="MB"),
         option("--accelerator", "Accelerator model, exact."),
-        amount("--accelerator-memory-mb", "Memory of the accelerator in MB."),
+        amount("--accelerator-memory-mb", "Memory of the accelerator, in MB.", unit="MB"),
     )
 
 
@@ -129,8 +148,9 @@ def job_terms() -> tuple[Parameter, ...]:
         amount("--provider-bond-min", "Least CT bond of the provider. [1]"),
         option(
             "--deadline-secs",
-            "Seconds from its start to the deadline. [86400]",
+            "How long from its start to the deadline. [1d]",
             kind="integer",
+            unit="seconds",
             least=0,
             most=DEADLINE_MAX,
         ),
@@ -141,7 +161,7 @@ def job_terms() -> tuple[Parameter, ...]:
 
 def job_filters() -> tuple[Parameter, ...]:
     """What selects jobs, be it to list them or to act on them: it reaches a verb as `filters`."""
-    from compute_market.records import JOB_STATES, LANES
+    from compute_market.records import DEADLINE_MAX, JOB_STATES, LANES
 
     return group(
         "filters",
@@ -163,8 +183,11 @@ def job_filters() -> tuple[Parameter, ...]:
         flag("--held", help="Only those that are held."),
         option(
             "--overdue-in",
-            "Only live ones whose deadline is no further away: 90s, 15m, 2h, 3d.",
-            metavar="DURATION",
+            "Only live ones whose deadline is no further away.",
+            kind="integer",
+            unit="seconds",
+            least=0,
+            most=DEADLINE_MAX,
         ),
         option("--since", "Submitted from then on: 1h ago, 03:00 (today), or a date and time."),
         option("--until", "Submitted up to then."),
@@ -241,8 +264,8 @@ def by_option(
 
     With `alone` there is no file that could have given it.
     """
+    from compute_market.field_errors import FieldError
     from compute_market.records import check_id
-    from compute_market.requests import FieldError
 
     asked = given | capability
     for parameter in parameters_of(verb):
@@ -257,10 +280,14 @@ def by_option(
         for parameter in parameters_of(verb):
             if parameter.name != name or not parameter.spellings:
                 continue
+            spelling = parameter.spellings[0]
             if name in asked:
-                return UsageError(error.told_of(parameter.spellings[0]), field=name)
+                return UsageError(error.told_of(spelling), field=name)
             if alone:
-                return UsageError(f"{parameter.spellings[0]} is missing", field=name)
+                return UsageError(f"{spelling} is missing", field=name)
+            if error.problem == "is missing":
+                hint = f"it goes into the file, or is given with {spelling}"
+                return UsageError(error.message, hint=hint, field=name)
     return error
 
 
@@ -268,12 +295,9 @@ def check_choices(spelling: str, given: Sequence[str], allowed: Sequence[str]) -
     """Raise UsageError for a value that is none of the allowed ones, with the nearest of them."""
     for value in given:
         if value not in allowed:
-            from difflib import get_close_matches
-
-            near = get_close_matches(value, allowed, 1)
             raise UsageError(
                 f"{spelling}: {clipped(value)!a} is none of {', '.join(allowed)}",
-                hint=f"did you mean {near[0]}?" if near else None,
+                hint=did_you_mean(value, allowed),
             )
 
 

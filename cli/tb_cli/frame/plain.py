@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from compute_market.errors import UsageError
 from tb_cli.frame.command import perform
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.session import Session
@@ -138,6 +139,8 @@ def _value(parameter: Parameter, text: str) -> Any:
         return text if text in parameter.choices else None
     sign = text[:1] if parameter.kind == "signed" and text[:1] in ("+", "-") else ""
     whole, dot, fraction = text[len(sign) :].partition(".")
+    if parameter.unit is not None and not text.isdigit() and not dot:
+        return _quantity(parameter, text)
     if not _is_digits(whole) or (dot and not _is_digits(fraction)):
         return None
     if parameter.kind == "number":
@@ -149,6 +152,16 @@ def _value(parameter: Parameter, text: str) -> Any:
     if (parameter.least is not None and value < parameter.least) or (
         parameter.most is not None and value > parameter.most
     ):
+        return None
+    return value
+
+
+def _quantity(parameter: Parameter, text: str) -> int | None:
+    from tb_cli.frame.values import value_of  # Most numbers are digits.
+
+    try:
+        value: int = value_of(parameter, text)
+    except UsageError:
         return None
     return value
 

@@ -42,6 +42,7 @@ class Parameter:
         "opposite",
         "required",
         "spellings",
+        "unit",
     )
 
     def __init__(
@@ -60,6 +61,7 @@ class Parameter:
         most: int | None = None,
         choices: tuple[str, ...] = (),
         complete: str | None = None,  # what a shell completes it with: a name in `completion`
+        unit: str | None = None,  # of a number that is a duration or size: one of `quantities`
         bare: str | None = None,  # what an option stands for that no number follows
     ) -> None:
         self.name = name
@@ -75,6 +77,7 @@ class Parameter:
         self.most = most
         self.choices = choices
         self.complete = complete
+        self.unit = unit
         self.bare = bare
         self.group: str | None = None  # the mapping it reaches the function in, if it was given
 
@@ -246,9 +249,13 @@ def option(
     most: int | None = None,
     choices: tuple[str, ...] = (),
     complete: str | None = None,
+    unit: str | None = None,
     bare: str | None = None,
 ) -> Parameter:
-    """An option with a value; its name is that of its spelling unless given."""
+    """An option with a value; its name is that of its spelling unless given.
+
+    A number with a `unit` may be written as a person writes a duration or size.
+    """
     return Parameter(
         name or _name_of(spelling),
         help,
@@ -262,6 +269,7 @@ def option(
         most=most,
         choices=choices,
         complete=complete,
+        unit=unit,
         bare=bare,
     )
 
@@ -304,7 +312,7 @@ def with_bare_values(parameters: Iterable[Parameter], words: list[str]) -> list[
         found.append(word)
         value = bare.get(word)
         behind = words[place + 1] if place + 1 < len(words) else ""
-        if value is not None and not behind.replace(".", "", 1).isdecimal():
+        if value is not None and not behind.rstrip("smhd").replace(".", "", 1).isdecimal():
             found.append(value)
     return found
 
