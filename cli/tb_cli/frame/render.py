@@ -75,12 +75,15 @@ def note(text: str) -> None:
     sys.stderr.write(f"{printable(text)}\n")
 
 
-def report(error: MarketError, as_json: bool) -> int:
+def report(error: MarketError, as_json: bool, *, color: bool = False) -> int:
     """Print an error on stderr and return its exit code."""
     if as_json:
         sys.stderr.write(_json(json.encode(error.document())) + "\n")
     else:
-        note(f"error[{error.token}]: {one_line(error.message)}")
+        head = f"error[{error.token}]:"
+        if color:
+            head = f"\x1b[31m{head}\x1b[0m"
+        sys.stderr.write(f"{head} {one_line(error.message)}\n")
         if error.hint:
             note(f"hint: {one_line(error.hint)}")
     return error.exit_code

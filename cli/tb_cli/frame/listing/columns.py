@@ -70,6 +70,19 @@ class Noun:
         self.age = age
         self.ranked = ranked
 
+    def with_table(self, *names: str) -> "Noun":
+        """The same with other columns for eyes."""
+        return Noun(
+            self.plural,
+            self.key,
+            tuple(self.columns.values()),
+            shown=self.shown,
+            table=names,
+            document=self.document,
+            age=self.age,
+            ranked=self.ranked,
+        )
+
     def named(self, names: Iterable[str]) -> tuple[Column, ...]:
         return tuple(self.columns[name] for name in names)
 
