@@ -10,6 +10,7 @@ from tb_cli.frame.listing.columns import Column, Noun
 from tb_cli.frame.listing.options import among
 from tb_cli.frame.listing.reading import Reading
 from tb_cli.frame.listing.selecting import Wanted
+from tb_cli.frame.session import PAGE
 
 # Of receipts of this market the first three, of others all but `pending`.
 STATUSES = ("recorded", "pending", "applied", "failed", "duplicate")
@@ -84,7 +85,18 @@ def reading(wanted: Wanted, damaged: list[int]) -> Reading:
         entries = receipts.page(txn, after, size)
         return told(txn, entries), entries[-1][0] if len(entries) == size else None
 
-    return Reading(page, 0)
+    def newest(txn: Txn, limit: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        before = None
+        while len(found) < limit:
+            entries = receipts.newest(txn, PAGE, before)
+            if not entries:
+                break
+            found += told(txn, entries)
+            before = entries[-1][0]
+        return found[:limit][::-1]
+
+    return Reading(page, 0, newest=newest)
 
 
 def imported_reading(wanted: Wanted) -> Reading:
