@@ -9,7 +9,8 @@ from compute_market.text import cause_of, legible, quoted
 
 VARIABLE = "TB_HOME"
 # Variables that are no settings.
-OTHER_VARIABLES = (VARIABLE, "TB_DEBUG", "TB_NO_FAST_EXIT")
+JSON_AMOUNTS = "TB_JSON_AMOUNTS"
+OTHER_VARIABLES = (VARIABLE, "TB_DEBUG", "TB_NO_FAST_EXIT", JSON_AMOUNTS)
 DEFAULT = "~/.the_block"
 _HINT = f"choose another directory with --home or {VARIABLE}"
 

@@ -30,21 +30,30 @@ def write_line(text: str) -> None:
 
 def write_json(document: Any) -> None:
     """One document, indented."""
-    sys.stdout.write(_json(json.format(json.encode(document), indent=2)) + "\n")
+    sys.stdout.write(_json(json.format(_encoded(document), indent=2)) + "\n")
 
 
 def write_jsonl(document: Any) -> None:
     """One document on one line."""
-    sys.stdout.write(_json(json.encode(document)) + "\n")
+    sys.stdout.write(_json(_encoded(document)) + "\n")
 
 
 def write_element(document: Any, *, first: bool) -> None:
     """One document of a list that is printed as it comes."""
-    sys.stdout.write(("[\n" if first else ",\n") + _json(json.encode(document)))
+    sys.stdout.write(("[\n" if first else ",\n") + _json(_encoded(document)))
 
 
 def end_elements(*, empty: bool) -> None:
     sys.stdout.write("[]\n" if empty else "\n]\n")
+
+
+def _encoded(document: Any) -> bytes:
+    encoded = json.encode(document)
+    if getattr(sys.stdout, "amounts_are_text", False):
+        from compute_market.amount_text import as_text  # Few ask for it.
+
+        encoded = json.encode(as_text(json.decode(encoded)))
+    return encoded
 
 
 def _json(encoded: bytes) -> str:
@@ -78,7 +87,7 @@ def note(text: str) -> None:
 def report(error: MarketError, as_json: bool, *, color: bool = False) -> int:
     """Print an error on stderr and return its exit code."""
     if as_json:
-        sys.stderr.write(_json(json.encode(error.document())) + "\n")
+        sys.stderr.write(_json(_encoded(error.document())) + "\n")
     else:
         head = f"error[{error.token}]:"
         if color:
