@@ -117,7 +117,7 @@ def test_what_cannot_be_an_archive_is_refused(
     assert done.code == 2
     assert problem in done.err
     assert {path.name for path in cli.directory.iterdir()} == before
-    assert cli.ok("compute", "list").count("\n") == 3
+    assert cli.ok("compute", "list", "--all").count("\n") == 3
 
 
 def test_archive_of_another_history_is_kept(cli: Cli) -> None:
