@@ -113,5 +113,5 @@ def _words(line: bytes, number: int) -> list[str]:
 
 
 def _said(line: bytes) -> list[str]:
-    """The options of a line that say how its error is told, which it may be before it is read."""
-    return [word for word in ("--json", "--jsonl", "--debug") if word.encode() in line.split()]
+    """A line as far as it can be read: what says in it how its error is told counts at once."""
+    return line.decode(errors="replace").split()

@@ -30,7 +30,8 @@ def list_(session: Session, *, all: bool, filters: dict[str, Any], listing: dict
     if not all and "state" not in filters:
         filters = filters | {"state": list(LIVE_STATES)}
     chosen = listed_jobs.selection(filters, utc=listing.get("utc", False))
-    lists.show(session, listed_jobs.JOB_LIST, listing, listed_jobs.reading(chosen))
+    noun = listed_jobs.JOB_LIST if chosen.is_live else listed_jobs.ALL_JOBS
+    lists.show(session, noun, listing, listed_jobs.reading(chosen))
 
 
 @takes(LISTED)

@@ -104,6 +104,12 @@ def placements(txn: Txn, job: Job) -> list[Placement]:
     return earlier if job.placement is None else [*earlier, job.placement]
 
 
+def live_ids(txn: Txn) -> Iterator[str]:
+    """Ids of every pending, queued and active job, the nearest deadline first."""
+    for key, _ in txn.scan(DEADLINES):
+        yield key[8:].decode()
+
+
 def is_overdue(txn: Txn, job: Job) -> bool:
     """Whether a job is to be failed by the next change of the market."""
     return job.state in LIVE_STATES and job.deadline < txn.now
@@ -384,9 +390,9 @@ def _leave_indexes(txn: Txn, job: Job) -> None:
 
 def numbered(job_id: str, number: int) -> bytes:
     """The key of a slice or of an earlier placement."""
-    return id_prefix(job_id) + pack_u64(number)
+    return f"{job_id}\0".encode() + number.to_bytes(8)
 
 
 def listed_key(second: int, job_id: str) -> bytes:
     """The key of a live job in the order of deadlines, or of an ended one in that of ends."""
-    return pack_u64(second) + job_id.encode()
+    return second.to_bytes(8) + job_id.encode()

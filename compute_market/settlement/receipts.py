@@ -158,10 +158,7 @@ def issue(txn: Txn, job: Job, placement: Placement) -> "tuple[Receipt, bool]":
 
 def find(txn: Txn, key: bytes) -> "Receipt | None":
     """The receipt under a key. Raises IntegrityError when it is damaged."""
-    value = txn.stored(RECEIPTS, key)
-    if not value:
-        return None  # Whatever is wrong with one beside it: a damaged receipt is in nobody's way.
-    return RECEIPTS.decode(key, RECEIPTS.opened(key, value))
+    return txn.read_alone(RECEIPTS, key)  # One beside it that is damaged is in nobody's way.
 
 
 def page(txn: Txn, after: int, limit: int) -> "list[tuple[int, bytes, Receipt | None]]":
@@ -186,6 +183,22 @@ def newest(
         key = RECEIPT_CHAIN.decode(seq_key, payload).key
         found.append((unpack_u64(seq_key), key, _if_sound(txn, key)))
     return found
+
+
+def first_since(txn: Txn, second: int) -> int:
+    """A number below which no receipt was issued at a second or later: where to begin to look.
+
+    Most often it is that of the first one that was. Of a receipt that was archived or is damaged
+    nobody knows when it was issued, and then it may be a lower one.
+    """
+    from compute_market.store import search  # Few commands ask for a time.
+
+    def is_there(key: bytes, payload: bytes) -> bool:
+        receipt = _if_sound(txn, RECEIPT_CHAIN.decode(key, payload).key)
+        return receipt is None or receipt.issued_at >= second
+
+    found = search.first_where(txn, RECEIPT_CHAIN, is_there)
+    return 1 if found is None else found[0]
 
 
 def oldest_wait_ms(txn: Txn) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compute_market.jobs import holding, jobs, listed, pages
+from compute_market.jobs import holding, jobs, pages
 from compute_market.jobs.selection import Selection
 from compute_market.records import JOB_STATES, LIVE_STATES, PRIORITIES, Job
 from compute_market.store.schema import JOBS
@@ -195,7 +195,7 @@ def test_a_live_job_is_found_once_though_others_come_and_go_meanwhile(
     asked = Selection(states=LIVE_STATES)
     for newest_first in (False, True):
         look = partial(pages.page, selection=asked, limit=2, newest_first=newest_first)
-        before = set(market.view(lambda txn: list(listed.live_ids(txn))))
+        before = set(market.view(lambda txn: list(jobs.live_ids(txn))))
         found: list[str] = []
         gone: set[str] = set()
         walk: pages.Walk | None = None

@@ -9,8 +9,9 @@ from itertools import islice
 from typing import Any
 
 from compute_market.errors import MarketError
-from compute_market.jobs import listed
+from compute_market.jobs import jobs
 from compute_market.records import PARAMETER_KEYS
+from compute_market.settlement import wallets
 from compute_market.store.schema import BIDS, BUNDLE_IDS, JOBS, OFFERS, PROPOSALS, unpack_u64
 from compute_market.store.table import Table
 from compute_market.store.txn import Txn
@@ -51,13 +52,24 @@ def _first(found: Iterable[str]) -> list[str]:
 
 def _live_jobs(txn: Txn, prefix: bytes) -> Iterator[str]:
     """There may be millions of ended ones."""
-    for job_id in islice(listed.live_ids(txn), LIVE_JOBS_MAX):
+    for job_id in islice(jobs.live_ids(txn), LIVE_JOBS_MAX):
         if job_id.encode().startswith(prefix):
             yield job_id
 
 
 def _keys(table: Table[Any], txn: Txn, prefix: bytes) -> Iterator[str]:
     return (key.decode() for key, _ in txn.scan(table, prefix))
+
+
+def _owners(txn: Txn, prefix: bytes) -> Iterator[str]:
+    """There may be many, and those that begin with a text stand together."""
+    first = prefix.decode(errors="replace")
+    if wallets.is_known(txn, first):
+        yield first
+    for owner in wallets.names(txn, first):
+        if not owner.startswith(first):
+            return
+        yield owner
 
 
 def _bundles(txn: Txn, prefix: bytes) -> Iterator[str]:
@@ -82,6 +94,7 @@ def _proposals(txn: Txn, prefix: bytes) -> Iterator[str]:
 _FINDERS: dict[str, Callable[[Txn, bytes], Iterable[str]]] = {
     "job": _live_jobs,
     "any job": partial(_keys, JOBS),
+    "owner": _owners,
     "offer": partial(_keys, OFFERS),
     "bid": partial(_keys, BIDS),
     "bundle": _bundles,

@@ -176,7 +176,29 @@ def _report(error: MarketError, arguments: list[str]) -> int:
         import traceback
 
         traceback.print_exc()
-    return report(error, "--json" in arguments or "--jsonl" in arguments)
+    return report(error, _asks_for_json(arguments), color=_has_colors(arguments))
+
+
+def _asks_for_json(arguments: list[str]) -> bool:
+    """Whether a line asks for documents. It is asked of one that may never have been read."""
+    from itertools import pairwise
+
+    forms = ("json", "jsonl")
+    return (
+        any(f"--{form}" in arguments for form in forms)
+        or any(f"{begin}{form}" in arguments for begin in ("-o", "--output=") for form in forms)
+        or any(word in ("-o", "--output") and value in forms for word, value in pairwise(arguments))
+    )
+
+
+def _has_colors(arguments: list[str]) -> bool:
+    """Whether an error is told on a terminal that shows colours, and nothing forbids them."""
+    return (
+        sys.stderr.isatty()
+        and os.environ.get("TERM", "dumb") != "dumb"
+        and "NO_COLOR" not in os.environ
+        and "--no-color" not in arguments
+    )
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

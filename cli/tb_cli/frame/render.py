@@ -47,6 +47,17 @@ def end_elements(*, empty: bool) -> None:
     sys.stdout.write("[]\n" if empty else "\n]\n")
 
 
+def write_head(document: dict[str, Any], name: str) -> None:
+    """The fields before a list, called `name`, of a document that is printed as it comes."""
+    fields_before = _encoded(document).decode()[:-1]
+    sys.stdout.write(printable_json(f'{fields_before},"{name}":'))
+
+
+def write_tail(document: dict[str, Any]) -> None:
+    """The fields after the list, and the end of the document."""
+    sys.stdout.write(printable_json(f",{_encoded(document).decode()[1:]}\n"))
+
+
 def _encoded(document: Any) -> bytes:
     encoded = json.encode(document)
     if getattr(sys.stdout, "amounts_are_text", False):
@@ -84,12 +95,15 @@ def note(text: str) -> None:
     sys.stderr.write(f"{printable(text)}\n")
 
 
-def report(error: MarketError, as_json: bool) -> int:
+def report(error: MarketError, as_json: bool, *, color: bool = False) -> int:
     """Print an error on stderr and return its exit code."""
     if as_json:
         sys.stderr.write(_json(_encoded(error.document())) + "\n")
     else:
-        note(f"error[{error.token}]: {one_line(error.message)}")
+        head = f"error[{error.token}]:"
+        if color:
+            head = f"\x1b[31m{head}\x1b[0m"
+        sys.stderr.write(f"{head} {one_line(error.message)}\n")
         if error.hint:
             note(f"hint: {one_line(error.hint)}")
     return error.exit_code

@@ -83,9 +83,16 @@ JOB_LIST = Noun(
     ),
     table=(
         *("job_id", "state", "priority", "units", "units_proven", "price_per_unit", "left"),
-        *("buyer", "held_by", "provider", "ended_at"),
+        *("buyer", "held_by", "provider"),
     ),
     document=documents.job_document,
+)
+
+
+# The same where some may have ended.
+ALL_JOBS = JOB_LIST.with_table(
+    *("job_id", "state", "priority", "units", "units_proven", "price_per_unit", "left"),
+    *("ended_at", "buyer", "provider", "cause", "held_by"),
 )
 
 

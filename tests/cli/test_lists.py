@@ -1,0 +1,416 @@
+"""What holds for every list: its forms, columns, order, limits, filters, and bad input."""
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from unittest import mock
+
+import pytest
+
+from tb_cli.frame.listing.options import OUTPUTS
+from tb_cli.frame.verbs import parameters_of
+from tests.support.cli import Cli, Done, Prepared
+from tests.support.effort import sample
+from tests.support.listed import LISTS, fill
+from tests.support.verbs import VERBS, Path_
+
+pytest_plugins = ("tests.support.cli",)
+
+EACH_LIST = pytest.mark.parametrize("line", LISTS)
+# They print what they do as they do it, or what they measured: no records of the market.
+OTHERS = {"compute run", "compute-market simulate"}
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(tmp_path_factory.mktemp("full"), fill)
+
+
+@pytest.fixture
+def shop(cli: Cli, full: Prepared) -> Cli:
+    full.copy_to(cli)
+    return cli
+
+
+def verb_of(line: str) -> Path_:
+    words = tuple(line.split())
+    return next(words[:length] for length in range(len(words), 0, -1) if words[:length] in VERBS)
+
+
+def listed(cli: Cli, line: str, *options: str) -> Done:
+    done = cli(*line.split(), *options)
+    assert (done.code, done.err) == (0, ""), done
+    return done
+
+
+def has_options_of_lists(path: Path_) -> bool:
+    return any(each.group == "listing" for each in parameters_of(VERBS[path].function()))
+
+
+def test_every_list_is_here() -> None:
+    assert {path for path in VERBS if has_options_of_lists(path)} == set(map(verb_of, LISTS))
+
+
+def test_whatever_lists_has_all_options_of_lists() -> None:
+    """A verb that prints records by itself would be one that lacks them."""
+    for path, verb in VERBS.items():
+        names = {each.name for each in parameters_of(verb.function())}
+        if not verb.writes and {"limit", "jsonl"} & names and " ".join(path) not in OTHERS:
+            assert has_options_of_lists(path), path
+        last = path[-1]
+        if last in ("list", "history", "log", "queue"):
+            assert has_options_of_lists(path), path
+
+
+@EACH_LIST
+def test_list_has_rows_and_the_same_ones_in_every_form(shop: Cli, line: str) -> None:
+    rows = listed(shop, line).rows
+    assert rows
+    headed = listed(shop, line, "--header").rows
+    names, ids = headed[0], listed(shop, line, "-q").out.splitlines()
+    assert headed[1:] == rows
+    assert listed(shop, line, "-o", "tsv").rows == rows
+    assert listed(shop, line, "-o", "ids").out.splitlines() == ids
+    assert len(ids) == len(rows)
+    with_heads = list(csv.reader(io.StringIO(listed(shop, line, "-o", "csv").out)))
+    assert with_heads[0] == names
+    assert [[value or "-" for value in row] for row in with_heads[1:]] == [
+        [value or "-" for value in row] for row in rows
+    ]
+    documents = listed(shop, line, "--json").json
+    assert len(documents) == len(rows)
+    assert listed(shop, line, "-o", "json").json == documents
+    assert listed(shop, line, "--jsonl").jsonl == listed(shop, line, "-o", "jsonl").jsonl
+    assert listed(shop, line, "--jsonl").jsonl == documents
+    table = listed(shop, line, "-o", "table").out.splitlines()
+    assert len(table) == 1 + len(rows)
+    assert table[0] == table[0].upper()
+
+
+@EACH_LIST
+def test_columns_are_the_fields_of_the_documents(shop: Cli, line: str) -> None:
+    """Also of those that are found without making a document."""
+    done = shop(*line.split(), "--columns", "none-such")
+    assert done.code == 2
+    known = done.err.partition(" is none of ")[2].splitlines()[0].split(", ")
+    documents = listed(shop, line, "--json").json
+    assert {name for each in documents for name in each} <= set(known)
+    chosen = listed(shop, line, "--columns", ",".join(known), "--json").json
+    for whole, each in zip(documents, chosen, strict=True):
+        assert list(each) == known
+        assert {name: each[name] for name in whole} == whole
+        lacking = set(known) - set(whole)
+        made_up = {"held_by", "left", "what", "who"}
+        assert all(each[name] is None for name in lacking - made_up)
+    one = known[-1]
+    assert listed(shop, line, "--columns", f"{one},{one}", "--header").rows[0] == [one]
+    assert [list(each) for each in listed(shop, line, "--columns", one, "--jsonl").jsonl] == [
+        [one] for _ in documents
+    ]
+
+
+@EACH_LIST
+def test_list_is_sorted_by_any_field_up_and_down(shop: Cli, line: str) -> None:
+    done = shop(*line.split(), "--sort", "none-such")
+    assert done.code == 2
+    documents = listed(shop, line, "--json").json
+    known = done.err.partition(" is none of ")[2].splitlines()[0].split(", ")
+    for name in sample(known, min(len(known), 4), line):
+        up = listed(shop, line, "--sort", name, "--columns", name, "--json").json
+        down = listed(shop, line, "--sort", f"-{name}", "--columns", name, "--json").json
+        values = [each[name] for each in up if each[name] is not None]
+        assert len(up) == len(down) == len(documents)
+        # What has none comes last both ways.
+        assert up[: len(values)] == [{name: value} for value in values]
+        assert [each[name] for each in down[: len(values)]] == values[::-1]
+        if name not in ("state", "priority", "lane", "status"):
+            assert values == sorted(values)
+        first = listed(shop, line, "--sort", f"-{name}", "--columns", name, "--json", "--limit=2")
+        assert first.json == down[:2]
+        first = listed(shop, line, "--sort", name, "--columns", name, "--json", "--limit=2")
+        assert first.json == up[:2]
+
+
+RANKED = ("compute queue", "compute slices", "net reputation show", "key", "config", "state")
+
+
+@EACH_LIST
+def test_limit_leaves_the_newest_or_those_of_the_first_rank(shop: Cli, line: str) -> None:
+    rows = listed(shop, line).rows
+    assert listed(shop, line, "--limit", "0").rows == []
+    assert listed(shop, line, "--limit", "100000").rows == rows
+    two = listed(shop, line, "--limit", "2").rows
+    if line.startswith(RANKED) and "--history" not in line:
+        assert two == rows[:2]
+    elif line == "compute offer list":  # They come by id.
+        assert [row[0] for row in two] == ["cheap", "gone"]
+    else:
+        assert two == rows[-2:]
+
+
+@EACH_LIST
+@pytest.mark.parametrize("page", [1, 2])
+def test_list_goes_on_over_the_page(
+    shop: Cli, line: str, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tb_cli.frame import session
+
+    whole = [
+        listed(shop, line, *more).out for more in ((), ("--limit", "2"), ("--sort=-state",)[:0])
+    ]
+    monkeypatch.setattr(session, "PAGE", page)
+    assert [listed(shop, line, *more).out for more in ((), ("--limit", "2"), ())] == whole
+
+
+BAD_OPTIONS: tuple[tuple[Path_, str], ...] = (
+    (("--columns", ""), "--columns: '' is none of "),
+    (("--columns", "a,,b"), "--columns: 'a' is none of "),
+    (("--sort", ""), "--sort: '' is none of "),
+    (("--sort", "-"), "--sort: '' is none of "),
+    (("--json", "-o", "csv"), "-o csv and --json: a list has one form"),
+    (("--jsonl", "-q"), "--jsonl and -q: a list has one form"),
+    (("--watch", "0"), "--watch 0 is not 0.1…86400 seconds"),
+    (("--watch", "100000"), "--watch 100000 is not"),
+    (("--watch", "--fail-empty"), "--fail-empty has one list to look at"),
+    (("-o", "xml"), "Invalid value for '--output'"),
+    (("--limit", "-1"), "Invalid value for '--limit'"),
+    (("--limit", "1.5"), "Invalid value for '--limit'"),
+)
+
+
+@EACH_LIST
+def test_bad_option_is_usage(shop: Cli, line: str) -> None:
+    before = shop.files()
+    for options, says in BAD_OPTIONS:
+        done = shop(*line.split(), *options)
+        assert (done.code, done.out) == (2, ""), options
+        assert says in done.err or says in done.error["message"]
+    assert shop.files() == before
+
+
+def test_wrong_field_is_told_with_the_nearest(shop: Cli) -> None:
+    done = shop("compute", "list", "--columns", "job_id,unit")
+    assert done.code == 2
+    assert done.err.startswith("error[usage]: --columns: 'unit' is none of job_id, state, buyer, ")
+    assert done.err.endswith("hint: did you mean units?\n")
+    done = shop("compute", "list", "--sort", "-prize_per_unit")
+    assert done.err.endswith("hint: did you mean price_per_unit?\n")
+    done = shop("compute", "list", "--sort", "escrow")  # It has no order.
+    assert done.code == 2
+
+
+DATED = [
+    line
+    for line in LISTS
+    if "since" in {each.name for each in parameters_of(VERBS[verb_of(line)].function())}
+]
+
+
+@pytest.mark.parametrize("line", DATED)
+def test_window_takes_what_happened_in_it(shop: Cli, line: str) -> None:
+    rows = listed(shop, line).rows
+    assert listed(shop, line, "--since", "1d").rows == rows
+    assert listed(shop, line, "--since", "1s").rows == []
+    assert listed(shop, line, "--until", "1d").rows == []
+    assert listed(shop, line, "--until", "0s").rows == rows
+    older = listed(shop, line, "--until", "62m").rows
+    newer = listed(shop, line, "--since", "3719s").rows
+    assert sorted([*older, *newer]) == sorted(rows)
+    now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(shop.now))
+    assert listed(shop, line, "--until", now, "--utc").rows == rows
+    assert listed(shop, line, "--since", f"{now}Z").rows == []
+    for options, says in (
+        (("--since", "1h", "--until", "2h"), "--until is before --since"),
+        (("--since", "25:00"), "--since: '25:00' is no time"),
+        (("--until", ""), "--until: '' is no time"),
+    ):
+        done = shop(*line.split(), *options)
+        assert (done.code, done.out) == (2, "")
+        assert says in done.err
+
+
+@pytest.mark.parametrize(
+    ("line", "ids"),
+    [
+        ("compute list", "render-1 render-4 waits"),
+        ("compute list --all", "render-1 render-2 render-3 render-4 waits"),
+        ("compute list --state completed", "render-2"),
+        ("compute list --state completed,cancelled --state pending", "render-2 render-3 waits"),
+        ("compute list --all --buyer alice --priority high", "render-2"),
+        ("compute list --all --lane consumer", "render-3"),
+        ("compute list --offer cheap", ""),
+        ("compute list --provider prov", "render-1 render-4"),
+        ("compute list --workload inference", ""),
+        ("compute list --unfunded", ""),
+        ("compute list --held", ""),
+        ("compute list --overdue-in 1h", ""),
+        ("compute list --overdue-in 2d --limit 1", "waits"),
+        ("compute offer list --state open", "cheap gpu-lab"),
+        ("compute offer list --state open,withdrawn --provider prov", "gone gpu-lab"),
+        ("compute-market receipts list --job render-2 --columns job_id", "render-2"),
+        ("compute-market receipts list --provider other --columns job_id", ""),
+        ("compute-market receipts list --status applied,pending --columns job_id", "render-2"),
+        ("compute-market params history --state proposed", "1 2"),
+        ("compute-market params history --parameter min_capacity", "1"),
+        ("wallet history alice --event deposit --token IT", "2"),
+        ("bid list --state revealed,expired", ""),
+        ("bid list --owner alice,bob --columns owner", "alice"),
+        ("compute courier list --state pending --sender alice --columns sender", "alice"),
+        ("compute courier list --sender bob", ""),
+        ("key list --kind own", "k1"),
+        ("key list --kind public", ""),
+        ("log --event offer_withdrawn,job_cancelled --columns offer_id", "gone -"),
+    ],
+)
+def test_filter_selects(shop: Cli, line: str, ids: str) -> None:
+    form = ("-o", "tsv") if "--columns" in line else ("-q",)
+    assert listed(shop, line, *form).out.split() == ids.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("compute list --state done", "--state: 'done' is none of pending, queued, active"),
+        ("compute list --state active,", "--state: '' is none of"),
+        ("compute list --overdue-in soon", "--overdue-in: 'soon' is no duration"),
+        ("compute list --lane fast", "Invalid value for '--lane'"),
+        ("compute list --workload a/b", "--workload 'a/b' has the character '/'"),
+        ("compute offer list --provider a,b/c", "--provider 'b/c' has the character '/'"),
+        ("compute-market receipts list --status paid", "--status: 'paid' is none of recorded"),
+        ("bid list --state open", "--state: 'open' is none of committed"),
+        ("key list --kind mine", "--kind: 'mine' is none of own, public"),
+        ("wallet history alice --token ct", "--token: 'ct' is none of CT, IT"),
+        ("log --event cancelled", "--event: 'cancelled' is none of "),
+        ("log --follow --sort seq", "--sort is for a list that ends, not --follow"),
+        ("compute slices render-1 --b3sum -o csv", "--b3sum prints lines of text"),
+    ],
+)
+def test_bad_filter_is_usage(shop: Cli, line: str, says: str) -> None:
+    done = shop(*line.split())
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+
+
+def test_nothing_listed_is_said_where_that_is_asked_for(shop: Cli) -> None:
+    nothing = ("compute", "list", "--buyer", "nobody")
+    assert shop.ok(*nothing) == ""
+    assert shop.ok(*nothing, "--json") == "[]\n"
+    assert shop.ok(*nothing, "-o", "csv").count("\n") == 1
+    error = "error[not_found]: there are no jobs to list\n"
+    assert shop(*nothing, "--fail-empty") == (3, "", error)
+    done = shop(*nothing, "--fail-empty", "-o", "json")
+    assert (done.code, done.out, done.error["reason"]) == (3, "[]\n", "empty")
+    assert shop("compute", "list", "--fail-empty").code == 0
+
+
+def test_error_of_a_list_in_json_is_json(shop: Cli) -> None:
+    for form in (("-o", "json"), ("-ojsonl",), ("--output=json",), ("--output", "jsonl")):
+        assert shop("compute", "list", "--state", "done", *form).error["error"] == "usage"
+    assert shop("compute", "list", "--state", "done", "-o", "csv").err.startswith("error[usage]")
+
+
+def test_value_that_does_not_print_is_escaped_in_every_form(shop: Cli) -> None:
+    reason = "one\ntwo\t\x1b[31mred"
+    assert shop("compute-market", "settle", "dry-run", "--reason", reason, "--yes").code == 0
+    for output in OUTPUTS:
+        out = shop.ok("log", "--event", "mode_changed", "-o", output)
+        assert "\x1b" not in out
+        assert "\ttwo" not in out
+    assert len(shop("log", "--limit", "1").rows[0]) == 9
+
+
+def watching(cli: Cli, *arguments: str) -> "subprocess.Popen[bytes]":
+    return cli.start("compute", "list", "--watch", "0.1", *arguments)
+
+
+def test_watch_in_a_pipe_lists_again_until_a_signal(cli: Cli) -> None:
+    cli.active("j1")
+    process = watching(cli, "-q")
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == [b"j1\n", b"j1\n"]
+    cli.submit("j2")  # Each look is at what there is by then.
+    lines = iter(process.stdout.readline, b"")
+    assert b"j2\n" in lines
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, b"")
+
+
+def test_watch_ends_when_nobody_reads(cli: Cli) -> None:
+    cli.active("j1")
+    process = watching(cli, "-q")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=20) == 0
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.fixture
+def three_looks() -> Iterator[None]:
+    looks = iter([None, None])
+
+    def sleep(seconds: float) -> None:
+        if next(looks, "over") == "over":
+            raise Stopped
+
+    with mock.patch("tb_cli.frame.listing.lists.time.sleep", sleep):
+        yield
+
+
+def test_watch_on_a_terminal_draws_over_what_was_there(
+    shop: Cli, three_looks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = on_terminal(shop, monkeypatch, "compute", "list", "--all", "--watch", "5", lines=24)
+    first, *looks = shown.split("\x1b[H")
+    assert first == ""
+    assert len(looks) == 3
+    for look in looks:
+        assert look.startswith("every 5s, ")
+        assert look.endswith("\x1b[J")
+        assert look.count("\n") == 1 + 1 + 5 + look.count("left out")
+        assert all(line.endswith("\x1b[K") for line in look.split("\n")[:-1])
+
+
+def test_watch_draws_what_fits_the_lines_of_a_terminal(
+    shop: Cli, three_looks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = on_terminal(shop, monkeypatch, "compute", "list", "--all", "--watch", "5", lines=6)
+    for look in shown.split("\x1b[H")[1:]:
+        assert look.count("\n") <= 6
+        assert "and more" in look
+
+
+def test_watch_on_a_dumb_terminal_lists_again_below(
+    shop: Cli, three_looks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    shown = on_terminal(shop, monkeypatch, "compute", "list", "--watch", lines=24)
+    assert "\x1b" not in shown
+    assert shown.count("render-1 ") == 3
+
+
+def on_terminal(
+    cli: Cli, patch: pytest.MonkeyPatch, *arguments: str, lines: int, width: int = 100
+) -> str:
+    """What a terminal is sent until the looks are over."""
+    import sys
+
+    from tb_cli.entry import call
+    from tests.cli.test_tables import Terminal
+
+    patch.setenv("COLUMNS", str(width))
+    patch.setenv("LINES", str(lines))
+    if os.environ.get("TERM") != "dumb":
+        patch.setenv("TERM", "xterm")
+    shown = Terminal()
+    with mock.patch.object(sys, "stdout", shown), pytest.raises(Stopped):
+        call([*arguments])
+    return shown.getvalue()
