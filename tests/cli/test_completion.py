@@ -146,7 +146,9 @@ def market(cli: Cli) -> Cli:
     cli.ok("compute", "cancel", "ended")
     program = cli.directory / "bin" / "tb-cli"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tb_cli.entry "$@"\n')
+    program.write_text(
+        f'#!/bin/sh\n{sys.executable} -m tb_cli.entry "$@"; touch {cli.directory}/asked\n'
+    )
     program.chmod(0o755)
     return cli
 
@@ -182,7 +184,9 @@ def completed(cli: Cli, shell: str, line: str) -> str:
     try:
         told = cli.directory / "told"
         _type(master, f"{source}; touch {told}.ready\n", told.with_suffix(".ready").exists)
-        _type(master, f"{line}\t", None)
+        asked = cli.directory / "asked"
+        asked.unlink()
+        _type(master, f"{line}\t", asked.exists)
         # The line becomes the argument of a command, once it is completed.
         keys = f"\x01printf '<%s>' \"\x05\" > {told}; touch {told}.done\n"
         _type(master, keys, told.with_suffix(".done").exists)
@@ -193,15 +197,15 @@ def completed(cli: Cli, shell: str, line: str) -> str:
         os.close(master)
 
 
-def _type(master: int, keys: str, done: Callable[[], bool] | None) -> None:
-    """Type, and read what is shown until it is done or nothing comes any more."""
+def _type(master: int, keys: str, done: Callable[[], bool]) -> None:
+    """Type, and read what is shown until it is done and nothing comes any more."""
     os.write(master, keys.encode())
     ends = time.monotonic() + 30
     while time.monotonic() < ends:
-        ready = select.select([master], [], [], 1.5 if done is None else 0.1)[0]
-        if ready:
+        is_done = done()
+        if select.select([master], [], [], 0.2 if is_done else 0.02)[0]:
             os.read(master, 65_536)
-        if done() if done is not None else not ready:
+        elif is_done:
             return
 
 

@@ -49,9 +49,14 @@ fi
 
 _FISH: Final = f"""\
 function __tb_cli_completion
-    env {_ASKS} _TYPER_COMPLETE_ARGS=(commandline -cp) tb-cli 2>/dev/null
+    set --local found (env {_ASKS} _TYPER_COMPLETE_ARGS=(commandline -cp) tb-cli 2>/dev/null)
+    if test -n "$found"
+        printf '%s\\n' $found
+    else
+        __fish_complete_path (commandline -ct)
+    end
 end
-complete --command tb-cli --arguments '(__tb_cli_completion)'
+complete --command tb-cli --no-files --arguments '(__tb_cli_completion)'
 """
 
 SCRIPTS: Final = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
