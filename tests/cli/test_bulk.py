@@ -159,7 +159,8 @@ def test_argument_that_is_no_id_stops_the_run_before_it_begins(cli: Cli, bad: st
 
 def test_bad_lines_alone_create_no_home(cli: Cli) -> None:
     done = cli("compute", "offer", "post", "-", stdin="{}\n{}\n")
-    assert (done.code, done.err) == (2, "2 of 2 failed: 2 usage\n")
+    hint = "hint: usage: it goes into the file, or is given with --provider\n"
+    assert (done.code, done.err) == (2, f"2 of 2 failed: 2 usage\n{hint}")
     assert not cli.home.exists()
 
 
