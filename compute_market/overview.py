@@ -52,6 +52,7 @@ def document(txn: Txn) -> dict[str, Any]:
         "slots": {"used": used, "free": max(0, txn.config.slots - used)},
         "queue": {priority: queue.depth(txn, priority) for priority in PRIORITIES},
         "pending": {"jobs": txn.size(PENDING), "reasons": _reasons(txn)},
+        "held": {"jobs": queue.held_jobs(txn)},
         "offers": offers_by_state(txn),
         "capacity": {
             "estimate": capacity.estimate(txn),
@@ -117,7 +118,7 @@ def _last_command(txn: Txn) -> dict[str, Any] | None:
 def _reasons(txn: Txn) -> dict[str, int]:
     """How many of the first jobs without an offer wait for what, and are damaged."""
     counted: Counter[str] = Counter()
-    for job_id in islice(queue.pending_in_order(txn), ASKED_MAX):
+    for job_id in islice(queue.pending_ids(txn), ASKED_MAX):
         try:
             job = jobs.named(txn, job_id.encode())
             counted[waiting.present_reason(txn, job).held_by or "the next change"] += 1

@@ -17,12 +17,13 @@ from compute_market.offers import offers, standing
 from compute_market.records import Side
 from compute_market.reputation import reputation
 from compute_market.scheduler import queue
-from compute_market.settlement import escrow, ledger
+from compute_market.settlement import escrow, ledger, wallets
 from compute_market.store import sparing
 from compute_market.store.schema import REPUTATION
 from compute_market.store.txn import Txn
 
 LOOKED_AT: Final = 1_000
+_ROLES: Final[tuple[Side, ...]] = ("buyer", "provider")
 
 
 def largest(txn: Txn, limit: int) -> list[dict[str, Any]]:
@@ -37,6 +38,24 @@ def recent(txn: Txn, limit: int) -> list[dict[str, Any]]:
     return [_share(txn, each, estimate) for each in islice(shares.recent(txn), limit)]
 
 
+def is_known(txn: Txn, name: str) -> bool:
+    """Whether a name is that of anybody: an owner, a provider, a buyer, or one that the last
+    `LOOKED_AT` events tell of."""
+    return (
+        wallets.is_known(txn, name)
+        or bool(txn.stored(REPUTATION, name.encode()))
+        or bool(offers.ids_of_provider(txn, name, 1))
+        or any(shares.party(txn, role, name).charged_ms is not None for role in _ROLES)
+        or bool(events.recent(txn, Selection(owner=name), 1, LOOKED_AT))
+    )
+
+
+def check_known(txn: Txn, name: str) -> None:
+    """Raise NotFoundError for a name that nobody has."""
+    if not is_known(txn, name):
+        raise _missing(name)
+
+
 def document(txn: Txn, name: str, limit: int) -> dict[str, Any]:
     """All there is of one party, at most `limit` of each kind, newest first; None for damage.
 
@@ -48,7 +67,7 @@ def document(txn: Txn, name: str, limit: int) -> dict[str, Any]:
         return reputation.document(txn, name)
 
     def usage() -> list[dict[str, Any]]:
-        both = [shares.party(txn, role, name) for role in ("buyer", "provider")]
+        both = [shares.party(txn, role, name) for role in _ROLES]
         return [_share(txn, each, estimate) for each in both if each.charged_ms is not None]
 
     def postings() -> list[dict[str, Any]]:
@@ -65,11 +84,16 @@ def document(txn: Txn, name: str, limit: int) -> dict[str, Any]:
     # What is damaged is of somebody.
     is_known = found["score"] or found["offers"] or found["usage"] != [] or found["postings"] != []
     if not is_known and not events.recent(txn, Selection(owner=name), 1, LOOKED_AT):
-        raise NotFoundError(
-            f"party {name} does not exist",
-            hint="a buyer or provider is known from its first job, offer or deposit on",
-        )
+        raise _missing(name)
     return found
+
+
+def _missing(name: str) -> NotFoundError:
+    return NotFoundError(
+        f"party {name} does not exist",
+        hint="a buyer or provider is known from its first job, offer or deposit on; "
+        "see `tb-cli wallet list`",
+    )
 
 
 def _share(txn: Txn, party: Party, estimate: int) -> dict[str, Any]:

@@ -41,8 +41,9 @@ def record(session: Session, units: int, *, key: str | None) -> None:
 )
 def show(session: Session) -> None:
     """The estimate is the mean of the samples in units per second, and headroom what may still be
-    admitted now. Of each party it shows what it used of the last minute and what its burst bucket
-    holds, in units; the last 1000 that were charged.
+    admitted now. A party may use its share of a minute, and beyond that what its burst bucket
+    holds. Of each party it shows what it used, what its bucket holds, and what is left of its
+    share, in units; the last 1000 that were charged.
     """
     document = session.view(capacity.document)
     parties = document["parties"]

@@ -26,7 +26,7 @@ from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import files, key_files, lines, results, secret_files
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.json_lines import JsonLines
-from tb_cli.frame.options import BID_ID, amount, check_given
+from tb_cli.frame.options import BID_ID, amount, check_given, with_party
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
@@ -133,7 +133,7 @@ def _state(session: Session, file: str, owner: str | None) -> bytes:
     ((directory, document, _),) = found
     if document.error is not None:
         raise document.error
-    request = build(document.fields, JobRequest, document.source)
+    request = build(with_party(document.fields, "buyer"), JobRequest, document.source)
     if owner is not None:
         bids.check_buyer(owner, request.buyer)
     for path in paths_of(request, directory):

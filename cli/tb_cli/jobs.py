@@ -13,7 +13,15 @@ from compute_market.errors import AlreadyDoneError, PendingError
 from compute_market.jobs import documents, jobs
 from compute_market.records import JOB_STATES, LIVE_STATES, Job, JobState, check_id
 from compute_market.store.txn import Txn
-from tb_cli.frame.options import FAILED_TO, JOB_ID, JOB_IDS_OR_NONE, waited_selection
+from tb_cli.frame.options import (
+    AT,
+    FAILED_TO,
+    JOB_ID,
+    JOB_IDS,
+    JOB_IDS_OR_NONE,
+    are_several,
+    waited_selection,
+)
 from tb_cli.frame.render import emit, fields, note, write_json, write_line
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import NOT_GIVEN, examples, option, takes
@@ -28,11 +36,36 @@ _GOALS: dict[str, tuple[JobState, ...]] = {
 }
 
 
-@takes(JOB_ID)
-def status(session: Session, job_id: str) -> None:
-    check_id(job_id, "job id")
-    document = session.view(lambda txn: documents.job_document(txn, jobs.get(txn, job_id)))
-    emit(session, document, fields(document))
+@takes(JOB_IDS, AT)
+@examples(
+    "tb-cli compute status j-42",
+    "tb-cli compute status j-42 j-43 --json",
+    "tb-cli compute status j-42 --at 03:00",
+)
+def status(session: Session, job_ids: list[str], *, at: str | None) -> int:
+    """Of several jobs each is shown; --json has a list of them then. With --at it is what the log
+    tells of that time, without the money: it goes back as far as the log does, which is an error
+    beyond that.
+    """
+    if at is None and not are_several(job_ids):
+        job_id = check_id(job_ids[0], "job id")
+        (document,) = session.view(lambda txn: _documents(txn, job_id))
+        emit(session, document, fields(document))
+        return 0
+    from tb_cli.frame import several
+
+    if at is None:
+        return several.show(session, job_ids, "job id", _documents)
+    from compute_market.jobs import past
+    from tb_cli.frame.earlier import instant_before_now, told_from_when
+
+    at_ms = instant_before_now(at, "--at")
+
+    def then(txn: Txn, job_id: str) -> list[dict[str, Any]]:
+        with told_from_when():
+            return [past.document(txn, job_id, at_ms)]
+
+    return several.show(session, job_ids, "job id", then)
 
 
 @takes(JOB_ID)
@@ -138,6 +171,10 @@ def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -
         raise AlreadyDoneError(
             f"{len(missed)} of {len(arrived)} ended otherwise: {which}", missed=len(missed)
         )
+
+
+def _documents(txn: Txn, job_id: str) -> list[dict[str, Any]]:
+    return [documents.job_document(txn, jobs.get(txn, job_id))]
 
 
 def _jobs(txn: Txn, job_ids: list[str]) -> tuple[list[Job], list[str]]:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from compute_market.errors import UsageError
 from compute_market.jobs.submit import post_offer
 from compute_market.offers import offers, standing
-from compute_market.records import check_id
 from compute_market.requests import NO_FILE, Document, OfferRequest, build
 from compute_market.store.txn import Txn
 from tb_cli.frame import bulk
@@ -23,13 +22,17 @@ from tb_cli.frame.options import (
     by_option,
     offer_selection,
     with_options,
+    with_party,
 )
-from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import NOT_GIVEN, argument, examples, group, option, takes
 
 if TYPE_CHECKING:
     from tb_cli.network.takeovers import Takeovers
+
+_OFFER_IDS = argument(
+    "offer_ids", "OFFER…", "Offer ids; - reads them from stdin.", many=True, complete="offer"
+)
 
 
 @takes(
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     group(
         "given",
         option("--offer-id", "Assigned if not given."),
-        option("--provider", "Who offers."),
+        option("--provider", "Who offers. [TB_PROVIDER, if set]"),
         amount("--units", "Units it will execute, at least 1."),
         amount(
             "--price", "Quoted price of one unit; 0 is the market price.", name="price_per_unit"
@@ -126,14 +129,20 @@ def post(
     return code
 
 
-@takes(argument("offer_id", "OFFER", "An offer id.", complete="offer"))
-def show(session: Session, offer_id: str) -> None:
-    """`problem` is what keeps it from being taken, `barred_by` until when if nothing happens."""
+@takes(_OFFER_IDS)
+def show(session: Session, offer_ids: list[str]) -> int:
+    """`problem` is what keeps it from being taken, `barred_by` until when if nothing happens. Of
+    several offers each is shown; --json has a list of them then.
+    """
     from compute_market.jobs import obstacles
+    from tb_cli.frame import several
 
-    check_id(offer_id, "offer id")
-    document = session.view(lambda txn: obstacles.document(txn, offers.get(txn, offer_id)))
-    emit(session, document, fields(document))
+    return several.show(
+        session,
+        offer_ids,
+        "offer id",
+        lambda txn, offer_id: [obstacles.document(txn, offers.get(txn, offer_id))],
+    )
 
 
 @examples(
@@ -221,7 +230,7 @@ def _offer(
     try:
         if document.error is not None:
             raise document.error
-        fields = with_options(document.fields, given, capability)
+        fields = with_party(with_options(document.fields, given, capability), "provider")
         request = build(fields, OfferRequest, document.source)
     except UsageError as error:
         alone = document is NO_FILE

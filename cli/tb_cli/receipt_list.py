@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing import receipts as listed
 from tb_cli.frame.listing.options import DATED, LISTED
-from tb_cli.frame.listing.selecting import wanted
+from tb_cli.frame.listing.selecting import chosen, wanted, window
 from tb_cli.frame.render import note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, flag, takes
@@ -30,7 +31,14 @@ def list_(
     utc = listing.get("utc", False)
     selected = wanted(noun, declared, filters, dated="issued_at", utc=utc)
     damaged: list[int] = []
-    reading = listed.imported_reading(selected) if imported else listed.reading(selected, damaged)
+    if imported:
+        reading = listed.imported_reading(selected)
+    else:
+        since_ms, until_ms = window(filters, now_ms(), utc=utc)
+        job_ids = chosen(declared, filters).get("job_id", ())
+        reading = listed.reading(
+            selected, damaged, job_ids=job_ids, since_ms=since_ms, until_ms=until_ms
+        )
     lists.show(session, noun, listing, reading)
     if damaged:
         note("warning: damaged receipts are left out; `tb-cli compute-market audit` names them")

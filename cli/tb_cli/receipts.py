@@ -5,21 +5,22 @@ from typing import Any
 from compute_market import archived
 from compute_market.errors import NotFoundError
 from compute_market.jobs import jobs
-from compute_market.records import check_id
 from compute_market.settlement import receipts, settlement
 from compute_market.store.txn import Txn
-from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, takes
 
 
-@takes(argument("target", "JOB|KEY", "A job id or a key in hex."))
-def show(session: Session, target: str) -> None:
-    """A job that was handed over has one for each provider. The key is the idempotency key."""
-    check_id(target, "job id or key")
-    found = session.view(lambda txn: _find(txn, target))
-    lines = [line for document in found for line in fields(document)]
-    emit(session, found[0] if len(found) == 1 else found, lines)
+@takes(
+    argument("targets", "JOB|KEY…", "Job ids or keys in hex; - reads them from stdin.", many=True)
+)
+def show(session: Session, targets: list[str]) -> int:
+    """A job that was handed over has one for each provider. The key is the idempotency key. Of
+    several jobs or keys the receipts of each are shown; --json has a list of them then.
+    """
+    from tb_cli.frame import several
+
+    return several.show(session, targets, "job id or key", _find)
 
 
 def _find(txn: Txn, target: str) -> list[dict[str, Any]]:

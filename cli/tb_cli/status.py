@@ -13,9 +13,9 @@ from tb_cli.frame.verbs import examples
     "tb-cli status --json",
 )
 def status(session: Session) -> None:
-    """Settlement mode, height, comfort guard, slots, jobs that wait and why, offers and what bars
-    them, capacity, where the money is, bundles, the last command, and what the next change would
-    find due. Reasons are those of the first 256 jobs without an offer.
+    """Settlement mode, height, comfort guard, slots, jobs that wait and why, those that are held,
+    offers and what bars them, capacity, where the money is, bundles, the last command, and what
+    the next change would find due. Reasons are those of the first 256 jobs without an offer.
     """
     document = session.view(overview.document)
     usage = measured(session.market.store)

@@ -32,6 +32,7 @@ from tb_cli.frame.options import (
     by_option,
     job_terms,
     with_options,
+    with_party,
     with_whole_paths,
 )
 from tb_cli.frame.session import Session
@@ -192,7 +193,8 @@ def _job(
     try:
         if document.error is not None:
             raise document.error
-        request = build(with_options(fields, given, capability), JobRequest, document.source)
+        asked = with_party(with_options(fields, given, capability), "buyer")
+        request = build(asked, JobRequest, document.source)
         for path in paths_of(request, directory):
             files.check_text(path, f"{document.source}: the slice")
     except NotJsonError as error:

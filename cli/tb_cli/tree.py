@@ -180,6 +180,10 @@ TREE = Group(
                 "withdraw": _writes("wallet:withdraw", "Pay out of a wallet into the supply."),
                 "balance": _reads("wallet:balance", "Show what a party has and has locked."),
                 "history": _reads("wallet_history:history", "List the movements of a wallet."),
+                "list": _reads("wallet_list:list_", "List the wallets of all owners by name."),
+                "statement": _reads(
+                    "statement:statement", "Add up what came into a wallet and was spent."
+                ),
             },
         ),
         "mempool": Group(

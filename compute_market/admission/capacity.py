@@ -90,13 +90,26 @@ def check(txn: Txn, now: int, market: Party, demand: int) -> Refused | None:
 
 
 def document(txn: Txn) -> dict[str, Any]:
-    """`capacity show`: samples, estimate, headroom in whole units, and what each party uses.
+    """`capacity show`: samples, estimate, headroom, what a party may use, and what each does use.
 
-    Of the parties, those of the last 1000 charges.
+    In units, rounded down: `share` is what each may use of a window of `window_secs`, `burst` what
+    a full bucket holds beyond that. Of the parties, those of the last 1000 charges.
     """
+    now = estimate(txn)
+    share = shares.cap_micro(txn, now) // MICRO
     return {
-        "estimate": estimate(txn),
+        "estimate": now,
         "samples": samples(txn),
         "headroom": headroom_micro(txn) // MICRO,
-        "parties": [shares.document(txn, each) for each in shares.recent(txn)],
+        "window_secs": WINDOW_SECS,
+        "share": share,
+        "burst": txn.config.burst_quota_micro // MICRO,
+        "parties": [_party_document(txn, each, share) for each in shares.recent(txn)],
     }
+
+
+def _party_document(txn: Txn, party: Party, share: int) -> dict[str, Any]:
+    found = shares.document(txn, party)
+    # What is used is rounded down, and what is left as well.
+    used = -(-party.used_micro // MICRO)
+    return found | {"share_left": max(0, share - used)}

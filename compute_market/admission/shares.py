@@ -61,13 +61,18 @@ def party(txn: Txn, role: Role, identity: str) -> Party:
     )
 
 
+def cap_micro(txn: Txn, capacity: int) -> int:
+    """What one party may use of a window of so many units a second, before it bursts."""
+    return txn.config.fair_share_cap_ppm * capacity * WINDOW_SECS  # ppm are micro-units
+
+
 def decide(txn: Txn, parties: tuple[Party, ...], demand: int, capacity: int) -> Refused | int:
     """Whether these parties may take `demand` units of so many a second.
 
     Returns what their burst buckets have to give for it in micro-units, 0 within their shares.
     """
     demand_micro = demand * MICRO
-    share_micro = txn.config.fair_share_cap_ppm * capacity * WINDOW_SECS  # ppm are micro-units
+    share_micro = cap_micro(txn, capacity)
     # Exactly the cap still fits.
     if all(each.used_micro + demand_micro <= share_micro for each in parties):
         return 0

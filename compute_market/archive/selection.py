@@ -15,7 +15,7 @@ from compute_market.errors import IntegrityError
 from compute_market.jobs import jobs
 from compute_market.receipt_records import Link, Receipt, Settlement
 from compute_market.records import Job, Placement, Posting, Slice
-from compute_market.settlement import receipts, settlement
+from compute_market.settlement import ledger, receipts, settlement
 from compute_market.store.schema import ENDED, JOBS, POSTINGS, RECEIPT_CHAIN, pack_u64, unpack_u64
 from compute_market.store.txn import Txn
 
@@ -23,9 +23,7 @@ from compute_market.store.txn import Txn
 SLICES_MAX: Final = 10_000
 # Movements of no job: by an operator, and others that have records of their own, which stay.
 TAPS: Final = ("deposit", "withdraw")
-_RECORDED: Final = frozenset(
-    ("bid:lock", "bid:release", "bid:slash", "import:settle", "courier:reward", "subsidy")
-)
+_RECORDED: Final = ledger.OF_NO_JOB.difference(TAPS)
 
 
 class Proof(Struct, frozen=True, gc=False):

@@ -33,15 +33,6 @@ from compute_market.store.schema import (
 )
 from compute_market.store.txn import Txn
 
-# Postings that no job of this market is behind.
-_OF_NO_JOB = frozenset(
-    (
-        *("deposit", "withdraw", "bid:lock", "bid:release", "bid:slash", "import:settle"),
-        *("courier:reward", "subsidy"),
-    )
-)
-
-
 # What a cause burns: the event of the posting, and whose bond it is.
 _FAULTS: dict[Cause, tuple[str, Side]] = {
     "deadline_missed": ("sla:slash", "provider"),
@@ -132,7 +123,7 @@ def _movements(txn: Txn) -> Iterator[Violation]:
     """What was locked, paid and refunded for each job, by the postings that name it."""
     moved: Counter[tuple[str, str, str]] = Counter()
     for posting in txn.records(POSTINGS):
-        if posting.event in _OF_NO_JOB:
+        if posting.event in ledger.OF_NO_JOB:
             continue
         job = jobs.find(txn, posting.ref)
         if job is None and archived.job(txn, posting.ref) is not None:
@@ -210,7 +201,7 @@ def _burned(txn: Txn) -> Iterator[Violation]:
     law = "a bond is burned for the fault its job ended with"
     burned: dict[str, int] = {}
     for posting in txn.records(POSTINGS):
-        if posting.credit != ledger.BURNED or posting.event in _OF_NO_JOB:
+        if posting.credit != ledger.BURNED or posting.event in ledger.OF_NO_JOB:
             continue
         job = jobs.find(txn, posting.ref)
         if job is None and archived.job(txn, posting.ref) is not None:

@@ -237,6 +237,11 @@ def held(txn: Txn) -> Iterator[Job]:
         yield txn.must_read(JOBS, key[len(_HELD) :])
 
 
+def held_jobs(txn: Txn) -> int:
+    """How many jobs are held."""
+    return len(txn.sums(LANE_JOBS, _HELD))
+
+
 def is_full(txn: Txn) -> bool:
     return active_jobs(txn) >= txn.config.slots
 

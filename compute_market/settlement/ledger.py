@@ -7,7 +7,7 @@ minus what is in circulation.
 """
 
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from compute_market import events
 from compute_market.amounts import AMOUNT_MAX, checked
@@ -28,6 +28,13 @@ from compute_market.store.txn import Txn
 SUPPLY = "supply"
 BURNED = "burned"
 TOKENS: tuple[Token, Token] = ("CT", "IT")
+# Events of postings that no job is behind; they refer to a key, a bid, a bundle or an epoch.
+OF_NO_JOB: Final = frozenset(
+    (
+        *("deposit", "withdraw", "bid:lock", "bid:release", "bid:slash"),
+        *("import:settle", "courier:reward", "subsidy"),
+    )
+)
 
 _WALLET = "wallet/"
 _BID = "bid/"

@@ -188,6 +188,22 @@ def newest(
     return found
 
 
+def first_since(txn: Txn, second: int) -> int:
+    """A number below which no receipt was issued at a second or later: where to begin to look.
+
+    Most often it is that of the first one that was. Of a receipt that was archived or is damaged
+    nobody knows when it was issued, and then it may be a lower one.
+    """
+    from compute_market.store import search  # Few commands ask for a time.
+
+    def is_there(key: bytes, payload: bytes) -> bool:
+        receipt = _if_sound(txn, RECEIPT_CHAIN.decode(key, payload).key)
+        return receipt is None or receipt.issued_at >= second
+
+    found = search.first_where(txn, RECEIPT_CHAIN, is_there)
+    return 1 if found is None else found[0]
+
+
 def oldest_wait_ms(txn: Txn) -> int | None:
     """How long the first receipt that waits to be paid has done so, 0 without any.
 

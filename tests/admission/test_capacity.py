@@ -141,6 +141,9 @@ def test_document_shows_samples_headroom_and_parties(market: Market) -> None:
         "estimate": 100,
         "samples": [100],
         "headroom": 6000,
+        "window_secs": 60,
+        "share": 1500,
+        "burst": 30,
         "parties": [],
     }
     record_capacity(market, 20)
@@ -150,7 +153,7 @@ def test_document_shows_samples_headroom_and_parties(market: Market) -> None:
     found = market.view(capacity.document)
     assert (found["estimate"], found["samples"], found["headroom"]) == (60, [100, 20], 3569)
     assert found["parties"] == [
-        {"role": "provider", "identity": "prov", "used": 31, "burst_left": 30},
-        {"role": "buyer", "identity": "ben", "used": 1, "burst_left": 30},
-        {"role": "buyer", "identity": "anna", "used": 30, "burst_left": 30},
+        {"role": "provider", "identity": "prov", "used": 31, "burst_left": 30, "share_left": 869},
+        {"role": "buyer", "identity": "ben", "used": 1, "burst_left": 30, "share_left": 899},
+        {"role": "buyer", "identity": "anna", "used": 30, "burst_left": 30, "share_left": 870},
     ]

@@ -91,12 +91,18 @@ def test_capacity_record_of_no_capacity_is_usage(cli: Cli, value: str) -> None:
 
 def test_capacity_show_of_a_new_market(cli: Cli) -> None:
     cli.ok("state", "init")
-    text = "estimate: 100\nsamples: 100\nheadroom: 6000\nparties: 0\n"
+    text = (
+        "estimate: 100\nsamples: 100\nheadroom: 6000\nwindow_secs: 60\nshare: 1500\nburst: 30\n"
+        "parties: 0\n"
+    )
     assert cli.ok("compute-market", "capacity", "show") == text
     assert cli.document("compute-market", "capacity", "show") == {
         "estimate": 100,
         "samples": [100],
         "headroom": 6000,
+        "window_secs": 60,
+        "share": 1500,
+        "burst": 30,
         "parties": [],
     }
 
@@ -106,9 +112,10 @@ def test_capacity_show_tells_what_is_used_and_left(cli: Cli) -> None:
     cli.post()
     cli.submit("j1", slices=[cli.slice("big", bytes(60 * MIB))])
     assert cli.ok("compute-market", "capacity", "show") == (
-        "estimate: 60\nsamples: 100 20\nheadroom: 3540\nparties: 2\n"
-        "role=provider identity=prov used=60 burst_left=30\n"
-        "role=buyer identity=alice used=60 burst_left=30\n"
+        "estimate: 60\nsamples: 100 20\nheadroom: 3540\nwindow_secs: 60\nshare: 900\nburst: 30\n"
+        "parties: 2\n"
+        "role=provider identity=prov used=60 burst_left=30 share_left=840\n"
+        "role=buyer identity=alice used=60 burst_left=30 share_left=840\n"
     )
     # Usage decays within a minute, and with it what may be admitted grows.
     cli.advance(30)

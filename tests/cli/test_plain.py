@@ -172,7 +172,7 @@ def test_line_with_nothing_but_what_must_be_is_served(path: Path_) -> None:
         ("compute", "list", "--priority", "urgent"),
         ("compute", "cancel", "--", "j1"),
         ("compute", "cancel", "j1", "--chunk", "0"),
-        ("compute", "status", "j1", "j2"),
+        ("compute", "requirements", "j1", "j2"),
         ("wallet", "deposit", "a", "--ct", str(2**63)),
         ("wallet", "deposit", "a", "--ct", "1.5"),
         ("wallet", "deposit", "a", "--ct", "1", "--ct", "2"),

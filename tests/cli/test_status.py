@@ -16,6 +16,8 @@ def test_status_tells_how_the_market_stands(cli: Cli, monkeypatch: pytest.Monkey
     for job_id in ("first", "second"):
         cli.submit(job_id)
     cli.submit("dear", "--max-price", "1", "--wait")
+    cli.submit("later", "--max-price", "1", "--wait")
+    cli.ok("compute", "hold", "later")
     cli.ok("wallet", "withdraw", "prov", "--ct", "50")
     cli.ok("mempool", "submit", *SENT, "--fee", "3000", "--bytes", "9")
     found = cli.document("status")
@@ -24,6 +26,7 @@ def test_status_tells_how_the_market_stands(cli: Cli, monkeypatch: pytest.Monkey
     assert found["slots"] == {"used": 1, "free": 0}
     assert found["queue"] == {"high": 0, "normal": 1, "low": 0}
     assert found["pending"] == {"jobs": 1, "reasons": {"admission: comfort_guard": 1}}
+    assert found["held"] == {"jobs": 1}
     shelves = {"open": 1, "exhausted": 0, "withdrawn": 0, "barred": 0, "unfunded": 0}
     assert found["offers"] == shelves
     ct = found["ct"]

@@ -261,8 +261,13 @@ class Cli:
         return found
 
     def wallet(self, owner: str) -> tuple[int, int]:
-        found = self.document("wallet", "balance", owner)
-        return found["ct"], found["it"]
+        """CT and IT of an owner. One of whom nobody has heard has none."""
+        done = self("wallet", "balance", owner, "--json")
+        if done.code == 3:
+            assert done.error["message"] == f"party {owner} does not exist", done
+            return 0, 0
+        assert (done.code, done.err) == (0, ""), done
+        return done.json["ct"], done.json["it"]
 
     def score(self, provider: str = "prov") -> int:
         found: int = self.document("net", "reputation", "show", provider)[0]["score"]

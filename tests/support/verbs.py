@@ -115,6 +115,8 @@ ARGUMENTS: dict[str, Path_] = {
     "wallet withdraw": ("alice", "--ct", "1"),
     "wallet balance": ("alice",),
     "wallet history": ("alice",),
+    "wallet list": (),
+    "wallet statement": ("alice",),
     "mempool submit": (
         *("--lane", "consumer", "--sender", "ann"),
         *("--fee", "7", "--bytes", "100"),

@@ -11,6 +11,7 @@ from typing import Any
 from compute_market.errors import MarketError
 from compute_market.jobs import jobs
 from compute_market.records import PARAMETER_KEYS
+from compute_market.settlement import wallets
 from compute_market.store.schema import BIDS, BUNDLE_IDS, JOBS, OFFERS, PROPOSALS, unpack_u64
 from compute_market.store.table import Table
 from compute_market.store.txn import Txn
@@ -56,6 +57,17 @@ def _keys(table: Table[Any], txn: Txn, prefix: bytes) -> Iterator[str]:
     return (key.decode() for key, _ in txn.scan(table, prefix))
 
 
+def _owners(txn: Txn, prefix: bytes) -> Iterator[str]:
+    """There may be many, and those that begin with a text stand together."""
+    first = prefix.decode(errors="replace")
+    if wallets.is_known(txn, first):
+        yield first
+    for owner in wallets.names(txn, first):
+        if not owner.startswith(first):
+            return
+        yield owner
+
+
 def _bundles(txn: Txn, prefix: bytes) -> Iterator[str]:
     """Their ids are written in hex."""
     if len(prefix) > _BUNDLE_ID_DIGITS or not _HEX.issuperset(prefix):
@@ -78,6 +90,7 @@ def _proposals(txn: Txn, prefix: bytes) -> Iterator[str]:
 _FINDERS: dict[str, Callable[[Txn, bytes], Iterable[str]]] = {
     "job": _live_jobs,
     "any job": partial(_keys, JOBS),
+    "owner": _owners,
     "offer": partial(_keys, OFFERS),
     "bid": partial(_keys, BIDS),
     "bundle": _bundles,

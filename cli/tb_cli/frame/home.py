@@ -8,8 +8,10 @@ from compute_market.errors import NotFoundError, UsageError
 from compute_market.text import cause_of, legible, quoted
 
 VARIABLE = "TB_HOME"
+# Who acts where a command needs a buyer or a provider and names none.
+PARTIES = {"buyer": "TB_BUYER", "provider": "TB_PROVIDER"}
 # Variables that are no settings.
-OTHER_VARIABLES = (VARIABLE, "TB_DEBUG", "TB_NO_FAST_EXIT")
+OTHER_VARIABLES = (VARIABLE, "TB_DEBUG", "TB_NO_FAST_EXIT", *PARTIES.values())
 DEFAULT = "~/.the_block"
 _HINT = f"choose another directory with --home or {VARIABLE}"
 

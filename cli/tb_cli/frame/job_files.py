@@ -22,7 +22,7 @@ from compute_market.requests import (
 from compute_market.text import quoted
 from tb_cli.frame import files
 from tb_cli.frame.lines import Lines, source_of
-from tb_cli.frame.options import by_option, with_options
+from tb_cli.frame.options import by_option, with_options, with_party
 
 if TYPE_CHECKING:
     from compute_market.records import Job
@@ -117,7 +117,7 @@ def draft_of(
     fields = document.fields
     if "deadline_secs" in given:
         fields = {name: value for name, value in fields.items() if name != "deadline"}
-    asked = with_options(fields, given, capability)
+    asked = with_party(with_options(fields, given, capability), "buyer")
     slices = {} if asked.get("slices") else {"slices": ["-"]}
     try:
         request = build(free | asked | slices, JobRequest, document.source)

@@ -2,13 +2,17 @@
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.backends import BACKENDS
 from compute_market.errors import UsageError
 from compute_market.text import clipped, did_you_mean
+from tb_cli.frame.home import PARTIES
 from tb_cli.frame.verbs import Parameter, argument, flag, group, option, parameters_of
+
+if TYPE_CHECKING:
+    from compute_market.records import Side
 
 # They may stand before the command as well, and do not reach the function of a verb.
 GLOBAL = (
@@ -40,6 +44,7 @@ JOB_IDS_OR_NONE = argument(
 )
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
 BID_ID = argument("bid_id", "BID", "A bid id.", complete="bid")
+AT = option("--at", "As it was then: 1h ago, 03:00 (today), or a date and time.", metavar="WHEN")
 KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
 FAILED_TO = option(
     "--failed-to",
@@ -138,7 +143,7 @@ def job_terms() -> tuple[Parameter, ...]:
     return group(
         "given",
         option("--job-id", "The job's id."),
-        option("--buyer", "Who pays."),
+        option("--buyer", "Who pays. [TB_BUYER, if set]"),
         option("--workload", "transcode, inference, gpu_hash or a registered one."),
         option("--slice", "A slice; repeatable.", name="slices", metavar="PATH", many=True),
         amount(
@@ -252,6 +257,22 @@ def with_options(
     return merged
 
 
+def with_party(document: dict[str, Any], side: "Side") -> dict[str, Any]:
+    """The document with the party that TB_BUYER or TB_PROVIDER names, if it has none.
+
+    Raises UsageError for a variable that names nobody.
+    """
+    if side in document:
+        return document
+    variable = PARTIES[side]
+    name = os.environ.get(variable)
+    if name is None:
+        return document
+    from compute_market.records import check_id
+
+    return document | {side: check_id(name, variable)}
+
+
 def by_option(
     error: UsageError,
     given: dict[str, Any],
@@ -299,6 +320,11 @@ def check_choices(spelling: str, given: Sequence[str], allowed: Sequence[str]) -
                 f"{spelling}: {clipped(value)!a} is none of {', '.join(allowed)}",
                 hint=did_you_mean(value, allowed),
             )
+
+
+def are_several(ids: Sequence[str]) -> bool:
+    """Whether more than one id is meant: several are given, or `-`, which stands for stdin."""
+    return len(ids) > 1 or ids[0] == "-"
 
 
 def check_given(spelling: str, given: str | None) -> None:

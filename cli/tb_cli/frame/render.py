@@ -47,6 +47,17 @@ def end_elements(*, empty: bool) -> None:
     sys.stdout.write("[]\n" if empty else "\n]\n")
 
 
+def write_head(document: dict[str, Any], name: str) -> None:
+    """The fields before a list, called `name`, of a document that is printed as it comes."""
+    fields_before = json.encode(document).decode()[:-1]
+    sys.stdout.write(printable_json(f'{fields_before},"{name}":'))
+
+
+def write_tail(document: dict[str, Any]) -> None:
+    """The fields after the list, and the end of the document."""
+    sys.stdout.write(printable_json(f",{json.encode(document).decode()[1:]}\n"))
+
+
 def _json(encoded: bytes) -> str:
     return printable_json(encoded.decode())
 

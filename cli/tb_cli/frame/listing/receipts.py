@@ -1,8 +1,11 @@
 """Receipts as they are listed: those of this market, and those of others."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from compute_market import archived
+from compute_market.errors import IntegrityError
+from compute_market.jobs import jobs
 from compute_market.records import LANES
 from compute_market.settlement import receipts, settlement
 from compute_market.store.txn import Txn
@@ -66,10 +69,21 @@ IMPORTED_LIST = Noun(
 )
 
 
-def reading(wanted: Wanted, damaged: list[int]) -> Reading:
-    """Receipts in order of issue. The numbers of those that do not tell are put into `damaged`."""
+def reading(
+    wanted: Wanted,
+    damaged: list[int],
+    *,
+    job_ids: tuple[str, ...] = (),
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+) -> Reading:
+    """Receipts in order of issue. The numbers of those that do not tell are put into `damaged`.
 
-    def told(txn: Txn, entries: list[tuple[int, bytes, Any]]) -> list[dict[str, Any]]:
+    Those of jobs that are named are found by them, and a time without a walk to it.
+    """
+    since, until = _second(since_ms, 0), _second(until_ms, 2**63)
+
+    def told(txn: Txn, entries: Iterable[tuple[int, bytes, Any]]) -> list[dict[str, Any]]:
         found = []
         for seq, key, receipt in entries:
             settled = settlement.of(txn, key)
@@ -81,22 +95,56 @@ def reading(wanted: Wanted, damaged: list[int]) -> Reading:
                 damaged.append(seq)
         return found
 
-    def page(txn: Txn, after: int, size: int) -> tuple[list[dict[str, Any]], int | None]:
+    def page(txn: Txn, after: int | None, size: int) -> tuple[list[dict[str, Any]], int | None]:
+        if after is None:
+            after = receipts.first_since(txn, since) - 1 if since else 0
         entries = receipts.page(txn, after, size)
-        return told(txn, entries), entries[-1][0] if len(entries) == size else None
+        is_last = len(entries) < size or any(_is_after(each, until) for each in entries)
+        return told(txn, entries), None if is_last else entries[-1][0]
 
     def newest(txn: Txn, limit: int) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
-        before = None
+        before = None if until_ms is None else receipts.first_since(txn, until + 1)
         while len(found) < limit:
             entries = receipts.newest(txn, PAGE, before)
-            if not entries:
-                break
             found += told(txn, entries)
+            if len(entries) < PAGE or any(_is_before(each, since) for each in entries):
+                break
             before = entries[-1][0]
         return found[:limit][::-1]
 
-    return Reading(page, 0, newest=newest)
+    def of_jobs(txn: Txn, after: None, size: int) -> tuple[list[dict[str, Any]], None]:
+        entries = [entry for job_id in job_ids for entry in _of_job(txn, job_id)]
+        return told(txn, sorted(entries)), None
+
+    return Reading(of_jobs) if job_ids else Reading(page, newest=newest)
+
+
+def _of_job(txn: Txn, job_id: str) -> Iterator[tuple[int, bytes, Any]]:
+    """The receipts of one job: number, key, and the receipt, None where it is damaged."""
+    job = jobs.find(txn, job_id)
+    for placement in () if job is None else jobs.placements(txn, job):
+        key = None if job is None else receipts.key_of_placement(job, placement)
+        if key is None:
+            continue
+        try:
+            receipt = receipts.find(txn, key)
+        except IntegrityError:
+            receipt = None
+        if receipt is not None or settlement.of(txn, key) is not None:
+            yield 0 if receipt is None else receipt.seq, key, receipt
+
+
+def _second(at_ms: int | None, default: int) -> int:
+    return default if at_ms is None else at_ms // 1000
+
+
+def _is_before(entry: tuple[int, bytes, Any], second: int) -> bool:
+    return entry[2] is not None and entry[2].issued_at < second
+
+
+def _is_after(entry: tuple[int, bytes, Any], second: int) -> bool:
+    return entry[2] is not None and entry[2].issued_at > second
 
 
 def imported_reading(wanted: Wanted) -> Reading:

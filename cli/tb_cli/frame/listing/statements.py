@@ -1,0 +1,66 @@
+"""Lines of a statement as they are listed: single movements, or all of a job, a day, an event."""
+
+from tb_cli.frame.listing.columns import Column, Noun
+from tb_cli.frame.listing.options import LISTED, OUTPUTS
+from tb_cli.frame.verbs import group, option
+
+# A statement has an order of its own, and its lines have no ids.
+FORMS = (
+    *group(
+        "listing",
+        option(
+            "--output",
+            "table, tsv, csv, json or jsonl. [a table on a terminal, else tsv]",
+            short="-o",
+            choices=tuple(form for form in OUTPUTS if form != "ids"),
+        ),
+    ),
+    *(each for each in LISTED if each.name in ("jsonl", "header", "utc")),
+)
+
+_BALANCE = (Column("balance_ct", kind="number"), Column("balance_it", kind="number"))
+_SUMS = (
+    Column("movements", "MOVES", "number"),
+    Column("received_ct", kind="number"),
+    Column("received_it", kind="number"),
+    Column("spent_ct", kind="number"),
+    Column("spent_it", kind="number"),
+    Column("ct", kind="number"),
+    Column("it", kind="number"),
+    *_BALANCE,
+    Column("first_ms", "FIRST", "ms"),
+    Column("last_ms", "LAST", "ms"),
+)
+_SINGLE = (
+    Column("seq", "#", "number"),
+    Column("at_ms", "TIME", "ms"),
+    Column("event"),
+    Column("ref"),
+    Column("ct", kind="number"),
+    Column("it", kind="number"),
+    *_BALANCE,
+)
+
+
+def _noun(key: str, columns: tuple[Column, ...], table: tuple[str, ...]) -> Noun:
+    shown = [each.name for each in columns]
+    return Noun("movements", key, columns, shown=shown, table=table, ranked=True)
+
+
+_SUMMED = (
+    *("ct", "it", "balance_ct", "balance_it", "movements"),
+    *("received_ct", "spent_ct", "received_it", "spent_it"),
+)
+# By what a statement is grouped.
+STATEMENTS: dict[str | None, Noun] = {
+    None: _noun(
+        "seq", _SINGLE, ("at_ms", "event", "ref", "ct", "it", "balance_ct", "balance_it", "seq")
+    ),
+    "job": _noun(
+        "job_id",
+        (Column("job_id", "JOB"), Column("event"), *_SUMS),
+        ("job_id", "event", *_SUMMED, "last_ms"),
+    ),
+    "day": _noun("day", (Column("day"), *_SUMS), ("day", *_SUMMED)),
+    "event": _noun("event", (Column("event"), *_SUMS), ("event", *_SUMMED)),
+}
