@@ -38,10 +38,12 @@ class Column:
         self.order = order
 
     def key(self, value: Any) -> tuple[bool, Any]:
-        """What to sort a value by. That of nothing is the least."""
+        """What to sort a value by. That of nothing is the least, and texts come behind numbers."""
         if value is None:
             return False, None
-        return True, self.order.index(value) if value in self.order else value
+        if value in self.order:
+            value = self.order.index(value)
+        return True, (isinstance(value, str), value)
 
 
 class Noun:
