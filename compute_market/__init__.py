@@ -8,6 +8,7 @@ A package is a noun, and a file in it is one thing the noun does. Imports run on
 bottom, and so they do inside each package:
 
     text  errors              text for one line; what can go wrong
+    quantities                durations and sizes as people write them
     learned                   types that several threads read into
     signatures/               ML-DSA-65: keys, signing, verifying; the form of what is signed
     home  amounts             the files of a home; integer arithmetic
@@ -23,7 +24,7 @@ bottom, and so they do inside each package:
     mempool_records           the consumer pool, and how it is stored
     price_records             the price board, as it was loaded
     archive_records           what is left of the archived, and how it is stored
-    requests                  what operators ask for: job and offer files
+    field_errors  requests    what operators ask for, job and offer files, and what is wrong with it
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
     laws                      what a law of the audit is

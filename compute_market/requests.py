@@ -29,21 +29,8 @@ DEADLINE_SECS_DEFAULT = 86_400
 R = TypeVar("R", bound=Struct)
 
 
-_EMPTY = "is empty"
-# What msgspec says of an empty text or list that must not be.
-_TOO_SHORT = ("Expected `str` of length >= 1", "Expected `array` of length >= 1")
-
-
-class FieldError(UsageError):
-    """One field of a document is wrong: `problem` says in what way."""
-
-    def __init__(self, source: str, problem: str, field: str, *, where: str = "") -> None:
-        self.problem = problem
-        super().__init__(f"{self.told_of(source)}{where}", field=field)
-
-    def told_of(self, name: str) -> str:
-        """What is wrong, of what an operator knows the field by."""
-        return f"{name}{' ' if self.problem == _EMPTY else ': '}{self.problem}"
+class NotJsonError(UsageError):
+    """What was given for JSON does not even begin as it."""
 
 
 class CapabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,10 +147,11 @@ class JobRequest(Struct, frozen=True, forbid_unknown_fields=True):
         return [SliceRequest(s) if isinstance(s, str) else s for s in self.slices]
 
 
-def parse(data: bytes, source: str) -> dict[str, Any]:
+def parse(data: bytes, source: str, *, has_lines: bool = True) -> dict[str, Any]:
     """Decode one JSON object of a hand-written file; comment keys are dropped.
 
-    Raises UsageError naming `source` for anything that is not one object with unique keys.
+    Raises UsageError naming `source` for anything that is not one object with unique keys;
+    `NotJsonError` if it does not even begin as one. With `has_lines` a syntax error names the line.
     """
     import json  # Only commands that read files pay for it.
 
@@ -172,13 +160,14 @@ def parse(data: bytes, source: str) -> dict[str, Any]:
             data.decode(), object_pairs_hook=_unique, parse_float=_decimal, parse_constant=_constant
         )
     except UnicodeDecodeError as error:
-        raise UsageError(f"{source}: byte {error.start} is not UTF-8") from error
+        raise _kind_of(data)(f"{source}: byte {error.start} is not UTF-8") from error
     except RecursionError as error:
         raise UsageError(f"{source}: nested too deep") from error
     except json.JSONDecodeError as error:
-        raise UsageError(
-            f"{source}: line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from error
+        at = f"{source}: line {error.lineno}" if has_lines else source
+        # The last line of a file ends with it, and not where a next one would begin.
+        column = error.colno if has_lines else min(error.pos, len(error.doc.rstrip())) + 1
+        raise _kind_of(data)(f"{at}, column {column}: {error.msg}") from error
     except (_BadJson, ValueError) as error:
         raise UsageError(f"{source}: {error}") from error
     if not isinstance(document, dict):
@@ -193,7 +182,9 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     try:
         request = msgspec.convert(document, learned(kind))
     except msgspec.ValidationError as error:
-        raise _field_error(source, str(error).replace("`decimal`", "`float`")) from error
+        from compute_market.field_errors import field_error
+
+        raise field_error(source, str(error), kind) from error
     except UnicodeEncodeError as error:
         # Half a surrogate pair. What else is wrong with it is told first, if anything is.
         build(_escaped(document), kind, source)
@@ -212,21 +203,6 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
             f"{source}: deadline and deadline_secs are both given", hint="give one of them"
         )
     return request
-
-
-def _field_error(source: str, message: str) -> UsageError:
-    """What msgspec says, as an error that knows the field if one is named."""
-    problem, at, path = message.partition(" - at `$.")
-    missing = "missing required field `"
-    if missing in problem and not at:
-        field = problem.partition(missing)[2].rstrip("`")
-    elif at:
-        field = path.rstrip("`").partition("[")[0]
-    else:
-        return UsageError(f"{source}: {_shown(message)}")
-    if at and problem in _TOO_SHORT:
-        return FieldError(f"{source}: {_shown(path.rstrip('`'))}", _EMPTY, field)
-    return FieldError(source, _shown(problem), field, where=_shown(f"{at}{path}"))
 
 
 class Document(Struct, frozen=True, gc=False):
@@ -277,13 +253,17 @@ def _document(file: str, number: int, line: bytes) -> Document:
     try:
         if len(line) > DOCUMENT_BYTES_MAX:
             raise _too_long(source)
-        return Document(source, parse(line, source), None, (number, number))
+        return Document(source, parse(line, source, has_lines=False), None, (number, number))
     except UsageError as error:
         return Document(source, {}, error, (number, number))
 
 
 def _too_long(source: str) -> UsageError:
     return UsageError(f"{source}: has more than {DOCUMENT_BYTES_MAX} bytes")
+
+
+def _kind_of(data: bytes) -> type[UsageError]:
+    return UsageError if data.lstrip()[:1] in (b"{", b"[") else NotJsonError
 
 
 class _BadJson(Exception):

@@ -4,6 +4,8 @@ Nothing in here knows what the text is about. Ids need none of this: `records.ch
 it that they pass anywhere unchanged.
 """
 
+from collections.abc import Iterable
+
 SHOWN_MAX = 200  # characters of a foreign text that a message quotes
 
 
@@ -83,3 +85,28 @@ def sum_line(path: str, digest: str) -> str:
         path = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
         return f"\\{digest}  {path}\n"
     return f"{digest}  {path}\n"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that another is most likely meant for: one it is a part of, else one that is
+    spelled much like it.
+    """
+    from difflib import get_close_matches  # Only what is wrong asks for it.
+
+    words = list(known)
+    asked = word.lower().replace("-", "_")
+    alike = get_close_matches(asked, [each.replace("-", "_") for each in words], 1, 0.7)
+    for each in words:
+        if each.replace("-", "_") in alike:
+            return each
+    parts = [each for each in words if asked in each.replace("-", "_").split("_")]
+    if parts:
+        return parts[0]
+    alike = get_close_matches(asked, [each.replace("-", "_") for each in words], 1)
+    return next((each for each in words if each.replace("-", "_") in alike), None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """The same as a hint."""
+    near = nearest(word, known)
+    return None if near is None else f"did you mean {near}?"

@@ -12,10 +12,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "cli")]
 
 # What these import is found by the path above, so they stand behind it.
-from compute_market.amounts import AMOUNT_MAX  # noqa: E402
 from compute_market.errors import EXIT_CODES  # noqa: E402
-from tb_cli.app import description, root  # noqa: E402
+from tb_cli.frame.help_page import ALONE, description, usage  # noqa: E402
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON  # noqa: E402
+from tb_cli.frame.values import bounds_of, metavar_of  # noqa: E402
 from tb_cli.frame.verbs import Group, Parameter, Verb, examples_of, parameters_of  # noqa: E402
 from tb_cli.tree import TREE  # noqa: E402
 
@@ -47,12 +47,7 @@ def render() -> str:
     lines += ["- `-h`, `--help`: Show the help of the command and exit.", ""]
     lines += ["Commands marked *changes the market* also have:", "", _entry(DRY_RUN), ""]
     lines += ["These stand alone, as in `tb-cli --version`:", ""]
-    shared = {each.name for each in GLOBAL}
-    lines += [
-        _filled(f"- `{option.opts[0]}`: {getattr(option, 'help', '')}", "  ")
-        for option in root().params
-        if option.name not in shared
-    ]
+    lines += map(_entry, ALONE)
     lines += ["", HOMES]
     lines += ["## Exit codes", "", "| code | token | meaning |", "|---|---|---|"]
     lines += [f"| {row.code} | {row.token} | {row.meaning} |" for row in EXIT_CODES]
@@ -75,8 +70,7 @@ def _verbs(group: Group, path: tuple[str, ...]) -> Iterator[tuple[str, Verb]]:
 def _section(path: str, verb: Verb) -> Iterator[str]:
     own = parameters_of(verb.function())
     arguments = [each for each in own if not each.spellings]
-    usage = [path, "[OPTIONS]", *(str(each.metavar) for each in arguments)]
-    yield from (f"### {path}", "", "```text", " ".join(usage), "```", "")
+    yield from (f"### {path}", "", "```text", usage(path.split()[1:], verb), "```", "")
     marks = ["Changes the market"] if verb.writes else []
     marks += [_MARKS[verb.market]] if verb.market in _MARKS else []
     if marks:
@@ -94,19 +88,16 @@ def _section(path: str, verb: Verb) -> Iterator[str]:
 def _entry(parameter: Parameter) -> str:
     """One argument or option with its help, what it may be and its default."""
     names = [*sorted(parameter.spellings, key=len), *filter(None, (parameter.opposite,))]
-    value = f" {_kind(parameter)}" if parameter.kind != "flag" else ""
+    value = f" {metavar_of(parameter)}" if parameter.kind != "flag" else ""
     head = ", ".join(f"`{name}{value}`" for name in names) or f"`{parameter.metavar}`"
     text = f"- {head}: {parameter.help}"
-    if parameter.most is not None and parameter.most != AMOUNT_MAX:
-        text += f" Allowed: {parameter.least}…{parameter.most}."
+    if (bounds := bounds_of(parameter)) is not None:
+        text += f" Allowed: {bounds}{f' {parameter.unit}' if parameter.unit else ''}."
+    if parameter.required and names:
+        text += " Required."
     if names and parameter.default not in (None, False):
         text += f" Default: `{names[0] if parameter.kind == 'flag' else parameter.default}`."
     return _filled(text, "  ")
-
-
-def _kind(option: Parameter) -> str:
-    numeric = option.kind in ("integer", "number")
-    return option.metavar or "|".join(option.choices) or ("N" if numeric else "TEXT")
 
 
 def _filled(text: str, indent: str = "") -> str:

@@ -24,6 +24,7 @@ CLI = ROOT / "cli" / "tb_cli"
 ORDER = (
     "text",
     "errors",
+    "quantities",
     "learned",
     "signatures.canonical",
     "signatures.pyca",
@@ -44,6 +45,7 @@ ORDER = (
     "mempool_records",
     "price_records",
     "archive_records",
+    "field_errors",
     "requests",
     "config.toml",
     "config.settings",
@@ -111,6 +113,7 @@ ORDER = (
     "offers.price_file",
     "offers.book",
     "offers.offers",
+    "offers.selection",
     "offers.standing",
     "offers.posting",
     "offers.changing",

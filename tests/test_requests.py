@@ -242,53 +242,59 @@ def test_parse_refuses_numbers_no_field_could_hold(number: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"priorty": "low"}, "unknown field `priorty`"),
-        ({"Job_id": "x"}, "unknown field `Job_id`"),
-        ({"capability": {"cores": 1}}, "unknown field `cores` - at `$.capability`"),
-        ({"slices": ["a", {"path": "b", "hash": ""}]}, "unknown field `hash` - at `$.slices[1]`"),
-        ({"buyer": None}, "Expected `str`, got `null` - at `$.buyer`"),
-        ({"buyer": 5}, "Expected `str`, got `int` - at `$.buyer`"),
-        ({"max_price_per_unit": "5"}, "Expected `int`, got `str` - at `$.max_price_per_unit`"),
-        ({"max_price_per_unit": True}, "Expected `int`, got `bool`"),
-        ({"max_price_per_unit": 5.0}, "Expected `int`, got `float`"),
-        ({"max_price_per_unit": 5.5}, "Expected `int`, got `float`"),
-        ({"max_price_per_unit": 1e300}, "Expected `int`, got `float`"),
-        ({"max_price_per_unit": -1}, "Expected `int` >= 0 - at `$.max_price_per_unit`"),
-        ({"max_price_per_unit": 2**63}, f"Expected `int` <= {AMOUNT_MAX}"),
-        ({"max_price_per_unit": 10**400}, f"Expected `int` <= {AMOUNT_MAX}"),
-        ({"consumer_bond": -(2**63)}, "Expected `int` >= 0 - at `$.consumer_bond`"),
-        ({"consumer_bond": 0.5}, "Expected `int`, got `float` - at `$.consumer_bond`"),
-        ({"capability": {"cpu_cores": -1}}, "at `$.capability.cpu_cores`"),
+        ({"priorty": "low"}, "unknown field priorty"),
+        ({"Job_id": "x"}, "unknown field Job_id"),
+        ({"capability": {"cores": 1}}, "capability: unknown field cores"),
+        ({"slices": ["a", {"path": "b", "hash": ""}]}, "slices[1]: unknown field hash"),
+        ({"buyer": None}, "buyer: expected text, got null"),
+        ({"buyer": 5}, "buyer: expected text, got a whole number"),
+        ({"max_price_per_unit": "5"}, "max_price_per_unit: expected a whole number, got text"),
+        ({"max_price_per_unit": True}, "expected a whole number, got true or false"),
+        ({"max_price_per_unit": 5.0}, "expected a whole number, got a number with a decimal point"),
+        ({"max_price_per_unit": 5.5}, "expected a whole number, got a number with a decimal point"),
+        (
+            {"max_price_per_unit": 1e300},
+            "expected a whole number, got a number with a decimal point",
+        ),
+        ({"max_price_per_unit": -1}, "max_price_per_unit is below 0"),
+        ({"max_price_per_unit": 2**63}, f"is above {AMOUNT_MAX}"),
+        ({"max_price_per_unit": 10**400}, f"is above {AMOUNT_MAX}"),
+        ({"consumer_bond": -(2**63)}, "consumer_bond is below 0"),
+        (
+            {"consumer_bond": 0.5},
+            "consumer_bond: expected a whole number, got a number with a decimal point",
+        ),
+        ({"capability": {"cpu_cores": -1}}, ": capability.cpu_cores"),
         ({"capability": {"gpu": ""}}, ": capability.gpu is empty"),
         ({"capability": {"accelerator": ""}}, ": capability.accelerator is empty"),
-        ({"capability": {"gpu": " A100"}}, "at `$.capability.gpu`"),
-        ({"capability": {"gpu": "A100 "}}, "at `$.capability.gpu`"),
-        ({"capability": {"gpu": "A\n100"}}, "at `$.capability.gpu`"),
-        ({"capability": {"gpu": "A100\n"}}, "at `$.capability.gpu`"),
-        ({"capability": {"gpu": "é"}}, "at `$.capability.gpu`"),
-        ({"capability": {"gpu": "A" * 65}}, "at `$.capability.gpu`"),
-        ({"capability": {"accelerator": "T\0"}}, "at `$.capability.accelerator`"),
-        ({"capability": []}, "Expected `object`, got `array` - at `$.capability`"),
-        ({"priority": "urgent"}, "'urgent' - at `$.priority`"),
-        ({"priority": "High"}, "'High' - at `$.priority`"),
-        ({"lane": "fast"}, "'fast' - at `$.lane`"),
+        ({"capability": {"gpu": " A100"}}, ": capability.gpu"),
+        ({"capability": {"gpu": "A100 "}}, ": capability.gpu"),
+        ({"capability": {"gpu": "A\n100"}}, ": capability.gpu"),
+        ({"capability": {"gpu": "A100\n"}}, ": capability.gpu"),
+        ({"capability": {"gpu": "é"}}, ": capability.gpu"),
+        ({"capability": {"gpu": "A" * 65}}, ": capability.gpu"),
+        ({"capability": {"accelerator": "T\0"}}, ": capability.accelerator"),
+        ({"capability": []}, "capability: expected an object, got a list"),
+        ({"priority": "urgent"}, "priority: 'urgent' is none of"),
+        ({"priority": "High"}, "priority: 'High' is none of"),
+        ({"lane": "fast"}, "lane: 'fast' is none of"),
         ({"slices": []}, ": slices is empty"),
         ({"slices": [""]}, ": slices[0] is empty"),
-        ({"slices": "a.slice"}, "Expected `array`, got `str` - at `$.slices`"),
-        ({"slices": [5]}, "at `$.slices[0]`"),
+        ({"slices": "a.slice"}, "slices: expected a list, got text"),
+        ({"slices": [5]}, ": slices[0]"),
         ({"slices": [{"path": ""}]}, ": slices[0].path is empty"),
-        ({"slices": [{"reference": "ab" * 32}]}, "missing required field `path`"),
-        ({"slices": [{"path": "a", "reference": "ab" * 31}]}, "at `$.slices[0].reference`"),
-        ({"slices": [{"path": "a", "reference": "ab" * 33}]}, "at `$.slices[0].reference`"),
-        ({"slices": [{"path": "a", "reference": "0x" + "ab" * 31}]}, "at `$.slices[0].reference`"),
-        ({"slices": [{"path": "a", "reference": "gg" * 32}]}, "at `$.slices[0].reference`"),
-        ({"slices": [{"path": "a", "reference": "ab" * 32 + "\n"}]}, "at `$.slices[0].reference`"),
+        ({"slices": [{"reference": "ab" * 32}]}, "path is missing"),
+        ({"slices": [{"path": "a", "reference": "ab" * 31}]}, ": slices[0].reference"),
+        ({"slices": [{"path": "a", "reference": "ab" * 33}]}, ": slices[0].reference"),
+        ({"slices": [{"path": "a", "reference": "0x" + "ab" * 31}]}, ": slices[0].reference"),
+        ({"slices": [{"path": "a", "reference": "gg" * 32}]}, ": slices[0].reference"),
+        ({"slices": [{"path": "a", "reference": "ab" * 32 + "\n"}]}, ": slices[0].reference"),
         ({"deadline": 1, "deadline_secs": 1}, "deadline and deadline_secs are both given"),
-        ({"deadline": -1}, "at `$.deadline`"),
-        ({"deadline": DEADLINE_MAX + 1}, "at `$.deadline`"),
-        ({"deadline_secs": DEADLINE_MAX + 1}, "at `$.deadline_secs`"),
-        ({"deadline_secs": None}, "at `$.deadline_secs`"),
-        ({"deadline_secs": 1.5}, "at `$.deadline_secs`"),
+        ({"deadline": -1}, ": deadline"),
+        ({"deadline": DEADLINE_MAX + 1}, ": deadline"),
+        ({"deadline_secs": DEADLINE_MAX + 1}, ": deadline_secs"),
+        ({"deadline_secs": None}, ": deadline_secs"),
+        ({"deadline_secs": 1.5}, ": deadline_secs"),
     ],
 )
 def test_build_names_the_field_of_a_job_that_is_wrong(fields: dict[str, Any], words: str) -> None:
@@ -298,29 +304,27 @@ def test_build_names_the_field_of_a_job_that_is_wrong(fields: dict[str, Any], wo
 @pytest.mark.parametrize("field", ["job_id", "buyer", "workload", "slices", "max_price_per_unit"])
 def test_build_names_a_field_of_a_job_that_is_missing(field: str) -> None:
     document = {name: value for name, value in JOB.items() if name != field}
-    assert f"missing required field `{field}`" in refusal(build, document, JobRequest, "job.json")
+    assert f"{field} is missing" in refusal(build, document, JobRequest, "job.json")
 
 
 @pytest.mark.parametrize("field", ["provider", "units", "price_per_unit"])
 def test_build_names_a_field_of_an_offer_that_is_missing(field: str) -> None:
     document = {name: value for name, value in OFFER.items() if name != field}
-    assert f"missing required field `{field}`" in refusal(
-        build, document, OfferRequest, "offer.json"
-    )
+    assert f"{field} is missing" in refusal(build, document, OfferRequest, "offer.json")
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"unit": 5}, "unknown field `unit`"),
-        ({"units": 1.0}, "Expected `int`, got `float` - at `$.units`"),
-        ({"units": -1}, "at `$.units`"),
-        ({"units": 2**63}, "at `$.units`"),
-        ({"price_per_unit": 0.5}, "at `$.price_per_unit`"),
-        ({"fee_pct_ct": -1}, "at `$.fee_pct_ct`"),
-        ({"reputation": 1.5}, "at `$.reputation`"),
-        ({"reputation": -(2**63)}, "at `$.reputation`"),
-        ({"offer_id": 7}, "at `$.offer_id`"),
+        ({"unit": 5}, "unknown field unit"),
+        ({"units": 1.0}, "units: expected a whole number, got a number with a decimal point"),
+        ({"units": -1}, ": units"),
+        ({"units": 2**63}, ": units"),
+        ({"price_per_unit": 0.5}, ": price_per_unit"),
+        ({"fee_pct_ct": -1}, ": fee_pct_ct"),
+        ({"reputation": 1.5}, ": reputation"),
+        ({"reputation": -(2**63)}, ": reputation"),
+        ({"offer_id": 7}, ": offer_id"),
     ],
 )
 def test_build_names_the_field_of_an_offer_that_is_wrong(
@@ -368,7 +372,7 @@ def test_build_can_print_any_unknown_key(key: str) -> None:
 
 @pytest.mark.parametrize("value", ["a\nb", "\u001b[31mred", "\ud800", "v" * 10_000])
 def test_build_can_print_any_wrong_choice(value: str) -> None:
-    assert "at `$.priority`" in refusal(job, priority=value)
+    assert ": priority" in refusal(job, priority=value)
 
 
 # The multiplier keeps the digits of the file: no float is in between.
@@ -486,11 +490,11 @@ def test_job_that_names_other_models_is_another_job(market: Market) -> None:
     ("models", "words"),
     [
         ([], "capability.gpu is empty"),
-        ([f"m{n}" for n in range(33)], "at `$.capability.gpu`"),
+        ([f"m{n}" for n in range(33)], ": capability.gpu"),
         (["A100", ""], "capability.gpu[1] is empty"),
-        (["A100", None], "at `$.capability.gpu[1]`"),
-        ([["A100"]], "at `$.capability.gpu[0]`"),
-        ({"model": "A100"}, "at `$.capability.gpu`"),
+        (["A100", None], ": capability.gpu[1]"),
+        ([["A100"]], ": capability.gpu[0]"),
+        ({"model": "A100"}, ": capability.gpu"),
     ],
 )
 def test_build_names_what_is_wrong_with_a_list_of_models(models: Any, words: str) -> None:
@@ -535,7 +539,7 @@ def test_document_that_is_wrong_stands_among_the_others() -> None:
     assert read(content) == [
         ("file.json line 1", {"a": 1}),
         ("file.json line 2", "file.json line 2: the key 'a' is given twice"),
-        ("file.json line 3", "file.json line 3: line 1, column 1: Expecting value"),
+        ("file.json line 3", "file.json line 3, column 1: Expecting value"),
         ("file.json line 4", {"a": 4}),
     ]
 

@@ -10,13 +10,12 @@ from compute_market.archive import archives, lines, selection
 from compute_market.archive.selection import Ended
 from compute_market.archive_records import Archive
 from compute_market.errors import ConflictError, UsageError
-from compute_market.records import Posting, replace
+from compute_market.records import DEADLINE_MAX, Posting, replace
 from tb_cli.frame import files, guard
 from tb_cli.frame.archive_file import ArchiveFile, open_or_none
 from tb_cli.frame.progress import StatusLine
 from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
-from tb_cli.frame.times import duration
 from tb_cli.frame.verbs import argument, examples, option, takes
 
 # Pieces after which the data file is mapped anew, so that memory stays flat.
@@ -30,13 +29,16 @@ _Piece = tuple[list[Ended], list[Posting]]
     argument("target", "FILE", "Where they go: a new file, or one that was interrupted."),
     option(
         "--before",
-        "How long ago a job has ended at least: 90d, 12h; a bare number is seconds.",
-        metavar="AGE",
+        "How long ago a job has ended at least.",
+        kind="integer",
+        unit="seconds",
+        least=0,
+        most=DEADLINE_MAX,
         required=True,
     ),
 )
 @examples("tb-cli state archive --before 90d /backup/jobs-2026-11.jsonl")
-def archive(session: Session, target: str, *, before: str) -> None:
+def archive(session: Session, target: str, *, before: int) -> None:
     """Jobs go with their slices, their receipts and their postings, and so do old deposits and
     withdrawals. Ids and keys stay taken, balances go on from what they were, and the audit stays
     clean. A job stays while a receipt of it waits to be paid.
@@ -45,8 +47,7 @@ def archive(session: Session, target: str, *, before: str) -> None:
     the same file, and goes on where it was.
     """
     files.check_text(target, "the file")
-    age = duration(before, "--before")
-    end = session.view(lambda txn: max(0, txn.now - age))
+    end = session.view(lambda txn: max(0, txn.now - before))
     file = open_or_none(target)
     if file is None:
         if next(_pieces(session, end), None) is None:

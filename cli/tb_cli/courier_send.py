@@ -101,7 +101,7 @@ def resend(
     session: Session,
     bundle_ids: list[str],
     *,
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,

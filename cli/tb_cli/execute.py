@@ -1,5 +1,6 @@
 """Verbs that do the work of jobs: execute, prove."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from compute_market.amounts import AMOUNT_MAX
@@ -18,49 +19,41 @@ from tb_cli.frame import bulk
 from tb_cli.frame.active_jobs import ActiveJobs
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.ids import Ids
-from tb_cli.frame.options import BACKEND, EXECUTOR, FAILED_TO, JOB_ID, JSONL, check_given
+from tb_cli.frame.options import (
+    BACKEND,
+    EXECUTOR,
+    FAILED_TO,
+    JOB_ID,
+    JOB_IDS_OR_NONE,
+    JSONL,
+    executed_selection,
+)
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.render import emit, note
+from tb_cli.frame.selected import ended, is_meant
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, examples, flag, number, option, takes
+from tb_cli.frame.verbs import NOT_GIVEN, argument, examples, number, takes
 from tb_cli.network.executors import executor
 
 
 @examples(
     "tb-cli compute execute j-1 j-2",
     "tb-cli compute execute --all --until-empty",
-    "tb-cli compute execute --all --provider farm --workers 8",
+    "tb-cli compute execute --provider farm --workers 8",
 )
-@takes(
-    argument(
-        "job_ids",
-        "[JOB…]",
-        "Job ids; - reads them from stdin.",
-        required=False,
-        many=True,
-        complete="job",
-    ),
-    flag("--all", help="All active jobs, those with the next deadline first."),
-    option("--provider", "With --all, only jobs of this provider."),
-    flag("--until-empty", help="With --all, again until none is left that was not tried."),
-    BACKEND,
-    EXECUTOR,
-    FAILED_TO,
-    JSONL,
-)
+@takes(JOB_IDS_OR_NONE, BACKEND, EXECUTOR, FAILED_TO, JSONL, rarely=executed_selection)
 def execute(
     session: Session,
     job_ids: list[str],
     *,
-    all: bool,
-    provider: str | None,
-    until_empty: bool,
     backend: str | None,
     workers: int | None,
     where: str,
     cluster_timeout: int,
     failed_to: str | None,
     jsonl: bool,
+    filters: Mapping[str, Any] = NOT_GIVEN,
+    selecting: Mapping[str, Any] = NOT_GIVEN,
 ) -> int:
     """Runs the slices that are not proven yet, and submits their proofs.
 
@@ -70,10 +63,14 @@ def execute(
     A run that was stopped is run again: it goes on at the first unproven slice. Ctrl-C and SIGTERM
     submit the proofs that are there; a kill loses the last ten seconds and what is under way.
     """
-    _check_selection(job_ids, provider, all=all, until_empty=until_empty)
     ids: Ids | ActiveJobs
-    if all:
-        ids = ActiveJobs(session, provider, until_empty=until_empty)
+    if is_meant(job_ids, filters, selecting):
+        from tb_cli.frame.listing.selections import asked_jobs
+
+        asked = asked_jobs(filters, ("active",))
+        ids = ActiveJobs(session, asked, until_empty="until_empty" in selecting)
+    elif "until_empty" in selecting:
+        raise UsageError("--until-empty goes with --all, or with options that select jobs")
     else:
         ids = Ids(job_ids, "job id", keep=failed_to is not None)
     with (
@@ -99,27 +96,13 @@ def execute(
             jsonl=jsonl,
             failed_to=failed_to,
             source=ids,
-            selected="active job" if all else None,
+            selected="job selected" if isinstance(ids, ActiveJobs) else None,
         )
-    if isinstance(ids, ActiveJobs) and not (session.json or jsonl):
-        note(ids.summary())
+    if isinstance(ids, ActiveJobs):
+        code = ended(ids.found, code, selecting)
+        if not (session.json or jsonl):
+            note(ids.summary())
     return code
-
-
-def _check_selection(
-    job_ids: list[str], provider: str | None, *, all: bool, until_empty: bool
-) -> None:
-    """Raise UsageError unless either ids are given or all jobs are asked for."""
-    check_given("--provider", provider)
-    if all and job_ids:
-        raise UsageError("--all and job ids are both given", hint="give one of them")
-    if all:
-        return
-    if provider is not None or until_empty:
-        spelling = "--until-empty" if provider is None else "--provider"
-        raise UsageError(f"{spelling} goes with --all")
-    if not job_ids:
-        raise UsageError("JOB… is missing", hint="give job ids, or --all for all active jobs")
 
 
 @takes(

@@ -1,33 +1,47 @@
 """Verbs that change live jobs: hold, release, set."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from compute_market.errors import UsageError
 from compute_market.jobs import documents, holding
-from compute_market.records import DEADLINE_MAX, Job, Priority
+from compute_market.records import DEADLINE_MAX, Job, JobState, Priority
 from compute_market.store.txn import Txn
-from tb_cli.frame import bulk
+from tb_cli.frame import bulk, selected
 from tb_cli.frame.ids import Ids
-from tb_cli.frame.options import ATOMIC, CHUNK, FAILED_TO, JOB_IDS, JSONL, PRIORITY
+from tb_cli.frame.options import (
+    ATOMIC,
+    CHUNK,
+    FAILED_TO,
+    JOB_IDS,
+    JOB_IDS_OR_NONE,
+    JSONL,
+    PRIORITY,
+    job_selection,
+)
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import examples, option, takes
+from tb_cli.frame.verbs import NOT_GIVEN, examples, option, takes
 
+_WAITING: tuple[JobState, ...] = ("pending", "queued")
 _BULK = (CHUNK, ATOMIC, FAILED_TO, JSONL)
 
 
-@examples("tb-cli compute hold j-1 j-2", "tb-cli compute hold - -n")
-@takes(JOB_IDS, _BULK)
+@examples("tb-cli compute hold j-1 j-2", "tb-cli compute hold --buyer acme --priority low -n")
+@takes(JOB_IDS_OR_NONE, _BULK, rarely=job_selection)
 def hold(
     session: Session,
     job_ids: list[str],
     *,
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
+    filters: Mapping[str, Any] = NOT_GIVEN,
+    selecting: Mapping[str, Any] = NOT_GIVEN,
 ) -> int:
     """A job that is held keeps its place and is not started before `compute release`. Its deadline
-    goes on. One that runs cannot be held.
+    goes on. One that runs cannot be held. Of a selection those that wait are held, in one
+    transaction.
     """
 
     def act(txn: Txn, job_id: str) -> bulk.Outcome:
@@ -35,35 +49,49 @@ def hold(
         text = f"held job {job_id}: {job.state}"
         return _outcome(txn, job, text if changed else f"job {job_id} already held", changed)
 
-    how = {"chunk": chunk, "atomic": atomic, "failed_to": failed_to, "jsonl": jsonl}
+    how: dict[str, Any] = {"chunk": chunk, "atomic": atomic, "failed_to": failed_to, "jsonl": jsonl}
+    if selected.is_meant(job_ids, filters, selecting):
+        from tb_cli.frame.listing.selections import asked_jobs, selected_jobs
+
+        found = selected_jobs(asked_jobs(filters, _WAITING, held=False))
+        return selected.run(session, found, act, doing="hold", selecting=selecting, **how)
     return _run(session, job_ids, act, how)
 
 
-@examples("tb-cli compute release j-1 j-2")
-@takes(JOB_IDS, _BULK)
+@examples("tb-cli compute release j-1 j-2", "tb-cli compute release --all --yes")
+@takes(JOB_IDS_OR_NONE, _BULK, rarely=job_selection)
 def release(
     session: Session,
     job_ids: list[str],
     *,
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
+    filters: Mapping[str, Any] = NOT_GIVEN,
+    selecting: Mapping[str, Any] = NOT_GIVEN,
 ) -> int:
-    """It waits again in the place that it had, and starts if it is its turn."""
+    """It waits again in the place that it had, and starts if it is its turn. Of a selection those
+    that are held are released, in one transaction.
+    """
 
     def act(txn: Txn, job_id: str) -> bulk.Outcome:
         job, changed = holding.release(txn, job_id)
         text = f"released job {job_id}: {job.state}"
         return _outcome(txn, job, text if changed else f"job {job_id} is not held", changed)
 
-    how = {"chunk": chunk, "atomic": atomic, "failed_to": failed_to, "jsonl": jsonl}
+    how: dict[str, Any] = {"chunk": chunk, "atomic": atomic, "failed_to": failed_to, "jsonl": jsonl}
+    if selected.is_meant(job_ids, filters, selecting):
+        from tb_cli.frame.listing.selections import asked_jobs, selected_jobs
+
+        found = selected_jobs(asked_jobs(filters, _WAITING, held=True))
+        return selected.run(session, found, act, doing="release", selecting=selecting, **how)
     return _run(session, job_ids, act, how)
 
 
 @examples(
     "tb-cli compute set j-1 --priority high",
-    "tb-cli compute set j-1 j-2 --deadline-secs 7200 -n",
+    "tb-cli compute set j-1 j-2 --deadline-secs 2h -n",
 )
 @takes(
     JOB_IDS,
@@ -76,9 +104,9 @@ def release(
     ),
     option(
         "--deadline-secs",
-        "A later deadline, in seconds from now.",
+        "A later deadline, so long from now.",
         kind="integer",
-        metavar="SECS",
+        unit="seconds",
         least=0,
         most=DEADLINE_MAX,
     ),
@@ -92,7 +120,7 @@ def set_(
     deadline: int | None,
     deadline_secs: int | None,
     priority: Priority | None,
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
@@ -123,7 +151,7 @@ def set_(
         text = f"changed job {job_id}: {told}" if told else f"job {job_id} unchanged: {job.state}"
         return _outcome(txn, job, text, bool(told))
 
-    how = {"chunk": chunk, "atomic": atomic, "failed_to": failed_to, "jsonl": jsonl}
+    how: dict[str, Any] = {"chunk": chunk, "atomic": atomic, "failed_to": failed_to, "jsonl": jsonl}
     return _run(session, job_ids, act, how)
 
 

@@ -5,6 +5,7 @@ What only some of them need they import themselves: shell loops ask for the stat
 
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,10 +13,18 @@ from compute_market.errors import AlreadyDoneError, PendingError
 from compute_market.jobs import documents, jobs
 from compute_market.records import JOB_STATES, LIVE_STATES, Job, JobState, check_id
 from compute_market.store.txn import Txn
-from tb_cli.frame.options import AT, FAILED_TO, JOB_ID, JOB_IDS, are_several
+from tb_cli.frame.options import (
+    AT,
+    FAILED_TO,
+    JOB_ID,
+    JOB_IDS,
+    JOB_IDS_OR_NONE,
+    are_several,
+    waited_selection,
+)
 from tb_cli.frame.render import emit, fields, note, write_json, write_line
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import examples, option, takes
+from tb_cli.frame.verbs import NOT_GIVEN, examples, option, takes
 
 _WAIT_POLL_S = 0.2
 _ENDED = tuple(state for state in JOB_STATES if state not in LIVE_STATES)
@@ -66,11 +75,15 @@ def requirements(session: Session, job_id: str) -> None:
     write_json(session.view(lambda txn: documents.requirements(txn, job_id)))
 
 
+@examples("tb-cli compute wait j-1 j-2", "tb-cli compute wait --buyer acme --for ended")
 @takes(
-    JOB_IDS,
-    option("--timeout", "Give up after this many seconds.", kind="number", least=0, most=2**31),
+    JOB_IDS_OR_NONE,
+    option(
+        "--timeout", "Give up after so long.", kind="number", unit="seconds", least=0, most=2**31
+    ),
     option("--for", "What to wait for.", name="goal", choices=tuple(_GOALS), default="completed"),
     FAILED_TO,
+    rarely=waited_selection,
 )
 def wait(
     session: Session,
@@ -79,21 +92,33 @@ def wait(
     timeout: float | None,
     goal: str,
     failed_to: str | None,
-) -> None:
+    filters: Mapping[str, Any] = NOT_GIVEN,
+    selecting: Mapping[str, Any] = NOT_GIVEN,
+) -> int | None:
     """Ends with 0 if all jobs came to what is waited for: completed, ended in any way, or active.
 
     Ends at once if they have. If one ended in another way, the code is 4, once the others are there
     too; a time-out ends with 10. An overdue job ends with the next command that changes the market;
-    looking does not end it.
+    looking does not end it. Of a selection those are waited for that are in it at the beginning.
     """
-    from tb_cli.frame.ids import Ids
+    from tb_cli.frame import selected
 
-    left = Ids(job_ids, "job id").at_once()
-    if not left:
-        note("nothing given, nothing done")
+    if selected.is_meant(job_ids, filters, selecting):
+        from tb_cli.frame.listing.selections import asked_jobs, selected_jobs
+
+        found = selected_jobs(asked_jobs(filters))
+        left = found.looked_for(session)
+        if not left:
+            return selected.ended(0, 0, selecting)
+    else:
+        from tb_cli.frame.ids import Ids
+
+        left = Ids(job_ids, "job id").at_once()
+        if not left:
+            note("nothing given, nothing done")
     if failed_to is None:
         _wait(session, left, timeout, goal)
-        return
+        return None
     from tb_cli.frame.results import Result
 
     result = Result(failed_to)
@@ -101,6 +126,7 @@ def wait(
         _wait(session, left, timeout, goal)
     finally:
         result.write("".join(f"{job_id}\n" for job_id in left))
+    return None
 
 
 def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -> None:

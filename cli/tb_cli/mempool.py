@@ -24,6 +24,7 @@ from tb_cli.frame.verbs import examples, option, takes
         "Its size.",
         name="size",
         kind="integer",
+        unit="bytes",
         required=True,
         least=1,
         most=mempool.BYTES_MAX,

@@ -1,6 +1,6 @@
 """Verbs on offers: post, show, withdraw. `offer_list` has the one that lists."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from compute_market.errors import UsageError
@@ -20,11 +20,12 @@ from tb_cli.frame.options import (
     OFFERED,
     amount,
     by_option,
+    offer_selection,
     with_options,
     with_party,
 )
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, group, option, takes
+from tb_cli.frame.verbs import NOT_GIVEN, argument, examples, group, option, takes
 
 if TYPE_CHECKING:
     from tb_cli.network.takeovers import Takeovers
@@ -72,7 +73,7 @@ def post(
     given: dict[str, Any],
     capability: dict[str, Any],
     key: str | None,
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
@@ -144,41 +145,62 @@ def show(session: Session, offer_ids: list[str]) -> int:
     )
 
 
+@examples(
+    "tb-cli compute offer withdraw o-1 o-2",
+    "tb-cli compute offer withdraw --provider acme",
+)
 @takes(
-    _OFFER_IDS,
+    argument(
+        "offer_ids",
+        "[OFFER…]",
+        "Offer ids; - reads them from stdin.",
+        required=False,
+        many=True,
+        complete="offer",
+    ),
     CHUNK,
     ATOMIC,
     FAILED_TO,
     JSONL,
+    rarely=offer_selection,
 )
 def withdraw(
     session: Session,
     offer_ids: list[str],
     *,
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
+    filters: Mapping[str, Any] = NOT_GIVEN,
+    selecting: Mapping[str, Any] = NOT_GIVEN,
 ) -> int:
-    """Jobs that hold units of them go on."""
+    """Jobs that hold units of them go on. Offers that options select are withdrawn in one
+    transaction; on a terminal it asks first.
+    """
 
     def act(txn: Txn, offer_id: str) -> bulk.Outcome:
         offer, changed = offers.withdraw(txn, offer_id)
         text = f"withdrew offer {offer_id}" if changed else f"offer {offer_id} already withdrawn"
         return bulk.Outcome(offer_id, text, standing.document(txn, offer) | {"changed": changed})
 
+    how: dict[str, Any] = {
+        "id_field": "offer_id",
+        "chunk": chunk,
+        "atomic": atomic,
+        "jsonl": jsonl,
+        "failed_to": failed_to,
+    }
+    if filters or selecting or not offer_ids:
+        from tb_cli.frame import selected
+
+        if selected.is_meant(offer_ids, filters, selecting, noun="offer"):
+            from tb_cli.frame.listing.selections import selected_offers
+
+            found = selected_offers(filters)
+            return selected.run(session, found, act, doing="withdraw", selecting=selecting, **how)
     ids = Ids(offer_ids, "offer id", keep=failed_to is not None)
-    return bulk.run(
-        session,
-        ids,
-        act,
-        id_field="offer_id",
-        chunk=chunk,
-        atomic=atomic,
-        jsonl=jsonl,
-        failed_to=failed_to,
-        source=ids,
-    )
+    return bulk.run(session, ids, act, source=ids, **how)
 
 
 def _takeovers(session: Session) -> "Takeovers":

@@ -62,7 +62,7 @@ def set_(
     *,
     given: dict[str, Any],
     key: str | None,
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,

@@ -35,9 +35,9 @@ def sweep(session: Session) -> None:
 @takes(
     option(
         "--by",
-        "Seconds by which every deadline moves.",
+        "By how much every deadline moves.",
         kind="integer",
-        metavar="SECS",
+        unit="seconds",
         required=True,
         least=1,
         most=DEADLINE_MAX,

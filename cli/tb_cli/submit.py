@@ -17,7 +17,7 @@ from compute_market.jobs import documents, drafts, jobs
 from compute_market.jobs.submit import Submitted, ask
 from compute_market.jobs.submit import submit as submit_job
 from compute_market.records import Refused, Slice
-from compute_market.requests import NO_FILE, Document, JobRequest, build
+from compute_market.requests import NO_FILE, Document, JobRequest, NotJsonError, build
 from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
@@ -60,7 +60,7 @@ def submit(
     given: dict[str, Any],
     wait: bool,
     capability: dict[str, Any],
-    chunk: int,
+    chunk: int | None,
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
@@ -170,10 +170,13 @@ def _source(paths: list[str], *, keep: bool) -> "JsonLines":
 def _jobs(
     source: "JsonLines", given: dict[str, Any], capability: dict[str, Any]
 ) -> Iterator[bulk.Given[_Asked]]:
-    for number, (directory, document, place) in enumerate(source):
-        if number and "job_id" in given:
-            raise UsageError("--job-id names one job, and more are given")
-        yield _job(document, given, capability, directory, place)
+    try:
+        for number, (directory, document, place) in enumerate(source):
+            if number and "job_id" in given:
+                raise UsageError("--job-id names one job, and more are given")
+            yield _job(document, given, capability, directory, place)
+    except NotJsonError as error:
+        raise _mistaken(error) from error
 
 
 def _job(
@@ -194,11 +197,18 @@ def _job(
         request = build(asked, JobRequest, document.source)
         for path in paths_of(request, directory):
             files.check_text(path, f"{document.source}: the slice")
+    except NotJsonError as error:
+        return bulk.Given(document.source, None, _mistaken(error), place)
     except UsageError as error:
         alone = document is NO_FILE
         named = by_option(error, given, capability, submit, alone=alone)
         return bulk.Given(document.source, None, named, place)
     return bulk.Given(request.job_id, _Asked(request, directory, []), None, place)
+
+
+def _mistaken(error: UsageError) -> UsageError:
+    """What to say of a file that is no JSON at all: it may be a slice."""
+    return UsageError(error.message, hint="a file of jobs is JSON; slices are given with --slice")
 
 
 def _text(submitted: Submitted) -> str:

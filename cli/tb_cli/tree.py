@@ -282,6 +282,7 @@ TREE = Group(
                 "root": _reads("state:root", "Print one hash of money, mode and receipts."),
             },
         ),
+        "help": _apart("help:help_", "Show the help of a command, or a topic."),
         "config": Group(
             "The configuration.",
             {"show": _optional("config:show", "Show every setting and where it comes from.")},

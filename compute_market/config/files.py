@@ -160,7 +160,8 @@ def render_default() -> str:
         f"# home directory. The keys above [scheduler] may also stand in [{_MAIN_SECTION}].",
         "# A variable wins over the file: TB_ and the key in capitals, with the section before",
         "# it where there is one, as in TB_EPOCH_BLOCKS and TB_SCHEDULER_SLOTS. Commas stand",
-        "# between the values of a list there.",
+        "# between the values of a list there. Durations and sizes may be written as text too:",
+        '# "90s", "15m", "1h30m", "3d", "64GiB".',
     ]
     section = ""
     for setting in SETTINGS:
@@ -206,6 +207,8 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
         value = raw if isinstance(raw, bool) else None
     elif setting.kind == "integer":
         value = raw if type(raw) is int else None  # `true` is an instance of int.
+        if isinstance(raw, str):
+            value = _quantity(setting, raw)
     elif isinstance(raw, str | DecimalText) or type(raw) is int:
         value = parse_ppm(raw if isinstance(raw, str) else _shown(raw))
     if value is None:
@@ -215,7 +218,8 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
             "flag": "true or false",
         }.get(setting.kind, "a string")
         raise UsageError(
-            f"{origin}: {setting.name}: expected {wanted}, {setting.limits}; found {_shown(raw)}"
+            f"{origin}: {setting.name}: expected {wanted}, {setting.limits}; found {_shown(raw)}",
+            hint=_way_to_write(setting),
         )
     if setting.kind in _ADDRESSES:
         _check_address(setting, str(value), origin)
@@ -232,6 +236,19 @@ def _value(setting: Setting, raw: Any, origin: str) -> Value:
     if not allowed:
         raise UsageError(f"{origin}: {setting.name}: {_shown(raw)} is not {setting.limits}")
     return value
+
+
+def _quantity(setting: Setting, text: str) -> int | None:
+    """How many of its unit a duration or size is; None for a text that is neither."""
+    from compute_market import quantities  # Most are written as numbers.
+
+    return quantities.in_unit(text, setting.unit) if setting.unit in quantities.UNITS else None
+
+
+def _way_to_write(setting: Setting) -> str | None:
+    from compute_market import quantities
+
+    return quantities.ways_to_write(setting.unit) if setting.unit in quantities.UNITS else None
 
 
 def _listed(setting: Setting, raw: Any, origin: str) -> tuple[str, ...]:

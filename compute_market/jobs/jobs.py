@@ -104,6 +104,12 @@ def placements(txn: Txn, job: Job) -> list[Placement]:
     return earlier if job.placement is None else [*earlier, job.placement]
 
 
+def live_ids(txn: Txn) -> Iterator[str]:
+    """Ids of every pending, queued and active job, the nearest deadline first."""
+    for key, _ in txn.scan(DEADLINES):
+        yield key[8:].decode()
+
+
 def is_overdue(txn: Txn, job: Job) -> bool:
     """Whether a job is to be failed by the next change of the market."""
     return job.state in LIVE_STATES and job.deadline < txn.now

@@ -33,7 +33,7 @@ class Selection(Struct, frozen=True, gc=False):
     ended_until_ms: int | None = None
     overdue_in_secs: int | None = None  # live, and the deadline is not as many seconds away
     unfunded: bool = False  # placed while no money moved
-    held: bool = False
+    held: bool | None = None
 
     @property
     def is_by_end(self) -> bool:
@@ -44,7 +44,7 @@ class Selection(Struct, frozen=True, gc=False):
         """Whether only live jobs can be meant."""
         return (
             self.overdue_in_secs is not None
-            or self.held
+            or bool(self.held)
             or (bool(self.states) and not set(self.states) - set(LIVE_STATES))
         )
 
@@ -79,8 +79,8 @@ def _checks(asked: Selection, now: int) -> Iterator[Check]:
         yield lambda job: job.state in LIVE_STATES and job.deadline < before
     if asked.unfunded:
         yield lambda job: job.placement is not None and not job.placement.funded
-    if asked.held:
-        yield lambda job: job.held
+    if asked.held is not None:
+        yield _equals("held", asked.held)
 
 
 def _equals(name: str, value: Any) -> Check:

@@ -85,7 +85,7 @@ def test_capacity_record_averages_the_last_eight(cli: Cli) -> None:
 def test_capacity_record_of_no_capacity_is_usage(cli: Cli, value: str) -> None:
     done = cli("compute-market", "capacity", "record", "--", value)
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error[usage]: Invalid value for 'N': ")
+    assert done.err.startswith("error[usage]: N: ")
     assert not cli.home.exists()
 
 

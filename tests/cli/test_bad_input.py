@@ -96,9 +96,9 @@ def test_what_is_right_passes(market: Cli) -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"prize": 1}, "`prize`"),
-        ({"capability": {"gpus": 1}}, "`gpus`"),
-        ({"slices": [{"path": "a.slice", "hash": HELLO}]}, "`hash`"),
+        ({"prize": 1}, "unknown field prize"),
+        ({"capability": {"gpus": 1}}, "unknown field gpus"),
+        ({"slices": [{"path": "a.slice", "hash": HELLO}]}, "unknown field hash"),
     ],
 )
 def test_unknown_key(market: Cli, fields: dict[str, Any], says: str) -> None:
@@ -124,25 +124,25 @@ def test_duplicated_key(market: Cli, text: str) -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"job_id": 5}, "$.job_id"),
-        ({"buyer": None}, "$.buyer"),
-        ({"workload": ["transcode"]}, "$.workload"),
-        ({"slices": "a.slice"}, "$.slices"),
-        ({"slices": [5]}, "$.slices[0]"),
-        ({"slices": {}}, "$.slices"),
+        ({"job_id": 5}, ": job_id"),
+        ({"buyer": None}, ": buyer"),
+        ({"workload": ["transcode"]}, ": workload"),
+        ({"slices": "a.slice"}, ": slices"),
+        ({"slices": [5]}, ": slices[0]"),
+        ({"slices": {}}, ": slices"),
         ({"slices": []}, ": slices is empty"),
         ({"slices": [""]}, ": slices[0] is empty"),
         ({"slices": [{"path": ""}]}, ": slices[0].path is empty"),
-        ({"slices": [{"path": "a.slice", "reference": 5}]}, "$.slices[0].reference"),
-        ({"max_price_per_unit": "100"}, "$.max_price_per_unit"),
-        ({"max_price_per_unit": True}, "$.max_price_per_unit"),
-        ({"capability": []}, "$.capability"),
-        ({"capability": {"cpu_cores": "4"}}, "$.capability.cpu_cores"),
-        ({"capability": {"gpu": 4090}}, "$.capability.gpu"),
+        ({"slices": [{"path": "a.slice", "reference": 5}]}, ": slices[0].reference"),
+        ({"max_price_per_unit": "100"}, ": max_price_per_unit"),
+        ({"max_price_per_unit": True}, ": max_price_per_unit"),
+        ({"capability": []}, ": capability"),
+        ({"capability": {"cpu_cores": "4"}}, ": capability.cpu_cores"),
+        ({"capability": {"gpu": 4090}}, ": capability.gpu"),
         ({"capability": {"gpu": ""}}, ": capability.gpu is empty"),
-        ({"priority": "urgent"}, "$.priority"),
-        ({"lane": "fast"}, "$.lane"),
-        ({"deadline": "tomorrow"}, "$.deadline"),
+        ({"priority": "urgent"}, ": priority"),
+        ({"lane": "fast"}, ": lane"),
+        ({"deadline": "tomorrow"}, ": deadline"),
         ({"deadline": 2_000_000_000, "deadline_secs": 5}, "deadline and deadline_secs"),
     ],
 )
@@ -153,13 +153,13 @@ def test_wrong_type_in_a_job(market: Cli, fields: dict[str, Any], says: str) -> 
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"provider": 5}, "$.provider"),
-        ({"units": "10"}, "$.units"),
-        ({"units": None}, "$.units"),
-        ({"price_per_unit": False}, "$.price_per_unit"),
-        ({"capability": {"gpu_count": [1]}}, "$.capability.gpu_count"),
-        ({"reputation": "good"}, "$.reputation"),
-        ({"job_id": 7}, "$.job_id"),
+        ({"provider": 5}, ": provider"),
+        ({"units": "10"}, ": units"),
+        ({"units": None}, ": units"),
+        ({"price_per_unit": False}, ": price_per_unit"),
+        ({"capability": {"gpu_count": [1]}}, ": capability.gpu_count"),
+        ({"reputation": "good"}, ": reputation"),
+        ({"job_id": 7}, ": job_id"),
     ],
 )
 def test_wrong_type_in_an_offer(market: Cli, fields: dict[str, Any], says: str) -> None:
@@ -176,7 +176,7 @@ def test_file_that_is_no_object(market: Cli, text: str) -> None:
 @pytest.mark.parametrize("missing", ["job_id", "buyer", "workload", "slices", "max_price_per_unit"])
 def test_missing_field(market: Cli, missing: str) -> None:
     path = written(market, {name: value for name, value in JOB.items() if name != missing})
-    refused(market, "compute", "submit", path, says=f"`{missing}`")
+    refused(market, "compute", "submit", path, says=f"{missing} is missing")
 
 
 AMOUNTS = ["max_price_per_unit", "consumer_bond", "deadline", "deadline_secs"]
@@ -207,10 +207,10 @@ def test_negative_and_overflowing_numbers(market: Cli, value: int) -> None:
 
 @pytest.mark.parametrize("value", ["-1", str(AMOUNT_MAX + 1), "1e3", "0x10", "١٢x", "", " "])
 def test_options_that_are_no_amount(market: Cli, value: str) -> None:
-    refused(market, "wallet", "deposit", "alice", f"--ct={value}", says="'--ct'")
-    refused(market, "compute", "offer", "post", f"--price={value}", says="'--price'")
-    refused(market, "compute", "submit", f"--max-price={value}", says="'--max-price'")
-    refused(market, "compute-market", "capacity", "record", "--", value, says="'N'")
+    refused(market, "wallet", "deposit", "alice", f"--ct={value}", says="--ct: ")
+    refused(market, "compute", "offer", "post", f"--price={value}", says="--price: ")
+    refused(market, "compute", "submit", f"--max-price={value}", says="--max-price: ")
+    refused(market, "compute-market", "capacity", "record", "--", value, says="N: ")
 
 
 def test_job_whose_price_overflows(market: Cli) -> None:
@@ -233,7 +233,7 @@ def test_float_for_money(market: Cli, value: str) -> None:
     for field in TERMS:
         text = json.dumps(OFFER | {field: "?"}).replace('"?"', value)
         refused(market, "compute", "offer", "post", written(market, text), says="given.json")
-    refused(market, "wallet", "deposit", "alice", f"--ct={value}", says="'--ct'")
+    refused(market, "wallet", "deposit", "alice", f"--ct={value}", says="--ct: ")
 
 
 def test_percentage_over_a_hundred(market: Cli) -> None:
@@ -317,7 +317,7 @@ def test_slice_changed_after_submission(market: Cli) -> None:
 def test_bad_hex(market: Cli, digest: str) -> None:
     refused(market, "compute", "prove", "j1", "0", digest, says="is not an output")
     reference = [{"path": "a.slice", "reference": digest}]
-    submit(market, says="$.slices[0].reference", slices=reference)
+    submit(market, says=": slices[0].reference", slices=reference)
 
 
 BAD_IDS = [

@@ -102,7 +102,7 @@ def test_documented_pipe_cancels_what_is_listed(cli: Cli, monkeypatch: pytest.Mo
     cli.submit("q2")
     done = bash(
         cli,
-        "tb-cli compute list --state queued --jsonl | jq -r .job_id | tb-cli compute cancel -",
+        "tb-cli compute list --state queued -q | tb-cli compute cancel -",
     )
     assert (done.returncode, done.stdout) == (0, "cancelled job q1\ncancelled job q2\n")
     assert cli.states() == {"runs": "active", "q1": "cancelled", "q2": "cancelled"}

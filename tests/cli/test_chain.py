@@ -60,4 +60,4 @@ def test_height_has_a_limit(cli: Cli) -> None:
 def test_advance_by_no_number_of_blocks_is_usage(cli: Cli, blocks: str) -> None:
     done = cli("chain", "advance", "--", blocks)
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error[usage]: Invalid value for 'N': ")
+    assert done.err.startswith("error[usage]: N: ")

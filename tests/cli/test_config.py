@@ -61,9 +61,7 @@ def test_fraction_of_a_second_for_the_lock_is_an_option_only(cli: Cli) -> None:
     for value in ("nan", "inf"):
         done = cli("compute", "list", "--lock-timeout", value)
         assert (done.code, done.out) == (2, "")
-        assert done.err.startswith(
-            f"error[usage]: Invalid value for '--lock-timeout': {value!r} is not a valid number"
-        )
+        assert done.err.startswith(f"error[usage]: --lock-timeout: {value!r} is no duration\n")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def states(cli: Cli) -> dict[str, str]:
 
 def test_all_runs_what_is_active_by_deadline(busy: Cli) -> None:
     done = busy("compute", "execute", "--all")
-    assert done == (0, executed("b", "a"), "2 tried; 2 active, 0 queued, 0 pending now\n")
+    told = "2 jobs selected\n2 tried; 2 active, 0 queued, 0 pending now\n"
+    assert done == (0, executed("b", "a"), told)
     assert states(busy) == dict(zip("abcd", ["completed"] * 2 + ["active"] * 2, strict=True))
 
 
@@ -40,14 +41,15 @@ def test_until_empty_runs_what_starts_meanwhile(busy: Cli) -> None:
     assert dry.code == 0
     assert set(states(busy).values()) == {"active", "queued"}
     done = busy("compute", "execute", "--all", "--until-empty")
-    assert (done.code, done.err) == (0, "4 tried; 0 active, 0 queued, 0 pending now\n")
+    told = "2 jobs selected\n4 tried; 0 active, 0 queued, 0 pending now\n"
+    assert (done.code, done.err) == (0, told)
     assert set(states(busy).values()) == {"completed"}
     again = busy("compute", "execute", "--all", "--until-empty")
-    assert again == (0, "", "no active job\n0 tried; 0 active, 0 queued, 0 pending now\n")
+    assert again == (0, "", "no job selected\n0 tried; 0 active, 0 queued, 0 pending now\n")
 
 
 def test_all_of_a_provider_leaves_the_others(busy: Cli) -> None:
-    done = busy("compute", "execute", "--all", "--provider", "far")
+    done = busy("compute", "execute", "--provider", "far")
     assert (done.code, done.out) == (0, executed("a"))
     assert busy.job("b")["state"] == "active"
     documents = busy("compute", "execute", "--all", "--provider", "prov", "--json").json
@@ -74,9 +76,9 @@ def test_all_goes_on_after_one_that_fails_and_ends(busy: Cli) -> None:
     ("arguments", "message"),
     [
         ((), "JOB… is missing"),
-        (("a", "--all"), "--all and job ids are both given"),
+        (("a", "--all"), "job ids and options that select jobs are both given"),
         (("a", "--until-empty"), "--until-empty goes with --all"),
-        (("--provider", "far"), "--provider goes with --all"),
+        (("--until-empty",), "JOB… is missing"),
         (("--all", "--provider", "b ad"), "--provider 'b ad' has the character ' '"),
     ],
 )

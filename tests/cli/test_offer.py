@@ -319,7 +319,7 @@ def test_offer_has_one_gpu_model(cli: Cli) -> None:
     terms = ("--provider", "p", "--units", "1", "--price", "1", "--gpu", "A100", "--gpu", "V100")
     done = cli("compute", "offer", "post", *terms)
     assert (done.code, done.out) == (2, "")
-    assert done.err.startswith("error[usage]: Option '--gpu' is given twice, and takes one value.")
+    assert done.err.startswith("error[usage]: --gpu is given twice, and takes one value")
 
 
 def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:

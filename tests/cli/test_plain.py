@@ -227,19 +227,10 @@ def test_verbs_that_chapters_are_about_have_examples() -> None:
     assert {path for path, _ in EXAMPLES} >= SHOWN
 
 
-@pytest.mark.parametrize("styled", [True, False])
-def test_help_ends_with_the_examples(
-    styled: bool, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(app, "_markup", lambda: "rich" if styled else None)
-    app.root.cache_clear()
-    try:
-        shown = cli.ok("compute-market", "simulate", "--help")
-    finally:
-        app.root.cache_clear()
+def test_help_ends_with_the_examples(cli: Cli) -> None:
+    shown = cli.ok("compute-market", "simulate", "--help")
     found = examples_of(VERBS["compute-market", "simulate"].function())
     assert shown.endswith("\nExamples:\n" + "".join(f"  {line}\n" for line in found))
-    assert ("╭" in shown) == styled
 
 
 def test_examples_of_proposals_are_within_their_bounds(cli: Cli) -> None:

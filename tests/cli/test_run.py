@@ -167,11 +167,11 @@ def test_run_of_a_job_file_with_an_unknown_workload_runs_nothing(
         ({"slices": []}, "lists no slices"),
         ({"slices": None}, "lists no slices"),
         ({"slices": ""}, "lists no slices"),
-        ({"slices": "a.slice"}, "Expected `array`, got `str` - at `$.slices`"),
-        ({"slices": {"a": "b"}}, "Expected `array`, got `object` - at `$.slices`"),
-        ({"slices": [5]}, "Expected `str | object`, got `int` - at `$.slices[0]`"),
-        ({"workload": 5}, "Expected `str`, got `int` - at `$.workload`"),
-        ({"workload": None}, "Expected `str`, got `null` - at `$.workload`"),
+        ({"slices": "a.slice"}, "slices: expected a list, got text"),
+        ({"slices": {"a": "b"}}, "slices: expected a list, got an object"),
+        ({"slices": [5]}, "slices[0]: expected text or an object, got a whole number"),
+        ({"workload": 5}, "workload: expected text, got a whole number"),
+        ({"workload": None}, "workload: expected text, got null"),
     ],
 )
 def test_run_of_a_job_file_that_is_wrong_runs_nothing(

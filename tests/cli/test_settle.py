@@ -122,10 +122,10 @@ def test_dry_run_keeps_its_reason(cli: Cli) -> None:
 def test_dry_run_needs_a_reason_and_arm_a_delay(cli: Cli) -> None:
     done = cli(*SETTLE, "dry-run")
     assert done.code == 2
-    assert done.err.startswith("error[usage]: Missing option '--reason'.\n")
+    assert done.err.startswith("error[usage]: --reason is missing\n")
     done = cli(*SETTLE, "arm")
     assert done.code == 2
-    assert done.err.startswith("error[usage]: Missing option '--delay-blocks'.\n")
+    assert done.err.startswith("error[usage]: --delay-blocks is missing\n")
 
 
 def test_receipts_of_funded_jobs_wait_in_dry_run(cli: Cli) -> None:

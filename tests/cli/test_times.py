@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from compute_market.errors import UsageError
-from tb_cli.frame.times import instant, local, relative, seconds_of
+from tb_cli.frame.times import instant, local, relative
 
 NOW_MS = int(datetime(2026, 11, 27, 3, 30, tzinfo=UTC).timestamp() * 1000)
 MINUTE = 60_000
@@ -20,20 +20,6 @@ def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
     yield request.param
     monkeypatch.undo()
     time.tzset()
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        *(("90s", 90), ("15m", 900), ("2h", 7200), ("3d", 259_200), ("45", 45), ("0", 0)),
-        *(("0s", 0), ("007m", 420), ("999999999999", 999_999_999_999)),
-        *(("", None), ("s", None), ("-1h", None), ("1.5h", None), ("1 h", None), ("1H", None)),
-        *(("1w", None), ("h1", None), ("٣m", None), ("²", None), ("1_0", None), ("+1", None)),
-        *(("1000000000000", None), ("03:00", None), ("2026-11-27", None)),
-    ],
-)
-def test_duration_is_digits_and_a_unit(text: str, seconds: int | None) -> None:
-    assert seconds_of(text) == seconds
 
 
 @pytest.mark.parametrize(

@@ -396,3 +396,28 @@ def test_import_adds_no_module_to_those_the_records_need() -> None:
         " 'home']\n"
         "False\nTrue False\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("lock_timeout_secs", "2m", 120),
+        ("log_retention_secs", "90d", 90 * 86_400),
+        ("deadline_max_secs", "1d12h", 129_600),
+        ("courier_backoff_ms", "250ms", 250),
+        ("courier_backoff_ms", "2s", 2000),
+        ("map_size_gib", "2TiB", 2048),
+    ],
+)
+def test_duration_or_size_may_be_written_as_text(name: str, text: str, value: int) -> None:
+    config, _ = load(f'{name} = "{text}"\n')
+    assert getattr(config, name) == value
+    config, origins = load(environment={f"TB_{name.upper()}": text})
+    assert (getattr(config, name), origins[name]) == (value, f"TB_{name.upper()}")
+
+
+@pytest.mark.parametrize("text", ["soon", "1.5h", "", "10GiB", "-5s"])
+def test_text_that_is_no_duration_is_told_with_how_to_write_one(text: str) -> None:
+    with pytest.raises(UsageError, match="lock_timeout_secs: expected a whole number") as caught:
+        load(environment={"TB_LOCK_TIMEOUT_SECS": text})
+    assert caught.value.hint == "90s, 15m, 2h, 3d or 1h30m; a bare number is seconds"

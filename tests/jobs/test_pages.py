@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compute_market.jobs import jobs, listed, pages
+from compute_market.jobs import holding, jobs, pages
 from compute_market.jobs.selection import Selection
 from compute_market.records import JOB_STATES, LIVE_STATES, PRIORITIES, Job
 from compute_market.store.schema import JOBS
@@ -48,6 +48,9 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
                 market.prove(job.job_id) if number % 2 else market.cancel(job.job_id)
     market.advance(62)
     market.update(lambda txn: None)
+    waiting = market.view(lambda txn: [job for job in every(txn) if job.state == "queued"])
+    for job in waiting[:3]:
+        market.update(lambda txn, job_id=job.job_id: holding.hold(txn, job_id))
     found = market.view(every)
     assert {job.state for job in found} == set(JOB_STATES)
     yield market
@@ -83,7 +86,7 @@ def wanted(asked: Selection, job: Job, now: int) -> bool:
             asked.overdue_in_secs is None
             or (job.state in LIVE_STATES and job.deadline < now + asked.overdue_in_secs),
             not asked.unfunded or (placement is not None and not placement.funded),
-            not asked.held or job.held,
+            asked.held in (None, job.held),
         )
     )
 
@@ -118,6 +121,7 @@ def drawn(chance: random.Random) -> Selection:
         "ended_until_ms": [moment + 20_000],
         "overdue_in_secs": [0, 600, 3000],
         "unfunded": [True],
+        "held": [True, False],
     }
     names = chance.sample(sorted(fields), chance.choice((0, 1, 1, 2, 3)))
     return Selection(**{name: chance.choice(fields[name]) for name in names})
@@ -191,7 +195,7 @@ def test_a_live_job_is_found_once_though_others_come_and_go_meanwhile(
     asked = Selection(states=LIVE_STATES)
     for newest_first in (False, True):
         look = partial(pages.page, selection=asked, limit=2, newest_first=newest_first)
-        before = set(market.view(lambda txn: list(listed.live_ids(txn))))
+        before = set(market.view(lambda txn: list(jobs.live_ids(txn))))
         found: list[str] = []
         gone: set[str] = set()
         walk: pages.Walk | None = None

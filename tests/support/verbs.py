@@ -157,6 +157,7 @@ ARGUMENTS: dict[str, Path_] = {
     "state info": (),
     "state stats": (),
     "state root": (),
+    "help": (),
     "config show": (),
 }
 

@@ -1,26 +1,28 @@
-"""The jobs that run, as a selection of what a command acts on."""
+"""The jobs that run and are selected, as what a command acts on."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from compute_market.jobs import jobs
+from compute_market.jobs import pages
+from compute_market.jobs.selection import Selection
 from compute_market.scheduler import queue
 from compute_market.store.schema import PENDING, QUEUE_PAIRS
 from compute_market.store.txn import Txn
 from tb_cli.frame.bulk import Given, Place
+from tb_cli.frame.render import note
 from tb_cli.frame.session import Session
 
 
 class ActiveJobs:
-    """Active jobs, of one provider if it is given, those with the next deadline first.
+    """Jobs of a selection, those with the next deadline first.
 
-    Those that are active when the first is asked for; with `until_empty` also those that have
-    become so when they are through, again and again. None comes twice.
+    Those that are selected when the first is asked for; with `until_empty` also those that have
+    come to it when they are through, again and again. None comes twice.
     """
 
-    def __init__(self, session: Session, provider: str | None, *, until_empty: bool) -> None:
+    def __init__(self, session: Session, asked: Selection, *, until_empty: bool) -> None:
         self._session = session
-        self._provider = provider
+        self._asked = asked
         self._until_empty = until_empty
         self._seen: set[str] = set()
 
@@ -31,6 +33,8 @@ class ActiveJobs:
 
     def __iter__(self) -> Iterator[Given[str]]:
         while found := self._session.view(self._look):
+            if not self._seen:
+                note(f"{len(found)} job{'' if len(found) == 1 else 's'} selected")
             for job_id in found:
                 self._seen.add(job_id)
                 yield Given(job_id, job_id)
@@ -47,6 +51,11 @@ class ActiveJobs:
         """Those that were not dealt with are still active: the same selection has them."""
         return iter(())
 
+    @property
+    def found(self) -> int:
+        """How many have come."""
+        return len(self._seen)
+
     def summary(self) -> str:
         """What is left when a command is through."""
 
@@ -57,11 +66,9 @@ class ActiveJobs:
         return f"{len(self._seen)} tried; {active} active, {queued} queued, {pending} pending now"
 
     def _look(self, txn: Txn) -> list[str]:
-        found = []
-        for job_id in queue.active_ids(txn, queue.active_jobs(txn)):
-            if job_id in self._seen:
-                continue
-            job = jobs.named(txn, job_id.encode())
-            if self._provider in (None, job.placed.provider):
-                found.append((job.deadline, job_id))
+        found = [
+            (job.deadline, job.job_id)
+            for job in pages.every(txn, self._asked)
+            if job.job_id not in self._seen
+        ]
         return [job_id for _, job_id in sorted(found)]

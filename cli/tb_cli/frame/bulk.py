@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 # Items after which what was read of the store is given back.
 _ITEMS_MAPPED = 1000
+_CHUNK = 1000
 
 Item = TypeVar("Item")
 
@@ -172,14 +173,14 @@ def run(
     refusal: str | None = None,
     prepare: Callable[[Item], None] | None = None,
     then: Callable[[list[Outcome]], list[Outcome]] | None = None,
-    chunk: int = 1000,
+    chunk: int | None = None,
     atomic: bool = False,
     jsonl: bool = False,
     ignore_not_found: bool = False,
     failed_to: str | None = None,
     source: "Source | None" = None,
 ) -> int:
-    """Act on every item, `chunk` of them per transaction, and print the outcomes.
+    """Act on every item, `chunk` of them per transaction (1000), and print the outcomes.
 
     Items are taken as they are needed, so there may be any number. `act` decides before it writes,
     so an item that fails leaves the others alone; it is then known by its name, in the field
@@ -190,18 +191,18 @@ def run(
     all. Returns the exit code; the rest is as in `in_chunks`.
     """
 
-    def commit(part: list[Given[Item]]) -> list[Outcome]:
+    def deal(part: list[Given[Item]]) -> list[Outcome]:
         ready = [_prepared(each, prepare) for each in part]
         named = id_field, refusal
-        found = _commit(session, ready, act, named, atomic=atomic, ignored=ignore_not_found)
+        found = commit(session, ready, act, named, atomic=atomic, ignored=ignore_not_found)
         return found if then is None else then(found)
 
     return in_chunks(
         session,
         items,
-        commit,
+        deal,
         # A dry run is one transaction too: what is rolled back could not be built upon.
-        size=None if atomic or session.dry_run else chunk,
+        size=None if atomic or session.dry_run else chunk or _CHUNK,
         jsonl=jsonl,
         ignore_not_found=ignore_not_found,
         failed_to=failed_to,
@@ -330,16 +331,20 @@ class _Abort(Exception):
         self.outcomes = outcomes
 
 
-def _commit(
+def commit(
     session: Session,
     part: list[Given[Item]],
     act: Callable[[Txn, Item], Outcome],
     named: tuple[str, str | None],
     *,
-    atomic: bool,
-    ignored: bool,
+    atomic: bool = False,
+    ignored: bool = False,
+    select: Callable[[Txn], list[Given[Item]]] | None = None,
 ) -> list[Outcome]:
-    """The outcomes of some items in one transaction; in none if all of them are wrong."""
+    """The outcomes of some items in one transaction; in none if all of them are wrong.
+
+    Those that a transaction is to `select` itself become the `part`.
+    """
 
     id_field, refusal = named
 
@@ -367,30 +372,21 @@ def _commit(
             return fail(given, error.with_traceback(None))
 
     def action(txn: Txn | None) -> list[Outcome]:
+        if select is not None and txn is not None:
+            part[:] = select(txn)
         outcomes = [one(txn, given) for given in part]
         if atomic and any(_is_failure(outcome, ignored) for outcome in outcomes):
             raise _Abort(outcomes)
         return outcomes
 
     try:
-        if all(given.error is not None for given in part):
+        if select is None and all(given.error is not None for given in part):
             return action(None)
         return session.update(action)
     except _Abort as abort:
-        return [_undone(outcome) for outcome in abort.outcomes]
+        from tb_cli.frame.undone import undone
 
-
-def _undone(outcome: Outcome) -> Outcome:
-    """An outcome of an atomic run that was rolled back."""
-    if outcome.error is not None:
-        return outcome
-    id_field = next(iter(outcome.document))  # The first field of every record.
-    return Outcome(
-        outcome.name,
-        f"{outcome.name}: not changed, another item failed",
-        {id_field: outcome.document[id_field], "changed": False},
-        is_undone=True,
-    )
+        return [undone(outcome) for outcome in abort.outcomes]
 
 
 def _is_failure(outcome: Outcome, ignore_not_found: bool) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tb_cli.frame import guard
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import Verb, bound, parameters_of
+from tb_cli.frame.verbs import Verb, bound, made_parameters_of
 
 
 def perform(
@@ -25,7 +25,7 @@ def perform(
         if acts:
             guard.spare_output()
         try:
-            code = function(session, **bound(parameters_of(function), values)) or 0
+            code = function(session, **bound(made_parameters_of(function), values)) or 0
         except guard.OutputLost:
             code = 0
         return guard.finished(code, acts=acts)

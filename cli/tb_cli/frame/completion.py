@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from compute_market.errors import MarketError
-from compute_market.jobs import listed
+from compute_market.jobs import jobs
 from compute_market.records import PARAMETER_KEYS
 from compute_market.settlement import wallets
 from compute_market.store.schema import BIDS, BUNDLE_IDS, JOBS, OFFERS, PROPOSALS, unpack_u64
@@ -48,7 +48,7 @@ def _first(found: Iterable[str]) -> list[str]:
 
 def _live_jobs(txn: Txn, prefix: bytes) -> Iterator[str]:
     """There may be millions of ended ones."""
-    for job_id in islice(listed.live_ids(txn), LIVE_JOBS_MAX):
+    for job_id in islice(jobs.live_ids(txn), LIVE_JOBS_MAX):
         if job_id.encode().startswith(prefix):
             yield job_id
 

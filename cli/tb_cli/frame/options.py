@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.backends import BACKENDS
 from compute_market.errors import UsageError
-from compute_market.text import clipped
+from compute_market.text import clipped, did_you_mean
 from tb_cli.frame.home import PARTIES
 from tb_cli.frame.verbs import Parameter, argument, flag, group, option, parameters_of
 
@@ -17,7 +17,12 @@ if TYPE_CHECKING:
 # They may stand before the command as well, and do not reach the function of a verb.
 GLOBAL = (
     option("--home", "Home directory.", metavar="DIR"),
-    option("--lock-timeout", "Seconds to wait for the write lock.", kind="number", metavar="SECS"),
+    option(
+        "--lock-timeout",
+        "How long to wait for the write lock.",
+        kind="number",
+        unit="seconds",
+    ),
     flag("--no-color", help="Plain text even on a terminal."),
     flag("--debug", help="Show where an error comes from."),
 )
@@ -26,6 +31,16 @@ DRY_RUN = flag("--dry-run", "-n", help="Run it and roll it back.")
 
 JOB_IDS = argument(
     "job_ids", "JOB…", "Job ids; - reads them from stdin.", many=True, complete="job"
+)
+_ALL_LIVE = "All that live, but for what other options leave out."
+# Of a verb that acts on a selection as well, which has the options of `job_selection`.
+JOB_IDS_OR_NONE = argument(
+    "job_ids",
+    "[JOB…]",
+    "Job ids; - reads them from stdin.",
+    required=False,
+    many=True,
+    complete="job",
 )
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
 BID_ID = argument("bid_id", "BID", "A bid id.", complete="bid")
@@ -47,9 +62,7 @@ LIMIT = option(
     most=2**31,
 )
 PRIORITY = option("--priority", "low, normal or high.", choices=("high", "normal", "low"))
-CHUNK = option(
-    "--chunk", "Items per transaction.", kind="integer", least=1, most=100_000, default=1000
-)
+CHUNK = option("--chunk", "Items per transaction. [1000]", kind="integer", least=1, most=100_000)
 BACKEND = option(
     "--backend",
     f"Where to hash: {', '.join(BACKENDS[:-1])} or {BACKENDS[-1]}. [the setting `backend`]",
@@ -76,16 +89,30 @@ EXECUTOR = (
         kind="integer",
         least=1,
         most=86_400,
-        metavar="SECS",
+        unit="seconds",
         default=30,
     ),
 )
 
 
-def amount(spelling: str, help: str, *, name: str | None = None, default: Any = None) -> Parameter:
+def amount(
+    spelling: str,
+    help: str,
+    *,
+    name: str | None = None,
+    default: Any = None,
+    unit: str | None = None,
+) -> Parameter:
     """An option whose value is anything the market can count."""
     return option(
-        spelling, help, name=name, kind="integer", least=0, most=AMOUNT_MAX, default=default
+        spelling,
+        help,
+        name=name,
+        kind="integer",
+        least=0,
+        most=AMOUNT_MAX,
+        default=default,
+        unit=unit,
     )
 
 
@@ -96,9 +123,9 @@ def _capability(gpu: Parameter) -> tuple[Parameter, ...]:
         amount("--cpu-cores", "CPU cores."),
         gpu,
         amount("--gpu-count", "Number of GPUs."),
-        amount("--gpu-memory-mb", "Memory of all GPUs in MB."),
+        amount("--gpu-memory-mb", "Memory of all GPUs, in MB.", unit="MB"),
         option("--accelerator", "Accelerator model, exact."),
-        amount("--accelerator-memory-mb", "Memory of the accelerator in MB."),
+        amount("--accelerator-memory-mb", "Memory of the accelerator, in MB.", unit="MB"),
     )
 
 
@@ -126,8 +153,9 @@ def job_terms() -> tuple[Parameter, ...]:
         amount("--provider-bond-min", "Least CT bond of the provider. [1]"),
         option(
             "--deadline-secs",
-            "Seconds from its start to the deadline. [86400]",
+            "How long from its start to the deadline. [1d]",
             kind="integer",
+            unit="seconds",
             least=0,
             most=DEADLINE_MAX,
         ),
@@ -138,7 +166,7 @@ def job_terms() -> tuple[Parameter, ...]:
 
 def job_filters() -> tuple[Parameter, ...]:
     """What selects jobs, be it to list them or to act on them: it reaches a verb as `filters`."""
-    from compute_market.records import JOB_STATES, LANES
+    from compute_market.records import DEADLINE_MAX, JOB_STATES, LANES
 
     return group(
         "filters",
@@ -160,11 +188,48 @@ def job_filters() -> tuple[Parameter, ...]:
         flag("--held", help="Only those that are held."),
         option(
             "--overdue-in",
-            "Only live ones whose deadline is no further away: 90s, 15m, 2h, 3d.",
-            metavar="DURATION",
+            "Only live ones whose deadline is no further away.",
+            kind="integer",
+            unit="seconds",
+            least=0,
+            most=DEADLINE_MAX,
         ),
         option("--since", "Submitted from then on: 1h ago, 03:00 (today), or a date and time."),
         option("--until", "Submitted up to then."),
+    )
+
+
+def job_selection() -> tuple[Parameter, ...]:
+    """What selects the jobs that a verb acts upon: it reaches the verb as `filters`, and how the
+    selection is dealt with as `selecting`."""
+    return job_filters() + selecting(_ALL_LIVE, YES)
+
+
+def waited_selection() -> tuple[Parameter, ...]:
+    """The same of a verb that changes nothing."""
+    return job_filters() + selecting(_ALL_LIVE)
+
+
+def offer_selection() -> tuple[Parameter, ...]:
+    """The same of the verb that withdraws offers."""
+    from tb_cli.frame.listing.offers import FILTERS
+
+    return FILTERS + selecting("All that are not withdrawn.", YES)
+
+
+def executed_selection() -> tuple[Parameter, ...]:
+    """The same of the verb that runs jobs."""
+    again = flag("--until-empty", help="Again until none is left that was not tried.")
+    return job_filters() + selecting("All active jobs, those with the next deadline first.", again)
+
+
+def selecting(all_of_them: str, *more: Parameter) -> tuple[Parameter, ...]:
+    """How a verb deals with a selection."""
+    return group(
+        "selecting",
+        flag("--all", help=all_of_them),
+        *more,
+        flag("--fail-empty", help="Exit with 3 if nothing is selected."),
     )
 
 
@@ -220,8 +285,8 @@ def by_option(
 
     With `alone` there is no file that could have given it.
     """
+    from compute_market.field_errors import FieldError
     from compute_market.records import check_id
-    from compute_market.requests import FieldError
 
     asked = given | capability
     for parameter in parameters_of(verb):
@@ -236,10 +301,14 @@ def by_option(
         for parameter in parameters_of(verb):
             if parameter.name != name or not parameter.spellings:
                 continue
+            spelling = parameter.spellings[0]
             if name in asked:
-                return UsageError(error.told_of(parameter.spellings[0]), field=name)
+                return UsageError(error.told_of(spelling), field=name)
             if alone:
-                return UsageError(f"{parameter.spellings[0]} is missing", field=name)
+                return UsageError(f"{spelling} is missing", field=name)
+            if error.problem == "is missing":
+                hint = f"it goes into the file, or is given with {spelling}"
+                return UsageError(error.message, hint=hint, field=name)
     return error
 
 
@@ -247,12 +316,9 @@ def check_choices(spelling: str, given: Sequence[str], allowed: Sequence[str]) -
     """Raise UsageError for a value that is none of the allowed ones, with the nearest of them."""
     for value in given:
         if value not in allowed:
-            from difflib import get_close_matches
-
-            near = get_close_matches(value, allowed, 1)
             raise UsageError(
                 f"{spelling}: {clipped(value)!a} is none of {', '.join(allowed)}",
-                hint=f"did you mean {near[0]}?" if near else None,
+                hint=did_you_mean(value, allowed),
             )
 
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from compute_market.errors import UsageError
 from tb_cli.frame.command import perform
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.session import Session
@@ -17,6 +18,7 @@ from tb_cli.frame.verbs import (
     Parameter,
     Verb,
     default_of,
+    made_parameters_of,
     parameters_of,
     with_bare_values,
 )
@@ -55,9 +57,10 @@ def read(tree: Group, arguments: list[str]) -> Line | None:
     if node is None:
         return None
     function = node.function()
-    own = parameters_of(function)
+    left = [*ahead, *words]
+    own = parameters_of(function) if _has_options(left) else made_parameters_of(function)
     shared = (JSON, DRY_RUN, *GLOBAL) if node.writes else (JSON, *GLOBAL)
-    given = _given((*own, *shared), [*ahead, *words])
+    given = _given((*own, *shared), left)
     if given is None:
         return None
     for parameter in shared:
@@ -70,8 +73,7 @@ def read(tree: Group, arguments: list[str]) -> Line | None:
 def _given(parameters: Iterable[Parameter], words: list[str]) -> dict[str, Any] | None:
     """The values of what was given, or None if the words are not plain or something is missing."""
     found: dict[str, Any] = {}
-    # One search through all words at once, as there may be ten thousand of them.
-    if "\0-" in "\0".join(["", *words]):
+    if _has_options(words):
         words = with_bare_values(parameters, words)
         spelled = _spelled(parameters)
         has_signed = any(each.kind == "signed" for each in parameters)
@@ -95,6 +97,11 @@ def _given(parameters: Iterable[Parameter], words: list[str]) -> dict[str, Any] 
         if parameter.required and parameter.name not in found:
             return None
     return None if words else found
+
+
+def _has_options(words: list[str]) -> bool:
+    """Whether one may be an option. There may be ten thousand, which are searched at once."""
+    return "\0-" in "\0".join(["", *words])
 
 
 def _take(
@@ -132,6 +139,8 @@ def _value(parameter: Parameter, text: str) -> Any:
         return text if text in parameter.choices else None
     sign = text[:1] if parameter.kind == "signed" and text[:1] in ("+", "-") else ""
     whole, dot, fraction = text[len(sign) :].partition(".")
+    if parameter.unit is not None and not text.isdigit() and not dot:
+        return _quantity(parameter, text)
     if not _is_digits(whole) or (dot and not _is_digits(fraction)):
         return None
     if parameter.kind == "number":
@@ -143,6 +152,16 @@ def _value(parameter: Parameter, text: str) -> Any:
     if (parameter.least is not None and value < parameter.least) or (
         parameter.most is not None and value > parameter.most
     ):
+        return None
+    return value
+
+
+def _quantity(parameter: Parameter, text: str) -> int | None:
+    from tb_cli.frame.values import value_of  # Most numbers are digits.
+
+    try:
+        value: int = value_of(parameter, text)
+    except UsageError:
         return None
     return value
 

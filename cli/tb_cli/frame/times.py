@@ -4,28 +4,11 @@ import time
 from typing import Any
 
 from compute_market.errors import UsageError
+from compute_market.quantities import in_unit
 from compute_market.text import clipped, printable
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _HINT = "a time ago (90s, 15m, '2h ago', 3d), a time of today (03:00), or 2026-11-27T03:00"
-
-
-def seconds_of(text: str) -> int | None:
-    """Seconds of a duration: `90s`, `15m`, `2h`, `3d`, or bare digits; None for anything else."""
-    unit = _SECONDS.get(text[-1:], 0)
-    digits = text[:-1] if unit else text
-    if not digits.isascii() or not digits.isdigit() or len(digits) > 12:
-        return None
-    return int(digits) * (unit or 1)
-
-
-def duration(text: str, option: str) -> int:
-    """Seconds of a duration that an option gives. Raises UsageError naming the option."""
-    found = seconds_of(text)
-    if found is None:
-        shown = clipped(printable(text), 60)
-        raise UsageError(f"{option}: {shown!a} is no duration", hint="90s, 15m, 2h or 3d")
-    return found
 
 
 def local(at_ms: int) -> str:
@@ -73,7 +56,7 @@ def instant(text: str, option: str, now_ms: int, *, utc: bool = False) -> int:
     With `utc` that is UTC. A duration, with or without `ago`, is so long ago. Raises UsageError
     naming the option.
     """
-    ago = seconds_of(text.removesuffix(" ago"))
+    ago = in_unit(text.removesuffix(" ago"), "seconds")
     if ago is not None:
         return max(0, now_ms - ago * 1000)
     # The parser of dates costs more to import than a command takes.

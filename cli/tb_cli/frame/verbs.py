@@ -5,7 +5,7 @@ the same. Importing them costs next to nothing, which every command pays for.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -14,6 +14,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 Kind = Literal["text", "integer", "signed", "number", "choice", "flag"]
 # Whether a home without a market is an error, is given one, or is none of the verb's business.
 NeedOfMarket = Literal["needed", "created", "optional", "unused"]
+
+
+# What the function of a verb gets for a mapping of options none of which was made; see `takes`.
+NOT_GIVEN: Mapping[str, Any] = {}
 
 
 class Parameter:
@@ -38,6 +42,7 @@ class Parameter:
         "opposite",
         "required",
         "spellings",
+        "unit",
     )
 
     def __init__(
@@ -56,6 +61,7 @@ class Parameter:
         most: int | None = None,
         choices: tuple[str, ...] = (),
         complete: str | None = None,  # what a shell completes it with: a name in `completion`
+        unit: str | None = None,  # of a number that is a duration or size: one of `quantities`
         bare: str | None = None,  # what an option stands for that no number follows
     ) -> None:
         self.name = name
@@ -71,6 +77,7 @@ class Parameter:
         self.most = most
         self.choices = choices
         self.complete = complete
+        self.unit = unit
         self.bare = bare
         self.group: str | None = None  # the mapping it reaches the function in, if it was given
 
@@ -134,15 +141,21 @@ class Group:
         self.default = default
 
 
-def takes(*parameters: Parameter | tuple[Parameter, ...]) -> Callable[[F], F]:
+def takes(
+    *parameters: Parameter | tuple[Parameter, ...],
+    rarely: Callable[[], tuple[Parameter, ...]] | None = None,
+) -> Callable[[F], F]:
     """Declare what a verb takes, in the order in which its help lists it.
 
     Parameters that several verbs share may come together. The function gets the session first,
-    arguments by name or place, and options by name.
+    arguments by name or place, and options by name. Options that are `rarely` given, all of them in
+    mappings, are not even made where a line has none of any kind: the function has defaults.
     """
 
     def declare(function: F) -> F:
         function.__dict__["takes"] = tuple(_each(parameters))
+        if rarely is not None:
+            function.__dict__["takes_rarely"] = rarely
         return function
 
     return declare
@@ -164,6 +177,14 @@ def examples_of(function: Callable[..., Any]) -> tuple[str, ...]:
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    rarely = function.__dict__.pop("takes_rarely", None)
+    if rarely is not None:
+        function.__dict__["takes"] += rarely()
+    return made_parameters_of(function)
+
+
+def made_parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    """The same without those that are rarely given, as long as nobody has asked for them."""
     found: tuple[Parameter, ...] = function.__dict__.get("takes", ())
     return found
 
@@ -228,9 +249,13 @@ def option(
     most: int | None = None,
     choices: tuple[str, ...] = (),
     complete: str | None = None,
+    unit: str | None = None,
     bare: str | None = None,
 ) -> Parameter:
-    """An option with a value; its name is that of its spelling unless given."""
+    """An option with a value; its name is that of its spelling unless given.
+
+    A number with a `unit` may be written as a person writes a duration or size.
+    """
     return Parameter(
         name or _name_of(spelling),
         help,
@@ -244,6 +269,7 @@ def option(
         most=most,
         choices=choices,
         complete=complete,
+        unit=unit,
         bare=bare,
     )
 
@@ -286,7 +312,7 @@ def with_bare_values(parameters: Iterable[Parameter], words: list[str]) -> list[
         found.append(word)
         value = bare.get(word)
         behind = words[place + 1] if place + 1 < len(words) else ""
-        if value is not None and not behind.replace(".", "", 1).isdecimal():
+        if value is not None and not behind.rstrip("smhd").replace(".", "", 1).isdecimal():
             found.append(value)
     return found
 

@@ -107,11 +107,6 @@ def selection(filters: Mapping[str, Any], *, utc: bool = False) -> Selection:
         ("workload", "--workload"),
     ):
         check_given(spelling, filters.get(name))
-    overdue_in = filters.get("overdue_in")
-    if overdue_in is not None:
-        from tb_cli.frame.times import duration
-
-        overdue_in = duration(overdue_in, "--overdue-in")
     since_ms, until_ms = window(filters, now_ms(), utc=utc)
     return Selection(
         states=tuple(state for state in JOB_STATES if state in states),
@@ -121,9 +116,9 @@ def selection(filters: Mapping[str, Any], *, utc: bool = False) -> Selection:
         },
         since_ms=since_ms,
         until_ms=until_ms,
-        overdue_in_secs=overdue_in,
+        overdue_in_secs=filters.get("overdue_in"),
         unfunded=filters.get("unfunded", False),
-        held=filters.get("held", False),
+        held=filters.get("held"),
     )
 
 

@@ -30,9 +30,10 @@ LISTED = group(
     flag("--utc", help="Times of a table in UTC, and those of --since and --until."),
     option(
         "--watch",
-        "List again every so many seconds, until a signal. [2]",
+        "List again after each so long, until a signal. [2s]",
         kind="number",
-        metavar="[SECS]",
+        unit="seconds",
+        metavar="[DURATION]",
         bare="2",
     ),
     flag("--fail-empty", help="Exit with 3 if there is nothing to list."),

@@ -1,0 +1,205 @@
+"""Acting on a selection: how many are meant, whether they are, and what became of each.
+
+Without --chunk the selection and all that is done with it are one transaction, so that what was
+counted is what is done.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from compute_market.errors import UsageError, exit_code
+from compute_market.store.txn import Txn
+from tb_cli.frame import bulk
+from tb_cli.frame.bulk import Given, Outcome, Place
+from tb_cli.frame.confirmation import confirm, is_asked
+from tb_cli.frame.render import note
+from tb_cli.frame.session import Session
+
+# Outcomes that are printed at once.
+_PART: Final = 1000
+_PAGE: Final = 1000
+
+Page = Callable[[Txn, Any, int], tuple[list[str], Any]]
+
+
+class Selected:
+    """Items that options select, by their ids: `page` finds the next of them, and `is_still` says
+    whether one is among them."""
+
+    def __init__(self, noun: str, page: Page, is_still: Callable[[Txn, str], bool]) -> None:
+        self.noun = noun
+        self.page = page
+        self.is_still = is_still
+        self.found = 0  # as told last
+
+    @property
+    def total(self) -> int | None:
+        """Others may be selected at any time."""
+        return None
+
+    def again(self, given: Given[Any]) -> str:
+        return given.name
+
+    def forget(self, place: Place) -> None:
+        """They are not kept."""
+
+    def left(self) -> Iterator[str]:
+        """Those that were not dealt with are found by the same selection."""
+        return iter(())
+
+    def ids(self, txn: Txn) -> list[str]:
+        """All of them."""
+        found, after = self.page(txn, None, _PAGE)
+        while after is not None:
+            more, after = self.page(txn, after, _PAGE)
+            found += more
+        return found
+
+    def looked_for(self, session: Session) -> list[str]:
+        """All of them as they are now, and told how many there are."""
+        found = session.view(self.ids)
+        self.tell(len(found))
+        if not found:
+            note(f"no {self.noun} selected")
+        return found
+
+    def tell(self, count: int) -> None:
+        """Say how many are selected, if any are."""
+        self.found = count
+        if count:
+            note(f"{self.counted(count)} selected")
+
+    def counted(self, count: int) -> str:
+        return f"{count} {self.noun}{'' if count == 1 else 's'}"
+
+
+def is_meant(
+    named: Sequence[str],
+    filters: Mapping[str, Any],
+    selecting: Mapping[str, Any],
+    *,
+    noun: str = "job",
+) -> bool:
+    """Whether options select what is acted upon, and it is not named.
+
+    Raises UsageError for both, and for neither.
+    """
+    selects = bool(filters) or "all" in selecting
+    if selects and named:
+        raise UsageError(
+            f"{noun} ids and options that select {noun}s are both given", hint="give one of them"
+        )
+    if not selects and not named:
+        raise UsageError(
+            f"{noun.upper()}… is missing",
+            hint=f"give {noun} ids, - to read them from stdin, or options that select {noun}s",
+        )
+    if not selects and "fail_empty" in selecting:
+        raise UsageError(f"--fail-empty goes with options that select {noun}s")
+    return selects
+
+
+def run(
+    session: Session,
+    selected: Selected,
+    act: Callable[[Txn, str], Outcome],
+    *,
+    doing: str,
+    selecting: Mapping[str, Any],
+    id_field: str = "job_id",
+    chunk: int | None,
+    atomic: bool,
+    jsonl: bool,
+    failed_to: str | None,
+) -> int:
+    """Act on every item of a selection, and print the outcomes. Returns the exit code.
+
+    `doing` is what is done to them, for the question that is asked on a terminal. With `chunk` so
+    many are one transaction, and one that is not selected any more when it is its turn is left as
+    it is.
+    """
+    confirmed = _confirmed(session, selected, doing, yes="yes" in selecting)
+    how = _How(session, selected, act, (id_field, None), confirmed)
+    at_once = chunk is None or atomic or session.dry_run
+    items, deal = _at_once(how, atomic=atomic) if at_once else _in_turn(how)
+    code = bulk.in_chunks(
+        session,
+        items,
+        deal,
+        size=_PART if at_once else chunk,
+        jsonl=jsonl,
+        failed_to=failed_to,
+        source=selected,
+        selected=f"{selected.noun} selected",
+    )
+    return ended(selected.found, code, selecting)
+
+
+def ended(found: int, code: int, selecting: Mapping[str, Any]) -> int:
+    """The exit code, where nothing was selected and that is asked for another one."""
+    return exit_code("not_found") if not found and "fail_empty" in selecting else code
+
+
+class _How(NamedTuple):
+    session: Session
+    selected: Selected
+    act: Callable[[Txn, str], Outcome]
+    named: tuple[str, str | None]
+    confirmed: set[str] | None  # None where nobody was asked
+
+
+_Deal = Callable[[list[Given[str]]], list[Outcome]]
+
+
+def _confirmed(session: Session, selected: Selected, doing: str, *, yes: bool) -> set[str] | None:
+    """The ids that somebody was shown the number of and confirmed."""
+    if not is_asked(session, yes=yes):
+        return None
+    ids = session.view(selected.ids)
+    if ids:
+        selected.tell(len(ids))
+        confirm(session, f"{doing} {selected.counted(len(ids))}?", yes=yes)
+    return set(ids)
+
+
+def _at_once(how: _How, *, atomic: bool) -> tuple[Iterator[Given[str]], _Deal]:
+    """The items and what became of them, all in one transaction."""
+    session, selected, act, named, confirmed = how
+    outcomes: list[Outcome] = []
+
+    def select(txn: Txn) -> list[Given[str]]:
+        found = selected.ids(txn)
+        if confirmed is not None:
+            found = [each for each in found if each in confirmed]
+        return [Given(each, each) for each in found]
+
+    def items() -> Iterator[Given[str]]:
+        part: list[Given[str]] = []
+        found = bulk.commit(session, part, act, named, atomic=atomic, select=select)
+        outcomes.extend(reversed(found))
+        if confirmed is None or len(confirmed) != len(part):
+            selected.tell(len(part))
+        yield from part
+
+    return items(), lambda part: [outcomes.pop() for _ in part]
+
+
+def _in_turn(how: _How) -> tuple[Iterator[Given[str]], _Deal]:
+    """The items, and what deals with some of them in a transaction of their own."""
+    session, selected, act, named, confirmed = how
+
+    def items() -> Iterator[Given[str]]:
+        if confirmed is None:
+            selected.tell(sum(map(len, session.pages(selected.page, None))))
+        for ids in session.pages(selected.page, None):
+            for each in ids:
+                if confirmed is None or each in confirmed:
+                    yield Given(each, each)
+
+    def one(txn: Txn, item: str) -> Outcome:
+        if selected.is_still(txn, item):
+            return act(txn, item)
+        text = f"{selected.noun} {item} is not selected any more"
+        return Outcome(item, text, {named[0]: item, "changed": False})
+
+    return items(), lambda part: bulk.commit(session, part, one, named)
