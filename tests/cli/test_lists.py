@@ -22,7 +22,7 @@ pytest_plugins = ("tests.support.cli",)
 
 EACH_LIST = pytest.mark.parametrize("line", LISTS)
 # They print what they do as they do it, or what they measured: no records of the market.
-OTHERS = {"compute run", "compute-market simulate"}
+OTHERS = {"compute run", "compute-market simulate", "wallet statement"}
 
 
 @pytest.fixture(scope="module")
