@@ -24,6 +24,7 @@ bottom, and so they do inside each package:
     mempool_records           the consumer pool, and how it is stored
     price_records             the price board, as it was loaded
     archive_records           what is left of the archived, and how it is stored
+    amount_text               amounts as text, for JSON whose reader has 53 bits for a number
     field_errors  requests    what operators ask for, job and offer files, and what is wrong with it
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions

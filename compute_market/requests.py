@@ -182,8 +182,12 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     try:
         request = msgspec.convert(document, learned(kind))
     except msgspec.ValidationError as error:
+        from compute_market.amount_text import as_numbers  # Few documents are wrong as they are.
         from compute_market.field_errors import field_error
 
+        numbers = as_numbers(document)
+        if numbers != document:
+            return build(numbers, kind, source)
         raise field_error(source, str(error), kind) from error
     except UnicodeEncodeError as error:
         # Half a surrogate pair. What else is wrong with it is told first, if anything is.

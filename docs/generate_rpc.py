@@ -12,9 +12,11 @@ from msgspec import NODEFAULT
 from msgspec.structs import fields
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "cli")]
+sys.path[:0] = [str(ROOT), str(ROOT / "cli"), str(ROOT / "docs")]
 
 # What these import is found by the path above, so they stand behind it.
+from type_tables import with_tables  # noqa: E402
+
 from compute_market import rpc  # noqa: E402
 from compute_market.rpc import Method  # noqa: E402
 from tb_cli.network.openapi import OPERATIONS  # noqa: E402
@@ -29,13 +31,7 @@ _ACCESS = {
 
 def render() -> str:
     """The page as it is, with the tables as they are to be."""
-    page = TARGET.read_text(encoding="utf-8")
-    for name, rows in _tables().items():
-        begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-        before, _, rest = page.partition(begin)
-        _, _, after = rest.partition(end)
-        page = before + begin + "".join(f"{row}\n" for row in rows) + end + after
-    return page
+    return with_tables(TARGET.read_text(encoding="utf-8"), _tables())
 
 
 def _tables() -> dict[str, list[str]]:

@@ -50,6 +50,9 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What compilers keep is neither what an earlier run left nor left behind by this one."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_CACHE_HOME", str(shared_directory(tmp_path_factory, "caches")))
+        # They are those of the tests, and have been read; commands warn of what they do not know.
+        for name in ("TB_TORTURE", "TB_REQUIRE"):
+            environment.delenv(name, raising=False)
         yield
 
 

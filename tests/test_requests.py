@@ -239,6 +239,12 @@ def test_parse_refuses_numbers_no_field_could_hold(number: str) -> None:
 # What is no job and no offer.
 
 
+def test_build_reads_amounts_that_are_text() -> None:
+    request = job(max_price_per_unit=str(AMOUNT_MAX), capability={"cpu_cores": "0", "gpu": "5"})
+    assert request.max_price_per_unit == AMOUNT_MAX
+    assert (request.capability.cpu_cores, request.capability.gpu) == (0, "5")
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -248,7 +254,7 @@ def test_parse_refuses_numbers_no_field_could_hold(number: str) -> None:
         ({"slices": ["a", {"path": "b", "hash": ""}]}, "slices[1]: unknown field hash"),
         ({"buyer": None}, "buyer: expected text, got null"),
         ({"buyer": 5}, "buyer: expected text, got a whole number"),
-        ({"max_price_per_unit": "5"}, "max_price_per_unit: expected a whole number, got text"),
+        ({"max_price_per_unit": "05"}, "max_price_per_unit: expected a whole number, got text"),
         ({"max_price_per_unit": True}, "expected a whole number, got true or false"),
         ({"max_price_per_unit": 5.0}, "expected a whole number, got a number with a decimal point"),
         ({"max_price_per_unit": 5.5}, "expected a whole number, got a number with a decimal point"),

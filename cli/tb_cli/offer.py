@@ -18,6 +18,7 @@ from tb_cli.frame.options import (
     JSONL,
     KEY,
     OFFERED,
+    PRINTED,
     amount,
     by_option,
     offer_selection,
@@ -65,6 +66,11 @@ _OFFER_IDS = argument(
     ATOMIC,
     FAILED_TO,
     JSONL,
+    PRINTED,
+)
+@examples(
+    "tb-cli compute offer post --example",
+    "tb-cli compute offer post offer.json",
 )
 def post(
     session: Session,
@@ -77,10 +83,17 @@ def post(
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
+    schema: bool,
+    example: bool,
 ) -> int:
     """Options win over the fields of a file; the same offer again changes nothing. With the setting
     `enable_preempt` a new offer may take a running job over; see `compute preempt`.
     """
+    if schema or example:
+        from tb_cli.frame.schemas import tell
+
+        tell(OfferRequest, post, schema=schema, given=file is not None)
+        return 0
     takeovers = _takeovers(session) if session.config.enable_preempt else None
 
     def act(txn: Txn, request: OfferRequest) -> bulk.Outcome:

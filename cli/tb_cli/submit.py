@@ -29,6 +29,7 @@ from tb_cli.frame.options import (
     CHUNK,
     FAILED_TO,
     JSONL,
+    PRINTED,
     by_option,
     job_terms,
     with_options,
@@ -36,7 +37,7 @@ from tb_cli.frame.options import (
     with_whole_paths,
 )
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, flag, takes
+from tb_cli.frame.verbs import argument, examples, flag, takes
 
 if TYPE_CHECKING:
     from tb_cli.frame.compared_prices import Compared
@@ -52,6 +53,11 @@ if TYPE_CHECKING:
     ATOMIC,
     FAILED_TO,
     JSONL,
+    PRINTED,
+)
+@examples(
+    "tb-cli compute submit --example",
+    "tb-cli compute submit job.json --wait",
 )
 def submit(
     session: Session,
@@ -64,12 +70,19 @@ def submit(
     atomic: bool,
     failed_to: str | None,
     jsonl: bool,
+    schema: bool,
+    example: bool,
 ) -> int:
     """Options win over the fields of a file; the same job again changes nothing.
 
     Slices stay where they are and are hashed first, long ones only if the market would take the
     job. A reference that a file gives is checked.
     """
+    if schema or example:
+        from tb_cli.frame.schemas import tell
+
+        tell(JobRequest, submit, schema=schema, given=bool(paths))
+        return 0
     given = with_whole_paths(given)
 
     compared = _compared(session) if session.dry_run and not (session.json or jsonl) else None

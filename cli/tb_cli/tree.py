@@ -2,13 +2,16 @@
 
 from tb_cli.frame.verbs import Group, Verb
 
+# Options that print what a file is like.
+_PRINTS = ("schema", "example")
+
 
 def _reads(target: str, help: str) -> Verb:
     return Verb(f"tb_cli.{target}", help)
 
 
 def _writes(
-    target: str, help: str, *, reads_without: str | None = None, reads_with: str | None = None
+    target: str, help: str, *, reads_without: str | None = None, reads_with: tuple[str, ...] = ()
 ) -> Verb:
     return Verb(
         f"tb_cli.{target}",
@@ -19,9 +22,9 @@ def _writes(
     )
 
 
-def _creates(target: str, help: str) -> Verb:
+def _creates(target: str, help: str, *, reads_with: tuple[str, ...] = ()) -> Verb:
     """It brings something new, and with it a market where there is none."""
-    return Verb(f"tb_cli.{target}", help, writes=True, market="created")
+    return Verb(f"tb_cli.{target}", help, writes=True, reads_with=reads_with, market="created")
 
 
 def _apart(target: str, help: str, *, writes: bool = False) -> Verb:
@@ -44,7 +47,9 @@ TREE = Group(
                 "offer": Group(
                     "Offers of capacity.",
                     {
-                        "post": _creates("offer:post", "Post offers from options or a file."),
+                        "post": _creates(
+                            "offer:post", "Post offers from options or a file.", reads_with=_PRINTS
+                        ),
                         "set": _writes("offer_set:set_", "Change the terms or units of offers."),
                         "list": _reads("offer_list:list_", "List offers by id."),
                         "show": _reads("offer:show", "Show one offer."),
@@ -54,7 +59,9 @@ TREE = Group(
                         "withdraw": _writes("offer:withdraw", "Take offers off the market."),
                     },
                 ),
-                "submit": _creates("submit:submit", "Submit jobs from files or options."),
+                "submit": _creates(
+                    "submit:submit", "Submit jobs from files or options.", reads_with=_PRINTS
+                ),
                 "execute": _writes("execute:execute", "Run and prove active jobs."),
                 "prove": _writes("execute:prove", "Submit one proof computed elsewhere."),
                 "cancel": _writes("cancel:cancel", "Cancel jobs that have not ended."),
@@ -209,7 +216,7 @@ TREE = Group(
                 "export": _reads("bid:export", "Write what another market takes in."),
                 "import": _writes("bid:import_", "Take in the sealed bid of another home."),
                 "reveal": _writes(
-                    "reveal:reveal", "Open a bid, and submit the job it holds.", reads_with="to"
+                    "reveal:reveal", "Open a bid, and submit the job it holds.", reads_with=("to",)
                 ),
                 "import-reveal": _writes(
                     "reveal:import_reveal", "Open the bid of another home by its file."
@@ -285,7 +292,11 @@ TREE = Group(
         "help": _apart("help:help_", "Show the help of a command, or a topic."),
         "config": Group(
             "The configuration.",
-            {"show": _optional("config:show", "Show every setting and where it comes from.")},
+            {
+                "show": _optional("config:show", "Show settings and where each comes from."),
+                "init": _apart("config:init", "Write a file of all settings.", writes=True),
+                "path": _apart("config:path", "Print where the file of settings is."),
+            },
         ),
     },
 )

@@ -31,13 +31,13 @@ HEAD_MAX: Final = 1_000  # bytes of the first line, at most
 class Head(Struct, frozen=True, gc=False):
     """The first line."""
 
-    archive: int
-    id: str
-    market_id: str
-    before: int
-    begun_ms: int
-    receipts_before: int
-    link: str
+    archive: int  # version of the format: 1
+    id: str  # of the archive, in hex
+    market_id: str  # the market it is of, 32 hex digits
+    before: int  # unix second before which all of it ended
+    begun_ms: int  # when it was begun
+    receipts_before: int  # number of the last receipt that was archived before
+    link: str  # the link of that receipt, 64 hex digits
 
 
 def head(txn: Txn, archive_id: bytes, before: int) -> Head:

@@ -36,29 +36,29 @@ FILE_BYTES_MAX: Final = 2 * STATE_BYTES_MAX + 2**16
 class BidFile(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What is broadcast of a sealed bid. Bytes are in hex."""
 
-    format: str
-    version: int
-    bid_id: str
-    market_id: str
-    public_key: str
-    height: int
-    sequence: int
-    commitment: str
-    signature: str  # of the commitment
+    format: str  # what it is: `tb-bid`
+    version: int  # of the format: 1
+    bid_id: str  # its id, which is made of all the rest
+    market_id: str  # the market it is for, 32 hex digits
+    public_key: str  # the key of the bidder, 3904 hex digits
+    height: int  # of that market when it was sealed
+    sequence: int  # number of the bid among those of its key
+    commitment: str  # what binds the bidder to what is hidden, 64 hex digits
+    signature: str  # of the commitment, 6618 hex digits
 
 
 class OpeningFile(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What opens a bid: the secret of its bidder, or its reveal. Bytes are in hex."""
 
-    format: str
-    version: int
-    bid_id: str
-    market_id: str
-    public_key: str
-    height: int
-    sequence: int
-    salt: str
-    state: str
+    format: str  # what it is: `tb-bid-secret`, or `tb-bid-reveal`
+    version: int  # of the format: 1
+    bid_id: str  # the id of the bid that it opens
+    market_id: str  # as in the bid
+    public_key: str  # as in the bid
+    height: int  # as in the bid
+    sequence: int  # as in the bid
+    salt: str  # what hides the job in the commitment, 64 hex digits
+    state: str  # the job that was hidden, in hex
     signature: str  # of the commitment in a secret, of the opening in a reveal
 
 

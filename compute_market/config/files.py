@@ -35,7 +35,7 @@ class Found(Struct, frozen=True, gc=False):
 
 _MAIN_SECTION = "compute_market"  # Its keys may stand at the top level as well.
 _SECTIONS = (_MAIN_SECTION, "scheduler", "net")
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
+BY_NAME = {setting.name: setting for setting in SETTINGS}
 _SHOWN_MAX = 60  # characters of a value that a message quotes
 _HEX = frozenset("0123456789abcdef")
 _PRINTABLE_INTEGER = 10**40  # Python refuses to print integers of more than 4300 digits.
@@ -74,7 +74,7 @@ def load(
         if (variable := setting.variable) in given:
             value = value_of(setting.name, texts[variable], variable)
             found[setting.name] = Found(value, variable)
-    origins = dict.fromkeys(_BY_NAME, "default")
+    origins = dict.fromkeys(BY_NAME, "default")
     origins.update((name, each.origin) for name, each in found.items())
     return config_of(found), origins
 
@@ -82,11 +82,11 @@ def load(
 def config_of(found: Mapping[str, Found]) -> Config:
     """The settings in force where these were found. Raises UsageError for a minimum above its
     maximum."""
-    values: dict[str, Any] = {_BY_NAME[name].field: each.value for name, each in found.items()}
+    values: dict[str, Any] = {BY_NAME[name].field: each.value for name, each in found.items()}
     config = Config(**values)
     if config.multiplier_min_ppm > config.multiplier_max_ppm:
         lower, upper = "reputation_multiplier_min", "reputation_multiplier_max"
-        origins = {name: found[name].origin if name in found else "default" for name in _BY_NAME}
+        origins = {name: found[name].origin if name in found else "default" for name in BY_NAME}
         raise UsageError(
             f"{lower} {format_ppm(config.multiplier_min_ppm)} ({origins[lower]}) is above "
             f"{upper} {format_ppm(config.multiplier_max_ppm)} ({origins[upper]})",
@@ -117,7 +117,7 @@ def check(
             raise UsageError(
                 f"{origin}: {key} is a section, not a key", hint=f"write [{key}] on its own line"
             )
-        setting = _BY_NAME.get(key)
+        setting = BY_NAME.get(key)
         # A dot may also come from a quoted key, which names no section.
         if setting is None or path not in _paths(setting):
             raise _unknown(path, raw, origin)
@@ -135,34 +135,38 @@ def value_of(name: str, text: str, origin: str) -> Value:
 
     Raises UsageError.
     """
-    setting = _BY_NAME[name]
+    setting = BY_NAME[name]
     return _value(setting, _typed(setting, text), origin)
 
 
 def bounds_of(name: str) -> tuple[int, int]:
     """The least and the most that a setting which is a number may hold."""
-    least, most = _BY_NAME[name].allowed
+    least, most = BY_NAME[name].allowed
     return int(least), int(most)
 
 
-def describe(config: Config, origins: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Return (name, value as a file would have it, origin) of each setting, as SETTINGS go."""
-    return [
-        (each.name, file_form(each, getattr(config, each.field)), origins[each.name])
-        for each in SETTINGS
-    ]
+def render_default(*, switched_off: bool = False) -> str:
+    """The default configuration file: every setting with its meaning and what it may be.
 
-
-def render_default() -> str:
-    """The default configuration file: every setting with its meaning and what it may be."""
+    `switched_off`, it changes nothing, and other defaults of a later release hold.
+    """
+    begin = (
+        "# Every setting with its default. Copy what you want to change into config.toml in the\n"
+        f"# home directory. The keys above [scheduler] may also stand in [{_MAIN_SECTION}]."
+    )
+    if switched_off:
+        begin = (
+            "# Every setting with its default. Take away the # in front of what you change;\n"
+            f"# all else stays. The keys above [scheduler] may also stand in [{_MAIN_SECTION}]."
+        )
     lines = [
-        "# Every setting with its default. Copy what you want to change into config.toml in the",
-        f"# home directory. The keys above [scheduler] may also stand in [{_MAIN_SECTION}].",
+        begin,
         "# A variable wins over the file: TB_ and the key in capitals, with the section before",
         "# it where there is one, as in TB_EPOCH_BLOCKS and TB_SCHEDULER_SLOTS. Commas stand",
         "# between the values of a list there. Durations and sizes may be written as text too:",
         '# "90s", "15m", "1h30m", "3d", "64GiB".',
     ]
+    off = "#" if switched_off else ""
     section = ""
     for setting in SETTINGS:
         *head, key = setting.name.split(".")
@@ -171,7 +175,7 @@ def render_default() -> str:
             lines += ["", f"[{section}]"]
         lines += ["", *(f"# {line}" for line in setting.help.split("\n"))]
         lines.append(f"# Allowed: {setting.limits}")
-        lines.append(f"{key} = {file_form(setting, getattr(DEFAULTS, setting.field))}")
+        lines.append(f"{off}{key} = {file_form(setting, getattr(DEFAULTS, setting.field))}")
     return "\n".join(lines) + "\n"
 
 
@@ -351,18 +355,28 @@ def _shown(raw: Any) -> str:
 
 
 def _unknown(path: tuple[str, ...], raw: Any, origin: str) -> UsageError:
-    from difflib import get_close_matches
-
     is_section = len(path) == 1 and isinstance(raw, dict)
     if is_section:
-        near = {section: f"[{section}]" for section in _SECTIONS}
+        from difflib import get_close_matches
+
+        matches = get_close_matches(path[-1], _SECTIONS, n=1)
+        near = f"[{matches[0]}]" if matches else None
     else:
-        # The bare key counts too, for whoever knows the key and forgot its section.
-        near = {name.split(".")[-1]: name for name in _BY_NAME} | {name: name for name in _BY_NAME}
-    matches = get_close_matches(path[-1], near, n=1)
+        near = nearest(path[-1])
     name = ".".join(part if part.isascii() and part.isprintable() else ascii(part) for part in path)
     name = clipped(name, 2 * _SHOWN_MAX)
     return UsageError(
         f"{origin}: unknown section [{name}]" if is_section else f"{origin}: unknown key {name}",
-        hint=f"did you mean {near[matches[0]]}?" if matches else "`config show` lists every key",
+        hint=f"did you mean {near}?" if near else "`config show` lists every key",
     )
+
+
+def nearest(key: str) -> str | None:
+    """The name of the setting that a key looks most like, with or without its section."""
+    from difflib import get_close_matches
+
+    # The bare key counts too, for whoever knows the key and forgot its section.
+    names = {name.split(".")[-1]: name for name in BY_NAME}
+    names |= {name.replace(".", "_"): name for name in BY_NAME} | {name: name for name in BY_NAME}
+    matches = get_close_matches(key, names, n=1)
+    return names[matches[0]] if matches else None

@@ -102,6 +102,13 @@ def file_form(setting: Setting, value: Value) -> str:
     return text if "." in text else f"{text}.0"
 
 
+def json_form(setting: Setting, value: Value) -> bool | int | float | str | list[str]:
+    """The same value as JSON has it; six decimals are exact in a number."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value / PPM if setting.kind == "decimal" and isinstance(value, int) else value
+
+
 # fmt: off
 # In the order of the fields of `Config`.
 SETTINGS: Final[tuple[Setting, ...]] = (

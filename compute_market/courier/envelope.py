@@ -48,44 +48,44 @@ _Number = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 
 
 class _First(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    format: str
-    version: int
-    market_id: str
-    public_key: str
-    bundles: Annotated[int, Meta(ge=1, le=BUNDLES_MAX)]
+    format: str  # what it is: `tb-bundles`
+    version: int  # of the format: 1
+    market_id: str  # the market it is of, 32 hex digits
+    public_key: str  # the key that signs, 3904 hex digits
+    bundles: Annotated[int, Meta(ge=1, le=BUNDLES_MAX)]  # how many lines follow
 
 
 class _Line(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    id: str
-    kind: BundleKind
-    bundle_hash: str
-    bytes: _Number
-    sender: str
-    dest: Annotated[str, Meta(max_length=_DEST_MAX)]
-    timestamp_ms: _Number
-    job_id: str | None
+    id: str  # of the bundle, 16 hex digits
+    kind: BundleKind  # a handoff tells of a job that goes over
+    bundle_hash: str  # BLAKE3 of its bytes, 64 hex digits
+    bytes: _Number  # how long it is
+    sender: str  # whose bundle it is
+    dest: Annotated[str, Meta(max_length=_DEST_MAX)]  # where it goes
+    timestamp_ms: _Number  # when it was sent
+    job_id: str | None  # of a handoff
 
 
 class _Last(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    signature: str
+    signature: str  # of all bytes before this line, 6618 hex digits
 
 
 class _Taken(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    id: str
-    bundle_hash: str
-    outcome: Outcome
-    error: Annotated[str, Meta(max_length=_ERROR_MAX)] | None
+    id: str  # of the bundle, 16 hex digits
+    bundle_hash: str  # BLAKE3 of its bytes, 64 hex digits
+    outcome: Outcome  # what became of it
+    error: Annotated[str, Meta(max_length=_ERROR_MAX)] | None  # why it was refused
 
 
 class _Acknowledgement(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    format: str
-    version: int
-    market_id: str
-    public_key: str
-    to_market_id: str
-    envelope: str
-    taken: Annotated[list[_Taken], Meta(min_length=1, max_length=BUNDLES_MAX)]
-    signature: str
+    format: str  # what it is: `tb-acknowledgement`
+    version: int  # of the format: 1
+    market_id: str  # the market that answers, 32 hex digits
+    public_key: str  # the key that signs, 3904 hex digits
+    to_market_id: str  # the market that sent it, 32 hex digits
+    envelope: str  # BLAKE3 of what it answers, 64 hex digits
+    taken: Annotated[list[_Taken], Meta(min_length=1, max_length=BUNDLES_MAX)]  # one a bundle
+    signature: str  # of this line with an empty signature
 
 
 class Entry(Struct, frozen=True, gc=False):

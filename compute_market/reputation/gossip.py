@@ -47,22 +47,22 @@ _Number = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 
 
 class _First(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    format: str
-    version: int
-    market_id: str
-    public_key: str
-    sent_at_ms: _Number
+    format: str  # what it is: `tb-gossip`
+    version: int  # of the format: 1
+    market_id: str  # the market it is of, 32 hex digits
+    public_key: str  # the key that signs, 3904 hex digits
+    sent_at_ms: _Number  # when it was sent
 
 
 class _Line(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    provider: str
-    score: Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]
-    epoch: _Number
+    provider: str  # whose score it is
+    score: Annotated[int, Meta(ge=-AMOUNT_MAX, le=AMOUNT_MAX)]  # as it stood at its epoch
+    epoch: _Number  # unix second of its last change
 
 
 class _Last(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    entries: _Number
-    signature: str
+    entries: _Number  # how many lines stand before
+    signature: str  # of all bytes before this line, 6618 hex digits
 
 
 class Told(Struct, frozen=True, gc=False):

@@ -34,10 +34,10 @@ _Number = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 class _Entry(Struct, frozen=True, gc=False):
     """What a file says of one provider. A newer release may add fields."""
 
-    score: _Points
-    last_update: _Number
-    epoch: _Number
-    seed: _Points = 0
+    score: _Points  # at its last change
+    last_update: _Number  # unix second of that change, from which on it fades
+    epoch: _Number  # by which another market knows which score is newer
+    seed: _Points = 0  # the part of it that was advertised
 
 
 def is_behind(txn: Txn) -> bool:

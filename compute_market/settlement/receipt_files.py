@@ -37,37 +37,37 @@ _Number = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 
 
 class _First(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    format: str
-    version: int
-    market_id: str
-    public_key: str
-    from_seq: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]
-    from_link: str
+    format: str  # what it is: `tb-receipts`
+    version: int  # of the format: 1
+    market_id: str  # the market it is of, 32 hex digits
+    public_key: str  # the key that signs, 3904 hex digits
+    from_seq: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)]  # number of the first receipt
+    from_link: str  # the link that it follows, 64 hex digits; zeros before receipt 1
 
 
 class _Line(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    seq: _Number
-    link: str
-    version: Annotated[int, Meta(ge=0, le=_VERSION_MAX)]
-    job_id: str
-    buyer: str
-    provider: str
-    quote_price: _Number
-    units: _Number
-    issued_at: _Number
-    idempotency_key: str
-    lane: Lane
-    dry_run: bool
+    seq: _Number  # number of the receipt
+    link: str  # binds it to all before it, 64 hex digits
+    version: Annotated[int, Meta(ge=0, le=_VERSION_MAX)]  # of the receipt: 1
+    job_id: str  # the job that was paid for
+    buyer: str  # who paid
+    provider: str  # who was paid
+    quote_price: _Number  # quoted price of a unit
+    units: _Number  # units that were proven
+    issued_at: _Number  # unix second
+    idempotency_key: str  # by which it is paid once, 64 hex digits
+    lane: Lane  # of the job
+    dry_run: bool  # whether no money moved when it was issued
 
 
 class _Last(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    receipts: _Number
-    to_seq: _Number
-    to_link: str
-    mode: Mode
-    height: _Number
-    state_root: str
-    signature: str
+    receipts: _Number  # how many the file holds
+    to_seq: _Number  # number of the last one
+    to_link: str  # its link, 64 hex digits
+    mode: Mode  # of the market when the export began
+    height: _Number  # of the market then
+    state_root: str  # of the market then, 64 hex digits
+    signature: str  # of all that stands before it, 6618 hex digits
 
 
 class Section(Struct, frozen=True, gc=False):

@@ -22,19 +22,19 @@ VERSION: Final = 1
 class SecretFile(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What the file of a key of one's own holds."""
 
-    version: int
-    algorithm: str
-    seed: str
-    key_id: str
+    version: int  # of the format: 1
+    algorithm: str  # `ML-DSA-65`
+    seed: str  # the secret, 64 hex digits
+    key_id: str  # what the key is known by, 64 hex digits
 
 
 class PublicFile(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
     """What the file of a public key holds, and what others import."""
 
-    version: int
-    algorithm: str
-    public_key: str
-    key_id: str
+    version: int  # of the format: 1
+    algorithm: str  # `ML-DSA-65`
+    public_key: str  # what verifies, 3904 hex digits
+    key_id: str  # what the key is known by, 64 hex digits
 
 
 class Key(Struct, frozen=True, gc=False):

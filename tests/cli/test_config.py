@@ -1,7 +1,11 @@
-"""`config show`, and where settings come from."""
+"""`config show`, `init` and `path`, and where settings come from."""
+
+import json
+import os
 
 import pytest
 
+from compute_market.config.files import render_default
 from compute_market.config.rows import SETTINGS
 from tests.support.cli import Cli
 
@@ -41,10 +45,118 @@ def test_show_says_where_each_value_came_from(cli: Cli, monkeypatch: pytest.Monk
     assert rows["initial_capacity"] == ["100", "default"]
 
 
-def test_show_json_is_a_list_of_settings(cli: Cli) -> None:
-    documents = cli.document("config", "show")
-    assert documents[0] == {"name": "low_priority_cap_pct", "value": "50", "origin": "default"}
+def shown(cli: Cli, *words: str) -> object:
+    """What is shown in JSON; ratios are decimals."""
+    return json.loads(cli.ok("config", "show", *words, "--json"))
+
+
+def test_show_json_is_a_list_of_settings_with_values_of_their_types(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_NET_PEERS", "http://a,http://b")
+    documents = shown(cli)
+    assert isinstance(documents, list)
+    assert documents[0] == {"name": "low_priority_cap_pct", "value": 50, "origin": "default"}
     assert [document["name"] for document in documents] == [s.name for s in SETTINGS]
+    values = {document["name"]: document["value"] for document in documents}
+    assert values["settle_mode"] == "dry_run"
+    assert values["enable_preempt"] is False
+    assert values["fair_share_cap"] == 0.25
+    assert values["net.peers"] == ["http://a", "http://b"]
+
+
+def test_show_of_one_setting_says_all_about_it(cli: Cli) -> None:
+    path = configure(cli, "[scheduler]\nslots = 7\n")
+    text = cli.ok("config", "show", "scheduler.slots")
+    assert text.startswith(f"name: scheduler.slots\nvalue: 7\norigin: {path}:2\ndefault: 64\n")
+    document = shown(cli, "scheduler.slots")
+    assert isinstance(document, dict)
+    assert document["meaning"] == "How many jobs may be active at once."
+    del document["meaning"]
+    assert document == {
+        "name": "scheduler.slots",
+        "value": 7,
+        "origin": f"{path}:2",
+        "default": 64,
+        "variable": "TB_SCHEDULER_SLOTS",
+        "allowed": "1…1000000 jobs",
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"), [("slots", "did you mean scheduler.slots?"), ("", "`config show` lists every")]
+)
+def test_show_of_an_unknown_setting_names_the_nearest(cli: Cli, key: str, hint: str) -> None:
+    done = cli("config", "show", key)
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith(f"error[usage]: KEY: {key!r} is no setting\nhint: {hint}")
+
+
+def test_variable_that_names_no_setting_is_warned_of_once(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.ok("state", "init")
+    monkeypatch.setenv("TB_SLOTS", "3")
+    monkeypatch.setenv("TB_ZZZ", "3")
+    monkeypatch.setenv("TB_DEBUG", "1")
+    monkeypatch.setenv("TB_EPOCH_BLOCKS", "9")
+    warned = (
+        "warning: TB_SLOTS names no setting; did you mean TB_SCHEDULER_SLOTS?\n"
+        "warning: TB_ZZZ names no setting\n"
+    )
+    assert cli("compute", "list") == (0, "", warned)
+    assert cli("config", "show").err == warned
+    lines = "compute list\ncompute list\n"
+    assert cli("batch", "-", stdin=lines).err.count("names no setting") == 2
+
+
+def test_path_need_not_be_there(cli: Cli) -> None:
+    path = str(cli.home / "config.toml")
+    assert cli.ok("config", "path") == f"{path}\n"
+    assert cli.document("config", "path") == {"path": path, "exists": False}
+    assert not cli.home.exists()
+    configure(cli, "")
+    assert cli.document("config", "path") == {"path": path, "exists": True}
+
+
+def test_init_writes_a_file_that_changes_nothing(cli: Cli) -> None:
+    path = cli.home / "config.toml"
+    assert cli.ok("config", "init", "-n") == f"dry_run: wrote {path}\n"
+    assert not cli.home.exists()
+    assert cli.ok("config", "init") == f"wrote {path}\n"
+    assert path.read_text() == render_default(switched_off=True)
+    assert [each.name for each in cli.home.iterdir()] == ["config.toml"]
+    assert (cli.home.stat().st_mode & 0o777, path.stat().st_mode & 0o777) == (0o700, 0o600)
+    assert {row[2] for row in cli("config", "show").rows} == {"default"}
+    assert cli.document("config", "init") == {"path": str(path), "changed": False}
+
+
+def test_init_prints_the_same_on_demand(cli: Cli) -> None:
+    assert cli.ok("config", "init", "-") == render_default(switched_off=True)
+    done = cli("config", "init", "elsewhere.toml")
+    assert (done.code, done.out) == (2, "")
+    assert not cli.home.exists()
+
+
+@pytest.mark.parametrize("options", [(), ("-n",), ("--json",)], ids=" ".join)
+def test_init_never_overwrites(cli: Cli, options: tuple[str, ...]) -> None:
+    path = configure(cli, "epoch_blocks = 7\n")
+    done = cli("config", "init", *options)
+    assert (done.code, done.out) == (6, "")
+    assert f"{path} exists, and is never overwritten" in done.err
+    assert (cli.home / "config.toml").read_text() == "epoch_blocks = 7\n"
+
+
+def test_init_leaves_alone_what_is_no_file(cli: Cli) -> None:
+    cli.home.mkdir()
+    path = cli.home / "config.toml"
+    path.symlink_to("/dev/null")
+    assert cli("config", "init").code == 6
+    assert os.readlink(path) == "/dev/null"
+    path.unlink()
+    path.mkdir()
+    assert cli("config", "init").code == 6
+    assert sorted(cli.home.iterdir()) == [path]
 
 
 def test_values_of_the_file_are_in_force(cli: Cli) -> None:

@@ -42,6 +42,8 @@ NEEDING = [path for path, verb in VERBS.items() if verb.market == "needed"]
 APART = [path for path, verb in VERBS.items() if verb.market in ("unused", "optional")]
 # It writes what it measures, which is not the same twice, and nothing of the market.
 MEASURING = ("compute", "calibrate")
+# What it writes are settings, and nothing of the market.
+SETTING = ("config", "init")
 # It makes a home, and these tests have one.
 RESTORING = ("state", "restore")
 # What it tells is a list, and what it changes is elsewhere: `test_reputation_sync` has its trial.
@@ -317,8 +319,8 @@ def test_verb_that_needs_no_market_makes_none(cli: Cli, path: Path_) -> None:
     done = cli.process(*arguments_of(path))
     assert done.code == 0
     assert not cli.data.exists()
-    # What is measured is kept for the next time; nothing else is.
-    assert cli.home.exists() == (path == MEASURING)
+    # What is measured is kept for the next time, and settings; nothing else is.
+    assert cli.home.exists() == (path in (MEASURING, SETTING))
 
 
 def test_dry_run_leaves_metrics_alone(cli: Cli, busy_home: Prepared) -> None:

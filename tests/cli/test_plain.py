@@ -216,11 +216,14 @@ SHOWN = {
 
 @pytest.mark.parametrize(("path", "line"), EXAMPLES)
 def test_example_is_a_plain_line_of_its_verb(path: Path_, line: str) -> None:
-    program, *words = shlex.split(line)
-    read = plain.read(TREE, words)
-    assert program == "tb-cli"
-    assert read is not None
-    assert read[0] is VERBS[path]
+    found = []
+    for part in line.split(" | "):
+        program, *words = shlex.split(part)
+        read = plain.read(TREE, words)
+        assert program == "tb-cli"
+        assert read is not None
+        found.append(read[0])
+    assert VERBS[path] in found
 
 
 def test_verbs_that_chapters_are_about_have_examples() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_market.config.files import describe, load, parse, render_default
+from compute_market.config.files import load, parse, render_default
 from compute_market.config.rows import SETTINGS, file_form
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.errors import UsageError
@@ -44,6 +44,13 @@ def test_default_file_has_every_setting_with_its_default_and_a_comment() -> None
         assert lines[number - 1].startswith(name.split(".")[-1] + " = ")
         assert lines[number - 2].startswith("# Allowed: ")
         assert lines[number - 3].startswith("# ")
+
+
+def test_default_file_switched_off_changes_nothing() -> None:
+    text = render_default(switched_off=True)
+    assert load(text) == load()
+    on = [line[1:] if line[:1] == "#" and line[1:2] != " " else line for line in text.splitlines()]
+    assert list(parse("\n".join(on), "config.toml")) == list(FIELDS)
 
 
 def test_load_of_nothing_gives_defaults() -> None:
@@ -335,18 +342,6 @@ def test_load_refuses_minimum_above_maximum_naming_both_origins() -> None:
         settings("reputation_multiplier_max = 0.4")
     equal = settings("reputation_multiplier_min = 0.6\nreputation_multiplier_max = 0.6")
     assert equal == Config(multiplier_min_ppm=600_000, multiplier_max_ppm=600_000)
-
-
-def test_describe_shows_every_setting_as_a_file_has_it() -> None:
-    rows = describe(
-        *load("settle_mode = 'real'\nburst_quota = '2'\n", "f", {"TB_EPOCH_BLOCKS": "9"})
-    )
-    assert [name for name, _, _ in rows] == list(FIELDS)
-    assert ("settle_mode", '"real"', "f:1") in rows
-    assert ("burst_quota", "2.0", "f:2") in rows
-    assert ("epoch_blocks", "9", "TB_EPOCH_BLOCKS") in rows
-    assert ("fair_share_cap", "0.25", "default") in rows
-    assert ("scheduler.slots", "64", "default") in rows
 
 
 TOML_PIECES = [

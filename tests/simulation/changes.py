@@ -161,6 +161,7 @@ CHANGES = (
     ),
     Change("serve token", ("--rotate",), again=False),
     Change("metrics", ("--textfile", "tb.prom"), result="tb.prom"),
+    Change("config init", is_fresh=True, result="home/config.toml"),
 )
 
 # Changing verbs that are left out, and why.

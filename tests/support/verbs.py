@@ -159,6 +159,8 @@ ARGUMENTS: dict[str, Path_] = {
     "state root": (),
     "help": (),
     "config show": (),
+    "config init": (),
+    "config path": (),
 }
 
 

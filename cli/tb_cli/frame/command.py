@@ -21,6 +21,7 @@ def perform(
     `command` is the line as it was given, for the log.
     """
     with Session.begin(settings, verb.market, batch, command) as session:
+        guard.show_amounts(as_text=session.amounts_are_text)
         acts = verb.changes(values) and not session.dry_run
         if acts:
             guard.spare_output()

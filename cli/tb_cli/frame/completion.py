@@ -29,6 +29,10 @@ def completions(kind: str, incomplete: str) -> list[str]:
     """Ids of a kind that begin with a text."""
     if kind == "parameter":
         return [key for key in PARAMETER_KEYS if key.startswith(incomplete)]
+    if kind == "setting":
+        from compute_market.config.rows import SETTINGS
+
+        return [setting.name for setting in SETTINGS if setting.name.startswith(incomplete)]
     prefix = incomplete.encode(errors="surrogateescape")
     try:
         with Session.begin({}) as session:

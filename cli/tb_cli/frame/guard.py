@@ -39,12 +39,13 @@ class Output:
     that the encoding lacks becomes the escape that JSON has for it. All else is the stream's.
     """
 
-    __slots__ = ("_stream", "error", "is_needed")
+    __slots__ = ("_stream", "amounts_are_text", "error", "is_needed")
 
     def __init__(self, stream: "TextIO") -> None:
         self._stream = stream
         self.error: OSError | None = None
         self.is_needed = True  # False for a command whose work counts, told or not
+        self.amounts_are_text = False  # in the JSON that is printed
 
     def write(self, text: str) -> int:
         if self.error is None:
@@ -130,6 +131,12 @@ def spare_output() -> None:
     """From here on the work of the command counts, whether its output can be written or not."""
     if isinstance(sys.stdout, Output):
         sys.stdout.is_needed = False
+
+
+def show_amounts(*, as_text: bool) -> None:
+    """From here on JSON has amounts as text, or as numbers."""
+    if isinstance(sys.stdout, Output):
+        sys.stdout.amounts_are_text = as_text
 
 
 def stop_if_lost() -> None:

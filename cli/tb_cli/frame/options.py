@@ -14,6 +14,7 @@ from tb_cli.frame.verbs import Parameter, argument, flag, group, option, paramet
 if TYPE_CHECKING:
     from compute_market.records import Side
 
+AMOUNT_FORMS = ("integer", "string")
 # They may stand before the command as well, and do not reach the function of a verb.
 GLOBAL = (
     option("--home", "Home directory.", metavar="DIR"),
@@ -25,6 +26,11 @@ GLOBAL = (
     ),
     flag("--no-color", help="Plain text even on a terminal."),
     flag("--debug", help="Show where an error comes from."),
+    option(
+        "--json-amounts",
+        "Amounts in JSON as numbers or as text, for readers that hold 53 bits. [integer]",
+        choices=AMOUNT_FORMS,
+    ),
 )
 JSON = flag("--json", help="Print one JSON document.")
 DRY_RUN = flag("--dry-run", "-n", help="Run it and roll it back.")
@@ -50,6 +56,11 @@ FAILED_TO = option(
     "--failed-to",
     "Write what failed or was not tried to this file, to be handed in again.",
     metavar="FILE",
+)
+# What a file of the verb is like, printed in place of everything else.
+PRINTED = (
+    flag("--schema", help="Print the JSON Schema of a file, and do nothing else."),
+    flag("--example", help="Print a complete file, and do nothing else."),
 )
 JSONL = flag("--jsonl", help="Print one JSON document per line.")
 YES = flag("--yes", help="Do not ask on a terminal; elsewhere it never does.")

@@ -30,17 +30,17 @@ def write_line(text: str) -> None:
 
 def write_json(document: Any) -> None:
     """One document, indented."""
-    sys.stdout.write(_json(json.format(json.encode(document), indent=2)) + "\n")
+    sys.stdout.write(_json(json.format(_encoded(document), indent=2)) + "\n")
 
 
 def write_jsonl(document: Any) -> None:
     """One document on one line."""
-    sys.stdout.write(_json(json.encode(document)) + "\n")
+    sys.stdout.write(_json(_encoded(document)) + "\n")
 
 
 def write_element(document: Any, *, first: bool) -> None:
     """One document of a list that is printed as it comes."""
-    sys.stdout.write(("[\n" if first else ",\n") + _json(json.encode(document)))
+    sys.stdout.write(("[\n" if first else ",\n") + _json(_encoded(document)))
 
 
 def end_elements(*, empty: bool) -> None:
@@ -49,13 +49,22 @@ def end_elements(*, empty: bool) -> None:
 
 def write_head(document: dict[str, Any], name: str) -> None:
     """The fields before a list, called `name`, of a document that is printed as it comes."""
-    fields_before = json.encode(document).decode()[:-1]
+    fields_before = _encoded(document).decode()[:-1]
     sys.stdout.write(printable_json(f'{fields_before},"{name}":'))
 
 
 def write_tail(document: dict[str, Any]) -> None:
     """The fields after the list, and the end of the document."""
-    sys.stdout.write(printable_json(f",{json.encode(document).decode()[1:]}\n"))
+    sys.stdout.write(printable_json(f",{_encoded(document).decode()[1:]}\n"))
+
+
+def _encoded(document: Any) -> bytes:
+    encoded = json.encode(document)
+    if getattr(sys.stdout, "amounts_are_text", False):
+        from compute_market.amount_text import as_text  # Few ask for it.
+
+        encoded = json.encode(as_text(json.decode(encoded)))
+    return encoded
 
 
 def _json(encoded: bytes) -> str:
@@ -89,7 +98,7 @@ def note(text: str) -> None:
 def report(error: MarketError, as_json: bool, *, color: bool = False) -> int:
     """Print an error on stderr and return its exit code."""
     if as_json:
-        sys.stderr.write(_json(json.encode(error.document())) + "\n")
+        sys.stderr.write(_json(_encoded(error.document())) + "\n")
     else:
         head = f"error[{error.token}]:"
         if color:

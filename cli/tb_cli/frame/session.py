@@ -46,6 +46,7 @@ class _Opened:
         self.config: Config | None = None
         self.throw_away: Any = None
         self.told_of_clock = False
+        self.told_of_variables = False
         self.priced_s: float | None = None  # since when matches have made prices to be saved
 
     def close_market(self) -> None:
@@ -78,6 +79,7 @@ class Session:
         # Whether it is told when the price board was loaded or saved; `serve` does in its log.
         self.tells_of_prices: bool = bool(settings.get("debug")) or "TB_DEBUG" in os.environ
         self.color: bool = not settings.get("no_color") and "NO_COLOR" not in os.environ
+        self.amounts_are_text: bool = _amounts_are_text(settings.get("json_amounts"))
         self._given_home: str | None = settings.get("home")
         # A verb that needs no market may need no home either, and then none need be known.
         self._home = None if market == "unused" else home.locate(self._given_home)
@@ -141,9 +143,14 @@ class Session:
 
     def configuration(self) -> "tuple[Config, dict[str, str]]":
         """The configuration and the origin of each setting."""
-        from tb_cli.frame.configuration import load
+        from tb_cli.frame.configuration import load, warning_of
 
-        return load(self.home.config, self._lock_timeout)
+        loaded, origins, unknown = load(self.home.config, self._lock_timeout)
+        if not self._opened.told_of_variables:
+            self._opened.told_of_variables = True
+            for name in unknown:
+                _note(warning_of(name))
+        return loaded, origins
 
     @property
     def is_line(self) -> bool:
@@ -367,6 +374,19 @@ class Session:
         if self._trial is not None:
             self._trial.end()
             self._trial = None
+
+
+def _amounts_are_text(given: str | None) -> bool:
+    """What an option or a variable says of amounts in JSON."""
+    form = given or os.environ.get(home.JSON_AMOUNTS, "integer")
+    if form in ("integer", "string"):
+        return form == "string"
+    from compute_market.text import clipped
+
+    raise UsageError(
+        f"{home.JSON_AMOUNTS}: {clipped(form)!a} is neither integer nor string",
+        hint="unset it, or give one of the two",
+    )
 
 
 def _note(text: str) -> None:

@@ -102,7 +102,7 @@ class Verb:
         *,
         writes: bool = False,  # has --dry-run
         reads_without: str | None = None,  # the argument without which it changes nothing
-        reads_with: str | None = None,  # the option with which it only writes what it was asked for
+        reads_with: tuple[str, ...] = (),  # options with which it only writes what it was asked for
         market: NeedOfMarket = "needed",
     ) -> None:
         self.target = target
@@ -118,7 +118,7 @@ class Verb:
         return (
             self.writes
             and (needed is None or values[needed] is not None)
-            and (barring is None or values[barring] is None)
+            and all(values[each] in (None, False) for each in barring)
         )
 
     def function(self) -> Callable[..., int | None]:
