@@ -13,6 +13,8 @@ FIELDS: Final = frozenset(
         # Money, by token and by what became of it.
         *("ct", "it", "amount", "paid_ct", "paid_it", "refunded_ct", "refunded_it"),
         *("in_circulation", "in_wallets", "escrowed", "bonded", "sealed", "burned", "burned_ct"),
+        *("balance_ct", "balance_it", "received_ct", "received_it", "spent_ct", "spent_it"),
+        *("escrow_ct", "escrow_it", "bonds_ct"),
         *("reward_ct", "storage", "read", "compute", "compute_it", "available"),
         # Bonds.
         *("consumer_bond", "provider_bond", "provider_bond_min", "bond_ct"),
@@ -24,7 +26,7 @@ FIELDS: Final = frozenset(
         # Units, and units per second.
         *("units", "units_left", "units_reserved", "units_proven", "was_units", "backlog"),
         *("industrial_units_total", "industrial_backlog", "units_per_second", "estimate"),
-        *("headroom", "limit"),
+        *("headroom", "limit", "share", "share_left", "burst"),
         # What an offer lacks for a job, and what would do: an amount, or a text.
         *("asked", "offered", "now", "needed"),
         # What a capability counts.

@@ -1,6 +1,6 @@
 """What lists look like on terminals: every screen as a file, to be looked at.
 
-`TB_GOLDEN=renew pytest tests/cli/test_screens.py` writes the files anew.
+`RENEW_GOLDEN=1 pytest tests/cli/test_screens.py` writes the files anew.
 """
 
 import os
@@ -80,7 +80,7 @@ def test_screen_is_as_it_was_when_it_was_looked_at(
 ) -> None:
     found = screens(shop, width, *more)
     path = GOLDEN / name
-    if os.environ.get("TB_GOLDEN") == "renew":
+    if "RENEW_GOLDEN" in os.environ:
         GOLDEN.mkdir(exist_ok=True)
         path.write_text(found)
     assert found == path.read_text()

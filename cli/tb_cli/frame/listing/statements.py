@@ -19,13 +19,13 @@ FORMS = (
     *(each.in_group("form") for each in LISTED if each.name in ("jsonl", "header", "utc")),
 )
 
-_BALANCE = (Column("balance_ct", kind="number"), Column("balance_it", kind="number"))
+_BALANCE = (Column("balance_ct", "BAL CT", "number"), Column("balance_it", "BAL IT", "number"))
 _SUMS = (
     Column("movements", "MOVES", "number"),
-    Column("received_ct", kind="number"),
-    Column("received_it", kind="number"),
-    Column("spent_ct", kind="number"),
-    Column("spent_it", kind="number"),
+    Column("received_ct", "IN CT", "number"),
+    Column("received_it", "IN IT", "number"),
+    Column("spent_ct", "OUT CT", "number"),
+    Column("spent_it", "OUT IT", "number"),
     Column("ct", kind="number"),
     Column("it", kind="number"),
     *_BALANCE,
