@@ -2,17 +2,19 @@
 
 import argparse
 import os
-import random
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from rounds import Action as Action
+from rounds import interleave as interleave
+from rounds import ratio as ratio
 
 from compute_market.config.settings import DEFAULTS, Config
 from compute_market.engine import Engine, open_store
@@ -22,8 +24,6 @@ from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
 from compute_market.settlement import ledger
 from compute_market.store.environment import Creation
 from compute_market.store.txn import Txn
-
-Action = Callable[[], object]
 
 # What the jobs of one market may ask for is bounded by its capacity; here nothing is refused.
 OPEN_HANDED = replace(DEFAULTS, settle_mode="real", slots=1_000_000, initial_capacity=1_000_000)
@@ -35,30 +35,6 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and a smaller market")
     return parser
-
-
-def interleave(actions: Mapping[str, Action], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each action in each round; in a round every action runs once, one after another.
-
-    A first round is not counted. What disturbs the machine for a while disturbs all of them. The
-    order changes from round to round: an action may leave caches and threads warm for the next.
-    """
-    times: dict[str, list[float]] = {name: [] for name in actions}
-    shuffle = random.Random(0).shuffle
-    order = list(actions.items())
-    for number in range(rounds + 1):
-        shuffle(order)
-        for name, action in order:
-            began = time.perf_counter()
-            action()
-            if number:
-                times[name].append(time.perf_counter() - began)
-    return times
-
-
-def ratio(times: Sequence[float], floor: Sequence[float]) -> float:
-    """The median over the rounds of one time by the other."""
-    return statistics.median(one / other for one, other in zip(times, floor, strict=True))
 
 
 def claim(text: str, measured: float, bound: float, unit: str) -> None:

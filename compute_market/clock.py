@@ -10,6 +10,7 @@ into it is not at fault. The last one is kept, since it may take many commands t
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final, Literal
 
 from msgspec import DecodeError, Struct, msgpack
@@ -190,6 +191,7 @@ def judge(txn: Txn, reading: Reading) -> Time:
 def enter(txn: Txn, time: Time) -> None:
     """Let a transaction happen at a market time."""
     txn.now_ms = time.now_ms
+    txn.now = time.now_ms // 1000
     txn.timely = time.doubt is None
 
 
@@ -242,9 +244,15 @@ def stored(txn: Txn) -> Kept:
     if payload is None:
         return Kept()
     try:
-        return msgpack.decode(payload, type=learned(Kept))
+        return _decoded(payload)
     except DecodeError as error:
         raise damaged(META, _KEPT, str(error)) from error
+
+
+@lru_cache(maxsize=1)
+def _decoded(payload: bytes) -> Kept:
+    """It hardly ever changes."""
+    return msgpack.decode(payload, type=learned(Kept))
 
 
 def document(txn: Txn, time: Time) -> dict[str, Any]:

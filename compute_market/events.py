@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from itertools import islice, takewhile
 from typing import Any
 
-from msgspec import Struct
+from msgspec import DecodeError, Raw, Struct
 
 from compute_market.errors import IntegrityError
+from compute_market.learned import decoder
 from compute_market.records import Asked, Event, EventName, Job, LogEntry
 from compute_market.store.schema import EVENTS, pack_u64, unpack_u64
+from compute_market.store.table import damaged
 from compute_market.store.txn import Txn
 
 ENTRY_EVENTS = 1000
@@ -227,9 +229,15 @@ def last_decision(txn: Txn, job_id: str) -> Logged | None:
 def trim(txn: Txn, before_ms: int, limit: int) -> int:
     """Drop at most `limit` of the oldest entries, those from before an instant; how many."""
     old = []
+    # Who asked for it, and what happened then, is left as it is.
+    decode = decoder(tuple[int, Raw, Raw]).decode
     # One by one: most often the first is not old, and an entry can be long.
     for key, payload in islice(txn.scan(EVENTS, start=pack_u64(0)), limit):
-        if EVENTS.decode(key, payload).at_ms >= before_ms:
+        try:
+            at_ms, _, _ = decode(payload)
+        except DecodeError as error:
+            raise damaged(EVENTS, key, str(error)) from error
+        if at_ms >= before_ms:
             break
         old.append(key)
     for key in old:

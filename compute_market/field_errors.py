@@ -24,12 +24,6 @@ _NOUNS: Final = {
     "object": "an object",
     "null": "null",
 }
-# What a pattern asks for, by the pattern.
-_PATTERNS: Final = {
-    r"^[0-9a-fA-F]{64}\Z": "64 hex digits",
-    r"^[!-~]([ -~]*[!-~])?\Z": "printable ASCII with no blank at either end",
-    r"^[+-][0-9]{1,19}\Z": "a whole number, or how many more or fewer with its sign",
-}
 
 
 class FieldError(UsageError):
@@ -62,6 +56,8 @@ def field_error(source: str, message: str, kind: type) -> UsageError:
         return UsageError(
             f"{where}: unknown field {_shown(name)}", hint=_meant(name, _within(kind, place), kind)
         )
+    if own := match("([a-z_]+): (.*)", problem):  # What a record checks itself, of a field of its.
+        place, problem = _joined(place, own.group(1)), own.group(2)
     if not place:
         return UsageError(f"{source}: {_in_words(problem, '', kind)}")
     return FieldError(source, _shown(place), _in_words(problem, place, kind), _head(place))
@@ -71,9 +67,6 @@ def _in_words(problem: str, place: str, kind: type) -> str:
     if chosen := match("Invalid enum value (.*)", problem):
         choices = _choices(_within(kind, place.rpartition(".")[0]), place.rpartition(".")[2])
         return f"{_shown(chosen.group(1))} is none of {', '.join(choices)}"
-    if pattern := match("Expected `str` matching regex '(.*)'", problem):
-        wanted = pattern.group(1).replace("\\\\", "\\")
-        return f"expected {_PATTERNS[wanted]}"
     if length := match(r"Expected `(str|array)` of length (>=|<=) (\d+)", problem):
         if length.group(2) == ">=":
             return "is empty"

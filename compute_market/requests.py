@@ -20,13 +20,23 @@ from compute_market.records import DEADLINE_MAX, Capability, Lane, Priority, che
 from compute_market.text import clipped, printable
 
 Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
-Name = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[!-~]([ -~]*[!-~])?\Z")]
+# Types check themselves what a pattern could say of a text: `re` and the patterns take longer to
+# import than all else that this module needs.
+Name = Annotated[str, Meta(min_length=1, max_length=64)]
 GPU_MODELS_MAX = 32
 DOCUMENT_BYTES_MAX = 64 * 2**20
 PathText = Annotated[str, Meta(min_length=1)]
 DEADLINE_SECS_DEFAULT = 86_400
 
 R = TypeVar("R", bound=Struct)
+
+_NOT_A_NAME = "expected printable ASCII with no blank at either end"
+_DIGITS = frozenset("0123456789")
+_HEX = _DIGITS | frozenset("abcdefABCDEF")
+_REFERENCE_DIGITS = 64
+_UNITS_DIGITS = 19
+
+_NUMBERS_AS_WRITTEN = msgspec.json.Decoder(learned(dict), float_hook=Decimal)
 
 
 class NotJsonError(UsageError):
@@ -42,6 +52,13 @@ class CapabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
     gpu_memory_mb: Amount = 0
     accelerator: Name | None = None
     accelerator_memory_mb: Amount = 0
+
+    def __post_init__(self) -> None:
+        models = self.gpu if isinstance(self.gpu, list) else [self.gpu]
+        for field, names in (("gpu", models), ("accelerator", [self.accelerator])):
+            for name in names:
+                if name and not (name.isascii() and name.isprintable() and name == name.strip()):
+                    raise ValueError(f"{field}: {_NOT_A_NAME}")
 
     def capability(self) -> Capability:
         """As stored: a named GPU without a count means one, and a model counts once."""
@@ -103,7 +120,7 @@ class OfferChange(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     offer_id: str
-    units: Amount | Annotated[str, Meta(pattern=r"^[+-][0-9]{1,19}\Z")] | UnsetType = UNSET
+    units: Amount | str | UnsetType = UNSET
     price_per_unit: Amount | UnsetType = UNSET
     fee_pct_ct: Amount | UnsetType = UNSET
     reputation_multiplier: Any = UNSET
@@ -114,10 +131,27 @@ class OfferChange(Struct, frozen=True, forbid_unknown_fields=True):
     reputation: int | UnsetType = UNSET
     job_id: str | UnsetType | None = UNSET
 
+    def __post_init__(self) -> None:
+        units = self.units
+        if isinstance(units, str) and not (
+            units[:1] in ("+", "-")
+            and 1 <= len(units) - 1 <= _UNITS_DIGITS
+            and _DIGITS.issuperset(units[1:])
+        ):
+            raise ValueError(
+                "units: expected a whole number, or how many more or fewer with its sign"
+            )
+
 
 class SliceRequest(Struct, frozen=True, forbid_unknown_fields=True):
     path: PathText
-    reference: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")] | None = None
+    reference: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.reference is not None and not (
+            len(self.reference) == _REFERENCE_DIGITS and _HEX.issuperset(self.reference)
+        ):
+            raise ValueError(f"reference: expected {_REFERENCE_DIGITS} hex digits")
 
 
 class SliceList(Struct, frozen=True):
@@ -153,7 +187,10 @@ def parse(data: bytes, source: str, *, has_lines: bool = True) -> dict[str, Any]
     Raises UsageError naming `source` for anything that is not one object with unique keys;
     `NotJsonError` if it does not even begin as one. With `has_lines` a syntax error names the line.
     """
-    import json  # Only commands that read files pay for it.
+    plain = _plain_object(data)
+    if plain is not None:
+        return plain
+    import json  # It takes long to import, and is here to say what is wrong and where.
 
     try:
         document = json.loads(
@@ -173,6 +210,35 @@ def parse(data: bytes, source: str, *, has_lines: bool = True) -> dict[str, Any]
     if not isinstance(document, dict):
         raise UsageError(f"{source}: expected a JSON object, got {_kind(document)}")
     return document
+
+
+def _plain_object(data: bytes) -> dict[str, Any] | None:
+    """What most files hold: an object without escapes and comments, each key once; else None.
+
+    msgspec keeps the last of several equal keys and says nothing. So the colons are counted:
+    outside of texts there is one for each key.
+    """
+    if b"\\" in data or b'"_' in data:
+        return None
+    try:
+        document = _NUMBERS_AS_WRITTEN.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, ArithmeticError, RecursionError):
+        return None
+    keys = 0
+    texts: list[str] = []
+    left: list[Any] = [document]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            keys += len(value)
+            texts += value
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+        elif isinstance(value, str):
+            texts.append(value)
+    colons = sum(text.count(":") for text in texts)
+    return document if data.count(b":") == keys + colons else None
 
 
 def build(document: dict[str, Any], kind: type[R], source: str) -> R:

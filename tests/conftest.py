@@ -3,6 +3,8 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -28,6 +30,8 @@ hypothesis.register_profile(
 )
 hypothesis.load_profile("market")
 
+TESTS = Path(__file__).parent
+
 # Much more than a run has at any time: what a test leaves is removed once it has passed.
 ROOM_BYTES = 2**32
 
@@ -36,6 +40,20 @@ def pytest_configure() -> None:
     """Files lie in memory, where there is room; those of the torture lie on a disk."""
     if not TORTURE and (directory := shared_memory(ROOM_BYTES)) is not None:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", directory)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """One of two workers reads the modules of a whole run from the last to the first.
+
+    In a new checkout each of them has to be rewritten by pytest, and is then kept for whoever comes
+    to it later: so each worker does one half of that, and not all of it.
+    """
+    whole = [Path(argument).resolve() for argument in session.config.args] == [TESTS]
+    if whole and os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+        for path in sorted(TESTS.rglob("test_*.py"), reverse=True):
+            name = ".".join(path.relative_to(TESTS.parent).with_suffix("").parts)
+            with suppress(ImportError, SyntaxError):  # They are told where they are collected.
+                import_module(name)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -233,10 +233,11 @@ def _version(ctx: Any, param: Any, value: bool) -> None:
 
     _, arguments = ctx.obj
     if "--json" in arguments:
+        from tb_cli.frame.installed import versions
         from tb_cli.frame.render import write_json
         from tb_cli.frame.signing import backends
 
-        write_json({"version": __version__, **backends()})
+        write_json({"version": __version__, **backends(), **versions()})
     else:
         print(f"tb-cli {__version__}")
     raise typer.Exit

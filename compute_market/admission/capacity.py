@@ -25,7 +25,10 @@ def estimate(txn: Txn) -> int:
 
     Without a sample, `initial_capacity`.
     """
-    found = samples(txn)
+    stored = txn.get(META, _SAMPLES)
+    if not stored:
+        return txn.config.initial_capacity
+    found = _unpacked(stored)
     return sum(found) // len(found)
 
 
@@ -41,9 +44,11 @@ def record(txn: Txn, units_per_second: int) -> int:
 
 def samples(txn: Txn) -> list[int]:
     """The samples the estimate is made of, oldest first."""
-    stored = txn.get(META, _SAMPLES) or b""
-    found = [int.from_bytes(stored[i : i + 8], "big") for i in range(0, len(stored), 8)]
-    return found or [txn.config.initial_capacity]
+    return _unpacked(txn.get(META, _SAMPLES) or b"") or [txn.config.initial_capacity]
+
+
+def _unpacked(stored: bytes) -> list[int]:
+    return [int.from_bytes(stored[i : i + 8]) for i in range(0, len(stored), 8)]
 
 
 def headroom_micro(txn: Txn) -> int:

@@ -37,16 +37,19 @@ class Party(Struct, frozen=True, gc=False):
     since_ms: int  # time since then; one that is still to come counts as now
     used_micro: int  # now
     burst_micro: int  # now
+    key: bytes  # that its usage is stored under
 
 
 def party(txn: Txn, role: Role, identity: str) -> Party:
     """Usage decays linearly to nothing within the window, the bucket refills up to its quota."""
     quota_micro = txn.config.burst_quota_micro
-    usage = txn.read(USAGE, _key(role, identity))
+    key = _key(role, identity)
+    usage = txn.read(USAGE, key)
     if usage is None:
-        return Party(role, identity, None, 0, quota_micro, 0, 0, quota_micro)
+        return Party(role, identity, None, 0, quota_micro, 0, 0, quota_micro, key)
     since_ms = max(0, txn.now_ms - usage.at_ms)
-    used_micro = usage.used_micro * max(WINDOW_MS - since_ms, 0) // WINDOW_MS
+    left_ms = WINDOW_MS - since_ms
+    used_micro = usage.used_micro * left_ms // WINDOW_MS if left_ms > 0 else 0
     refilled = usage.burst_micro + txn.config.burst_refill_rate_micro * since_ms // 1000
     burst_micro = min(refilled, quota_micro)
     return Party(
@@ -58,6 +61,7 @@ def party(txn: Txn, role: Role, identity: str) -> Party:
         since_ms,
         used_micro,
         burst_micro,
+        key,
     )
 
 
@@ -74,7 +78,8 @@ def decide(txn: Txn, parties: tuple[Party, ...], demand: int, capacity: int) -> 
     demand_micro = demand * MICRO
     share_micro = cap_micro(txn, capacity)
     # Exactly the cap still fits.
-    if all(each.used_micro + demand_micro <= share_micro for each in parties):
+    most_micro = max([each.used_micro for each in parties])
+    if most_micro + demand_micro <= share_micro:
         return 0
     if all(each.burst_micro >= demand_micro for each in parties):
         return demand_micro
@@ -86,7 +91,7 @@ def charge(txn: Txn, charged: Party, demand: int, burst_micro: int) -> None:
 
     Nothing else was charged to the party since it was looked at.
     """
-    key = _key(charged.role, charged.identity)
+    key = charged.key
     used_micro = charged.used_micro + demand * MICRO
     txn.write(USAGE, key, Usage(used_micro, charged.burst_micro - burst_micro, txn.now_ms))
     if charged.role != "market" and charged.charged_ms != txn.now_ms:

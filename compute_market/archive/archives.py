@@ -71,22 +71,6 @@ def close(txn: Txn, archive_id: bytes, whole: Archive) -> None:
     txn.write(ARCHIVES, archive_id, replace(whole, closed_ms=txn.now_ms))
 
 
-def forget(txn: Txn, before: int) -> int:
-    """Remove what may go and keep it nowhere: for a market that is thrown away. How many jobs."""
-    jobs, after = 0, None
-    while True:
-        ended, after = selection.ended(txn, before, after, PIECE_JOBS)
-        removal.remove_jobs(txn, ended)
-        jobs += len(ended)
-        if after is None:
-            break
-    seq: int | None = 0
-    while seq is not None:
-        postings, seq = selection.postings(txn, before * 1000, seq, PIECE_POSTINGS)
-        removal.remove_postings(txn, postings, before * 1000)
-    return jobs
-
-
 def document(archive_id: bytes, archive: Archive) -> dict[str, Any]:
     """The JSON form of an archive."""
     return {

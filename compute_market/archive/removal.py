@@ -4,11 +4,11 @@ Ids and keys stay taken, and sums keep what the laws of the audit add up: openin
 counted, what was proven of an offer. Here alone records of other rooms are removed for good.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 
 from compute_market import archived
 from compute_market.archive import counted
-from compute_market.archive.counted import Count
 from compute_market.archive.selection import Ended, Proof
 from compute_market.archive_records import ArchivedJob, ArchivedReceipt
 from compute_market.jobs import jobs, listed
@@ -37,12 +37,14 @@ from compute_market.store.txn import Txn
 
 def remove_jobs(txn: Txn, ended: Iterable[Ended]) -> None:
     """Remove ended jobs that may go. Raises IntegrityError when a part of one is missing."""
+    counts: Counter[tuple[str, ...]] = Counter()
     for each in ended:
-        _remove_job(txn, each)
+        _remove_job(txn, each, counts)
+    _count(txn, counts)
     _shorten_chain(txn)
 
 
-def _remove_job(txn: Txn, ended: Ended) -> None:
+def _remove_job(txn: Txn, ended: Ended, counts: Counter[tuple[str, ...]]) -> None:
     job, key = ended.job, ended.job.job_id.encode()
     assert job.ended_at is not None, "only ended jobs are archived"
     txn.remove(JOBS, key)
@@ -60,17 +62,19 @@ def _remove_job(txn: Txn, ended: Ended) -> None:
             # Without a receipt no key is taken.
             txn.delete(RECEIPT_CLAIMS, receipts.claim_of(job, placement))
     for proof in ended.proofs:
-        _remove_receipt(txn, proof)
-    _count(txn, counted.of_job(job))
+        _remove_receipt(txn, proof, counts)
+    for names, by in counted.of_job(job):
+        counts[names] += by
     left = ArchivedJob(job.state, job.ended_at, job.ended_by, job.placements_before)
     txn.write(ARCHIVED_JOBS, key, left)
 
 
-def _remove_receipt(txn: Txn, proof: Proof) -> None:
+def _remove_receipt(txn: Txn, proof: Proof, counts: Counter[tuple[str, ...]]) -> None:
     receipt, key = proof.receipt, proof.receipt.idempotency_key
     txn.remove(RECEIPTS, key)
     txn.remove(SETTLEMENTS, key)
-    _count(txn, counted.of_settlement(proof.settlement))
+    for names, by in counted.of_settlement(proof.settlement):
+        counts[names] += by
     is_applied = proof.settlement.status == "applied"
     left = ArchivedReceipt(len(receipt.job_id), len(receipt.buyer), is_applied)
     txn.write(ARCHIVED_RECEIPTS, key, left)
@@ -98,17 +102,25 @@ def remove_postings(txn: Txn, postings: Iterable[Posting], before_ms: int) -> No
     """
     if before_ms > txn.number(POSTINGS_BEFORE):
         txn.set_number(POSTINGS_BEFORE, before_ms)
+    moved: Counter[tuple[str, str]] = Counter()  # by account and token
+    counts: Counter[tuple[str, ...]] = Counter()
     for posting in postings:
         seq = pack_u64(posting.seq)
         txn.remove(POSTINGS, seq)
-        for account, amount in ((posting.debit, -posting.amount), (posting.credit, posting.amount)):
-            txn.add(ARCHIVED, archived.account_key(account, posting.token), amount)
+        moved[posting.debit, posting.token] -= posting.amount
+        moved[posting.credit, posting.token] += posting.amount
+        for account in (posting.debit, posting.credit):
             if ledger.is_wallet(account):
                 txn.remove(WALLET_POSTINGS, ledger.listed_under(account) + seq)
-        _count(txn, counted.of_posting(posting))
+        for names, by in counted.of_posting(posting):
+            counts[names] += by
+    for (account, token), amount in moved.items():
+        if amount:
+            txn.add(ARCHIVED, archived.account_key(account, token), amount)
+    _count(txn, counts)
 
 
-def _count(txn: Txn, counts: Iterable[Count]) -> None:
-    for names, by in counts:
+def _count(txn: Txn, counts: Counter[tuple[str, ...]]) -> None:
+    for names, by in counts.items():
         if by:
             txn.add(ARCHIVED, archived.counter_key(names), by)

@@ -23,7 +23,7 @@ from compute_market.store.txn import Txn
 SLICES_MAX: Final = 10_000
 # Movements of no job: by an operator, and others that have records of their own, which stay.
 TAPS: Final = ("deposit", "withdraw")
-_RECORDED: Final = ledger.OF_NO_JOB.difference(TAPS)
+RECORDED: Final = ledger.OF_NO_JOB.difference(TAPS)
 
 
 class Proof(Struct, frozen=True, gc=False):
@@ -120,7 +120,7 @@ def _may_go(txn: Txn, posting: Posting, ended_before: int) -> bool:
     """Whether nothing that is kept needs a posting, once it is old."""
     if posting.event in TAPS:
         return True
-    if posting.event in _RECORDED:
+    if posting.event in RECORDED:
         return False
     if archived.job(txn, posting.ref) is not None:
         return True

@@ -30,7 +30,7 @@ def check_kernels(lane: Lane, tile: int, align: int) -> None:
     memory = np.frombuffer(data, np.uint8)
     lane.staging[:used] = memory
     plan = plan_slices(offsets, lengths, tile)
-    found = plan.in_order(lane.hash(plan, used))
+    found = plan.in_order(lane.hash(plan, used)).tobytes()
 
     begin, length = int(offsets[-1]), int(lengths[-1])
     first = 2 * tile_bytes

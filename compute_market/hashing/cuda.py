@@ -18,7 +18,6 @@ from compute_market.hashing.device import (
     FMA_GROUP,
     FMA_TERM,
     LANES_PER_DEVICE,
-    TILES,
     VALUES_BYTES,
     DeviceError,
     DeviceMissing,
@@ -27,6 +26,7 @@ from compute_market.hashing.device import (
     first_line,
     not_contiguous,
 )
+from compute_market.hashing.forms import Form, form_for
 from compute_market.hashing.kernels.source import source
 from compute_market.hashing.launch import (
     KERNEL_NAMES,
@@ -41,31 +41,25 @@ from compute_market.hashing.plan import Bytes, Plan, aligned
 from compute_market.hashing.probe import installing
 
 # The attributes of a lane that hold something of its device.
-_HELD = ("_memory", "_values", "_out", "_stream", "_done", "staging", "_result")
+_HELD = ("_memory", "_values", "_out", "_stream", "_done", "_soon", "staging", "_result")
 # As the CUDA runtime numbers them.
 _HOST_TO_DEVICE, _DEVICE_TO_HOST = 1, 2
 _PINNED = 1
+_PROCESSORS = 16  # cudaDevAttrMultiProcessorCount
 _ON_DEVICE = (2, 3)  # its own memory, and what it shares with the host
 _NO_DEVICE = (35, 100)  # no driver that is new enough, no device
 _HINT = "nvidia-smi shows whether the driver sees a GPU"
 _NO_LIBRARY = "DynamicLibNotFoundError"
-# Compute capabilities whose multiplier adds in a pipe of its own; from 12.0 on integers share one.
-_MULTIPLY_ADD_FROM, _MULTIPLY_ADD_BELOW = 70, 120
+_NO_HEADERS = "CUDA headers"
 
 
-def open_backend(
-    *,
-    lanes: int = LANES_PER_DEVICE,
-    tiles: tuple[int, int] | None = None,
-    multiply_add: bool | None = None,
-) -> DeviceBackend:
+def open_backend(*, lanes: int = LANES_PER_DEVICE, form: Form | None = None) -> DeviceBackend:
     """The backend over all GPUs that the NVIDIA driver shows to this process.
 
-    `tiles` are the two sizes of a tile to choose from, in chunks; `multiply_add` is the form of the
-    additions, None takes what suits the device. Raises DeviceMissing if CuPy, NVRTC or a device is
-    not there, DeviceError if it does not work.
+    `form` is that of the kernels, None takes what suits each device. Raises DeviceMissing if CuPy,
+    NVRTC, CUDA's headers or a device are not there, DeviceError if it does not work.
     """
-    backend = DeviceBackend(Cuda(tiles or TILES, multiply_add), lanes)
+    backend = DeviceBackend(Cuda(form), lanes)
     backend.start()
     return backend
 
@@ -75,7 +69,7 @@ class Cuda:
 
     name = "cuda"
 
-    def __init__(self, tiles: tuple[int, int], multiply_add: bool | None) -> None:
+    def __init__(self, form: Form | None = None) -> None:
         with _guarded():
             import cupy
 
@@ -84,12 +78,11 @@ class Cuda:
             self.devices = [found["name"].decode().strip() for found in properties]
         if not self.devices:
             raise DeviceMissing("there is no GPU", _HINT)
-        self._tiles = tiles
-        self._multiply_add = multiply_add
+        self._form = form
 
     def open_lane(self, device: int, staging_bytes: int) -> Lane:
         with _guarded():
-            return CudaLane(device, staging_bytes, self._tiles, self._multiply_add)
+            return CudaLane(device, staging_bytes, self._form)
 
     def is_pinned(self, data: Bytes) -> bool:
         with _guarded():
@@ -143,23 +136,15 @@ class Cuda:
 class CudaLane:
     """A lane; see `device.Lane`."""
 
-    def __init__(
-        self,
-        device: int,
-        staging_bytes: int,
-        tiles: tuple[int, int],
-        multiply_add: bool | None,
-    ) -> None:
+    def __init__(self, device: int, staging_bytes: int, form: Form | None) -> None:
         import cupy
 
         self._cuda = cupy.cuda
         self._device = cupy.cuda.Device(device)
-        capability = int(self._device.compute_capability)
-        if multiply_add is None:
-            multiply_add = _MULTIPLY_ADD_FROM <= capability < _MULTIPLY_ADD_BELOW
-        self._multiply_add = int(multiply_add)
-        self.processors: int = self._device.attributes["MultiProcessorCount"]
-        self.tiles = tiles
+        self._form = form or form_for(int(self._device.compute_capability))
+        # All attributes at once would be a hundred questions, some of which a driver refuses.
+        self.processors: int = cupy.cuda.runtime.deviceGetAttribute(_PROCESSORS, device)
+        self.tiles = self._form.tiles
         self.compiled = Compiled(self._compile)
         self._fma: Any = None
         try:
@@ -170,8 +155,11 @@ class CudaLane:
                 self._values = cupy.cuda.Memory(VALUES_BYTES)
                 self._out = cupy.cuda.Memory(VALUES_BYTES)
                 self._stream = cupy.cuda.Stream(non_blocking=True)
-                # A host with few cores needs them for reading: waiting must not spin.
+                # A host with few cores needs them for reading: waiting must not spin. For what is
+                # on the device already there is nothing to read, and waking up takes longer than
+                # many a hash.
                 self._done = cupy.cuda.Event(block=True, disable_timing=True)
+                self._soon = cupy.cuda.Event(block=False, disable_timing=True)
                 self.staging = _pinned(cupy, staging_bytes)
                 self._result = _pinned(cupy, VALUES_BYTES)
                 self.compiled.kernels(self.tiles[0], 16)
@@ -183,9 +171,11 @@ class CudaLane:
     def hash(self, plan: Plan, length: int, source: Bytes | Resident | None = None) -> Bytes:
         with _guarded(), self._device, self._stream:
             data, at = self._memory.ptr, aligned(length)
+            event = self._done
             if isinstance(source, Resident):
                 # Offsets in the plan begin at a multiple of 16.
                 data, at = source.memory - source.begin, 0
+                event = self._soon
             end = at + len(plan.table)
             self.staging[at:end] = plan.table
             if source is None:
@@ -198,24 +188,21 @@ class CudaLane:
             pointer = run_plan(
                 plan, kernels, _launch, self._pointers(), data=np.uint64(data), tables_at=at
             )
-            return self._fetched(pointer, plan.values)
+            return self._fetched(pointer, plan.values, event)
 
     def fold(self, plan: Plan, values: Bytes) -> Bytes:
         with _guarded(), self._device, self._stream:
-            end = len(plan.table)
-            self.staging[:end] = plan.table
-            self._upload(self._memory, 0, self.staging[:end])
             # By way of pinned memory: from any other the copy would not be queued in the stream.
             self._result[: len(values)] = values
             self._upload(self._values, 0, self._result[: len(values)])
             kernels = self.compiled.kernels(plan.tile, plan.align)
             pointer = run_folds(plan, kernels, _launch, self._pointers(), tables_at=0)
-            return self._fetched(pointer, plan.values)
+            return self._fetched(pointer, plan.values, self._done)
 
     def copy(self, length: int) -> None:
         with _guarded(), self._device, self._stream:
             self._upload(self._memory, 0, self.staging[:length])
-            self._wait()
+            self._wait(self._done)
 
     def multiply_add(self, groups: int, trips: int) -> None:
         with _guarded(), self._device, self._stream:
@@ -227,7 +214,7 @@ class CudaLane:
             factors = (np.float32(FMA_FACTOR), np.float32(FMA_TERM))
             arguments = (np.uint64(self._out.ptr), np.uint32(trips), *factors)
             _launch(self._fma, groups, FMA_GROUP, *arguments)
-            self._wait()
+            self._wait(self._done)
 
     def close(self) -> None:
         """Memory is freed with the last reference to it.
@@ -254,23 +241,22 @@ class CudaLane:
                 memory.ptr + at, data.ctypes.data, len(data), _HOST_TO_DEVICE, self._stream.ptr
             )
 
-    def _fetched(self, pointer: np.uint64, values: int) -> Bytes:
+    def _fetched(self, pointer: np.uint64, values: int, event: Any) -> Bytes:
         size = values * DIGEST_BYTES
         self._cuda.runtime.memcpyAsync(
             self._result.ctypes.data, int(pointer), size, _DEVICE_TO_HOST, self._stream.ptr
         )
-        self._wait()
+        self._wait(event)
         return self._result[:size].copy()
 
-    def _wait(self) -> None:
-        self._done.record(self._stream)
-        self._done.synchronize()
+    def _wait(self, event: Any) -> None:
+        event.record(self._stream)
+        event.synchronize()
 
     def _compile(self, tile: int, align: int) -> Kernels:
         import cupy
 
-        options = (f"-DTILE={tile}", f"-DALIGN={align}", f"-DMULTIPLY_ADD={self._multiply_add}")
-        module = cupy.RawModule(code=source("blake3"), options=options)
+        module = cupy.RawModule(code=source("blake3"), options=self._form.options(tile, align))
         return Kernels(*map(module.get_function, KERNEL_NAMES))
 
 
@@ -309,7 +295,7 @@ def _guarded() -> Iterator[None]:
         from cupy.cuda.compiler import CompileException
     except (ImportError, OSError, RuntimeError, ValueError, AttributeError) as error:
         # ValueError and AttributeError come of a NumPy that CuPy was not built for.
-        hint = installing("gpu")
+        hint = installing(_extra())
         if isinstance(error, OSError) and error.filename is not None:
             hint = "set CUPY_CACHE_DIR to a directory that can be written"
         raise DeviceMissing(f"CuPy cannot be imported: {first_line(error)}", hint) from error
@@ -322,7 +308,22 @@ def _guarded() -> Iterator[None]:
     except CompileException as error:
         raise DeviceError(f"the kernels do not compile: {first_line(error)}") from error
     except (OSError, RuntimeError, MemoryError, ImportError) as error:
-        if type(error).__name__ == _NO_LIBRARY:
-            hint = f"{installing('gpu')} brings NVRTC"
+        lacking = "NVRTC" if type(error).__name__ == _NO_LIBRARY else ""
+        # CuPy wants CUDA's headers for anything it compiles, be it without an include.
+        if isinstance(error, RuntimeError) and _NO_HEADERS in str(error):
+            lacking = "them"
+        if lacking:
+            hint = f"{installing(_extra())} brings {lacking}"
             raise DeviceMissing(first_line(error), hint) from error
         raise DeviceError(first_line(error)) from error
+
+
+def _extra() -> str:
+    """The extra that goes with the CuPy that is installed: two would lie in one directory."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        distribution("cupy-cuda13x")
+    except PackageNotFoundError:
+        return "gpu"
+    return "gpu-cuda13"

@@ -18,9 +18,6 @@ SEGMENT_BYTES = 16_777_216
 # The room a lane has for the values of one launch.
 VALUES_BYTES = 2_097_152
 LANES_PER_DEVICE = 6
-# Chunks a tile, few and many. With 256, CUDA keeps two warps on each of a multiprocessor's four
-# schedulers.
-TILES = (32, 256)
 # For rating a device: how many work-items a group has, and the two constants of their
 # multiply-adds. With these the results change in every step, so that no step can be left out.
 FMA_GROUP = 256

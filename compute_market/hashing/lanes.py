@@ -9,11 +9,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from compute_market.errors import MarketError
 from compute_market.hashing.checked import CHECK_BYTES, check_kernels
 from compute_market.hashing.device import DeviceError, Driver, Lane, first_line
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 T = TypeVar("T")
 
@@ -26,7 +29,7 @@ class Lanes:
     """
 
     def __init__(
-        self, driver: Driver, per_device: int, *, staging_bytes: int, table_bytes: int
+        self, driver: Driver, per_device: int, *, staging_bytes: int, resident_bytes: int
     ) -> None:
         import threading
 
@@ -40,7 +43,9 @@ class Lanes:
         self._unopened: dict[int | None, deque[int]] = {None: deque(devices * per_device)}
         self._unopened |= {device: deque([device]) for device in devices}
         self._resting: dict[int | None, deque[Lane]] = {key: deque() for key in self._unopened}
-        self._bytes = {key: staging_bytes if key is None else table_bytes for key in self._unopened}
+        self._bytes = dict.fromkeys(self._unopened, resident_bytes) | {None: staging_bytes}
+        # Kept from one call to the next: drivers greet each new thread, which takes them a while.
+        self._pool: ThreadPoolExecutor | None = None
         self._changed = threading.Condition()
         self._checked: set[tuple[int, int, int]] = set()
         self._checking = threading.Lock()
@@ -81,22 +86,26 @@ class Lanes:
             # Threads would cost more than they bring.
             yield self._run(first)
             return
-        from concurrent.futures import Future, ThreadPoolExecutor
+        from concurrent.futures import wait
         from itertools import chain
 
         width = self.width
-        pool = ThreadPoolExecutor(width)
         pending: deque[Future[T]] = deque()
         try:
             for job in chain((first, second), remaining):
                 if len(pending) > width:
-                    yield pending.popleft().result()
-                pending.append(pool.submit(self._run, job))
+                    # It stays among those that are waited for until its result is there.
+                    result = pending[0].result()
+                    pending.popleft()
+                    yield result
+                pending.append(self._submitted(job))
             while pending:
-                yield pending.popleft().result()
+                result = pending[0].result()
+                pending.popleft()
+                yield result
         finally:
             # The caller may close the file next: nobody may read from it then.
-            pool.shutdown(cancel_futures=True)
+            wait([future for future in pending if not future.cancel()])
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -117,6 +126,17 @@ class Lanes:
                 with suppress(DeviceError):
                     lane.close()
             raise
+
+    def _submitted(self, job: Callable[[Lane], T]) -> "Future[T]":
+        """Have a thread do a job, one of as many as there were lanes when the first was done."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        with self._changed:
+            # In a forked process the pool has no thread any more.
+            self._require_usable()
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.width)
+            return self._pool.submit(self._run, job)
 
     def _run(self, job: Callable[[Lane], T]) -> T:
         with self.lane() as lane:
@@ -175,6 +195,9 @@ class Lanes:
                 self._resting[key].clear()
                 self._unopened[key].clear()
             self.opened.clear()
+            if self._pool is not None:
+                # Not waited for: the failure may be one of its own threads'.
+                self._pool.shutdown(wait=False)
             self._changed.notify_all()
             return resting
 

@@ -68,7 +68,9 @@ def run_plan(
     inputs = (data, memory.tables)
     if plan.tiles:
         table = (np.uint64(tables_at), np.uint32(plan.tiles))
-        launch(kernels.tiles, plan.tiles, plan.tile, *inputs, *table, memory.values, _ONE)
+        begin, length, counter, whole = plan.run
+        run = (np.uint64(begin), np.uint64(length), np.uint64(counter), np.uint32(whole))
+        launch(kernels.tiles, plan.tiles, plan.tile, *inputs, *table, *run, memory.values, _ONE)
     result = run_folds(plan, kernels, launch, memory, tables_at=tables_at)
     if plan.small:
         table = (np.uint64(tables_at + plan.small_at), np.uint32(plan.small))
@@ -88,6 +90,7 @@ def run_folds(
     values, out = memory.values, memory.out
     for fold in plan.folds:
         table = (memory.tables, np.uint64(tables_at + fold.at), np.uint32(fold.parts))
-        launch(kernels.fold, fold.parts, plan.tile, values, *table, out, _ONE)
+        pieces = (np.uint32(fold.values), np.uint32(fold.piece), np.uint32(fold.whole))
+        launch(kernels.fold, fold.parts, plan.tile, values, *table, *pieces, out, _ONE)
         values, out = out, values
     return values if plan.folds else out

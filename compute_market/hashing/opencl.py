@@ -16,7 +16,6 @@ from compute_market.hashing.device import (
     FMA_GROUP,
     FMA_TERM,
     LANES_PER_DEVICE,
-    TILES,
     VALUES_BYTES,
     DeviceError,
     DeviceMissing,
@@ -25,6 +24,7 @@ from compute_market.hashing.device import (
     first_line,
     not_contiguous,
 )
+from compute_market.hashing.forms import PORTABLE, Form
 from compute_market.hashing.kernels.source import source
 from compute_market.hashing.launch import (
     KERNEL_NAMES,
@@ -45,14 +45,14 @@ def open_backend(
     *,
     any_device: bool = False,
     lanes: int = LANES_PER_DEVICE,
-    tiles: tuple[int, int] | None = None,
+    form: Form = PORTABLE,
 ) -> DeviceBackend:
     """The backend over all OpenCL GPUs; with `any_device` over another device if there is none.
 
     A CPU that poses as an OpenCL device is an order of magnitude slower than the `blake3` package,
     so it is only good for tests. Raises DeviceError if there is no device or it does not work.
     """
-    backend = DeviceBackend(OpenCl(tiles or TILES, any_device=any_device), lanes)
+    backend = DeviceBackend(OpenCl(form, any_device=any_device), lanes)
     backend.start()
     return backend
 
@@ -62,7 +62,7 @@ class OpenCl:
 
     name = "opencl"
 
-    def __init__(self, tiles: tuple[int, int], *, any_device: bool) -> None:
+    def __init__(self, form: Form = PORTABLE, *, any_device: bool) -> None:
         import threading
 
         with _guarded():
@@ -76,7 +76,7 @@ class OpenCl:
                 raise DeviceMissing(what, _HINT)
             self.devices = [device.name.strip() for device in self._devices]
             self._contexts = [cl.Context([device]) for device in self._devices]
-        self.tiles = tiles
+        self.form = form
         self._programs: dict[tuple[int, str, str], Any] = {}
         self._lock = threading.Lock()
 
@@ -144,7 +144,7 @@ class OpenClLane:
         self._queue = cl.CommandQueue(context)
         info = driver.device(device)
         self.processors: int = info.max_compute_units
-        small, large = driver.tiles
+        small, large = driver.form.tiles
         if info.max_work_group_size < small:
             raise DeviceError(f"{info.name} runs groups of {info.max_work_group_size} at most")
         # A power of two, like the sizes it is chosen from.
@@ -174,11 +174,13 @@ class OpenClLane:
                 data, at = source.memory, 0
             end = at + len(plan.table)
             self.staging[at:end] = plan.table
-            # When the event of a copy is freed, pyopencl waits for the copy and holds the
-            # interpreter lock meanwhile, so it is kept until the work is done.
-            copied = cl.enqueue_copy(
-                self._queue, self._memory, self.staging[:end], is_blocking=False
-            )
+            copied = None
+            if end:
+                # When the event of a copy is freed, pyopencl waits for the copy and holds the
+                # interpreter lock meanwhile, so it is kept until the work is done.
+                copied = cl.enqueue_copy(
+                    self._queue, self._memory, self.staging[:end], is_blocking=False
+                )
             result = run_plan(plan, kernels, self._launch, self._buffers(), data=data, tables_at=at)
             fetched = self._fetched(result, plan.values)
             del copied
@@ -188,9 +190,6 @@ class OpenClLane:
         import pyopencl as cl
 
         with _guarded():
-            self.staging[: len(plan.table)] = plan.table
-            table = self.staging[: len(plan.table)]
-            cl.enqueue_copy(self._queue, self._memory, table, is_blocking=True)
             cl.enqueue_copy(self._queue, self._values, values, is_blocking=True)
             kernels = self.compiled.kernels(plan.tile, plan.align)
             result = run_folds(plan, kernels, self._launch, self._buffers(), tables_at=0)
@@ -239,7 +238,7 @@ class OpenClLane:
         """Kernels of this lane's own: their arguments are set on them before they are started."""
         import pyopencl as cl
 
-        options = f"-DTILE={tile} -DALIGN={align} -DMULTIPLY_ADD=0"
+        options = " ".join(self._driver.form.options(tile, align))
         program = self._driver.program(self._device, "blake3", options)
         return Kernels(*[cl.Kernel(program, name) for name in KERNEL_NAMES])
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from compute_market.hashing.batch import checked_ranges
-from compute_market.hashing.cpu import DIGEST_BYTES, Advance
+from compute_market.hashing.cpu import DIGEST_BYTES, Advance, hash_bytes
 from compute_market.hashing.device import SEGMENT_BYTES, Driver, Lane, Resident
 from compute_market.hashing.files import changed, fill_from, unreadable
 from compute_market.hashing.lanes import Lanes
@@ -23,6 +23,7 @@ from compute_market.hashing.plan import (
     CHUNK_BYTES,
     Bytes,
     Integers,
+    Plan,
     plan_fold,
     plan_part,
     plan_slices,
@@ -36,9 +37,13 @@ STAGING_BYTES = SEGMENT_BYTES + TABLE_BYTES
 # Values folded in one step: a power of two that fits.
 FOLD_VALUES = 32_768
 # What one launch hashes of data that is on the device already: powers of two for which there is
-# room for the tables.
-RESIDENT_BYTES = 2**32
-RESIDENT_TILES = 16_384
+# room for the values. It needs no tables, so next to nothing is staged.
+RESIDENT_BYTES = 2**34
+RESIDENT_TILES = 65_536
+RESIDENT_STAGING_BYTES = 4096
+
+# Where digests of a batch go: rows in a row, or rows anywhere.
+Places = slice | Integers
 
 
 class DeviceBackend:
@@ -55,7 +60,10 @@ class DeviceBackend:
         self.devices = driver.devices
         self.driver = driver
         self._lanes = Lanes(
-            driver, lanes_per_device, staging_bytes=STAGING_BYTES, table_bytes=TABLE_BYTES
+            driver,
+            lanes_per_device,
+            staging_bytes=STAGING_BYTES,
+            resident_bytes=RESIDENT_STAGING_BYTES,
         )
 
     def start(self) -> None:
@@ -87,15 +95,18 @@ class DeviceBackend:
         starts, counts = _as_integers(len(data), offsets, lengths)
         digests = np.empty((len(starts), DIGEST_BYTES), np.uint8)
         is_long = counts > SEGMENT_BYTES
-        for index in np.flatnonzero(is_long):
-            begin, length = int(starts[index]), int(counts[index])
-            digest = self._stream_memory(data[begin : begin + length])
-            digests[index] = np.frombuffer(digest, np.uint8)
-        short = np.flatnonzero(~is_long)
-        jobs = self._batch_jobs(data, short, starts[short], counts[short])
+        short = None
+        if is_long.any():
+            for index in np.flatnonzero(is_long):
+                begin, length = int(starts[index]), int(counts[index])
+                digest = self._stream_memory(data[begin : begin + length])
+                digests[index] = np.frombuffer(digest, np.uint8)
+            short = np.flatnonzero(~is_long)
+            starts, counts = starts[short], counts[short]
+        jobs = self._batch_jobs(data, short, starts, counts)
         with closing(self._lanes.each(jobs)) as results:
-            for indexes, values in results:
-                digests[indexes] = values
+            for places, values in results:
+                digests[places] = values
         return digests.tobytes()
 
     def hash_filled(
@@ -143,29 +154,30 @@ class DeviceBackend:
             where = self.driver.resident(array)
         if where is None:
             return None
+        if where.length == 0:
+            return hash_bytes(b"")
         with self._lanes.lane(resident_on=where.device) as lane:
             return self._hash_resident(lane, where)
 
-    def _hash_resident(self, lane: Lane, where: Resident) -> bytes:
-        if where.length <= CHUNK_BYTES:
-            at = np.array([where.begin], np.int64)
-            plan = plan_slices(at, np.array([where.length], np.int64), lane.tiles[0])
-            return plan.in_order(lane.hash(plan, where.length, where))
+    def resident_plans(self, lane: Lane, where: Resident) -> Iterator[tuple[Plan, int]]:
+        """The launches that hash data on a device, and how many bytes each of them covers."""
         launch_bytes = min(RESIDENT_BYTES, lane.tiles[1] * CHUNK_BYTES * RESIDENT_TILES)
-        launches = range(0, where.length, launch_bytes)
-        values = []
-        for start in launches:
+        for start in range(0, where.length, launch_bytes):
             length = min(launch_bytes, where.length - start)
-            tile = tile_for(np.array([length]), lane.tiles, lane.processors)
+            tile = tile_for(length, lane.tiles, lane.processors)
             plan = plan_part(
                 length,
                 start // CHUNK_BYTES,
                 tile,
                 tile * tile * CHUNK_BYTES,
-                whole=len(launches) == 1,
+                whole=where.length <= launch_bytes,
                 begin=where.begin + start,
             )
-            values.append(lane.hash(plan, length, where))
+            yield plan, length
+
+    def _hash_resident(self, lane: Lane, where: Resident) -> bytes:
+        plans = self.resident_plans(lane, where)
+        values = [lane.hash(plan, length, where) for plan, length in plans]
         return _folded_on(lane, np.concatenate(values)) if len(values) > 1 else values[0].tobytes()
 
     def _stream_memory(self, data: Bytes) -> bytes:
@@ -196,7 +208,7 @@ class DeviceBackend:
             if length <= CHUNK_BYTES:
                 zero = np.zeros(1, np.int64)
                 return count, _slices_on(lane, zero, zero + count, count, source)
-            tile = tile_for(np.array([count]), lane.tiles, lane.processors)
+            tile = tile_for(count, lane.tiles, lane.processors)
             plan = plan_part(count, begin // CHUNK_BYTES, tile, SEGMENT_BYTES, whole=whole)
             return count, lane.hash(plan, count, source)
 
@@ -213,13 +225,18 @@ class DeviceBackend:
             return _folded_on(lane, np.concatenate(values))
 
     def _batch_jobs(
-        self, data: Bytes, indexes: Integers, offsets: Integers, lengths: Integers
-    ) -> Iterator[Callable[[Lane], tuple[Integers, Bytes]]]:
-        """Jobs of slices that share a segment; each gives the numbers of its slices and digests."""
-        if not len(indexes):
+        self, data: Bytes, indexes: Integers | None, offsets: Integers, lengths: Integers
+    ) -> Iterator[Callable[[Lane], tuple[Places, Bytes]]]:
+        """Jobs of slices that share a segment; each gives the places of its slices and digests.
+
+        `indexes` are the places of the slices; None if they are all there are, in their order.
+        """
+        if not len(offsets):
             return
-        order = np.argsort(offsets, kind="stable")
-        indexes, offsets, lengths = indexes[order], offsets[order], lengths[order]
+        if (offsets[1:] < offsets[:-1]).any():
+            order = np.argsort(offsets, kind="stable")
+            indexes = order if indexes is None else indexes[order]
+            offsets, lengths = offsets[order], lengths[order]
         ends = np.maximum.accumulate(offsets + lengths)
         # Slices that lie close together are copied as they lie.
         dense = int(ends[-1] - offsets[0]) <= 2 * int(lengths.sum())
@@ -228,7 +245,7 @@ class DeviceBackend:
         # have room for as much as a segment holds.
         sizes = np.cumsum(lengths if dense else -(-lengths // 16) * 16)
         start = 0
-        while start < len(indexes):
+        while start < len(offsets):
             done = int(sizes[start - 1]) if start else 0
             stop = int(np.searchsorted(sizes, done + SEGMENT_BYTES, "right"))
             if dense:
@@ -237,14 +254,17 @@ class DeviceBackend:
                 stop = min(stop, int(np.searchsorted(ends, base + SEGMENT_BYTES, "right")))
             stop = min(max(stop, start + 1), start + SEGMENT_SLICES)
             span = slice(start, stop)
+            places = span if indexes is None else indexes[span]
             if dense:
                 memory = data[base : int(ends[stop - 1])]
-                yield _span_job(memory, pinned, indexes[span], offsets[span] - base, lengths[span])
+                yield _span_job(memory, pinned, places, offsets[span] - base, lengths[span])
             else:
-                yield _gather_job(data, indexes[span], offsets[span], lengths[span])
+                yield _gather_job(data, places, offsets[span], lengths[span])
             start = stop
 
     def _is_pinned(self, data: Bytes) -> bool:
+        if not len(data):
+            return False
         with self._lanes.watched():
             return self.driver.is_pinned(data)
 
@@ -269,26 +289,26 @@ def _as_integers(
 
 
 def _span_job(
-    memory: Bytes, pinned: bool, indexes: Integers, offsets: Integers, lengths: Integers
-) -> Callable[[Lane], tuple[Integers, Bytes]]:
-    def run(lane: Lane) -> tuple[Integers, Bytes]:
+    memory: Bytes, pinned: bool, places: Places, offsets: Integers, lengths: Integers
+) -> Callable[[Lane], tuple[Places, Bytes]]:
+    def run(lane: Lane) -> tuple[Places, Bytes]:
         if not pinned:
             np.copyto(lane.staging[: len(memory)], memory)
         source = memory if pinned else None
-        return indexes, _slices_on(lane, offsets, lengths, len(memory), source)
+        return places, _slices_on(lane, offsets, lengths, len(memory), source)
 
     return run
 
 
 def _gather_job(
-    data: Bytes, indexes: Integers, offsets: Integers, lengths: Integers
-) -> Callable[[Lane], tuple[Integers, Bytes]]:
-    def run(lane: Lane) -> tuple[Integers, Bytes]:
-        places, used = _packed(lengths)
-        copies = zip(places.tolist(), offsets.tolist(), lengths.tolist(), strict=True)
-        for place, offset, length in copies:
-            lane.staging[place : place + length] = data[offset : offset + length]
-        return indexes, _slices_on(lane, places, lengths, used)
+    data: Bytes, places: Places, offsets: Integers, lengths: Integers
+) -> Callable[[Lane], tuple[Places, Bytes]]:
+    def run(lane: Lane) -> tuple[Places, Bytes]:
+        packed, used = _packed(lengths)
+        copies = zip(packed.tolist(), offsets.tolist(), lengths.tolist(), strict=True)
+        for at, offset, length in copies:
+            lane.staging[at : at + length] = data[offset : offset + length]
+        return places, _slices_on(lane, packed, lengths, used)
 
     return run
 
@@ -305,8 +325,9 @@ def _slices_on(
 ) -> Bytes:
     """The digests of slices in a lane's staging buffer, a row each."""
     plan = plan_slices(offsets, lengths, tile_for(lengths, lane.tiles, lane.processors))
-    values = lane.hash(plan, used, source) if plan.values else np.zeros(0, np.uint8)
-    return np.frombuffer(plan.in_order(values), np.uint8).reshape(-1, DIGEST_BYTES)
+    if not plan.values:
+        return np.zeros((0, DIGEST_BYTES), np.uint8)
+    return plan.in_order(lane.hash(plan, used, source))
 
 
 def _folded_on(lane: Lane, values: Bytes) -> bytes:

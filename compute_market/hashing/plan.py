@@ -2,10 +2,10 @@
 
 A slice, or a part of one, that is longer than a chunk is cut into tiles of equal size; the values
 of its tiles are folded to one. Slices of at most one chunk need neither. The tables of one launch
-are one run of bytes, which travels to the device together with the data.
+are one run of bytes, which travels to the device together with the data. One run of data needs no
+table: where its tiles are, each group works out by itself.
 """
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,18 +20,33 @@ Bytes = NDArray[np.uint8]
 Integers = NDArray[np.int64]
 
 
+class Run(NamedTuple):
+    """One run of data that is cut into tiles without a table."""
+
+    begin: int  # bytes
+    length: int  # bytes, at least 1; 0 says that there is a table
+    counter: int  # the number of its first chunk in its slice
+    whole: bool  # a slice, not a part of one
+
+
+BY_TABLE = Run(0, 0, 0, False)
+
+
 class Fold(NamedTuple):
-    """One launch of the fold kernel."""
+    """One launch of the fold kernel: by the table at `at` (bytes), or over pieces of values."""
 
     parts: int
-    at: int  # where its table begins, bytes
+    at: int = 0
+    values: int = 0
+    piece: int = 0  # values; 0 says that there is a table
+    whole: bool = False
 
 
 class Plan(NamedTuple):
     """One launch of the kernels over some data, and where their tables begin (bytes).
 
     The kernels give a value of 32 bytes for each input: first those that were cut into tiles, then
-    the small ones. `order` has the input's number for each value.
+    the small ones. `order` has the input's number for each value, None if they are in order.
     """
 
     tile: int  # chunks a tile
@@ -41,19 +56,22 @@ class Plan(NamedTuple):
     small: int
     small_at: int
     table: Bytes
-    order: Integers
+    order: Integers | None = None
+    run: Run = BY_TABLE
 
     @property
     def values(self) -> int:
         """Values the kernels leave."""
         return self.small + (self.folds[-1].parts if self.folds else 0)
 
-    def in_order(self, values: Bytes) -> bytes:
-        """The values as the device left them, 32 bytes each, in the order of the inputs."""
+    def in_order(self, values: Bytes) -> Bytes:
+        """The values as the device left them, a row each, in the order of the inputs."""
         rows = values.reshape(-1, DIGEST_BYTES)
+        if self.order is None:
+            return rows
         ordered = np.empty_like(rows)
         ordered[self.order] = rows
-        return ordered.tobytes()
+        return ordered
 
 
 def plan_slices(offsets: Integers, lengths: Integers, tile: int) -> Plan:
@@ -70,12 +88,13 @@ def plan_slices(offsets: Integers, lengths: Integers, tile: int) -> Plan:
     if len(small):
         small_at = table.add(offsets[small].astype(np.uint64), lengths[small].astype(np.uint32))
     align = _align(int(np.bitwise_or.reduce(offsets)) if len(offsets) else 0)
-    order = np.concatenate([cut, small])
+    order = np.concatenate([cut, small]) if len(cut) and len(small) else None
     return Plan(tile, align, tiles, folds, len(small), small_at, table.joined(), order)
 
 
-# Data on a device is mostly hashed again and again at one size. Making a plan takes longer.
-@lru_cache(maxsize=16)
+_NO_TABLE: Bytes = np.zeros(0, np.uint8)
+
+
 def plan_part(
     length: int, counter: int, tile: int, piece_bytes: int, *, whole: bool, begin: int = 0
 ) -> Plan:
@@ -86,39 +105,47 @@ def plan_part(
     slice has to be of the same length, a power of two of chunks. The fold has two steps, the first
     by pieces of `piece_bytes`, a power of two of tiles, so that many groups share the work.
     """
-    starts = np.arange(0, length, piece_bytes, dtype=np.int64)
-    lengths = np.minimum(piece_bytes, length - starts)
-    single = len(starts) == 1
-    wholes = np.full(len(starts), whole and single, np.int64)
-    table = _Table()
-    counters = counter + starts // CHUNK_BYTES
-    tiles, fold = table.add_tiles(begin + starts, lengths, counters, wholes, tile)
-    folds = (fold,) if single else (fold, table.add_fold(len(starts), whole=whole))
-    return Plan(tile, _align(begin), tiles, folds, 0, 0, table.joined(), np.zeros(1, np.int64))
+    tile_bytes = tile * CHUNK_BYTES
+    tiles, pieces = -(-length // tile_bytes), -(-length // piece_bytes)
+    run = Run(begin, length, counter, whole)
+    if pieces == 1:
+        folds: tuple[Fold, ...] = (_fold_of_all(tiles, whole=whole),)
+    else:
+        first = Fold(pieces, values=tiles, piece=piece_bytes // tile_bytes)
+        folds = (first, _fold_of_all(pieces, whole=whole))
+    return Plan(tile, _align(begin), tiles, folds, 0, 0, _NO_TABLE, run=run)
 
 
 def plan_fold(values: int, tile: int, *, whole: bool) -> Plan:
     """Fold values that lie where tiles leave theirs to one, which is a digest if `whole`."""
-    table = _Table()
-    fold = table.add_fold(values, whole=whole)
-    return Plan(tile, 16, 0, (fold,), 0, 0, table.joined(), np.zeros(1, np.int64))
+    return Plan(tile, 16, 0, (_fold_of_all(values, whole=whole),), 0, 0, _NO_TABLE)
 
 
-def tile_for(lengths: Integers, tiles: tuple[int, int], processors: int) -> int:
+def tile_for(lengths: Integers | int, tiles: tuple[int, int], processors: int) -> int:
     """The smaller or the larger of two tile sizes, whichever keeps the device busier.
+
+    Of one slice the length will do.
 
     Large tiles need fewer folds. Small ones are better for a batch that has not one large tile for
     each processor, or whose large tiles would be mostly empty.
     """
     small, large = tiles
-    count = int((-(-lengths // (large * CHUNK_BYTES))).sum())
-    full = int(lengths.sum()) // (large * CHUNK_BYTES)
+    tile_bytes = large * CHUNK_BYTES
+    if isinstance(lengths, int):
+        count, full = -(-lengths // tile_bytes), lengths // tile_bytes
+    else:
+        count = int((-(-lengths // tile_bytes)).sum())
+        full = int(lengths.sum()) // tile_bytes
     return large if count >= processors and full * 2 >= count else small
 
 
 def aligned(length: int) -> int:
     """The length rounded up to where the next slice or table may begin."""
     return -(-length // TABLE_ALIGN) * TABLE_ALIGN
+
+
+def _fold_of_all(values: int, *, whole: bool) -> Fold:
+    return Fold(1, values=values, piece=values, whole=whole)
 
 
 def _align(offset: int) -> int:
@@ -158,11 +185,6 @@ class _Table:
         )
         at = self.add(first.astype(np.uint32), whole.astype(np.uint32))
         return len(part), Fold(len(each), at)
-
-    def add_fold(self, values: int, *, whole: bool) -> Fold:
-        """Append the table of a fold of all values to one."""
-        first = np.array([0, values], np.uint32)
-        return Fold(1, self.add(first, np.array([whole], np.uint32)))
 
     def joined(self) -> Bytes:
         return np.concatenate(self._arrays) if self._arrays else np.zeros(0, np.uint8)

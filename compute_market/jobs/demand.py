@@ -22,17 +22,21 @@ def note_proven(txn: Txn, provider: str, units: int) -> None:
     are dropped, and those that a clock which was ahead has left behind it."""
     now = txn.now
     key = pack_u64(now)
-    known = txn.get(THROUGHPUT, key)
-    txn.put(THROUGHPUT, key, pack_u64(units + (0 if known is None else unpack_u64(known))))
     txn.add(EPOCH_UNITS, provider.encode(), units)
     oldest = pack_u64(max(0, now - WINDOW_SECS))
-    for stale, _ in txn.collect(THROUGHPUT, 4):
+    found = txn.collect(THROUGHPUT, 4)
+    for stale, _ in found:
         if stale <= oldest:
             txn.delete(THROUGHPUT, stale)
-    behind = pack_u64(now + 1)
-    if txn.first(THROUGHPUT, start=behind) is not None:  # Hardly ever.
-        for ahead, _ in txn.collect(THROUGHPUT, 4, start=behind):
-            txn.delete(THROUGHPUT, ahead)
+    # Where it is short, these were all.
+    if found and (len(found) == 4 or found[-1][0] > oldest):
+        known = txn.get(THROUGHPUT, key)
+        units += 0 if known is None else unpack_u64(known)
+        behind = pack_u64(now + 1)
+        if txn.first(THROUGHPUT, start=behind) is not None:  # Hardly ever.
+            for ahead, _ in txn.collect(THROUGHPUT, 4, start=behind):
+                txn.delete(THROUGHPUT, ahead)
+    txn.put(THROUGHPUT, key, pack_u64(units))
 
 
 def throughput(txn: Txn, since: int) -> list[tuple[int, int]]:
@@ -40,6 +44,8 @@ def throughput(txn: Txn, since: int) -> list[tuple[int, int]]:
     start = pack_u64(max(0, since - WINDOW_SECS + 1))
     # One by the second: there are no more of them than seconds.
     found = txn.collect(THROUGHPUT, _SECONDS_MAX, start=start)
+    if not found:
+        return []
     return [(unpack_u64(second), unpack_u64(units)) for second, units in found]
 
 
@@ -62,7 +68,7 @@ def utilization_pct(txn: Txn) -> int:
 def epoch_units(txn: Txn) -> dict[str, int]:
     """Units proven in the running epoch, by provider."""
     found = txn.sums(EPOCH_UNITS)
-    return {provider.decode(): units for provider, units in found.items()} if found else {}
+    return {provider.decode(): units for provider, units in found.items()}
 
 
 def begin_epoch(txn: Txn, proven: dict[str, int]) -> None:

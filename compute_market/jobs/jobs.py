@@ -390,9 +390,9 @@ def _leave_indexes(txn: Txn, job: Job) -> None:
 
 def numbered(job_id: str, number: int) -> bytes:
     """The key of a slice or of an earlier placement."""
-    return id_prefix(job_id) + pack_u64(number)
+    return f"{job_id}\0".encode() + number.to_bytes(8)
 
 
 def listed_key(second: int, job_id: str) -> bytes:
     """The key of a live job in the order of deadlines, or of an ended one in that of ends."""
-    return pack_u64(second) + job_id.encode()
+    return second.to_bytes(8) + job_id.encode()

@@ -20,6 +20,7 @@ either. They import modules whole, since `from` takes several times as long when
 
 from collections.abc import Iterator
 from functools import cache, lru_cache
+from itertools import islice
 from operator import ge
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ _MULTIPLIER = 4  # which of them is that of the multiplier
 _MULTIPLIER_STEPS = 10
 _BYTE_MAX = 255
 _FINE_BITS = 20
+# Walks whose first offer a transaction keeps in mind.
+_FIRSTS_MAX = 10_000
 # Units and bonds come in all sizes; finer steps would only make a match look at more nodes.
 _TERM_BITS = 2
 
@@ -89,6 +92,7 @@ def order_of(offer: Offer) -> bytes:
 
 
 def insert(txn: Txn, offer: Offer, place: Place) -> None:
+    txn.firsts.clear()
     for family in _families_of_offer(offer):
         prefix = place.shelf + family
         _enter(txn, prefix, offer, place)
@@ -96,6 +100,7 @@ def insert(txn: Txn, offer: Offer, place: Place) -> None:
 
 
 def remove(txn: Txn, offer: Offer, place: Place) -> None:
+    txn.firsts.clear()
     for family in _families_of_offer(offer):
         prefix = place.shelf + family
         txn.remove(BOOK, prefix + place.group + place.order)
@@ -108,6 +113,7 @@ def move(txn: Txn, offer: Offer, old: Place, new: Place) -> None:
         remove(txn, offer, old)
         insert(txn, offer, new)
         return
+    txn.firsts.clear()
     # In the nodes above both places it comes first now if it did before.
     shared = _begin_alike(old.group, new.group)
     before, after = old.order + old.group, new.order + new.group
@@ -136,14 +142,37 @@ def shelved(txn: Txn, shelf: Shelf) -> Iterator[bytes]:
 def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes, bytes]]:
     """(order, offer id) of every offer whose class reaches the floor, cheapest first, then oldest.
 
-    Lazy: the caller stops when it has seen enough. An offer stands in one family of a job's, so
-    none comes twice.
+    Lazy: the caller stops when it has seen enough, most often at the first, which is kept in mind
+    until the index changes. An offer stands in one family of a job's, so none comes twice.
     """
+    prefixes = [_SHELVES[shelf] + family for family in _families_of_job(job)]
+    directed = _SHELVES[shelf] + _directed(job.job_id)
+    if txn.first(HEADS, directed) is not None:  # Hardly ever.
+        yield from _descend(txn, [*prefixes, directed], floor)
+        return
+    asked = (*prefixes, floor.least, floor.price_max)
+    if asked in txn.firsts:
+        first = txn.firsts[asked]
+        if first is not None:
+            yield first
+            yield from islice(_descend(txn, prefixes, floor), 1, None)
+        return
+    if len(txn.firsts) == _FIRSTS_MAX:
+        txn.firsts.clear()
+    found = _descend(txn, prefixes, floor)
+    first = txn.firsts[asked] = next(found, None)
+    if first is not None:
+        yield first
+        yield from found
+
+
+def _descend(txn: Txn, prefixes: list[bytes], floor: Floor) -> Iterator[tuple[bytes, bytes]]:
+    """The same of several families of one shelf."""
     import heapq
 
     # What is to be looked at next: what comes first below a node, the path to the node, and the
     # family it is in. All of them begin at their roots.
-    open_ = [(b"", b"", _SHELVES[shelf] + family) for family in _families_of_job(job)]
+    open_ = [(b"", b"", prefix) for prefix in prefixes]
     last = b""
     while open_:
         least, path, prefix = heapq.heappop(open_)
@@ -297,10 +326,9 @@ def _families_of_offer(offer: Offer) -> set[bytes]:
 
 
 def _families_of_job(job: Job) -> list[bytes]:
-    """One for each model that will do, and that of the offers directed to it."""
+    """One for each model that will do, beside that of the offers directed to it."""
     need = job.capability
-    found = [_family(gpu, need.accelerator or "") for gpu in need.gpu_models or ("",)]
-    return [*found, _directed(job.job_id)]
+    return [_family(gpu, need.accelerator or "") for gpu in need.gpu_models or ("",)]
 
 
 @lru_cache(maxsize=1024)

@@ -2,15 +2,28 @@
 
 from functools import partial
 from itertools import accumulate
+from typing import Final
 
 from compute_market.amounts import units_of
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.prove import prove
-from compute_market.records import Event
+from compute_market.records import Event, EventName
 from compute_market.simulation.arrivals import DIGEST, WRONG, Arrival
 from compute_market.simulation.providers import Provider
 from compute_market.simulation.stage import Stage
 from compute_market.store.txn import Txn
+
+# The events that anybody does something after.
+FOLLOWED: Final[frozenset[EventName]] = frozenset(
+    (
+        "job_queued",
+        "job_started",
+        "job_handed_over",
+        "job_completed",
+        "job_cancelled",
+        "job_failed",
+    )
+)
 
 
 class Task:
@@ -64,7 +77,7 @@ class Work:
         return job_id in self._tasks
 
     def follow(self, txn: Txn, event: Event) -> None:
-        """Do what an event of the market makes everybody do."""
+        """Do what an event of the market, one of `FOLLOWED`, makes everybody do."""
         task = self._tasks.get(event.job_id or "")
         if task is None or event.job_id is None:
             return
@@ -79,7 +92,7 @@ class Work:
             self._give(task, event.detail["to"], event.offer_id or "")
             self._restock(txn, task)
             self._begin(txn.now_ms, job_id, task)
-        elif event.event in ("job_completed", "job_cancelled", "job_failed"):
+        else:
             self._drop(job_id, task)
             del self._tasks[job_id]
 
@@ -169,6 +182,8 @@ class Work:
 
 def _slice_ms(task: Task, unit_ms: int) -> list[int]:
     """How long each slice of a job takes: so much for a unit, or its part of the whole job."""
+    if task.duration_ms is not None and len(task.lengths) == 1:
+        return [task.duration_ms]
     units = [units_of(length) for length in task.lengths]
     if task.duration_ms is None:
         return [each * unit_ms for each in units]

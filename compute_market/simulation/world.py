@@ -13,7 +13,7 @@ from typing import Literal
 from msgspec import Struct
 
 from compute_market import audit
-from compute_market.archive import archives
+from compute_market.archive.forgetting import Forgetter
 from compute_market.clock import Clock
 from compute_market.config.settings import Config
 from compute_market.engine import Engine
@@ -30,7 +30,7 @@ from compute_market.simulation.scenario import ParameterChange, Scenario
 from compute_market.simulation.script import Entry, plan, record_capacity
 from compute_market.simulation.stage import Failed, Stage
 from compute_market.simulation.traffic import Traffic
-from compute_market.simulation.work import Work
+from compute_market.simulation.work import FOLLOWED, Work
 from compute_market.store.txn import Txn
 
 # Actions of one instant that go into one change of the market, as those of a bulk command do.
@@ -116,6 +116,7 @@ class _World:
             )
         self._providers = {each.name: each for each in everybody}
         self._work = Work(self._stage, self._providers)
+        self._forgetter = Forgetter()
         self._funded: set[str] = set()  # buyers that have been paid what they come with
         self._seen = 0  # events of the present step that were followed
         self._sample_is_due = False
@@ -184,9 +185,12 @@ class _World:
 
     def _follow(self, txn: Txn) -> None:
         """Have everybody do what follows from what the market has noted since."""
-        while self._seen < len(txn.noted):
+        noted, follow = txn.noted, self._work.follow
+        while self._seen < len(noted):
+            event = noted[self._seen]
             self._seen += 1
-            self._work.follow(txn, txn.noted[self._seen - 1])
+            if event.event in FOLLOWED:
+                follow(txn, event)
 
     # What happens by the clock.
 
@@ -200,7 +204,7 @@ class _World:
 
     def _tick(self, txn: Txn) -> None:
         tick(txn, scrub_limit=0)  # Nothing comes to be damaged in a simulation.
-        archives.forget(txn, max(0, txn.now - KEPT_SECS))
+        self._forgetter.forget(txn, max(0, txn.now - KEPT_SECS))
         self._stage.plan(txn.now_ms + self._scenario.tick_secs * 1_000, self._tick)
 
     # Buyers.

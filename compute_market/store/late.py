@@ -125,7 +125,7 @@ class Late:
 class Aside:
     """What the changes of one transaction of LMDB keep aside until its end."""
 
-    __slots__ = ("added", "cursors", "late", "numbers", "set", "sums")
+    __slots__ = ("added", "cursors", "firsts", "late", "numbers", "set", "sums")
 
     def __init__(self, txn: Any, handles: Handles) -> None:
         self.cursors = Cursors(txn, handles)  # for what is done at once
@@ -134,6 +134,8 @@ class Aside:
         self.set: dict[str, None] = {}  # the names of those that are to be written
         self.sums: dict[tuple[Sums, bytes], int] = {}  # as stored
         self.added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
+        # What walks through the index of offers came to first, since it was changed last.
+        self.firsts: dict[tuple[Any, ...], tuple[bytes, bytes] | None] = {}
 
 
 def with_added(

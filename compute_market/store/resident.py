@@ -7,13 +7,18 @@ be written, and no checksum guards what no disk has. Whatever becomes too long g
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from compute_market.store.late import Cursors
 from compute_market.store.table import Table, encode
 
+R = TypeVar("R")
+
 # Entries of a table that are kept in memory, at most.
 RESIDENT_MAX: Final = 20_000
+# Changes in a row that nobody asked for the order after: that many are followed one by one, and one
+# for each so many keys.
+_UNASKED_MAX: Final = 64
 # Behind all that follows a prefix: no key is as long.
 _BEHIND: Final = b"\xff" * 512
 
@@ -21,42 +26,45 @@ _BEHIND: Final = b"\xff" * 512
 class Resident:
     """The entries of one table: payloads, or the records they are of.
 
-    Their order is known from the first time on that somebody asks for it; most tables are never
-    asked.
+    Their order is known from when somebody asks for it until many entries in a row have come and
+    gone unasked: to keep a long list in order takes longer than to make it anew then.
     """
 
-    __slots__ = ("_keys", "changed", "entries", "has_records")
+    __slots__ = ("_keys", "_unasked", "entries", "has_records", "written")
 
     def __init__(self, *, has_records: bool) -> None:
         self.has_records = has_records
         self.entries: dict[bytes, Any] = {}
-        # Keys whose entries have changed since they were written last, and whether they are new.
-        self.changed: dict[bytes, bool] = {}
+        self.written: dict[bytes, Any] = {}  # what LMDB has of it
         self._keys: list[bytes] | None = None  # in order
+        self._unasked = 0  # keys that came or went since somebody asked for the order
 
     def put(self, key: bytes, value: Any) -> None:
-        if key not in self.entries:
-            if self._keys is not None:
-                insort(self._keys, key)
-            if key not in self.changed:
-                self.changed[key] = True
-        elif key not in self.changed:
-            self.changed[key] = False
+        keys = self._keys
+        if keys is not None and key not in self.entries:
+            if not keys or keys[-1] < key:
+                keys.append(key)
+            elif self._is_worth_it(keys):
+                insort(keys, key)
         self.entries[key] = value
 
     def delete(self, key: bytes) -> bool:
         if self.entries.pop(key, None) is None:
             return False
-        if self._keys is not None:
-            del self._keys[bisect_left(self._keys, key)]
-        if self.changed.get(key):
-            del self.changed[key]  # It was never written.
-        else:
-            self.changed[key] = False
+        keys = self._keys
+        if keys is not None and self._is_worth_it(keys):
+            del keys[bisect_left(keys, key)]
         return True
 
+    def _is_worth_it(self, keys: list[bytes]) -> bool:
+        """Whether to keep the keys in order through one more change; else they are forgotten."""
+        self._unasked += 1
+        if self._unasked <= _UNASKED_MAX or self._unasked * _UNASKED_MAX <= len(keys):
+            return True
+        self._keys = None
+        return False
+
     def clear(self) -> None:
-        self.changed.update(dict.fromkeys(self.entries, False))
         self.entries.clear()
         self._keys = None
 
@@ -66,6 +74,7 @@ class Resident:
 
     def first(self, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         keys = self._keys or self._in_order()
+        self._unasked = 0
         at = bisect_left(keys, start) if start else 0
         if at == len(keys):
             return None
@@ -76,13 +85,28 @@ class Resident:
         return key, found if type(found) is bytes else encode(found)
 
     def collect(self, limit: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
-        keys, entries = self._keys or self._in_order(), self.entries
-        begin = bisect_left(keys, start) if start else 0
-        end = bisect_left(keys, prefix + _BEHIND, begin) if prefix else len(keys)
-        chosen = keys[begin : min(begin + limit, end)]
+        chosen, entries = self._chosen(limit, prefix, start), self.entries
         if self.has_records:
             return [(key, self._bytes(key)) for key in chosen]
         return [(key, entries[key]) for key in chosen]
+
+    def records(
+        self, table: Table[R], limit: int, prefix: bytes, start: bytes
+    ) -> list[tuple[bytes, R]]:
+        """The same, decoded."""
+        entries = self.entries
+        chosen = self._chosen(limit, prefix, start)
+        for key in chosen:
+            if type(entries[key]) is bytes:
+                entries[key] = table.decode(key, entries[key])
+        return [(key, entries[key]) for key in chosen]
+
+    def _chosen(self, limit: int, prefix: bytes, start: bytes) -> list[bytes]:
+        keys = self._keys or self._in_order()
+        self._unasked = 0
+        begin = bisect_left(keys, start) if start else 0
+        end = bisect_left(keys, prefix + _BEHIND, begin) if prefix else len(keys)
+        return keys[begin : min(begin + limit, end)]
 
     def scan(self, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         keys = self._keys or self._in_order()
@@ -98,12 +122,14 @@ class Resident:
 
     def beside(self, key: bytes) -> tuple[bytes | None, bytes | None]:
         keys = self._keys or self._in_order()
+        self._unasked = 0
         at = bisect_left(keys, key)
         return keys[at - 1] if at else None, keys[at] if at < len(keys) else None
 
     def _in_order(self) -> list[bytes]:
         if self._keys is None:
             self._keys = sorted(self.entries)
+            self._unasked = 0
         return self._keys
 
     def _bytes(self, key: bytes) -> bytes:
@@ -120,16 +146,23 @@ def loaded(table: Table[Any], cursor: Any) -> Resident:
     found = Resident(has_records=table.has_records)
     for key, value in cursor.iternext():
         found.entries[key] = table.opened(key, value)
+    found.written = found.entries.copy()
     return found
 
 
 def write_all(residents: Residents, cursors: Cursors) -> None:
-    """Write what has changed since it was written last; what is too long is kept no longer."""
+    """Write what has changed since it was written last."""
+    for table, held in residents.items():
+        if held.written or held.entries:
+            _write(table, held, cursors[table])
+            held.written = held.entries.copy()
+
+
+def shorten(residents: Residents, cursors: Cursors) -> None:
+    """Keep no longer what has become too long."""
     for table in list(residents):
         if len(residents[table].entries) > RESIDENT_MAX:
             evict(residents, table, cursors)
-        else:
-            _write(table, residents[table], cursors[table])
 
 
 def evict(residents: Residents, table: Table[Any], cursors: Cursors) -> None:
@@ -138,12 +171,9 @@ def evict(residents: Residents, table: Table[Any], cursors: Cursors) -> None:
 
 
 def _write(table: Table[Any], held: Resident, cursor: Any) -> None:
-    written: list[tuple[bytes, bytes]] = []
-    for key in sorted(held.changed):
-        payload = held.payload(key)
-        if payload is not None:
-            written.append((key, payload))
-        elif cursor.set_key(key):
+    entries, written = held.entries, held.written
+    for key in written.keys() - entries.keys():
+        if cursor.set_key(key):
             cursor.delete()
-    table.put_all(cursor, written)
-    held.changed.clear()
+    changed = sorted(key for key, value in entries.items() if written.get(key) is not value)
+    table.put_all(cursor, [(key, held._bytes(key)) for key in changed])

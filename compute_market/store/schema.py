@@ -31,7 +31,7 @@ _SUM_BYTES: Final = 16
 
 def pack_u64(number: int) -> bytes:
     """Eight bytes that sort like the number."""
-    return number.to_bytes(8, "big")
+    return number.to_bytes(8)
 
 
 def pack_number(number: int) -> bytes:
@@ -41,7 +41,7 @@ def pack_number(number: int) -> bytes:
 
 def unpack_u64(packed: bytes) -> int:
     """The number behind `pack_u64` or `pack_number`; 0 for no bytes."""
-    return int.from_bytes(packed, "big")
+    return int.from_bytes(packed)
 
 
 def pack_sum(number: int) -> bytes:

@@ -18,22 +18,8 @@ from compute_market.home import data_file
 from compute_market.store.creation import make_data
 from compute_market.store.environment import MAP_SIZE, MAX_TABLES
 from compute_market.store.late import Cursors, Handles
-from compute_market.store.resident import Residents, loaded
-from compute_market.store.schema import (
-    EVENTS,
-    JOBS,
-    PARTY_JOBS,
-    POSTINGS,
-    RECEIPT_CHAIN,
-    RECEIPT_CLAIMS,
-    RECEIPTS,
-    SETTLEMENTS,
-    SLICES,
-    SUBMITTED,
-    TABLES,
-    WALLET_POSTINGS,
-)
-from compute_market.store.table import Table
+from compute_market.store.resident import Residents, loaded, shorten, write_all
+from compute_market.store.schema import EVENTS, TABLES
 from compute_market.store.translation import translated
 from compute_market.store.txn import Txn
 
@@ -41,20 +27,6 @@ T = TypeVar("T")
 
 # Changes that one transaction of LMDB holds. What it has written is kept in memory until its end.
 CHANGES_MAX: Final = 5_000
-# Tables that grow with every job; all others are kept in memory for as long as they are short.
-_GROWING: Final[tuple[Table[Any], ...]] = (
-    EVENTS,
-    JOBS,
-    PARTY_JOBS,
-    POSTINGS,
-    RECEIPT_CHAIN,
-    RECEIPT_CLAIMS,
-    RECEIPTS,
-    SETTLEMENTS,
-    SLICES,
-    SUBMITTED,
-    WALLET_POSTINGS,
-)
 
 
 class ThrowAwayStore:
@@ -87,10 +59,9 @@ class ThrowAwayStore:
                     table: self._env.open_db(table.name.encode(), txn=txn) for table in TABLES
                 }
                 cursors = Cursors(txn, self._handles)
+                # All but the log, which is long before anything of it goes, and which nobody asks.
                 self._residents: Residents = {
-                    table: loaded(table, cursors[table])
-                    for table in TABLES
-                    if table not in _GROWING
+                    table: loaded(table, cursors[table]) for table in TABLES if table is not EVENTS
                 }
         self._txn: Any = None
         self._last: Txn | None = None  # the last change in it
@@ -165,6 +136,8 @@ class ThrowAwayStore:
         """A transaction beside those that change something, never committed."""
         with translated(self.path):
             self._commit()
+            with self._env.begin(write=True) as written:
+                write_all(self._residents, Cursors(written, self._handles))
             txn = self._env.begin(write=write)
             try:
                 yield txn
@@ -174,6 +147,7 @@ class ThrowAwayStore:
     def _commit(self) -> None:
         if self._last is not None:
             self._last.flush()
+            shorten(self._residents, Cursors(self._txn, self._handles))
             self._txn.commit()
         self._txn = self._last = None
         self._changes = 0

@@ -35,6 +35,7 @@ class Txn:
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
     last price before the first one of this transaction, None where it has matched nothing.
+    `firsts` is what walks through the index of offers came to first, until it changes (`book`).
     `before` is the change before this one in the same transaction, all of which it sees.
     """
 
@@ -53,10 +54,12 @@ class Txn:
         "bands",
         "board",
         "config",
+        "firsts",
         "helped",
         "issued",
         "noted",
         "noted_after",
+        "now",
         "now_ms",
         "pool",
         "priced_after",
@@ -86,7 +89,9 @@ class Txn:
         self._cursors, self._late = aside.cursors, aside.late
         self._numbers, self._set = aside.numbers, aside.set
         self._sums, self._added = aside.sums, aside.added
+        self.firsts = aside.firsts
         self.now_ms = now_ms
+        self.now = now_ms // 1000  # the same in unix seconds
         self.timely = True
         self.config = config
         self.stopwatch = stopwatch
@@ -103,11 +108,6 @@ class Txn:
         self.bands: tuple[int, dict[str, Any]] | None = None
         self.priced_after: int | None = None
         self.pool: tuple[int, Any] | None = None  # a height, and the consumer pool at it
-
-    @property
-    def now(self) -> int:
-        """The instant in unix seconds."""
-        return self.now_ms // 1000
 
     # Bytes.
 
@@ -149,7 +149,13 @@ class Txn:
 
     def remove(self, table: Table[Any], key: bytes) -> None:
         """Delete an entry that must be there. Raises IntegrityError when it is missing."""
-        if not self.delete(table, key):
+        held = self._residents.get(table)
+        if held is None:
+            was_there = self.delete(table, key)
+        else:
+            self.writes += 1
+            was_there = held.delete(key)
+        if not was_there:
             raise damaged(table, key, "it is missing")
 
     def size(self, table: Table[Any]) -> int:
@@ -239,6 +245,20 @@ class Txn:
         record: R | None = found
         return record
 
+    def read_alone(self, table: Table[R], key: bytes) -> R | None:
+        """The same, whatever is wrong with what stands beside it."""
+        if table in self._residents:
+            return self.read(table, key)  # No disk has it.
+        found: Any = self._late.waiting(table, key)
+        if found is None:
+            handle = self._handles[table]
+            value = b"" if handle is None else self._txn.get(key, default=b"", db=handle)
+            if not value:
+                return None
+            found = table.opened(key, value)
+        record: R = table.decode(key, found) if type(found) is bytes else found
+        return record
+
     def must_read(self, table: Table[R], key: bytes) -> R:
         """The record under a key that another record names. Raises IntegrityError without it."""
         record = self.read(table, key)
@@ -271,9 +291,13 @@ class Txn:
         The key is None when the table ends: a listing of any length runs in short transactions.
         """
         start = prefix if after is None else after + b"\0"
-        entries = self.collect(table, limit, prefix, start)
-        found = [(key, table.decode(key, payload)) for key, payload in entries]
-        return found, entries[-1][0] if len(entries) == limit else None
+        held = self._residents.get(table)
+        if held is not None:
+            found = held.records(table, limit, prefix, start)
+        else:
+            entries = self.collect(table, limit, prefix, start)
+            found = [(key, table.decode(key, payload)) for key, payload in entries]
+        return found, found[-1][0] if len(found) == limit else None
 
     # Numbers and sums. Both are kept aside and written once, at the end.
 
@@ -326,8 +350,10 @@ class Txn:
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
-        stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
-        return with_added(stored, self._added.get(sums, {}), prefix)
+        added = self._added.get(sums)
+        if self.is_empty(sums.table):
+            return with_added((), added, prefix) if added else {}
+        return with_added(self.scan(sums.table, prefix), added or {}, prefix)
 
     def flush(self) -> None:
         """Write what was kept aside. The end of a transaction calls this last."""
@@ -344,10 +370,6 @@ class Txn:
         self._before.clear()
         self._added.clear()
         self._late.write_all()
-        if self._residents:
-            from compute_market.store import resident  # Of a store that is thrown away alone.
-
-            resident.write_all(self._residents, self._cursors)
 
     def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
         """The last key below a key, and the first that is not; None where there is none."""

@@ -53,13 +53,13 @@ class Past:
         if self._throughput:
             self._estimate = capacity.estimate(txn)
             # What all of it together does not make a percent of, no minute of it does.
-            if not demand.percent(sum(units for _, units in self._throughput), self._estimate):
+            if not demand.percent(sum([units for _, units in self._throughput]), self._estimate):
                 self._throughput = []
         self._backlog = jobs.backlog_units(txn)
         # Most often no deadline has passed, and a walk takes longer than to look at the first.
         first = txn.first(DEADLINES)
         self._next = None if first is None else _split(first[0])
-        self._later = islice(self._walked(), 1, None)
+        self._later: Iterator[tuple[int, bytes]] | None = None
 
     def sample(self, second: int) -> tuple[int, int]:
         """Backlog in units, and utilization in percent. Seconds must not go back."""
@@ -67,6 +67,8 @@ class Past:
             job = jobs.named(self._txn, self._next[1])
             if job.state != "pending":
                 self._backlog -= job.units - job.units_proven
+            if self._later is None:
+                self._later = islice(self._walked(), 1, None)
             self._next = next(self._later, None)
         if not self._throughput:
             return self._backlog, 0

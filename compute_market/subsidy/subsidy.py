@@ -6,7 +6,6 @@ others that have ended since the last change: with what the market looked like w
 ended alike are one record, whether they are closed together or one by one.
 """
 
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -151,7 +150,10 @@ def _ended(txn: Txn, proven: dict[str, int]) -> list[Epochs]:
     """Epochs that have ended, with what was proven in the first of them: all since it began."""
     found: list[Epochs] = []
     units = sum(proven.values())
-    for epochs in _sampled(txn):
+    sampled = _sampled(txn)
+    if len(sampled) == 1 and not units:
+        return sampled  # Most often.
+    for epochs in sampled:
         if units and not found:
             end = chain.next_epoch(txn, epochs.from_height)
             found.append(_with_payout(txn, replace(epochs, to_height=end - 1), units))
@@ -162,7 +164,7 @@ def _ended(txn: Txn, proven: dict[str, int]) -> list[Epochs]:
     return found
 
 
-def _sampled(txn: Txn) -> Iterator[Epochs]:
+def _sampled(txn: Txn) -> list[Epochs]:
     """Epochs that have ended by their samples alone; several that end alike are one."""
     since_ms, known_height = txn.number_before(LAST_RUN), txn.number_before("height_seen")
     height, blocks = chain.height(txn), txn.config.epoch_blocks
@@ -171,9 +173,9 @@ def _sampled(txn: Txn) -> Iterator[Epochs]:
     alike_all = past.lasts(txn.now)
     if alike_all is not None and retuned(before, *alike_all) == before:
         # Most often: nothing has changed, so that they are one.
-        if (end := height // blocks * blocks) > start:
-            yield Epochs(start, end - 1, blocks, before, *alike_all)
-        return
+        end = height // blocks * blocks
+        return [Epochs(start, end - 1, blocks, before, *alike_all)] if end > start else []
+    found = []
     while (end := (start // blocks + 1) * blocks) <= height:
         # What was reached before the last change was over is seen as that change left it.
         at_ms = since_ms if end <= known_height else chain.reached_ms(txn, end, since_ms)
@@ -186,8 +188,9 @@ def _sampled(txn: Txn) -> Iterator[Epochs]:
             if change is not None and change <= txn.now:
                 alike = min(height, max(known_height, chain.height_by(txn, change * 1000 - 1)))
             end = max(end, alike // blocks * blocks)
-        yield Epochs(start, end - 1, blocks, after, *sample)
+        found.append(Epochs(start, end - 1, blocks, after, *sample))
         before, start = after, end
+    return found
 
 
 def _with_payout(txn: Txn, epochs: Epochs, units: int) -> Epochs:

@@ -134,6 +134,7 @@ def test_killed_backup_leaves_no_copy_that_passes(cli: Cli) -> None:
     cli.active(*(f"j{number}" for number in range(40)))
     listed = cli.ok("compute", "list")
     rng = Random(7)
+    cli.process("--version")  # What forks the others has started.
     began = time.perf_counter()
     assert cli.process("state", "backup", "whole").code == 0
     takes_s = time.perf_counter() - began
@@ -141,7 +142,7 @@ def test_killed_backup_leaves_no_copy_that_passes(cli: Cli) -> None:
     for number in range(effort(5, 300)):
         target = cli.directory / f"copy{number}"
         running = cli.start("state", "backup", target)
-        time.sleep(rng.uniform(0.3, 1.1) * takes_s)
+        time.sleep(rng.uniform(0, 1) * takes_s)
         running.kill()
         running.communicate()
         for copy in [*cli.directory.glob(f".copy{number}.*"), target]:

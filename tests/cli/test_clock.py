@@ -38,7 +38,7 @@ def fake_clock(cli: Cli, seconds: int, *arguments: str) -> Done:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(cli.directory / "fake"), prepend=":")
         environment.setenv("FAKE_SECONDS", str(seconds))
-        return cli.process(*arguments)
+        return cli.process(*arguments, afresh=True)
 
 
 def test_look_under_a_clock_ten_years_ahead_changes_nothing(cli: Cli) -> None:

@@ -4,16 +4,19 @@ import ast
 import inspect
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from compute_market import __version__
 from compute_market.errors import EXIT_CODES, MarketError
+from compute_market.store.schema import SCHEMA_VERSION
 from tb_cli.frame import help_page
 from tb_cli.frame.verbs import NOT_GIVEN, Group, Verb, parameters_of
 from tb_cli.tree import TREE
@@ -61,20 +64,19 @@ def test_every_verb_is_listed_here() -> None:
     assert {" ".join(path) for path in VERBS} == ARGUMENTS.keys()
 
 
-@EACH
-def test_verb_takes_what_it_declares(path: Path_) -> None:
-    function = VERBS[path].function()
-    taken = inspect.signature(function).parameters
-    declared = parameters_of(function)
-    assert set(taken) == {"session", *(each.group or each.name for each in declared)}
-    assert len({each.name for each in declared}) == len(declared)
-    # Nothing has a default but what is declared, and mappings of options that are rarely given. No
-    # argument can come after one that takes all.
-    assert all(
-        parameter.default in (inspect.Parameter.empty, NOT_GIVEN) for parameter in taken.values()
-    )
-    arguments = [each for each in declared if not each.spellings]
-    assert all(not each.many for each in arguments[:-1])
+def test_verbs_take_what_they_declare() -> None:
+    for path, verb in VERBS.items():
+        function = verb.function()
+        taken = inspect.signature(function).parameters
+        declared = parameters_of(function)
+        assert set(taken) == {"session", *(each.group or each.name for each in declared)}, path
+        assert len({each.name for each in declared}) == len(declared), path
+        # Nothing has a default but what is declared, and mappings of options that are rarely
+        # given. No argument can come after one that takes all.
+        defaults = {each.default for each in taken.values()}
+        assert defaults <= {inspect.Parameter.empty, NOT_GIVEN}, path
+        arguments = [each for each in declared if not each.spellings]
+        assert all(not each.many for each in arguments[:-1]), path
 
 
 def test_verbs_know_neither_each_other_nor_the_parser() -> None:
@@ -100,7 +102,7 @@ def test_verbs_know_neither_each_other_nor_the_parser() -> None:
 
 
 @EACH
-def test_verb_has_help(cli: Cli, path: Path_) -> None:
+def test_verb_has_help_for_itself_and_for_all_it_takes(cli: Cli, path: Path_) -> None:
     verb = VERBS[path]
     assert verb.help
     assert verb.help[0].isupper()
@@ -109,20 +111,12 @@ def test_verb_has_help(cli: Cli, path: Path_) -> None:
     assert out == cli.ok(*path, "--help")
     assert out.startswith(f"Usage: tb-cli {' '.join(path)} [OPTIONS]")
     assert not cli.home.exists()
-
-
-@EACH
-def test_verb_has_the_options_of_every_verb(cli: Cli, path: Path_) -> None:
-    out = cli.ok(*path, "-h")
     for option in ("--json", "--home DIR", "--lock-timeout DURATION", "--no-color", "--debug"):
         assert re.search(rf"^  {option} ", out, re.MULTILINE), option
     dry = re.search(r"^  -n, --dry-run ", out, re.MULTILINE)
-    assert bool(dry) == VERBS[path].writes
-
-
-@EACH
-def test_every_option_and_argument_has_help(cli: Cli, path: Path_) -> None:
-    out = cli.ok(*path, "-h").partition("\nOptions:\n")[2]
+    assert bool(dry) == verb.writes
+    out = out.partition("\nOptions:\n")[2]
+    # Every option and argument says what it is.
     rows = re.findall(r"^  (?=-)(\S.*)$(?:\n^ {3,}(\S.*)$)?", out, re.MULTILINE)
     assert rows
     for row, below in rows:
@@ -150,21 +144,19 @@ def test_group_lists_its_commands(cli: Cli, path: Path_) -> None:
 
 
 @pytest.mark.parametrize("path", [*CREATING, *NEEDING, ("batch",)], ids=" ".join)
-@pytest.mark.parametrize("form", [(), ("--json",)])
-def test_verb_that_opens_the_store_fails_without_one(cli: Cli, path: Path_, form: Path_) -> None:
+def test_verb_that_opens_the_store_fails_without_one(cli: Cli, path: Path_) -> None:
     cli.slice()
     cli.home.write_text("I am a file")
-    done = cli(*arguments_of(path), *form, stdin="compute list\n")
+    done = cli(*arguments_of(path), stdin="compute list\n")
     first = done.err.splitlines()[0]
     assert done.code == 2
-    if form:
-        error = json.loads(first)
-        assert (done.out, error["error"]) == ("", "usage")
-        assert str(cli.home) in error["message"]
-    else:
-        assert first.startswith(f"error[usage]: {cli.home}")
-        # Where items have lines of their own, the line of this one says the same.
-        assert f"error[usage]: {done.out or first[14:]}".strip() == first
+    assert first.startswith(f"error[usage]: {cli.home}")
+    # Where items have lines of their own, the line of this one says the same.
+    assert f"error[usage]: {done.out or first[14:]}".strip() == first
+    done = cli(*arguments_of(path), "--json", stdin="compute list\n")
+    error = json.loads(done.err.splitlines()[0])
+    assert (done.code, done.out, error["error"]) == (2, "", "usage")
+    assert str(cli.home) in error["message"]
     assert cli.home.read_text() == "I am a file"
 
 
@@ -316,7 +308,7 @@ def test_verb_that_brings_something_new_creates_a_market_and_says_so(cli: Cli, p
 @pytest.mark.parametrize("path", [path for path in APART if path != RESTORING], ids=" ".join)
 def test_verb_that_needs_no_market_makes_none(cli: Cli, path: Path_) -> None:
     cli.slice()
-    done = cli.process(*arguments_of(path))
+    done = cli.process(*arguments_of(path), afresh=True)
     assert done.code == 0
     assert not cli.data.exists()
     # What is measured is kept for the next time, and settings; nothing else is.
@@ -355,12 +347,16 @@ def test_readme_shows_the_exit_codes() -> None:
 
 def test_version(cli: Cli) -> None:
     assert cli.ok("--version") == f"tb-cli {__version__}\n"
-    assert cli.process("--version") == (0, f"tb-cli {__version__}\n", "")
+    assert cli.process("--version", afresh=True) == (0, f"tb-cli {__version__}\n", "")
 
 
-def test_version_under_json_names_the_backends_of_signatures(cli: Cli) -> None:
+def test_version_under_json_names_what_it_runs_on(cli: Cli) -> None:
     document = cli.document("--version")
-    assert list(document) == ["version", "signing_backend", "verifying_backend"]
+    signing = ["signing_backend", "verifying_backend"]
+    assert list(document) == ["version", *signing, "schema", "python", "lmdb"]
+    assert document["schema"] == SCHEMA_VERSION
+    assert document["python"] == platform.python_version()
+    assert document["lmdb"] == ".".join(map(str, lmdb.version()))
     assert (document["version"], document["signing_backend"]) == (__version__, "cryptography")
     assert document["verifying_backend"] in ("cryptography", "liboqs")
     assert not cli.home.exists()
@@ -412,7 +408,6 @@ def test_usage_error_names_the_option(cli: Cli, arguments: Path_, named: str, se
 TERMS = ("--provider", "p", "--units", "1", "--price", "1")
 
 
-@pytest.mark.parametrize("number", ["٥", " 5", "5 ", "1_000", "+5", "５", "1e3", "nan", "inf", ""])
 @pytest.mark.parametrize(
     "words",
     [
@@ -424,11 +419,12 @@ TERMS = ("--provider", "p", "--units", "1", "--price", "1")
     ],
     ids=" ".join,
 )
-def test_number_is_of_ascii_digits(cli: Cli, words: Path_, number: str) -> None:
-    for spelled in ((*words, number), (*words[:-1], f"{words[-1]}={number}")):
-        if words[-1][:2] == "--" or spelled[-1] == number:
-            done = cli(*spelled)
-            assert (done.code, done.out, done.err[:13]) == (2, "", "error[usage]:")
+def test_number_is_of_ascii_digits(cli: Cli, words: Path_) -> None:
+    for number in ("٥", " 5", "5 ", "1_000", "+5", "５", "1e3", "nan", "inf", ""):
+        for spelled in ((*words, number), (*words[:-1], f"{words[-1]}={number}")):
+            if words[-1][:2] == "--" or spelled[-1] == number:
+                done = cli(*spelled)
+                assert (done.code, done.out, done.err[:13]) == (2, "", "error[usage]:"), spelled
 
 
 @pytest.mark.parametrize(
@@ -487,11 +483,11 @@ def test_word_that_is_no_command_is_told_the_nearest(cli: Cli, words: Path_, hin
     assert hint in done.err
 
 
-@EACH
-def test_every_verb_is_found_by_a_slip_of_the_hand(cli: Cli, path: Path_) -> None:
-    *above, name = path
-    done = cli(*above, f"{name}{name[-1]}")
-    assert (done.code, f"did you mean `tb-cli {' '.join(path)}`?" in done.err) == (2, True)
+def test_every_verb_is_found_by_a_slip_of_the_hand(cli: Cli) -> None:
+    for *above, name in VERBS:
+        done = cli(*above, f"{name}{name[-1]}")
+        assert done.code == 2
+        assert f"did you mean `tb-cli {' '.join((*above, name))}`?" in done.err
 
 
 @pytest.mark.parametrize("path", [(), ("compute",), ("compute", "cancel")])

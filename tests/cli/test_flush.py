@@ -852,7 +852,7 @@ def test_terminal_shows_how_far_a_flush_is(cli: Cli, monkeypatch: pytest.MonkeyP
     send(cli)
     send(cli, "http://127.0.0.1:1/")
     master, slave = pty.openpty()
-    process = cli.start(*FLUSH, "--max-attempts", "2", stderr=slave)
+    process = cli.start(*FLUSH, "--max-attempts", "2", stderr=slave, afresh=True)
     process.communicate(timeout=60)
     os.close(slave)
     shown = b""

@@ -105,7 +105,8 @@ def test_making_is_told_in_one_write(cli: Cli) -> None:
     """Lines of commands that begin at once do not run into each other."""
     reader, writer = os.pipe2(os.O_DIRECT)  # Every write is a packet of its own.
     try:
-        process = cli.start(*DEPOSIT, stderr=writer, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+        unbuffered = os.environ | {"PYTHONUNBUFFERED": "1"}
+        process = cli.start(*DEPOSIT, stderr=writer, afresh=True, env=unbuffered)
         assert process.wait(30) == 0
         assert os.read(reader, 4096) == f"created a market in {cli.home}\n".encode()
     finally:

@@ -125,29 +125,29 @@ def example(parameter: Parameter) -> Words:
     return words * 2 if parameter.many else words
 
 
-@EACH
-def test_line_that_gives_everything_is_served(path: Path_) -> None:
-    words = [*path, *joined([example(each) for each in declared(path)])]
-    line = plain.read(TREE, words)
-    assert line is not None
-    assert line == parsed(words)
-    _, function, values, _ = line
-    assert [*values] == [each.name for each in parameters_of(function)]
-    # The same options before the command, but for those of the verb itself.
-    first = joined([example(each) for each in GLOBAL])
-    rest = joined([example(each) for each in declared(path) if each not in GLOBAL])
-    assert plain.read(TREE, [*first, *path, *rest]) == line
+def test_line_that_gives_everything_is_served() -> None:
+    for path in VERBS:
+        words = [*path, *joined([example(each) for each in declared(path)])]
+        line = plain.read(TREE, words)
+        assert line is not None, path
+        assert line == parsed(words)
+        _, function, values, _ = line
+        assert [*values] == [each.name for each in parameters_of(function)]
+        # The same options before the command, but for those of the verb itself.
+        first = joined([example(each) for each in GLOBAL])
+        rest = joined([example(each) for each in declared(path) if each not in GLOBAL])
+        assert plain.read(TREE, [*first, *path, *rest]) == line
 
 
-@EACH
-def test_line_with_nothing_but_what_must_be_is_served(path: Path_) -> None:
-    must = [example(each) for each in declared(path) if each.required]
-    words = [*path, *joined(must)]
-    line = plain.read(TREE, words)
-    assert line is not None
-    assert line == parsed(words)
-    if must:  # A line without it is the parser's to answer, which says what is missing.
-        assert plain.read(TREE, [*path, *joined(must[:-1])]) is None
+def test_line_with_nothing_but_what_must_be_is_served() -> None:
+    for path in VERBS:
+        must = [example(each) for each in declared(path) if each.required]
+        words = [*path, *joined(must)]
+        line = plain.read(TREE, words)
+        assert line is not None, path
+        assert line == parsed(words)
+        if must:  # A line without it is the parser's to answer, which says what is missing.
+            assert plain.read(TREE, [*path, *joined(must[:-1])]) is None, path
 
 
 @pytest.mark.parametrize(
@@ -216,14 +216,14 @@ SHOWN = {
 
 @pytest.mark.parametrize(("path", "line"), EXAMPLES)
 def test_example_is_a_plain_line_of_its_verb(path: Path_, line: str) -> None:
-    found = []
-    for part in line.split(" | "):
-        program, *words = shlex.split(part)
+    verbs = []
+    for command in line.split(" | "):
+        program, *words = shlex.split(command)
         read = plain.read(TREE, words)
         assert program == "tb-cli"
         assert read is not None
-        found.append(read[0])
-    assert VERBS[path] in found
+        verbs.append(read[0])
+    assert VERBS[path] in verbs
 
 
 def test_verbs_that_chapters_are_about_have_examples() -> None:

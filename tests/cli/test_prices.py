@@ -303,12 +303,13 @@ def test_killed_command_leaves_its_prices_to_the_next(cli: Cli) -> None:
     priced(cli, 5)
     cli.slice()
     cli.post(price=6)
+    cli.process("--version")  # What forks the others has started.
     began = time.perf_counter()
     assert cli.process(*cli.job_arguments("whole")).code == 0
     takes_s = time.perf_counter() - began
     for number in range(6):
         running = cli.start(*cli.job_arguments(f"k{number}"))
-        time.sleep(takes_s * (0.55 + 0.08 * number))
+        time.sleep(takes_s * (0.1 + 0.15 * number))
         running.kill()
         running.communicate()
         matched = len(cli.states())

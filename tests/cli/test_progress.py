@@ -179,6 +179,7 @@ def test_bar_shows_for_short_slices_that_are_slow(
     process = cli.start(
         *("compute", *command, *options),
         stderr=slave,
+        afresh=True,
         env=environment,
     )
     os.close(slave)

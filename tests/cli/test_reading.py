@@ -14,7 +14,7 @@ pytest_plugins = ("tests.support.cli",)
 
 READING = [path for path, verb in VERBS.items() if not verb.writes]
 EACH_READING = pytest.mark.parametrize("path", READING, ids=" ".join)
-FORMS = pytest.mark.parametrize("form", [(), ("--json",)])
+FORMS: tuple[Path_, ...] = ((), ("--json",))
 
 # Path, bytes and time of the last change of each file; LMDB's table of readers is not the market.
 Files = dict[str, tuple[int, bytes]]
@@ -94,20 +94,18 @@ def run(cli: Cli, path: Path_, *arguments: str | Path) -> Done:
 
 
 @EACH_READING
-@FORMS
-def test_reading_verb_leaves_a_live_home_as_it_was(due: Cli, path: Path_, form: Path_) -> None:
+def test_reading_verb_leaves_a_live_home_as_it_was(due: Cli, path: Path_) -> None:
     before = files_of(due.home)
-    done = run(due, path, *words_of(due, path), *form)
-    assert done.code == 0, done
-    assert files_of(due.home) == before
+    words = words_of(due, path)
+    for form in FORMS:
+        done = run(due, path, *words, *form)
+        assert done.code == 0, done
+        assert files_of(due.home) == before, form
     assert is_all_due(due)
 
 
 @EACH_READING
-@FORMS
-def test_reading_verb_leaves_a_backup_as_it_was(
-    due: Cli, path: Path_, form: Path_, tmp_path: Path
-) -> None:
+def test_reading_verb_leaves_a_backup_as_it_was(due: Cli, path: Path_, tmp_path: Path) -> None:
     copy = tmp_path / "backup"
     due.ok("state", "backup", copy)
     before = files_of(copy)
@@ -125,9 +123,11 @@ def test_reading_verb_leaves_a_backup_as_it_was(
     assert is_all_due(due, "--home", str(copy))
     shutil.copytree(due.home / "keys", copy / "keys")  # Secrets are in no backup.
     before = files_of(copy)
-    done = run(due, path, "--home", copy, *words_of(due, path), *form)
-    assert done.code == 0, done
-    assert files_of(copy) == before
+    words = words_of(due, path)
+    for form in FORMS:
+        done = run(due, path, "--home", copy, *words, *form)
+        assert done.code == 0, done
+        assert files_of(copy) == before, form
 
 
 def test_batch_of_reading_lines_leaves_the_home_as_it_was(due: Cli) -> None:

@@ -260,6 +260,7 @@ def test_killed_restore_is_run_again(cli: Cli) -> None:
     cli.ok("state", "backup", "copy")
     listed = cli.ok("--home", "copy", "compute", "list")
     rng = Random(11)
+    cli.process("--version")  # What forks the others has started.
     began = time.perf_counter()
     assert cli.process("--home", "whole", "state", "restore", "copy").code == 0
     takes_s = time.perf_counter() - began
@@ -267,7 +268,7 @@ def test_killed_restore_is_run_again(cli: Cli) -> None:
     for number in range(effort(5, 300)):
         new = cli.directory / f"new{number}"
         running = cli.start("--home", new, "state", "restore", "copy")
-        time.sleep(rng.uniform(0.3, 1.1) * takes_s)
+        time.sleep(rng.uniform(0, 1) * takes_s)
         running.kill()
         running.communicate()
         done = cli("--home", new, "state", "check")

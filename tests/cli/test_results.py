@@ -183,7 +183,7 @@ def test_file_beyond_the_limit_of_files_is_busy(
     def limited() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024))
 
-    done = cli.process(*words, cwd=place, preexec_fn=limited)
+    done = cli.process(*words, cwd=place, afresh=True, preexec_fn=limited)
     assert (done.code, "file too large" in done.err, "`ulimit -f`" in done.err) == (8, True, True)
     assert list(place.iterdir()) == []
 

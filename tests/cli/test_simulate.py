@@ -267,7 +267,8 @@ def started(cli: Cli) -> Iterator[Started]:
     running = []
 
     def start(*arguments: str | Path, workers: int = 1) -> Any:
-        process = cli.start("compute-market", "simulate", *arguments, start_new_session=True)
+        words = ("compute-market", "simulate", *arguments)
+        process = cli.start(*words, afresh=True, start_new_session=True)
         running.append(process.pid)
         while len(list((cli.directory / "tmp").glob("*/*/*"))) < workers:
             assert process.poll() is None

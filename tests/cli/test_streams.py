@@ -20,7 +20,7 @@ from compute_market.store.store import Store
 from tb_cli.entry import call
 from tb_cli.frame.guard import guarded
 from tests.cli.test_bulk import locked, waiting
-from tests.support.cli import Cli, Done
+from tests.support.cli import Cli, Done, Prepared
 from tests.support.effort import effort
 from tests.support.verbs import EACH, VERBS, Path_, arguments_of
 
@@ -108,13 +108,18 @@ def words_of(path: Path_) -> Path_:
     return (*words, "--timeout", "0") if path == ("compute", "wait") else words
 
 
+@pytest.fixture(scope="module")
+def jobs_there(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(tmp_path_factory.mktemp("jobs_there"), with_jobs)
+
+
 @EACH
 @pytest.mark.usefixtures("measured_little")
 def test_broken_stream_changes_neither_the_code_nor_the_work(
-    cli: Cli, path: Path_, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, path: Path_, jobs_there: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "urandom", bytes)  # What is drawn is the same each time.
-    with_jobs(cli)
+    jobs_there.copy_to(cli)
     if path[0] == "bid":
         with_a_bid(cli)
     shutil.copytree(cli.home, cli.directory / "kept")

@@ -23,6 +23,7 @@ from blake3 import blake3
 from compute_market.errors import IntegrityError, UsageError
 from compute_market.hashing import cuda, launch, probe
 from compute_market.hashing.device import LANES_PER_DEVICE, DeviceError, DeviceMissing
+from compute_market.hashing.forms import Form
 from compute_market.hashing.pipeline import DeviceBackend
 from tests.support.gpu import fake_cupy, fake_gpus
 from tests.support.gpu.fake_cupy import DynamicLibNotFoundError
@@ -201,9 +202,14 @@ def test_hash_array_gives_the_digest_of_its_bytes(
     length: int, backend: DeviceBackend, gpus: Gpus
 ) -> None:
     gpus.uploads.clear()
-    assert backend.hash_array(gpus.array(DATA[:length])) == digests(DATA[:length])
-    # Nothing but the table goes up.
-    assert sum(size for _, size in gpus.uploads) < 2048
+    array = gpus.array(DATA[:length])
+    gpus.calls.clear()
+    assert backend.hash_array(array) == digests(DATA[:length])
+    # No table goes up, only the values of several launches; and of nothing the driver is asked
+    # nothing.
+    launches = -(-length // fake_cupy.SMALL["RESIDENT_BYTES"])
+    assert sum(size for _, size in gpus.uploads) <= (64 * launches if launches > 1 else 0)
+    assert gpus.calls.total() == 0 or length
 
 
 @pytest.mark.parametrize("length", [1, 1000, 5000, 200_000])
@@ -308,20 +314,73 @@ def test_work_is_split_over_all_devices(
     backend.close()
 
 
+@pytest.mark.usefixtures("unchecked_kernels")
+def test_waiting_spins_only_for_what_is_on_the_device(backend: DeviceBackend, gpus: Gpus) -> None:
+    """Waking up costs more than a short hash; but a host that reads needs its cores."""
+    array = gpus.array(DATA[:5000])
+    for run, waits in (
+        (lambda: backend.hash_array(array), {"spinning"}),
+        (lambda: backend.hash_batch(DATA, [0], [5000]), {"blocked"}),
+        (lambda: backend.hash_batch(DATA, [0], [900_000]), {"blocked"}),
+    ):
+        gpus.waits.clear()
+        run()
+        assert set(gpus.waits) == waits
+
+
+@pytest.mark.usefixtures("unchecked_kernels")
+def test_batch_of_nothing_asks_the_driver_nothing_about_memory(
+    backend: DeviceBackend, gpus: Gpus
+) -> None:
+    gpus.calls.clear()
+    assert backend.hash_batch(b"", [0], [0]) == digests(b"")
+    assert gpus.calls["pointerGetAttributes"] == 0
+
+
+@pytest.mark.usefixtures("unchecked_kernels")
+def test_threads_are_kept_from_one_call_to_the_next(backend: DeviceBackend) -> None:
+    def threads() -> set[int | None]:
+        return {each.ident for each in threading.enumerate() if "ThreadPool" in each.name}
+
+    backend.hash_batch(DATA, [0], [900_000])
+    kept = threads()
+    assert kept
+    backend.hash_batch(DATA, [0], [900_000])
+    assert kept <= threads()
+    backend.close()
+    assert_no_threads()
+
+
+def assert_no_threads() -> None:
+    """Those of a pool that was shut down end soon."""
+    for thread in threading.enumerate():
+        if "ThreadPool" in thread.name:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
 @pytest.mark.parametrize(
-    ("capability", "form"),
-    [("61", 0), ("70", 1), ("75", 1), ("90", 1), ("100", 1), ("110", 1), ("120", 0), ("121", 0)],
+    ("capability", "multiply_add", "read_ahead"),
+    [
+        *(("61", 0, 0), ("70", 1, 1), ("75", 1, 1), ("90", 1, 1), ("100", 1, 1), ("110", 1, 1)),
+        *(("120", 0, 0), ("121", 0, 0)),
+    ],
 )
-def test_additions_take_the_form_that_suits_the_device(
-    capability: str, form: int, make_gpus: Callable[..., Gpus], small_segments: None
+def test_kernels_take_the_form_that_suits_the_device(
+    capability: str,
+    multiply_add: int,
+    read_ahead: int,
+    make_gpus: Callable[..., Gpus],
+    small_segments: None,
 ) -> None:
     gpus = make_gpus(capability=capability)
-    for asked, expected in ((None, form), (True, 1), (False, 0)):
+    forms = [None, Form(fake_cupy.TILES, multiply_add=False, read_ahead=True)]
+    for form, expected in zip(forms, [(multiply_add, read_ahead), (0, 1)], strict=True):
         gpus.launches.clear()
-        cuda.open_backend(multiply_add=asked).close()
-        options = {option for launch in gpus.launches for option in launch.options}
-        assert f"-DMULTIPLY_ADD={expected}" in options
-        assert f"-DMULTIPLY_ADD={1 - expected}" not in options
+        cuda.open_backend(form=form).close()
+        assert {launch.options[2:4] for launch in gpus.launches} == {
+            (f"-DMULTIPLY_ADD={expected[0]}", f"-DREAD_AHEAD={expected[1]}")
+        }
 
 
 def test_memory_is_bounded_and_given_back(
@@ -376,6 +435,12 @@ def dynamic_library_missing() -> BaseException:
     return DynamicLibNotFoundError('Failure finding "libnvrtc.so": No such file\nand more')
 
 
+def headers_missing() -> BaseException:
+    return RuntimeError(
+        "Failed to find CUDA headers. Please install CUDA toolkit, or use pip\nand more"
+    )
+
+
 def compile_error() -> BaseException:
     return fake_cupy.CompileException("kernel.cu(12): error: expected a ';'\nand more")
 
@@ -390,6 +455,7 @@ def no_driver_call() -> BaseException:
         ("getDeviceCount", NO_DRIVER, "driver version is insufficient"),
         ("getDeviceCount", NO_DEVICE, "no CUDA-capable device"),
         ("compile", dynamic_library_missing, "libnvrtc.so"),
+        ("compile", headers_missing, "Failed to find CUDA headers"),
     ],
 )
 def test_open_says_what_is_missing(
@@ -400,6 +466,23 @@ def test_open_says_what_is_missing(
         cuda.open_backend()
     assert "\n" not in str(found.value)
     assert found.value.hint
+    if point == "compile":
+        assert probe.installing("gpu") in found.value.hint
+
+
+@pytest.mark.parametrize("error", [dynamic_library_missing, headers_missing])
+def test_hint_goes_with_the_cupy_that_is_there(
+    error: Any, gpus: Gpus, small_segments: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two builds of CuPy would lie in one directory."""
+    installed = tmp_path / "cupy_cuda13x-14.2.0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: cupy-cuda13x\nVersion: 14\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    gpus.fail("compile", error)
+    with pytest.raises(DeviceMissing) as found:
+        cuda.open_backend()
+    assert probe.installing("gpu-cuda13") in found.value.hint
 
 
 def test_open_does_not_wait_for_a_device_where_there_is_none(
@@ -458,7 +541,7 @@ def test_open_refuses_a_device_that_computes_wrongly(
     gpus: Gpus, small_segments: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(launch, "_ONE", np.uint32(3))
-    backend = cuda.Cuda(fake_cupy.TILES, True)
+    backend = cuda.Cuda(Form(fake_cupy.TILES, multiply_add=True))
     with pytest.raises(DeviceError, match="wrong digests"):
         DeviceBackend(backend, 1).start()
 
@@ -485,7 +568,7 @@ def test_device_that_fails_in_the_middle_gives_an_error_and_no_digest(
         with pytest.raises(DeviceError, match="cudaErrorECCUncorrectable"):
             run()
     # No thread of the backend is left reading the file.
-    assert [thread.name for thread in threading.enumerate() if "Pool" in thread.name] == []
+    assert_no_threads()
 
 
 def test_memory_that_runs_out_in_the_middle_is_an_error(backend: DeviceBackend, gpus: Gpus) -> None:
@@ -625,7 +708,7 @@ def test_cupy_has_every_name_that_the_backend_takes_from_it() -> None:
     for name in names_of(cuda.__file__):
         assert find(cupy, name) is not None
     parts = {
-        cupy.cuda.Device: "__enter__ __exit__ attributes compute_capability",
+        cupy.cuda.Device: "__enter__ __exit__ compute_capability",
         cupy.cuda.Stream: "__enter__ __exit__ synchronize",
         cupy.cuda.Event: "record synchronize",
         cupy.cuda.Memory: "ptr",

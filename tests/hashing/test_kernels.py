@@ -1,12 +1,13 @@
 """The kernels under tools that see what digests do not show: races, reads beyond the end, spills.
 
-No GPU is needed. g++ compiles them for this machine with one thread a work-item, Oclgrind
-interprets them, and NVIDIA's compilers say what they would be on a GPU.
+No GPU is needed. g++ compiles them for this machine with one thread a work-item, and Oclgrind
+interprets them.
 """
 
 import json
 import mmap
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -19,13 +20,13 @@ import numpy as np
 import pytest
 from blake3 import blake3
 
-from compute_market.hashing import cuda
-from compute_market.hashing.device import FMA_GROUP, Resident
+from compute_market.hashing.device import Resident
+from compute_market.hashing.forms import Form
 from compute_market.hashing.kernels.source import source
 from compute_market.hashing.plan import plan_part, plan_slices
-from tests.support.cli import missing, without
+from tests.support.cli import without
 from tests.support.effort import TORTURE, effort, sample
-from tests.support.gpu import nvidia, reference
+from tests.support.gpu import reference
 from tests.support.gpu.cover import cover
 from tests.support.gpu.host import KERNELS, HostDriver, build
 from tests.support.market import shared_directory
@@ -33,8 +34,6 @@ from tests.support.market import shared_directory
 ROOT = Path(__file__).parents[2]
 BARRIER = re.compile(r"BARRIER\(\);")
 BARRIERS = 5
-BLAKE3 = {"b3_tiles", "b3_fold", "b3_small"}
-REGISTERS_MAX = 64  # of 65 536, so that four groups of 256 work-items fit a multiprocessor
 
 # One tool sees what the other does: in the suite each has a case of its own, which is drawn.
 ALIGNMENTS = (16, 4, 1)
@@ -79,17 +78,25 @@ def watched(
 
 
 def sanitized(
-    sanitizer: str, directory: Path, align: int = 16, sources: Path = KERNELS
+    sanitizer: str,
+    directory: Path,
+    *,
+    align: int = 16,
+    read_ahead: bool = False,
+    warp: int = 32,
+    sources: Path = KERNELS,
 ) -> "subprocess.CompletedProcess[str]":
     flags, preloaded = SANITIZERS[sanitizer]
+    flags = (*flags, f"-DWARP={warp}u")
     # Here, not in the process under the sanitizer, which would watch the compiler as well.
-    build(directory, tile=8, align=align, flags=flags, sources=sources)
+    form = Form((8, 8), read_ahead=read_ahead)
+    build(directory, tile=8, align=align, form=form, flags=flags, sources=sources)
     located = [
         subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
         for name in preloaded
     ]
     job = {"backend": "host", "directory": str(directory), "tile": 8, "align": align}
-    job |= {"flags": flags, "sources": str(sources)}
+    job |= {"read_ahead": read_ahead, "flags": flags, "sources": str(sources)}
     return watched(
         job,
         LD_PRELOAD=" ".join(located),
@@ -100,10 +107,13 @@ def sanitized(
     )
 
 
-def interpreted(align: int = 16, sources: Path = KERNELS) -> "subprocess.CompletedProcess[str]":
+def interpreted(
+    *, align: int = 16, read_ahead: bool = False, sources: Path = KERNELS
+) -> "subprocess.CompletedProcess[str]":
     if reason := without("oclgrind"):
         pytest.skip(reason)
     job = {"backend": "opencl", "tile": 8, "align": align, "sources": str(sources)}
+    job |= {"read_ahead": read_ahead}
     command = ("oclgrind", "--data-races", "--uninitialized")
     return watched(job, command=command, PYOPENCL_NO_CACHE="1")
 
@@ -134,20 +144,46 @@ def test_reference_gives_values_of_parts_that_join() -> None:
     assert reference.parent_value(left, right, reference.ROOT) == blake3(data).digest()
 
 
-@pytest.mark.parametrize(
-    ("tile", "align", "multiply_add"),
-    sample([(8, 16, True), (16, 1, True), (32, 4, False)], 2),
-)
-def test_kernels_give_the_right_values(
-    tile: int, align: int, multiply_add: bool, directory: Path
-) -> None:
-    driver = HostDriver(directory, tiles=(tile, tile), multiply_add=multiply_add)
+# Every combination of what a form is made of.
+FORMS = [
+    (tile, align, Form((tile, tile), multiply_add=multiply_add, read_ahead=read_ahead))
+    for tile in (8, 16, 32)
+    for align in ALIGNMENTS
+    for multiply_add in (False, True)
+    for read_ahead in (False, True)
+]
+
+
+@pytest.mark.parametrize(("tile", "align", "form"), sample(FORMS, 3, seed=2))
+def test_kernels_give_the_right_values(tile: int, align: int, form: Form, directory: Path) -> None:
+    driver = HostDriver(directory, tiles=(tile, tile), form=form)
     cover(driver.open_lane(0, 2**20), tile, align)
+
+
+def test_sample_of_forms_has_each_part_of_them() -> None:
+    forms = sample(FORMS, 3, seed=2)
+    assert {align for _, align, _ in forms} == set(ALIGNMENTS)
+    assert {(form.multiply_add, form.read_ahead) for _, _, form in forms} >= {
+        (False, True),
+        (True, True),
+    }
+
+
+@pytest.mark.parametrize("chunks", sample(range(1, 258), 12))
+def test_kernels_reduce_every_number_of_chunks_with_a_turned_tree(
+    chunks: int, directory: Path
+) -> None:
+    """With tiles of 256, of which each level goes to other warps."""
+    lane = HostDriver(directory, tiles=(32, 256)).open_lane(0, 2**20)
+    data = random.Random(chunks).randbytes(chunks * 1024 - chunks % 7)
+    lane.staging[: len(data)] = np.frombuffer(data, np.uint8)
+    plan = plan_part(len(data), 0, 256, 256 * 1024 * 256, whole=True)
+    assert lane.hash(plan, len(data)).tobytes() == blake3(data).digest()
 
 
 @pytest.mark.parametrize("multiply_add", [False, True])
 def test_kernels_count_chunks_in_64_bits(multiply_add: bool, directory: Path) -> None:
-    driver = HostDriver(directory, multiply_add=multiply_add)
+    driver = HostDriver(directory, form=Form((8, 16), multiply_add=multiply_add))
     lane = driver.open_lane(0, 2**20)
     data = os.urandom(19 * 1024 + 5)
     lane.staging[: len(data)] = np.frombuffer(data, np.uint8)
@@ -175,7 +211,7 @@ def test_kernels_reach_what_lies_beyond_4_gib(directory: Path) -> None:
     offsets = np.array([begin, 2**32], np.int64)
     lengths = np.array([len(content), 1000], np.int64)
     plan = plan_slices(offsets, lengths, 8)
-    found = plan.in_order(lane.hash(plan, 0, where))
+    found = plan.in_order(lane.hash(plan, 0, where)).tobytes()
     assert found[:32] == blake3(content.tobytes()).digest()
     assert found[32:] == blake3(content[8192:9192].tobytes()).digest()
 
@@ -183,21 +219,31 @@ def test_kernels_reach_what_lies_beyond_4_gib(directory: Path) -> None:
 # Races, and reads and writes where nothing is.
 
 
-def test_kernels_have_no_race_between_threads(directory: Path) -> None:
-    done = sanitized("thread", directory)
+@pytest.mark.parametrize("warp", [2, 32][: effort(1, 2)])
+def test_kernels_have_no_race_between_threads(warp: int, directory: Path) -> None:
+    # With warps of 2 a level of the tree goes to other threads than the one before, as on a GPU.
+    done = sanitized("thread", directory, warp=warp)
     assert (done.returncode, done.stdout) == (0, "covered\n")
 
 
+# Reading ahead is what could read beyond the end.
+@pytest.mark.parametrize("read_ahead", [True, False][: effort(1, 2)])
 @pytest.mark.parametrize("align", SANITIZED)
-def test_kernels_touch_only_what_is_theirs(align: int, directory: Path) -> None:
-    done = sanitized("address", directory, align)
+def test_kernels_touch_only_what_is_theirs(align: int, read_ahead: bool, directory: Path) -> None:
+    done = sanitized("address", directory, align=align, read_ahead=read_ahead)
     assert (done.returncode, done.stdout) == (0, "covered\n")
 
 
+@pytest.mark.parametrize("read_ahead", [True, False][: effort(1, 2)])
 @pytest.mark.parametrize("align", INTERPRETED)
-def test_kernels_please_oclgrind(align: int) -> None:
+def test_kernels_please_oclgrind(align: int, read_ahead: bool, tmp_path: Path) -> None:
+    # With warps of 2, as for threads.
+    text = (KERNELS / "blake3.cu").read_text()
+    warp = re.search(r"(?<=#define WARP )32u", text)
+    assert warp is not None
+    sources = changed(tmp_path, *warp.span(), "2u")
     # Its exit status is 0 whatever it finds.
-    done = interpreted(align)
+    done = interpreted(align=align, read_ahead=read_ahead, sources=sources)
     assert (done.returncode, done.stdout) == (0, "covered\n")
 
 
@@ -236,106 +282,6 @@ def test_sanitizer_sees_a_read_beyond_the_end(tmp_path: Path, directory: Path) -
     sources = changed(tmp_path, begin, begin + len(line), unused)
     done = sanitized("address", tmp_path, sources=sources)
     assert "AddressSanitizer: heap-buffer-overflow" in done.stdout
-
-
-# What they would be on a GPU.
-
-
-@pytest.fixture
-def nvrtc() -> None:
-    for pattern in ("lib/libnvrtc.so.*", "bin/nvdisasm"):
-        if nvidia.in_wheels(pattern) is None:
-            pytest.skip(missing("nvrtc", f"no wheel has {pattern}"))
-
-
-def assert_frugal(log: str, kernels: set[str]) -> None:
-    """What ptxas says: kernels need no local memory and leave registers for others."""
-    found = nvidia.resources(log)
-    assert set(found) == kernels
-    for kernel, used in found.items():
-        assert used.local_bytes == 0, kernel
-        assert used.registers <= REGISTERS_MAX, kernel
-
-
-def blocks_of(binary: bytes, instructions_min: int, tmp_path: Path) -> list[nvidia.Block]:
-    """The long blocks of instructions in machine code that uses no local memory."""
-    path = tmp_path / "kernels.cubin"
-    path.write_bytes(binary)
-    blocks = nvidia.blocks(path)
-    # No local memory at all: what is indexed is in registers.
-    assert not [block for block in blocks if {"LDL", "STL"} & set(block.instructions)]
-    return [block for block in blocks if block.instructions.total() >= instructions_min]
-
-
-@pytest.mark.usefixtures("nvrtc")
-# One whose integers have two pipes, and one whose have one; then the others.
-@pytest.mark.parametrize("architecture", (80, 120, 75, 90, 100)[: effort(1, 5)])
-def test_compression_is_as_short_as_it_can_be_on_a_gpu(architecture: int, tmp_path: Path) -> None:
-    forms = []
-    for multiply_add in (0, 1):
-        options = ("-DTILE=256", "-DALIGN=16", f"-DMULTIPLY_ADD={multiply_add}")
-        binary, log = nvidia.compiled(source("blake3"), architecture, options)
-        assert_frugal(log, BLAKE3)
-        blocks = blocks_of(binary, 500, tmp_path)
-        # `b3_tiles` has two compressions, of a chunk's block and of a parent.
-        kernels = ["b3_fold", "b3_small", "b3_tiles", "b3_tiles"]
-        assert sorted(block.function for block in blocks) == kernels
-        forms.append(blocks)
-    plain, multiply_add_form = forms
-    if cuda._MULTIPLY_ADD_FROM <= architecture < cuda._MULTIPLY_ADD_BELOW:
-        # Of the 680 operations of a compression, the multiplier has 112 additions, or all 224.
-        assert max(block.arithmetic for block in plain) <= 585
-        assert max(block.arithmetic for block in multiply_add_form) <= 470
-    else:
-        # Integers have one pipe: the form with fewer instructions is faster.
-        assert max(block.instructions.total() for block in plain) <= 720
-        assert min(block.instructions.total() for block in multiply_add_form) > 720
-
-
-@pytest.mark.usefixtures("nvrtc")
-@pytest.mark.parametrize(
-    ("architecture", "tile", "align"),
-    [(89, 32, 4), (90, 32, 1), (86, 32, 16)][: effort(1, 3)],
-)
-def test_kernels_compile_for_small_tiles_and_every_alignment(
-    architecture: int, tile: int, align: int
-) -> None:
-    options = (f"-DTILE={tile}", f"-DALIGN={align}", "-DMULTIPLY_ADD=1")
-    _, log = nvidia.compiled(source("blake3"), architecture, options)
-    assert_frugal(log, BLAKE3)
-
-
-@pytest.mark.usefixtures("nvrtc")
-@pytest.mark.parametrize("architecture", sample((75, 90, 120), 1))
-def test_rating_does_little_else_than_multiply_and_add(architecture: int, tmp_path: Path) -> None:
-    binary, log = nvidia.compiled(source("fma"), architecture, (f"-DTILE={FMA_GROUP}",))
-    assert_frugal(log, {"fma_rate"})
-    (loop,) = blocks_of(binary, 200, tmp_path)
-    assert loop.instructions["FFMA"] == 256
-    assert loop.instructions["FFMA"] >= 0.95 * loop.instructions.total()
-
-
-@pytest.mark.parametrize(
-    ("name", "architecture", "options", "kernels"),
-    [
-        ("fma", 90, (), {"fma_rate"}),
-        ("blake3", 90, ("-DALIGN=16", "-DMULTIPLY_ADD=1"), BLAKE3),
-        ("blake3", 75, ("-DALIGN=16", "-DMULTIPLY_ADD=1"), BLAKE3),
-        ("blake3", 120, ("-DALIGN=16", "-DMULTIPLY_ADD=0"), BLAKE3),
-    ][: effort(2, 4)],
-)
-def test_nvcc_compiles_kernels_that_spill_nothing(
-    name: str, architecture: int, options: tuple[str, ...], kernels: set[str], tmp_path: Path
-) -> None:
-    if reason := without("nvcc"):
-        pytest.skip(reason)
-    file = tmp_path / "kernels.cu"
-    file.write_text(source(name))
-    command = ["nvcc", f"-arch=sm_{architecture}", "-DTILE=256", *options]
-    command += ["-Xptxas", "-v", "-cubin", str(file), "-o", str(tmp_path / "kernels.cubin")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert_frugal(done.stderr, kernels)
 
 
 # The text of the kernels.

@@ -1,8 +1,10 @@
 """Lanes: one failure ends them all, and nobody waits for one that will not come."""
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -41,6 +43,32 @@ def test_a_device_that_failed_is_not_asked_again(own: DeviceBackend) -> None:
         with pytest.raises(DeviceError, match="launch failed"):
             own.hash_batch(data, [0], [len(data)])
         own.driver.failure = None
+
+
+def test_nobody_reads_any_more_when_a_failure_is_told(
+    own: DeviceBackend, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The caller closes the file then; another one may get its number."""
+    assert isinstance(own.driver, HostDriver)
+    reading = 0
+    fill_from = pipeline.fill_from
+
+    def slowly(*given: Any) -> int:
+        nonlocal reading
+        reading += 1
+        time.sleep(0.05)
+        reading -= 1
+        if len(own._lanes.opened) > 1:
+            own.driver.failure = DeviceError("launch failed")  # type: ignore[attr-defined]
+        return fill_from(*given)
+
+    monkeypatch.setattr(pipeline, "fill_from", slowly)
+    path = tmp_path / "x.slice"
+    path.write_bytes(bytes(40 * 8 * 1024))
+    with open(path, "rb") as file:
+        with pytest.raises(DeviceError, match="launch failed"):
+            own.hash_opened(str(path), file.fileno(), 40 * 8 * 1024)
+        assert reading == 0
 
 
 def test_an_interrupt_in_the_middle_is_the_end_of_the_device(own: DeviceBackend) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from compute_market.archive import archives
+from compute_market.archive.forgetting import Forgetter
 from compute_market.config.settings import DEFAULTS
 from compute_market.records import replace
 from compute_market.requests import JobRequest
@@ -413,8 +413,10 @@ def test_archives_change_nothing_of_what_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archived: list[int] = []
-    forget = archives.forget
-    monkeypatch.setattr(archives, "forget", lambda txn, at: archived.append(forget(txn, at)))
+    forget = Forgetter.forget
+    monkeypatch.setattr(
+        Forgetter, "forget", lambda each, txn, at: archived.append(forget(each, txn, at))
+    )
     monkeypatch.setattr(world, "KEPT_SECS", 10**9)
     never = play_at(tmp_path / "never", BY_CHANCE)
     assert sum(archived) == 0

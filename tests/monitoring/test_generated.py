@@ -114,21 +114,25 @@ def test_names_are_unique() -> None:
 # Metrics.
 
 
-@pytest.mark.parametrize("where", EXPRESSIONS)
-def test_expression_names_metrics_and_labels_that_there_are(where: str) -> None:
-    expr = EXPRESSIONS[where]
-    assert metrics_in(expr)
-    labels = {label for metric in metrics_in(expr) for label, _ in metric.labels} | {"job", "le"}
-    words = set(re.findall(r"[a-zA-Z_]\w*", _TEXTS.sub("", expr)))
-    assert words <= EXPOSED.keys() | FOREIGN | _WORDS | labels
-    for name, selector in re.findall(r"(\w+)\{([^}]*)\}", expr):
-        if name in FOREIGN:
-            continue
-        allowed = dict(EXPOSED[name].labels)
-        for label, match, value in re.findall(r'(\w+)([=!~]+)"([^"]*)"', selector):
-            assert label in allowed, f"{name} has no label {label}"
-            values = value.split("|") if "~" in match else [value]
-            assert {*values} <= {*allowed[label]} or not allowed[label], f"{name}: {value}"
+def test_expressions_name_metrics_and_labels_that_there_are() -> None:
+    for where, expr in EXPRESSIONS.items():
+        assert metrics_in(expr), where
+        labels = {label for metric in metrics_in(expr) for label, _ in metric.labels} | {
+            "job",
+            "le",
+        }
+        words = set(re.findall(r"[a-zA-Z_]\w*", _TEXTS.sub("", expr)))
+        assert words <= EXPOSED.keys() | FOREIGN | _WORDS | labels | {"job", "le"}, where
+        for name, selector in re.findall(r"(\w+)\{([^}]*)\}", expr):
+            if name in FOREIGN:
+                continue
+            allowed = dict(EXPOSED[name].labels)
+            for label, match, value in re.findall(r'(\w+)([=!~]+)"([^"]*)"', selector):
+                assert label in allowed, f"{where}: {name} has no label {label}"
+                values = value.split("|") if "~" in match else [value]
+                assert {*values} <= {*allowed[label]} or not allowed[label], (
+                    f"{where}: {name}: {value}"
+                )
 
 
 def test_every_metric_is_on_a_dashboard() -> None:

@@ -58,7 +58,7 @@ def handing_over(*sockets: socket.socket) -> dict[str, Any]:
         os.environ["LISTEN_FDS"] = str(len(sockets))
         os.environ["LISTEN_PID"] = str(os.getpid())
 
-    return {"preexec_fn": become, "close_fds": False}
+    return {"afresh": True, "preexec_fn": become, "close_fds": False}
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def test_server_needs_no_memory_that_becomes_code(cli: Cli) -> None:
     if subprocess.run([sys.executable, "-c", probe], check=False).returncode:
         pytest.skip("this kernel cannot keep a process from making memory executable")
     cli.active("j1")
-    serve = Process(cli, preexec_fn=lambda: libc.prctl(*refuse_exec_gain))
+    serve = Process(cli, afresh=True, preexec_fn=lambda: libc.prctl(*refuse_exec_gain))
     assert serve.far.ask("GET", "/readyz").status == 200
     assert serve.far.ask("GET", "/compute.job_status?job_id=j1").status == 200
     assert serve.end(signal.SIGTERM)[0] == 0

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from compute_market import audit
@@ -19,7 +19,8 @@ from tb_cli.frame import bundle_laws
 from tb_cli.frame.home import Home
 from tests.simulation.changes import BEFORE, BUNDLE, CONFIG, FILES, Change
 from tests.support.faults import Fault, Outcome
-from tests.support.processes import COMMAND, ENDS_WITHIN_S, differences, everything, now_ms
+from tests.support.forked import Forked, commands
+from tests.support.processes import ENDS_WITHIN_S, differences, everything, now_ms
 
 # What is told, and counted, of a price board that could not be saved, and counted of a receipt that
 # could not be stored: no part of the change.
@@ -52,16 +53,19 @@ def environment(below: Path) -> dict[str, str]:
 
 def run_alone(words: list[str], *, below: Path, stdin: str = "", fault: None = None) -> Outcome:
     """Run a command in a process of its own."""
-    done = subprocess.run(
-        [*COMMAND, *words],
-        cwd=below,
-        env=environment(below),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=ENDS_WITHIN_S,
+    process = started(words, below)
+    out, err = process.communicate(stdin.encode(), timeout=ENDS_WITHIN_S)
+    return Outcome(process.wait(ENDS_WITHIN_S), out.decode(), err.decode(), [])
+
+
+def started(words: Sequence[str], below: Path) -> Forked:
+    """The process of a command in a directory that has the home; its streams are pipes."""
+    return commands().start(
+        *("tb_cli.entry", *words),
+        directory=below,
+        environment=environment(below),
+        stdin=subprocess.PIPE,
     )
-    return Outcome(done.returncode, done.stdout, done.stderr, [])
 
 
 def template_in(run: Run, work: Path) -> Path:

@@ -39,8 +39,8 @@ from tests.simulation.places import (
     Reference,
     check_again,
     check_told,
-    environment,
     run_alone,
+    started,
     template_in,
 )
 from tests.support.attacks import Attacks
@@ -48,7 +48,6 @@ from tests.support.effort import effort
 from tests.support.faults import Outcome
 from tests.support.market import slice_of
 from tests.support.processes import (
-    COMMAND,
     DEADLINE,
     ENDS_WITHIN_S,
     FEE_PCT_CT,
@@ -568,23 +567,14 @@ def test_killed_change_is_done_whole_or_not_at_all(tmp_path: Path, attacks: Atta
         for _ in range(CHANGE_KILLS):
             reference.begin()
             began = time.perf_counter()
-            process = subprocess.Popen(
-                [*COMMAND, *words],
-                cwd=place.work,
-                env=environment(place.work),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            # The start is long, and nothing is written in it.
-            wait_s = reference.took_s * rng.uniform(0.3, 1.1)
+            process = started(words, place.work)
+            wait_s = reference.took_s * rng.uniform(0, 1.1)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(stdin, timeout=wait_s)
+                process.communicate(stdin.encode(), timeout=wait_s)
             process.kill()
             out, err = process.communicate()
             assert time.perf_counter() - began < ENDS_WITHIN_S
-            outcome = Outcome(process.returncode, out, err, [])
+            outcome = Outcome(process.wait(), out.decode(), err.decode(), [])
             kills += outcome.killed
             try:
                 check_told(place, reference, outcome)

@@ -1,8 +1,9 @@
 """The operator's commands under test.
 
 `cli` runs them in this process, which takes two milliseconds instead of a hundred, over a home of
-its own and with a clock that tests set. `cli.process` and `cli.start` run them as an operator does,
-where the process itself is what a test is about. After every test the audit must find nothing.
+its own and with a clock that tests set. `cli.process` and `cli.start` run them in processes of
+their own, which are forked with all modules imported; `afresh=True` starts one as an operator does,
+where that is what a test is about. After every test the audit must find nothing.
 
 A test module asks for these fixtures with `pytest_plugins = ("tests.support.cli",)`.
 """
@@ -31,6 +32,7 @@ from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tb_cli.entry import call
 from tb_cli.frame.guard import guarded
+from tests.support.forked import Forked, commands
 
 T = TypeVar("T")
 
@@ -173,22 +175,45 @@ class Cli:
     def command(self, *arguments: str | Path) -> list[str]:
         return [sys.executable, "-m", "tb_cli.entry", *map(str, arguments)]
 
-    def process(self, *arguments: str | Path, stdin: str | bytes = b"", **extra: Any) -> Done:
-        """Run a command in a process of its own."""
+    def process(
+        self, *arguments: str | Path, stdin: str | bytes = b"", afresh: bool = False, **extra: Any
+    ) -> Done:
+        """Run a command in a process of its own, which is given what fits a pipe."""
         given = stdin.encode() if isinstance(stdin, str) else stdin
-        done = subprocess.run(
-            self.command(*arguments), input=given, capture_output=True, timeout=60, **extra
-        )
-        return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        running = self.start(*arguments, stdin=subprocess.PIPE, afresh=afresh, **extra)
+        out, err = running.communicate(given, timeout=60)
+        return Done(running.wait(60), out.decode(), err.decode())
 
-    def start(self, *arguments: str | Path, **extra: Any) -> "subprocess.Popen[bytes]":
-        """Start a command as a shell would, whatever signals this process ignores."""
-        usual = {
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        }
-        return subprocess.Popen(self.command(*arguments), **(usual | extra))
+    def start(
+        self,
+        *arguments: str | Path,
+        stdin: int = subprocess.DEVNULL,
+        stdout: Any = subprocess.PIPE,
+        stderr: Any = subprocess.PIPE,
+        afresh: bool = False,
+        **extra: Any,
+    ) -> "Forked | subprocess.Popen[bytes]":
+        """Start a command; streams are files, descriptors or `subprocess.PIPE`.
+
+        Beside them forked ones take `env`, `cwd` and `pass_fds`, others what Popen does.
+        """
+        if afresh:  # As a shell would, whatever signals this process ignores.
+            usual = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+            streams = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+            return subprocess.Popen(self.command(*arguments), **(usual | streams | extra))
+        out, err = (
+            stream if isinstance(stream, int) else stream.fileno() for stream in (stdout, stderr)
+        )
+        with open(os.devnull, "rb") as nothing:
+            return commands().start(
+                *("tb_cli.entry", *map(str, arguments)),
+                environment=extra.pop("env", os.environ),
+                directory=extra.pop("cwd", None),
+                stdin=nothing.fileno() if stdin == subprocess.DEVNULL else stdin,
+                stdout=out,
+                stderr=err,
+                **extra,
+            )
 
     # What most tests begin with, with everything they are not about left at a default.
 
@@ -365,7 +390,8 @@ def measured_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration in this process measures each figure once, on a part of the data."""
     from compute_market.hashing import measure
 
-    for name, value in (("_RUNS_MAX", 1), ("_LONG_BYTES", 8 * MIB), ("_SLICES", 1000)):
+    sizes = {"_LONG_BYTES": 8 * MIB, "_RESIDENT_BYTES": 8 * MIB, "_SLICES": 200}
+    for name, value in (sizes | {"_RUNS_MAX": 1, "_FMA_RUN_NS": 1_000_000}).items():
         monkeypatch.setattr(measure, name, value)
 
 

@@ -1,12 +1,15 @@
 """Processes that begin with a library imported, forked from one that has imported it.
 
-`distributed` takes a second to import, which a test of a cluster would pay for each of its
-processes. Beside that they are what a shell would start: their own arguments, environment,
-directory, descriptors and signals. What reads the environment as it is imported has read that of
-the server; a process for which this matters is started afresh.
+A command takes a tenth of a second to import what it does, `distributed` a whole one, which a test
+of many processes would pay for each of them. Beside that they are what a shell would start: their
+own arguments, environment, directory, descriptors and signals. What reads the environment as it is
+imported has read that of the server; a process for which this matters, or which writes to a
+terminal, is started afresh.
 """
 
 import array
+import atexit
+import gc
 import json
 import os
 import runpy
@@ -18,6 +21,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -28,9 +32,13 @@ _DESCRIPTORS_MAX = 100
 class Forked:
     """A process that the server has forked, as far as tests use a `subprocess.Popen`."""
 
-    def __init__(self, status: int, out: int | None, err: int | None) -> None:
+    def __init__(self, status: int, given: int | None, out: int | None, err: int | None) -> None:
         self._status = status
-        self._streams = {name: end for name, end in (("out", out), ("err", err)) if end is not None}
+        # Nothing is read ahead, so that `communicate` has what no other has read.
+        self.stdin = None if given is None else os.fdopen(given, "wb", buffering=0)
+        self.stdout = None if out is None else os.fdopen(out, "rb", buffering=0)
+        self.stderr = None if err is None else os.fdopen(err, "rb", buffering=0)
+        self._read = {end: b"" for end in (self.stdout, self.stderr) if end is not None}
         self.returncode: int | None = None
         self.pid = int(self._line())
 
@@ -49,33 +57,42 @@ class Forked:
             os.close(self._status)
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
             select.select([self._status], [], [], timeout)
         if (code := self.poll()) is None:
-            raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
         return code
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # It has just ended.
+                os.kill(self.pid, number)
 
-    def communicate(self, timeout: float = 60) -> tuple[bytes, bytes]:
-        """What the process writes until it ends."""
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def communicate(self, given: bytes = b"", timeout: float = 60) -> tuple[bytes, bytes]:
+        """What the process writes until it ends; it is given what fits a pipe."""
         until = time.monotonic() + timeout
-        found = {"out": b"", "err": b""}
-        while self._streams:
-            ready = select.select([*self._streams.values()], [], [], until - time.monotonic())[0]
+        if self.stdin is not None and not self.stdin.closed:
+            with suppress(BrokenPipeError), self.stdin:
+                self.stdin.write(given)
+        while reading := [end for end in self._read if not end.closed]:
+            ready = select.select(reading, [], [], max(0.0, until - time.monotonic()))[0]
             if not ready:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout)
-            for name, end in list(self._streams.items()):
-                if end in ready:
-                    read = os.read(end, 2**16)
-                    found[name] += read
-                    if not read:
-                        os.close(self._streams.pop(name))
+            for end in ready:
+                read = end.read(2**16)
+                self._read[end] += read
+                if not read:
+                    end.close()
         self.wait(max(0.0, until - time.monotonic()))
-        return found["out"], found["err"]
+        out, err = (b"" if end is None else self._read[end] for end in (self.stdout, self.stderr))
+        return out, err
 
 
 class Server:
@@ -103,13 +120,15 @@ class Server:
         *arguments: str,
         environment: Mapping[str, str],
         stdin: int,
+        directory: Path | None = None,
         stdout: int = subprocess.PIPE,
         stderr: int = subprocess.PIPE,
         pass_fds: Sequence[int] = (),
     ) -> Forked:
-        """Run a module as `python -m` does, in this process's directory."""
+        """Run a module as `python -m` does, in this process's directory unless one is given."""
         tells, told = os.pipe()
-        mine, given = [], []
+        read, write = os.pipe() if stdin == subprocess.PIPE else (os.dup(stdin), None)
+        mine, given = [write], [read]
         for stream in (stdout, stderr):
             read, write = os.pipe() if stream == subprocess.PIPE else (None, os.dup(stream))
             mine.append(read)
@@ -117,11 +136,11 @@ class Server:
         asked = {
             "module": module,
             "arguments": arguments,
-            "directory": os.getcwd(),
+            "directory": os.getcwd() if directory is None else str(directory),
             "environment": dict(environment),
             "descriptors": [0, 1, 2, *pass_fds],
         }
-        sent = array.array("i", [told, stdin, *given, *pass_fds])
+        sent = array.array("i", [told, *given, *pass_fds])
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, sent)]
         self._socket.sendmsg([json.dumps(asked).encode()], ancillary)
         for descriptor in (told, *given):
@@ -129,8 +148,17 @@ class Server:
         return Forked(tells, *mine)
 
 
+@cache
+def commands() -> Server:
+    """The server of this run whose processes have imported every command of `tb-cli`."""
+    server = Server("tests.support.every_command")
+    atexit.register(server.close)
+    return server
+
+
 def serve(connection: socket.socket) -> None:
     """Fork a process for each message, and one that waits for it and tells how it ended."""
+    gc.freeze()  # What is there is shared with the processes as long as nobody writes to it.
     while True:
         message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS_MAX)
         if not message:
@@ -195,7 +223,6 @@ def _become(asked: dict[str, object], given: list[int]) -> None:
 
 def _end(code: int) -> None:
     """What an interpreter does at its end, but for what it frees."""
-    import atexit
     import threading
 
     threading._shutdown()  # type: ignore[attr-defined]

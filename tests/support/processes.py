@@ -58,6 +58,7 @@ from compute_market.store.schema import (
 )
 from compute_market.store.table import Table
 from compute_market.store.txn import Txn
+from tests.support import forked
 from tests.support.market import job_request, offer_request
 
 T = TypeVar("T")
@@ -109,7 +110,7 @@ class Command(NamedTuple):
 class Running:
     """A `tb-cli` process. What it prints goes to a file, which a kill does not take away."""
 
-    def __init__(self, process: subprocess.Popen[bytes], output: Path) -> None:
+    def __init__(self, process: forked.Forked, output: Path) -> None:
         self.process = process
         self.started = time.perf_counter()
         self._output = output
@@ -231,13 +232,13 @@ class Home:
             output.open("wb") as output_file,
             output.with_suffix(".err").open("wb") as error_file,
         ):
-            process = subprocess.Popen(
-                [*COMMAND, *arguments],
-                cwd=ROOT,
-                env=self.environment(),
-                stdin=input_file if isinstance(stdin, str) else stdin,
-                stdout=output_file if stdout is None else stdout,
-                stderr=error_file,
+            process = forked.commands().start(
+                *("tb_cli.entry", *arguments),
+                directory=ROOT,
+                environment=self.environment(),
+                stdin=input_file.fileno() if isinstance(stdin, str) else stdin,
+                stdout=output_file.fileno() if stdout is None else stdout,
+                stderr=error_file.fileno(),
             )
         return Running(process, output)
 

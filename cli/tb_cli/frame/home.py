@@ -10,8 +10,8 @@ from compute_market.text import cause_of, legible, quoted
 VARIABLE = "TB_HOME"
 # Who acts where a command needs a buyer or a provider and names none.
 PARTIES = {"buyer": "TB_BUYER", "provider": "TB_PROVIDER"}
-# Variables that are no settings.
 JSON_AMOUNTS = "TB_JSON_AMOUNTS"
+# Variables that are no settings.
 OTHER_VARIABLES = (VARIABLE, "TB_DEBUG", "TB_NO_FAST_EXIT", JSON_AMOUNTS, *PARTIES.values())
 DEFAULT = "~/.the_block"
 _HINT = f"choose another directory with --home or {VARIABLE}"

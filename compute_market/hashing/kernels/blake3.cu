@@ -13,6 +13,11 @@
  *   MULTIPLY_ADD  1 writes a + b as a * one + b. The argument `one` is 1, which no compiler can know:
  *                 NVIDIA GPUs of compute capability 7.0 to 10.x then add in the pipe of the multiplier,
  *                 which is idle otherwise.
+ *   READ_AHEAD    1 loads the next block of a chunk before the present one is compressed. It takes 16
+ *                 registers more, and nobody waits for memory.
+ *   L2_BYTES      64, 128 or 256: so many bytes are fetched into the second cache of an NVIDIA GPU when
+ *                 a block is loaded; 0 leaves that to the device. Only with ALIGN 16.
+ * Which of them a GPU gets is told in `forms.py`.
  */
 #include "dialect.h"
 
@@ -23,6 +28,10 @@
 #define CHUNK_END 2u
 #define PARENT 4u
 #define ROOT 8u
+
+#ifndef WARP /* Tests make it smaller. */
+#define WARP 32u /* work-items that one scheduler of an NVIDIA GPU starts together */
+#endif
 
 #if MULTIPLY_ADD
 #define ADD(a, b) ((a) * one + (b))
@@ -78,7 +87,7 @@ FUNCTION void load_block(u32 *m, GLOBAL const u8 *bytes) {
     GLOBAL const u32x4 *from = (GLOBAL const u32x4 *)bytes;
     UNROLL
     for (u32 i = 0; i < 4; i++) {
-        u32x4 four = from[i];
+        u32x4 four = LOAD_BLOCK_PART(from + i);
         m[4 * i] = four.x; m[4 * i + 1] = four.y; m[4 * i + 2] = four.z; m[4 * i + 3] = four.w;
     }
 #elif ALIGN >= 4
@@ -105,76 +114,113 @@ FUNCTION void load_short_block(u32 *m, GLOBAL const u8 *bytes, u32 length) {
     }
 }
 
+/* Load what is left of a chunk, up to a block of it. */
+FUNCTION void load_next(u32 *m, GLOBAL const u8 *bytes, u32 length) {
+    if (length >= BLOCK_BYTES)
+        load_block(m, bytes);
+    else
+        load_short_block(m, bytes, length);
+}
+
 /* The chaining value of a chunk of at most 1024 bytes. */
 FUNCTION void hash_chunk(u32 *cv, GLOBAL const u8 *bytes, u32 length, u64 counter, u32 root, u32 one) {
     u32 m[16];
     u32 flags = CHUNK_START;
+#if READ_AHEAD
+    u32 next[16];
+    load_next(next, bytes, length);
+#endif
     start_value(cv);
     /* Not unrolled: the body is 11 KB of machine code as it is. */
     NO_UNROLL
     for (;;) {
         u32 count = length < BLOCK_BYTES ? length : BLOCK_BYTES;
-        if (length <= BLOCK_BYTES) flags |= CHUNK_END | root;
-        if (count == BLOCK_BYTES)
-            load_block(m, bytes);
-        else
-            load_short_block(m, bytes, count);
+        u32 is_last = length <= BLOCK_BYTES;
+        if (is_last) flags |= CHUNK_END | root;
+#if READ_AHEAD
+        UNROLL
+        for (u32 i = 0; i < 16; i++) m[i] = next[i];
+        if (!is_last) load_next(next, bytes + BLOCK_BYTES, length - BLOCK_BYTES);
+#else
+        load_next(m, bytes, count);
+#endif
         compress(cv, m, counter, count, flags, one);
-        if (length <= BLOCK_BYTES) break;
+        if (is_last) break;
         bytes += BLOCK_BYTES;
         length -= BLOCK_BYTES;
         flags = 0;
     }
 }
 
-/* One group a tile. The table's arrays have one entry for each of `tiles` tiles and begin, one after
- * another, `at` bytes into `table`:
+/* Which pair of a level a work-item takes, a turn through the group's numbers. Levels of at most a warp
+ * of pairs, most of them, would all fall to the first warp, and so to one of the four schedulers of a
+ * multiprocessor: each goes to the warp behind that of the level before. */
+FUNCTION u32 turned(u32 me, u32 pairs, u32 level) {
+    return pairs > WARP ? me : (me - WARP * level) & (TILE - 1);
+}
+
+/* One group a tile. By a table, if `length` is 0: its arrays have one entry for each of `tiles` tiles and
+ * begin, one after another, `at` bytes into `table`:
  *   u64 offsets[]   where the tile begins in `data`
  *   u64 counters[]  the number of its first chunk in its slice
  *   u32 lengths[]   its length, 1 to TILE * 1024 bytes; only the last tile of a slice may be shorter
  *   u32 whole[]     1 if the tile is a whole slice, so that its last node is the root
+ * Else the tiles are those of one run of `length` bytes, from `begin` on and from the chunk `counter` of
+ * its slice on; if there is but one, it is a whole slice if `is_whole`.
  * Writes eight words of `values` a tile. */
-KERNEL(TILE) b3_tiles(GLOBAL const u8 *data, GLOBAL const u8 *table, u64 at, u32 tiles,
-                      GLOBAL u32 *values, u32 one) {
+KERNEL(TILE) b3_tiles(GLOBAL const u8 *data, GLOBAL const u8 *table, u64 at, u32 tiles, u64 begin,
+                      u64 length, u64 counter, u32 is_whole, GLOBAL u32 *values, u32 one) {
     SHARED u32 nodes[8 * TILE]; /* word by word, so that neighbours lie side by side */
-    GLOBAL const u64 *offsets = (GLOBAL const u64 *)(table + at);
-    GLOBAL const u64 *counters = offsets + tiles;
-    GLOBAL const u32 *lengths = (GLOBAL const u32 *)(counters + tiles);
-    GLOBAL const u32 *whole = lengths + tiles;
     u32 tile = GROUP_ID, me = LOCAL_ID;
-    u32 length = lengths[tile];
-    u32 root = whole[tile] ? ROOT : 0u;
-    u32 count = (length + CHUNK_BYTES - 1) / CHUNK_BYTES;
+    u64 offset;
+    u32 bytes, root;
+    if (length) {
+        u64 done = (u64)tile * TILE * CHUNK_BYTES;
+        offset = begin + done;
+        counter += (u64)tile * TILE;
+        bytes = length - done < TILE * CHUNK_BYTES ? (u32)(length - done) : TILE * CHUNK_BYTES;
+        root = is_whole && tiles == 1 ? ROOT : 0u;
+    } else {
+        GLOBAL const u64 *offsets = (GLOBAL const u64 *)(table + at);
+        GLOBAL const u64 *counters = offsets + tiles;
+        GLOBAL const u32 *lengths = (GLOBAL const u32 *)(counters + tiles);
+        offset = offsets[tile];
+        counter = counters[tile];
+        bytes = lengths[tile];
+        root = lengths[tiles + tile] ? ROOT : 0u;
+    }
+    u32 count = (bytes + CHUNK_BYTES - 1) / CHUNK_BYTES;
     u32 cv[8];
 
     if (me < count) {
         u32 start = me * CHUNK_BYTES;
-        u32 rest = length - start;
-        hash_chunk(cv, data + offsets[tile] + start, rest < CHUNK_BYTES ? rest : CHUNK_BYTES,
-                   counters[tile] + me, count == 1 ? root : 0u, one);
+        u32 rest = bytes - start;
+        hash_chunk(cv, data + offset + start, rest < CHUNK_BYTES ? rest : CHUNK_BYTES, counter + me,
+                   count == 1 ? root : 0u, one);
         UNROLL
         for (u32 w = 0; w < 8; w++) nodes[w * TILE + me] = cv[w];
     }
     BARRIER(); /* Every chunk is written before its neighbour reads it. */
     NO_UNROLL
-    while (count > 1) {
+    for (u32 level = 0; count > 1; level++) {
         u32 pairs = count / 2, odd = count % 2;
-        if (me < pairs) {
+        u32 pair = turned(me, pairs, level);
+        if (pair < pairs) {
             u32 m[16];
             UNROLL
             for (u32 w = 0; w < 8; w++) {
-                m[w] = nodes[w * TILE + 2 * me];
-                m[w + 8] = nodes[w * TILE + 2 * me + 1];
+                m[w] = nodes[w * TILE + 2 * pair];
+                m[w + 8] = nodes[w * TILE + 2 * pair + 1];
             }
             parent_of(cv, m, count == 2 ? root : 0u, one);
-        } else if (me == pairs && odd) {
+        } else if (pair == pairs && odd) {
             UNROLL
             for (u32 w = 0; w < 8; w++) cv[w] = nodes[w * TILE + count - 1];
         }
         BARRIER(); /* Every node is read before its place is taken by a parent. */
-        if (me < pairs + odd) {
+        if (pair < pairs + odd) {
             UNROLL
-            for (u32 w = 0; w < 8; w++) nodes[w * TILE + me] = cv[w];
+            for (u32 w = 0; w < 8; w++) nodes[w * TILE + pair] = cv[w];
         }
         BARRIER(); /* Every parent is written before the next level reads it. */
         count = pairs + odd;
@@ -182,18 +228,27 @@ KERNEL(TILE) b3_tiles(GLOBAL const u8 *data, GLOBAL const u8 *table, u64 at, u32
     if (me < 8) values[8 * (u64)tile + me] = nodes[me * TILE];
 }
 
-/* One group a part: fold its values, those from first[part] up to first[part + 1], to one. Works in
- * place, level by level, in stripes of one pair a work-item. The table, `at` bytes into `table`, holds
- * u32 first[parts + 1], then u32 whole[parts]: 1 if the last node is a root. Writes eight words of
- * `out` a part. */
-KERNEL(TILE) b3_fold(GLOBAL u32 *values, GLOBAL const u8 *table, u64 at, u32 parts, GLOBAL u32 *out,
-                     u32 one) {
-    GLOBAL const u32 *first = (GLOBAL const u32 *)(table + at);
-    GLOBAL const u32 *whole = first + parts + 1;
+/* One group a part: fold its values to one. By a table, if `piece` is 0: it lies `at` bytes into `table`
+ * and holds u32 first[parts + 1], a part's values being those from first[part] up to first[part + 1], then
+ * u32 whole[parts]: 1 if the last node is a root. Else the parts are pieces of `count` values, each of
+ * `piece` values but the last; if there is but one, its last node is a root if `is_whole`.
+ * Works in place, level by level, in stripes of one pair a work-item. `values` begins at a multiple of 16.
+ * Writes eight words of `out` a part. */
+KERNEL(TILE) b3_fold(GLOBAL u32 *values, GLOBAL const u8 *table, u64 at, u32 parts, u32 count, u32 piece,
+                     u32 is_whole, GLOBAL u32 *out, u32 one) {
     u32 part = GROUP_ID, me = LOCAL_ID;
-    u32 count = first[part + 1] - first[part];
-    u32 root = whole[part] ? ROOT : 0u;
-    GLOBAL u32 *nodes = values + 8 * (u64)first[part];
+    u32 begin, root;
+    if (piece) {
+        begin = part * piece;
+        count = count - begin < piece ? count - begin : piece;
+        root = is_whole && parts == 1 ? ROOT : 0u;
+    } else {
+        GLOBAL const u32 *first = (GLOBAL const u32 *)(table + at);
+        begin = first[part];
+        count = first[part + 1] - begin;
+        root = first[parts + 1 + part] ? ROOT : 0u;
+    }
+    GLOBAL u32 *nodes = values + 8 * (u64)begin;
 
     NO_UNROLL
     while (count > 1) {
@@ -204,8 +259,12 @@ KERNEL(TILE) b3_fold(GLOBAL u32 *values, GLOBAL const u8 *table, u64 at, u32 par
             u32 cv[8];
             if (pair < pairs) {
                 u32 m[16];
+                GLOBAL const u32x4 *from = (GLOBAL const u32x4 *)(nodes + 16 * (u64)pair);
                 UNROLL
-                for (u32 w = 0; w < 16; w++) m[w] = nodes[16 * (u64)pair + w];
+                for (u32 i = 0; i < 4; i++) {
+                    u32x4 four = from[i];
+                    m[4 * i] = four.x; m[4 * i + 1] = four.y; m[4 * i + 2] = four.z; m[4 * i + 3] = four.w;
+                }
                 parent_of(cv, m, count == 2 ? root : 0u, one);
             }
             /* The pairs of this stripe are read before its parents take their places. Later stripes

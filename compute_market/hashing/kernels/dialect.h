@@ -25,6 +25,20 @@ typedef uint4 u32x4;
 #define BARRIER() __syncthreads()
 #define ROTATE_RIGHT(x, n) __funnelshift_r(x, x, n)
 
+#if L2_BYTES
+#define L2_HINT_(bytes) #bytes
+#define L2_HINT(bytes) L2_HINT_(bytes)
+/* 16 bytes of the slices, which no kernel writes. */
+static __device__ __forceinline__ u32x4 load_with_hint(const u32x4 *from) {
+    u32x4 four;
+    asm("ld.global.L2::" L2_HINT(L2_BYTES) "B.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(four.x), "=r"(four.y), "=r"(four.z), "=r"(four.w)
+        : "l"(from));
+    return four;
+}
+#define LOAD_BLOCK_PART(from) load_with_hint(from)
+#endif
+
 #elif defined(__OPENCL_VERSION__)
 
 typedef uchar u8;
@@ -58,6 +72,10 @@ struct alignas(16) u32x4 { u32 x, y, z, w; };
 #define BARRIER() barrier()
 #define ROTATE_RIGHT(x, n) (((x) >> (n)) | ((x) << (32 - (n))))
 
+#endif
+
+#ifndef LOAD_BLOCK_PART
+#define LOAD_BLOCK_PART(from) (*(from))
 #endif
 
 /* A loop over registers has to be unrolled, or they become memory. */

@@ -17,6 +17,7 @@ from blake3 import blake3
 
 from compute_market.hashing import opencl
 from compute_market.hashing.device import Lane
+from compute_market.hashing.forms import Form
 from compute_market.hashing.kernels import source
 from compute_market.hashing.plan import Bytes, Integers, plan_fold, plan_part, plan_slices
 from tests.support.gpu import reference
@@ -45,7 +46,7 @@ def cover(lane: Lane, tile: int, align: int) -> None:
     plan = plan_slices(offsets, lengths, tile)
     assert plan.align == align
     lane.staging[: len(data)] = data
-    found = plan.in_order(lane.hash(plan, len(data)))
+    found = plan.in_order(lane.hash(plan, len(data))).tobytes()
     for index, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
         digest = blake3(data[offset : offset + length].tobytes()).digest()
         assert found[32 * index : 32 * index + 32] == digest, f"wrong digest, length {length}"
@@ -85,13 +86,15 @@ def _lane(job: dict[str, Any]) -> Lane:
         driver = HostDriver(
             Path(job["directory"]),
             tiles=(tile, tile),
+            form=Form((tile, tile), read_ahead=job.get("read_ahead", False)),
             flags=job["flags"],
             sources=Path(job.get("sources", KERNELS)),
         )
         return driver.open_lane(0, 2**20)
     if "sources" in job:
         source._read = lambda name: (Path(job["sources"]) / name).read_text()
-    return opencl.OpenCl((tile, tile), any_device=True).open_lane(0, 2**20)
+    form = Form((tile, tile), read_ahead=job.get("read_ahead", False))
+    return opencl.OpenCl(form, any_device=True).open_lane(0, 2**20)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,9 @@ A test module asks for the fixtures with `pytest_plugins = ("tests.support.gpu.f
 
 import ctypes
 import gc
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -19,6 +21,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from compute_market.hashing import forms
 from compute_market.hashing.kernels.source import source
 from tests.support.cli import without
 from tests.support.gpu import fake_arrays
@@ -26,6 +29,11 @@ from tests.support.gpu.fake_gpus import Array, CUDARuntimeError, Gpus, Launch, S
 from tests.support.market import shared_directory
 
 TILES = (8, 16)
+
+
+def small_form(capability: int) -> forms.Form:
+    """The form that GPUs of a compute capability get, with tiles that fit small tests."""
+    return forms.form_for(capability)._replace(tiles=TILES)
 
 
 class CompileException(Exception):
@@ -45,10 +53,17 @@ def install(gpus: Gpus, modules: dict[str, Any]) -> None:
     parts: Any = (ModuleType("cupy"), ModuleType("cupy.cuda"), ModuleType("cupy.cuda.compiler"))
     cupy, cuda, compiler = parts
     cupy.fake_gpus, cupy.cuda = gpus, cuda
-    cupy.RawModule, cupy.asarray = _raw_module(gpus), _asarray(gpus)
+    cupy.RawModule = gpus.noted("RawModule", _raw_module(gpus))
+    cupy.asarray = gpus.noted("asarray", _asarray(gpus))
     cuda.compiler, cuda.runtime = compiler, _runtime(gpus)
-    cuda.Device, cuda.Stream, cuda.Event = _device(gpus), _new_stream(gpus), _event(gpus)
-    cuda.Memory, cuda.PinnedMemory = _memory(gpus), _pinned_memory(gpus)
+    for name, make in (
+        ("Device", _device),
+        ("Stream", _new_stream),
+        ("Event", _event),
+        ("Memory", _memory),
+        ("PinnedMemory", _pinned_memory),
+    ):
+        setattr(cuda, name, gpus.noted(f"cuda.{name}", make(gpus)))
     cuda.PinnedMemoryPointer = _pinned_memory_pointer
     compiler.CompileException = CompileException
     modules |= {module.__name__: module for module in (cupy, cuda, compiler)}
@@ -61,7 +76,8 @@ def _runtime(gpus: Gpus) -> ModuleType:
     runtime.__dict__.update(CUDARuntimeError=CUDARuntimeError)
 
     def runtime_function(function: Callable[..., Any]) -> Callable[..., Any]:
-        setattr(runtime, function.__name__, function)
+        name = function.__name__
+        setattr(runtime, name, gpus.noted(f"cuda.runtime.{name}", function))
         return function
 
     @runtime_function
@@ -73,6 +89,13 @@ def _runtime(gpus: Gpus) -> ModuleType:
     def getDeviceProperties(device: int) -> dict[str, Any]:
         gpus.reach("getDeviceProperties")
         return {"name": f"{gpus.names[device]} ".encode()}
+
+    @runtime_function
+    def deviceGetAttribute(attrib: int, device: int) -> int:
+        gpus.reach("deviceGetAttribute")
+        assert attrib == 16, "not the number of multiprocessors"
+        assert 0 <= device < len(gpus.names)
+        return gpus.processors
 
     @runtime_function
     def memcpyAsync(dst: int, src: int, size: int, kind: int, stream: int) -> None:
@@ -139,10 +162,6 @@ def _device(gpus: Gpus) -> type:
         def compute_capability(self) -> str:
             return gpus.capability
 
-        @property
-        def attributes(self) -> dict[str, int]:
-            return {"MultiProcessorCount": gpus.processors}
-
     return Device
 
 
@@ -160,8 +179,8 @@ def _event(gpus: Gpus) -> type:
     class Event:
         def __init__(self, block: bool = False, disable_timing: bool = False) -> None:
             gpus.reach("Event")
-            assert block, "waiting would spin"
-            assert disable_timing
+            self.recorded_s = None if disable_timing else 0.0
+            self._spins = not block
             self._device = gpus.device
             self._recorded: tuple[Stream, int] | None = None
 
@@ -169,9 +188,12 @@ def _event(gpus: Gpus) -> type:
             gpus.reach("record")
             assert stream.device == self._device == gpus.device, "a stream of another device"
             self._recorded = (stream, stream.enqueued)
+            if self.recorded_s is not None:
+                self.recorded_s = time.perf_counter()
 
         def synchronize(self) -> None:
             gpus.reach("synchronize")
+            gpus.waits.append("spinning" if self._spins else "blocked")
             if self._recorded is not None:
                 stream, until = self._recorded
                 stream.run(until)
@@ -232,6 +254,7 @@ def _raw_module(gpus: Gpus) -> type:
                 grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...]
             ) -> None:
                 gpus.reach("launch")
+                gpus.cupy_calls[name] = ((grid, block, args), {})
                 device = gpus.device
                 assert device == compiled_for, "a kernel of another device"
                 assert block == (tile,)
@@ -256,12 +279,18 @@ def _asarray(gpus: Gpus) -> Callable[[NDArray[Any]], Array]:
 
 
 _SIGNATURES = {
-    "b3_tiles": (np.uint64, np.uint64, np.uint64, np.uint32, np.uint64, np.uint32),
-    "b3_fold": (np.uint64, np.uint64, np.uint64, np.uint32, np.uint64, np.uint32),
+    "b3_tiles": (
+        *(np.uint64, np.uint64, np.uint64, np.uint32),
+        *(np.uint64, np.uint64, np.uint64, np.uint32, np.uint64, np.uint32),
+    ),
+    "b3_fold": (
+        *(np.uint64, np.uint64, np.uint64, np.uint32),
+        *(np.uint32, np.uint32, np.uint32, np.uint64, np.uint32),
+    ),
     "b3_small": (np.uint64, np.uint64, np.uint64, np.uint32, np.uint64, np.uint32, np.uint32),
     "fma_rate": (np.uint64, np.uint32, np.float32, np.float32),
 }
-_POINTERS = {"b3_tiles": (1, 4), "b3_fold": (0, 1, 4), "b3_small": (1, 4), "fma_rate": (0,)}
+_POINTERS = {"b3_tiles": (1, 8), "b3_fold": (0, 1, 7), "b3_small": (1, 4), "fma_rate": (0,)}
 
 
 def _check_arguments(gpus: Gpus, name: str, arguments: tuple[Any, ...]) -> None:
@@ -313,7 +342,7 @@ def serve(directory: str) -> Gpus:
     ctypes.CDLL = loader(Driver())  # type: ignore
     from compute_market.hashing import cuda
 
-    cuda.TILES = TILES  # type: ignore[attr-defined]
+    cuda.form_for = small_form  # type: ignore[attr-defined]
     return gpus
 
 
@@ -322,6 +351,9 @@ def kernel_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where compiled kernels are, for all workers of this run."""
     if reason := without("g++"):
         pytest.skip(reason)
+    # Whoever runs the tests many times with the same kernels names a place for them.
+    if kept := os.environ.get("TB_KERNELS"):
+        return Path(kept)
     return shared_directory(tmp_path_factory, "kernels")
 
 
@@ -339,7 +371,7 @@ def make_gpus(
         for name, module in modules.items():
             monkeypatch.setitem(sys.modules, name, module)
         monkeypatch.setattr(ctypes, "CDLL", loader(Driver(count=count)))
-        monkeypatch.setattr("compute_market.hashing.cuda.TILES", TILES)
+        monkeypatch.setattr("compute_market.hashing.cuda.form_for", small_form)
         made.append(gpus)
         return gpus
 

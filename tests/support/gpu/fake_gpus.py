@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from compute_market.hashing.forms import Form
 from tests.support.gpu import host
 
 POISON = 0xA5
@@ -71,6 +72,8 @@ class Gpus:
         self.complaints = 0  # of what cannot be freed, which CuPy prints
         self.launches: list[Launch] = []
         self.uploads: list[tuple[int, int]] = []  # host address, bytes
+        self.waits: list[str] = []  # of events, whether blocked or spinning
+        self.cupy_calls: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}  # the last of each
         self.calls: Counter[str] = Counter()
         self.streams: dict[int, Stream] = {}
         self.legacy_streams = [Stream(self, device) for device in range(count)]
@@ -85,6 +88,15 @@ class Gpus:
         """Fail whenever `point` (`*`: anything) is reached, after that many times from now on."""
         make = (lambda: CUDARuntimeError(error)) if isinstance(error, int) else error
         self._failures[point] = (self._count(point) + after, make)
+
+    def noted(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose arguments are remembered whenever it is called as CuPy's `name`."""
+
+        def called(*arguments: Any, **named: Any) -> Any:
+            self.cupy_calls[name] = (arguments, named)
+            return function(*arguments, **named)
+
+        return called
 
     def reach(self, point: str) -> None:
         with self.lock:
@@ -195,7 +207,11 @@ class Gpus:
                     self.directory,
                     tile=int(values["TILE"]),
                     align=int(values.get("ALIGN", "16")),
-                    multiply_add=values.get("MULTIPLY_ADD") == "1",
+                    form=Form(
+                        (0, 0),
+                        multiply_add=values.get("MULTIPLY_ADD") == "1",
+                        read_ahead=values.get("READ_AHEAD") == "1",
+                    ),
                     flags=("-O1", "-DFIBERS"),
                 )
                 self._libraries[options] = host.load(library)
@@ -298,6 +314,9 @@ class Stream:
 
     def __exit__(self, *_: object) -> None:
         assert self._gpus.current_streams[self.device].pop() is self
+
+    def synchronize(self) -> None:
+        self.run()
 
     def enqueue(self, work: Callable[[], None]) -> None:
         with self._lock:

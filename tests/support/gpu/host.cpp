@@ -1,5 +1,6 @@
 // The kernels compiled by the host compiler, one group after another, so that the sanitizers see what a
-// GPU would do. Build with -DTILE=…, -DALIGN=… and -DMULTIPLY_ADD=….
+// GPU would do. Build with the options of the kernels, -DTILE=… and so on. With -DCOUNTED=… as well it is
+// counted how many rotations each work-item does between barriers, of which there are at most so many.
 //
 // Each work-item is a POSIX thread; the header of C++ threads takes longer to compile than the kernels.
 // With -DFIBERS the work-items take turns in one thread, each from barrier to barrier: that is many times
@@ -21,7 +22,15 @@ static pthread_mutex_t alone = PTHREAD_MUTEX_INITIALIZER;
 #ifdef FIBERS
 
 static ucontext_t turns, items[TILE];
-static void barrier() { swapcontext(&items[local_id], &turns); }
+#ifdef COUNTED
+static uint32_t stage[TILE], rotations[COUNTED][TILE];
+#endif
+static void barrier() {
+#ifdef COUNTED
+    stage[local_id]++;
+#endif
+    swapcontext(&items[local_id], &turns);
+}
 
 #else
 
@@ -39,6 +48,17 @@ static void barrier() {
     }
 }
 
+#endif
+
+#include "dialect.h"
+
+#ifdef COUNTED
+static u32 counted(u32 rotated) {
+    rotations[stage[local_id]][local_id]++;
+    return rotated;
+}
+#undef ROTATE_RIGHT
+#define ROTATE_RIGHT(x, n) counted(((x) >> (n)) | ((x) << (32 - (n))))
 #endif
 
 #include "blake3.cu"
@@ -60,7 +80,8 @@ template <typename Kernel> static void launch(uint64_t groups, const Kernel &ker
     static char stacks[TILE][stack_bytes];
     pthread_mutex_lock(&alone);
     running<Kernel> = &kernel;
-    for (uint64_t group = 0; group < groups; group++) {
+    // From the last to the first: on a GPU nobody knows the order, and nothing may depend on it.
+    for (uint64_t group = groups; group--;) {
         group_id = static_cast<uint32_t>(group);
         for (auto &item : items) {
             getcontext(&item);
@@ -116,17 +137,23 @@ template <typename Kernel> static void launch(uint64_t groups, const Kernel &ker
 #endif
 
 extern "C" {
-void host_b3_tiles(uint64_t groups, const u8 *data, const u8 *table, u64 at, u32 tiles, u32 *values,
-                   u32 one) {
-    launch(groups, [=] { b3_tiles(data, table, at, tiles, values, one); });
+void host_b3_tiles(uint64_t groups, const u8 *data, const u8 *table, u64 at, u32 tiles, u64 begin,
+                   u64 length, u64 counter, u32 is_whole, u32 *values, u32 one) {
+    launch(groups, [=] {
+        b3_tiles(data, table, at, tiles, begin, length, counter, is_whole, values, one);
+    });
 }
-void host_b3_fold(uint64_t groups, u32 *values, const u8 *table, u64 at, u32 parts, u32 *out, u32 one) {
-    launch(groups, [=] { b3_fold(values, table, at, parts, out, one); });
+void host_b3_fold(uint64_t groups, u32 *values, const u8 *table, u64 at, u32 parts, u32 count, u32 piece,
+                  u32 is_whole, u32 *out, u32 one) {
+    launch(groups, [=] { b3_fold(values, table, at, parts, count, piece, is_whole, out, one); });
 }
 void host_b3_small(uint64_t groups, const u8 *data, const u8 *table, u64 at, u32 count, u32 *out,
                    u32 skipped, u32 one) {
     launch(groups, [=] { b3_small(data, table, at, count, out, skipped, one); });
 }
+#ifdef COUNTED
+const uint32_t *host_rotations() { return rotations[0]; }
+#endif
 void host_fma_rate(uint64_t groups, float *out, u32 trips, float a, float b) {
     launch(groups, [=] { fma_rate(out, trips, a, b); });
 }

@@ -24,6 +24,7 @@ from compute_market.hashing.device import (
     Lane,
     Resident,
 )
+from compute_market.hashing.forms import PORTABLE, Form
 from compute_market.hashing.launch import KERNEL_NAMES, Compiled, Kernels
 from compute_market.hashing.plan import Bytes, Plan, aligned
 
@@ -36,8 +37,11 @@ _TABLE_AT = 16  # not 0: the kernels have to mind where tables begin
 _ADDRESS, _U64, _U32, _FLOAT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_float
 # The first argument is the number of groups; the others are the kernel's own.
 _ARGUMENTS = {
-    "b3_tiles": (_U64, _ADDRESS, _ADDRESS, _U64, _U32, _ADDRESS, _U32),
-    "b3_fold": (_U64, _ADDRESS, _ADDRESS, _U64, _U32, _ADDRESS, _U32),
+    "b3_tiles": (
+        *(_U64, _ADDRESS, _ADDRESS, _U64, _U32),
+        *(_U64, _U64, _U64, _U32, _ADDRESS, _U32),
+    ),
+    "b3_fold": (_U64, _ADDRESS, _ADDRESS, _U64, _U32, _U32, _U32, _U32, _ADDRESS, _U32),
     "b3_small": (_U64, _ADDRESS, _ADDRESS, _U64, _U32, _ADDRESS, _U32, _U32),
     "fma_rate": (_U64, _ADDRESS, _U32, _FLOAT, _FLOAT),
 }
@@ -48,7 +52,7 @@ def build(
     *,
     tile: int = 8,
     align: int = 16,
-    multiply_add: bool = False,
+    form: Form = PORTABLE,
     flags: Sequence[str] = ("-O2", "-DFIBERS"),
     sources: Path = KERNELS,
 ) -> Path:
@@ -57,10 +61,7 @@ def build(
     Without -DFIBERS among the flags the work-items are threads, which tools for races want.
     Processes and threads may share the directory. `sources` is where the kernels' files are.
     """
-    options = (
-        *(f"-DTILE={tile}", f"-DALIGN={align}", f"-DMULTIPLY_ADD={int(multiply_add)}"),
-        *(f"-I{sources}", *flags),
-    )
+    options = (*form.options(tile, align), f"-I{sources}", *flags)
     library = directory / f"kernels-{zlib.crc32(' '.join(options).encode()):08x}.so"
     if not library.exists():
         unfinished = library.with_suffix(f".{threading.get_native_id()}")
@@ -106,7 +107,7 @@ class HostDriver:
         *,
         devices: int = 1,
         tiles: tuple[int, int] = (8, 16),
-        multiply_add: bool = False,
+        form: Form = PORTABLE,
         flags: Sequence[str] = ("-O2", "-DFIBERS"),
         sources: Path = KERNELS,
     ) -> None:
@@ -116,7 +117,7 @@ class HostDriver:
         self.full: set[int] = set()  # devices with no room for a lane
         self.lanes: list[int] = []  # the device of each lane that was opened
         self._directory = directory
-        self._multiply_add = multiply_add
+        self._form = form
         self._flags = flags
         self._sources = sources
         self._pinned: list[Bytes] = []
@@ -151,7 +152,7 @@ class HostDriver:
                     self._directory,
                     tile=tile,
                     align=align,
-                    multiply_add=self._multiply_add,
+                    form=self._form,
                     flags=self._flags,
                     sources=self._sources,
                 )
@@ -191,7 +192,7 @@ class HostLane:
         values = poisoned(plan.tiles * DIGEST_BYTES)
         if plan.tiles:
             values_at = values.ctypes.data
-            kernels.tiles(plan.tiles, *inputs, _TABLE_AT, plan.tiles, values_at, 1)
+            kernels.tiles(plan.tiles, *inputs, _TABLE_AT, plan.tiles, *plan.run, values_at, 1)
         result = _folded(kernels, plan, table, values)
         if plan.small:
             groups = -(-plan.small // plan.tile)
@@ -251,6 +252,7 @@ def _folded(kernels: Kernels, plan: Plan, table: Bytes, values: Bytes) -> Bytes:
         is_last = number == len(plan.folds) - 1
         out = poisoned((plan.values if is_last else fold.parts) * DIGEST_BYTES)
         inputs = (values.ctypes.data, table.ctypes.data, _TABLE_AT + fold.at)
-        kernels.fold(fold.parts, *inputs, fold.parts, out.ctypes.data, 1)
+        pieces = (fold.values, fold.piece, fold.whole)
+        kernels.fold(fold.parts, *inputs, fold.parts, *pieces, out.ctypes.data, 1)
         values = out
     return values if plan.folds else poisoned(plan.values * DIGEST_BYTES)

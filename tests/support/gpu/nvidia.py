@@ -19,6 +19,7 @@ _ELSEWHERE = re.compile(
 _FUNCTION = re.compile(r"\.text\.(\w+):")
 _LABEL = re.compile(r"\.L_\w+:")
 _INSTRUCTION = re.compile(r"\s+/\*[0-9a-f]{4,}\*/\s+(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*)")
+_WHOLE_NAME = re.compile(r"\b([A-Z][A-Z0-9_]+(?:\.[A-Z0-9_]+)+)")
 _RESOURCES = re.compile(
     r"Compiling entry function '(\w+)'.*?(\d+) bytes stack frame, (\d+) bytes spill stores"
     r".*?Used (\d+) registers",
@@ -83,10 +84,21 @@ def _fetched(library: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes
     return memory.raw
 
 
+def instructions(binary: bytes, directory: Path) -> set[str]:
+    """The names of the instructions of a compiled source, with all their attributes."""
+    path = directory / "kernels.cubin"
+    path.write_bytes(binary)
+    return set(_WHOLE_NAME.findall(_disassembled(path)))
+
+
+def _disassembled(binary: Path) -> str:
+    command = [str(in_wheels("bin/nvdisasm")), "-c", str(binary)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
 def blocks(binary: Path) -> list[Block]:
     """The machine code of a compiled source. nvdisasm must be installed."""
-    command = [str(in_wheels("bin/nvdisasm")), "-c", str(binary)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = _disassembled(binary)
     found: list[Block] = []
     function = ""
     for line in text.splitlines():
