@@ -30,7 +30,8 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 @pytest.fixture
-def market(cli: Cli, rich: Prepared) -> Cli:
+def market(cli: Cli, rich: Prepared, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    monkeypatch.setenv("NO_COLOR", "1")
     rich.copy_to(cli)
     return cli
 
