@@ -148,7 +148,10 @@ ANSWERS: dict[Path_, int] = {
     ("compute-market", "settle", "cancel-arm"): 5,
     ("compute-market", "receipts", "show"): 3,
     ("compute-market", "receipts", "import"): 7,
+    ("state", "restore"): 3,
     ("bid", "export"): 3,
+    ("bid", "import"): 5,
+    ("bid", "import-reveal"): 5,
     ("bid", "reveal"): 3,
     ("bid", "show"): 3,
 }
