@@ -73,8 +73,8 @@ def test_verbs_take_what_they_declare() -> None:
         assert len({each.name for each in declared}) == len(declared), path
         # Nothing has a default but what is declared, and mappings of options that are rarely
         # given. No argument can come after one that takes all.
-        defaults = {each.default for each in taken.values()}
-        assert defaults <= {inspect.Parameter.empty, NOT_GIVEN}, path
+        defaults = [each.default for each in taken.values()]
+        assert all(each in (inspect.Parameter.empty, NOT_GIVEN) for each in defaults), path
         arguments = [each for each in declared if not each.spellings]
         assert all(not each.many for each in arguments[:-1]), path
 

@@ -255,9 +255,9 @@ def test_odd_terminal_is_legible(shop: Cli, width: str, variables: dict[str, str
 def test_text_that_the_locale_lacks_is_escaped(shop: Cli) -> None:
     slice_ = shop.slice("値段.slice")
     shop.submit("j3", slices=[slice_])
-    done = shop.process(
-        "compute", "slices", "j3", "-o", "table", env=os.environ | {"PYTHONIOENCODING": "latin-1"}
-    )
+    listing = ("compute", "slices", "j3", "-o", "table")
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = shop.process(*listing, env=environment, afresh=True)
     assert done.code == 0
     assert "\\u5024\\u6bb5.slice" in done.out
 

@@ -131,15 +131,14 @@ def test_pages_find_what_is_asked_for_once_and_in_order(
     crowd: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(8)
+    all_jobs, now = crowd.view(every), crowd.view(lambda txn: txn.now)
     sizes = set()
     for _ in range(effort(150, 5000)):
         monkeypatch.setattr(pages, "LOOKED_AT", chance.choice((1, 2, 7, 30, 1000)))
         monkeypatch.setattr(pages, "KEPT_MAX", chance.choice((0, 5, 1000)))
         asked, limit = drawn(chance), chance.choice((1, 3, 50, 1000))
         newest_first = chance.random() < 0.5
-        by_hand = [
-            job for job in crowd.view(every) if wanted(asked, job, crowd.view(lambda txn: txn.now))
-        ]
+        by_hand = [job for job in all_jobs if wanted(asked, job, now)]
         if asked.is_by_end:
             by_hand.sort(key=lambda job: (job.ended_at, job.job_id))
         if newest_first:

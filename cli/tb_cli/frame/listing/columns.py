@@ -38,10 +38,13 @@ class Column:
         self.order = order
 
     def key(self, value: Any) -> tuple[bool, Any]:
-        """What to sort a value by. That of nothing is the least."""
+        """What to sort a value by: nothing is the least, and what is no number comes last."""
         if value is None:
             return False, None
-        return True, self.order.index(value) if value in self.order else value
+        if value in self.order:
+            value = self.order.index(value)
+        is_number = isinstance(value, int | float)
+        return True, (not is_number, value if is_number else str(value))
 
 
 class Noun:
