@@ -10,6 +10,7 @@ from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, number, takes
 
 
+@examples("tb-cli compute-market stats --json")
 def stats(session: Session) -> None:
     """Utilization is that of the last minute; units are those ever proven."""
     write_json(session.view(demand.document))

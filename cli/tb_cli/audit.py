@@ -6,8 +6,10 @@ from compute_market.errors import exit_code
 from tb_cli.frame.examination import examine
 from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import examples
 
 
+@examples("tb-cli compute-market audit --json")
 def audit(session: Session) -> int:
     """Those of money, units, lines, receipts, counters and the log.
 
@@ -16,6 +18,7 @@ def audit(session: Session) -> int:
     return _told(session, pages=False)
 
 
+@examples("tb-cli state check")
 def check(session: Session) -> int:
     """First the pages of the file, then what the audit checks. Exits with 9 on damage.
 

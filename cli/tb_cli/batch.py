@@ -11,9 +11,10 @@ from tb_cli.frame.guard import Terminated, answered
 from tb_cli.frame.lines import WORDS_MAX, Lines, text_of
 from tb_cli.frame.render import note
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, flag, takes
+from tb_cli.frame.verbs import argument, examples, flag, takes
 
 
+@examples("tb-cli batch -")
 @takes(
     argument("source", "[-]", "Only - : stdin.", required=False, default="-"),
     flag(

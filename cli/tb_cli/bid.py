@@ -30,7 +30,7 @@ from tb_cli.frame.options import BID_ID, amount, check_given, with_party
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
-from tb_cli.frame.verbs import argument, option, takes
+from tb_cli.frame.verbs import argument, examples, option, takes
 
 _OWNER = option(
     "--owner", "The job's buyer, who bears the bond. [the name of the bidder's key here]"
@@ -39,6 +39,7 @@ _OWNER = option(
 _BID_FILE_MAX = 2**16
 
 
+@examples("tb-cli bid commit job.json --bidder node --owner alice")
 @takes(
     argument("file", "JOB.json|-", "The file of the job, or - for stdin."),
     option("--bidder", "The key that signs.", required=True, metavar="NAME|ID", complete="key"),
@@ -84,6 +85,7 @@ def commit(
     emit(session, document, text + bond)
 
 
+@examples("tb-cli bid export b-1")
 @takes(BID_ID, argument("file", "[FILE|-]", "Where to. [stdout]", required=False, default="-"))
 def export(session: Session, bid_id: str, file: str) -> None:
     """It is one line that tells nothing of the job: anybody may see it."""
@@ -96,6 +98,7 @@ def export(session: Session, bid_id: str, file: str) -> None:
     emit(session, {"bid_id": bid_id, "file": file}, f"wrote bid {bid_id} to {file}")
 
 
+@examples("tb-cli bid import b-1.bid --owner alice")
 @takes(argument("file", "FILE|-", "The file of the bid, or - for stdin."), _OWNER)
 def import_(session: Session, file: str, *, owner: str | None) -> None:
     """It may be revealed from two blocks after this one. The same bid again changes nothing."""
@@ -117,6 +120,7 @@ def import_(session: Session, file: str, *, owner: str | None) -> None:
     emit(session, document, text)
 
 
+@examples("tb-cli bid show b-1")
 @takes(BID_ID)
 def show(session: Session, bid_id: str) -> None:
     check_id(bid_id, "bid id")

@@ -15,7 +15,7 @@ from tb_cli.frame.listing.columns import Column, Noun
 from tb_cli.frame.listing.reading import AtHand
 from tb_cli.frame.render import note, write_json
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import option, takes
+from tb_cli.frame.verbs import examples, option, takes
 
 if TYPE_CHECKING:
     from compute_market.hashing.calibration import Calibration, DeviceRates
@@ -34,6 +34,7 @@ _FIGURES = Noun(
 )
 
 
+@examples("tb-cli compute calibrate --record")
 @takes(
     option(
         "--backend",

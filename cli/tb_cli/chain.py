@@ -8,14 +8,16 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.options import KEY
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import number, takes
+from tb_cli.frame.verbs import examples, number, takes
 
 
+@examples("tb-cli chain status")
 def status(session: Session) -> None:
     document = asdict(session.view(chain.status))
     emit(session, document, fields(document))
 
 
+@examples("tb-cli chain advance 10 --key hour-7")
 @takes(number("blocks", "N", "How many blocks.", least=1, most=AMOUNT_MAX), KEY)
 def advance(session: Session, blocks: int, *, key: str | None) -> None:
     """Heights never go back."""

@@ -9,11 +9,12 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.render import emit, shown
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import local
-from tb_cli.frame.verbs import argument, takes
+from tb_cli.frame.verbs import argument, examples, takes
 
 _ACCEPT = "accept"
 
 
+@examples("tb-cli compute-market clock")
 @takes(
     argument(
         "action",

@@ -9,8 +9,10 @@ from compute_market.store.txn import Txn
 from compute_market.store.usage import measured
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import examples
 
 
+@examples("tb-cli state compact")
 def compact(session: Session) -> None:
     """What archives and other changes have freed goes back to the disk. It takes the write lock for
     as long as it takes to copy what is used, and room for that copy beside the old file. Others go

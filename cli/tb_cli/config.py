@@ -117,6 +117,7 @@ def init(session: Session, to: str | None) -> None:
     emit(session, {"path": path, "changed": True}, f"wrote {path}")
 
 
+@examples("tb-cli config path")
 def path(session: Session) -> None:
     """It need not be there."""
     found = session.home.config

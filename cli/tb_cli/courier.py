@@ -26,6 +26,7 @@ def list_(
     lists.show(session, noun, listing, listed.reading(selected, waiting=pending))
 
 
+@examples("tb-cli compute courier show 00f1c8a2b3d4e5f6")
 @takes(argument("bundle", "ID", "The id of a bundle receipt.", complete="bundle"))
 def show(session: Session, bundle: str) -> None:
     receipt_id = courier.parse_id(bundle)

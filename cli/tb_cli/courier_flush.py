@@ -10,7 +10,7 @@ from compute_market.store.schema import BUNDLES_PENDING
 from tb_cli.frame.options import LIMIT
 from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import option, takes
+from tb_cli.frame.verbs import examples, option, takes
 
 if TYPE_CHECKING:
     from tb_cli.network.forwarded import Forwarded
@@ -20,6 +20,7 @@ _PARALLEL = 4
 _ATTEMPTS_MAX = 1000
 
 
+@examples("tb-cli compute courier flush --parallel 4")
 @takes(
     option(
         "--parallel",

@@ -31,7 +31,7 @@ from tb_cli.frame.guard import Terminated
 from tb_cli.frame.render import emit, note, report
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
-from tb_cli.frame.verbs import argument, takes
+from tb_cli.frame.verbs import argument, examples, takes
 from tb_cli.network.directory import BUNDLES, ENDING, ENVELOPES
 
 _PIECE_BYTES = 2**20
@@ -40,6 +40,7 @@ _ERRORS_SHOWN = 20
 _KNOWN_MAX = 4096
 
 
+@examples("tb-cli compute courier receive /media/stick")
 @takes(argument("path", "PATH", "A directory that bundles were forwarded to, or one envelope."))
 def receive(session: Session, path: str) -> int:
     """Each is taken once, if the key that signed for it is in `trusted` of [net] in config.toml,

@@ -20,9 +20,10 @@ from tb_cli.frame.options import ATOMIC, CHUNK, FAILED_TO, JSONL, KEY
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, option, takes
+from tb_cli.frame.verbs import argument, examples, option, takes
 
 
+@examples("tb-cli compute courier send bundle.bin alice")
 @takes(
     argument("file", "FILE|-", "The bundle, or - for stdin."),
     argument("sender", "SENDER", "Who earns the reward once it has arrived."),
@@ -84,6 +85,7 @@ def send(
     emit(session, document, text)
 
 
+@examples("tb-cli compute courier resend 00f1c8a2b3d4e5f6")
 @takes(
     argument(
         "bundle_ids",

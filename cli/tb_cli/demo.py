@@ -12,6 +12,7 @@ from tb_cli.frame import installed
 from tb_cli.frame.guard import answered, stop_if_lost
 from tb_cli.frame.home import VARIABLE
 from tb_cli.frame.session import Session
+from tb_cli.frame.verbs import examples
 
 # What is shown and the commands that show it; one that must fail has its exit code before it.
 STORY = """\
@@ -80,6 +81,7 @@ compute-market audit
 _BID = "$BID"
 
 
+@examples("tb-cli demo")
 def demo(session: Session) -> None:
     """Its home is thrown away at the end.
 

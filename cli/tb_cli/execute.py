@@ -105,6 +105,9 @@ def execute(
     return code
 
 
+@examples(
+    "tb-cli compute prove j-1 0 1148b4a1dc7e934c527d66e48242e7edbed960582dbed1b41a7e2cd558e602e9"
+)
 @takes(
     JOB_ID,
     number("index", "INDEX", "Slice number, from 0.", least=0, most=AMOUNT_MAX),

@@ -1,7 +1,7 @@
 """`tb-cli help`: the page of a command, or of a topic that many commands share."""
 
 from compute_market.errors import UsageError
-from compute_market.text import clipped
+from compute_market.text import clipped, did_you_mean
 from tb_cli.frame.help_page import is_bold, page
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
@@ -24,6 +24,10 @@ from tb_cli.tree import TREE
 @examples("tb-cli help compute cancel", "tb-cli help exit-codes")
 def help_(session: Session, words: list[str]) -> None:
     """Alone it shows what there is."""
+    if len(words) == 1 and words[0] not in TREE.commands and words[0] not in TOPICS:
+        near = did_you_mean(words[0], (*TOPICS, *TREE.commands))
+        shown = clipped(words[0])
+        raise UsageError(f"No such command or topic {shown!a}.", hint=near or "see `tb-cli help`")
     if len(words) == 1 and words[0] in TOPICS:
         text = TOPICS[words[0]].text()
     else:

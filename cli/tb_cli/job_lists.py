@@ -34,6 +34,7 @@ def list_(session: Session, *, all: bool, filters: dict[str, Any], listing: dict
     lists.show(session, noun, listing, listed_jobs.reading(chosen))
 
 
+@examples("tb-cli compute queue")
 @takes(LISTED)
 def queue(session: Session, *, listing: dict[str, Any]) -> None:
     """Those still without an offer come last. What holds a job is told as it is now."""
@@ -42,6 +43,7 @@ def queue(session: Session, *, listing: dict[str, Any]) -> None:
     lists.show(session, waiting.WAITING, listing, waiting.READING)
 
 
+@examples("tb-cli compute slices j-1 --unproven", "tb-cli compute slices j-1 --b3sum")
 @takes(
     JOB_ID,
     flag("--unproven", help="Only slices that are not proven yet."),
@@ -74,6 +76,7 @@ def slices(
         lists.show(session, noun, listing, listed_slices.reading(job_id, unproven=unproven))
 
 
+@examples("tb-cli compute history j-1")
 @takes(JOB_ID, LISTED)
 def history(session: Session, job_id: str, *, listing: dict[str, Any]) -> None:
     """It is the log of one job, oldest first, as far back as the log goes."""

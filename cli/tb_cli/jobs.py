@@ -68,6 +68,7 @@ def status(session: Session, job_ids: list[str], *, at: str | None) -> int:
     return several.show(session, job_ids, "job id", then)
 
 
+@examples("tb-cli compute requirements j-1")
 @takes(JOB_ID)
 def requirements(session: Session, job_id: str) -> None:
     """It is {} for a job that is unknown or has ended."""

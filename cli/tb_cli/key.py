@@ -17,7 +17,7 @@ from tb_cli.frame.listing.reading import AtHand
 from tb_cli.frame.listing.selecting import chosen
 from tb_cli.frame.render import emit, fields, note
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, flag, takes
+from tb_cli.frame.verbs import argument, examples, flag, takes
 
 # Bytes of a public file that are read; one has about 4000.
 _FILE_MAX = 2**16
@@ -33,6 +33,7 @@ _KEYS = Noun(
 _NEW_NAME = argument("name", "NAME", "What to call it here.")
 
 
+@examples("tb-cli key new mine")
 @takes(_NEW_NAME)
 def new(session: Session, name: str) -> None:
     """It signs with ML-DSA-65 (FIPS 204). Its file, `keys/NAME.key` in the home, holds the
@@ -44,6 +45,7 @@ def new(session: Session, name: str) -> None:
     emit(session, document, f"made key {name}: {key.key_id.hex()}")
 
 
+@examples("tb-cli key list")
 @takes((_KIND,), LISTED)
 def list_(session: Session, *, filters: dict[str, Any], listing: dict[str, Any]) -> None:
     """A file that holds no key, or is unsafe, is an error behind all the others."""
@@ -65,6 +67,7 @@ def list_(session: Session, *, filters: dict[str, Any], listing: dict[str, Any])
         raise problems[0]
 
 
+@examples("tb-cli key show node")
 @takes(
     argument("name", "NAME|ID", "The name or the id of a key.", complete="key"),
     flag("--public", help="Print the file that import-public takes."),
@@ -83,6 +86,7 @@ def show(session: Session, name: str, *, public: bool) -> None:
     emit(session, document, fields(document))
 
 
+@examples("tb-cli key import-public friend friend.pub")
 @takes(
     _NEW_NAME,
     argument("file", "FILE|-", "What `key show --public` printed there, or - for stdin."),

@@ -4,9 +4,10 @@ import sys
 
 from tb_cli.frame.results import PUBLIC, Result
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import option, takes
+from tb_cli.frame.verbs import examples, option, takes
 
 
+@examples("tb-cli metrics --textfile node.prom")
 @takes(
     option("--textfile", "Write to this file at once, for node_exporter.", metavar="PATH"),
 )

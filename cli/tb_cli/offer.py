@@ -142,6 +142,7 @@ def post(
     return code
 
 
+@examples("tb-cli compute offer show o-1")
 @takes(_OFFER_IDS)
 def show(session: Session, offer_ids: list[str]) -> int:
     """`problem` is what keeps it from being taken, `barred_by` until when if nothing happens. Of

@@ -9,9 +9,10 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.options import JOB_ID
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, takes
+from tb_cli.frame.verbs import argument, examples, takes
 
 
+@examples("tb-cli compute preempt j-1 o-2 -n")
 @takes(JOB_ID, argument("offer_id", "OFFER", "An offer id.", complete="offer"))
 def hand_over(session: Session, job_id: str, offer_id: str) -> None:
     """The rules are those by which a new offer takes a job over: it fits what is left of the job

@@ -30,7 +30,7 @@ from tb_cli.frame.results import Result
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.frame.spool import spooled
-from tb_cli.frame.verbs import argument, option, takes
+from tb_cli.frame.verbs import argument, examples, option, takes
 
 _BECAME: tuple[ImportStatus, ...] = ("applied", "recorded", "failed", "duplicate")
 # A file that is taken in part for these is a bulk of which some failed; any other has its own code.
@@ -44,6 +44,7 @@ _PUBLIC = ".pub"  # how the file of a public key ends
 _Page = tuple[list[Exported], Exported | None]
 
 
+@examples("tb-cli compute-market receipts export receipts.jsonl --key node")
 @takes(
     argument("target", "FILE|-", "The file to write; - for stdout.", required=False, default="-"),
     option(
@@ -107,6 +108,7 @@ def export(
     emit(session, document, f"wrote {section.receipts} receipts to {target}, root {root}")
 
 
+@examples("tb-cli compute-market receipts verify receipts.jsonl")
 @takes(
     argument("source", "FILE|-", "A file of receipts; - for stdin."),
     option(
@@ -144,6 +146,7 @@ def verify(session: Session, source: str, *, key: str | None, from_link: str | N
         note(f"the key is the file's own, {key_id}: --key says whose receipts they must be")
 
 
+@examples("tb-cli compute-market receipts import receipts.jsonl -n")
 @takes(
     argument("source", "FILE|-", "A file of receipts of another market; - for stdin."),
     option(

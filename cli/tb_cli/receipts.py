@@ -8,9 +8,10 @@ from compute_market.jobs import jobs
 from compute_market.settlement import receipts, settlement
 from compute_market.store.txn import Txn
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, takes
+from tb_cli.frame.verbs import argument, examples, takes
 
 
+@examples("tb-cli compute-market receipts show j-1")
 @takes(
     argument(
         "targets",

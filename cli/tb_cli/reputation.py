@@ -49,6 +49,7 @@ def show(session: Session, provider: str | None, *, history: bool, listing: dict
         lists.show(session, listed_scores.SCORE_LIST, listing, listed_scores.reading(provider))
 
 
+@examples("tb-cli net reputation adjust acme +5 --reason 'made good'")
 @takes(
     argument("provider", "PROVIDER", "A provider that has a score."),
     signed("delta", "±N", "What to add to its score.", least=-_DELTA_MAX, most=_DELTA_MAX),

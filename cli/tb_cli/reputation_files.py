@@ -18,11 +18,12 @@ from tb_cli.frame.lines import bounded, source_of
 from tb_cli.frame.render import emit, note, report
 from tb_cli.frame.results import Result
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, takes
+from tb_cli.frame.verbs import argument, examples, takes
 
 _LINE_BYTES_MAX = 64 * 1024
 
 
+@examples("tb-cli net reputation export")
 @takes(
     argument(
         "target",
@@ -73,6 +74,7 @@ def export(session: Session, target: str | None) -> None:
     emit(session, document, f"wrote {counted.count} scores to {target}")
 
 
+@examples("tb-cli net reputation import scores.jsonl")
 @takes(argument("source", "FILE|-", "A file of scores of another market; - for stdin."))
 def import_(session: Session, source: str) -> int:
     """A score that is news replaces the one here, if the key of the file is in `trusted` of [net]

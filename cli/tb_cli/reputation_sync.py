@@ -16,7 +16,7 @@ from tb_cli.frame import snapshots
 from tb_cli.frame.node_key import node_key
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import takes
+from tb_cli.frame.verbs import examples, takes
 from tb_cli.network.peers import Peer
 
 # A message of so many has less than 1 MiB, and so has the call that brings it, escapes and all.
@@ -24,6 +24,7 @@ _SCORES_A_CALL: Final = 5000
 _AT_ONCE_MAX: Final = 16  # peers
 
 
+@examples("tb-cli net reputation sync -n")
 @takes()
 def sync(session: Session) -> int:
     """Each address in `peers` of [net] is sent every score that this market has seen earned, signed

@@ -25,9 +25,10 @@ from tb_cli.frame.options import BID_ID
 from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
-from tb_cli.frame.verbs import argument, option, takes
+from tb_cli.frame.verbs import argument, examples, option, takes
 
 
+@examples("tb-cli bid reveal b-1")
 @takes(
     BID_ID,
     option("--to", "Write the reveal for another home instead, - for stdout.", metavar="FILE|-"),
@@ -56,6 +57,7 @@ def reveal(session: Session, bid_id: str, *, to: str | None) -> None:
     emit(session, {"bid_id": bid_id, "file": to}, f"wrote the reveal of bid {bid_id} to {to}")
 
 
+@examples("tb-cli bid import-reveal b-1.open")
 @takes(argument("file", "FILE|-", "The file of the reveal, or - for stdin."))
 def import_reveal(session: Session, file: str) -> None:
     """The bid must have been imported two blocks before, or earlier. No slice is read."""

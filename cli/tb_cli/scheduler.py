@@ -4,9 +4,10 @@ from compute_market.store.schema import PENDING
 from compute_market.store.txn import Txn
 from tb_cli.frame.render import emit, fields, note
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import flag, takes
+from tb_cli.frame.verbs import examples, flag, takes
 
 
+@examples("tb-cli compute stats --effective")
 @takes(flag("--effective", help="Only the last effective price."))
 def stats(session: Session, *, effective: bool) -> None:
     """They are the outcomes of the last 100 matches, what runs and what waits."""
@@ -21,6 +22,7 @@ def stats(session: Session, *, effective: bool) -> None:
         emit(session, document["effective_price"], str(document["effective_price"]))
 
 
+@examples("tb-cli compute-market match -n")
 def match(session: Session) -> None:
     """Pending jobs wait for an offer; they are tried in queue order."""
     from compute_market.jobs.waiting import match_pending

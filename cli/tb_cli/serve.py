@@ -20,6 +20,7 @@ SECOND_PORT: Final = 3030
 _HOST: Final = "127.0.0.1"
 
 
+@examples("tb-cli serve --check")
 @takes(
     option("--host", "Where to listen; 127.0.0.1 unless given.", metavar="HOST"),
     option(

@@ -17,15 +17,17 @@ from tb_cli.frame.confirmation import confirm
 from tb_cli.frame.options import YES, digest_of
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import option, takes
+from tb_cli.frame.verbs import examples, option, takes
 
 
+@examples("tb-cli compute-market settle status")
 def status(session: Session) -> None:
     """Receipts wait: it counts those pending, applied and failed."""
     document = session.view(lambda txn: modes.document(txn))
     emit(session, document, fields(document))
 
 
+@examples("tb-cli compute-market settle arm --delay-blocks 100")
 @takes(
     option(
         "--delay-blocks",
@@ -60,6 +62,7 @@ def arm(session: Session, *, delay_blocks: int, expect_root: str | None, yes: bo
     _change(session, act)
 
 
+@examples("tb-cli compute-market settle plan --json")
 def plan(session: Session) -> None:
     """It moves nothing. The root is that of the state the plan was made of, for --expect-root."""
     from compute_market.settlement import state_root
@@ -75,11 +78,13 @@ def plan(session: Session) -> None:
     emit(session, document, _lines(document))
 
 
+@examples("tb-cli compute-market settle cancel-arm")
 def cancel_arm(session: Session) -> None:
     """The mode goes from armed back to dry_run."""
     _change(session, lambda txn: bool(modes.cancel_arm(txn)))
 
 
+@examples("tb-cli compute-market settle dry-run --reason maintenance")
 @takes(option("--reason", "Why; kept and shown by status.", metavar="TEXT", required=True), YES)
 def dry_run(session: Session, *, reason: str, yes: bool) -> None:
     """Receipts of funded jobs wait until the mode is real again. On a terminal it asks first,
@@ -90,6 +95,7 @@ def dry_run(session: Session, *, reason: str, yes: bool) -> None:
     _change(session, lambda txn: modes.to_dry_run(txn, reason)[1])
 
 
+@examples("tb-cli tick")
 def tick(session: Session) -> None:
     """That may be to turn real, to pay what waits, to fail overdue jobs and to start others. Events
     older than `log_retention_secs` leave the log, some stored receipts are looked at, and bundles

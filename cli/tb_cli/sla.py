@@ -6,11 +6,12 @@ from compute_market.records import DEADLINE_MAX, replace
 from compute_market.store.schema import DEADLINES
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import option, takes
+from tb_cli.frame.verbs import examples, option, takes
 
 _CHUNK = 1000
 
 
+@examples("tb-cli compute-market sla sweep -n")
 def sweep(session: Session) -> None:
     """A job is overdue once its deadline has passed."""
     # What a dry run rolls back it would find again, so it does all at once.
@@ -32,6 +33,7 @@ def sweep(session: Session) -> None:
     emit(session, document, [*lines, total])
 
 
+@examples("tb-cli compute-market sla extend --by 2h")
 @takes(
     option(
         "--by",

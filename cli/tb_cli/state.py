@@ -39,12 +39,13 @@ from tb_cli.frame.listing.options import LISTED
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import with_local
-from tb_cli.frame.verbs import argument, takes
+from tb_cli.frame.verbs import argument, examples, takes
 
 _LEFTOVER = ".restore-"  # what the name of a home begins with that is being restored
 _PPM = 1_000_000
 
 
+@examples("tb-cli state init")
 def init(session: Session) -> None:
     """Commands that bring something new, such as a deposit, do so on first use."""
     changed = session.open()
@@ -53,6 +54,7 @@ def init(session: Session) -> None:
     emit(session, {"home": str(session.home), "changed": changed}, text)
 
 
+@examples("tb-cli state backup /backup/2026-11-28")
 @takes(argument("target", "DIR|-", "A directory that is not there, or - for a tar on stdout."))
 def backup(session: Session, target: str) -> None:
     """It is a compacted copy of one moment, while others go on working, with settings, log, price
@@ -99,6 +101,7 @@ def _to_stdout(session: Session) -> None:
             last_backup.remember(session.home, "-", size)
 
 
+@examples("tb-cli state restore /backup/2026-11-28 --home restored")
 @takes(argument("source", "DIR|-", "A backup, or - for a tar on stdin."))
 def restore(session: Session, source: str) -> None:
     """The backup is checked first, and only a sound one is restored.
@@ -216,6 +219,7 @@ def _begin_instance(session: Session, copy: Home) -> bytes:
     return instance_id
 
 
+@examples("tb-cli state info")
 def info(session: Session) -> None:
     """Ids, sizes, the oldest jobs, archives, the last command and the last backup.
 
@@ -275,6 +279,7 @@ def _oldest_live(txn: Txn) -> Job | None:
     return min(live, key=lambda job: job.seq, default=None)
 
 
+@examples("tb-cli state stats")
 @takes(LISTED)
 def stats(session: Session, *, listing: dict[str, Any]) -> None:
     from tb_cli.frame.listing import lists
@@ -289,6 +294,7 @@ def stats(session: Session, *, listing: dict[str, Any]) -> None:
     lists.show(session, noun, listing, Reading(sizes))
 
 
+@examples("tb-cli state root")
 def root(session: Session) -> None:
     """Two states with the same root have the same money in the same hands. It reads every account.
 

@@ -22,6 +22,7 @@ _MOVED = (
 )
 
 
+@examples("tb-cli wallet deposit alice --ct 1000 --key october")
 @takes(_OWNER, _MOVED)
 def deposit(session: Session, owner: str, *, ct: int, it: int, key: str | None) -> None:
     """The operator's tap on a devnet."""
@@ -29,6 +30,7 @@ def deposit(session: Session, owner: str, *, ct: int, it: int, key: str | None) 
     _tap(session, "deposit", owner, ct, it, key)
 
 
+@examples("tb-cli wallet withdraw alice --ct 5 --key october-out")
 @takes(_OWNER, _MOVED, YES)
 def withdraw(session: Session, owner: str, *, ct: int, it: int, key: str | None, yes: bool) -> None:
     """On a terminal it asks first, unless --yes is given."""

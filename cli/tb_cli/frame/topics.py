@@ -109,6 +109,7 @@ def _environment() -> str:
         "An option wins over a variable, and that over config.toml in the home.",
         [
             ("TB_HOME", "the home directory, where --home is not given"),
+            ("TB_BUYER, TB_PROVIDER", "the party, where a command needs one and none is given"),
             ("TB_DEBUG", "set to anything: show where errors come from, as --debug"),
             ("NO_COLOR", "set to anything: plain text on a terminal, as --no-color"),
             ("COLUMNS", "how wide tables and help are"),
