@@ -15,17 +15,20 @@ import lmdb
 import measure
 
 from compute_market.archive.archives import PIECE_JOBS
-from compute_market.jobs import drafts, jobs
+from compute_market.jobs import drafts, jobs, listed
 from compute_market.records import Job, Posting, Slice, Token, replace
 from compute_market.settlement import ledger
 from compute_market.store.schema import (
     ENDED,
     JOBS,
+    PARTY_JOBS,
     POSTINGS,
     SLICES,
+    SUBMITTED,
     WALLET_POSTINGS,
     id_prefix,
     pack_u64,
+    party_key,
 )
 from compute_market.store.txn import Txn
 
@@ -34,7 +37,7 @@ TIMES_LMDB = 12.0
 FEW = 1_000
 CHUNK = 20_000
 _TOKENS: tuple[Token, ...] = ("CT", "IT")
-_TABLES = (JOBS, ENDED, SLICES, POSTINGS, WALLET_POSTINGS)
+_TABLES = (JOBS, ENDED, SUBMITTED, PARTY_JOBS, SLICES, POSTINGS, WALLET_POSTINGS)
 
 
 def main() -> None:
@@ -90,6 +93,8 @@ def write(txn: Txn, numbers: range) -> None:
         ended: Job = replace(job, job_id=job_id, seq=number + 1, ended_at=ended_at)
         txn.write(JOBS, job_id.encode(), ended)
         txn.put(ENDED, jobs.listed_key(ended_at, job_id))
+        for table, key, value in listed.entries(ended):
+            txn.put(table, key, value)
         txn.write(SLICES, jobs.numbered(job_id, 0), entry)
         for place in range(8):
             locks = place < 4
@@ -100,6 +105,7 @@ def write(txn: Txn, numbers: range) -> None:
             posting = Posting(seq, ended_at * 1000, _TOKENS[place % 2], 1, *ends, event, job_id)
             txn.write(POSTINGS, pack_u64(seq), posting)
             txn.put(WALLET_POSTINGS, id_prefix("buyer") + pack_u64(seq))
+    txn.set_number("job_seq", numbers[-1] + 1)
     txn.set_number("posting_seq", 8 * (numbers[-1] + 1))
 
 
@@ -116,6 +122,8 @@ def delete_alone(home: Path, count: int) -> None:
                 for place, key in enumerate(ended_keys[start : start + PIECE_JOBS], start):
                     job_id = key[8:]
                     txn.delete(key, db=handles[ENDED])
+                    txn.delete(pack_u64(place + 1), db=handles[SUBMITTED])
+                    txn.delete(party_key("buyer", "buyer", place + 1), db=handles[PARTY_JOBS])
                     txn.delete(job_id, db=handles[JOBS])
                     txn.delete(job_id + b"\0" + pack_u64(0), db=handles[SLICES])
                     for seq in range(8 * place + 1, 8 * place + 9):

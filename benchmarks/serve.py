@@ -271,7 +271,10 @@ def serve_peer(directory: str) -> None:
             proxy_headers=False,
             server_header=False,
         )
-        listening = socket.create_server(("127.0.0.1", 0))
+        # With its protocol, by which asyncio sees that it may send without waiting (TCP_NODELAY).
+        listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
         print("http://{}:{}".format(*listening.getsockname()), flush=True)
         uvicorn.Server(config).run([listening])
 

@@ -26,7 +26,7 @@ FIELDS: Final = frozenset(
         # Units, and units per second.
         *("units", "units_left", "units_reserved", "units_proven", "was_units", "backlog"),
         *("industrial_units_total", "industrial_backlog", "units_per_second", "estimate"),
-        *("headroom", "limit"),
+        *("headroom", "limit", "share", "share_left", "burst"),
         # What an offer lacks for a job, and what would do: an amount, or a text.
         *("asked", "offered", "now", "needed"),
         # What a capability counts.

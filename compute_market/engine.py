@@ -98,6 +98,7 @@ class Engine:
         lock_timeout_ms: int | None = None,
     ) -> T:
         """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
+        _housekeeping()  # Imported before the write lock is taken: nobody has to wait for that.
         self.due = Due()
         self._acting = []
         try:

@@ -99,11 +99,11 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     for each in words:
         if each.replace("-", "_") in alike:
             return each
-    parts = [each for each in words if asked in each.replace("-", "_").split("_")]
-    if parts:
-        return parts[0]
-    alike = get_close_matches(asked, [each.replace("-", "_") for each in words], 1)
-    return next((each for each in words if each.replace("-", "_") in alike), None)
+    for each in words:
+        whole = each.replace("-", "_")
+        if asked and (asked in whole.split("_") or whole.startswith(asked) or f"_{asked}" in whole):
+            return each
+    return None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -6,6 +6,7 @@ Every verb is imported only when it is called or asked for help.
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from functools import cache
 from typing import Any
 
@@ -23,6 +24,8 @@ from tb_cli.frame.values import value_of
 from tb_cli.frame.verbs import Group, Parameter, Verb, parameters_of, with_bare_values
 from tb_cli.tree import TREE
 
+# Options that are completed by their name.
+PARTIES = ("buyer", "provider", "owner", "sender", "workload")
 _CONTEXT = {"help_option_names": list(HELP.spellings)}
 
 
@@ -86,7 +89,7 @@ class VerbCommand(TyperCommand):
         super().__init__(
             name,
             short_help=verb.help,
-            params=[_parameter(each) for each in (*self.own, *shared)],
+            params=[_parameter(_to_look_at(each, verb)) for each in (*self.own, *shared)],
             context_settings=_CONTEXT
             # What begins with a minus may be a number.
             | {"ignore_unknown_options": self.takes_signs},
@@ -136,6 +139,8 @@ def call(arguments: list[str], batch: Session | None = None) -> int:
 
     As a line of a `batch` it uses the store of that session.
     """
+    if any("-completion" in word for word in arguments):
+        _use_own_scripts()
     try:
         result = root().main(arguments, "tb-cli", standalone_mode=False, obj=(batch, arguments))
     except typer.TyperException as error:
@@ -203,6 +208,15 @@ def _parameter(declared: Parameter) -> TyperArgument | TyperOption:
     )
 
 
+def _to_look_at(declared: Parameter, verb: Verb) -> Parameter:
+    """An argument as it is completed: what only looks at a job may look at one that has ended."""
+    if verb.writes or declared.complete != "job":
+        return declared
+    found = copy(declared)
+    found.complete = "any job"
+    return found
+
+
 def _type(declared: Parameter) -> Any:
     """What reads a value. One that is none already was the default."""
 
@@ -213,17 +227,32 @@ def _type(declared: Parameter) -> Any:
 
 
 def _completion(declared: Parameter) -> Callable[..., Any] | None:
-    if declared.complete is None and not declared.choices:
+    kind = declared.complete or (declared.name if declared.name in PARTIES else None)
+    if kind is None and not declared.choices:
         return None
 
     def complete(ctx: Any, args: list[str], incomplete: str) -> list[str]:
+        # Of values with commas between them the last one is to be completed.
+        head, comma, last = incomplete.rpartition(",") if declared.many else ("", "", incomplete)
         if declared.choices:
-            return [each for each in declared.choices if each.startswith(incomplete)]
-        from tb_cli.frame.completion import completions
+            found = [each for each in declared.choices if each.startswith(last)]
+        else:
+            from tb_cli.frame.completion import completions
 
-        return completions(str(declared.complete), incomplete)
+            found = completions(str(kind), last)
+        return [f"{head}{comma}{each}" for each in found]
 
     return complete
+
+
+def _use_own_scripts() -> None:
+    """Have what installs completion take the scripts of `tb-cli completion`."""
+    from typer import _completion_shared
+
+    from tb_cli.frame.completion_scripts import SCRIPTS
+
+    own = {shell: script.replace("%", "%%") for shell, script in SCRIPTS.items()}
+    _completion_shared._completion_scripts.update(own)
 
 
 def _version(ctx: Any, param: Any, value: bool) -> None:

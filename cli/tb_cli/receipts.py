@@ -12,7 +12,13 @@ from tb_cli.frame.verbs import argument, takes
 
 
 @takes(
-    argument("targets", "JOB|KEY…", "Job ids or keys in hex; - reads them from stdin.", many=True)
+    argument(
+        "targets",
+        "JOB|KEY…",
+        "Job ids or keys in hex; - reads them from stdin.",
+        many=True,
+        complete="any job",
+    )
 )
 def show(session: Session, targets: list[str]) -> int:
     """A job that was handed over has one for each provider. The key is the idempotency key. Of

@@ -271,7 +271,7 @@ def _about(txn: Txn) -> dict[str, Any]:
 
 def _oldest_live(txn: Txn) -> Job | None:
     """The live job that was submitted first; it reads every live job."""
-    live = (jobs.named(txn, job_id.encode()) for job_id in listed.live_ids(txn))
+    live = (jobs.named(txn, job_id.encode()) for job_id in jobs.live_ids(txn))
     return min(live, key=lambda job: job.seq, default=None)
 
 

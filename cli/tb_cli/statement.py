@@ -47,7 +47,7 @@ def statement(
     *,
     by: str | None,
     filters: dict[str, Any],
-    listing: dict[str, Any],
+    form: dict[str, Any],
 ) -> None:
     """The opening balance, one line for each movement, the closing balance: what came in and what
     was spent add up, in each token. By job, a line without a job is of a kind of event that belongs
@@ -55,9 +55,9 @@ def statement(
     burned. What has been archived is in the opening balance, which is told.
     """
     check_id(owner, "owner")
-    utc = listing.get("utc", False)
+    utc = form.get("utc", False)
     noun = listed.STATEMENTS[by]
-    asked = asked_of(session, noun, listing)
+    asked = asked_of(session, noun, form)
     since_ms, until_ms = window(filters, now_ms(), utc=utc)
     within, opening = _opened(session, owner, since_ms, until_ms)
     at = utc_text if utc else local

@@ -289,6 +289,7 @@ TREE = Group(
                 "root": _reads("state:root", "Print one hash of money, mode and receipts."),
             },
         ),
+        "completion": _apart("completion:completion", "Print what completes words in a shell."),
         "help": _apart("help:help_", "Show the help of a command, or a topic."),
         "config": Group(
             "The configuration.",

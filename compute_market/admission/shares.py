@@ -96,8 +96,8 @@ def charge(txn: Txn, charged: Party, demand: int, burst_micro: int) -> None:
     txn.write(USAGE, key, Usage(used_micro, charged.burst_micro - burst_micro, txn.now_ms))
     if charged.role != "market" and charged.charged_ms != txn.now_ms:
         if charged.charged_ms is not None:
-            txn.delete(USAGE_RECENT, pack_u64(charged.charged_ms) + key)
-        txn.put(USAGE_RECENT, pack_u64(txn.now_ms) + key)
+            txn.delete(USAGE_RECENT, charged.charged_ms.to_bytes(8) + key)
+        txn.put(USAGE_RECENT, txn.now_ms.to_bytes(8) + key)
 
 
 def bring_to_now(txn: Txn) -> None:

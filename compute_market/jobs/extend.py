@@ -1,7 +1,7 @@
 """Moving deadlines, for as long as the market is away."""
 
 from compute_market import clock
-from compute_market.jobs import jobs, listed
+from compute_market.jobs import jobs
 from compute_market.records import DEADLINE_MAX
 from compute_market.store.txn import Txn
 
@@ -12,7 +12,7 @@ def extend(txn: Txn, by_secs: int) -> int:
     Time that was held since a restore goes on then. No deadline goes beyond the year 9999.
     """
     clock.release(txn)
-    live = list(listed.live_ids(txn))
+    live = list(jobs.live_ids(txn))
     for job_id in live:
         job = jobs.named(txn, job_id.encode())
         jobs.postpone(txn, job, min(job.deadline + by_secs, DEADLINE_MAX))

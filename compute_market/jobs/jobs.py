@@ -104,6 +104,12 @@ def placements(txn: Txn, job: Job) -> list[Placement]:
     return earlier if job.placement is None else [*earlier, job.placement]
 
 
+def live_ids(txn: Txn) -> Iterator[str]:
+    """Ids of every pending, queued and active job, the nearest deadline first."""
+    for key, _ in txn.scan(DEADLINES):
+        yield key[8:].decode()
+
+
 def is_overdue(txn: Txn, job: Job) -> bool:
     """Whether a job is to be failed by the next change of the market."""
     return job.state in LIVE_STATES and job.deadline < txn.now
@@ -215,7 +221,8 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     offers.prove(txn, job.placed.offer_id, units)
     txn.add(BACKLOG, _BACKLOG_UNITS, -units)
     metrics.count(txn, "industrial_units_total", by=units)
-    placement = replace(job.placed, units_proven=job.placed.units_proven + units)
+    placement = job.placed
+    placement = replace(placement, units_proven=placement.units_proven + units)
     return _moved(
         txn,
         job,

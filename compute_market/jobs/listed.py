@@ -1,10 +1,9 @@
-"""The orders in which the store lists jobs: by submission, by party, by deadline, by end."""
+"""The orders in which the store lists jobs: by submission, by party, by end."""
 
 from collections.abc import Iterator
 
 from compute_market.records import Job
 from compute_market.store.schema import (
-    DEADLINES,
     ENDED,
     PARTY_JOBS,
     SUBMITTED,
@@ -22,12 +21,6 @@ def entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes]]:
     yield PARTY_JOBS, party_key("buyer", job.buyer, job.seq), b""
     if job.placement is not None:
         yield PARTY_JOBS, party_key("provider", job.placement.provider, job.seq), b""
-
-
-def live_ids(txn: Txn) -> Iterator[str]:
-    """Ids of every pending, queued and active job, the nearest deadline first."""
-    for key, _ in txn.scan(DEADLINES):
-        yield key[8:].decode()
 
 
 def first_ended(txn: Txn) -> tuple[int, str] | None:

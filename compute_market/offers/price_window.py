@@ -30,11 +30,14 @@ def record(txn: Txn, lane: Lane, price: int) -> None:
     if txn.priced_after is None:
         txn.priced_after = seq
     txn.set_number(SEQ, seq + 1)
-    txn.put(PRICES, key_of(lane, seq + 1), pack_u64(price) + pack_u64(txn.now_ms))
+    value = price.to_bytes(8) + txn.now_ms.to_bytes(8)
+    txn.put(PRICES, key_of(lane, seq + 1), value)
     stored = txn.number(STORED[lane]) + 1
     over = stored - txn.config.price_board_window
     if over > 0:
-        for key, _ in txn.collect(PRICES, over, _PREFIXES[lane]):
+        oldest = txn.first(PRICES, _PREFIXES[lane])
+        old = [oldest] if over == 1 and oldest else txn.collect(PRICES, over, _PREFIXES[lane])
+        for key, _ in old:
             txn.remove(PRICES, key)
         if not txn.number(_DROPS[lane]):
             txn.set_number(_DROPS[lane], 1)

@@ -22,7 +22,6 @@ from compute_market.store.schema import (
     SCORES_DUE_FROM,
     SCORES_RECENT,
     SCORES_TOLD,
-    pack_u64,
 )
 from compute_market.store.txn import Txn
 
@@ -239,7 +238,7 @@ def fade(txn: Txn, provider: str) -> bool:
 
 
 def recent_key(provider: str, record: Score) -> bytes:
-    return pack_u64(record.changed_ms) + provider.encode()
+    return record.changed_ms.to_bytes(8) + provider.encode()
 
 
 def _moved(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:

@@ -44,9 +44,9 @@ def key_of(
     """
     return _digest(
         f"{job_id}{buyer}{provider}".encode()
-        + pack_u64(quote_price)
-        + pack_u64(units)
-        + version.to_bytes(2, "big")
+        + quote_price.to_bytes(8)
+        + units.to_bytes(8)
+        + version.to_bytes(2)
     )
 
 

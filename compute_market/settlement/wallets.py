@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from compute_market import archived
 from compute_market.settlement import escrow, ledger
 from compute_market.store.schema import ARCHIVED, HOLDINGS, WALLET_POSTINGS, id_prefix
 from compute_market.store.table import Table
@@ -39,6 +38,8 @@ def is_known(txn: Txn, owner: str) -> bool:
     """Whether there is a wallet of that owner."""
     if txn.first(WALLET_POSTINGS, id_prefix(owner)) is not None:
         return True
+    from compute_market import archived  # Most owners have postings that are kept.
+
     account = ledger.wallet(owner)
     return any(archived.balance(txn, account, token) for token in ledger.TOKENS) or (
         txn.first(HOLDINGS.table, id_prefix(owner)) is not None
@@ -52,6 +53,8 @@ def _next(txn: Txn, after: str) -> str | None:
 
 def _candidates(txn: Txn, after: str) -> Iterator[str]:
     """The first owner behind another of each table that names some."""
+    from compute_market import archived
+
     behind = (after + _BEHIND).encode()
     of_owners: tuple[Table[Any], ...] = (WALLET_POSTINGS, HOLDINGS.table)
     for table in of_owners:

@@ -352,7 +352,9 @@ class Txn:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
         added = self._added.get(sums)
         if self.is_empty(sums.table):
-            return with_added((), added, prefix) if added else {}
+            if not added:
+                return {}
+            return {k: added[k] for k in sorted(added) if added[k] and k.startswith(prefix)}
         return with_added(self.scan(sums.table, prefix), added or {}, prefix)
 
     def flush(self) -> None:

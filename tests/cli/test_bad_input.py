@@ -12,7 +12,7 @@ import lmdb
 import pytest
 
 from compute_market.store.schema import META, TABLES
-from tests.support.cli import HELLO, Cli, Done
+from tests.support.cli import HELLO, Cli, Done, Prepared
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -27,12 +27,21 @@ JOB = {
 OFFER = {"provider": "prov", "units": 10, "price_per_unit": 5}
 
 
-@pytest.fixture
-def market(cli: Cli) -> Cli:
-    """A home with a bit of everything in it, so that there is something to spoil."""
+def make_a_bit_of_everything(cli: Cli) -> None:
     cli.active("j1", "gone")
     cli.ok("compute", "cancel", "gone")
     (cli.home / "config.toml").write_text("# mine\nmin_capacity = 10\n")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(tmp_path_factory.mktemp("made"), make_a_bit_of_everything)
+
+
+@pytest.fixture
+def market(cli: Cli, made: Prepared) -> Cli:
+    """A home with a bit of everything in it, so that there is something to spoil."""
+    made.copy_to(cli)
     return cli
 
 
@@ -306,11 +315,12 @@ def test_fifo_and_directory_as_job_file(market: Cli) -> None:
 
 
 def test_slice_changed_after_submission(market: Cli) -> None:
-    market.slice("a.slice", b"changed")
-    says = f"slice 0 of job j1 has changed since submission: {market.directory}/a.slice"
-    done = market("compute", "execute", "j1")
+    market.submit("own", slices=[market.slice("own.slice")])
+    market.slice("own.slice", b"changed")
+    says = f"slice 0 of job own has changed since submission: {market.directory}/own.slice"
+    done = market("compute", "execute", "own")
     assert (done.code, done.out) == (9, f"{says}\n")
-    assert (market.job()["cause"], market.score()) == ("slice_changed", 0)
+    assert (market.job("own")["cause"], market.score()) == ("slice_changed", 0)
 
 
 @pytest.mark.parametrize("digest", ["", "zz" * 32, HELLO[:-2], HELLO + "00", "0x" + HELLO[2:]])

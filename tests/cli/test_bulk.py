@@ -102,7 +102,7 @@ def test_documented_pipe_cancels_what_is_listed(cli: Cli, monkeypatch: pytest.Mo
     cli.submit("q2")
     done = bash(
         cli,
-        "tb-cli compute list --state queued --jsonl | jq -r .job_id | tb-cli compute cancel -",
+        "tb-cli compute list --state queued -q | tb-cli compute cancel -",
     )
     assert (done.returncode, done.stdout) == (0, "cancelled job q1\ncancelled job q2\n")
     assert cli.states() == {"runs": "active", "q1": "cancelled", "q2": "cancelled"}
@@ -159,7 +159,8 @@ def test_argument_that_is_no_id_stops_the_run_before_it_begins(cli: Cli, bad: st
 
 def test_bad_lines_alone_create_no_home(cli: Cli) -> None:
     done = cli("compute", "offer", "post", "-", stdin="{}\n{}\n")
-    assert (done.code, done.err) == (2, "2 of 2 failed: 2 usage\n")
+    hint = "hint: usage: it goes into the file, or is given with --provider\n"
+    assert (done.code, done.err) == (2, f"2 of 2 failed: 2 usage\n{hint}")
     assert not cli.home.exists()
 
 

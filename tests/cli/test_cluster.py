@@ -721,9 +721,8 @@ def test_cluster_without_the_extra_is_usage(cli: Cli, monkeypatch: pytest.Monkey
 
 def test_commands_without_a_cluster_do_not_load_one(cli: Cli) -> None:
     cli.slice()
-    done = cli.process(
-        *("compute", "run", "a.slice", "--executor", "threads"), env=_showing_imports()
-    )
+    words = ("compute", "run", "a.slice", "--executor", "threads")
+    done = cli.process(*words, afresh=True, env=_showing_imports())
     assert done.code == 0
     loaded = {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
     assert "compute_market.workloads.runner" in loaded

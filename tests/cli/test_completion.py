@@ -1,12 +1,23 @@
 """Shell completion of commands and of live ids."""
 
 import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 
 import pytest
 
-from tests.support.cli import Cli
+from tests.support.cli import Cli, without
 
 pytest_plugins = ("tests.support.cli",)
+
+
+def _needing(shell: str) -> pytest.MarkDecorator:
+    reason = without(shell)
+    return pytest.mark.skipif(reason is not None, reason=str(reason))
 
 
 def complete(cli: Cli, words: str, shell: str = "bash", **environment: str) -> tuple[int, str, str]:
@@ -23,7 +34,7 @@ def complete(cli: Cli, words: str, shell: str = "bash", **environment: str) -> t
 
 
 def test_completes_commands(cli: Cli) -> None:
-    assert complete(cli, "tb-cli comp") == (0, "compute\ncompute-market\n", "")
+    assert complete(cli, "tb-cli comp") == (0, "compute\ncompute-market\ncompletion\n", "")
     assert complete(cli, "tb-cli compute can") == (0, "cancel\n", "")
 
 
@@ -106,3 +117,158 @@ def test_is_silent_on_any_error(cli: Cli, damage: str) -> None:
         (cli.home / "config.toml").write_text("nonsense = 1\n")
     code, out, err = complete(cli, "tb-cli compute status a")
     assert (code, out.strip(), err) == (0, "", "")
+
+
+SHELLS = [pytest.param(shell, marks=_needing(shell)) for shell in ("bash", "zsh", "fish")]
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_script_is_one_that_the_shell_can_read(cli: Cli, shell: str) -> None:
+    script = cli.ok("completion", shell)
+    done = subprocess.run([shell, "-n"], input=script.encode(), capture_output=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert cli.document("completion", shell)["script"] == script
+
+
+def test_script_of_no_shell_is_refused(cli: Cli) -> None:
+    done = cli("completion", "bahs")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.splitlines()[1] == "hint: did you mean bash?"
+
+
+@pytest.fixture
+def market(cli: Cli) -> Cli:
+    cli.post("--offer-id", "ns:gpu@home")
+    for job_id in ("ns:alpha", "ns:beta@x", "x@one", "plain"):
+        cli.submit(job_id, buyer="acme@eu")
+    cli.submit("ended")
+    cli.ok("wallet", "deposit", "acme@eu", "--ct", "5")
+    cli.ok("compute", "cancel", "ended")
+    program = cli.directory / "bin" / "tb-cli"
+    program.parent.mkdir()
+    program.write_text(
+        f'#!/bin/sh\n{sys.executable} -m tb_cli.entry "$@"; touch {cli.directory}/asked\n'
+    )
+    program.chmod(0o755)
+    return cli
+
+
+def completed(cli: Cli, shell: str, line: str) -> str:
+    """What stands on the line of an interactive shell after a tab."""
+    words = {
+        "bash": (["bash", "--norc", "--noprofile", "-i"], "source <(tb-cli completion bash)"),
+        "zsh": (
+            ["zsh", "-f", "-i"],
+            "autoload -U compinit; compinit -D; source <(tb-cli completion zsh)",
+        ),
+    }
+    command, source = words[shell]
+    path = f"{cli.directory / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = os.environ | {
+        "PATH": path,
+        "TERM": "dumb",
+        "PS1": "$ ",
+        "HISTFILE": "",
+        "INPUTRC": "/dev/null",
+    }
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        command,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(slave)
+    try:
+        told = cli.directory / "told"
+        _type(master, f"{source}; touch {told}.ready\n", told.with_suffix(".ready").exists)
+        asked = cli.directory / "asked"
+        asked.unlink()
+        _type(master, f"{line}\t", asked.exists)
+        # The line becomes the argument of a command, once it is completed.
+        keys = f"\x01printf '<%s>' \"\x05\" > {told}; touch {told}.done\n"
+        _type(master, keys, told.with_suffix(".done").exists)
+        return told.read_text().strip("<>").rstrip()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(master)
+
+
+def _type(master: int, keys: str, done: Callable[[], bool]) -> None:
+    """Type, and read what is shown until it is done and nothing comes any more."""
+    os.write(master, keys.encode())
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends:
+        is_done = done()
+        if select.select([master], [], [], 0.2 if is_done else 0.02)[0]:
+            os.read(master, 65_536)
+        elif is_done:
+            return
+
+
+@pytest.mark.parametrize(
+    ("line", "whole"),
+    [
+        ("tb-cli compute cancel ns:a", "tb-cli compute cancel ns:alpha"),
+        ("tb-cli compute cancel x@", "tb-cli compute cancel x@one"),
+        ("tb-cli compute offer show ns:gpu@", "tb-cli compute offer show ns:gpu@home"),
+    ],
+)
+@pytest.mark.skipif(bool(without("bash")), reason=str(without("bash")))
+def test_bash_completes_ids_with_colons_and_at_signs(market: Cli, line: str, whole: str) -> None:
+    assert completed(market, "bash", line) == whole
+
+
+@pytest.mark.skipif(bool(without("zsh")), reason=str(without("zsh")))
+def test_zsh_completes_them_too(market: Cli) -> None:
+    found = completed(market, "zsh", "tb-cli compute cancel ns:a")
+    assert found.replace("\\", "") == "tb-cli compute cancel ns:alpha"
+
+
+@pytest.mark.skipif(bool(without("fish")), reason=str(without("fish")))
+def test_fish_completes_them_too(market: Cli) -> None:
+    path = f"{market.directory / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    asked = "tb-cli completion fish | source; complete -C 'tb-cli compute cancel ns:'"
+    done = subprocess.run(
+        ["fish", "--no-config", "-c", asked], capture_output=True, env=os.environ | {"PATH": path}
+    )
+    assert done.stdout.decode().splitlines() == ["ns:alpha", "ns:beta@x"]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("compute list --state ac", "active"),
+        ("compute list --state active,qu", "active,queued"),
+        ("compute list --provider pr", "prov"),
+        ("compute list --buyer ac", "acme@eu"),
+        ("compute submit --workload tr", "transcode"),
+        ("compute status end", "ended"),
+        ("compute-market receipts show end", "ended"),
+        ("wallet balance ac", "acme@eu"),
+        ("net reputation show pr", "prov"),
+        ("log --owner ac", "acme@eu"),
+        ("compute cancel --by cl", "client"),
+        ("help exi", "exit-codes"),
+        ("completion b", "bash"),
+    ],
+)
+def test_completes_values_of_options_and_arguments(
+    market: Cli, words: str, found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("_TB_CLI_COMPLETE", "complete_fish")
+    monkeypatch.setenv("_TYPER_COMPLETE_FISH_ACTION", "get-args")
+    monkeypatch.setenv("_TYPER_COMPLETE_ARGS", f"tb-cli {words}")
+    done = market()
+    monkeypatch.delenv("_TB_CLI_COMPLETE")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.partition("\t")[0].strip() == found
+
+
+def test_installed_script_is_the_one_that_is_printed(
+    cli: Cli, from_bash: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.ok("--show-completion") == cli.ok("completion", "bash")

@@ -2,8 +2,6 @@
 
 import pytest
 
-from tb_cli.frame import confirmation
-from tb_cli.frame.session import Session
 from tests.support.cli import REAL, Cli, Prepared
 from tests.support.terminal import answered
 
@@ -106,14 +104,3 @@ def test_line_of_a_batch_is_not_asked_about(market: Cli) -> None:
     done = answered(market, ("batch", "-"), f"{' '.join(WITHDRAW)}\n{CTRL_D}", after="")
     assert (done.code, "[y/N]" in done.text) == (0, False)
     assert market.wallet("alice") == (4, 0)
-
-
-def test_only_a_long_selection_is_asked_about(market: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(
-        confirmation, "confirm", lambda session, question, *, yes: asked.append(question)
-    )
-    with Session.begin({}) as session:
-        for count in (0, 100, 101):
-            confirmation.confirm_selection(session, count, "cancel", yes=False)
-    assert asked == ["cancel 101 jobs?"]

@@ -176,3 +176,40 @@ def test_nothing_stands_in_for_a_module_afterwards() -> None:
 def test_a_module_that_is_imported_already_is_left_alone(module: str) -> None:
     code = f"import {module} as before; run('{module}'); import {module}; print({module} is before)"
     assert in_a_command(code) == "True"
+
+
+# Runs a command and then tells, its last line on stderr, which modules of ours were imported while
+# it had the write lock.
+MODULES_WITHIN_THE_LOCK = """
+import sys
+from compute_market.store.lock import WriteLock
+from tb_cli.entry import call
+enter, leave = WriteLock.__enter__, WriteLock.__exit__
+before, within = set(), {"lock"}
+def entered(lock):
+    enter(lock)
+    before.update(sys.modules)
+def left(lock, *error):
+    within.update(set(sys.modules) - before)
+    leave(lock, *error)
+WriteLock.__enter__, WriteLock.__exit__ = entered, left
+assert call(sys.argv[1:]) == 0
+print(*(name for name in within if not name.startswith("blake3")), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("wallet", "deposit", "alice", "--ct", "1"),
+        ("compute", "cancel", "j1"),
+        ("compute", "cancel", "--by", "client", "j1", "j2"),
+    ],
+    ids=" ".join,
+)
+def test_nobody_waits_for_a_command_that_imports(cli: Cli, words: tuple[str, ...]) -> None:
+    """What a change needs is imported before it takes the write lock, and not while it has it."""
+    cli.active("j1", "j2")
+    command = [sys.executable, "-c", MODULES_WITHIN_THE_LOCK, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "lock\n")

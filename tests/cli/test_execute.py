@@ -322,11 +322,11 @@ def test_other_output_of_a_proven_slice_is_a_conflict(cli: Cli) -> None:
         ("nope", "0", HELLO, 3, "job nope does not exist"),
         ("j1", "1", HELLO, 2, "job j1 has no slice 1"),
         ("j1", str(2**63 - 1), HELLO, 2, f"job j1 has no slice {2**63 - 1}"),
-        ("j1", str(2**64), HELLO, 2, "'INDEX'"),
+        ("j1", str(2**64), HELLO, 2, "INDEX: "),
         ("j1", "0", HELLO[:-1], 2, f"'{HELLO[:-1]}' is not an output"),
         ("j1", "0", "é" * 64, 2, "is not an output"),
         ("j1", "0", " ".join([HELLO[:31], HELLO[:32]]), 2, "is not an output"),
-        ("j1", "x", HELLO, 2, "'INDEX'"),
+        ("j1", "x", HELLO, 2, "INDEX: "),
     ],
 )
 def test_prove_of_what_there_is_not(

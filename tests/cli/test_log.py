@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from compute_market.records import EVENT_NAMES
-from tests.support.cli import HELLO, Cli
+from tests.support.cli import HELLO, Cli, Prepared
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -29,21 +29,33 @@ def names(cli: Cli, *options: str) -> list[str]:
     return [event["event"] for event in logged(cli, *options)]
 
 
+def live_six_minutes(cli: Cli) -> None:
+    """One command a minute, all within one epoch."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TB_EPOCH_BLOCKS", "1000")
+        cli.post("--offer-id", "o-a", provider="ann")  # 0
+        cli.advance(60)
+        cli.submit("j1")  # 1
+        cli.advance(60)
+        cli.submit("j2", buyer="bob")  # 2
+        cli.advance(60)
+        cli.ok("compute", "prove", "j1", "0", HELLO)  # 3
+        cli.advance(60)
+        cli.ok("compute", "cancel", "j2", "--by", "provider")  # 4
+        cli.advance(60)
+        cli.ok("wallet", "deposit", "bob", "--ct", "7")  # 5
+
+
+@pytest.fixture(scope="module")
+def lived(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(tmp_path_factory.mktemp("lived"), live_six_minutes)
+
+
 @pytest.fixture
-def busy(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """Six minutes of a market, one command a minute, all within one epoch."""
+def busy(cli: Cli, lived: Prepared, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """Six minutes of a market."""
     monkeypatch.setenv("TB_EPOCH_BLOCKS", "1000")
-    cli.post("--offer-id", "o-a", provider="ann")  # 0
-    cli.advance(60)
-    cli.submit("j1")  # 1
-    cli.advance(60)
-    cli.submit("j2", buyer="bob")  # 2
-    cli.advance(60)
-    cli.ok("compute", "prove", "j1", "0", HELLO)  # 3
-    cli.advance(60)
-    cli.ok("compute", "cancel", "j2", "--by", "provider")  # 4
-    cli.advance(60)
-    cli.ok("wallet", "deposit", "bob", "--ct", "7")  # 5
+    lived.copy_to(cli)
     return cli
 
 

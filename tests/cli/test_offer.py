@@ -331,7 +331,7 @@ def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:
         *("o-1", "stdin line 2", "stdin line 3", "o-2"),
     ]
     messages = [document["error"]["message"] for document in done.json[1:3]]
-    assert messages[0].startswith("stdin line 2: ")
+    assert messages[0].startswith("stdin line 2, column ")
     assert messages[1].startswith("stdin line 3: ")
     # Each element has a line of its own in one array.
     assert len(done.out.splitlines()) == 4 + 2
@@ -470,10 +470,10 @@ def test_set_of_what_no_offer_can_be_is_a_usage_error(
 @pytest.mark.parametrize(
     ("document", "problem"),
     [
-        ({"price_per_unit": 9}, "missing required field"),
+        ({"price_per_unit": 9}, "offer_id is missing"),
         ({"offer_id": "o-1"}, "nothing is to be changed"),
         ({"offer_id": "o-1", "units": "many"}, "units"),
-        ({"offer_id": "o-1", "colour": "red"}, "unknown field `colour`"),
+        ({"offer_id": "o-1", "colour": "red"}, "unknown field colour"),
         ({"offer_id": "o-1", "price_per_unit": 1.5}, "price_per_unit"),
     ],
 )

@@ -20,7 +20,7 @@ from compute_market.offers.standing import record_outcome
 from compute_market.store.schema import BUNDLE_RECEIPTS, BUNDLES_PENDING
 from compute_market.store.txn import Txn
 from tb_cli.network import handoffs
-from tests.support.cli import HELLO, Cli, Done
+from tests.support.cli import HELLO, Cli, Done, Prepared
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -40,15 +40,12 @@ def earn(cli: Cli, provider: str, by: int) -> None:
     cli.update(lambda txn: [record_outcome(txn, provider, sign) for _ in range(abs(by))])
 
 
-@pytest.fixture
-def running(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
-    """An active job of three units with `prov`, one of them proven; `other` has earned more.
+@pytest.fixture(scope="module")
+def one_runs(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(tmp_path_factory.mktemp("one_runs"), let_one_run)
 
-    The key that signs what goes out is there already.
-    """
-    monkeypatch.setenv("TB_ENABLE_PREEMPT", "true")
-    monkeypatch.setenv("TB_COURIER_BACKOFF_MS", "0")
-    monkeypatch.setenv("TB_COURIER_MAX_ATTEMPTS", "2")
+
+def let_one_run(cli: Cli) -> None:
     cli.real()
     cli.ok("key", "new", "node")
     cli.ok("wallet", "deposit", "other", "--ct", "100")
@@ -56,6 +53,18 @@ def running(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> Cli:
     cli.submit("j1", slices=[cli.slice(f"{number}.slice") for number in range(3)])
     cli.ok("compute", "prove", "j1", "1", HELLO)
     earn(cli, "other", 12)
+
+
+@pytest.fixture
+def running(cli: Cli, one_runs: Prepared, monkeypatch: pytest.MonkeyPatch) -> Cli:
+    """An active job of three units with `prov`, one of them proven; `other` has earned more.
+
+    The key that signs what goes out is there already.
+    """
+    monkeypatch.setenv("TB_ENABLE_PREEMPT", "true")
+    monkeypatch.setenv("TB_COURIER_BACKOFF_MS", "0")
+    monkeypatch.setenv("TB_COURIER_MAX_ATTEMPTS", "2")
+    one_runs.copy_to(cli)
     return cli
 
 

@@ -1,6 +1,6 @@
 """What lists look like on terminals: every screen as a file, to be looked at.
 
-`TB_GOLDEN=renew pytest tests/cli/test_screens.py` writes the files anew.
+`RENEW_GOLDEN=1 pytest tests/cli/test_screens.py` writes the files anew.
 """
 
 import os
@@ -32,6 +32,9 @@ SCREENS = (
     "compute-market params history",
     "compute-market receipts list",
     "wallet history alice --event deposit,escrow:lock,escrow:refund,settle",
+    "wallet list",
+    "wallet statement alice --since 12:01 --until 12:02",
+    "wallet statement prov --by job",
     "bid list --columns state,reveal_from,reveal_until,owner,bond_ct",
     "net reputation show",
     "key list --columns name,kind",
@@ -77,7 +80,7 @@ def test_screen_is_as_it_was_when_it_was_looked_at(
 ) -> None:
     found = screens(shop, width, *more)
     path = GOLDEN / name
-    if os.environ.get("TB_GOLDEN") == "renew":
+    if "RENEW_GOLDEN" in os.environ:
         GOLDEN.mkdir(exist_ok=True)
         path.write_text(found)
     assert found == path.read_text()

@@ -457,7 +457,7 @@ def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:
     assert first == f"submitted job a: active, 1 unit at 5 from prov{NO_MONEY}"
     assert last == f"submitted job b: active, 1 unit at 5 from prov{NO_MONEY}"
     assert [line.partition(":")[0] for line in failed] == [
-        *("stdin line 2", "stdin line 3", "stdin line 4", "stdin line 5"),
+        *("stdin line 2, column 2", "stdin line 3", "stdin line 4", "stdin line 5"),
     ]
     assert "prize" in failed[2]
     done = cli("compute", "submit", "-", "--jsonl", stdin=given)
@@ -469,11 +469,12 @@ def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:
 
 def test_lines_that_are_all_wrong_are_usage_and_open_no_transaction(cli: Cli) -> None:
     done = cli("compute", "submit", "-", stdin='{"job_id": "a"}\n{"job_id": 1}\n')
-    assert (done.code, done.err) == (2, "2 of 2 failed: 2 usage\n")
+    hint = "hint: usage: it goes into the file, or is given with --buyer\n"
+    assert (done.code, done.err) == (2, f"2 of 2 failed: 2 usage\n{hint}")
     assert [line[:13] for line in done.out.splitlines()] == ["stdin line 1:", "stdin line 2:"]
     assert not cli.home.exists()
     done = cli("compute", "submit", "-", stdin='{"job_id": "a"}\n')
-    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert (done.code, done.err.count("\n")) == (2, 2)
     assert not cli.home.exists()
 
 

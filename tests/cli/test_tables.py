@@ -233,3 +233,61 @@ def test_cells_are_those_of_the_terminal_not_characters() -> None:
     assert folded("値段表", 4) == ["値段", "表"]
     assert folded("a" * 10, 4) == ["aaaa", "aaaa", "aa"]
     assert drawn(COLUMNS[:2], [["値段", "x"]], 80)[1] == "値段  x"
+
+
+@pytest.mark.parametrize("width", ["20", "0"])
+@pytest.mark.parametrize("variables", [{}, {"TERM": "dumb"}, {"PYTHONIOENCODING": "latin-1"}])
+def test_odd_terminal_is_legible(shop: Cli, width: str, variables: dict[str, str]) -> None:
+    """What is no width is taken for the usual one; ids are whole on the narrowest."""
+    master, slave = pty.openpty()
+    environment = os.environ | {"COLUMNS": width, "TERM": "xterm", **variables}
+    command = shop.command("compute", "list", "--all", "--no-color")
+    done = subprocess.run(command, stdout=slave, stderr=subprocess.PIPE, env=environment)
+    os.close(slave)
+    lines = os.read(master, 65_536).decode("latin-1").splitlines()
+    os.close(master)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert lines[0].split()[0] == "JOB"
+    assert [line.split()[0] for line in lines[1:3]] == [JOB, "j2"]
+    assert ("PRIO" in lines[0]) == (width != "20")
+
+
+def test_text_that_the_locale_lacks_is_escaped(shop: Cli) -> None:
+    slice_ = shop.slice("値段.slice")
+    shop.submit("j3", slices=[slice_])
+    listing = ("compute", "slices", "j3", "-o", "table")
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = shop.process(*listing, env=environment, afresh=True)
+    assert done.code == 0
+    assert "\\u5024\\u6bb5.slice" in done.out
+
+
+def test_colours_are_for_terminals_that_have_them(shop: Cli) -> None:
+    listing = ("compute", "list", "--all")
+    lines = on_terminal(shop, 100, *listing)
+    assert any("\x1b[32mactive" in line for line in lines)
+    assert any("\x1b[31mcancelled" in line for line in lines)
+    assert not any("\x1b" in line for line in on_terminal(shop, 100, *listing, TERM="dumb"))
+    assert "\x1b" not in shop.ok(*listing, "-o", "table")
+
+
+def test_error_is_red_on_a_terminal_alone(shop: Cli) -> None:
+    for variables, begins in (
+        ({"TERM": "xterm"}, "\x1b[31merror[not_found]:\x1b[0m job nope "),
+        ({"TERM": "dumb"}, "error[not_found]: job nope "),
+        ({"TERM": "xterm", "NO_COLOR": "1"}, "error[not_found]: job nope "),
+    ):
+        master, slave = pty.openpty()
+        command = shop.command("compute", "status", "nope")
+        subprocess.run(command, stderr=slave, env=os.environ | variables)
+        os.close(slave)
+        assert os.read(master, 4096).decode().startswith(begins)
+        os.close(master)
+
+
+def test_nothing_is_said_of_an_empty_list_on_a_terminal_alone(shop: Cli) -> None:
+    nothing = ("compute", "list", "--buyer", "nobody")
+    assert on_terminal(shop, 80, *nothing) == ["no jobs"]
+    assert on_terminal(shop, 80, "compute", "courier", "list") == ["no bundles"]
+    assert on_terminal(shop, 80, *nothing, "-o", "tsv") == []
+    assert shop.ok(*nothing, "-o", "table") == ""

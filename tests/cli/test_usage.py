@@ -192,6 +192,7 @@ def test_field_of_a_job_file_is_told_by_its_name(
             "unknown field gpu_memory_mb",
             "did you mean capability.gpu_memory_mb?",
         ),
+        ({"units": [5]}, "units: expected a whole number, got a list", ""),
         ({"units": "five"}, "units: expected a whole number, got text", ""),
         ({"units": True}, "units: expected a whole number, got true or false", ""),
     ],

@@ -181,7 +181,10 @@ def test_history_lists_movements_oldest_first(cli: Cli) -> None:
     assert list(documents[0]) == list(newest)
     assert cli("wallet", "history", "alice", "--jsonl").jsonl == documents
     assert cli.document("wallet", "history", "alice", "--limit", "2") == documents[-2:]
-    assert cli.ok("wallet", "history", "al") == ""
+    assert cli("wallet", "history", "al").code == 3
+    # Names that begin alike are others.
+    cli.ok("wallet", "deposit", "al", "--ct", "1")
+    assert [row[5] for row in cli("wallet", "history", "al").rows] == ["wallet/al"]
 
 
 def test_history_of_a_job_adds_up(cli: Cli) -> None:

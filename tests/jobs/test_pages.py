@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compute_market.jobs import holding, jobs, listed, pages
+from compute_market.jobs import holding, jobs, pages
 from compute_market.jobs.selection import Selection
 from compute_market.records import JOB_STATES, LIVE_STATES, PRIORITIES, Job
 from compute_market.store.schema import JOBS
@@ -131,15 +131,14 @@ def test_pages_find_what_is_asked_for_once_and_in_order(
     crowd: Market, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(8)
+    all_jobs, now = crowd.view(every), crowd.view(lambda txn: txn.now)
     sizes = set()
     for _ in range(effort(150, 5000)):
         monkeypatch.setattr(pages, "LOOKED_AT", chance.choice((1, 2, 7, 30, 1000)))
         monkeypatch.setattr(pages, "KEPT_MAX", chance.choice((0, 5, 1000)))
         asked, limit = drawn(chance), chance.choice((1, 3, 50, 1000))
         newest_first = chance.random() < 0.5
-        by_hand = [
-            job for job in crowd.view(every) if wanted(asked, job, crowd.view(lambda txn: txn.now))
-        ]
+        by_hand = [job for job in all_jobs if wanted(asked, job, now)]
         if asked.is_by_end:
             by_hand.sort(key=lambda job: (job.ended_at, job.job_id))
         if newest_first:
@@ -195,7 +194,7 @@ def test_a_live_job_is_found_once_though_others_come_and_go_meanwhile(
     asked = Selection(states=LIVE_STATES)
     for newest_first in (False, True):
         look = partial(pages.page, selection=asked, limit=2, newest_first=newest_first)
-        before = set(market.view(lambda txn: list(listed.live_ids(txn))))
+        before = set(market.view(lambda txn: list(jobs.live_ids(txn))))
         found: list[str] = []
         gone: set[str] = set()
         walk: pages.Walk | None = None

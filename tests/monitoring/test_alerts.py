@@ -25,7 +25,7 @@ from tests.support.receipt_file import KEY, receipt
 
 pytest_plugins = ("tests.support.cli",)
 
-RANGE = "3s"
+RANGE = "2s"
 HOURS = 3 * 3600
 # One job at a time, a minute's capacity of 120 units, and a window of three prices.
 SETTINGS = f"""\

@@ -431,3 +431,35 @@ def test_walk_gives_every_offer_of_the_adequate_classes_once_and_in_order(
         return walk(txn, job)
 
     assert market.update(action, dry_run=True) == expected
+
+
+def test_walk_in_the_same_transaction_sees_what_has_moved(market: Market) -> None:
+    """What came first is kept in mind only until the index changes."""
+
+    def act(txn: Txn) -> None:
+        def first() -> str:
+            found = next(book.walk(txn, "open", JOB, book.floor_of(JOB)), None)
+            return "none" if found is None else found[1].decode()
+
+        dear, cheap = has(offer_id="dear", price_per_unit=7), has(offer_id="cheap", seq=2)
+        assert [first(), first()] == ["none", "none"]
+        insert(txn, dear)
+        assert [first(), first()] == ["dear", "dear"]
+        insert(txn, cheap)
+        assert [first(), first()] == ["cheap", "cheap"]
+        walked = [name for _, name in book.walk(txn, "open", JOB, book.floor_of(JOB))]
+        assert walked == [b"cheap", b"dear"]
+        small = replace(cheap, units_left=0)
+        book.move(txn, small, place(cheap), place(small))
+        assert [first(), first()] == ["dear", "dear"]
+        book.move(txn, cheap, place(small), place(cheap))
+        assert [first(), first()] == ["cheap", "cheap"]
+        directed = has(offer_id="own", seq=3, price_per_unit=1, job_id=JOB.job_id)
+        insert(txn, directed)
+        assert first() == "own"
+        remove(txn, directed, cheap)
+        assert [first(), first()] == ["dear", "dear"]
+        remove(txn, dear)
+        assert [first(), first()] == ["none", "none"]
+
+    market.alone(act)

@@ -57,9 +57,12 @@ class Change(NamedTuple):
     is_fresh: bool = False  # there is no home
     again: bool = True  # it may be repeated when it is done, and then does nothing
     result: str | None = None  # the file or directory that it writes beside the market
+    selects: bool = False  # what it changes is selected, and not named
 
     @property
     def name(self) -> str:
+        if self.selects:
+            return f"{self.verb} {self.arguments[0]}"
         makes_one = self.verb in ("state init", "state restore")
         return self.verb if makes_one or not self.is_fresh else f"{self.verb} in a new home"
 
@@ -90,6 +93,10 @@ CHANGES = (
     Change("compute execute", items=("j1",)),
     Change("compute prove", ("j2", "0", HELLO)),
     Change("compute cancel", ("--chunk", "1", "--failed-to", "left"), items=("j3", "j4", "j5")),
+    Change("compute cancel", ("--buyer", "alice"), selects=True),
+    Change("compute hold", ("--state", "queued,pending"), selects=True),
+    Change("compute release", ("--all",), first=("compute hold j4 j5",), selects=True),
+    Change("compute offer withdraw", ("--provider", "prov"), selects=True),
     Change("compute hold", ("--chunk", "1"), items=("j4", "j5", "pending")),
     Change("compute release", ("--chunk", "1"), items=("j4", "j5"), first=("compute hold j4 j5",)),
     Change("compute set", ("--priority", "high", "--chunk", "1"), items=("j1", "j4", "pending")),

@@ -29,14 +29,15 @@ from compute_market.engine import SWEEP_LIMIT
 from compute_market.errors import MarketError
 from compute_market.events import Logged
 from compute_market.governance import governance
-from compute_market.jobs import cancellations, faults, handovers, holding, jobs, lanes
+from compute_market.jobs import cancellations, faults, handovers, holding, jobs, lanes, pages
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.extend import extend
 from compute_market.jobs.prove import InvalidProof, prove
+from compute_market.jobs.selection import Selection
 from compute_market.jobs.submit import change_offer, post_offer, submit
 from compute_market.jobs.waiting import match_pending
 from compute_market.offers import board, offers
-from compute_market.records import Lane, Refused, Slice, replace
+from compute_market.records import LIVE_STATES, Lane, Refused, Side, Slice, replace
 from compute_market.reputation import reputation
 from compute_market.requests import JobRequest, OfferChange
 from compute_market.scheduler import outcomes, queue
@@ -709,6 +710,31 @@ class MarketMachine(RuleBasedStateMachine):
             lambda: self.model.cancel(self.model.jobs[name], by),
             lambda txn: cancel(txn, name, by).outcome,
         )
+
+    @precondition(lambda self: self.model.live())
+    @rule(
+        owner=st.sampled_from(OWNERS),
+        side=st.sampled_from(("buyer", "provider")),
+        states=st.sampled_from((LIVE_STATES, ("queued",), ("active", "completed"))),
+        rehearse=st.booleans(),
+    )
+    def cancel_selected(self, owner: str, side: Side, states: Any, rehearse: bool) -> None:
+        def expected() -> list[tuple[str, str]]:
+            chosen = [
+                job
+                for job in self.model.jobs.values()
+                if job.state in states
+                and owner
+                == (job.buyer if side == "buyer" else job.parts and job.parts[-1].provider)
+            ]
+            return [(job.id, self.model.cancel(job, "client")) for job in chosen]
+
+        def action(txn: Txn) -> list[tuple[str, str]]:
+            asked = Selection(states=states, **{side: owner})
+            chosen = [job.job_id for job in pages.every(txn, asked)]
+            return [(job_id, cancel(txn, job_id, "client").outcome) for job_id in chosen]
+
+        self.act(expected, action, rehearse=rehearse)
 
     @precondition(lambda self: self.model.live())
     @rule(data=st.data())

@@ -19,7 +19,7 @@ from compute_market.store.schema import (
     HEADS,
 )
 from compute_market.store.store import Store
-from tests.support.processes import locked
+from tests.support.processes import locked, until
 from tests.support.stores import Child, Spawn, contents, get, open_store, put
 
 # Every test here is over in a second or two; one that is not waits for a lock nobody gives back.
@@ -151,9 +151,14 @@ def test_errors_have_a_json_form(path: Path, holder: Child) -> None:
 # One that is stopped, as by Ctrl-Z.
 
 
+def stop(child: Child) -> None:
+    child.process.send_signal(signal.SIGSTOP)
+    state = Path(f"/proc/{child.pid}/stat")
+    until(lambda: state.read_text().rpartition(")")[2].split()[0] == "T")
+
+
 def test_update_names_a_holder_that_is_stopped(path: Path, holder: Child) -> None:
-    holder.process.send_signal(signal.SIGSTOP)
-    os.waitpid(holder.pid, os.WUNTRACED)
+    stop(holder)
     store = open_store(path, lock_timeout_ms=0)
     with pytest.raises(BusyError, match=f"held by process {holder.pid} and is stopped$") as caught:
         store.update(put(b"a"), now_ms=0)
@@ -166,8 +171,7 @@ def test_update_names_a_waiter_that_is_stopped(path: Path, holder: Child, spawn:
     """It holds the turnstile, and the lock itself is free: nobody but it could take it."""
     waiter = spawn(WAITER)
     assert waiter.hear() == "waiting"
-    waiter.process.send_signal(signal.SIGSTOP)
-    os.waitpid(waiter.pid, os.WUNTRACED)
+    stop(waiter)
     holder.tell()
     assert holder.hear() == "released"
     store = open_store(path, lock_timeout_ms=0)

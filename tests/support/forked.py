@@ -125,7 +125,10 @@ class Server:
         stderr: int = subprocess.PIPE,
         pass_fds: Sequence[int] = (),
     ) -> Forked:
-        """Run a module as `python -m` does, in this process's directory unless one is given."""
+        """Run a module as `python -m` does, or text for `-c`.
+
+        That is in this process's directory, unless one is given.
+        """
         tells, told = os.pipe()
         read, write = os.pipe() if stdin == subprocess.PIPE else (os.dup(stdin), None)
         mine, given = [write], [read]
@@ -208,10 +211,15 @@ def _become(asked: dict[str, object], given: list[int]) -> None:
     os.environ.update(asked["environment"])  # type: ignore[call-overload]
     sys.path[:0] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    sys.argv = ["", *asked["arguments"]]  # type: ignore[misc]
+    module, words = str(asked["module"]), [*asked["arguments"]]  # type: ignore[misc]
+    text = words.pop(0) if module == "-c" else ""
+    sys.argv = ["", *words]
     code = None
     try:
-        runpy.run_module(str(asked["module"]), run_name="__main__", alter_sys=True)
+        if module == "-c":
+            exec(compile(text, "<string>", "exec"), {"__name__": "__main__"})
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

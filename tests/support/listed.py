@@ -21,6 +21,7 @@ LISTS: tuple[str, ...] = (
     "compute-market params history",
     "compute-market receipts list",
     "wallet history alice",
+    "wallet list",
     "bid list",
     "net reputation show",
     "net reputation show prov --history",

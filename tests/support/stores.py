@@ -1,5 +1,6 @@
 """Stores of tests, and other processes that have them open."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from compute_market.store.schema import HEADS
 from compute_market.store.store import Store
 from compute_market.store.table import Table
 from compute_market.store.txn import Txn
+from tests.support.forked import Forked, commands
 
 ROOT = Path(__file__).parents[2]
 LARGE_BYTES = 1_000_000
@@ -66,27 +68,33 @@ class Child:
         self, path: Path, body: str, arguments: tuple[str, ...], before: tuple[str, ...] = ()
     ) -> None:
         program = PRELUDE + textwrap.dedent(body)
-        self.process = subprocess.Popen(
-            [*before, sys.executable, "-c", program, str(path), *arguments],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # A run of tests in the background of a shell ignores it, and so would its children.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        )
+        words = (program, str(path), *arguments)
+        pipe = subprocess.PIPE
+        self.process: Forked | subprocess.Popen[bytes]
+        if before:
+            self.process = subprocess.Popen(
+                [*before, sys.executable, "-c", *words],
+                cwd=ROOT,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                # A run in the background of a shell ignores it, and so would its children.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
+        else:
+            given = {"environment": os.environ, "directory": ROOT, "stdin": pipe}
+            self.process = commands().start("-c", *words, **given)
         self.pid = self.process.pid
 
     def hear(self) -> str:
         assert self.process.stdout is not None
         assert self.process.stderr is not None
         line = self.process.stdout.readline()
-        return line.strip() if line else f"ended: {self.process.stderr.read()}"
+        return line.decode().strip() if line else f"ended: {self.process.stderr.read().decode()}"
 
     def tell(self, text: str = "go") -> None:
         assert self.process.stdin is not None
-        self.process.stdin.write(text + "\n")
+        self.process.stdin.write(f"{text}\n".encode())
         self.process.stdin.flush()
 
     def kill(self) -> None:

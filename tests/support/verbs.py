@@ -157,6 +157,7 @@ ARGUMENTS: dict[str, Path_] = {
     "state info": (),
     "state stats": (),
     "state root": (),
+    "completion": ("bash",),
     "help": (),
     "config show": (),
     "config init": (),

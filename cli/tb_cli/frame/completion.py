@@ -9,18 +9,30 @@ from itertools import islice
 from typing import Any
 
 from compute_market.errors import MarketError
-from compute_market.jobs import listed
+from compute_market.jobs import jobs
 from compute_market.records import PARAMETER_KEYS
 from compute_market.settlement import wallets
-from compute_market.store.schema import BIDS, BUNDLE_IDS, JOBS, OFFERS, PROPOSALS, unpack_u64
+from compute_market.store.schema import (
+    BIDS,
+    BUNDLE_IDS,
+    JOBS,
+    OFFERS,
+    PARTY_JOBS,
+    PROPOSALS,
+    party_key,
+    unpack_u64,
+)
 from compute_market.store.table import Table
 from compute_market.store.txn import Txn
+from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import key_files
+from tb_cli.frame.completion_scripts import SCRIPTS
 from tb_cli.frame.session import Session
 
 COMPLETIONS_MAX = 200
 LIVE_JOBS_MAX = 10_000  # looked at for a completion
 PROPOSALS_MAX = 10_000  # looked at
+OFFERS_MAX = 10_000  # looked at for their providers
 _BUNDLE_ID_DIGITS = 16
 _HEX = frozenset(b"0123456789abcdef")
 
@@ -29,6 +41,12 @@ def completions(kind: str, incomplete: str) -> list[str]:
     """Ids of a kind that begin with a text."""
     if kind == "parameter":
         return [key for key in PARAMETER_KEYS if key.startswith(incomplete)]
+    if kind == "topic":
+        return _topics(incomplete)
+    if kind == "shell":
+        return [each for each in SCRIPTS if each.startswith(incomplete)]
+    if kind == "workload":
+        return [each for each in BUILT_IN if each.startswith(incomplete)]
     if kind == "setting":
         from compute_market.config.rows import SETTINGS
 
@@ -52,9 +70,37 @@ def _first(found: Iterable[str]) -> list[str]:
 
 def _live_jobs(txn: Txn, prefix: bytes) -> Iterator[str]:
     """There may be millions of ended ones."""
-    for job_id in islice(listed.live_ids(txn), LIVE_JOBS_MAX):
+    for job_id in islice(jobs.live_ids(txn), LIVE_JOBS_MAX):
         if job_id.encode().startswith(prefix):
             yield job_id
+
+
+def _topics(incomplete: str) -> list[str]:
+    from tb_cli.frame.topics import TOPICS
+    from tb_cli.tree import TREE
+
+    return [each for each in (*TREE.commands, *TOPICS) if each.startswith(incomplete)]
+
+
+def _parties(side: str, txn: Txn, prefix: bytes) -> Iterator[str]:
+    """Those of jobs: of each only the first of its jobs is looked at."""
+    start = party_key(side, "", 0)[:-9]
+    at = start + prefix
+    while True:
+        key = next((key for key, _ in txn.scan(PARTY_JOBS, start + prefix, at)), None)
+        if key is None:
+            return
+        party = key[len(start) : -9]
+        yield party.decode()
+        at = start + party + b"\0" + b"\xff" * 9
+
+
+def _providers(txn: Txn, prefix: bytes) -> Iterator[str]:
+    """Those of offers and of jobs."""
+    offered = (OFFERS.decode(key, payload).provider for key, payload in txn.scan(OFFERS))
+    found = dict.fromkeys(islice(offered, OFFERS_MAX))
+    yield from (each for each in found if each.encode().startswith(prefix))
+    yield from (each for each in _parties("provider", txn, prefix) if each not in found)
 
 
 def _keys(table: Table[Any], txn: Txn, prefix: bytes) -> Iterator[str]:
@@ -97,6 +143,9 @@ _FINDERS: dict[str, Callable[[Txn, bytes], Iterable[str]]] = {
     "owner": _owners,
     "offer": partial(_keys, OFFERS),
     "bid": partial(_keys, BIDS),
+    "buyer": partial(_parties, "buyer"),
+    "provider": _providers,
+    "sender": _owners,
     "bundle": _bundles,
     "proposal": _proposals,
 }

@@ -6,8 +6,6 @@ from compute_market.errors import RefusedError
 from compute_market.text import printable
 from tb_cli.frame.session import Session
 
-# Items of a selection from which on it is asked whether all of them are meant.
-SELECTED_MAX = 100
 _YES = (b"y", b"yes")
 
 
@@ -46,14 +44,3 @@ def confirm(session: Session, question: str, *, yes: bool) -> None:
             hint="answer y, or give --yes",
             reason="not_confirmed",
         )
-
-
-def confirm_selection(
-    session: Session, count: int, doing: str, noun: str = "job", *, yes: bool
-) -> None:
-    """The same for a selection of more than `SELECTED_MAX`: `cancel 237 jobs?`.
-
-    `doing` is what is done to them, and `noun` one of them.
-    """
-    if count > SELECTED_MAX:
-        confirm(session, f"{doing} {count} {noun}s?", yes=yes)

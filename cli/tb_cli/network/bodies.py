@@ -4,7 +4,8 @@ import asyncio
 from typing import Final
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Message
 
 from compute_market.errors import BusyError
 
@@ -28,7 +29,8 @@ class Body:
     """
 
     def __init__(self, request: Request, patience_s: float, memory: Memory) -> None:
-        self._stream = request.stream()
+        self._receive = request.receive
+        self._is_whole = False  # nothing of it is to come
         self._patience_s = patience_s
         self._memory = memory
         self._held = 0
@@ -76,13 +78,23 @@ class Body:
         return bytes(found)
 
     async def _next(self) -> bytes:
+        found = b""
+        while not found and not self._is_whole:
+            message = await self._message()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            found = message.get("body", b"")
+            self._is_whole = not message.get("more_body", False)
+        self._received += len(found)
+        self.hold(len(found))
+        return found
+
+    async def _message(self) -> Message:
+        """What the server has of it next."""
         by_pace = self._began + self._received / _PACE_MIN
         now = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout_at(min(now, by_pace) + self._patience_s):
-                found = await anext(self._stream, b"")
+                return await self._receive()
         except TimeoutError as error:
             raise HTTPException(408, "the body of the request does not come") from error
-        self._received += len(found)
-        self.hold(len(found))
-        return found

@@ -27,7 +27,7 @@ class Column:
         name: str,  # of the field in the JSON form
         head: str | None = None,  # what stands above it, as short as can be
         kind: Kind = "text",
-        # An attribute, or that of an attribute which may be None; or how the value is found.
+        # An attribute, or one of an attribute that may be None; or how the value is found.
         of: str | Callable[["Txn", Any], Any] | None = None,
         order: tuple[str, ...] = (),  # its values as they are sorted
     ) -> None:
@@ -38,10 +38,13 @@ class Column:
         self.order = order
 
     def key(self, value: Any) -> tuple[bool, Any]:
-        """What to sort a value by. That of nothing is the least."""
+        """What to sort a value by: nothing is the least, and what is no number comes last."""
         if value is None:
             return False, None
-        return True, self.order.index(value) if value in self.order else value
+        if value in self.order:
+            value = self.order.index(value)
+        is_number = isinstance(value, int | float)
+        return True, (not is_number, value if is_number else str(value))
 
 
 class Noun:
@@ -133,24 +136,34 @@ def _direct(paths: Sequence[str]) -> Callable[[Any], Sequence[Any]]:
     """What reads attributes of a record, all of them in one call where none is lacking."""
     if not paths:
         return lambda record: ()
-    # With one path it would be the value and no row: the first comes twice, and goes again.
-    get = attrgetter(paths[0], *paths)
+    get = _all_of(paths)
+    own = _all_of([path for path in paths if "." not in path])
+    # Attributes of what may be lacking: where they stand, of what, and how they are read.
+    others = [
+        (place, path.partition(".")[0], attrgetter(path))
+        for place, path in enumerate(paths)
+        if "." in path
+    ]
+    if not others:
+        return get
+    roots = _all_of(sorted({of for _, of, _ in others}))
 
     def values(record: Any) -> Sequence[Any]:
-        try:
-            found: Sequence[Any] = get(record)[1:]
-        except AttributeError:
-            return [_step_by_step(record, path) for path in paths]
+        if None not in roots(record):
+            return get(record)
+        found = list(own(record))
+        for place, of, get_other in others:
+            lacks = getattr(record, of) is None
+            found.insert(place, None if lacks else get_other(record))
         return found
 
     return values
 
 
-def _step_by_step(record: Any, path: str) -> Any:
-    """An attribute, None where one on the way to it is None."""
-    value = record
-    for name in path.split("."):
-        if value is None:
-            return None
-        value = getattr(value, name)
-    return value
+def _all_of(paths: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(paths) > 1:
+        return attrgetter(*paths)
+    if not paths:
+        return lambda record: ()
+    get = attrgetter(paths[0])
+    return lambda record: (get(record),)

@@ -41,6 +41,8 @@ class Lines:
             guard.stop_if_lost()
 
     def _line(self, row: Sequence[Any]) -> str:
+        if None in row:
+            row = ["-" if value is None else value for value in row]
         if _PLAIN.issuperset(map(type, row)):
             line = self._form % (*row,)
             # One look at all of it: the tabs between the values are the only ones.

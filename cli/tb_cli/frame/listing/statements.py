@@ -4,10 +4,11 @@ from tb_cli.frame.listing.columns import Column, Noun
 from tb_cli.frame.listing.options import LISTED, OUTPUTS
 from tb_cli.frame.verbs import group, option
 
-# A statement has an order of its own, and its lines have no ids.
+# How a statement is told, which has an order of its own, and lines without ids. It reaches the
+# function of the verb as `form`.
 FORMS = (
     *group(
-        "listing",
+        "form",
         option(
             "--output",
             "table, tsv, csv, json or jsonl. [a table on a terminal, else tsv]",
@@ -15,16 +16,16 @@ FORMS = (
             choices=tuple(form for form in OUTPUTS if form != "ids"),
         ),
     ),
-    *(each for each in LISTED if each.name in ("jsonl", "header", "utc")),
+    *(each.in_group("form") for each in LISTED if each.name in ("jsonl", "header", "utc")),
 )
 
-_BALANCE = (Column("balance_ct", kind="number"), Column("balance_it", kind="number"))
+_BALANCE = (Column("balance_ct", "BAL CT", "number"), Column("balance_it", "BAL IT", "number"))
 _SUMS = (
     Column("movements", "MOVES", "number"),
-    Column("received_ct", kind="number"),
-    Column("received_it", kind="number"),
-    Column("spent_ct", kind="number"),
-    Column("spent_it", kind="number"),
+    Column("received_ct", "IN CT", "number"),
+    Column("received_it", "IN IT", "number"),
+    Column("spent_ct", "OUT CT", "number"),
+    Column("spent_it", "OUT IT", "number"),
     Column("ct", kind="number"),
     Column("it", kind="number"),
     *_BALANCE,
