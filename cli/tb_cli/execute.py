@@ -1,7 +1,7 @@
 """Verbs that do the work of jobs: execute, prove."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
@@ -16,7 +16,6 @@ from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import backend as hashing
 from tb_cli.frame import bulk
-from tb_cli.frame.active_jobs import ActiveJobs
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.ids import Ids
 from tb_cli.frame.options import (
@@ -30,10 +29,12 @@ from tb_cli.frame.options import (
 )
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.render import emit, note
-from tb_cli.frame.selected import ended, is_meant
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import NOT_GIVEN, argument, examples, number, takes
 from tb_cli.network.executors import executor
+
+if TYPE_CHECKING:
+    from tb_cli.frame.active_jobs import ActiveJobs
 
 
 @examples(
@@ -63,16 +64,10 @@ def execute(
     A run that was stopped is run again: it goes on at the first unproven slice. Ctrl-C and SIGTERM
     submit the proofs that are there; a kill loses the last ten seconds and what is under way.
     """
-    ids: Ids | ActiveJobs
-    if is_meant(job_ids, filters, selecting):
-        from tb_cli.frame.listing.selections import asked_jobs
-
-        asked = asked_jobs(filters, ("active",))
-        ids = ActiveJobs(session, asked, until_empty="until_empty" in selecting)
-    elif "until_empty" in selecting:
-        raise UsageError("--until-empty goes with --all, or with options that select jobs")
-    else:
-        ids = Ids(job_ids, "job id", keep=failed_to is not None)
+    active = None
+    if not job_ids or filters or selecting:  # A shell loop names its jobs.
+        active = _selected(session, job_ids, filters, selecting)
+    ids = active or Ids(job_ids, "job id", keep=failed_to is not None)
     with (
         executor(where, workers, cluster_timeout, backend) as pool,
         hashing.hasher(session, backend, here=pool is None) as hasher,
@@ -96,13 +91,15 @@ def execute(
             jsonl=jsonl,
             failed_to=failed_to,
             source=ids,
-            selected="job selected" if isinstance(ids, ActiveJobs) else None,
+            selected=None if active is None else "job selected",
         )
-    if isinstance(ids, ActiveJobs):
-        code = ended(ids.found, code, selecting)
-        if not (session.json or jsonl):
-            note(ids.summary())
-    return code
+    if active is None:
+        return code
+    from tb_cli.frame.selected import ended
+
+    if not (session.json or jsonl):
+        note(active.summary())
+    return ended(active.found, code, selecting)
 
 
 @examples(
@@ -126,6 +123,23 @@ def prove(session: Session, job_id: str, index: int, digest: str) -> None:
     changed = verdict.accepted()
     text = f"proved slice {index} of job {job_id}" if changed else "proven before"
     emit(session, document | {"changed": changed}, f"{text}: {_progress(verdict.job)}")
+
+
+def _selected(
+    session: Session, job_ids: list[str], filters: Mapping[str, Any], selecting: Mapping[str, Any]
+) -> "ActiveJobs | None":
+    """The jobs that options select; None where they are named."""
+    from tb_cli.frame import selected
+
+    if selected.is_meant(job_ids, filters, selecting):
+        from tb_cli.frame.active_jobs import ActiveJobs
+        from tb_cli.frame.listing.selections import asked_jobs
+
+        asked = asked_jobs(filters, ("active",))
+        return ActiveJobs(session, asked, until_empty="until_empty" in selecting)
+    if "until_empty" in selecting:
+        raise UsageError("--until-empty goes with --all, or with options that select jobs")
+    return None
 
 
 def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
