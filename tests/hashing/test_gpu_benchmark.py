@@ -1,5 +1,6 @@
 """The benchmark of GPUs on a machine without one: every part runs, and what is missing is told."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -192,6 +193,24 @@ def test_tools_of_nvidia_watch_a_part(
 
 
 # The whole script.
+
+
+def test_script_needs_no_more_than_the_library_does(script: Any) -> None:
+    """Of others CuPy and NumPy; arrays of PyTorch and Numba only where they are there."""
+    may = {"blake3", "msgspec", "numpy", "cupy", "torch", "numba"}
+    may |= {"compute_market", "gpu_parts", "rounds", *sys.stdlib_module_names}
+    for path in [
+        *BENCHMARKS.glob("gpu_parts/*.py"),
+        BENCHMARKS / "gpu.py",
+        BENCHMARKS / "rounds.py",
+    ]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert {name.partition(".")[0] for name in names} <= may, path
 
 
 def test_script_fails_without_a_device_after_writing_what_it_could(tmp_path: Path) -> None:
