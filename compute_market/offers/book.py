@@ -50,8 +50,7 @@ _MULTIPLIER = 4  # which of them is that of the multiplier
 _MULTIPLIER_STEPS = 10
 _BYTE_MAX = 255
 _FINE_BITS = 20
-# Walks whose first offer a transaction keeps in mind.
-_FIRSTS_MAX = 10_000
+_FIRSTS_MAX = 10_000  # walks whose first offer a transaction keeps in mind
 # Units and bonds come in all sizes; finer steps would only make a match look at more nodes.
 _TERM_BITS = 2
 
@@ -82,7 +81,7 @@ def moves(before: Offer, after: Offer) -> bool:
     """Whether a change of its units or shelf, which is all that changed, moves an offer."""
     if before.shelf != after.shelf:
         return True
-    return _units_step(before.units_left) != _units_step(after.units_left)
+    return _size(before.units_left, _TERM_BITS) != _size(after.units_left, _TERM_BITS)
 
 
 def order_of(offer: Offer) -> bytes:
@@ -148,12 +147,10 @@ def walk(txn: Txn, shelf: Shelf, job: Job, floor: Floor) -> Iterator[tuple[bytes
     prefixes = [_SHELVES[shelf] + family for family in _families_of_job(job)]
     directed = _SHELVES[shelf] + _directed(job.job_id)
     if txn.first(HEADS, directed) is not None:  # Hardly ever.
-        yield from _descend(txn, [*prefixes, directed], floor)
-        return
+        return (yield from _descend(txn, [*prefixes, directed], floor))
     asked = (*prefixes, floor.least, floor.price_max)
     if asked in txn.firsts:
-        first = txn.firsts[asked]
-        if first is not None:
+        if (first := txn.firsts[asked]) is not None:
             yield first
             yield from islice(_descend(txn, prefixes, floor), 1, None)
         return
@@ -200,7 +197,7 @@ def floor_of(job: Job, *, terms: bool = True, units: bool = True) -> Floor:
     """The floor of a job; without `terms` (price and bonds) or `units` those do not count."""
     least = _class(
         job.capability,
-        units=_units_step(job.units) if units else 0,
+        units=_size(job.units, _TERM_BITS) if units else 0,
         bond=_BYTE_MAX - _size(job.consumer_bond, _TERM_BITS) if terms else 0,
         multiplier=0,
         provider_bond=_size(job.provider_bond_min, _TERM_BITS) if terms else 0,
@@ -355,7 +352,7 @@ def _class_of(offer: Offer) -> bytes:
     step, rest = divmod(offer.multiplier_ppm * _MULTIPLIER_STEPS, PPM)
     return _class(
         offer.capability,
-        units=_units_step(offer.units_left),
+        units=_size(offer.units_left, _TERM_BITS),
         bond=_BYTE_MAX - _size(offer.consumer_bond, _TERM_BITS),
         multiplier=min(2 * step + (rest != 0), _BYTE_MAX),
         provider_bond=_size(offer.provider_bond, _TERM_BITS),
@@ -378,10 +375,6 @@ def _class(
             provider_bond,
         )
     )
-
-
-def _units_step(units: int) -> int:
-    return _size(units, _TERM_BITS)
 
 
 @lru_cache(maxsize=4096)

@@ -62,6 +62,14 @@ class Late:
         waiting = self._waiting.get(table)
         return None if waiting is None else waiting.get(key)
 
+    def find_alone(self, table: Table[Any], key: bytes, txn: Any, handle: Any) -> Any:
+        """The same as `find`, whatever is wrong with what stands beside it: nothing is walked."""
+        found = self.waiting(table, key)
+        if found is None and handle is not None:
+            value = txn.get(key, default=b"", db=handle)
+            found = table.opened(key, value) if value else None
+        return found
+
     def _find_once(self, table: Table[Any], key: bytes) -> Any:
         """The same of a kept table, where nothing waits under the key."""
         kept = self._kept.get(table)

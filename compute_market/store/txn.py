@@ -35,8 +35,8 @@ class Txn:
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
     last price before the first one of this transaction, None where it has matched nothing.
-    `firsts` is what walks through the index of offers came to first, until it changes (`book`).
-    `before` is the change before this one in the same transaction, all of which it sees.
+    `firsts` is for `book`; `before` the change before this one in the same transaction, which it
+    sees all of.
     """
 
     __slots__ = (
@@ -90,8 +90,7 @@ class Txn:
         self._numbers, self._set = aside.numbers, aside.set
         self._sums, self._added = aside.sums, aside.added
         self.firsts = aside.firsts
-        self.now_ms = now_ms
-        self.now = now_ms // 1000  # the same in unix seconds
+        self.now_ms, self.now = now_ms, now_ms // 1000  # in unix seconds
         self.timely = True
         self.config = config
         self.stopwatch = stopwatch
@@ -101,8 +100,7 @@ class Txn:
         # Owner → the least and the most CT in the wallet since it was asked last.
         self.touched: dict[str, list[int]] = {}
         self.issued = 0  # receipts
-        self.helped = False
-        self.stirred = False
+        self.helped = self.stirred = False
         self.board: Board | None = None
         # The seq of the last price, and the bands of those lanes that were asked for at it.
         self.bands: tuple[int, dict[str, Any]] | None = None
@@ -149,13 +147,7 @@ class Txn:
 
     def remove(self, table: Table[Any], key: bytes) -> None:
         """Delete an entry that must be there. Raises IntegrityError when it is missing."""
-        held = self._residents.get(table)
-        if held is None:
-            was_there = self.delete(table, key)
-        else:
-            self.writes += 1
-            was_there = held.delete(key)
-        if not was_there:
+        if not self.delete(table, key):
             raise damaged(table, key, "it is missing")
 
     def size(self, table: Table[Any]) -> int:
@@ -249,14 +241,8 @@ class Txn:
         """The same, whatever is wrong with what stands beside it."""
         if table in self._residents:
             return self.read(table, key)  # No disk has it.
-        found: Any = self._late.waiting(table, key)
-        if found is None:
-            handle = self._handles[table]
-            value = b"" if handle is None else self._txn.get(key, default=b"", db=handle)
-            if not value:
-                return None
-            found = table.opened(key, value)
-        record: R = table.decode(key, found) if type(found) is bytes else found
+        found = self._late.find_alone(table, key, self._txn, self._handles[table])
+        record: R | None = table.decode(key, found) if type(found) is bytes else found
         return record
 
     def must_read(self, table: Table[R], key: bytes) -> R:
@@ -303,11 +289,10 @@ class Txn:
 
     def number(self, name: str) -> int:
         """A small named integer of the `meta` table, 0 when it was never set."""
-        try:
-            return self._numbers[name]
-        except KeyError:
+        found = self._numbers.get(name)
+        if found is None:
             found = self._numbers[name] = self._stored_number(name)
-            return found
+        return found
 
     def number_before(self, name: str) -> int:
         """The same number as it was when the change began."""
@@ -325,8 +310,7 @@ class Txn:
 
     def next_number(self, name: str) -> int:
         """Increment a named sequence and return it: 1, 2, 3, …"""
-        number = self.number(name) + 1
-        self.set_number(name, number)
+        self.set_number(name, number := self.number(name) + 1)
         return number
 
     def add(self, sums: Sums, key: bytes, by: int) -> int:
@@ -350,12 +334,8 @@ class Txn:
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
-        added = self._added.get(sums)
-        if self.is_empty(sums.table):
-            if not added:
-                return {}
-            return {k: added[k] for k in sorted(added) if added[k] and k.startswith(prefix)}
-        return with_added(self.scan(sums.table, prefix), added or {}, prefix)
+        stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
+        return with_added(stored, self._added.get(sums, {}), prefix)
 
     def flush(self) -> None:
         """Write what was kept aside. The end of a transaction calls this last."""
@@ -376,9 +356,7 @@ class Txn:
     def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
         """The last key below a key, and the first that is not; None where there is none."""
         held = self._residents.get(table)
-        if held is not None:
-            return held.beside(key)
-        return table.beside(self._ordered(table), key)
+        return table.beside(self._ordered(table), key) if held is None else held.beside(key)
 
     def clear(self, table: Table[Any]) -> None:
         """Remove every entry of a table."""
@@ -407,9 +385,8 @@ class Txn:
     def _forget(self, table: Table[Any]) -> None:
         self._cursors.pop(table, None)
         self._late.drop(table)
-        if table is META:
-            for name in self._numbers.keys() - self._set.keys():
-                del self._numbers[name]
+        for name in self._numbers.keys() - self._set.keys() if table is META else ():
+            del self._numbers[name]
 
     def _stored_number(self, name: str) -> int:
         return unpack_u64(self.get(META, name.encode()) or b"")

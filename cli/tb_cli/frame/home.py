@@ -185,6 +185,19 @@ class Home:
             raise UsageError(f"{self.path} is not a directory", hint="give another --home")
 
 
+def amounts_are_text(given: str | None) -> bool:
+    """What an option or a variable says of amounts in JSON."""
+    form = given or os.environ.get(JSON_AMOUNTS, "integer")
+    if form in ("integer", "string"):
+        return form == "string"
+    from compute_market.text import clipped
+
+    raise UsageError(
+        f"{JSON_AMOUNTS}: {clipped(form)!a} is neither integer nor string",
+        hint="unset it, or give one of the two",
+    )
+
+
 def locate(option: str | None) -> Home:
     """The home an operator means: the option, else the variable, else `~/.the_block`.
 

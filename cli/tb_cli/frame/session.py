@@ -79,7 +79,7 @@ class Session:
         # Whether it is told when the price board was loaded or saved; `serve` does in its log.
         self.tells_of_prices: bool = bool(settings.get("debug")) or "TB_DEBUG" in os.environ
         self.color: bool = not settings.get("no_color") and "NO_COLOR" not in os.environ
-        self.amounts_are_text: bool = _amounts_are_text(settings.get("json_amounts"))
+        self.amounts_are_text: bool = home.amounts_are_text(settings.get("json_amounts"))
         self._given_home: str | None = settings.get("home")
         # A verb that needs no market may need no home either, and then none need be known.
         self._home = None if market == "unused" else home.locate(self._given_home)
@@ -90,9 +90,9 @@ class Session:
         self._market = market
         self._opened = _Opened()
         self._trial: Trial | None = None
-        self._is_line = False
+        self.is_line = False  # one of a batch, on the same home
         if batch is not None and (own_home is None or self.home.path == batch.home.path):
-            self._home, self._opened, self._is_line = batch._home, batch._opened, True
+            self._home, self._opened, self.is_line = batch._home, batch._opened, True
 
     @classmethod
     @contextmanager
@@ -110,7 +110,7 @@ class Session:
             yield session
         finally:
             session._end_trial()
-            if not session._is_line:
+            if not session.is_line:
                 try:
                     session.save_prices()
                 finally:
@@ -151,11 +151,6 @@ class Session:
             for name in unknown:
                 _note(warning_of(name))
         return loaded, origins
-
-    @property
-    def is_line(self) -> bool:
-        """Whether it is one line of a batch, on the same home."""
-        return self._is_line
 
     @property
     def is_open(self) -> bool:
@@ -374,19 +369,6 @@ class Session:
         if self._trial is not None:
             self._trial.end()
             self._trial = None
-
-
-def _amounts_are_text(given: str | None) -> bool:
-    """What an option or a variable says of amounts in JSON."""
-    form = given or os.environ.get(home.JSON_AMOUNTS, "integer")
-    if form in ("integer", "string"):
-        return form == "string"
-    from compute_market.text import clipped
-
-    raise UsageError(
-        f"{home.JSON_AMOUNTS}: {clipped(form)!a} is neither integer nor string",
-        hint="unset it, or give one of the two",
-    )
 
 
 def _note(text: str) -> None:
