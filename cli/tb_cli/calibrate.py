@@ -34,7 +34,7 @@ _FIGURES = Noun(
 )
 
 
-@examples("tb-cli compute calibrate --record")
+@examples("tb-cli compute calibrate --backend cpu")
 @takes(
     option(
         "--backend",

@@ -15,7 +15,7 @@ from compute_market.store.table import Table, encode
 R = TypeVar("R")
 
 # Entries of a table that are kept in memory, at most.
-RESIDENT_MAX: Final = 20_000
+RESIDENT_MAX: Final = 10_000
 # Changes in a row that nobody asked for the order after: that many are followed one by one, and one
 # for each so many keys.
 _UNASKED_MAX: Final = 64

@@ -26,7 +26,7 @@ from compute_market.store.txn import Txn
 T = TypeVar("T")
 
 # Changes that one transaction of LMDB holds. What it has written is kept in memory until its end.
-CHANGES_MAX: Final = 5_000
+CHANGES_MAX: Final = 2_000
 
 
 class ThrowAwayStore:

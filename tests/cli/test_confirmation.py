@@ -41,7 +41,7 @@ def test_dangerous_verb_asks_on_a_terminal_and_takes_no_for_an_answer(
     market: Cli, command: tuple[str, ...]
 ) -> None:
     before = market.files()
-    done = answered(market, command, "n\n")
+    done = answered(market, (*command, "--no-color"), "n\n")
     assert done.code == 5
     assert done.text == f"{QUESTIONS[command]}n\n{NOT_CONFIRMED}"
     assert market.files() == before
