@@ -275,6 +275,8 @@ def document(txn: Txn, time: Time) -> dict[str, Any]:
 def _ahead_ms(kept: Kept, reading: Reading, last_ms: int) -> int:
     """How far market time goes ahead of the clock. In another boot the clock may have been put
     right, and it is once it has caught up."""
+    if not kept.ahead_ms:
+        return 0
     same_boot = reading.boot_id is not None and reading.boot_id == kept.boot_id
     return kept.ahead_ms if same_boot or reading.wall_ms < last_ms else 0
 
@@ -282,10 +284,10 @@ def _ahead_ms(kept: Kept, reading: Reading, last_ms: int) -> int:
 def _leap_ms(kept: Kept, reading: Reading) -> int:
     """How far the wall clock moved ahead of the boot clock since it was believed, if it can be
     told: within one boot."""
-    offset_ms = _offset_ms(reading)
-    if offset_ms is None or reading.boot_id != kept.boot_id:
+    if reading.boot_id is None or reading.boot_id != kept.boot_id:
         return 0
-    return offset_ms - kept.offset_ms
+    offset_ms = _offset_ms(reading)
+    return 0 if offset_ms is None else offset_ms - kept.offset_ms
 
 
 def _offset_ms(reading: Reading) -> int | None:

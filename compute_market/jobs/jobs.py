@@ -97,6 +97,8 @@ def slice_at(txn: Txn, job: Job, index: int) -> Slice:
 
 def placements(txn: Txn, job: Job) -> list[Placement]:
     """All that a job was given to, the present one last; none while it is pending."""
+    if not job.placements_before:  # Most often.
+        return [] if job.placement is None else [job.placement]
     earlier = [
         txn.must_read(PLACEMENTS, numbered(job.job_id, number))
         for number in range(job.placements_before)
@@ -214,8 +216,9 @@ def _start(txn: Txn, job: Job, before: int) -> Job:
 
 def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     """Credit slices, by index, whose proofs were accepted to the provider that holds the job."""
-    units = sum(units_of(entry.length) for entry in proven.values())
+    units = 0
     for index, entry in proven.items():
+        units += units_of(entry.length)
         key = numbered(job.job_id, index)
         txn.write(SLICES, key, replace(entry, proven_ms=txn.now_ms))
     offers.prove(txn, job.placed.offer_id, units)

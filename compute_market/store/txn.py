@@ -129,7 +129,10 @@ class Txn:
         self.writes += 1
         held = self._residents.get(table)
         if held is not None:
-            held.put(key, value)
+            if held.keys is None:
+                held.entries[key] = value
+            else:
+                held.put(key, value)
         elif table.late:
             self._late.put(table, key, value)
         else:
@@ -147,7 +150,13 @@ class Txn:
 
     def remove(self, table: Table[Any], key: bytes) -> None:
         """Delete an entry that must be there. Raises IntegrityError when it is missing."""
-        if not self.delete(table, key):
+        held = self._residents.get(table)
+        if held is None:
+            if not self.delete(table, key):
+                raise damaged(table, key, "it is missing")
+            return
+        self.writes += 1
+        if held.entries.pop(key, None) is None if held.keys is None else not held.delete(key):
             raise damaged(table, key, "it is missing")
 
     def size(self, table: Table[Any]) -> int:
@@ -256,7 +265,10 @@ class Txn:
         self.writes += 1
         held = self._residents.get(table)
         if held is not None:
-            held.put(key, record)
+            if held.keys is None:
+                held.entries[key] = record
+            else:
+                held.put(key, record)
         elif table.late:
             self._late.put(table, key, record)
         else:
@@ -334,8 +346,10 @@ class Txn:
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
-        stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
-        return with_added(stored, self._added.get(sums, {}), prefix)
+        added = self._added.get(sums)
+        if self.is_empty(sums.table):
+            return with_added((), added, prefix) if added else {}
+        return with_added(self.scan(sums.table, prefix), added or {}, prefix)
 
     def flush(self) -> None:
         """Write what was kept aside. The end of a transaction calls this last."""
