@@ -97,8 +97,6 @@ def slice_at(txn: Txn, job: Job, index: int) -> Slice:
 
 def placements(txn: Txn, job: Job) -> list[Placement]:
     """All that a job was given to, the present one last; none while it is pending."""
-    if not job.placements_before:  # Most often.
-        return [] if job.placement is None else [job.placement]
     earlier = [
         txn.must_read(PLACEMENTS, numbered(job.job_id, number))
         for number in range(job.placements_before)

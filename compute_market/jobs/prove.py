@@ -81,6 +81,8 @@ def prove(
         job = jobs.close(txn, job, "completed", "provider", "all_proven")
         record_outcome(txn, job.placed.provider, +1)
         work(txn)
+    if len(fresh) == len(known):  # Most often: each is the first and right.
+        return [Proven(job, index, True) for index in fresh]
     return _verdicts(job, known, wrong, set(fresh))
 
 

@@ -143,7 +143,7 @@ class _World:
         """Let everything happen that does before the end, and then what is due at the end."""
         end_ms = self._scenario.end_ms
         while (at_ms := self._stage.next_ms()) is not None and at_ms < end_ms:
-            until_ms = self._out_until(at_ms)
+            until_ms = self._out_until(at_ms) if self._scenario.outages else None
             if until_ms is not None:
                 self._stage.put_off(at_ms, until_ms)
                 continue

@@ -175,5 +175,8 @@ def _write(table: Table[Any], held: Resident, cursor: Any) -> None:
     for key in written.keys() - entries.keys():
         if cursor.set_key(key):
             cursor.delete()
-    changed = sorted(key for key, value in entries.items() if written.get(key) is not value)
-    table.put_all(cursor, [(key, held._bytes(key)) for key in changed])
+    changed = sorted([key for key, value in entries.items() if written.get(key) is not value])
+    found = [(key, entries[key]) for key in changed]
+    if held.has_records:
+        found = [(key, value if type(value) is bytes else encode(value)) for key, value in found]
+    table.put_all(cursor, found)
