@@ -214,8 +214,9 @@ def _start(txn: Txn, job: Job, before: int) -> Job:
 
 def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     """Credit slices, by index, whose proofs were accepted to the provider that holds the job."""
-    units = sum(units_of(entry.length) for entry in proven.values())
+    units = 0
     for index, entry in proven.items():
+        units += units_of(entry.length)
         key = numbered(job.job_id, index)
         txn.write(SLICES, key, replace(entry, proven_ms=txn.now_ms))
     offers.prove(txn, job.placed.offer_id, units)
