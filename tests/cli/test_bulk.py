@@ -319,10 +319,10 @@ def test_lines_are_printed_once_their_chunk_is_committed(
     cli.active(*ids)
     cancel = cancel_verb.cancel_job
 
-    def failing(txn: object, job_id: str, by: object) -> object:
+    def failing(txn: object, job_id: str, *rest: object) -> object:
         if job_id == "j3":
             raise ZeroDivisionError("a bug in the second chunk")
-        return cancel(txn, job_id, by)  # type: ignore[arg-type]
+        return cancel(txn, job_id, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cancel_verb, "cancel_job", failing)
     done = cli("compute", "cancel", "--chunk", "2", *ids)
