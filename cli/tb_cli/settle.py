@@ -90,7 +90,7 @@ def dry_run(session: Session, *, reason: str, yes: bool) -> None:
     """Receipts of funded jobs wait until the mode is real again. On a terminal it asks first,
     unless --yes is given.
     """
-    files.check_reason(reason)
+    files.check_text(reason, "the reason")
     confirm(session, "stop moving money, and let receipts wait?", yes=yes)
     _change(session, lambda txn: modes.to_dry_run(txn, reason)[1])
 

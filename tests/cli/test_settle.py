@@ -341,11 +341,3 @@ def test_arm_that_expects_a_root_makes_no_market(cli: Cli) -> None:
     assert not cli.home.exists()
     done = cli(*SETTLE, "arm", "--delay-blocks", "5", "--expect-root", "ab")
     assert done == (2, "", "error[usage]: --expect-root: 'ab' is not 64 hex digits\n")
-
-
-@pytest.mark.parametrize("reason", ["", "r" * 201])
-def test_dry_run_takes_no_reason_that_is_none(cli: Cli, reason: str) -> None:
-    cli.real()
-    done = cli(*SETTLE, "dry-run", "--reason", reason)
-    assert (done.code, done.out) == (2, "")
-    assert cli.document(*SETTLE, "status")["mode"] == "real"
