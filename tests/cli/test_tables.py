@@ -291,3 +291,13 @@ def test_nothing_is_said_of_an_empty_list_on_a_terminal_alone(shop: Cli) -> None
     assert on_terminal(shop, 80, "compute", "courier", "list") == ["no bundles"]
     assert on_terminal(shop, 80, *nothing, "-o", "tsv") == []
     assert shop.ok(*nothing, "-o", "table") == ""
+
+
+def test_scores_tell_times_as_other_tables_do(cli: Cli) -> None:
+    cli.post("--reputation", "3", provider="good")
+    cli.post(provider="new")
+    cli.ok("net", "reputation", "adjust", "good", "+1", "--reason", "r")
+    head, good, new = on_terminal(cli, 120, "net", "reputation", "show", "--no-color")
+    assert head.split()[-1] == "EPOCH"
+    assert good.rstrip().endswith("0s ago")
+    assert new.split()[-1] == "-"
