@@ -70,6 +70,14 @@ def test_cancel_of_a_selection_cancels_it_in_one_transaction(
     assert busy.violations() == []
 
 
+def test_time_of_a_selection_may_be_copied_from_a_list(busy: Cli) -> None:
+    busy.now_ms += 60_000
+    busy.submit("late", buyer="carol")
+    at = busy("compute", "list", "--columns", "submitted_at", "--limit", "1").out.strip()
+    done = busy("compute", "cancel", "--since", at, "--yes")
+    assert done == (0, cancelled("late"), "1 job selected\n")
+
+
 def test_selection_in_a_dry_run_changes_nothing(busy: Cli) -> None:
     before = busy.files()
     for arguments in (("--buyer", "carol"), ("--buyer", "carol", "--chunk", "1")):
