@@ -1,7 +1,6 @@
 """Verbs on the configuration: show, init, path."""
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from compute_market.config import files, shown
@@ -92,7 +91,7 @@ def init(session: Session, to: str | None) -> None:
     if to is not None:
         if to != "-":
             raise UsageError(f"{to!a} is not -", hint="--home says in which home the file is made")
-        sys.stdout.write(text)
+        emit(session, {"text": text}, text.rstrip("\n").split("\n"))
         return
     path = session.home.config
     session.home.check()
