@@ -98,7 +98,7 @@ def _times() -> str:
             ("2026-11-27", "the beginning of that day"),
             ("2026-11-27T03:00", "that minute; with Z or +02:00 in another zone"),
         ],
-        "A terminal shows times as it reads them: how long ago, or the local time.",
+        "A terminal shows times in tables as how long ago, and in records as the local time.",
     )
 
 
