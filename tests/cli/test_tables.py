@@ -294,6 +294,15 @@ def test_nothing_is_said_of_an_empty_list_on_a_terminal_alone(shop: Cli) -> None
     assert shop.ok(*nothing, "-o", "table") == ""
 
 
+def test_parties_of_the_capacity_are_a_table(shop: Cli) -> None:
+    lines = on_terminal(shop, 80, "compute-market", "capacity", "show", "--no-color")
+    head = lines.index("") + 1
+    assert lines[head].split() == ["ROLE", "IDENTITY", "USED", "BURST", "LEFT", "SHARE", "LEFT"]
+    assert {tuple(line.split()[:2]) for line in lines[head + 1 :]} == {
+        *(("buyer", "alice"), ("provider", "prov")),
+    }
+
+
 @pytest.mark.parametrize(
     "verb",
     [
