@@ -35,7 +35,7 @@ def document(txn: Txn, job_id: str, at_ms: int) -> dict[str, Any]:
             f"job {job_id} was not there yet: it was submitted later",
             hint=f"see `tb-cli compute history {job_id}`",
             reason="not_yet",
-            known_from_ms=job.submitted_at * 1000,
+            known_from_ms=known[0].at_ms if _has_beginning(known) else job.submitted_at * 1000,
         )
     _check_reached(txn, job, known, at_ms)
     return _document(txn, job, earlier, later, at_ms)
