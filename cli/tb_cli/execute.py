@@ -59,7 +59,8 @@ def execute(
     """Runs the slices that are not proven yet, and submits their proofs.
 
     A job runs because somebody runs this: `active` says that it holds a slot. With --until-empty
-    also what starts in a slot that becomes free.
+    also what starts in a slot that becomes free. Jobs that options select are asked for first on a
+    terminal, once.
 
     A run that was stopped is run again: it goes on at the first unproven slice. Ctrl-C and SIGTERM
     submit the proofs that are there; a kill loses the last ten seconds and what is under way.
@@ -136,7 +137,9 @@ def _selected(
         from tb_cli.frame.listing.selections import asked_jobs
 
         asked = asked_jobs(filters, ("active",))
-        return ActiveJobs(session, asked, until_empty="until_empty" in selecting)
+        active = ActiveJobs(session, asked, until_empty="until_empty" in selecting)
+        active.ask(yes="yes" in selecting)
+        return active
     if "until_empty" in selecting:
         raise UsageError("--until-empty goes with --all, or with options that select jobs")
     return None

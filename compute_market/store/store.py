@@ -100,8 +100,8 @@ class Store:
         self._env = self._opened("look" if creation is None else "write")
         try:
             with self._look() as (txn, _):
-                self._schema = schema_of(self._env, txn)
-            check_schema(path, self._schema, readonly=self.readonly)
+                self.schema = schema_of(self._env, txn)
+            check_schema(path, self.schema, readonly=self.readonly)
         except BaseException:
             self._env.close()
             raise
@@ -167,7 +167,7 @@ class Store:
         A market finds the time in the transaction, since it depends on what is stored (`clock`).
         A store of an older schema is brought up to date in a transaction that is rolled back.
         """
-        if self._schema < SCHEMA_VERSION:
+        if self.schema < SCHEMA_VERSION:
             return self.update(fn, now_ms=now_ms, config=config, dry_run=True)
         if self._has_looked:  # The first look comes with opening it.
             self._follow()
@@ -180,7 +180,7 @@ class Store:
 
         Raises BusyError where `view` would; `keep_tables` helps against that.
         """
-        if self._schema < SCHEMA_VERSION or not self._threads.enter():
+        if self.schema < SCHEMA_VERSION or not self._threads.enter():
             raise self._not_at_once()
         try:
             if self._is_broken or self._handles is None or not self._is_seen:
@@ -272,7 +272,7 @@ class Store:
                 raise
             if dry_run:
                 txn.abort()
-                self._schema = schema
+                self.schema = schema
             else:
                 try:
                     txn.commit()
@@ -280,7 +280,7 @@ class Store:
                     self._is_broken = True
                     raise
                 self._handles = handles
-                self._schema = SCHEMA_VERSION
+                self.schema = SCHEMA_VERSION
                 with suppress(OSError):  # It is done; who opens the file next fills it up.
                     fill_up(self.path, self._env, self._identity, length_before)
             return result

@@ -35,7 +35,7 @@ def measured(store: Store) -> Usage:
     )
     pages = int(info["last_pgno"]) + 1
     return Usage(
-        store._schema,
+        store.schema,
         length,
         int(of_all["psize"]),
         pages,

@@ -39,7 +39,7 @@ def test_hold_of_many_tells_each(full: Cli) -> None:
     done = full("compute", "hold", "-", "--failed-to", left, stdin="j1\nj2\n# no\nnope\nb ad\n")
     assert done.code == 7
     assert done.out.splitlines()[:2] == [
-        "j1: job j1 is active, only one that waits can be held",
+        "job j1 is active, only one that waits can be held",
         "held job j2: queued",
     ]
     assert left.read_text().splitlines()[:2] == ["j1", "nope"]

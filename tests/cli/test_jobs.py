@@ -312,11 +312,11 @@ def test_list_filters(cli: Cli) -> None:
 
 
 def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli.frame import session
+    from tb_cli.frame import paging
 
     cli.active("a", "b", "c", "d", "e")
     for page in (1, 2, 5, 6):
-        monkeypatch.setattr(session, "PAGE", page)
+        monkeypatch.setattr(paging, "PAGE", page)
         assert [row[0] for row in cli("compute", "list").rows] == ["a", "b", "c", "d", "e"]
         assert [row[0] for row in cli("compute", "list", "--limit", "3").rows] == ["c", "d", "e"]
 

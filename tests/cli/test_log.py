@@ -180,9 +180,9 @@ def test_log_filters(busy: Cli, options: tuple[str, ...], expected: list[int]) -
 
 @pytest.mark.parametrize("page", [1, 2, 3, 11, 12])
 def test_log_goes_on_over_the_page(busy: Cli, page: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli.frame import session
+    from tb_cli.frame import paging
 
-    monkeypatch.setattr(session, "PAGE", page)
+    monkeypatch.setattr(paging, "PAGE", page)
     assert [event["seq"] for event in logged(busy)] == list(range(1, 12))
     assert [event["seq"] for event in logged(busy, "--since", "3m")] == list(range(4, 12))
     assert [event["seq"] for event in logged(busy, "--job", "j1")] == [2, 3, 6, 7]

@@ -216,11 +216,11 @@ def test_list_filters(cli: Cli) -> None:
 
 
 def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli.frame import session
+    from tb_cli.frame import paging
 
     ids = [cli.post("--offer-id", name) for name in "abcde"]
     for page in (1, 2, 5, 6):
-        monkeypatch.setattr(session, "PAGE", page)
+        monkeypatch.setattr(paging, "PAGE", page)
         assert [row[0] for row in cli("compute", "offer", "list").rows] == ids
 
 

@@ -85,10 +85,10 @@ def test_export_to_a_pipe_is_the_file(three: Cli) -> None:
 
 
 def test_export_goes_on_over_the_page(three: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli.frame import session
+    from tb_cli.frame import paging
 
     for page in (1, 2, 3, 4):
-        monkeypatch.setattr(session, "PAGE", page)
+        monkeypatch.setattr(paging, "PAGE", page)
         piped = three.ok(*EXPORT, "--key", "node")
         assert len(piped.splitlines()) == 5
         assert three(*VERIFY, "-", stdin=piped).code == 0
@@ -149,10 +149,10 @@ def test_export_of_a_damaged_receipt_is_refused_and_writes_nothing(
     three: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from compute_market.store.schema import RECEIPTS as TABLE
-    from tb_cli.frame import session
+    from tb_cli.frame import paging
 
     three.audited = False
-    monkeypatch.setattr(session, "PAGE", 1)
+    monkeypatch.setattr(paging, "PAGE", 1)
     key = bytes.fromhex(three.document(*RECEIPTS, "show", "b")["idempotency_key"])
     three.update(lambda txn: put_payload(txn, TABLE, key, b"\xc1"))
     done = three(*EXPORT, "r.jsonl", "--key", "node")

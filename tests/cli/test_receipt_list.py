@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from compute_market.settlement import receipts as library
-from tb_cli.frame import session
+from tb_cli.frame import paging
 from tb_cli.frame.listing import postings, receipts
 from tests.support.cli import Cli
 
@@ -64,7 +64,7 @@ CASES: list[tuple[tuple[str, ...], str]] = [
 
 def test_list_selects_by_what_receipts_say(ran: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     for page in (1, 3, 1000):
-        monkeypatch.setattr(session, "PAGE", page)
+        monkeypatch.setattr(paging, "PAGE", page)
         monkeypatch.setattr(receipts, "PAGE", page)
         for options, numbers in CASES:
             assert listed(ran, *options) == numbers, (options, page)
@@ -92,7 +92,7 @@ def test_history_selects_and_keeps_the_newest(ran: Cli, monkeypatch: pytest.Monk
         return [row["event"] for row in ran.document(*HISTORY, "bob", *options)]
 
     for page in (1, 3, 1000):
-        monkeypatch.setattr(session, "PAGE", page)
+        monkeypatch.setattr(paging, "PAGE", page)
         monkeypatch.setattr(postings, "PAGE", page)
         of_a_job = ["escrow:lock", "bond:lock", "bond:release"]
         assert events() == ["deposit", *of_a_job * 3]

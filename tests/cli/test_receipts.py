@@ -44,12 +44,12 @@ def test_list_keeps_the_order_of_issue(cli: Cli) -> None:
 
 
 def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli.frame import session
+    from tb_cli.frame import paging
 
     cli.post()
     execute(cli, *"abcde")
     for page in (1, 2, 5, 6):
-        monkeypatch.setattr(session, "PAGE", page)
+        monkeypatch.setattr(paging, "PAGE", page)
         assert [row[1] for row in cli(*RECEIPTS, "list").rows] == list("abcde")
         assert [row[1] for row in cli(*RECEIPTS, "list", "--limit", "3").rows] == list("cde")
 

@@ -10,6 +10,7 @@ from compute_market import events
 from compute_market.jobs import jobs
 from compute_market.store.schema import EVENTS
 from compute_market.store.txn import Txn
+from tb_cli import execute
 from tb_cli.frame import bulk, selected
 from tb_cli.frame.session import Session
 from tests.support.cli import Cli, Prepared
@@ -68,6 +69,14 @@ def test_cancel_of_a_selection_cancels_it_in_one_transaction(
     assert {job_id for job_id, state in states.items() if state == "cancelled"} == {*job_ids}
     assert busy.view(lambda txn: txn.size(EVENTS)) == entries + 1
     assert busy.violations() == []
+
+
+def test_time_of_a_selection_may_be_copied_from_a_list(busy: Cli) -> None:
+    busy.now_ms += 60_000
+    busy.submit("late", buyer="carol")
+    at = busy("compute", "list", "--columns", "submitted_at", "--limit", "1").out.strip()
+    done = busy("compute", "cancel", "--since", at, "--yes")
+    assert done == (0, cancelled("late"), "1 job selected\n")
 
 
 def test_selection_in_a_dry_run_changes_nothing(busy: Cli) -> None:
@@ -188,6 +197,68 @@ def test_withdraw_of_a_selection_leaves_others_and_those_that_are_withdrawn(busy
     assert busy("compute", "offer", "withdraw", "--all", "--chunk", "1").out == (
         "withdrew offer o-1\n"
     )
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, place: Any, name: str, *, after: int) -> None:
+    """Let Ctrl-C come in the place of one more call of a function."""
+    call, calls = getattr(place, name), iter(range(after))
+
+    def called(*arguments: Any, **options: Any) -> Any:
+        if next(calls, None) is None:
+            raise KeyboardInterrupt
+        return call(*arguments, **options)
+
+    monkeypatch.setattr(place, name, called)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place", "name", "after", "told", "not_tried"),
+    [
+        (("cancel", "--all"), bulk, "commit", 0, "0 of 5; run it again", "abcde"),
+        (("cancel", "--all", "--chunk", "1"), bulk, "commit", 0, "0 of 5; run it again", "abcde"),
+        (("cancel", "--all", "--chunk", "2"), bulk, "commit", 1, "2 of 5; run it again", "cde"),
+        (("cancel", "--all"), bulk.Report, "add", 2, "5 of 5, 2 of them told", ""),
+        (("execute", "--all"), execute, "_execute_one", 0, "0 of 2; run it again", "ab"),
+        (("execute", "--all"), execute, "_execute_one", 1, "1 of 2; run it again", "b"),
+        (
+            *(("execute", "--all", "--until-empty"), execute, "_execute_one", 1),
+            *("1 of 3; run it again", "be"),
+        ),
+    ],
+)
+def test_selection_that_breaks_off_leaves_what_was_not_tried(
+    busy: Cli,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    place: Any,
+    name: str,
+    after: int,
+    told: str,
+    not_tried: str,
+) -> None:
+    left = busy.directory / "left"
+    stopped(monkeypatch, place, name, after=after)
+    done = busy("compute", *arguments, "--failed-to", left)
+    assert (done.code, done.err.splitlines()[-1]) == (130, f"interrupted after {told}")
+    assert left.read_text() == "".join(f"{job_id}\n" for job_id in not_tried)
+
+
+@pytest.mark.parametrize(("keys", "code", "ran"), [("n\n", 5, ""), ("y\n", 0, "b")])
+def test_execute_of_a_selection_is_asked_for_once_before_it_begins(
+    busy: Cli, keys: str, code: int, ran: str
+) -> None:
+    done = answered(busy, ("compute", "execute", "--buyer", "carol"), keys)
+    assert done.code == code
+    assert done.text.startswith(f"1 job selected\nexecute 1 job? [y/N] {keys}")
+    assert done.text.count("selected") == 1
+    completed = {job_id for job_id, state in busy.states().items() if state == "completed"}
+    assert completed == {*ran, "done"}
+
+
+def test_execute_and_wait_ask_nothing_with_yes_or_where_nothing_changes(busy: Cli) -> None:
+    for arguments in (("execute", "--state", "active", "--yes"), ("wait", "--buyer", "nobody")):
+        done = answered(busy, ("compute", *arguments), after="")
+        assert (done.code, "?" in done.text) == (0, False)
 
 
 @pytest.mark.parametrize(("keys", "code", "left"), [("n\n", 5, 3), ("y\n", 0, 0)])

@@ -111,9 +111,9 @@ def test_slices_b3sum_as_json_is_usage(cli: Cli, paths: list[Path], form: str) -
 def test_slices_go_on_over_the_page(
     cli: Cli, paths: list[Path], page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tb_cli.frame import session
+    from tb_cli.frame import paging
 
-    monkeypatch.setattr(session, "PAGE", page)
+    monkeypatch.setattr(paging, "PAGE", page)
     assert [row[0] for row in cli("compute", "slices", "j1").rows] == ["0", "1", "2"]
     assert [row[0] for row in cli("compute", "slices", "j1", "--limit", "2").rows] == ["0", "1"]
 

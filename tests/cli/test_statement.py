@@ -65,13 +65,13 @@ def test_list_filters_owners_and_amounts(cli: Cli) -> None:
 
 
 def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli.frame import session
+    from tb_cli.frame import paging
 
     owners = ["a", "a.b", "a:b", "ab", "b"]
     for owner in owners:
         cli.ok("wallet", "deposit", owner, "--ct", "1")
     for page in (1, 2, 5, 6):
-        monkeypatch.setattr(session, "PAGE", page)
+        monkeypatch.setattr(paging, "PAGE", page)
         assert cli.ok("wallet", "list", "-q").split() == owners
 
 

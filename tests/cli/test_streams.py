@@ -265,7 +265,7 @@ def test_listing_stops_once_nobody_reads(cli: Cli, monkeypatch: pytest.MonkeyPat
     cli.ok("compute", "offer", "post", "-", stdin=offer_lines(*names))
     looked: list[int] = []
     make = offers.document
-    monkeypatch.setattr("tb_cli.frame.session.PAGE", 10)
+    monkeypatch.setattr("tb_cli.frame.paging.PAGE", 10)
     monkeypatch.setattr(offers, "document", lambda offer: looked.append(1) or make(offer))
     assert run(cli, ("compute", "offer", "list", "--jsonl"), "stdout", "gone").code == 0
     assert len(looked) < 150

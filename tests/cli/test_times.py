@@ -33,6 +33,15 @@ def test_duration_longer_than_time_is_its_beginning() -> None:
     assert instant("999999999999d", "--since", NOW_MS) == 0
 
 
+def test_bare_number_is_what_pipes_print_from_a_billion_on() -> None:
+    for text, expected in (
+        *(("999999999", NOW_MS - 999_999_999_000), ("1000000000", 10**12)),
+        *((str(NOW_MS // 1000), NOW_MS), (str(NOW_MS + 250), NOW_MS + 250)),
+        *(("999999999999 ago", 0), ("253402300799", 253_402_300_799_000)),
+    ):
+        assert instant(text, "--since", NOW_MS) == expected, text
+
+
 def test_date_and_time_are_those_of_the_machine(zone: str) -> None:
     for text in ("2026-11-27T02:15:30", "2026-11-27 02:15:30"):
         at = instant(text, "--since", NOW_MS)
@@ -59,6 +68,7 @@ def test_time_alone_is_of_today(zone: str) -> None:
     [
         *("", " ", "soon", "yesterday", "25:00", "03:60", "3:00", "1e3", "2026-02-30", "2026-11"),
         *("2026-11-27T", "99999-01-01", "-5m", "nan", "\x00", "\udcff", "x" * 1000),
+        *("999999999999", "253402300800", "253402300800000", "9" * 16, "1795898840.5"),
     ],
 )
 def test_no_time_is_an_error_that_names_the_option(text: str) -> None:

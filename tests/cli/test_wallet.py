@@ -207,11 +207,11 @@ def test_history_of_a_job_adds_up(cli: Cli) -> None:
 
 
 def test_history_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tb_cli.frame import session
+    from tb_cli.frame import paging
 
     for amount in ("1", "2", "3", "4", "5"):
         cli.ok("wallet", "deposit", "alice", "--ct", amount)
     for page in (1, 2, 5, 6):
-        monkeypatch.setattr(session, "PAGE", page)
+        monkeypatch.setattr(paging, "PAGE", page)
         assert [row[3] for row in cli("wallet", "history", "alice").rows] == list("12345")
         assert len(cli("wallet", "history", "alice", "--limit", "3").rows) == 3

@@ -9,7 +9,9 @@ from compute_market.scheduler import queue
 from compute_market.store.schema import PENDING, QUEUE_PAIRS
 from compute_market.store.txn import Txn
 from tb_cli.frame.bulk import Given, Place
+from tb_cli.frame.confirmation import confirm, is_asked
 from tb_cli.frame.render import note
+from tb_cli.frame.selected import counted
 from tb_cli.frame.session import Session
 
 
@@ -17,7 +19,8 @@ class ActiveJobs:
     """Jobs of a selection, those with the next deadline first.
 
     Those that are selected when the first is asked for; with `until_empty` also those that have
-    come to it when they are through, again and again. None comes twice.
+    come to it when they are through, again and again. None comes twice. Where somebody is asked
+    first, those that have come after the question are not begun with.
     """
 
     def __init__(self, session: Session, asked: Selection, *, until_empty: bool) -> None:
@@ -25,31 +28,55 @@ class ActiveJobs:
         self._asked = asked
         self._until_empty = until_empty
         self._seen: set[str] = set()
+        self._confirmed: frozenset[str] | None = None
+        self._chosen: list[str] | None = None  # by the last look
+        self._next = 0  # of those, the first that is not dealt with
 
     @property
     def total(self) -> int | None:
         """Others may become active at any time."""
         return None
 
+    def ask(self, *, yes: bool) -> None:
+        """Ask whether they are meant, if somebody is there to be asked.
+
+        Raises RefusedError if that is declined.
+        """
+        if is_asked(self._session, yes=yes):
+            found = self._session.view(self._look)
+            if found:
+                self._tell(found)
+                confirm(self._session, f"execute {counted('job', len(found))}?", yes=yes)
+            self._confirmed = frozenset(found)
+
     def __iter__(self) -> Iterator[Given[str]]:
-        while found := self._session.view(self._look):
-            if not self._seen:
-                note(f"{len(found)} job{'' if len(found) == 1 else 's'} selected")
-            for job_id in found:
-                self._seen.add(job_id)
-                yield Given(job_id, job_id)
+        found = self._begun_with()
+        if found and (self._confirmed is None or len(found) != len(self._confirmed)):
+            self._tell(found)
+        while found:
+            self._chosen, self._next = found, 0
+            self._seen.update(found)
+            for index, job_id in enumerate(found):
+                yield Given(job_id, job_id, None, (index,))
             if not self._until_empty:
                 return
+            found = self._session.view(self._look)
 
     def again(self, given: Given[Any]) -> str:
         return given.name
 
     def forget(self, place: Place) -> None:
-        """They are not kept."""
+        """Everything up to that place of the last look was dealt with."""
+        self._next = place[0] + 1
 
     def left(self) -> Iterator[str]:
-        """Those that were not dealt with are still active: the same selection has them."""
-        return iter(())
+        """Those that were not dealt with, and what would have come after them as it is now."""
+        if self._chosen is None:
+            yield from self._begun_with()
+            return
+        yield from self._chosen[self._next :]
+        if self._until_empty:
+            yield from self._session.view(self._look)
 
     @property
     def found(self) -> int:
@@ -64,6 +91,14 @@ class ActiveJobs:
 
         active, queued, pending = self._session.view(counts)
         return f"{len(self._seen)} tried; {active} active, {queued} queued, {pending} pending now"
+
+    def _begun_with(self) -> list[str]:
+        found = self._session.view(self._look)
+        confirmed = self._confirmed
+        return found if confirmed is None else [each for each in found if each in confirmed]
+
+    def _tell(self, found: list[str]) -> None:
+        note(f"{counted('job', len(found))} selected")
 
     def _look(self, txn: Txn) -> list[str]:
         found = [

@@ -94,6 +94,7 @@ class Report:
         self._session = session
         self._total = total
         self.count = 0
+        self.dealt_with = 0  # of which some are told only after others
         self._failed = 0
         self._jsonl = jsonl
         self._ignore_not_found = ignore_not_found
@@ -268,10 +269,13 @@ def _go_through(
     mapped = 0
     with closing(said):
         while part := list(islice(items, size)):
-            for given, outcome in zip(part, deal_with(part), strict=True):
-                said.add(outcome)
-                if left is not None:
+            outcomes = deal_with(part)
+            said.dealt_with += len(part)
+            if left is not None:
+                for given, outcome in zip(part, outcomes, strict=True):
                     left.dealt_with(given, failed=outcome.is_undone or said.is_failure(outcome))
+            for outcome in outcomes:
+                said.add(outcome)
             sys.stdout.flush()
             mapped += len(part)
             if mapped >= _ITEMS_MAPPED and session.is_open:
@@ -310,9 +314,18 @@ def failed(
     document = {id_field: name, "changed": changed}
     # What is not there is named by the error that says so, and so is a line that is wrong.
     is_named = (
-        text is not None or isinstance(error, NotFoundError) or error.message.startswith(name)
+        text is not None
+        or isinstance(error, NotFoundError)
+        or error.message.startswith(name)
+        or _names(error.message, f"{id_field.removesuffix('_id')} {name}")
     )
     return Outcome(name, text or error.message, document, error, is_named)
+
+
+def _names(message: str, item: str) -> bool:
+    """Whether a message speaks of an item: `job j-1`."""
+    _, found, rest = message.partition(item)
+    return bool(found) and rest[:1] in ("", " ", ",", ";")
 
 
 def _line(outcome: Outcome, *, alone: bool) -> str:

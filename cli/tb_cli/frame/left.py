@@ -83,9 +83,12 @@ def broke_off(
     not_tried = None if left is None else left.break_off()
     if said is None or said.is_single:
         return
-    if total is None and not_tried is not None:
-        total = said.count + not_tried
-    if said.count or not isinstance(error, MarketError):
+    done = said.dealt_with
+    if not_tried is not None:
+        total = done + not_tried
+    if done or not isinstance(error, MarketError):
         word = "stopped" if isinstance(error, Exception) else "interrupted"
         of = "" if total is None else f" of {total}"
-        note(f"{word} after {said.count}{of}; run it again")
+        told = "" if said.count >= done else f", {said.count} of them told"
+        again = "" if done == total and told else "; run it again"
+        note(f"{word} after {done}{of}{told}{again}")

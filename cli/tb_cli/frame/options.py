@@ -231,7 +231,8 @@ def offer_selection() -> tuple[Parameter, ...]:
 def executed_selection() -> tuple[Parameter, ...]:
     """The same of the verb that runs jobs."""
     again = flag("--until-empty", help="Again until none is left that was not tried.")
-    return job_filters() + selecting("All active jobs, those with the next deadline first.", again)
+    all_of_them = "All active jobs, those with the next deadline first."
+    return job_filters() + selecting(all_of_them, again, YES)
 
 
 def selecting(all_of_them: str, *more: Parameter) -> tuple[Parameter, ...]:

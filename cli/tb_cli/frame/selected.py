@@ -15,8 +15,6 @@ from tb_cli.frame.confirmation import confirm, is_asked
 from tb_cli.frame.render import note
 from tb_cli.frame.session import Session
 
-# Outcomes that are printed at once.
-_PART: Final = 1000
 _PAGE: Final = 1000
 
 Page = Callable[[Txn, Any, int], tuple[list[str], Any]]
@@ -24,28 +22,64 @@ Page = Callable[[Txn, Any, int], tuple[list[str], Any]]
 
 class Selected:
     """Items that options select, by their ids: `page` finds the next of them, and `is_still` says
-    whether one is among them."""
+    whether one is among them.
+
+    What is left of a run that breaks off are those of the `chosen` that were not dealt with, in
+    their order; before any were chosen, those that are selected then.
+    """
 
     def __init__(self, noun: str, page: Page, is_still: Callable[[Txn, str], bool]) -> None:
         self.noun = noun
         self.page = page
         self.is_still = is_still
         self.found = 0  # as told last
+        self._session: Session | None = None  # that of the run
+        self._confirmed: frozenset[str] | None = None  # None where nobody was asked
+        self._chosen: list[str] | None = None
+        self._next = 0  # of those, the first that is not dealt with
 
     @property
     def total(self) -> int | None:
-        """Others may be selected at any time."""
-        return None
+        """How many there are, if they were chosen: others may be selected at any time."""
+        return None if self._chosen is None else len(self._chosen)
 
     def again(self, given: Given[Any]) -> str:
         return given.name
 
     def forget(self, place: Place) -> None:
-        """They are not kept."""
+        """Everything up to that place was dealt with."""
+        self._next = place[0] + 1
 
     def left(self) -> Iterator[str]:
-        """Those that were not dealt with are found by the same selection."""
-        return iter(())
+        if self._chosen is None and self._session is not None:
+            self._chosen = self._session.view(self.meant)
+        yield from (self._chosen or ())[self._next :]
+
+    def begin(self, session: Session, question: Callable[[str], str], *, yes: bool) -> bool:
+        """Ask whether they are meant, if somebody is there to be asked; whether that was so."""
+        self._session = session
+        if not is_asked(session, yes=yes):
+            return False
+        ids = session.view(self.ids)
+        if ids:
+            self.tell(len(ids))
+            confirm(session, question(self.counted(len(ids))), yes=yes)
+        self._confirmed = frozenset(ids)
+        return True
+
+    def meant(self, txn: Txn) -> list[str]:
+        """All of them, but for what has come after the question."""
+        found = self.ids(txn)
+        if self._confirmed is None:
+            return found
+        return [each for each in found if each in self._confirmed]
+
+    def choose(self, ids: list[str]) -> list[Given[str]]:
+        """From here on these are what there is to deal with."""
+        if self._confirmed is None or len(ids) != len(self._confirmed):
+            self.tell(len(ids))
+        self._chosen = ids
+        return [Given(each, each, None, (index,)) for index, each in enumerate(ids)]
 
     def ids(self, txn: Txn) -> list[str]:
         """All of them."""
@@ -70,7 +104,11 @@ class Selected:
             note(f"{self.counted(count)} selected")
 
     def counted(self, count: int) -> str:
-        return f"{count} {self.noun}{'' if count == 1 else 's'}"
+        return counted(self.noun, count)
+
+
+def counted(noun: str, count: int) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def is_meant(
@@ -118,15 +156,18 @@ def run(
     many are one transaction, and one that is not selected any more when it is its turn is left as
     it is.
     """
-    confirmed = _confirmed(session, selected, doing, yes="yes" in selecting)
-    how = _How(session, selected, act, (id_field, None), confirmed)
+    is_confirmed = selected.begin(
+        session, lambda items: f"{doing} {items}?", yes="yes" in selecting
+    )
+    how = _How(session, selected, act, (id_field, None))
     at_once = chunk is None or atomic or session.dry_run
-    items, deal = _at_once(how, atomic=atomic) if at_once else _in_turn(how)
+    is_chosen = is_confirmed or failed_to is not None
+    items, deal = _at_once(how, atomic=atomic) if at_once else _in_turn(how, is_chosen=is_chosen)
     code = bulk.in_chunks(
         session,
         items,
         deal,
-        size=_PART if at_once else chunk,
+        size=None if at_once else chunk,
         jsonl=jsonl,
         failed_to=failed_to,
         source=selected,
@@ -145,56 +186,42 @@ class _How(NamedTuple):
     selected: Selected
     act: Callable[[Txn, str], Outcome]
     named: tuple[str, str | None]
-    confirmed: set[str] | None  # None where nobody was asked
 
 
 _Deal = Callable[[list[Given[str]]], list[Outcome]]
 
 
-def _confirmed(session: Session, selected: Selected, doing: str, *, yes: bool) -> set[str] | None:
-    """The ids that somebody was shown the number of and confirmed."""
-    if not is_asked(session, yes=yes):
-        return None
-    ids = session.view(selected.ids)
-    if ids:
-        selected.tell(len(ids))
-        confirm(session, f"{doing} {selected.counted(len(ids))}?", yes=yes)
-    return set(ids)
-
-
 def _at_once(how: _How, *, atomic: bool) -> tuple[Iterator[Given[str]], _Deal]:
     """The items and what became of them, all in one transaction."""
-    session, selected, act, named, confirmed = how
+    session, selected, act, named = how
     outcomes: list[Outcome] = []
 
     def select(txn: Txn) -> list[Given[str]]:
-        found = selected.ids(txn)
-        if confirmed is not None:
-            found = [each for each in found if each in confirmed]
+        found = selected.meant(txn)
         return [Given(each, each) for each in found]
 
     def items() -> Iterator[Given[str]]:
         part: list[Given[str]] = []
-        found = bulk.commit(session, part, act, named, atomic=atomic, select=select)
-        outcomes.extend(reversed(found))
-        if confirmed is None or len(confirmed) != len(part):
-            selected.tell(len(part))
-        yield from part
+        outcomes.extend(bulk.commit(session, part, act, named, atomic=atomic, select=select))
+        yield from selected.choose([each.name for each in part])
 
-    return items(), lambda part: [outcomes.pop() for _ in part]
+    return items(), lambda part: outcomes
 
 
-def _in_turn(how: _How) -> tuple[Iterator[Given[str]], _Deal]:
-    """The items, and what deals with some of them in a transaction of their own."""
-    session, selected, act, named, confirmed = how
+def _in_turn(how: _How, *, is_chosen: bool) -> tuple[Iterator[Given[str]], _Deal]:
+    """The items, and what deals with some of them in a transaction of their own.
+
+    Those that are chosen at the beginning are kept, else memory stays flat.
+    """
+    session, selected, act, named = how
 
     def items() -> Iterator[Given[str]]:
-        if confirmed is None:
-            selected.tell(sum(map(len, session.pages(selected.page, None))))
+        if is_chosen:
+            yield from selected.choose(session.view(selected.meant))
+            return
+        selected.tell(sum(map(len, session.pages(selected.page, None))))
         for ids in session.pages(selected.page, None):
-            for each in ids:
-                if confirmed is None or each in confirmed:
-                    yield Given(each, each)
+            yield from (Given(each, each) for each in ids)
 
     def one(txn: Txn, item: str) -> Outcome:
         if selected.is_still(txn, item):

@@ -9,8 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from compute_market.errors import UsageError
@@ -33,9 +31,6 @@ K = TypeVar("K")
 
 # Characters of a command line that the log keeps.
 _COMMAND_MAX = 1000
-PAGE = 1000  # records that a listing reads in one transaction
-# Pages of a listing after which the data file is mapped anew.
-_PAGES_MAPPED = 8
 
 
 class _Opened:
@@ -312,17 +307,12 @@ class Session:
         """What `fetch` finds page by page, each in a short transaction of its own.
 
         It gets the key to go on after and how many records to look at, and returns the next key or
-        None. Memory stays flat however long a listing is.
+        None. Memory stays flat however long a listing is. A store of an older schema, which every
+        look brings up to date for itself, is looked at once.
         """
-        after = start
-        for number in count(1):
-            found, last = self.view(partial(_from, fetch, after, PAGE))
-            yield found
-            if last is None:
-                return
-            after = last
-            if number % _PAGES_MAPPED == 0:
-                self.let_go()
+        from tb_cli.frame.paging import pages
+
+        return pages(self, fetch, start)
 
     def let_go(self) -> None:
         """Give back what this process has read of the store: memory stays flat in a long run."""
@@ -375,12 +365,6 @@ def _note(text: str) -> None:
     from tb_cli.frame.render import note
 
     note(text)
-
-
-def _from(
-    fetch: "Callable[[Txn, K, int], tuple[list[T], K | None]]", after: K, page: int, txn: "Txn"
-) -> tuple[list[T], K | None]:
-    return fetch(txn, after, page)
 
 
 def _market_in(

@@ -21,7 +21,15 @@ _IN_SECONDS = frozenset(
         *("newest_at", "proven_at", "timestamp", "next_attempt_at"),
     )
 )
-_HINT = "a time ago (90s, 15m, '2h ago', 3d), a time of today (03:00), or 2026-11-27T03:00"
+# A bare number from here on is an instant, as pipes and JSON have it: unix seconds, and from the
+# second one on unix milliseconds. No age of anything in a market is as long.
+_UNIX_S, _UNIX_MS = 10**9, 10**12
+_DIGITS_MAX = 15
+_LAST_MS = 253_402_300_799_999  # of the year 9999, the last that is written in four digits
+_HINT = (
+    "a time ago (90s, 15m, '2h ago', 3d), a time of today (03:00), 2026-11-27T03:00,"
+    " or unix seconds"
+)
 
 
 def local(at_ms: int) -> str:
@@ -67,9 +75,16 @@ def relative(at: int, now: int) -> str:
 def instant(text: str, option: str, now_ms: int, *, utc: bool = False) -> int:
     """The unix milliseconds an operator means, in the time zone of the machine unless it says one.
 
-    With `utc` that is UTC. A duration, with or without `ago`, is so long ago. Raises UsageError
-    naming the option.
+    With `utc` that is UTC. A duration, with or without `ago`, is so long ago; a bare number is so
+    many seconds ago below 10^9, unix seconds from there on, and unix milliseconds from 10^12 on.
+    Raises UsageError naming the option.
     """
+    if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and int(text) >= _UNIX_S:
+        number = int(text)
+        found_ms = number if number >= _UNIX_MS else number * 1000
+        if found_ms > _LAST_MS:
+            raise _no_time(text, option)
+        return found_ms
     ago = in_unit(text.removesuffix(" ago"), "seconds")
     if ago is not None:
         return max(0, now_ms - ago * 1000)
@@ -86,5 +101,8 @@ def instant(text: str, option: str, now_ms: int, *, utc: bool = False) -> int:
             found = found.replace(tzinfo=UTC)
         return int(found.timestamp() * 1000)
     except (ValueError, OverflowError, OSError):
-        shown = clipped(printable(text), 60)
-        raise UsageError(f"{option}: {shown!a} is no time", hint=_HINT) from None
+        raise _no_time(text, option) from None
+
+
+def _no_time(text: str, option: str) -> UsageError:
+    return UsageError(f"{option}: {clipped(printable(text), 60)!a} is no time", hint=_HINT)

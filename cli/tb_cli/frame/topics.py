@@ -97,6 +97,8 @@ def _times() -> str:
             ("03:00, 03:00:30", "today"),
             ("2026-11-27", "the beginning of that day"),
             ("2026-11-27T03:00", "that minute; with Z or +02:00 in another zone"),
+            ("900", "so many seconds ago, below 1 000 000 000"),
+            ("1795750200", "unix seconds, as pipes and JSON print them; milliseconds from 10^12"),
         ],
         "A terminal shows times in tables as how long ago, and in records as the local time.",
     )

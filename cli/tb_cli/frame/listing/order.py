@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tb_cli.frame.listing.asked import Asked
 from tb_cli.frame.listing.columns import Make, Noun, Row, value_of
-from tb_cli.frame.session import PAGE
+from tb_cli.frame.paging import PAGE
 
 if TYPE_CHECKING:
     from compute_market.store.txn import Txn

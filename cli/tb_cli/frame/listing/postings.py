@@ -10,7 +10,7 @@ from tb_cli.frame.listing.columns import Column, Noun
 from tb_cli.frame.listing.options import among
 from tb_cli.frame.listing.reading import Reading
 from tb_cli.frame.listing.selecting import Wanted
-from tb_cli.frame.session import PAGE
+from tb_cli.frame.paging import PAGE
 
 FILTERS = (
     among("--event", "Only of these events: deposit, settle, bond:lock and so on."),

@@ -13,7 +13,7 @@ from tb_cli.frame.listing.columns import Column, Noun
 from tb_cli.frame.listing.options import among
 from tb_cli.frame.listing.reading import Reading
 from tb_cli.frame.listing.selecting import Wanted
-from tb_cli.frame.session import PAGE
+from tb_cli.frame.paging import PAGE
 
 # Of receipts of this market the first three, of others all but `pending`.
 STATUSES = ("recorded", "pending", "applied", "failed", "duplicate")
