@@ -323,3 +323,13 @@ def test_record_on_a_terminal_has_no_instant_in_numbers(shop: Cli, verb: tuple[s
     assert not re.search(rf"\b{now // 10**6}\d{{4,}}\b", shown), shown
     if verb != ("compute-market", "settle", "status"):
         assert local(shop.now_ms)[:10] in shown
+
+
+def test_scores_tell_times_as_other_tables_do(cli: Cli) -> None:
+    cli.post("--reputation", "3", provider="good")
+    cli.post(provider="new")
+    cli.ok("net", "reputation", "adjust", "good", "+1", "--reason", "r")
+    head, good, new = on_terminal(cli, 120, "net", "reputation", "show", "--no-color")
+    assert head.split()[-1] == "EPOCH"
+    assert good.rstrip().endswith("0s ago")
+    assert new.split()[-1] == "-"
