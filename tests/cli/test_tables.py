@@ -294,16 +294,6 @@ def test_nothing_is_said_of_an_empty_list_on_a_terminal_alone(shop: Cli) -> None
     assert shop.ok(*nothing, "-o", "table") == ""
 
 
-def test_scores_tell_times_as_other_tables_do(cli: Cli) -> None:
-    cli.post("--reputation", "3", provider="good")
-    cli.post(provider="new")
-    cli.ok("net", "reputation", "adjust", "good", "+1", "--reason", "r")
-    head, good, new = on_terminal(cli, 120, "net", "reputation", "show", "--no-color")
-    assert head.split()[-1] == "EPOCH"
-    assert good.rstrip().endswith("0s ago")
-    assert new.split()[-1] == "-"
-
-
 def test_parties_of_the_capacity_are_a_table(shop: Cli) -> None:
     lines = on_terminal(shop, 80, "compute-market", "capacity", "show", "--no-color")
     head = lines.index("") + 1
