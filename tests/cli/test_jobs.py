@@ -410,3 +410,14 @@ def test_wait_ends_when_another_process_ends_the_job(cli: Cli) -> None:
     cli.ok("compute", "prove", "j1", "0", HELLO)
     out, err = waiting.communicate(timeout=20)
     assert (waiting.returncode, out, err) == (0, b"job j1 completed\n", b"")
+
+
+def test_wait_for_many_names_some_and_says_how_many_more(cli: Cli) -> None:
+    cli.post()
+    for number in range(7):
+        cli.submit(f"j{number}")
+    done = cli("compute", "wait", "--all", "--timeout", "0")
+    assert done.err.splitlines()[-1] == (
+        "error[pending]: not completed yet: j0 j1 j2 j3 j4 and 2 more"
+    )
+    assert done.code == 10
