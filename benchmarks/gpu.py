@@ -98,7 +98,7 @@ def _run_here(given: argparse.Namespace) -> int:
     from gpu_parts.record import Record
 
     record = Record(given.out / f"{given.part}.json", given.part, given.backend, quick=given.quick)
-    with record.kept():
+    with record:
         from gpu_parts.bench import Bench
 
         import_module(f"gpu_parts.{given.part}").run(Bench(given.backend, given.quick), record)

@@ -2,7 +2,8 @@
 
 What is an amount is told by the name of its field alone, so that a field is always a number or
 always a text: money, prices, fees, bonds, units, rates of units, and what a capability counts.
-Times, heights, numbers of order, sizes of files and counts of things stay numbers.
+Times, heights, numbers of order, sizes of files and counts of things stay numbers. So do `samples`
+and `used`, which are counts in one document and units, always fewer than 2^53, in another.
 """
 
 from typing import Any, Final
@@ -26,7 +27,7 @@ FIELDS: Final = frozenset(
         # Units, and units per second.
         *("units", "units_left", "units_reserved", "units_proven", "was_units", "backlog"),
         *("industrial_units_total", "industrial_backlog", "units_per_second", "estimate"),
-        *("headroom", "limit", "share", "share_left", "burst"),
+        *("headroom", "limit", "share", "share_left", "burst", "burst_left"),
         # What an offer lacks for a job, and what would do: an amount, or a text.
         *("asked", "offered", "now", "needed"),
         # What a capability counts.

@@ -179,10 +179,10 @@ def judge(txn: Txn, reading: Reading) -> Time:
     if txn.get(META, TIME_HELD) is not None:
         return Time(last_ms or wall_ms, reading, kept, "held")
     tolerance_ms = txn.config.clock_tolerance_secs * 1000
-    now_ms = wall_ms + _ahead_ms(kept, reading, last_ms)
+    now_ms = wall_ms + _ahead_ms(kept, reading, last_ms) if kept.ahead_ms else wall_ms
     if last_ms - now_ms > tolerance_ms:
         return Time(last_ms, reading, kept, "behind", last_ms - now_ms)
-    leap_ms = _leap_ms(kept, reading)
+    leap_ms = 0 if reading.boot_id is None else _leap_ms(kept, reading)
     if leap_ms > tolerance_ms:
         return Time(last_ms or wall_ms, reading, kept, "ahead", leap_ms)
     return Time(max(now_ms, last_ms), reading, kept)
@@ -201,8 +201,10 @@ def keep(txn: Txn, time: Time) -> None:
     txn.set_number(LAST_RUN, time.now_ms)
     if time.doubt is not None:
         return
-    ahead_ms = _ahead_ms(time.kept, time.reading, last_ms)
-    kept = _with_offset(time.kept, time.reading)
+    kept, reading = time.kept, time.reading
+    ahead_ms = _ahead_ms(kept, reading, last_ms) if kept.ahead_ms else 0
+    if reading.boot_id is not None:
+        kept = _with_offset(kept, reading)
     if kept.ahead_ms != ahead_ms:
         kept = replace(kept, ahead_ms=ahead_ms)
     if last_ms and time.now_ms - last_ms > txn.config.outage_secs * 1000:

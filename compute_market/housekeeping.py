@@ -1,5 +1,8 @@
 """What is due, and what every change of the market ends with."""
 
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
 from compute_market import chain, events
 from compute_market.clock import Due
 from compute_market.jobs import jobs
@@ -16,6 +19,9 @@ from compute_market.store.schema import (
     PENDING,
 )
 from compute_market.store.txn import Txn
+
+if TYPE_CHECKING:
+    from compute_market.subsidy.subsidy import Closed
 
 # What `tick` looks at at most beside what is due: entries of the log, and receipts.
 TRIM_LIMIT = 10_000
@@ -51,10 +57,7 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
     subsidies_it, epochs = 0, 0
     multipliers: tuple[int, ...] = ()
     if txn.timely and height >= chain.epoch_end(txn):
-        # Most commands come while an epoch runs. It is imported whole, which takes less again.
-        import compute_market.subsidy.subsidy as subsidy
-
-        closed = subsidy.close(txn)
+        closed: Closed = _subsidy().close(txn, height)
         subsidies_it, epochs, multipliers = closed.paid_it, closed.epochs, closed.multipliers
     activated = mode == "armed" and txn.timely and modes.activate(txn)
     paid = 0
@@ -96,6 +99,14 @@ def housekeeping(txn: Txn, sweep_limit: int) -> Due:
         multipliers,
         transactions,
     )
+
+
+@cache
+def _subsidy() -> Any:
+    """The module. Most commands come while an epoch runs; an import takes longer each time."""
+    import compute_market.subsidy.subsidy as subsidy
+
+    return subsidy
 
 
 def tick(txn: Txn, scrub_limit: int = SCRUB_LIMIT) -> None:

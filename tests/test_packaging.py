@@ -30,6 +30,15 @@ def test_completions_are_current() -> None:
     assert there == rendered, "run `python docs/generate_completions.py`"
 
 
+@pytest.mark.parametrize(
+    ("shell", "name"), [("bash", "tb-cli.bash"), ("zsh", "_tb-cli"), ("fish", "tb-cli.fish")]
+)
+def test_completions_that_are_brought_are_those_that_are_printed(
+    cli: Cli, shell: str, name: str
+) -> None:
+    assert (COMPLETIONS / name).read_text() == cli.ok("completion", shell)
+
+
 def test_completions_go_where_each_shell_looks() -> None:
     places = {
         "tb-cli.bash": "share/bash-completion/completions/tb-cli",
@@ -51,7 +60,7 @@ def test_sources_have_all_that_builds_tests_and_measures() -> None:
 @pytest.fixture
 def shell(cli: Cli, tmp_path: Path) -> dict[str, str]:
     """The environment of a shell in which `tb-cli` is a command, over a market with a job."""
-    cli.active("frames-1")
+    cli.active("ns:frames-1")
     program = tmp_path / "bin" / "tb-cli"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m tb_cli.entry "$@"\n')
@@ -61,20 +70,18 @@ def shell(cli: Cli, tmp_path: Path) -> dict[str, str]:
 
 BASH = """
 source "$1"
-COMP_WORDS=(tb-cli compute status fr) COMP_CWORD=3
+COMP_LINE="tb-cli compute status ns:fr" COMP_POINT=27 COMP_WORDBREAKS=$' :='
 _tb_cli_completion tb-cli
 echo "${COMPREPLY[@]}"
 """
-FISH = 'source $argv[1]; complete -C "tb-cli compute status fr"'
+FISH = 'source $argv[1]; complete -C "tb-cli compute status ns:fr"'
 # The shell finds the file by its name, loads it, and calls it for the word at hand.
 ZSH = """
 fpath=("${1:h}" $fpath)
 autoload -U _tb-cli
-words=(tb-cli compute status fr) CURRENT=4
+words=(tb-cli compute status ns:fr) CURRENT=4
 compdef() { echo defined }
-_arguments() { print -r -- "$@" }
-_describe() { print -r -- "$@" }
-compadd() { print -r -- "$@" }
+_describe() { print -r -- ${(P)3} }
 _tb-cli
 """
 

@@ -3,9 +3,8 @@
 import json
 import os
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 
@@ -66,18 +65,21 @@ class Record:
         bound = f"{at_most if at_most is not None else at_least:g} {unit}"
         self.row(text, bound, f"{value:.2f} {unit}" if kept else f"**{value:.2f} {unit}**")
 
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Whatever happens within is how the part ends."""
-        try:
-            yield
-        except Skip as skip:
-            self._end("ok", f"skipped: {skip}")
-        except (Exception, SystemExit) as error:  # noqa: BLE001  # the other parts are to run
-            traceback.print_exc()
-            self._end("failed", f"{type(error).__name__}: {error}".splitlines()[0])
-        else:
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(
+        self, kind: object, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """Whatever happens within is how the part ends, an interrupt excepted."""
+        if error is None:
             self._end("ok", "")
+        elif isinstance(error, Skip):
+            self._end("ok", f"skipped: {error}")
+        else:
+            traceback.print_exception(error)
+            self._end("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        return error is None or not isinstance(error, KeyboardInterrupt)
 
     def _end(self, status: str, reason: str) -> None:
         self._document |= {"status": status, "reason": reason}

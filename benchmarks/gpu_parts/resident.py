@@ -54,6 +54,8 @@ def run(bench: Bench, record: Record) -> None:
 
 def by_size(bench: Bench, backend: Any, record: Record) -> dict[int, float]:
     """Bytes per second of whole calls, up to what there is room for."""
+    from compute_market.hashing.device import DeviceError
+
     sizes = [KIB, 64 * KIB, MIB, 16 * MIB, 256 * MIB, GIB, 4 * GIB, 16 * GIB]
     if bench.quick:
         sizes = [KIB, 64 * KIB, bench.long]
@@ -61,7 +63,7 @@ def by_size(bench: Bench, backend: Any, record: Record) -> dict[int, float]:
     for size in sizes:
         try:
             array = bench.on_device(backend, size)
-        except Exception as error:  # noqa: BLE001  # each library has its own for "no room"
+        except (DeviceError, MemoryError, RuntimeError) as error:
             record.put(f"no {size_name(size)}", f"{type(error).__name__}: {error}")
             break
         times = interleave({"call": partial(backend.hash_array, array)}, bench.rounds)

@@ -1,5 +1,7 @@
 """Verbs on admission: stats, capacity record and show."""
 
+import sys
+
 from compute_market import idempotency
 from compute_market.admission import capacity
 from compute_market.jobs import demand
@@ -8,6 +10,8 @@ from tb_cli.frame.options import KEY
 from tb_cli.frame.render import emit, fields, shown, write_json
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, number, takes
+
+_PARTY = ("role", "identity", "used", "burst_left", "share_left")
 
 
 @examples("tb-cli compute-market stats --json")
@@ -49,4 +53,14 @@ def show(session: Session) -> None:
     document = session.view(capacity.document)
     parties = document["parties"]
     lines = fields(document | {"parties": len(parties)})
-    emit(session, document, [*lines, *map(shown, parties)])
+    if session.json or not sys.stdout.isatty():
+        emit(session, document, [*lines, *map(shown, parties)])
+        return
+    from tb_cli.frame.listing import lists
+    from tb_cli.frame.listing.columns import Column, Noun
+    from tb_cli.frame.listing.reading import AtHand
+
+    numbers = (Column(name, kind="number") for name in _PARTY[2:])
+    columns = (*map(Column, _PARTY[:2]), *numbers)
+    emit(session, document, [*lines, ""])
+    lists.show(session, Noun("parties", "identity", columns, shown=_PARTY), {}, AtHand(parties))

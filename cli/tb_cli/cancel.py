@@ -23,7 +23,7 @@ from tb_cli.frame.verbs import NOT_GIVEN, examples, flag, option, takes
 
 @examples(
     "tb-cli compute cancel j-1 j-2",
-    "tb-cli compute cancel --state queued --buyer acme",
+    "tb-cli compute cancel --state queued --buyer acme --reason 'night is over'",
     "tb-cli compute cancel --overdue-in 1h --yes",
 )
 @takes(
@@ -34,6 +34,7 @@ from tb_cli.frame.verbs import NOT_GIVEN, examples, flag, option, takes
         choices=("client", "provider"),
         default="client",
     ),
+    option("--reason", "Why; the log keeps it, with each of the jobs.", metavar="TEXT"),
     CHUNK,
     ATOMIC,
     flag("--ignore-not-found", help="Unknown ids are no failure."),
@@ -46,6 +47,7 @@ def cancel(
     job_ids: list[str],
     *,
     by: Literal["client", "provider"],
+    reason: str | None,
     chunk: int | None,
     atomic: bool,
     ignore_not_found: bool,
@@ -61,9 +63,14 @@ def cancel(
     unless --state says otherwise; on a terminal it asks first.
     """
 
+    if reason is not None:
+        from tb_cli.frame import files  # Few say why.
+
+        files.check_reason(reason)
+
     def act(txn: Txn, job_id: str) -> bulk.Outcome:
         try:
-            cancelled = cancel_job(txn, job_id, by)
+            cancelled = cancel_job(txn, job_id, by, reason)
         except (NotFoundError, RefusedError) as error:
             document = {"job_id": job_id, "outcome": error.token, "changed": False}
             unknown = isinstance(error, NotFoundError)

@@ -1,11 +1,11 @@
 """Verbs on the configuration: show, init, path."""
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 from compute_market.config import files, shown
 from compute_market.errors import ConflictError, MarketError, UsageError
+from compute_market.text import clipped, printable
 from tb_cli.frame import private_files
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing.columns import Column, Noun
@@ -91,8 +91,11 @@ def init(session: Session, to: str | None) -> None:
     text = files.render_default(switched_off=True)
     if to is not None:
         if to != "-":
-            raise UsageError(f"{to!a} is not -", hint="--home says in which home the file is made")
-        sys.stdout.write(text)
+            raise UsageError(
+                f"the file is made in the home, and not as {clipped(printable(to))}",
+                hint="--home says in which home; `tb-cli config init -` prints it, for > FILE",
+            )
+        emit(session, {"text": text}, text.rstrip("\n").split("\n"))
         return
     path = session.home.config
     session.home.check()

@@ -65,7 +65,7 @@ def send(
         session.home.check()
         session.open_told()
         with (
-            Progress(size, color=session.color) as progress,
+            Progress(size, color=session.color, name=file) as progress,
             bundles.spooled(session, pieces, room=room, advance=progress) as content,
         ):
 

@@ -173,7 +173,7 @@ def _run(session: Session, runner: Runner, left: Left) -> Job:
     def tell(fault: Fault, index: int) -> None:
         session.update(lambda txn: tell_fault(txn, job_id, fault, index))
 
-    with Progress(left.length, color=session.color, silent=silent) as progress:
+    with Progress(left.length, color=session.color, silent=silent, name=job_id) as progress:
         return run_left(
             left,
             runner,

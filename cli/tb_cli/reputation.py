@@ -23,7 +23,6 @@ _EVENTS: tuple[EventName, ...] = (
     "score_restored",
     "score_barred",
 )
-_REASON_MAX = 200  # characters: the log keeps them, for every change
 _DELTA_MAX = 2 * reputation.SCORE_MAX
 
 
@@ -63,13 +62,7 @@ def adjust(session: Session, provider: str, delta: int, *, reason: str, key: str
     check_id(provider, "provider")
     if not delta:
         raise UsageError("±N is 0: that changes nothing")
-    if not reason:
-        raise UsageError("--reason is empty")
-    if len(reason) > _REASON_MAX:
-        raise UsageError(
-            f"--reason has {len(reason)} characters, at most {_REASON_MAX} are allowed"
-        )
-    files.check_text(reason, "the reason")
+    files.check_reason(reason)
     asked = {"provider": provider, "delta": delta, "reason": reason}
 
     def act(txn: Txn) -> dict[str, Any]:

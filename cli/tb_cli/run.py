@@ -120,7 +120,8 @@ def write(
     lines_max = 1 if sys.stdout.isatty() else _LINES_PER_WRITE
     # Of other workloads nothing is known but that they run in threads.
     silent = any(name not in BUILT_IN for name, _ in parts)
-    with Progress(lambda: _length(paths), color=color, silent=silent) as progress:
+    name = paths[0] if len(paths) == 1 else f"{len(paths)} files"
+    with Progress(lambda: _length(paths), color=color, silent=silent, name=name) as progress:
         try:
             for path, digest, length, error in _results(runner, parts, progress):
                 if error is None and as_text:

@@ -11,6 +11,7 @@ from compute_market.settlement.statements import GROUPINGS, Amounts, Lines
 from compute_market.store.txn import Txn
 from tb_cli.frame import guard
 from tb_cli.frame.clocks import now_ms
+from tb_cli.frame.earlier import told_from_when
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing import statements as listed
 from tb_cli.frame.listing.asked import asked_of
@@ -52,7 +53,8 @@ def statement(
     """The opening balance, one line for each movement, the closing balance: what came in and what
     was spent add up, in each token. By job, a line without a job is of a kind of event that belongs
     to none, such as deposits. Bonds and escrows come back when a job ends, unless they are paid or
-    burned. What has been archived is in the opening balance, which is told.
+    burned. What has been archived is in the opening balance, which is told; a statement that ends
+    before that is an error.
     """
     check_id(owner, "owner")
     utc = form.get("utc", False)
@@ -139,6 +141,10 @@ def _opened(
 
     def begin(txn: Txn) -> tuple[Span, Span, Amounts]:
         parties.check_known(txn, owner)
+        if until_ms is not None:
+            # What it closes with would be what there was when postings were archived.
+            with told_from_when():
+                past.check_kept(txn, until_ms)
         within = past.span(txn, since_ms, until_ms)
         if since_ms is None:
             return within, within, statements.archived(txn, owner)

@@ -158,7 +158,7 @@ def _prepared(session: Session, runner: Runner, item: _Asked, wait: bool) -> lis
     from tb_cli.frame.progress import Progress  # Few slices take long enough for a bar.
 
     silent = request.workload not in BUILT_IN
-    with Progress(length, color=session.color, silent=silent) as progress:
+    with Progress(length, color=session.color, silent=silent, name=request.job_id) as progress:
         return hashed(request.workload, known, runner, now_ms=now_ms(), progress=progress)
 
 

@@ -295,7 +295,13 @@ TREE = Group(
             "The configuration.",
             {
                 "show": _optional("config:show", "Show settings and where each comes from."),
-                "init": _apart("config:init", "Write a file of all settings.", writes=True),
+                "init": Verb(
+                    "tb_cli.config:init",
+                    "Write a file of all settings.",
+                    writes=True,
+                    reads_with=("to",),
+                    market="unused",
+                ),
                 "path": _apart("config:path", "Print where the file of settings is."),
             },
         ),

@@ -47,11 +47,14 @@ def party(txn: Txn, role: Role, identity: str) -> Party:
     usage = txn.read(USAGE, key)
     if usage is None:
         return Party(role, identity, None, 0, quota_micro, 0, 0, quota_micro, key)
-    since_ms = max(0, txn.now_ms - usage.at_ms)
+    since_ms = txn.now_ms - usage.at_ms
+    if since_ms < 0:
+        since_ms = 0
     left_ms = WINDOW_MS - since_ms
     used_micro = usage.used_micro * left_ms // WINDOW_MS if left_ms > 0 else 0
-    refilled = usage.burst_micro + txn.config.burst_refill_rate_micro * since_ms // 1000
-    burst_micro = min(refilled, quota_micro)
+    burst_micro = usage.burst_micro + txn.config.burst_refill_rate_micro * since_ms // 1000
+    if burst_micro > quota_micro:
+        burst_micro = quota_micro
     return Party(
         role,
         identity,

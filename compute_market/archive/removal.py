@@ -64,7 +64,8 @@ def _remove_job(txn: Txn, ended: Ended, counts: Counter[tuple[str, ...]]) -> Non
     for proof in ended.proofs:
         _remove_receipt(txn, proof, counts)
     for names, by in counted.of_job(job):
-        counts[names] += by
+        if by:
+            counts[names] += by
     left = ArchivedJob(job.state, job.ended_at, job.ended_by, job.placements_before)
     txn.write(ARCHIVED_JOBS, key, left)
 
@@ -74,7 +75,8 @@ def _remove_receipt(txn: Txn, proof: Proof, counts: Counter[tuple[str, ...]]) ->
     txn.remove(RECEIPTS, key)
     txn.remove(SETTLEMENTS, key)
     for names, by in counted.of_settlement(proof.settlement):
-        counts[names] += by
+        if by:
+            counts[names] += by
     is_applied = proof.settlement.status == "applied"
     left = ArchivedReceipt(len(receipt.job_id), len(receipt.buyer), is_applied)
     txn.write(ARCHIVED_RECEIPTS, key, left)

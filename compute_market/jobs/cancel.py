@@ -40,10 +40,11 @@ class Cancelled(Struct, frozen=True, gc=False):
         return {"job_id": self.job_id, "outcome": self.outcome, "changed": changed}
 
 
-def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:
+def cancel(txn: Txn, job_id: str, by: By, reason: str | None = None) -> Cancelled:
     """Cancel a live job; what cannot be cancelled any more is an outcome, not an error.
 
-    Raises NotFoundError, and RefusedError when a provider cancels a job that has none.
+    The log keeps a `reason` that was given. Raises NotFoundError, and RefusedError when a
+    provider cancels a job that has none.
     """
     job = jobs.find(txn, job_id)
     if job is None:
@@ -55,9 +56,9 @@ def cancel(txn: Txn, job_id: str, by: By) -> Cancelled:
     if job.state == "queued":
         _give_back_usage(txn, job)
     if by == "client":
-        job = jobs.close(txn, job, "cancelled", by, "cancelled_by_client")
+        job = jobs.close(txn, job, "cancelled", by, "cancelled_by_client", reason=reason)
     else:
-        job = _by_provider(txn, job)
+        job = _by_provider(txn, job, reason)
     cancellations.add(txn, job_id, by)
     metrics.count(txn, "scheduler_cancel_total", by)
     work(txn)
@@ -83,7 +84,7 @@ def _give_back_usage(txn: Txn, job: Job) -> None:
     admission.give_back(txn, job.buyer, job.placed.provider, *charged)
 
 
-def _by_provider(txn: Txn, job: Job) -> Job:
+def _by_provider(txn: Txn, job: Job, reason: str | None) -> Job:
     if job.placement is None:
         raise RefusedError(
             f"job {job.job_id} is pending, no provider holds it", hint="cancel it as the client"
@@ -96,6 +97,7 @@ def _by_provider(txn: Txn, job: Job) -> Job:
         "cancelled_by_provider",
         burn_ct=_penalty(txn, job.job_id, job.placement),
         burn_event="cancel:slash",
+        reason=reason,
     )
     record_outcome(txn, job.placed.provider, -1)
     return job

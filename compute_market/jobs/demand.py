@@ -68,6 +68,8 @@ def utilization_pct(txn: Txn) -> int:
 def epoch_units(txn: Txn) -> dict[str, int]:
     """Units proven in the running epoch, by provider."""
     found = txn.sums(EPOCH_UNITS)
+    if not found:  # Often.
+        return {}
     return {provider.decode(): units for provider, units in found.items()}
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from compute_market.amounts import units_of
 from compute_market.jobs import jobs
-from compute_market.records import LIVE_STATES, Job, Slice, capability_document
+from compute_market.records import LIVE_STATES, Actor, Job, Slice, capability_document
 from compute_market.settlement import escrow
 from compute_market.store.schema import JOBS
 from compute_market.store.txn import Txn
@@ -12,7 +12,8 @@ from compute_market.store.txn import Txn
 
 def job_document(txn: Txn, job: Job) -> dict[str, Any]:
     """The JSON form of a job. `escrow` is what is still held for it; what it asks is null until
-    an offer is found; `overdue` marks one that the next change of the market will fail."""
+    an offer is found; `ended_by` is null for one that was done to its end; `overdue` marks one that
+    the next change of the market will fail."""
     on = job.placement
     return {
         "job_id": job.job_id,
@@ -41,13 +42,18 @@ def job_document(txn: Txn, job: Job) -> dict[str, Any]:
         "escrow": escrow.escrow_document(txn, job.job_id),
         "paid": {"ct": job.paid_ct, "it": job.paid_it},
         "refunded": {"ct": job.refunded_ct, "it": job.refunded_it},
-        "ended_by": job.ended_by,
+        "ended_by": ended_early_by(job),
         "capability": capability_document(job.capability),
         "overdue": jobs.is_overdue(txn, job),
         "provider_bond_min": job.provider_bond_min,
         "unreadable_slice": job.unreadable_slice,
         "held": job.held,
     }
+
+
+def ended_early_by(job: Job) -> Actor | None:
+    """Who ended a job before it was done; nobody, one that was or that goes on."""
+    return None if job.state == "completed" else job.ended_by
 
 
 def job_page(

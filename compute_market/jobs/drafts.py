@@ -37,6 +37,9 @@ def draft(request: JobRequest, inputs: list[Slice], now: int, config: Config) ->
 def sketch(request: JobRequest, inputs: list[Slice], now: int = 0) -> Job:
     """A job as a request describes it, unchecked."""
     deadline, deadline_secs = _deadline(request, now)
+    units = 0
+    for entry in inputs:
+        units += units_of(entry.length)
     return Job(
         job_id=request.job_id,
         seq=0,
@@ -45,7 +48,7 @@ def sketch(request: JobRequest, inputs: list[Slice], now: int = 0) -> Job:
         workload=request.workload,
         capability=request.capability.capability(),
         slices=len(inputs),
-        units=sum(units_of(entry.length) for entry in inputs),
+        units=units,
         max_price_per_unit=request.max_price_per_unit,
         consumer_bond=request.consumer_bond,
         deadline=deadline,

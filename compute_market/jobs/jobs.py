@@ -52,6 +52,7 @@ _ENDINGS: dict[JobState, EventName] = {
     "cancelled": "job_cancelled",
     "failed": "job_failed",
 }
+_TOLD_AT_END = ("units_proven", "paid_ct", "paid_it", "refunded_ct", "refunded_it")
 
 
 def get(txn: Txn, job_id: str) -> Job:
@@ -214,8 +215,9 @@ def _start(txn: Txn, job: Job, before: int) -> Job:
 
 def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     """Credit slices, by index, whose proofs were accepted to the provider that holds the job."""
-    units = sum(units_of(entry.length) for entry in proven.values())
+    units = 0
     for index, entry in proven.items():
+        units += units_of(entry.length)
         key = numbered(job.job_id, index)
         txn.write(SLICES, key, replace(entry, proven_ms=txn.now_ms))
     offers.prove(txn, job.placed.offer_id, units)
@@ -292,10 +294,12 @@ def close(
     burn_ct: int = 0,
     burn_event: str = "",
     burn_of: Side = "provider",
+    reason: str | None = None,
 ) -> Job:
     """End a live job: slot, queue place and units given back, receipts, payments, refunds, bonds.
 
-    Of a funded job, `burn_ct` of the bond of the side `burn_of` is burned under `burn_event`.
+    Of a funded job, `burn_ct` of the bond of the side `burn_of` is burned under `burn_event`. The
+    log keeps a `reason`.
     """
     _leave_indexes(txn, job)
     settled: list[Settlement] = []
@@ -310,15 +314,10 @@ def close(
     if job.funded:
         job = _with_payments(job, settled)
         job = escrow.close(txn, job, settled, burn_ct, burn_event, burn_of)
-    detail = {
-        "by": ended_by,
-        "cause": cause,
-        "units_proven": job.units_proven,
-        "paid_ct": job.paid_ct,
-        "paid_it": job.paid_it,
-        "refunded_ct": job.refunded_ct,
-        "refunded_it": job.refunded_it,
-    }
+    detail: dict[str, Any] = {"by": ended_by, "cause": cause}
+    detail |= {name: getattr(job, name) for name in _TOLD_AT_END}
+    if reason is not None:
+        detail["reason"] = reason
     ended = {"state": state, "ended_at": txn.now, "ended_by": ended_by, "cause": cause}
     return _moved(txn, job, _ENDINGS[state], detail, deferred=False, held=False, **ended)
 

@@ -10,7 +10,7 @@ from typing import Any
 from compute_market import events
 from compute_market.errors import NotFoundError
 from compute_market.events import Logged
-from compute_market.jobs import jobs
+from compute_market.jobs import documents, jobs
 from compute_market.records import DEADLINE_MAX, LIVE_STATES, Job, JobState
 from compute_market.store.schema import EVENTS
 from compute_market.store.txn import Txn
@@ -35,7 +35,7 @@ def document(txn: Txn, job_id: str, at_ms: int) -> dict[str, Any]:
             f"job {job_id} was not there yet: it was submitted later",
             hint=f"see `tb-cli compute history {job_id}`",
             reason="not_yet",
-            known_from_ms=job.submitted_at * 1000,
+            known_from_ms=known[0].at_ms if _has_beginning(known) else job.submitted_at * 1000,
         )
     _check_reached(txn, job, known, at_ms)
     return _document(txn, job, earlier, later, at_ms)
@@ -79,7 +79,7 @@ def _document(
         "ended_at": job.ended_at if has_ended else None,
         "funded": on is not None and on.funded,
         "cause": job.cause if has_ended else None,
-        "ended_by": job.ended_by if has_ended else None,
+        "ended_by": documents.ended_early_by(job) if has_ended else None,
         "overdue": state in LIVE_STATES and at_ms // 1000 > deadline,
         "held": _was_held(job, earlier, later),
         "last_event": None if last is None else {"event": last.event.event, "at_ms": last.at_ms},

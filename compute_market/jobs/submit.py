@@ -104,7 +104,10 @@ def submit(
         if wait:
             mode = admission.mode(txn)
             return Submitted(jobs.keep_pending(txn, job, inputs, verdict.result, mode), True)
-        return _refuse(txn, job, Refused(verdict.result, verdict.message, _WAIT_HINT))
+        # Units come back, and wallets fill.
+        for_now = verdict.result in ("no_capacity", "bond_unfunded")
+        refused = Refused(verdict.result, verdict.message, _WAIT_HINT, is_for_now=for_now)
+        return _refuse(txn, job, refused)
     if isinstance(verdict, Unplaced):
         if verdict.match is not None:
             outcomes.record(txn, job, verdict.match)

@@ -246,7 +246,9 @@ def _moved(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
     stored = entry(txn, provider)
     before = stored or Score(0, 0, 0, txn.now_ms)
     old = present(txn, before)
-    now = clamp(old + delta)
+    now = old + delta
+    if not -SCORE_MAX <= now <= SCORE_MAX:
+        now = clamp(now)
     after = replace(
         before,
         score=now,
@@ -267,12 +269,19 @@ def _fading() -> "Callable[[Txn, Score, int], int]":
     return present
 
 
-def _store(txn: Txn, provider: str, before: Score | None, record: Score) -> None:
-    import compute_market.reputation.due as due
+@cache
+def _lists() -> "tuple[Callable[[Txn, str, Score], None], Callable[[Txn, str, Score], None]]":
+    """How a score leaves the table of those that are due, and how it enters it."""
+    from compute_market.reputation.due import enter, leave
 
+    return leave, enter
+
+
+def _store(txn: Txn, provider: str, before: Score | None, record: Score) -> None:
+    leave, enter = _lists()
     if before is not None:
-        due.leave(txn, provider, before)
-    due.enter(txn, provider, record)
+        leave(txn, provider, before)
+    enter(txn, provider, record)
     txn.write(REPUTATION, provider.encode(), record)
     if before is not None:
         if before.changed_ms == record.changed_ms:

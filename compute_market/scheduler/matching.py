@@ -142,8 +142,10 @@ def _on_shelves(
     txn: Txn, job: Job, shelves: tuple[Shelf, ...], floor: book.Floor
 ) -> Iterator[Offer]:
     """Offers of these shelves, cheapest first, then oldest, that the index cannot rule out."""
-    filled = [shelf for shelf in shelves if offers.count_of(txn, f"shelf {shelf}")]
-    walks = [book.walk(txn, shelf, job, floor) for shelf in filled]
+    walks = []
+    for shelf in shelves:
+        if offers.count_of(txn, f"shelf {shelf}"):
+            walks.append(book.walk(txn, shelf, job, floor))
     for _, offer_id in walks[0] if len(walks) == 1 else merge(*walks):
         yield offers.named(txn, offer_id)
 

@@ -143,7 +143,7 @@ class _World:
         """Let everything happen that does before the end, and then what is due at the end."""
         end_ms = self._scenario.end_ms
         while (at_ms := self._stage.next_ms()) is not None and at_ms < end_ms:
-            until_ms = self._out_until(at_ms)
+            until_ms = self._out_until(at_ms) if self._scenario.outages else None
             if until_ms is not None:
                 self._stage.put_off(at_ms, until_ms)
                 continue
@@ -157,14 +157,17 @@ class _World:
         """One change of the market: what is due now, and at most so much of what is to happen."""
 
         def change(txn: Txn) -> None:
-            self._seen = 0
-            self._follow(txn)
+            self._seen, noted = 0, txn.noted
+            if noted:
+                self._follow(txn)
+            take, now_ms = self._stage.take, self.now_ms
             for _ in range(limit):
-                act = self._stage.take(self.now_ms)
+                act = take(now_ms)
                 if act is None:
                     break
                 act(txn)
-                self._follow(txn)
+                if self._seen < len(noted):
+                    self._follow(txn)
             if self._observe is not None:
                 failed = self._stage.failed
                 self._observe(txn, Step(txn.now_ms, txn.noted, failed, self._sample_is_due))

@@ -150,7 +150,7 @@ def with_added(
     stored: Iterable[tuple[bytes, bytes]], added: dict[bytes, int], prefix: bytes
 ) -> dict[bytes, int]:
     """Sums that are not zero and whose key begins with `prefix`, by key: `added` are the newer."""
-    found = {key: unpack_sum(value) for key, value in stored}
+    found = {key: unpack_sum(value) for key, value in stored} if stored else {}
     for key, total in added.items():
         if key.startswith(prefix):
             found[key] = total

@@ -30,17 +30,17 @@ class Resident:
     gone unasked: to keep a long list in order takes longer than to make it anew then.
     """
 
-    __slots__ = ("_keys", "_unasked", "entries", "has_records", "written")
+    __slots__ = ("_unasked", "entries", "has_records", "keys", "written")
 
     def __init__(self, *, has_records: bool) -> None:
         self.has_records = has_records
         self.entries: dict[bytes, Any] = {}
         self.written: dict[bytes, Any] = {}  # what LMDB has of it
-        self._keys: list[bytes] | None = None  # in order
+        self.keys: list[bytes] | None = None  # in order; None while nobody asks for that
         self._unasked = 0  # keys that came or went since somebody asked for the order
 
     def put(self, key: bytes, value: Any) -> None:
-        keys = self._keys
+        keys = self.keys
         if keys is not None and key not in self.entries:
             if not keys or keys[-1] < key:
                 keys.append(key)
@@ -51,7 +51,7 @@ class Resident:
     def delete(self, key: bytes) -> bool:
         if self.entries.pop(key, None) is None:
             return False
-        keys = self._keys
+        keys = self.keys
         if keys is not None and self._is_worth_it(keys):
             del keys[bisect_left(keys, key)]
         return True
@@ -61,19 +61,19 @@ class Resident:
         self._unasked += 1
         if self._unasked <= _UNASKED_MAX or self._unasked * _UNASKED_MAX <= len(keys):
             return True
-        self._keys = None
+        self.keys = None
         return False
 
     def clear(self) -> None:
         self.entries.clear()
-        self._keys = None
+        self.keys = None
 
     def payload(self, key: bytes) -> bytes | None:
         found = self.entries.get(key)
         return found if found is None or type(found) is bytes else encode(found)
 
     def first(self, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
-        keys = self._keys or self._in_order()
+        keys = self.keys or self._in_order()
         self._unasked = 0
         at = bisect_left(keys, start) if start else 0
         if at == len(keys):
@@ -102,35 +102,35 @@ class Resident:
         return [(key, entries[key]) for key in chosen]
 
     def _chosen(self, limit: int, prefix: bytes, start: bytes) -> list[bytes]:
-        keys = self._keys or self._in_order()
+        keys = self.keys or self._in_order()
         self._unasked = 0
         begin = bisect_left(keys, start) if start else 0
         end = bisect_left(keys, prefix + _BEHIND, begin) if prefix else len(keys)
         return keys[begin : min(begin + limit, end)]
 
     def scan(self, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
-        keys = self._keys or self._in_order()
+        keys = self.keys or self._in_order()
         at = bisect_left(keys, start)
         while at < len(keys) and (key := keys[at]).startswith(prefix):
             yield key, self._bytes(key)
             at += 1
 
     def scan_back(self, before: bytes | None) -> Iterator[tuple[bytes, bytes]]:
-        keys = self._keys or self._in_order()
+        keys = self.keys or self._in_order()
         for at in range((len(keys) if before is None else bisect_left(keys, before)) - 1, -1, -1):
             yield keys[at], self._bytes(keys[at])
 
     def beside(self, key: bytes) -> tuple[bytes | None, bytes | None]:
-        keys = self._keys or self._in_order()
+        keys = self.keys or self._in_order()
         self._unasked = 0
         at = bisect_left(keys, key)
         return keys[at - 1] if at else None, keys[at] if at < len(keys) else None
 
     def _in_order(self) -> list[bytes]:
-        if self._keys is None:
-            self._keys = sorted(self.entries)
+        if self.keys is None:
+            self.keys = sorted(self.entries)
             self._unasked = 0
-        return self._keys
+        return self.keys
 
     def _bytes(self, key: bytes) -> bytes:
         found = self.entries[key]
@@ -175,5 +175,8 @@ def _write(table: Table[Any], held: Resident, cursor: Any) -> None:
     for key in written.keys() - entries.keys():
         if cursor.set_key(key):
             cursor.delete()
-    changed = sorted(key for key, value in entries.items() if written.get(key) is not value)
-    table.put_all(cursor, [(key, held._bytes(key)) for key in changed])
+    changed = sorted([key for key, value in entries.items() if written.get(key) is not value])
+    found = [(key, entries[key]) for key in changed]
+    if held.has_records:
+        found = [(key, value if type(value) is bytes else encode(value)) for key, value in found]
+    table.put_all(cursor, found)

@@ -87,19 +87,16 @@ class Txn:
         self._aside: Aside = Aside(txn, handles) if before is None else before._aside
         aside = self._aside
         self._cursors, self._late = aside.cursors, aside.late
-        self._numbers, self._set = aside.numbers, aside.set
-        self._sums, self._added = aside.sums, aside.added
-        self.firsts = aside.firsts
+        self._numbers, self._set, self._sums = aside.numbers, aside.set, aside.sums
+        self._added, self.firsts = aside.added, aside.firsts
         self.now_ms, self.now = now_ms, now_ms // 1000  # in unix seconds
         self.timely = True
-        self.config = config
-        self.stopwatch = stopwatch
-        self.writes = 0
+        self.config, self.stopwatch = config, stopwatch
+        self.writes = self.issued = 0  # issued are receipts
         self.noted: list[Event] = []
         self.noted_after: int | None = None  # seq of the last event that is stored
         # Owner → the least and the most CT in the wallet since it was asked last.
         self.touched: dict[str, list[int]] = {}
-        self.issued = 0  # receipts
         self.helped = self.stirred = False
         self.board: Board | None = None
         # The seq of the last price, and the bands of those lanes that were asked for at it.
@@ -128,7 +125,9 @@ class Txn:
     def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
         held = self._residents.get(table)
-        if held is not None:
+        if held is not None and held.keys is None:
+            held.entries[key] = value
+        elif held is not None:
             held.put(key, value)
         elif table.late:
             self._late.put(table, key, value)
@@ -147,7 +146,9 @@ class Txn:
 
     def remove(self, table: Table[Any], key: bytes) -> None:
         """Delete an entry that must be there. Raises IntegrityError when it is missing."""
-        if not self.delete(table, key):
+        self.writes += 1
+        held = self._residents.get(table)
+        if not (self.delete(table, key) if held is None else held.delete(key)):
             raise damaged(table, key, "it is missing")
 
     def size(self, table: Table[Any]) -> int:
@@ -255,7 +256,9 @@ class Txn:
     def write(self, table: Table[S], key: bytes, record: S) -> None:
         self.writes += 1
         held = self._residents.get(table)
-        if held is not None:
+        if held is not None and held.keys is None:
+            held.entries[key] = record
+        elif held is not None:
             held.put(key, record)
         elif table.late:
             self._late.put(table, key, record)
@@ -296,9 +299,7 @@ class Txn:
 
     def number_before(self, name: str) -> int:
         """The same number as it was when the change began."""
-        if name not in self._before:
-            return self.number(name)
-        found = self._before[name]
+        found = self._before[name] if name in self._before else self.number(name)
         return self._stored_number(name) if found is None else found
 
     def set_number(self, name: str, number: int) -> None:
@@ -316,8 +317,7 @@ class Txn:
     def add(self, sums: Sums, key: bytes, by: int) -> int:
         """Add to one sum and return it."""
         self.writes += 1
-        added = self._added.get(sums)
-        if added is None:
+        if (added := self._added.get(sums)) is None:
             added = self._added[sums] = {}
         total = added.get(key)
         total = (self._stored_sum((sums, key)) if total is None else total) + by
@@ -328,14 +328,14 @@ class Txn:
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
-        added = self._added.get(sums)
-        total = None if added is None else added.get(key)
+        total = self._added[sums].get(key) if sums in self._added else None
         return self._stored_sum((sums, key)) if total is None else total
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
         stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
-        return with_added(stored, self._added.get(sums, {}), prefix)
+        added = self._added.get(sums) or {}
+        return with_added(stored, added, prefix) if added or stored else {}
 
     def flush(self) -> None:
         """Write what was kept aside. The end of a transaction calls this last."""

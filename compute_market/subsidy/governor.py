@@ -53,7 +53,10 @@ class Past:
         if self._throughput:
             self._estimate = capacity.estimate(txn)
             # What all of it together does not make a percent of, no minute of it does.
-            if not demand.percent(sum([units for _, units in self._throughput]), self._estimate):
+            proven = 0
+            for _, units in self._throughput:
+                proven += units
+            if not demand.percent(proven, self._estimate):
                 self._throughput = []
         self._backlog = jobs.backlog_units(txn)
         # Most often no deadline has passed, and a walk takes longer than to look at the first.

@@ -46,7 +46,7 @@ def ended(txn: Txn) -> list[Epochs]:
     """
     if not has_ended(txn):
         return []
-    return _ended(txn, demand.epoch_units(txn))
+    return _ended(txn, demand.epoch_units(txn), chain.height(txn))
 
 
 def has_ended(txn: Txn) -> bool:
@@ -62,8 +62,8 @@ class Closed(Struct, frozen=True, gc=False):
     multipliers: tuple[int, ...] = ()  # before and after them, if that is another one
 
 
-def close(txn: Txn) -> Closed:
-    """Close every epoch that has ended, and pay what it pays.
+def close(txn: Txn, height: int) -> Closed:
+    """Close every epoch that has ended by the present height, and pay what it pays.
 
     The caller has seen that the running one has: `has_ended`.
 
@@ -71,7 +71,7 @@ def close(txn: Txn) -> Closed:
     2^63-1 IT into circulation: neither is made good later.
     """
     units = demand.epoch_units(txn)
-    epochs = _ended(txn, units)
+    epochs = _ended(txn, units, height)
     # After this point it must succeed.
     paid_it = _pay(txn, epochs[0], units) if units else 0
     first = before = _stored_multiplier(txn)
@@ -146,11 +146,12 @@ def document(txn: Txn, height: int | None) -> dict[str, Any]:
     return _document(found, height, has_ended=True, due=due)
 
 
-def _ended(txn: Txn, proven: dict[str, int]) -> list[Epochs]:
-    """Epochs that have ended, with what was proven in the first of them: all since it began."""
+def _ended(txn: Txn, proven: dict[str, int], height: int) -> list[Epochs]:
+    """Epochs that have ended by a height, with what was proven in the first of them: all since it
+    began."""
     found: list[Epochs] = []
     units = sum(proven.values())
-    sampled = _sampled(txn)
+    sampled = _sampled(txn, height)
     if len(sampled) == 1 and not units:
         return sampled  # Most often.
     for epochs in sampled:
@@ -164,10 +165,10 @@ def _ended(txn: Txn, proven: dict[str, int]) -> list[Epochs]:
     return found
 
 
-def _sampled(txn: Txn) -> list[Epochs]:
-    """Epochs that have ended by their samples alone; several that end alike are one."""
+def _sampled(txn: Txn, height: int) -> list[Epochs]:
+    """The same by their samples alone; several that end alike are one."""
     since_ms, known_height = txn.number_before(LAST_RUN), txn.number_before("height_seen")
-    height, blocks = chain.height(txn), txn.config.epoch_blocks
+    blocks = txn.config.epoch_blocks
     before, start = _stored_multiplier(txn), txn.number(EPOCH_FROM)
     past = Past(txn, since_ms // 1000)
     alike_all = past.lasts(txn.now)

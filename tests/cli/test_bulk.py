@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cli import JOB_FIELDS, Cli, without
+from tests.support.terminal import answered
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -318,10 +319,10 @@ def test_lines_are_printed_once_their_chunk_is_committed(
     cli.active(*ids)
     cancel = cancel_verb.cancel_job
 
-    def failing(txn: object, job_id: str, by: object) -> object:
+    def failing(txn: object, job_id: str, *rest: object) -> object:
         if job_id == "j3":
             raise ZeroDivisionError("a bug in the second chunk")
-        return cancel(txn, job_id, by)  # type: ignore[arg-type]
+        return cancel(txn, job_id, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cancel_verb, "cancel_job", failing)
     done = cli("compute", "cancel", "--chunk", "2", *ids)
@@ -551,3 +552,18 @@ def test_work_is_done_although_nobody_reads(cli: Cli) -> None:
     states = cli.states()
     assert states["j0"] == "cancelled"
     assert cli.log() == "".join(f"{name} client\n" for name in ids if states[name] != "active")
+
+
+def test_end_of_many_is_summed_up_for_somebody_who_looks(cli: Cli) -> None:
+    cli.active("j1", "j2", "j3", "j4")
+    assert cli("compute", "cancel", "j1", "j2").err == ""
+    for ids, summary in (
+        (("j2", "j3"), "all 2 done: 1 changed, 1 unchanged"),
+        (("j2", "nope"), "1 of 2 failed: 1 not_found"),
+        (("j2", "j3"), None),  # Nothing was done.
+        (("j4",), None),
+    ):
+        shown = answered(cli, ("compute", "cancel", *ids), after="").text
+        assert [line for line in shown.splitlines() if " of " in line or "done" in line] == (
+            [] if summary is None else [summary]
+        )

@@ -9,6 +9,7 @@ its worker.
 
 import os
 import pty
+import re
 import signal
 import socket
 import subprocess
@@ -593,6 +594,7 @@ def test_long_wait_is_told_once_on_a_terminal(commands: None, cli: Cli) -> None:
     os.close(slave)
     shown = os.read(master, 10_000).decode()
     os.close(master)
+    shown = re.sub(r"\x1b\[[0-9]*m", "", shown)
     assert shown.startswith(f"waiting for a worker at {where}\r\nerror[busy]: ")
     assert shown.count("waiting for") == 1
 

@@ -2,11 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import pytest
 
 from compute_market.config.files import render_default
 from compute_market.config.rows import SETTINGS
+from compute_market.errors import exit_code
 from tests.support.cli import Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -132,7 +135,14 @@ def test_init_writes_a_file_that_changes_nothing(cli: Cli) -> None:
 
 
 def test_init_prints_the_same_on_demand(cli: Cli) -> None:
-    assert cli.ok("config", "init", "-") == render_default(switched_off=True)
+    text = render_default(switched_off=True)
+    assert cli.ok("config", "init", "-") == text
+    assert cli.document("config", "init", "-") == {"text": text}
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "tb_cli", "config", "init", "-"], stdout=full, timeout=60
+        )
+    assert process.returncode == exit_code("busy")
     done = cli("config", "init", "elsewhere.toml")
     assert (done.code, done.out) == (2, "")
     assert not cli.home.exists()

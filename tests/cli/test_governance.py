@@ -209,12 +209,12 @@ def test_configuration_tells_what_a_proposal_overrides(cli: Cli) -> None:
     told = cli("config", "show")
     assert told.out == plain.out
     assert told.err == "fair_share_cap is 0.1 by proposal 1, not 0.25 as configured\n"
-    rows = {row["name"]: row for row in cli.document("config", "show")}
+    rows = {row["name"]: row for row in json.loads(cli.ok("config", "show", "--json"))}
     assert rows["fair_share_cap"] == {
         "name": "fair_share_cap",
-        "value": "0.25",
+        "value": 0.25,
         "origin": "default",
-        "in_force": "0.1",
+        "in_force": 0.1,
         "proposal": 1,
     }
     assert "in_force" not in rows["min_capacity"]

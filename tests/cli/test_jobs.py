@@ -421,3 +421,33 @@ def test_wait_for_many_names_some_and_says_how_many_more(cli: Cli) -> None:
         "error[pending]: not completed yet: j0 j1 j2 j3 j4 and 2 more"
     )
     assert done.code == 10
+
+
+def test_log_keeps_why_a_job_was_cancelled(cli: Cli) -> None:
+    cli.active("j1", "j2", "j3")
+    cli.ok("compute", "cancel", "j1", "j2", "--reason", "too late\nj9 client\x1b[31m")
+    cli.ok("compute", "cancel", "j3", "--by", "provider", "--reason", "no power")
+    found = cli.document("log", "--event", "job_cancelled")
+    assert [(each["job_id"], each["detail"]["reason"]) for each in found] == [
+        ("j1", "too late\nj9 client\x1b[31m"),
+        ("j2", "too late\nj9 client\x1b[31m"),
+        ("j3", "no power"),
+    ]
+    assert all(line.isprintable() for line in cli.ok("log").replace("\t", "").splitlines())
+    assert cli.log() == "j1 client\nj2 client\nj3 provider\n"
+
+
+@pytest.mark.parametrize(
+    ("reason", "says"),
+    [
+        ("", "--reason is empty"),
+        ("r" * 201, "--reason has 201 characters, at most 200 are allowed"),
+        ("\udcff", "the reason \\xff is not UTF-8"),
+    ],
+)
+def test_reason_that_is_none_cancels_nothing(cli: Cli, reason: str, says: str) -> None:
+    cli.active("j1")
+    done = cli("compute", "cancel", "j1", "--reason", reason)
+    assert (done.code, done.out) == (2, "")
+    assert says in done.err
+    assert cli.states() == {"j1": "active"}

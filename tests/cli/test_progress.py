@@ -213,3 +213,18 @@ def test_run_knows_its_total(
 
 def unused(total: int) -> "sums.Report":
     raise AssertionError("nothing to report")
+
+
+def test_bar_says_what_is_worked_on_and_how_fast_in_the_same_units(
+    terminal: Callable[[], Shown], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_DRAWN_EVERY_S", 0.0)
+    shown = terminal()
+    with Progress(64 * MIB, name="/films/of/the/year/2026/reel-\x1b[31m.mov") as bar:
+        for step in range(1, 5):
+            bar(step * 16 * MIB)
+            time.sleep(0.02)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown())
+    assert "...026/reel-\\x1b[31m.mov" in text
+    assert re.search(r"\d+\.\d [KMG]iB/s", text)
+    assert "MB" not in text

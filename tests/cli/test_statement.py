@@ -280,6 +280,36 @@ def test_balance_of_what_was_archived_is_not_known(cli: Cli) -> None:
     assert told == now | {"at_ms": cli.now_ms - 1000}
 
 
+def test_statement_that_ends_in_what_was_archived_is_not_known(cli: Cli) -> None:
+    lived(cli)
+    cli.ok("state", "archive", "--before", "0", "out.jsonl")
+    cli.advance(5)
+    words = (*STATEMENT, "alice", "--since", "100s", "--until")
+    done = cli(*words, "60s", "--json")
+    assert (done.code, done.out, done.error["reason"]) == (3, "", "archived")
+    assert done.error["hint"].startswith("it is known from ")
+    found = cli(*words, "1s", "--json").json
+    balance = cli.document("wallet", "balance", "alice")
+    assert found["closing"] == {token: balance[token] for token in ("ct", "it")}
+
+
+@pytest.mark.parametrize("part_ms", [0, 1, 947, 999])
+def test_time_that_is_told_to_be_known_is(cli: Cli, part_ms: int) -> None:
+    cli.now_ms += part_ms
+    lived(cli)
+    cli.now_ms += 10
+    cli.ok("state", "archive", "--before", "0", "out.jsonl")
+    cli.advance(100)
+    for verb, when in (
+        (("compute", "status", "runs"), "2020-01-01T00:00"),
+        (("wallet", "balance", "alice"), "101s"),
+    ):
+        done = cli(*verb, "--at", when)
+        assert done.code == 3
+        known = done.err.partition("it is known from ")[2].partition(" on;")[0]
+        cli.ok(*verb, "--at", known)
+
+
 def test_status_is_told_as_it_was(cli: Cli) -> None:
     cli.post()
     cli.submit("j1", slices=[cli.slice("s0"), cli.slice("s1")])

@@ -286,7 +286,7 @@ def test_submit_without_a_match_is_refused(
         "reason": reason,
         "message": message,
         "hint": hint,
-        "retryable": False,
+        "retryable": reason == "no_capacity",  # Units come back.
     }
     assert cli.states() == {}
     assert cli.document("compute", "stats")[reason] == 2

@@ -19,6 +19,7 @@ from tb_cli.entry import call
 from tb_cli.frame.listing.cells import folded, padded, width_of
 from tb_cli.frame.listing.columns import Column
 from tb_cli.frame.listing.table import Table
+from tb_cli.frame.times import local
 from tests.support.cli import MIB, Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -291,3 +292,44 @@ def test_nothing_is_said_of_an_empty_list_on_a_terminal_alone(shop: Cli) -> None
     assert on_terminal(shop, 80, "compute", "courier", "list") == ["no bundles"]
     assert on_terminal(shop, 80, *nothing, "-o", "tsv") == []
     assert shop.ok(*nothing, "-o", "table") == ""
+
+
+def test_scores_tell_times_as_other_tables_do(cli: Cli) -> None:
+    cli.post("--reputation", "3", provider="good")
+    cli.post(provider="new")
+    cli.ok("net", "reputation", "adjust", "good", "+1", "--reason", "r")
+    head, good, new = on_terminal(cli, 120, "net", "reputation", "show", "--no-color")
+    assert head.split()[-1] == "EPOCH"
+    assert good.rstrip().endswith("0s ago")
+    assert new.split()[-1] == "-"
+
+
+def test_parties_of_the_capacity_are_a_table(shop: Cli) -> None:
+    lines = on_terminal(shop, 80, "compute-market", "capacity", "show", "--no-color")
+    head = lines.index("") + 1
+    assert lines[head].split() == ["ROLE", "IDENTITY", "USED", "BURST", "LEFT", "SHARE", "LEFT"]
+    assert {tuple(line.split()[:2]) for line in lines[head + 1 :]} == {
+        *(("buyer", "alice"), ("provider", "prov")),
+    }
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ("compute", "status", JOB),
+        ("compute", "status", JOB, "--at", "0s"),
+        ("compute", "offer", "show", "gpu-lab-frankfurt-1"),
+        ("wallet", "balance", "alice", "--at", "0s"),
+        ("compute-market", "settle", "status"),
+        ("chain", "status"),
+        ("status",),
+        ("state", "info"),
+    ],
+    ids=" ".join,
+)
+def test_record_on_a_terminal_has_no_instant_in_numbers(shop: Cli, verb: tuple[str, ...]) -> None:
+    shown = "\n".join(on_terminal(shop, 120, *verb))
+    now = shop.now_ms // 1000
+    assert not re.search(rf"\b{now // 10**6}\d{{4,}}\b", shown), shown
+    if verb != ("compute-market", "settle", "status"):
+        assert local(shop.now_ms)[:10] in shown

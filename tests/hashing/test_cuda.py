@@ -337,6 +337,12 @@ def test_batch_of_nothing_asks_the_driver_nothing_about_memory(
     assert gpus.calls["pointerGetAttributes"] == 0
 
 
+def test_lane_rates_its_device(backend: DeviceBackend, gpus: Gpus) -> None:
+    backend.first_lane.multiply_add(2, 3)
+    backend.first_lane.copy(1000)
+    assert gpus.kernels["fma_rate"] == 1
+
+
 @pytest.mark.usefixtures("unchecked_kernels")
 def test_threads_are_kept_from_one_call_to_the_next(backend: DeviceBackend) -> None:
     def threads() -> set[int | None]:

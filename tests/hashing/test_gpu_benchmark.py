@@ -44,7 +44,7 @@ def run_part(name: str, backend: str, directory: Path) -> dict[str, Any]:
     record = record_of.Record(directory / f"{name}.json", name, backend, quick=True)
     bench = bench_of.Bench(backend, quick=True)
     bench.long, bench.rounds = 256 * KIB, 1
-    with record.kept():
+    with record:
         import_module(f"gpu_parts.{name}").run(bench, record)
     found: dict[str, Any] = json.loads((directory / f"{name}.json").read_text())
     assert found["status"] == "ok", found["reason"]

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -50,25 +51,30 @@ def test_nobody_reads_any_more_when_a_failure_is_told(
 ) -> None:
     """The caller closes the file then; another one may get its number."""
     assert isinstance(own.driver, HostDriver)
-    reading = 0
+    driver = own.driver
+    begun, reading = Event(), Event()
+
+    def read(descriptor: int, memory: Any, begin: int) -> int:
+        if begin == 0:
+            # The launch after this fails, while another thread is reading.
+            begun.wait(20)
+            driver.failure = DeviceError("launch failed")
+        else:
+            reading.set()
+            begun.set()
+            time.sleep(0.3)
+            reading.clear()
+        return fill_from(descriptor, memory, begin)
+
     fill_from = pipeline.fill_from
-
-    def slowly(*given: Any) -> int:
-        nonlocal reading
-        reading += 1
-        time.sleep(0.05)
-        reading -= 1
-        if len(own._lanes.opened) > 1:
-            own.driver.failure = DeviceError("launch failed")  # type: ignore[attr-defined]
-        return fill_from(*given)
-
-    monkeypatch.setattr(pipeline, "fill_from", slowly)
+    monkeypatch.setattr(pipeline, "fill_from", read)
     path = tmp_path / "x.slice"
-    path.write_bytes(bytes(40 * 8 * 1024))
+    path.write_bytes(bytes(2 * 8 * 1024))
     with open(path, "rb") as file:
         with pytest.raises(DeviceError, match="launch failed"):
-            own.hash_opened(str(path), file.fileno(), 40 * 8 * 1024)
-        assert reading == 0
+            own.hash_opened(str(path), file.fileno(), 2 * 8 * 1024)
+        assert begun.is_set()
+        assert not reading.is_set()
 
 
 def test_an_interrupt_in_the_middle_is_the_end_of_the_device(own: DeviceBackend) -> None:

@@ -174,3 +174,11 @@ def test_neither_verdict_nor_log_tells_the_reference(market: Market) -> None:
     told += [str(market.opened.job("job"))]
     assert len(told) > 10
     assert not any(DIGEST.hex() in text for text in told)
+
+
+def test_job_that_was_done_to_its_end_was_ended_by_nobody(market: Market) -> None:
+    market.post()
+    market.submit()
+    market.prove("job", 0)
+    found = market.opened.job("job")
+    assert (found["state"], found["cause"], found["ended_by"]) == ("completed", "all_proven", None)

@@ -272,3 +272,11 @@ def test_submit_again_with_another_absolute_deadline_conflicts(market: Market) -
     with pytest.raises(ConflictError) as caught:
         market.submit(deadline=1_800_086_401)
     assert caught.value.details == {"field": "deadline"}
+
+
+def test_refusal_says_whether_the_same_may_pass_later(market: Market) -> None:
+    market.post(units=3)
+    too_many = market.submit(lengths=(1,) * 4)
+    unlike = market.submit(capability={"gpu": "A100"})
+    assert (too_many.reason, too_many.error().retryable) == ("no_capacity", True)
+    assert (unlike.reason, unlike.error().retryable) == ("capability_mismatch", False)

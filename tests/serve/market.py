@@ -91,7 +91,7 @@ def busy_server(directory: Path) -> Iterator[Serving]:
             for number in range(3):
                 submitted(far, f"priced-{number}", buyer=ODD_BUYER, max_price_per_unit=50)
             submitted(far, ODD_JOB, buyer=ODD_BUYER)
-            submitted(far, "harm", wait=True, capability={"gpu": HARM})
+            submitted(far, "harm", wait=True, capability={"gpu": HARM.partition("\u202e")[0]})
             submitted(far, LONG_JOB, buyer=LONG_PARTY)
             yield far
 

@@ -58,7 +58,7 @@ class Fake:
 def test_library_that_is_there_verifies(cli: Cli) -> None:
     fake = Fake(cli.directory, "works")
     found = fake.backends()
-    assert list(found) == ["version", "signing_backend", "verifying_backend"]
+    assert list(found)[:3] == ["version", "signing_backend", "verifying_backend"]
     assert (found["signing_backend"], found["verifying_backend"]) == ("cryptography", "liboqs")
     assert fake.log() == ["imported"]
 

@@ -116,7 +116,7 @@ def test_eight_processes_at_once_keep_every_sum(home: Home) -> None:
     free = sum(2 * (number + 1) for number in range(PROCESSES))
     assert home.view(supply) == (before[0] + keyed + free, before[1] + 8 * 2 - PROCESSES)
     assert home.view(lambda txn: ledger.balance(txn, ledger.wallet("payer"), "CT")) == keyed + free
-    listed = [json.loads(line) for line in home.run("compute", "list", "--jsonl")]
+    listed = [json.loads(line) for line in home.run("compute", "list", "--all", "--jsonl")]
     states = {job["job_id"]: job["state"] for job in listed}
     assert {states[job_id] for job_id in ids("run", 4)} == {"completed"}
     for job_id in ids("race", 8):
@@ -344,7 +344,7 @@ def test_readers_see_whole_transactions(home: Home) -> None:
         feeder.start()
         while True:
             is_last = writer.ended
-            listed = [json.loads(line) for line in home.run("compute", "list", "--jsonl")]
+            listed = [json.loads(line) for line in home.run("compute", "list", "--all", "--jsonl")]
             assert [job["job_id"] for job in listed] == jobs
             cancelled = {job["job_id"] for job in listed if job["state"] == "cancelled"}
             assert cancelled == {job_id for five in fives[: len(cancelled) // 5] for job_id in five}

@@ -45,7 +45,7 @@ def test_order_is_known_however_seldom_it_is_asked_for(
             gone = draws.choice((key, *list(entries)[:1]))
             assert held.delete(gone) is (entries.pop(gone, None) is not None)
         if number % seldom == 0:
-            forgotten += held._keys is None
+            forgotten += held.keys is None
             search(held, entries, draws)
     assert forgotten > (1 if seldom > 1 else 0)
     held.clear()

@@ -161,22 +161,28 @@ def commands() -> Server:
 
 def serve(connection: socket.socket) -> None:
     """Fork a process for each message, and one that waits for it and tells how it ended."""
+    watching: set[int] = set()
     gc.freeze()  # What is there is shared with the processes as long as nobody writes to it.
     while True:
         message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS_MAX)
         if not message:
+            for watcher in watching:
+                with suppress(ProcessLookupError):
+                    os.kill(watcher, signal.SIGUSR1)  # What a test that failed has left.
             with suppress(ChildProcessError):
                 while os.wait():
                     pass
             return
-        if os.fork() == 0:
+        watcher = os.fork()
+        if watcher == 0:
             connection.close()
             _watch(json.loads(message), descriptors)
+        watching.add(watcher)
         for descriptor in descriptors:
             os.close(descriptor)
         with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG) != (0, 0):
-                pass
+            while (ended := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                watching.discard(ended)
 
 
 def _watch(asked: dict[str, object], descriptors: list[int]) -> None:
@@ -191,6 +197,7 @@ def _watch(asked: dict[str, object], descriptors: list[int]) -> None:
     # A signal to all processes of a terminal is none of its business.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, lambda *_: os.kill(child, signal.SIGKILL))
     os.write(told, f"{child}\n".encode())
     _, status = os.waitpid(child, 0)
     os.write(told, f"{os.waitstatus_to_exitcode(status)}\n".encode())

@@ -89,6 +89,7 @@ class Report:
     ) -> None:
         self._first: MarketError | None = None
         self._reasons: Counter[str] = Counter()
+        self._changed = 0
         self._hints: dict[str, str] = {}  # the first of each reason
         self._codes: set[int] = set()
         self._session = session
@@ -109,6 +110,7 @@ class Report:
 
     def add(self, outcome: Outcome) -> None:
         self.count += 1
+        self._changed += bool(outcome.document.get("changed"))
         if outcome.error is not None and self.is_failure(outcome):
             self._count_failure(outcome.error)
             if self._aside:
@@ -146,6 +148,10 @@ class Report:
         """Print what is left to say, and return the exit code."""
         self.close()
         if self._first is None:
+            if self.count > 1 and self._changed and sys.stderr.isatty():
+                same = self.count - self._changed
+                unchanged = f", {same} unchanged" if same else ""
+                note(f"all {self.count} done: {self._changed} changed{unchanged}")
             return 0
         if self.is_single:
             return report(self._first, self._as_json)

@@ -25,5 +25,7 @@ def told_from_when() -> Iterator[None]:
     except NotFoundError as error:
         known_from_ms = error.details.get("known_from_ms")
         if known_from_ms is not None:
-            error.hint = f"it is known from {local(known_from_ms)} on; {error.hint}"
+            # The first second that all of is known: a part of one cannot be asked for.
+            second_ms = -(-known_from_ms // 1000) * 1000
+            error.hint = f"it is known from {local(second_ms)} on; {error.hint}"
         raise

@@ -6,11 +6,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from compute_market.text import legible, one_line
+
 if TYPE_CHECKING:
     from threading import Timer
 
 _AFTER_S = 0.5
 _DRAWN_EVERY_S = 0.1
+_NAME_MAX = 24  # characters
+_UNITS = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 
 
 class Progress:
@@ -20,7 +24,7 @@ class Progress:
     function that finds out, which is called only if the bar is shown. With `silent`, for work that
     may not call for long, the bar shows all the same. That takes a thread, so do not ask for it
     where processes are forked. Without `of_bytes` they are parts of any whole, a percentage is
-    shown, and no thread draws the bar.
+    shown, and no thread draws the bar. `name` says what is worked on.
     """
 
     def __init__(
@@ -30,9 +34,11 @@ class Progress:
         color: bool = True,
         silent: bool = False,
         of_bytes: bool = True,
+        name: str = "",
     ) -> None:
         self._total = total
         self._of_bytes = of_bytes
+        self._name = name
         self._drawn_at = 0.0
         self._color = color
         self._bytes_done = 0
@@ -67,9 +73,12 @@ class Progress:
                 return
             self._start()
         self._bar.update(self._task, completed=bytes_done)
-        if not self._of_bytes and time.monotonic() - self._drawn_at > _DRAWN_EVERY_S:
+        if time.monotonic() - self._drawn_at > _DRAWN_EVERY_S:
             self._drawn_at = time.monotonic()
-            self._bar.refresh()
+            if self._of_bytes:
+                self._bar.update(self._task, speed=_speed(self._bar.tasks[0].speed))
+            else:
+                self._bar.refresh()
 
     def _start(self) -> None:
         from rich import progress
@@ -77,9 +86,13 @@ class Progress:
 
         total = self._total() if callable(self._total) else self._total
         bar = progress.Progress(
+            *((progress.TextColumn("{task.description}", markup=False),) if self._name else ()),
             progress.BarColumn(),
             *(
-                (progress.DownloadColumn(binary_units=True), progress.TransferSpeedColumn())
+                (
+                    progress.DownloadColumn(binary_units=True),
+                    progress.TextColumn("{task.fields[speed]}", style="progress.data.speed"),
+                )
                 if self._of_bytes
                 else (progress.TaskProgressColumn(),)
             ),
@@ -90,9 +103,25 @@ class Progress:
             # On the same terminal lines go above the bar; those for a file must get there.
             redirect_stdout=sys.stdout.isatty(),
         )
-        self._task = bar.add_task("", total=total, completed=self._bytes_done)
+        self._task = bar.add_task(
+            _shortened(self._name), total=total, completed=self._bytes_done, speed=""
+        )
         self._bar = bar
         bar.start()
+
+
+def _speed(bytes_per_s: float | None) -> str:
+    """In the units in which the bar says how much is done."""
+    if bytes_per_s is None:
+        return ""
+    unit = next((each for each in _UNITS if bytes_per_s >= each[0]), _UNITS[-1])
+    return f"{bytes_per_s / unit[0]:.1f} {unit[1]}/s"
+
+
+def _shortened(name: str) -> str:
+    """The end of a name that is long, which tells most; what cannot be shown is escaped."""
+    shown = one_line(legible(name))
+    return shown if len(shown) <= _NAME_MAX else f"...{shown[3 - _NAME_MAX :]}"
 
 
 class StatusLine:

@@ -72,7 +72,11 @@ def _json(encoded: bytes) -> str:
 
 
 def fields(document: dict[str, Any]) -> list[str]:
-    """A record as text: one `name: value` line per field."""
+    """A record as text: one `name: value` line per field; instants are local time on a terminal."""
+    if sys.stdout.isatty():
+        from tb_cli.frame.times import with_local  # Pipes keep integers.
+
+        document = with_local(document)
     return [f"{name}: {shown(value)}" for name, value in document.items()]
 
 

@@ -8,6 +8,19 @@ from compute_market.quantities import in_unit
 from compute_market.text import clipped, printable
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+# The fields of records that hold an instant, in unix milliseconds and in unix seconds.
+_IN_MS = frozenset(
+    (
+        *("at_ms", "sent_ms", "received_ms", "ended_ms", "acknowledged_ms"),
+        *("last_change_ms", "genesis_ms"),
+    )
+)
+_IN_SECONDS = frozenset(
+    (
+        *("submitted_at", "started_at", "ended_at", "deadline", "posted_at", "issued_at"),
+        *("newest_at", "proven_at", "timestamp", "next_attempt_at"),
+    )
+)
 # A bare number from here on is an instant, as pipes and JSON have it: unix seconds, and from the
 # second one on unix milliseconds. No age of anything in a market is as long.
 _UNIX_S, _UNIX_MS = 10**9, 10**12
@@ -30,17 +43,18 @@ def utc_text(at_ms: int) -> str:
 
 
 def with_local(document: dict[str, Any]) -> dict[str, Any]:
-    """A record for eyes: its instants, in milliseconds (`…_ms`) or seconds (`…_at`), as local time.
+    """A record for eyes: its instants as local time, and those of records in it.
 
-    Records in it too; a name says no unit then.
+    The name of one in milliseconds says no unit then. What is an instant is told by its name alone:
+    others that end so are durations, and heights.
     """
     found: dict[str, Any] = {}
     for name, value in document.items():
         if isinstance(value, dict):
             found[name] = with_local(value)
-        elif name.endswith("_ms") and value is not None:
+        elif name in _IN_MS and isinstance(value, int):
             found[name.removesuffix("_ms")] = local(value)
-        elif name.endswith("_at") and value is not None:
+        elif name in _IN_SECONDS and isinstance(value, int):
             found[name] = local(value * 1000)
         else:
             found[name] = value

@@ -100,7 +100,7 @@ def _times() -> str:
             ("900", "so many seconds ago, below 1 000 000 000"),
             ("1795750200", "unix seconds, as pipes and JSON print them; milliseconds from 10^12"),
         ],
-        "A terminal shows times as it reads them: how long ago, or the local time.",
+        "A terminal shows times in tables as how long ago, and in records as the local time.",
     )
 
 

@@ -299,6 +299,7 @@ def _check_arguments(gpus: Gpus, name: str, arguments: tuple[Any, ...]) -> None:
         gpus.bytes_at(int(arguments[index]), 1, gpus.device)
     if name in ("b3_tiles", "b3_small"):
         data = int(arguments[0])
+        assert data % 16 == 0, "what is loaded 16 bytes at once is not at a multiple of 16"
         if data:  # An empty array has no address.
             # The data may begin up to 15 bytes behind it.
             region = gpus.region(data) or gpus.region(data + 15)

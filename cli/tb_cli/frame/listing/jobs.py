@@ -67,7 +67,7 @@ JOB_LIST = Noun(
         ),
         Column("paid", kind="record"),
         Column("refunded", kind="record"),
-        Column("ended_by", of="ended_by"),
+        Column("ended_by", of=lambda txn, job: documents.ended_early_by(job)),
         Column("capability", kind="record"),
         Column("overdue", of=jobs.is_overdue),
         Column("provider_bond_min", "MIN PBOND", "number", "provider_bond_min"),

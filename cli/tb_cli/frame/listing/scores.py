@@ -14,7 +14,7 @@ SCORE_LIST = Noun(
         Column("provider"),
         Column("score", kind="number"),
         Column("seed", kind="number"),
-        Column("epoch", kind="number"),
+        Column("epoch", kind="at"),
         Column("last_change", "CHANGED", "at"),
         Column("barred"),
         Column("barred_until", "BARRED UNTIL", "due"),
