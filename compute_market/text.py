@@ -4,7 +4,7 @@ Nothing in here knows what the text is about. Ids need none of this: `records.ch
 it that they pass anywhere unchanged.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SHOWN_MAX = 200  # characters of a foreign text that a message quotes
 
@@ -62,6 +62,12 @@ def clipped(text: str, length_max: int = SHOWN_MAX) -> str:
         return text
     tail = (length_max - 3) // 3
     return f"{text[: length_max - 3 - tail]}...{text[len(text) - tail :]}"
+
+
+def some_of(items: Sequence[str], between: str = ", ", most: int = 5) -> str:
+    """The first items, and how many more there are."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return between.join(items[:most]) + more
 
 
 def quoted(path: str) -> str:

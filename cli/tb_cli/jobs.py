@@ -13,6 +13,7 @@ from compute_market.errors import AlreadyDoneError, PendingError
 from compute_market.jobs import documents, jobs
 from compute_market.records import JOB_STATES, LIVE_STATES, Job, JobState, check_id
 from compute_market.store.txn import Txn
+from compute_market.text import some_of
 from tb_cli.frame.options import (
     AT,
     FAILED_TO,
@@ -160,7 +161,7 @@ def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -
         if give_up is not None and time.monotonic() >= give_up:
             if session.json and arrived:
                 write_json(arrived)
-            raise PendingError(f"not {goal} yet: {' '.join(left[:5])}", waiting=len(left))
+            raise PendingError(f"not {goal} yet: {some_of(left, ' ')}", waiting=len(left))
         counts = ", ".join(f"{count} {state}" for state, count in waiting.items())
         line.show(f"waiting for {len(left)} of {len(left) + len(arrived)}: {counts}")
         time.sleep(_WAIT_POLL_S)
@@ -168,7 +169,7 @@ def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -
         write_json(arrived)
     missed = [each for each in arrived if each["state"] not in _GOALS[goal]]
     if missed:
-        which = ", ".join(f"{each['job_id']} {each['state']}" for each in missed[:5])
+        which = some_of([f"{each['job_id']} {each['state']}" for each in missed])
         raise AlreadyDoneError(
             f"{len(missed)} of {len(arrived)} ended otherwise: {which}", missed=len(missed)
         )

@@ -47,6 +47,7 @@ class Live(Struct):
     table: Table[bytes]
     left: int | None  # those of the beginning that were not met; None where some need not be
     patience: int  # others that may yet be met
+    begun_at: int  # unix second
     is_gathered: bool = False
     after: bytes = b""  # the key of the table to gather from
     until: bytes | None = None  # and the one to end at
@@ -58,12 +59,19 @@ class Live(Struct):
         """Take note of a job that is met; whether the walk is to be left."""
         states: tuple[JobState, ...] = ("active",) if self.table is ACTIVE else LIVE_STATES
         if job.state in states:
-            if self.left is not None:
+            if self.left is not None and self._was_there(job):
                 self.left -= 1
             return self.left == 0
         self.patience -= 1
         self.is_gathered = self.patience < 0
         return self.is_gathered
+
+    def _was_there(self, job: Job) -> bool:
+        """Whether a job is known to be one of the beginning. Others may start between pages; live
+        ones that come later lie behind the walk."""
+        if self.table is not ACTIVE:
+            return True
+        return job.started_at is not None and job.started_at < self.begun_at
 
 
 class Walk(Struct):
@@ -160,7 +168,7 @@ def _live(txn: Txn, asked: Selection, walk: Walk) -> Live:
         until = pack_u64(max(0, txn.now + asked.overdue_in_secs))
     table = ACTIVE if asked.states == ("active",) and until is None else DEADLINES
     size = txn.size(table)
-    live = Live(table, size if walk.table is SUBMITTED else None, size, until=until)
+    live = Live(table, size if walk.table is SUBMITTED else None, size, txn.now, until=until)
     is_few = not walk.newest_first and 2 * size < txn.size(SUBMITTED)
     live.is_gathered = size <= LOOKED_AT or until is not None or is_few
     return live

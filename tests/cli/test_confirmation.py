@@ -1,5 +1,7 @@
 """What is dangerous is asked for on a terminal, and nowhere else."""
 
+import subprocess
+
 import pytest
 
 from tests.support.cli import REAL, Cli, Prepared
@@ -85,6 +87,15 @@ def test_answer_is_told_on_stderr_where_stdout_is_a_pipe(market: Cli) -> None:
     assert done.code == 0
     assert done.text == f"{QUESTIONS[WITHDRAW]}y\n"
     assert '"changed": true' in done.out
+
+
+@pytest.mark.parametrize(("keys", "code", "ct"), [("n\n", 5, 9), ("y\n", 0, 4), (CTRL_C, 130, 9)])
+def test_question_is_asked_on_the_terminal_where_stderr_is_elsewhere(
+    market: Cli, keys: str, code: int, ct: int
+) -> None:
+    done = answered(market, WITHDRAW, keys, errors=subprocess.DEVNULL)
+    assert (done.code, market.wallet("alice")) == (code, (ct, 0))
+    assert done.text.startswith(QUESTIONS[WITHDRAW])
 
 
 @pytest.mark.parametrize("word", ["--yes", "-n"])

@@ -412,6 +412,17 @@ def test_wait_ends_when_another_process_ends_the_job(cli: Cli) -> None:
     assert (waiting.returncode, out, err) == (0, b"job j1 completed\n", b"")
 
 
+def test_wait_for_many_names_some_and_says_how_many_more(cli: Cli) -> None:
+    cli.post()
+    for number in range(7):
+        cli.submit(f"j{number}")
+    done = cli("compute", "wait", "--all", "--timeout", "0")
+    assert done.err.splitlines()[-1] == (
+        "error[pending]: not completed yet: j0 j1 j2 j3 j4 and 2 more"
+    )
+    assert done.code == 10
+
+
 def test_log_keeps_why_a_job_was_cancelled(cli: Cli) -> None:
     cli.active("j1", "j2", "j3")
     cli.ok("compute", "cancel", "j1", "j2", "--reason", "too late\nj9 client\x1b[31m")

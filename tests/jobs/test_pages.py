@@ -212,6 +212,31 @@ def test_a_live_job_is_found_once_though_others_come_and_go_meanwhile(
         assert set(found) >= before - gone
 
 
+def test_an_active_job_is_found_though_others_start_before_it_meanwhile(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "LOOKED_AT", 2)
+    market.configure(slots=2)
+    market.post(units=10_000)
+    for number in range(7):
+        market.submit(f"j{number}")
+    for job_id in ("j2", "j3"):
+        market.update(lambda txn, job_id=job_id: holding.hold(txn, job_id))
+    market.configure(slots=5)
+    market.update(lambda txn: None)
+    asked = Selection(states=("active",))
+    found, walk = market.view(lambda txn: pages.page(txn, asked, None, 2))
+    assert [job.job_id for job in found] == ["j0", "j1"]
+    market.advance(1)
+    market.configure(slots=7)
+    for job_id in ("j2", "j3"):
+        market.update(lambda txn, job_id=job_id: holding.release(txn, job_id))
+    while walk is not None:
+        more, walk = market.view(lambda txn, walk=walk: pages.page(txn, asked, walk, 2))
+        found += more
+    assert {"j4", "j5", "j6"} <= {job.job_id for job in found}
+
+
 def test_jobs_of_a_party_are_found_by_it_after_a_handover(busy: Market) -> None:
     for provider, ids in (("prov", set()), ("other", {"moved", "handed"})):
         asked = Selection(provider=provider)

@@ -31,11 +31,12 @@ def answered(
     *,
     after: str = "[y/N] ",
     to_pipe: bool = False,
+    errors: int | None = None,
 ) -> Shown:
     """Run a command on a terminal of its own, and type the keys once it shows the text `after`,
     or at once without one.
 
-    With `to_pipe` its stdout is a pipe, as in `$(…)`.
+    With `to_pipe` its stdout is a pipe, as in `$(…)`; its stderr may be redirected to `errors`.
     """
     master, slave = pty.openpty()
 
@@ -47,7 +48,7 @@ def answered(
     process = subprocess.Popen(
         cli.command(*arguments),
         stdin=slave,
-        stderr=slave,
+        stderr=slave if errors is None else errors,
         stdout=subprocess.PIPE if to_pipe else slave,
         preexec_fn=own_terminal,
     )

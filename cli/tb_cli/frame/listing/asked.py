@@ -39,6 +39,8 @@ def asked_of(session: Session, noun: Noun, given: Mapping[str, Any]) -> Asked:
     check_choices("--columns", chosen, tuple(noun.columns))
     if chosen and output == "ids":
         raise UsageError("--columns: ids are one column", hint="leave out -q or --columns")
+    if given.get("header") and output in ("ids", "json", "jsonl"):
+        raise UsageError(f"--header goes with tables and lines, {output} has no line of names")
     names = noun.table if output == "table" else noun.shown
     sort, descending = _order(noun, given.get("sort"))
     watch_s = given.get("watch")
@@ -68,7 +70,8 @@ def _output(session: Session, given: Mapping[str, Any]) -> Output:
         forms[given["output"]] = f"-o {given['output']}"
     if given.get("jsonl"):
         forms["jsonl"] = "--jsonl"
-    elif session.json:
+    # A line of a batch has --json from the batch, and may ask for its documents one by one.
+    if session.json and not ("jsonl" in forms and session.is_line):
         forms["json"] = "--json"
     if given.get("quiet"):
         forms["ids"] = "-q"
