@@ -155,7 +155,7 @@ def check_number(value: Any, what: str) -> int:
     raise UsageError(f"{what} is not a whole number within 0…{AMOUNT_MAX}")
 
 
-_ID_HINT = "ids are letters, digits and _ . : @ + - , and begin with a letter, a digit or _"
+_ID_HINT = "ids are letters, digits and any of _.:@+- and begin with a letter, a digit or _"
 
 
 class Capability(Struct, frozen=True, array_like=True, gc=False):

@@ -240,7 +240,8 @@ def _completion(declared: Parameter) -> Callable[..., Any] | None:
             from tb_cli.frame.completion import completions
 
             found = completions(str(kind), last)
-        return [f"{head}{comma}{each}" for each in found]
+        given = head.split(",") if comma else ()
+        return [f"{head}{comma}{each}" for each in found if each not in given]
 
     return complete
 

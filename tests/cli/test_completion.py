@@ -243,6 +243,8 @@ def test_fish_completes_them_too(market: Cli) -> None:
     [
         ("compute list --state ac", "active"),
         ("compute list --state active,qu", "active,queued"),
+        ("compute list --lane industrial", "industrial"),
+        ("compute-market receipts list --lane industrial,", "industrial,consumer"),
         ("compute list --provider pr", "prov"),
         ("compute list --buyer ac", "acme@eu"),
         ("compute submit --workload tr", "transcode"),
