@@ -260,9 +260,9 @@ def test_long_command_saves_every_interval(cli: Cli, monkeypatch: pytest.MonkeyP
 
 def test_commands_at_once_lose_no_price(cli: Cli) -> None:
     """Not even the first ones, when nobody has saved a board yet."""
-    cli.slice()
+    slices = [cli.slice()]
     cli.post(price=3)
-    running = [cli.start(*cli.job_arguments(f"j{n}")) for n in range(8)]
+    running = [cli.start(*cli.job_arguments(f"j{n}", slices=slices)) for n in range(8)]
     assert [each.wait(60) for each in running] == [0] * 8
     assert cli.document(*PRICES)["industrial"]["samples"] == 8
 
