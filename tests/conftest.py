@@ -13,7 +13,7 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis
 
 from tests.support.attacks import attacks, pytest_terminal_summary
-from tests.support.effort import TORTURE, effort
+from tests.support.effort import TORTURE, VARIABLES, effort
 from tests.support.laws import busy_market
 from tests.support.market import Market, shared_directory
 from tests.support.memory import shared_memory
@@ -68,8 +68,7 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What compilers keep is neither what an earlier run left nor left behind by this one."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_CACHE_HOME", str(shared_directory(tmp_path_factory, "caches")))
-        # They are those of the tests, and have been read; commands warn of what they do not know.
-        for name in ("TB_TORTURE", "TB_REQUIRE"):
+        for name in VARIABLES:  # They have been read.
             environment.delenv(name, raising=False)
         yield
 

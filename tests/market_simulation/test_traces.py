@@ -15,6 +15,7 @@ from compute_market.simulation.arrivals import slice_of
 from compute_market.simulation.scenario import Arrivals, Buyers, Providers, Scenario
 from compute_market.simulation.trace_jobs import arrivals
 from compute_market.simulation.trace_lines import FILE_BYTES_MAX, LINE_BYTES_MAX, lines
+from tests.support.effort import TRACES
 
 HEADER = "; Version: 2.2\n; Computer: none\n\n"
 TASKS = ",".join(openb.TASK_COLUMNS)
@@ -343,8 +344,8 @@ def test_open_trace_tells_what_is_wrong_before_its_first_job(tmp_path: Path) -> 
 
 
 def test_openb_of_the_public_data_set_is_read_whole() -> None:
-    folder = os.environ.get("TB_TRACES")
-    if folder is None:
+    folder = TRACES
+    if not folder:
         pytest.skip("TB_TRACES does not name a folder with the trace")
     nodes = openb.nodes(f"{folder}/openb_node_list_all_node.csv")
     tasks = f"{folder}/openb_pod_list_default.csv"

@@ -1,12 +1,13 @@
 """A production trace through the market: every task goes where a plain search would send it."""
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.support.effort import TRACES
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 TASKS = 1_500
@@ -26,10 +27,9 @@ def trace(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def folder() -> Path:
-    given = os.environ.get("TB_TRACES")
-    if not given:
+    if not TRACES:
         pytest.skip("TB_TRACES does not name a folder with the trace")
-    return Path(given)
+    return Path(TRACES)
 
 
 @pytest.mark.parametrize("mode", ["dry_run", "real"])

@@ -32,6 +32,7 @@ from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tb_cli.entry import call
 from tb_cli.frame.guard import guarded
+from tests.support.effort import REQUIRED
 from tests.support.forked import Forked, commands
 
 T = TypeVar("T")
@@ -429,8 +430,7 @@ def without_opencl() -> str | None:
 
 def missing(name: str, reason: str) -> str:
     """The reason, unless `TB_REQUIRE` names what is missing: then the test fails."""
-    required = os.environ.get("TB_REQUIRE", "").replace(",", " ").split()
-    assert name not in required, f"{name} is required: {reason}"
+    assert name not in REQUIRED, f"{name} is required: {reason}"
     return reason
 
 

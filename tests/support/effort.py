@@ -8,6 +8,12 @@ from typing import TypeVar
 T = TypeVar("T")
 
 TORTURE = "TB_TORTURE" in os.environ
+# What must be there, so that a test which has to do without it fails.
+REQUIRED = frozenset(os.environ.get("TB_REQUIRE", "").replace(",", " ").split())
+# A folder with a production trace, if there is one.
+TRACES = os.environ.get("TB_TRACES")
+# Variables that are those of the tests; commands warn of what they do not know.
+VARIABLES = ("TB_TORTURE", "TB_REQUIRE", "TB_TRACES")
 
 
 def effort(few: int, many: int) -> int:
