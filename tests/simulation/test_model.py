@@ -945,6 +945,7 @@ class MarketMachine(RuleBasedStateMachine):
                 lambda: self.model.record_capacity(sample),
                 lambda txn: capacity.record(txn, sample),
             )
+            self.store_looks_like_the_model()  # What it lets in is told by this process.
         self.model.begin_process(end)
         if end != "killed":
             self.market.opened.prices.save()
