@@ -24,7 +24,7 @@ __all__ = ["attacks", "pytest_terminal_summary"]
 # A busy machine makes no property false.
 hypothesis.register_profile(
     "market",
-    max_examples=effort(60, 1000),
+    max_examples=effort(36, 1000),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -279,7 +279,7 @@ def check_the_wait_is_exact(market: Market, standing: Standing) -> None:
         assert isinstance(passed, Admitted)
 
 
-@settings(max_examples=effort(150, 4000), deadline=None)
+@settings(max_examples=effort(75, 4000), deadline=None)
 @given(standing=standings())
 def test_refuse_names_the_exact_wait(shared: Market, standing: Standing) -> None:
     assume(isinstance(verdict_at(shared, standing, 0), Refused))

@@ -228,7 +228,7 @@ def test_hash_batch_gives_the_digests_of_random_lengths(
     subject: Subject, rng: random.Random
 ) -> None:
     data = rng.randbytes(MIB)
-    for _ in range(effort(16, 300)):
+    for _ in range(effort(8, 300)):
         # As many below as above a kilobyte.
         length = int(2 ** rng.uniform(0, 20))
         assert_batch(subject, data, [rng.randint(0, MIB - length)], [length])

@@ -314,7 +314,7 @@ OFFERS = st.lists(
     ]
 )
 FIXTURE = settings(
-    max_examples=effort(50, 1000),
+    max_examples=effort(30, 1000),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

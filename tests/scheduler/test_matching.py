@@ -444,7 +444,7 @@ JOBS = st.builds(
 )
 FUNDS = st.dictionaries(st.sampled_from(PROVIDERS), st.integers(1, 4))
 SEARCH = settings(
-    max_examples=effort(80, 2000),
+    max_examples=effort(40, 2000),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -141,7 +141,7 @@ MOVES = st.tuples(
 
 
 @settings(
-    max_examples=effort(60, 1000),
+    max_examples=effort(36, 1000),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -970,7 +970,7 @@ class MarketMachine(RuleBasedStateMachine):
 
 
 MarketMachine.TestCase.settings = settings(
-    max_examples=effort(30, 1000),
+    max_examples=effort(20, 1000),
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -91,7 +91,7 @@ KEYS = st.binary(min_size=1, max_size=3).map(lambda key: bytes(b % 3 for b in ke
 
 
 @settings(
-    max_examples=effort(50, 1000),
+    max_examples=effort(30, 1000),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
