@@ -23,10 +23,11 @@ from tests.support.forked import Forked, commands
 from tests.support.processes import ENDS_WITHIN_S, differences, everything, now_ms
 
 # What is told, and counted, of a price board that could not be saved, and counted of a receipt that
-# could not be stored: no part of the change.
+# could not be stored, or of scores that were no news: no part of the change.
 NOT_SAVED = "; it is not saved\n"
 _UNSAVED = "b'price_board_save_total\\x00failed' "
 _UNSTORED = "b'receipt_persist_fail_total' "
+_NO_NEWS = "b'reputation_gossip_total\\x00ignored' "
 # Runs a command in a directory that has the home; `Server.run` does, and `run_alone`.
 Run = Callable[..., Outcome]
 State = dict[str, list[str]] | None
@@ -178,17 +179,23 @@ class Reference:
 
     def steps_done(self, state: State) -> int:
         """How far a change has come. A market that is empty is as good as none."""
-        if state is not None:
-            counters = [
-                each for each in state["counters"] if not each.startswith((_UNSAVED, _UNSTORED))
-            ]
-            state = state | {"counters": counters}
-        if state in self.states:
-            return max(n for n, each in enumerate(self.states) if each == state)
+        known = [_of_the_change(each) for each in self.states]
+        state = _of_the_change(state)
+        if state in known:
+            return max(n for n, each in enumerate(known) if each == state)
         if self.states[0] is None and state is not None and not any(_told(state)):
             return 0
         after = self.states[-1]
         raise AssertionError(differences(after or {}, state or {name: [] for name in after or {}}))
+
+
+def _of_the_change(state: State) -> State:
+    """A state without what is counted beside."""
+    if state is None:
+        return None
+    beside = (_UNSAVED, _UNSTORED, _NO_NEWS)
+    counters = [each for each in state["counters"] if not each.startswith(beside)]
+    return state | {"counters": counters}
 
 
 def failed_saves(state: State) -> int:
