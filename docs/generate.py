@@ -12,12 +12,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "cli")]
 
 # What these import is found by the path above, so they stand behind it.
-from compute_market.errors import EXIT_CODES  # noqa: E402
-from tb_cli.frame.help_page import ALONE, description, usage  # noqa: E402
-from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON  # noqa: E402
-from tb_cli.frame.values import bounds_of, metavar_of  # noqa: E402
-from tb_cli.frame.verbs import Group, Parameter, Verb, examples_of, parameters_of  # noqa: E402
-from tb_cli.tree import TREE  # noqa: E402
+from compute_market.errors import EXIT_CODES
+from tb_cli.frame.help_page import ALONE, description, usage
+from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
+from tb_cli.frame.values import bounds_of, metavar_of
+from tb_cli.frame.verbs import Group, Parameter, Verb, examples_of, parameters_of
+from tb_cli.tree import TREE
 
 _NO_OPTIONS = "It has no arguments and no options of its own."
 TARGET = ROOT / "docs" / "commands.md"

@@ -13,30 +13,30 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "cli"), str(ROOT / "docs")]
 
 # What these import is found by the path above, so they stand behind it.
-from msgspec import UNSET, Struct  # noqa: E402
-from msgspec import inspect as types  # noqa: E402
-from simulation_report import REPORT, SAMPLES  # noqa: E402
-from type_tables import comments_of, sentence, shown, value, with_tables  # noqa: E402
+from msgspec import UNSET, Struct
+from msgspec import inspect as types
+from simulation_report import REPORT, SAMPLES
+from type_tables import comments_of, sentence, shown, value, with_tables
 
-from compute_market.archive import lines as archive  # noqa: E402
-from compute_market.bids import bid_files  # noqa: E402
-from compute_market.courier import envelope  # noqa: E402
-from compute_market.reputation import gossip, snapshot  # noqa: E402
-from compute_market.requests import (  # noqa: E402
+from compute_market.archive import lines as archive
+from compute_market.bids import bid_files
+from compute_market.courier import envelope
+from compute_market.reputation import gossip, snapshot
+from compute_market.requests import (
     CapabilityRequest,
     JobRequest,
     OfferChange,
     OfferRequest,
     SliceRequest,
 )
-from compute_market.settlement import receipt_files  # noqa: E402
-from compute_market.signatures import keys  # noqa: E402
-from tb_cli.frame.file_fields import NEEDED, fields_of  # noqa: E402
-from tb_cli.frame.schemas import BOUNDS, IDS  # noqa: E402
-from tb_cli.frame.verbs import parameters_of  # noqa: E402
-from tb_cli.offer import post  # noqa: E402
-from tb_cli.offer_set import set_  # noqa: E402
-from tb_cli.submit import submit  # noqa: E402
+from compute_market.settlement import receipt_files
+from compute_market.signatures import keys
+from tb_cli.frame.file_fields import NEEDED, fields_of
+from tb_cli.frame.schemas import BOUNDS, IDS
+from tb_cli.frame.verbs import parameters_of
+from tb_cli.offer import post
+from tb_cli.offer_set import set_
+from tb_cli.submit import submit
 
 TARGET = ROOT / "docs" / "file-formats.md"
 EXAMPLES = ("offer.json", "job.json")

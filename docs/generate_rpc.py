@@ -15,11 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "cli"), str(ROOT / "docs")]
 
 # What these import is found by the path above, so they stand behind it.
-from type_tables import with_tables  # noqa: E402
+from type_tables import with_tables
 
-from compute_market import rpc  # noqa: E402
-from compute_market.rpc import Method  # noqa: E402
-from tb_cli.network.openapi import OPERATIONS  # noqa: E402
+from compute_market import rpc
+from compute_market.rpc import Method
+from tb_cli.network.openapi import OPERATIONS
 
 TARGET = ROOT / "docs" / "rpc.md"
 _ACCESS = {

@@ -13,12 +13,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
 
 # What these import is found by the path above, so they stand behind it.
-from msgspec import inspect as types  # noqa: E402
-from type_tables import anchor, comments_of, default, sentence, value  # noqa: E402
+from msgspec import inspect as types
+from type_tables import anchor, comments_of, default, sentence, value
 
-from compute_market.requests import CapabilityRequest  # noqa: E402
-from compute_market.simulation.draws import Spread  # noqa: E402
-from compute_market.simulation.scenario import (  # noqa: E402
+from compute_market.requests import CapabilityRequest
+from compute_market.simulation.draws import Spread
+from compute_market.simulation.scenario import (
     Arrivals,
     Buyers,
     CapacitySample,

@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from rounds import interleave
@@ -113,10 +114,7 @@ def waited(bench: Bench, record: Record) -> None:
 
     count = 10 if bench.quick else 200
     times = interleave(
-        {
-            name: repeated(lambda event=event: launched(event), count)  # type: ignore[misc]
-            for name, event in events.items()
-        },
+        {name: repeated(partial(launched, event), count) for name, event in events.items()},
         bench.rounds,
     )
     record.put(

@@ -78,7 +78,7 @@ def execute(
         def one(part: list[bulk.Given[str]]) -> list[bulk.Outcome]:
             session.open()  # What is wrong with the home is wrong with no job.
             return [
-                bulk.failed(each.name, each.error)
+                _failed(each.name, each.error)
                 if each.error is not None
                 else _execute_one(session, runner, each.name)
                 for each in part
@@ -154,13 +154,19 @@ def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
         if changed:
             job = _run(session, runner, left)
     except MarketError as error:
-        return bulk.failed(job_id, error, changed=_has_grown(session, left))
+        return _failed(job_id, error, changed=_has_grown(session, left))
     document = session.view(lambda txn: documents.job_document(txn, job)) | {"changed": changed}
     text = f"executed job {job_id}" if changed else f"job {job_id} exists, unchanged"
     text += f": {_progress(job)}"
     if changed and not job.funded:
         text += " (dry run: recorded, not paid)"
     return bulk.Outcome(job_id, text, document)
+
+
+def _failed(job_id: str, error: MarketError, *, changed: bool = False) -> bulk.Outcome:
+    from tb_cli.frame.failures import failed  # Most often nothing fails.
+
+    return failed(job_id, error, changed=changed)
 
 
 def _run(session: Session, runner: Runner, left: Left) -> Job:

@@ -93,7 +93,9 @@ def submit(
             compared.add(txn, item.request.lane, item.request.max_price_per_unit)
         verdict = submit_job(txn, item.request, item.inputs, wait=wait)
         if isinstance(verdict, Refused):
-            return bulk.failed(job_id, verdict.error(), f"{_REFUSAL} {job_id}: {verdict.reason}")
+            from tb_cli.frame.failures import failed
+
+            return failed(job_id, verdict.error(), f"{_REFUSAL} {job_id}: {verdict.reason}")
         document = documents.job_document(txn, verdict.job) | {"changed": verdict.changed}
         return bulk.Outcome(job_id, _text(verdict), document)
 

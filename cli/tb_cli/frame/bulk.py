@@ -22,7 +22,6 @@ from compute_market.errors import (
     exit_code,
 )
 from compute_market.store.txn import Txn
-from compute_market.text import one_line
 from tb_cli.frame.render import (
     emit,
     end_elements,
@@ -54,6 +53,10 @@ class Outcome(Struct, frozen=True):
     is_named: bool = True  # the text says which item it is about
     is_undone: bool = False  # it went well, and was rolled back with the others
     detail: str = ""  # what the error says beyond the text, if it is not told beside it
+
+    def is_failure(self, *, ignore_not_found: bool) -> bool:
+        ignored = ignore_not_found and isinstance(self.error, NotFoundError)
+        return self.error is not None and not ignored
 
 
 # Where an item stands in what was given: places come in order, and only their source reads them.
@@ -106,7 +109,7 @@ class Report:
         self._documents = 0  # of that list
 
     def is_failure(self, outcome: Outcome) -> bool:
-        return _is_failure(outcome, self._ignore_not_found)
+        return outcome.is_failure(ignore_not_found=self._ignore_not_found)
 
     def add(self, outcome: Outcome) -> None:
         self.count += 1
@@ -149,18 +152,18 @@ class Report:
         self.close()
         if self._first is None:
             if self.count > 1 and self._changed and sys.stderr.isatty():
-                same = self.count - self._changed
-                unchanged = f", {same} unchanged" if same else ""
-                note(f"all {self.count} done: {self._changed} changed{unchanged}")
+                from tb_cli.frame import summary
+
+                note(summary.of_done(self.count, self._changed))
             return 0
         if self.is_single:
             return report(self._first, self._as_json)
-        counted = ", ".join(f"{count} {reason}" for reason, count in self._reasons.items())
+        from tb_cli.frame import summary
+
         total = self.count if self._total is None else self._total
-        note(f"{self._failed} of {total} failed: {counted}")
-        if not self._aside and not self._as_json:  # Else each was told with its own.
-            for reason, hint in self._hints.items():
-                note(f"hint: {reason}: {one_line(hint)}")
+        hints = {} if self._aside or self._as_json else self._hints  # Else each has its own.
+        for line in summary.of_failures(self._failed, total, self._reasons, hints):
+            note(line)
         alike = len(self._codes) == 1 and self._failed == total
         return self._codes.pop() if alike else exit_code("partial")
 
@@ -308,32 +311,6 @@ def _prepared(given: Given[Item], prepare: Callable[[Item], None] | None) -> Giv
     return given
 
 
-def failed(
-    name: str,
-    error: MarketError,
-    text: str | None = None,
-    *,
-    id_field: str = "job_id",
-    changed: bool = False,
-) -> Outcome:
-    """The outcome of an item that could not be acted on, or not to the end."""
-    document = {id_field: name, "changed": changed}
-    # What is not there is named by the error that says so, and so is a line that is wrong.
-    is_named = (
-        text is not None
-        or isinstance(error, NotFoundError)
-        or error.message.startswith(name)
-        or _names(error.message, f"{id_field.removesuffix('_id')} {name}")
-    )
-    return Outcome(name, text or error.message, document, error, is_named)
-
-
-def _names(message: str, item: str) -> bool:
-    """Whether a message speaks of an item: `job j-1`."""
-    _, found, rest = message.partition(item)
-    return bool(found) and rest[:1] in ("", " ", ",", ";")
-
-
 def _line(outcome: Outcome, *, alone: bool) -> str:
     """The line of an outcome. Among others it must say all, and which item it is about."""
     if alone:
@@ -368,6 +345,8 @@ def commit(
     id_field, refusal = named
 
     def fail(given: Given[Item], error: MarketError) -> Outcome:
+        from tb_cli.frame.failures import failed  # Most often nothing fails.
+
         if refusal is None or error.reason is None or given.item is None:
             return failed(given.name, error, id_field=id_field)
         text = f"{refusal} {given.name}: {error.reason}"
@@ -394,7 +373,7 @@ def commit(
         if select is not None and txn is not None:
             part[:] = select(txn)
         outcomes = [one(txn, given) for given in part]
-        if atomic and any(_is_failure(outcome, ignored) for outcome in outcomes):
+        if atomic and any(each.is_failure(ignore_not_found=ignored) for each in outcomes):
             raise _Abort(outcomes)
         return outcomes
 
@@ -406,8 +385,3 @@ def commit(
         from tb_cli.frame.undone import undone
 
         return [undone(outcome) for outcome in abort.outcomes]
-
-
-def _is_failure(outcome: Outcome, ignore_not_found: bool) -> bool:
-    ignored = ignore_not_found and isinstance(outcome.error, NotFoundError)
-    return outcome.error is not None and not ignored

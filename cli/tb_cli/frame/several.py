@@ -36,7 +36,8 @@ def show(session: Session, ids: Sequence[str], what: str, find: Find) -> int:
 
 
 def _show_each(session: Session, ids: Sequence[str], what: str, find: Find) -> int:
-    from tb_cli.frame.bulk import Outcome, Report, failed
+    from tb_cli.frame.bulk import Outcome, Report
+    from tb_cli.frame.failures import failed
     from tb_cli.frame.ids import Ids
 
     given_ids = Ids(ids, what)
