@@ -3,6 +3,7 @@
 import json
 from typing import NamedTuple
 
+from compute_market import home
 from tb_cli.frame.verbs import Verb
 from tests.support.cli import HELLO
 from tests.support.processes import DEADLINE
@@ -44,6 +45,7 @@ FILES = {
 
 
 BUNDLE = "BUNDLE"  # stands for the id of the bundle that was sent first
+TOKEN = f"home/{home.SERVE_TOKEN}"
 
 
 class Change(NamedTuple):
@@ -159,7 +161,7 @@ CHANGES = (
         first=("compute execute j1 j2",),
         result="receipts.jsonl",
     ),
-    Change("serve token", ("--rotate",), again=False),
+    Change("serve token", ("--rotate",), again=False, result=TOKEN),
     Change("metrics", ("--textfile", "tb.prom"), result="tb.prom"),
     Change("config init", is_fresh=True, result="home/config.toml"),
 )

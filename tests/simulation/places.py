@@ -17,7 +17,7 @@ from compute_market.store.store import Store
 from compute_market.store.txn import Txn
 from tb_cli.frame import bundle_laws
 from tb_cli.frame.home import Home
-from tests.simulation.changes import BEFORE, BUNDLE, CONFIG, FILES, Change
+from tests.simulation.changes import BEFORE, BUNDLE, CONFIG, FILES, TOKEN, Change
 from tests.support.faults import Fault, Outcome
 from tests.support.forked import Forked, commands
 from tests.support.processes import ENDS_WITHIN_S, differences, everything, now_ms
@@ -44,6 +44,8 @@ _KEY_ID = re.compile(r"(?:(?<='key_id': ')|(?<=made key k1: )|(?<=, root ))[0-9a
 # A compaction that is done and could not be noted leaves less to the next.
 _BYTES_BEFORE = re.compile(r"(?<='bytes_before': )\d+")
 _BUNDLE_ID = re.compile(r"(?<=bundle )[0-9a-f]{16}")
+# That of the server is all that its command prints, and random.
+_TOKEN = re.compile(r"^[0-9a-f]{64}$", re.MULTILINE)
 
 
 def environment(below: Path) -> dict[str, str]:
@@ -106,7 +108,9 @@ class Place:
         words, stdin = change.command(steps)
         words = [self._bundle() if word == BUNDLE else word for word in words]
         done = self._run(words, below=self.work, stdin=stdin, fault=fault)
-        return done._replace(out=_BUNDLE_ID.sub("#", _KEY_ID.sub("#", done.out)))
+        for token in _TOKEN.findall(done.out):
+            assert (self.work / TOKEN).read_text() == f"{token}\n", "told and not stored"
+        return done._replace(out=_TOKEN.sub("#", _BUNDLE_ID.sub("#", _KEY_ID.sub("#", done.out))))
 
     def _bundle(self) -> str:
         """The id of the bundle that was sent first."""
@@ -247,6 +251,8 @@ def check_result(place: Place, reference: Reference, outcome: Outcome) -> None:
     elif path.suffix == ".scores" and path.exists():
         message = gossip.parse(path.read_bytes())
         gossip.verify(message, {message.key.key_id.hex()})
+    elif result == TOKEN and path.exists():
+        assert _TOKEN.fullmatch(path.read_text().removesuffix("\n"))
     elif path.exists():
         assert path.read_text().endswith("# EOF\n") or path.read_text().count("\n") > 50
     else:
