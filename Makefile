@@ -22,8 +22,9 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
+# While one test waits for a process another one runs: three workers keep two cores busy.
 check: bytecode
-	$(PYTEST) -n 2 --dist worksteal
+	$(PYTEST) -n 3 --dist worksteal
 
 # What `check` takes samples of, in full; it takes an hour or more.
 torture: bytecode
