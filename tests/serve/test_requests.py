@@ -45,6 +45,16 @@ def test_id_of_a_call_is_given_back(far: Serving) -> None:
 
 def test_request_that_is_too_long_is_sent_away(far: Serving) -> None:
     assert far.ask("POST", "/", bytes(2**20 + 1)).status == 413
+    with far.begun(bytes(2**20 + 1), path="/") as begun:  # It does not say how long it is.
+        assert begun.answer().status == 413
+
+
+def test_request_whose_length_is_too_great_is_sent_away_before_it_comes(far: Serving) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+    for length in (2**20 + 1, 10**19):
+        answer = far.say(head % length)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"\r\nconnection: close\r\n" in answer
 
 
 def test_bodies_of_all_requests_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

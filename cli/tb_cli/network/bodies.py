@@ -30,6 +30,8 @@ class Body:
 
     def __init__(self, request: Request, patience_s: float, memory: Memory) -> None:
         self._receive = request.receive
+        # By then the length is a number of at most 20 digits, if it is told: see `entrance`.
+        self._told = int(request.headers.get("content-length", "0"))
         self._is_whole = False  # nothing of it is to come
         self._patience_s = patience_s
         self._memory = memory
@@ -69,12 +71,15 @@ class Body:
         return found
 
     async def whole(self) -> bytes:
-        """All of it, which is answered by 413 when it is more than `BODY_MAX`."""
+        """All of it, which is answered by 413 when it is more than `BODY_MAX`.
+
+        That is at once where its length says so: who asks first whether to send it need not.
+        """
+        _check_length(self._told)
         found = bytearray()
         while chunk := await self._next():
             found += chunk
-            if len(found) > BODY_MAX:
-                raise HTTPException(413, f"a request has at most {BODY_MAX} bytes")
+            _check_length(len(found))
         return bytes(found)
 
     async def _next(self) -> bytes:
@@ -97,4 +102,14 @@ class Body:
             async with asyncio.timeout_at(min(now, by_pace) + self._patience_s):
                 return await self._receive()
         except TimeoutError as error:
-            raise HTTPException(408, "the body of the request does not come") from error
+            raise _given_up(408, "the body of the request does not come") from error
+
+
+def _check_length(count: int) -> None:
+    if count > BODY_MAX:
+        raise _given_up(413, f"a request has at most {BODY_MAX} bytes")
+
+
+def _given_up(status: int, why: str) -> HTTPException:
+    """An answer to a request of which more is to come, which nobody will read."""
+    return HTTPException(status, why, headers={"Connection": "close"})
