@@ -212,7 +212,6 @@ class Gpus:
                         multiply_add=values.get("MULTIPLY_ADD") == "1",
                         read_ahead=values.get("READ_AHEAD") == "1",
                     ),
-                    flags=("-O1", "-DFIBERS"),
                 )
                 self._libraries[options] = host.load(library)
             return self._libraries[options]

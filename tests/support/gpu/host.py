@@ -53,7 +53,7 @@ def build(
     tile: int = 8,
     align: int = 16,
     form: Form = PORTABLE,
-    flags: Sequence[str] = ("-O2", "-DFIBERS"),
+    flags: Sequence[str] = ("-O1", "-DFIBERS"),
     sources: Path = KERNELS,
 ) -> Path:
     """Compile one variant into `directory`, unless it is there; return the library's path.
@@ -108,7 +108,7 @@ class HostDriver:
         devices: int = 1,
         tiles: tuple[int, int] = (8, 16),
         form: Form = PORTABLE,
-        flags: Sequence[str] = ("-O2", "-DFIBERS"),
+        flags: Sequence[str] = ("-O1", "-DFIBERS"),
         sources: Path = KERNELS,
     ) -> None:
         self.devices = [f"host {number}" for number in range(devices)]
