@@ -84,7 +84,7 @@ def _history(session: Session, provider: str | None, listing: dict[str, Any]) ->
 
     if provider is None:
         raise UsageError("--history is that of one PROVIDER")
-    selection = Selection(owner=provider, names=_EVENTS)
+    selection = Selection(owners=(provider,), names=_EVENTS)
 
     def is_known(txn: Txn) -> bool:
         return reputation.entry(txn, provider) is not None or bool(newest(txn, selection, 1))

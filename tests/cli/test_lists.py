@@ -79,6 +79,15 @@ def test_whatever_lists_has_all_options_of_lists() -> None:
             assert has_options_of_lists(path), path
 
 
+def test_what_selects_takes_several_values() -> None:
+    """Ranges and what is so or not have one."""
+    for path, verb in VERBS.items():
+        for each in parameters_of(verb.function()):
+            is_range = each.unit is not None or each.name in ("since", "until")
+            if each.group == "filters" and each.kind != "flag" and not is_range:
+                assert (each.many, each.metavar) == (True, "A,B"), (path, each.name)
+
+
 @EACH_LIST
 def test_list_has_rows_and_the_same_ones_in_every_form(shop: Cli, line: str) -> None:
     rows = listed(shop, line).rows
@@ -260,6 +269,11 @@ def test_window_takes_what_happened_in_it(shop: Cli, line: str) -> None:
         ("compute list --state completed,cancelled --state pending", "render-2 render-3 waits"),
         ("compute list --all --buyer alice --priority high", "render-2"),
         ("compute list --all --lane consumer", "render-3"),
+        ("compute list --all --lane consumer,industrial --priority high,low", "render-2"),
+        ("compute list --all --buyer nobody,alice --buyer bob --priority high", "render-2"),
+        ("compute list --provider other,prov --limit 1", "render-4"),
+        ("compute list --workload inference,transcode --state pending", "waits"),
+        ("compute list --offer cheap,gpu-lab", "render-1 render-4"),
         ("compute list --offer cheap", ""),
         ("compute list --provider prov", "render-1 render-4"),
         ("compute list --workload inference", ""),
@@ -282,6 +296,9 @@ def test_window_takes_what_happened_in_it(shop: Cli, line: str) -> None:
         ("key list --kind own", "k1"),
         ("key list --kind public", ""),
         ("log --event offer_withdrawn,job_cancelled --columns offer_id", "gone -"),
+        ("log --job render-2,render-3 --event job_cancelled --columns job_id", "render-3"),
+        ("log --offer gone,none --columns event", "offer_posted offer_withdrawn"),
+        ("log --owner nobody,other --event offer_posted --columns owner", "other"),
     ],
 )
 def test_filter_selects(shop: Cli, line: str, ids: str) -> None:
@@ -297,6 +314,8 @@ def test_filter_selects(shop: Cli, line: str, ids: str) -> None:
         ("compute list --overdue-in soon", "--overdue-in: 'soon' is no duration"),
         ("compute list --lane fast", "--lane: 'fast' is none of industrial, consumer"),
         ("compute list --workload a/b", "--workload 'a/b' has the character '/'"),
+        ("compute list --priority high,hi", "--priority: 'hi' is none of high, normal, low"),
+        ("log --owner alice,b/c", "--owner 'b/c' has the character '/'"),
         ("compute offer list --provider a,b/c", "--provider 'b/c' has the character '/'"),
         ("compute-market receipts list --status paid", "--status: 'paid' is none of recorded"),
         ("bid list --state open", "--state: 'open' is none of committed"),
