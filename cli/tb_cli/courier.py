@@ -5,7 +5,7 @@ from typing import Any
 from compute_market.courier import courier, documents
 from tb_cli.frame.listing import bundles as listed
 from tb_cli.frame.listing import lists
-from tb_cli.frame.listing.options import DATED, LISTED
+from tb_cli.frame.listing.options import DATED, LISTED, columns_of
 from tb_cli.frame.listing.selecting import wanted
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
@@ -17,6 +17,7 @@ from tb_cli.frame.verbs import argument, examples, flag, takes
     "tb-cli compute courier list --pending",
     "tb-cli compute courier list --state refused --since 1d --columns id,sender,last_error",
 )
+@columns_of(listed.BUNDLE_LIST)
 def list_(
     session: Session, *, filters: dict[str, Any], pending: bool, listing: dict[str, Any]
 ) -> None:

@@ -12,7 +12,7 @@ from compute_market.signatures.signatures import ALGORITHM
 from tb_cli.frame import key_files, lines, new_keys
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing.columns import Column, Noun
-from tb_cli.frame.listing.options import LISTED, among
+from tb_cli.frame.listing.options import LISTED, among, columns_of
 from tb_cli.frame.listing.reading import AtHand
 from tb_cli.frame.listing.selecting import chosen
 from tb_cli.frame.render import emit, fields, note
@@ -47,6 +47,7 @@ def new(session: Session, name: str) -> None:
 
 @examples("tb-cli key list")
 @takes((_KIND,), LISTED)
+@columns_of(_KEYS)
 def list_(session: Session, *, filters: dict[str, Any], listing: dict[str, Any]) -> None:
     """A file that holds no key, or is unsafe, is an error behind all the others."""
     session.home.check_market()

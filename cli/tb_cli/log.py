@@ -9,7 +9,7 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.listing import events as listed_events
 from tb_cli.frame.listing import lists
-from tb_cli.frame.listing.options import DATED, LISTED, among
+from tb_cli.frame.listing.options import DATED, LISTED, among, columns_of
 from tb_cli.frame.listing.selecting import chosen, window
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, flag, takes
@@ -33,6 +33,7 @@ _FILTERS = (
     "tb-cli log --event job_failed,job_cancelled --since 1d --columns at_ms,job_id,user",
     "tb-cli log --follow",
 )
+@columns_of(listed_events.EVENTS)
 def log(
     session: Session, *, filters: dict[str, Any], follow: bool, listing: dict[str, Any]
 ) -> None:

@@ -8,9 +8,9 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
@@ -35,11 +35,14 @@ from tb_cli.frame import copies, files, last_backup, lines
 from tb_cli.frame.clocks import now_ms, sleep
 from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
-from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.listing.options import LISTED, columns_of
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import with_local
 from tb_cli.frame.verbs import argument, examples, takes
+
+if TYPE_CHECKING:
+    from tb_cli.frame.listing.columns import Noun
 
 _LEFTOVER = ".restore-"  # what the name of a home begins with that is being restored
 _PPM = 1_000_000
@@ -279,19 +282,24 @@ def _oldest_live(txn: Txn) -> Job | None:
     return min(live, key=lambda job: job.seq, default=None)
 
 
+def _tables(given: Mapping[str, Any]) -> "Noun":
+    from tb_cli.frame.listing.columns import Column, Noun
+
+    columns = (Column("table"), Column("entries", kind="number"))
+    return Noun("tables", "table", columns, shown=("table", "entries"), ranked=True)
+
+
 @examples("tb-cli state stats")
 @takes(LISTED)
+@columns_of(_tables)
 def stats(session: Session, *, listing: dict[str, Any]) -> None:
     from tb_cli.frame.listing import lists
-    from tb_cli.frame.listing.columns import Column, Noun
     from tb_cli.frame.listing.reading import Reading
 
     def sizes(txn: Txn, after: None, size: int) -> tuple[list[dict[str, Any]], None]:
         return [{"table": table.name, "entries": txn.size(table)} for table in TABLES], None
 
-    columns = (Column("table"), Column("entries", kind="number"))
-    noun = Noun("tables", "table", columns, shown=("table", "entries"), ranked=True)
-    lists.show(session, noun, listing, Reading(sizes))
+    lists.show(session, _tables({}), listing, Reading(sizes))
 
 
 @examples("tb-cli state root")

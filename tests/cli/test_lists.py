@@ -113,12 +113,55 @@ def test_list_has_rows_and_the_same_ones_in_every_form(shop: Cli, line: str) -> 
     assert table[0] == table[0].upper()
 
 
+def completed(cli: Cli, words: str) -> list[str]:
+    """What a shell is told that the last word of a line goes on as."""
+    variables = {
+        "_TB_CLI_COMPLETE": "complete_fish",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_ARGS": f"tb-cli {words}",
+    }
+    with mock.patch.dict(os.environ, variables):
+        done = cli()
+    assert (done.code, done.err) == (0, "")
+    return done.out.split()
+
+
+def known_to(cli: Cli, line: str, option: str) -> list[str]:
+    """The fields that an option of a list takes, as it names them where there is no such one."""
+    done = cli(*line.split(), option, "none-such")
+    assert done.code == 2
+    return done.err.partition(" is none of ")[2].splitlines()[0].split(", ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [*LISTS, "compute slices render-1 --references", "compute-market receipts list --imported"],
+)
+def test_shell_completes_the_fields_of_the_list(shop: Cli, line: str) -> None:
+    fields, sortable = known_to(shop, line, "--columns"), known_to(shop, line, "--sort")
+    assert completed(shop, f"{line} --columns ") == fields
+    assert completed(shop, f"{line} --sort ") == sortable
+    downwards = [f"-{name}" for name in sortable]
+    assert completed(shop, f"{line} --sort -") == downwards
+    last = downwards[-1]
+    starts = [name for name in downwards if name.startswith(last[:3])]
+    for between in (" ", "="):
+        assert completed(shop, f"{line} --sort{between}{last[:3]}") == starts
+    first, second = fields[:2]
+    assert completed(shop, f"{line} --columns {first},{second}") == [
+        f"{first},{name}" for name in fields if name.startswith(second)
+    ]
+    assert completed(shop, f"{line} --columns {first},") == [
+        f"{first},{name}" for name in fields if name != first
+    ]
+    assert completed(shop, f"{line} -o ") == completed(shop, f"{line} --output ") == [*OUTPUTS]
+    assert completed(shop, f"{line} --out")[0] == "--output"
+
+
 @EACH_LIST
 def test_columns_are_the_fields_of_the_documents(shop: Cli, line: str) -> None:
     """Also of those that are found without making a document."""
-    done = shop(*line.split(), "--columns", "none-such")
-    assert done.code == 2
-    known = done.err.partition(" is none of ")[2].splitlines()[0].split(", ")
+    known = known_to(shop, line, "--columns")
     documents = told(shop, line, "--json")
     assert {name for each in documents for name in each} <= set(known)
     chosen = told(shop, line, "--columns", ",".join(known), "--json")
