@@ -14,7 +14,7 @@ from compute_market.store.txn import Txn
 from compute_market.text import clipped, quoted
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.job_files import Draft, draft_of
-from tb_cli.frame.options import ASKED, check_given, job_terms, with_whole_paths
+from tb_cli.frame.options import ASKED, OFFER_IDS, check_given, job_terms, with_whole_paths
 from tb_cli.frame.render import emit, shown
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import instant, local, relative
@@ -84,21 +84,24 @@ def explain(
 
 @examples("tb-cli compute offer explain o-7", "tb-cli compute offer explain o-7 --since 1h")
 @takes(
-    argument("offer_id", "OFFER", "An offer id.", complete="offer"),
+    OFFER_IDS,
     option("--since", "Jobs that came from then on: 1h ago, or a time.", metavar="WHEN"),
 )
-def offer(session: Session, offer_id: str, *, since: str | None) -> None:
+def offer(session: Session, offer_ids: list[str], *, since: str | None) -> int:
     """Counts the jobs that came while the offer was there: those it won, those that went to a
     cheaper one, what it lacked for how many, and those that only the standing or the wallet of its
     provider kept away. Each job is judged by the offer as it stands now, as far back as the last
-    20000 events of the log.
+    20000 events of the log. Of several offers each is told; --json has a list of them then.
     """
     from compute_market.jobs.chances import chances
+    from tb_cli.frame import several
 
-    check_id(offer_id, "offer id")
     since_ms = None if since is None else instant(since, "--since", now_ms())
-    found = session.view(lambda txn: chances(txn, offer_id, since_ms))
-    emit(session, found, _chances(found))
+
+    def find(txn: Txn, offer_id: str) -> list[dict[str, Any]]:
+        return [chances(txn, offer_id, since_ms)]
+
+    return several.show(session, offer_ids, "offer id", find, _chances)
 
 
 def _chances(found: dict[str, Any]) -> Iterator[str]:

@@ -49,6 +49,16 @@ JOB_IDS_OR_NONE = argument(
     complete="job",
 )
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
+OFFER_IDS = argument(
+    "offer_ids", "OFFER…", "Offer ids; - reads them from stdin.", many=True, complete="offer"
+)
+BUNDLE_IDS = argument(
+    "bundle_ids",
+    "ID…",
+    "Ids of bundle receipts; - reads them from stdin.",
+    many=True,
+    complete="bundle",
+)
 BID_ID = argument("bid_id", "BID", "A bid id.", complete="bid")
 AT = option("--at", "As it was then: 1h ago, 03:00 (today), or a date and time.", metavar="WHEN")
 KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
