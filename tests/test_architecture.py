@@ -72,6 +72,7 @@ ORDER = (
     "store.store",
     "store.copies",
     "store.usage",
+    "store.changes",
     "store.group",
     "laws",
     "idempotency",
@@ -408,7 +409,7 @@ def test_only_the_engine_runs_transactions() -> None:
         for name, tree in sources().items()
         if any(found.startswith("compute_market.store.store") for found in imports(tree))
     }
-    assert users == {"engine", "store.copies", "store.usage", "store.group"}
+    assert users == {"engine", "store.changes", "store.copies", "store.usage", "store.group"}
 
 
 def test_prometheus_client_is_imported_late_and_in_one_place() -> None:

@@ -13,9 +13,6 @@ from unittest import mock
 
 import pytest
 
-from compute_market import upgrades
-from compute_market.store import schema
-from compute_market.store.txn import Txn
 from tb_cli.frame import paging
 from tb_cli.frame.listing.options import LISTED, OUTPUTS
 from tb_cli.frame.verbs import parameters_of
@@ -224,7 +221,6 @@ def test_limit_leaves_the_newest_or_those_of_the_first_rank(shop: Cli, line: str
 def test_list_goes_on_over_the_page(
     shop: Cli, line: str, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tb_cli.frame import paging
 
     whole = [
         listed(shop, line, *more).out for more in ((), ("--limit", "2"), ("--sort=-state",)[:0])
@@ -441,7 +437,7 @@ def three_looks() -> Iterator[None]:
         if next(looks, "over") == "over":
             raise Stopped
 
-    with mock.patch("tb_cli.frame.listing.lists.time.sleep", sleep):
+    with mock.patch("tb_cli.frame.looks.time.sleep", sleep):
         yield
 
 
@@ -494,31 +490,3 @@ def on_terminal(
     with mock.patch.object(sys, "stdout", shown), pytest.raises(Stopped):
         call([*arguments])
     return shown.getvalue()
-
-
-def test_list_of_an_old_home_brings_it_up_to_date_once_and_for_itself_alone(
-    shop: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many pages it has: an upgrade takes as long as reading all jobs."""
-    upgrade, found = upgrades.bring_up_to_date, []
-
-    def counted(txn: Txn, stored: int) -> None:
-        found.append(stored)
-        upgrade(txn, stored)
-
-    of_today = shop.ok("compute", "list", "--all")
-    assert of_today.count("\n") > 3
-
-    def age(txn: Txn) -> None:
-        for table in (schema.SUBMITTED, schema.PARTY_JOBS):
-            txn.clear(table)
-        txn.put(schema.META, b"schema", bytes((7,)))
-
-    shop.update(age)
-    before = shop.files()
-    monkeypatch.setattr(upgrades, "bring_up_to_date", counted)
-    monkeypatch.setattr(paging, "PAGE", 1)
-    assert shop.ok("compute", "list", "--all") == of_today
-    assert (found, shop.files() == before) == ([7], True)
-    shop.ok("tick")
-    assert found == [7, 7]
