@@ -1,4 +1,4 @@
-"""Verbs for programs on prices, parameters and consumer transactions.
+"""Verbs for programs on prices, parameters, consumer transactions, settlement and capacity.
 
 A program reaches them through the front door, `market`. They are those that the command line has
 for these nouns, take plain values and return the documents that `tb-cli --json` prints.
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from compute_market.engine import Engine
 from compute_market.errors import UsageError
-from compute_market.records import LANES, Lane, check_number
+from compute_market.records import LANES, Lane, check_id, check_number
 from compute_market.store.txn import Txn
+from compute_market.text import legible
 
 if TYPE_CHECKING:
     from compute_market.price_records import Board
@@ -131,6 +132,61 @@ class Mempool:
         from compute_market.jobs import pools
 
         return self._engine.view(pools.document)
+
+
+class Settlement:
+    """The mode of a market, and what waits to be paid. `Market.arm` lets money move."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def status(self) -> dict[str, Any]:
+        """The mode, and how many receipts are pending, applied and failed."""
+        from compute_market.settlement import modes
+
+        return self._engine.view(modes.document)
+
+    def plan(self) -> dict[str, Any]:
+        """What paying all that waits would move, and the root of the state it was made of."""
+        from compute_market.settlement import settlement
+
+        return self._engine.view(settlement.plan)
+
+    def cancel_arm(self) -> None:
+        """Take arming back. Raises RefusedError unless the mode is armed."""
+        from compute_market.settlement import modes
+
+        self._engine.update(modes.cancel_arm)
+
+    def stop(self, reason: str) -> bool:
+        """Stop moving money, and let receipts wait; False where none moves. The reason is kept."""
+        from compute_market.settlement import modes
+
+        if not reason or legible(reason) != reason:
+            raise UsageError("the reason is no text, or empty")
+        return self._engine.update(lambda txn: modes.to_dry_run(txn, reason))[1]
+
+
+class Capacity:
+    """What a market can do in a second."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def record(self, units_per_second: int, key: str | None = None) -> dict[str, Any]:
+        """Record a sample; returns it with the estimate. With a `key` the same again is one."""
+        from compute_market.admission import capacity
+
+        check_number(units_per_second, "units_per_second")
+        if key is not None:
+            check_id(key, "key")
+        return self._engine.update(lambda txn: capacity.record_once(txn, units_per_second, key))
+
+    def show(self) -> dict[str, Any]:
+        """The samples, what may still be admitted now, and what parties have used."""
+        from compute_market.admission import capacity
+
+        return self._engine.view(capacity.document)
 
 
 def pages(engine: Engine, page: Page) -> Iterator[dict[str, Any]]:

@@ -199,6 +199,7 @@ ORDER = (
     "housekeeping",
     "engine",
     "verbs",
+    "submission",
     "market",
     "simulation.draws",
     "simulation.scenario",

@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from compute_market.errors import UsageError
-from compute_market.jobs import jobs
-from compute_market.jobs.explain import explain as explained
-from compute_market.jobs.explain import explain_draft, never_stored
+from compute_market.jobs.explain import explain_draft, explain_stored
 from compute_market.records import check_id
 from compute_market.store.txn import Txn
 from compute_market.text import clipped, quoted
@@ -63,11 +61,7 @@ def explain(
     def document(txn: Txn) -> dict[str, Any]:
         if draft is not None:
             return explain_draft(txn, draft.job, is_ours=draft.is_ours, offer_id=offer)
-        job_id = target or ""
-        job = jobs.find(txn, job_id)
-        if job is None:
-            raise never_stored(txn, job_id)
-        return explained(txn, job, offer_id=offer)
+        return explain_stored(txn, target or "", offer)
 
     found = session.view(document)
     lines = [_line(verdict, found["winner"]) for verdict in found["offers"]]
