@@ -21,7 +21,7 @@ from compute_market.errors import MarketError, UsageError
 from compute_market.records import PRIORITIES, Asked, check_id, check_number
 from compute_market.store.environment import Creation
 from compute_market.store.txn import Txn
-from compute_market.verbs import Capacity, Mempool, Parameters, Prices, Settlement, pages
+from compute_market.verbs import Capacity, Mempool, Parameters, Prices, Settlement, State, pages
 
 if TYPE_CHECKING:
     from compute_market.execution import Proofs, Tell
@@ -37,7 +37,7 @@ OUTPUT_BYTES = 32
 class Market:
     """A market and everything a program does with it. Its `engine` runs the transactions.
 
-    `prices`, `params`, `mempool`, `settlement` and `capacity` have verbs of their own.
+    `prices`, `params`, `mempool`, `settlement`, `capacity`, `state` have verbs of their own.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -47,6 +47,7 @@ class Market:
         self.mempool = Mempool(engine)
         self.settlement = Settlement(engine)
         self.capacity = Capacity(engine)
+        self.state = State(engine)
 
     @classmethod
     def open(

@@ -1,4 +1,4 @@
-"""Verbs for programs on prices, parameters, consumer transactions, settlement and capacity.
+"""Verbs for programs on prices, parameters, mempool, settlement, capacity and files.
 
 A program reaches them through the front door, `market`. They are those that the command line has
 for these nouns, take plain values and return the documents that `tb-cli --json` prints.
@@ -187,6 +187,37 @@ class Capacity:
         from compute_market.admission import capacity
 
         return self._engine.view(capacity.document)
+
+
+class State:
+    """The files of a market, and what it is as a whole."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def archive(self, path: str, *, before_secs: int, archive_id: bytes) -> dict[str, Any]:
+        """Move what ended so long ago to a file, or go on with one; returns what has gone.
+
+        `archive_id`, 16 random bytes, is that of a new file, beside which there is one of a name
+        made of it meanwhile. Raises what `archiving.archive` raises.
+        """
+        from compute_market.archive import archives, archiving
+
+        check_number(before_secs, "before_secs")
+        if not isinstance(archive_id, bytes) or len(archive_id) != archives.ID_BYTES:
+            raise UsageError(f"the id of an archive is {archives.ID_BYTES} bytes")
+        if not path or legible(path) != path:
+            raise UsageError("the path is no text, or empty")
+        engine = self._engine
+        run = archiving.Runner(engine.view, engine.update, engine.wall_ms, engine.store.remap)
+        before = engine.view(lambda txn: max(0, txn.now - before_secs))
+        return archiving.archive(run, path, before, archive_id)
+
+    def root(self) -> str:
+        """One hash, in hex, of money, mode and receipts: the same root is the same state."""
+        from compute_market.settlement import state_root
+
+        return self._engine.view(state_root.root).hex()
 
 
 def pages(engine: Engine, page: Page) -> Iterator[dict[str, Any]]:

@@ -186,6 +186,8 @@ ORDER = (
     "archive.forgetting",
     "archive.archives",
     "archive.lines",
+    "archive.files",
+    "archive.archiving",
     "archive.laws",
     "audit",
     "overview",
@@ -269,7 +271,7 @@ ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 # Who may talk to the operating system: the store's files and the slices.
 USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "engine", "market", "execution", *APART),
-    "offers.price_file",
+    *("offers.price_file", "archive.files", "archive.archiving"),
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
     *("store.compaction", "store.copies", "store.usage"),
     *("store.throwaway", "simulation.trace_lines", "simulation.traces"),

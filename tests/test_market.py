@@ -10,6 +10,7 @@ import pytest
 from blake3 import blake3
 
 from compute_market import events, market, verbs
+from compute_market.archive import archives
 from compute_market.clock import Due
 from compute_market.config.settings import DEFAULTS
 from compute_market.engine import SWEEP_LIMIT
@@ -410,6 +411,11 @@ def test_subsidy_shows_the_epoch_of_a_height(program: Program) -> None:
         assert opened.subsidy(0)["epoch"] != opened.subsidy()["epoch"]
 
 
+def archived(opened: market.Market, **other: Any) -> dict[str, Any]:
+    asked = {"path": "a.jsonl", "before_secs": 0, "archive_id": bytes(16)} | other
+    return opened.state.archive(asked.pop("path"), **asked)
+
+
 # What is wrong with a call.
 
 LONG = "x" * 129
@@ -544,6 +550,12 @@ def test_what_is_no_number_is_a_usage_error_everywhere(opened: market.Market, va
         (lambda m: m.change_job("job", deadline=5), RefusedError, "5 is earlier"),
         (lambda m: m.change_job("job", deadline=-5), UsageError, "deadline"),
         (lambda m: m.explain_offer("offer", -1), UsageError, "since_ms"),
+        (lambda m: archived(m, archive_id=b"short"), UsageError, "is 16 bytes"),
+        (lambda m: archived(m, before_secs=-1), UsageError, "before_secs"),
+        (lambda m: archived(m, path=""), UsageError, "path"),
+        (lambda m: archived(m, path="\ud800"), UsageError, "path"),
+        (lambda m: archived(m, path=__file__), UsageError, "."),
+        (lambda m: archived(m, path="/none/such"), UsageError, "no directory /none"),
         (lambda m: m.settlement.cancel_arm(), RefusedError, "nothing is armed"),
         (lambda m: m.settlement.stop(""), UsageError, "reason"),
         (lambda m: m.settlement.stop("\ud800"), UsageError, "reason"),
@@ -706,6 +718,38 @@ def test_capacity_is_recorded_once_with_a_key(program: Program) -> None:
         assert opened.capacity.show()["samples"].count(40) == 1
         with pytest.raises(ConflictError):
             opened.capacity.record(41, key="k")
+
+
+def test_archive_moves_what_ended_and_goes_on_where_it_was(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(program.home / "ended.jsonl")
+    with program.make() as opened:
+        opened.post_offer(**offer())
+        for job_id in ("done", "runs"):
+            opened.submit(**job(job_id=job_id))
+        opened.execute("done")
+        program.now_ms += 60_000
+        with monkeypatch.context() as patch:
+            patch.setattr(archives, "let_go", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                archived(opened, path=path)
+        assert opened.job("done")["state"] == "completed"
+        root = opened.state.root()
+        moved = archived(opened, path=path, archive_id=bytes(range(16)))
+        assert (moved["jobs"], moved["receipts"], moved["changed"]) == (1, 1, True)
+        assert archived(opened, path=path) == {"path": path, "changed": False}
+        assert opened.state.root() == root
+        with pytest.raises(NotFoundError, match="archived"):
+            opened.job("done")
+        assert opened.audit() == []
+    lines = Path(path).read_bytes().splitlines()
+    assert bytes(16).hex() in lines[0].decode()
+    assert [each for each in program.home.iterdir() if each.suffix == ".tmp"] == []
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_audit_names_what_is_damaged(program: Program) -> None:

@@ -23,6 +23,7 @@ from compute_market.errors import (
     IntegrityError,
     UsageError,
 )
+from compute_market.home import failing
 from compute_market.jobs import jobs, listed
 from compute_market.records import Job
 from compute_market.settlement import state_root
@@ -76,14 +77,14 @@ def backup(session: Session, target: str) -> None:
     parent, name = os.path.split(os.path.abspath(target))
     if session.dry_run:
         parent = tempfile.gettempdir()
-    with copies.failing(target):
+    with failing(target):
         os.makedirs(parent, mode=0o700, exist_ok=True)
     with copies.making(parent, f".{name}.") as copy:
         copies.fill(copy, session)
         size = copies.size_of(copy)
         if not session.dry_run:
             copies.sync_all(copy)
-            with copies.failing(target):
+            with failing(target):
                 os.rename(copy.path, target)
                 sync(parent)
             last_backup.remember(session.home, target, size)
