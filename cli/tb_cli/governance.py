@@ -7,7 +7,6 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.options import ATOMIC, CHUNK, FAILED_TO, JSONL, KEY
 from tb_cli.frame.render import emit, write_json
 from tb_cli.frame.session import Session
-from tb_cli.frame.values import value_of
 from tb_cli.frame.verbs import argument, examples, number, takes
 
 if TYPE_CHECKING:
@@ -137,6 +136,8 @@ def rollback(session: Session, *, key: str | None) -> None:
 
 def _number(text: str) -> int:
     """The number of a proposal. Raises UsageError."""
+    from tb_cli.frame.values import value_of  # Most commands only look.
+
     found: int = value_of(number("proposal_id", "ID", "", least=1, most=AMOUNT_MAX), text)
     return found
 
