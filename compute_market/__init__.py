@@ -56,7 +56,8 @@ bottom, and so they do inside each package:
     execution                 running slices for the market
     housekeeping              what is due, and what every change ends with
     engine                    the only runner of transactions
-    verbs                     prices, parameters and consumer transactions, for programs
+    verbs                     prices, parameters, mempool, settlement and so on, for programs
+    submission                from the fields of a job file to the job
     market                    the front door for programs
     simulation/               scenarios of a market that does not exist yet, played through this one
 

@@ -40,9 +40,9 @@ class Logged(Struct, frozen=True, gc=False):
 class Selection(Struct, frozen=True, gc=False):
     """Which events are asked for; what is None or empty asks for all."""
 
-    job_id: str | None = None
-    offer_id: str | None = None
-    owner: str | None = None  # also a provider that an event of somebody else's job names
+    job_ids: tuple[str, ...] = ()
+    offer_ids: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()  # also providers that an event of somebody else's job names
     names: tuple[str, ...] = ()
     since_ms: int | None = None
     until_ms: int | None = None  # not after it
@@ -50,9 +50,13 @@ class Selection(Struct, frozen=True, gc=False):
     def wants(self, logged: Logged) -> bool:
         event = logged.event
         return (
-            self.job_id in (None, event.job_id)
-            and self.offer_id in (None, event.offer_id)
-            and (self.owner in (None, event.owner) or self.owner == event.detail.get("provider"))
+            (not self.job_ids or event.job_id in self.job_ids)
+            and (not self.offer_ids or event.offer_id in self.offer_ids)
+            and (
+                not self.owners
+                or event.owner in self.owners
+                or event.detail.get("provider") in self.owners
+            )
             and (not self.names or event.event in self.names)
             and (self.since_ms is None or logged.at_ms >= self.since_ms)
             and (self.until_ms is None or logged.at_ms <= self.until_ms)

@@ -128,6 +128,16 @@ class Left(Struct, frozen=True, gc=False):
         return sum(entry.length for _, entry in self.slices)
 
 
+def hashed_if(
+    workload: str, known: list[Slice], is_taken: Callable[[], bool], *, now_ms: int
+) -> list[Slice]:
+    """The same; of long ones only if the market would take the job, which it is asked for."""
+    if bytes_to_hash(workload, known) >= ASK_FROM_BYTES and not is_taken():
+        return unhashed(known)
+    with Runner() as runner:
+        return hashed(workload, known, runner, now_ms=now_ms)
+
+
 def left_of(txn: Txn, job_id: str) -> Left:
     """What a job has left. Raises NotFoundError."""
     job = jobs.get(txn, job_id)

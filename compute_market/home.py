@@ -7,10 +7,12 @@ reads, elsewhere. What root makes in it belongs to whom the directory belongs.
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
-from compute_market.errors import ConflictError, UsageError
+from compute_market.errors import ConflictError, IntegrityError, UsageError, file_error
+from compute_market.text import cause_of
 
 STORE: Final = "market"  # the directory of the LMDB environment
 # In it: the data, and the write lock, which is there once a market has been made.
@@ -167,3 +169,15 @@ def moved(store: str) -> ConflictError:
         f"the market in {store} was moved away or replaced meanwhile",
         hint="run it again on what is there now",
     )
+
+
+@contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Turn errors of the file system into errors that name what could not be written or read."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EIO:
+            message = f"{what}: {cause_of(error)}"
+            raise IntegrityError(message, hint="the disk failed") from error
+        raise file_error(what, error) from error

@@ -18,16 +18,16 @@ from compute_market import home
 from compute_market.clock import Clock, Due, Time
 from compute_market.engine import NOBODY, Engine, open_store
 from compute_market.errors import MarketError, UsageError
-from compute_market.records import Asked, Refused, check_id, check_number
+from compute_market.records import PRIORITIES, Asked, check_id, check_number
 from compute_market.store.environment import Creation
 from compute_market.store.txn import Txn
-from compute_market.verbs import Mempool, Parameters, Prices, pages
+from compute_market.verbs import Capacity, Mempool, Parameters, Prices, Settlement, State, pages
 
 if TYPE_CHECKING:
     from compute_market.execution import Proofs, Tell
     from compute_market.jobs.cancel import By
     from compute_market.laws import Violation
-    from compute_market.records import Fault, Job, Token
+    from compute_market.records import Fault, Job, Priority, Token
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ OUTPUT_BYTES = 32
 class Market:
     """A market and everything a program does with it. Its `engine` runs the transactions.
 
-    `prices`, `params` and `mempool` have verbs of their own.
+    `prices`, `params`, `mempool`, `settlement`, `capacity`, `state` have verbs of their own.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -45,6 +45,9 @@ class Market:
         self.prices = Prices(engine)
         self.params = Parameters(engine)
         self.mempool = Mempool(engine)
+        self.settlement = Settlement(engine)
+        self.capacity = Capacity(engine)
+        self.state = State(engine)
 
     @classmethod
     def open(
@@ -121,11 +124,15 @@ class Market:
         """Pay into a wallet. With a `key` the same call again changes nothing: False."""
         from compute_market.settlement import ledger
 
-        check_id(owner, "owner")
-        if key is not None:
-            check_id(key, "key")
-        amounts: dict[Token, int] = {"CT": check_number(ct, "ct"), "IT": check_number(it, "it")}
+        amounts = _amounts(owner, ct, it, key)
         return self.update(lambda txn: ledger.tap(txn, "deposit", owner, amounts, key))
+
+    def withdraw(self, owner: str, *, ct: int = 0, it: int = 0, key: str | None = None) -> bool:
+        """Pay out of a wallet, once with a `key`. Raises RefusedError for more than it has."""
+        from compute_market.settlement import ledger
+
+        amounts = _amounts(owner, ct, it, key)
+        return self.update(lambda txn: ledger.tap(txn, "withdraw", owner, amounts, key))
 
     def post_offer(self, **fields: Any) -> dict[str, Any]:
         """Post an offer by the fields of an offer file; returns it, with `changed`, `matched`.
@@ -166,44 +173,22 @@ class Market:
 
         return self.update(act)
 
+    def withdraw_offer(self, offer_id: str) -> bool:
+        """Take an offer off the market; False if it is. Jobs that hold units of it go on."""
+        from compute_market.offers import offers
+
+        check_id(offer_id, "offer")
+        return self.update(lambda txn: offers.withdraw(txn, offer_id))[1]
+
     def submit(self, *, wait: bool = False, **fields: Any) -> dict[str, Any]:
         """Submit a job by the fields of a job file; returns it, with `changed`.
 
         Slices are hashed first, long ones only if the market would take the job. Raises
         RefusedError with the reason when the market says no, which the market remembers.
         """
-        from compute_market.execution import (
-            ASK_FROM_BYTES,
-            bytes_to_hash,
-            hashed,
-            known_slices,
-            unhashed,
-        )
-        from compute_market.jobs import documents
-        from compute_market.jobs.submit import ask, submit
-        from compute_market.requests import JobRequest, build
-        from compute_market.workloads.runner import Runner
+        from compute_market.submission import submitted
 
-        request = build(fields, JobRequest, "job")
-        known = known_slices(request, "", self.engine.config.slice_root)
-        if bytes_to_hash(request.workload, known) < ASK_FROM_BYTES or self.view(
-            lambda txn: ask(txn, request, known, wait=wait)
-        ):
-            with Runner() as runner:
-                inputs = hashed(request.workload, known, runner, now_ms=self.engine.wall_ms())
-        else:
-            inputs = unhashed(known)
-
-        def act(txn: Txn) -> dict[str, Any] | Refused:
-            verdict = submit(txn, request, inputs, wait=wait)
-            if isinstance(verdict, Refused):
-                return verdict
-            return documents.job_document(txn, verdict.job) | {"changed": verdict.changed}
-
-        found = self.update(act)
-        if isinstance(found, Refused):
-            raise found.error()
-        return found
+        return submitted(self.engine, fields, wait=wait)
 
     def execute(self, job_id: str) -> dict[str, Any]:
         """Run what an active job has left, and prove it; returns the job.
@@ -283,6 +268,46 @@ class Market:
         check_id(job_id, "job")
         return self.update(lambda txn: holding.release(txn, job_id))[1]
 
+    def change_job(
+        self, job_id: str, *, priority: "Priority | None" = None, deadline: int | None = None
+    ) -> dict[str, Any]:
+        """Give a live job another priority, or a later deadline in unix seconds; returns it.
+
+        Raises what `holding.change` raises.
+        """
+        from compute_market.jobs import documents, holding
+
+        check_id(job_id, "job")
+        if priority not in (None, *PRIORITIES):
+            raise UsageError(f"{priority!a} is no priority, only {', '.join(PRIORITIES)} are")
+        if deadline is not None:
+            check_number(deadline, "deadline")
+
+        def act(txn: Txn) -> dict[str, Any]:
+            _, job = holding.change(txn, job_id, priority=priority, deadline=deadline)
+            return documents.job_document(txn, job)
+
+        return self.update(act)
+
+    def match(self) -> list[str]:
+        """Try all pending jobs again; the ids of those that found an offer."""
+        from compute_market.jobs.waiting import match_pending
+
+        matched = self.update(match_pending)
+        return [*self.due.matched, *matched]  # Some were tried because it was due.
+
+    def explain(self, job_id: str, offer_id: str | None = None) -> dict[str, Any]:
+        """Why a job runs or waits, and what each offer lacks for it, or one of them alone.
+
+        Raises NotFoundError.
+        """
+        from compute_market.jobs import explain
+
+        check_id(job_id, "job")
+        if offer_id is not None:
+            check_id(offer_id, "offer")
+        return self.view(lambda txn: explain.explain_stored(txn, job_id, offer_id))
+
     def job(self, job_id: str) -> dict[str, Any]:
         """One job as a document. Raises NotFoundError."""
         from compute_market.jobs import documents, jobs
@@ -302,6 +327,15 @@ class Market:
 
         check_id(offer_id, "offer")
         return self.view(lambda txn: standing.document(txn, offers.get(txn, offer_id)))
+
+    def explain_offer(self, offer_id: str, since_ms: int | None = None) -> dict[str, Any]:
+        """Which jobs an offer won, and why not others; see `jobs.chances`. Raises NotFoundError."""
+        from compute_market.jobs.chances import chances
+
+        check_id(offer_id, "offer")
+        if since_ms is not None:
+            check_number(since_ms, "since_ms")
+        return self.view(lambda txn: chances(txn, offer_id, since_ms))
 
     def balance(self, owner: str) -> dict[str, Any]:
         """What a party has, and what its jobs hold of it."""
@@ -355,3 +389,11 @@ class Market:
         from compute_market import audit
 
         return self.view(lambda txn: list(audit.check(txn)))
+
+
+def _amounts(owner: str, ct: int, it: int, key: str | None) -> "dict[Token, int]":
+    """What goes into a wallet or out of it, checked with whose it is and the key."""
+    check_id(owner, "owner")
+    if key is not None:
+        check_id(key, "key")
+    return {"CT": check_number(ct, "ct"), "IT": check_number(it, "it")}

@@ -46,7 +46,7 @@ def is_known(txn: Txn, name: str) -> bool:
         or bool(txn.stored(REPUTATION, name.encode()))
         or bool(offers.ids_of_provider(txn, name, 1))
         or any(shares.party(txn, role, name).charged_ms is not None for role in _ROLES)
-        or bool(events.recent(txn, Selection(owner=name), 1, LOOKED_AT))
+        or bool(events.recent(txn, Selection(owners=(name,)), 1, LOOKED_AT))
     )
 
 
@@ -83,7 +83,7 @@ def document(txn: Txn, name: str, limit: int) -> dict[str, Any]:
     }
     # What is damaged is of somebody.
     is_known = found["score"] or found["offers"] or found["usage"] != [] or found["postings"] != []
-    if not is_known and not events.recent(txn, Selection(owner=name), 1, LOOKED_AT):
+    if not is_known and not events.recent(txn, Selection(owners=(name,)), 1, LOOKED_AT):
         raise _missing(name)
     return found
 

@@ -1,4 +1,4 @@
-"""Verbs for programs on prices, parameters and consumer transactions.
+"""Verbs for programs on prices, parameters, mempool, settlement, capacity and files.
 
 A program reaches them through the front door, `market`. They are those that the command line has
 for these nouns, take plain values and return the documents that `tb-cli --json` prints.
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from compute_market.engine import Engine
 from compute_market.errors import UsageError
-from compute_market.records import LANES, Lane, check_number
+from compute_market.records import LANES, Lane, check_id, check_number
 from compute_market.store.txn import Txn
+from compute_market.text import legible
 
 if TYPE_CHECKING:
     from compute_market.price_records import Board
@@ -131,6 +132,92 @@ class Mempool:
         from compute_market.jobs import pools
 
         return self._engine.view(pools.document)
+
+
+class Settlement:
+    """The mode of a market, and what waits to be paid. `Market.arm` lets money move."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def status(self) -> dict[str, Any]:
+        """The mode, and how many receipts are pending, applied and failed."""
+        from compute_market.settlement import modes
+
+        return self._engine.view(modes.document)
+
+    def plan(self) -> dict[str, Any]:
+        """What paying all that waits would move, and the root of the state it was made of."""
+        from compute_market.settlement import settlement
+
+        return self._engine.view(settlement.plan)
+
+    def cancel_arm(self) -> None:
+        """Take arming back. Raises RefusedError unless the mode is armed."""
+        from compute_market.settlement import modes
+
+        self._engine.update(modes.cancel_arm)
+
+    def stop(self, reason: str) -> bool:
+        """Stop moving money, and let receipts wait; False where none moves. The reason is kept."""
+        from compute_market.settlement import modes
+
+        if not reason or legible(reason) != reason:
+            raise UsageError("the reason is no text, or empty")
+        return self._engine.update(lambda txn: modes.to_dry_run(txn, reason))[1]
+
+
+class Capacity:
+    """What a market can do in a second."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def record(self, units_per_second: int, key: str | None = None) -> dict[str, Any]:
+        """Record a sample; returns it with the estimate. With a `key` the same again is one."""
+        from compute_market.admission import capacity
+
+        check_number(units_per_second, "units_per_second")
+        if key is not None:
+            check_id(key, "key")
+        return self._engine.update(lambda txn: capacity.record_once(txn, units_per_second, key))
+
+    def show(self) -> dict[str, Any]:
+        """The samples, what may still be admitted now, and what parties have used."""
+        from compute_market.admission import capacity
+
+        return self._engine.view(capacity.document)
+
+
+class State:
+    """The files of a market, and what it is as a whole."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def archive(self, path: str, *, before_secs: int, archive_id: bytes) -> dict[str, Any]:
+        """Move what ended so long ago to a file, or go on with one; returns what has gone.
+
+        `archive_id`, 16 random bytes, is that of a new file, beside which there is one of a name
+        made of it meanwhile. Raises what `archiving.archive` raises.
+        """
+        from compute_market.archive import archives, archiving
+
+        check_number(before_secs, "before_secs")
+        if not isinstance(archive_id, bytes) or len(archive_id) != archives.ID_BYTES:
+            raise UsageError(f"the id of an archive is {archives.ID_BYTES} bytes")
+        if not path or legible(path) != path:
+            raise UsageError("the path is no text, or empty")
+        engine = self._engine
+        run = archiving.Runner(engine.view, engine.update, engine.wall_ms, engine.store.remap)
+        before = engine.view(lambda txn: max(0, txn.now - before_secs))
+        return archiving.archive(run, path, before, archive_id)
+
+    def root(self) -> str:
+        """One hash, in hex, of money, mode and receipts: the same root is the same state."""
+        from compute_market.settlement import state_root
+
+        return self._engine.view(state_root.root).hex()
 
 
 def pages(engine: Engine, page: Page) -> Iterator[dict[str, Any]]:

@@ -72,6 +72,7 @@ ORDER = (
     "store.store",
     "store.copies",
     "store.usage",
+    "store.changes",
     "store.group",
     "laws",
     "idempotency",
@@ -185,6 +186,8 @@ ORDER = (
     "archive.forgetting",
     "archive.archives",
     "archive.lines",
+    "archive.files",
+    "archive.archiving",
     "archive.laws",
     "audit",
     "overview",
@@ -198,6 +201,7 @@ ORDER = (
     "housekeeping",
     "engine",
     "verbs",
+    "submission",
     "market",
     "simulation.draws",
     "simulation.scenario",
@@ -267,7 +271,7 @@ ROOMS_APART = tuple(dict.fromkeys(map(room_of, APART)))
 # Who may talk to the operating system: the store's files and the slices.
 USES_FILES = {
     *("home", "signatures.liboqs", "jobs.cancellations", "engine", "market", "execution", *APART),
-    "offers.price_file",
+    *("offers.price_file", "archive.files", "archive.archiving"),
     *("store.lock", "store.creation", "store.translation", "store.environment", "store.store"),
     *("store.compaction", "store.copies", "store.usage"),
     *("store.throwaway", "simulation.trace_lines", "simulation.traces"),
@@ -408,7 +412,7 @@ def test_only_the_engine_runs_transactions() -> None:
         for name, tree in sources().items()
         if any(found.startswith("compute_market.store.store") for found in imports(tree))
     }
-    assert users == {"engine", "store.copies", "store.usage", "store.group"}
+    assert users == {"engine", "store.changes", "store.copies", "store.usage", "store.group"}
 
 
 def test_prometheus_client_is_imported_late_and_in_one_place() -> None:

@@ -10,6 +10,7 @@ import pytest
 from blake3 import blake3
 
 from compute_market import events, market, verbs
+from compute_market.archive import archives
 from compute_market.clock import Due
 from compute_market.config.settings import DEFAULTS
 from compute_market.engine import SWEEP_LIMIT
@@ -410,6 +411,11 @@ def test_subsidy_shows_the_epoch_of_a_height(program: Program) -> None:
         assert opened.subsidy(0)["epoch"] != opened.subsidy()["epoch"]
 
 
+def archived(opened: market.Market, **other: Any) -> dict[str, Any]:
+    asked = {"path": "a.jsonl", "before_secs": 0, "archive_id": bytes(16)} | other
+    return opened.state.archive(asked.pop("path"), **asked)
+
+
 # What is wrong with a call.
 
 LONG = "x" * 129
@@ -420,6 +426,16 @@ def calls(opened: market.Market) -> dict[str, Callable[[str], object]]:
     """Everything that takes an id."""
     return {
         "deposit": lambda text: opened.deposit(text, ct=1),
+        "withdraw": lambda text: opened.withdraw(text, ct=1),
+        "withdraw key": lambda text: opened.withdraw("buyer", ct=1, key=text),
+        "withdraw_offer": opened.withdraw_offer,
+        "change_job": lambda text: opened.change_job(text, priority="high"),
+        "hold": opened.hold,
+        "release": opened.release,
+        "explain": opened.explain,
+        "explain of an offer": lambda text: opened.explain("job", text),
+        "explain_offer": opened.explain_offer,
+        "capacity key": lambda text: opened.capacity.record(5, key=text),
         "deposit key": lambda text: opened.deposit("buyer", ct=1, key=text),
         "post_offer": lambda text: opened.post_offer(**offer(offer_id=text)),
         "post_offer provider": lambda text: opened.post_offer(**offer(provider=text)),
@@ -460,7 +476,9 @@ def test_what_cannot_be_an_id_is_a_usage_error_everywhere(opened: market.Market,
 
 def test_an_unknown_id_is_a_not_found_error(opened: market.Market) -> None:
     found = calls(opened)
-    for name in ("execute", "prove", "cancel", "job", "offer"):
+    ids = ("execute", "prove", "cancel", "job", "offer", "withdraw_offer", "change_job", "hold")
+    explained = ("explain", "explain of an offer", "explain_offer")
+    for name in (*ids, "release", *explained):
         with pytest.raises(NotFoundError, match="nobody does not exist"):
             found[name]("nobody")
     assert opened.balance("nobody")["ct"] == 0
@@ -473,6 +491,8 @@ BIG = 2**63
 def test_what_is_no_number_is_a_usage_error_everywhere(opened: market.Market, value: Any) -> None:
     attempts: dict[str, Callable[[], object]] = {
         "deposit ct": lambda: opened.deposit("buyer", ct=value),
+        "withdraw ct": lambda: opened.withdraw("buyer", ct=value),
+        "capacity": lambda: opened.capacity.record(value),
         "deposit it": lambda: opened.deposit("buyer", it=value),
         "arm": lambda: opened.arm(value),
         "advance": lambda: opened.advance(value),
@@ -525,6 +545,20 @@ def test_what_is_no_number_is_a_usage_error_everywhere(opened: market.Market, va
         (lambda m: m.prices.suggest("consumer"), RefusedError, "no price data"),
         (lambda m: m.prices.suggest("fast"), UsageError, "'fast' is no lane"),
         (lambda m: m.subsidy(-1), UsageError, "height"),
+        (lambda m: m.withdraw("buyer", ct=6), RefusedError, "wallet of buyer has 5 CT"),
+        (lambda m: m.change_job("job", priority="urgent"), UsageError, "'urgent' is no priority"),
+        (lambda m: m.change_job("job", deadline=5), RefusedError, "5 is earlier"),
+        (lambda m: m.change_job("job", deadline=-5), UsageError, "deadline"),
+        (lambda m: m.explain_offer("offer", -1), UsageError, "since_ms"),
+        (lambda m: archived(m, archive_id=b"short"), UsageError, "is 16 bytes"),
+        (lambda m: archived(m, before_secs=-1), UsageError, "before_secs"),
+        (lambda m: archived(m, path=""), UsageError, "path"),
+        (lambda m: archived(m, path="\ud800"), UsageError, "path"),
+        (lambda m: archived(m, path=__file__), UsageError, "."),
+        (lambda m: archived(m, path="/none/such"), UsageError, "no directory /none"),
+        (lambda m: m.settlement.cancel_arm(), RefusedError, "nothing is armed"),
+        (lambda m: m.settlement.stop(""), UsageError, "reason"),
+        (lambda m: m.settlement.stop("\ud800"), UsageError, "reason"),
     ],
 )
 def test_bad_input_changes_nothing_and_says_what_is_wrong(
@@ -598,6 +632,124 @@ def test_prover_in_a_dry_run_proves_nothing(program: Program) -> None:
         assert submit([(0, OUTPUT)]).state == "completed"
         assert opened.job("job")["state"] == "active"
         assert opened.prover("job")([(0, OUTPUT)]).state == "completed"
+
+
+def test_withdraw_pays_out_what_was_paid_in(program: Program) -> None:
+    with program.make() as opened:
+        opened.deposit("buyer", ct=7, it=3)
+        assert [opened.withdraw("buyer", ct=2, it=3, key="out") for _ in range(2)] == [True, False]
+        assert (opened.balance("buyer")["ct"], opened.balance("buyer")["it"]) == (5, 0)
+
+
+def test_withdraw_offer_lets_its_jobs_go_on(program: Program) -> None:
+    with program.make() as opened:
+        opened.post_offer(**offer())
+        opened.submit(**job())
+        assert (opened.withdraw_offer("offer"), opened.withdraw_offer("offer")) == (True, False)
+        assert opened.offer("offer")["state"] == "withdrawn"
+        assert opened.job("job")["state"] == "active"
+
+
+def test_change_job_gives_it_other_terms(program: Program) -> None:
+    with program.make() as opened:
+        opened.post_offer(**offer())
+        deadline = opened.submit(**job())["deadline"]
+        changed = opened.change_job("job", priority="low", deadline=deadline + 60)
+        assert (changed["priority"], changed["deadline"]) == ("low", deadline + 60)
+        assert opened.job("job") == changed
+        assert opened.change_job("job") == changed
+
+
+def test_explain_says_what_keeps_a_job_and_what_would_take_it(program: Program) -> None:
+    with program.make() as opened:
+        opened.post_offer(**offer(price_per_unit=50))
+        opened.post_offer(**new(price_per_unit=60))
+        opened.submit(**job(), wait=True)
+        found = opened.explain("job")
+        assert (found["state"], found["fitting"], found["considered"]) == ("pending", 0, 2)
+        assert found["nearest"]["offer_id"] == "offer"
+        assert [each["offer_id"] for each in opened.explain("job", "new")["offers"]] == ["new"]
+        assert opened.explain_offer("offer")["lacked"] == {"max_price_per_unit": 1}
+        assert opened.explain_offer("offer", program.now_ms + 1)["seen"] == 0
+        assert opened.match() == []
+        opened.change_offer("offer", price_per_unit=5)
+        opened.match()
+        assert opened.explain("job")["state"] == "active"
+        assert opened.explain_offer("offer")["won"] == 1
+
+
+def test_match_tells_which_jobs_found_an_offer(program: Program) -> None:
+    with program.make() as opened:
+        opened.arm(0)
+        opened.deposit("buyer", ct=100, it=100)
+        opened.post_offer(**offer(provider_bond=10))
+        assert opened.submit(**job(), wait=True)["state"] == "pending"
+        assert opened.match() == []
+        opened.deposit("prov", ct=10)
+        assert opened.match() == ["job"]
+        assert opened.job("job")["state"] == "active"
+
+
+def test_settlement_is_shown_armed_and_stopped(program: Program) -> None:
+    with program.make() as opened:
+        assert opened.settlement.status()["mode"] == "dry_run"
+        opened.arm(5)
+        opened.settlement.cancel_arm()
+        opened.arm(0)
+        opened.tick()
+        assert opened.settlement.status()["mode"] == "real"
+        opened.deposit("buyer", ct=100, it=100)
+        opened.deposit("prov", ct=10)
+        opened.post_offer(**offer())
+        opened.submit(**job())
+        assert (opened.settlement.stop("to look"), opened.settlement.stop("again")) == (True, False)
+        assert opened.settlement.status()["reason"] == "to look"
+        opened.execute("job")
+        planned = opened.settlement.plan()
+        assert planned["pending"] == 1
+        assert sum(each["amount"] for each in planned["moves"]) == 5
+
+
+def test_capacity_is_recorded_once_with_a_key(program: Program) -> None:
+    with program.make() as opened:
+        first = opened.capacity.record(40, key="k")
+        assert (first["recorded"], first["changed"]) == (40, True)
+        assert opened.capacity.record(40, key="k") == first | {"changed": False}
+        assert opened.capacity.show()["samples"].count(40) == 1
+        with pytest.raises(ConflictError):
+            opened.capacity.record(41, key="k")
+
+
+def test_archive_moves_what_ended_and_goes_on_where_it_was(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(program.home / "ended.jsonl")
+    with program.make() as opened:
+        opened.post_offer(**offer())
+        for job_id in ("done", "runs"):
+            opened.submit(**job(job_id=job_id))
+        opened.execute("done")
+        program.now_ms += 60_000
+        with monkeypatch.context() as patch:
+            patch.setattr(archives, "let_go", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                archived(opened, path=path)
+        assert opened.job("done")["state"] == "completed"
+        root = opened.state.root()
+        moved = archived(opened, path=path, archive_id=bytes(range(16)))
+        assert (moved["jobs"], moved["receipts"], moved["changed"]) == (1, 1, True)
+        assert archived(opened, path=path) == {"path": path, "changed": False}
+        assert opened.state.root() == root
+        with pytest.raises(NotFoundError, match="archived"):
+            opened.job("done")
+        assert opened.audit() == []
+    lines = Path(path).read_bytes().splitlines()
+    assert bytes(16).hex() in lines[0].decode()
+    assert [each for each in program.home.iterdir() if each.suffix == ".tmp"] == []
+
+
+def interrupted(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_audit_names_what_is_damaged(program: Program) -> None:

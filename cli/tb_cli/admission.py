@@ -2,10 +2,8 @@
 
 import sys
 
-from compute_market import idempotency
 from compute_market.admission import capacity
 from compute_market.jobs import demand
-from compute_market.store.txn import Txn
 from tb_cli.frame.options import KEY
 from tb_cli.frame.render import emit, fields, shown, write_json
 from tb_cli.frame.session import Session
@@ -26,18 +24,10 @@ def stats(session: Session) -> None:
 )
 def record(session: Session, units: int, *, key: str | None) -> None:
     """The estimate is the mean of the last eight."""
-    asked = {"units_per_second": units}
-
-    def act(txn: Txn) -> tuple[int, bool]:
-        if idempotency.find(txn, key, "capacity_recorded", asked) is not None:
-            return capacity.estimate(txn), False
-        idempotency.remember(txn, key, "capacity_recorded", asked)
-        return capacity.record(txn, units), True
-
-    estimate, changed = session.update(act)
+    document = session.update(lambda txn: capacity.record_once(txn, units, key))
+    changed = document["changed"]
     text = f"recorded {units} units/s" if changed else f"key {key} was used: unchanged"
-    document = {"recorded": units, "estimate": estimate, "changed": changed}
-    emit(session, document, f"{text}, the estimate is {estimate} units/s")
+    emit(session, document, f"{text}, the estimate is {document['estimate']} units/s")
 
 
 @examples(

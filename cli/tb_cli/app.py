@@ -3,6 +3,7 @@
 Every verb is imported only when it is called or asked for help.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,6 +98,15 @@ class VerbCommand(TyperCommand):
 
     def get_help(self, ctx: Any) -> str:
         return _page(ctx, self.verb).rstrip("\n")
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """What a word goes on as. Behind an option that takes -FIELD a minus begins no option."""
+        typed = os.environ.get("_TYPER_COMPLETE_ARGS", "").removesuffix(incomplete)
+        before = typed.rstrip(" =")
+        for param, declared in zip(self.params, self.own, strict=False):
+            if declared.complete == "order" and before.endswith(f" {declared.spellings[0]}"):
+                return param.shell_complete(ctx, incomplete)
+        return super().shell_complete(ctx, incomplete)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         with _hinting(ctx):
@@ -236,6 +246,11 @@ def _completion(declared: Parameter) -> Callable[..., Any] | None:
         head, comma, last = incomplete.rpartition(",") if declared.many else ("", "", incomplete)
         if declared.choices:
             found = [each for each in declared.choices if each.startswith(last)]
+        elif kind in ("field", "order"):
+            from tb_cli.frame.listing.options import fields
+
+            names = fields(ctx.command.function, kind, ctx.params)
+            found = [name for name in names if name.startswith(last) and (last or name[0] != "-")]
         else:
             from tb_cli.frame.completion import completions
 

@@ -27,7 +27,7 @@ from tb_cli.frame import files, key_files, lines, results, secret_files
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.json_lines import JsonLines
 from tb_cli.frame.options import BID_ID, amount, check_given, with_party
-from tb_cli.frame.render import emit, fields
+from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
 from tb_cli.frame.verbs import argument, examples, option, takes
@@ -120,12 +120,18 @@ def import_(session: Session, file: str, *, owner: str | None) -> None:
     emit(session, document, text)
 
 
-@examples("tb-cli bid show b-1")
-@takes(BID_ID)
-def show(session: Session, bid_id: str) -> None:
-    check_id(bid_id, "bid id")
-    document = session.view(lambda txn: bids.document(txn, bids.get(txn, bid_id)))
-    emit(session, document, fields(document))
+@examples("tb-cli bid show b-1", "tb-cli bid list --state committed -q | tb-cli bid show -")
+@takes(
+    argument("bid_ids", "BID…", "Bid ids; - reads them from stdin.", many=True, complete="bid"),
+)
+def show(session: Session, bid_ids: list[str]) -> int:
+    """Of several bids each is shown; --json has a list of them then."""
+    from tb_cli.frame import several
+
+    def find(txn: Txn, bid_id: str) -> list[dict[str, Any]]:
+        return [bids.document(txn, bids.get(txn, bid_id))]
+
+    return several.show(session, bid_ids, "bid id", find)
 
 
 def _state(session: Session, file: str, owner: str | None) -> bytes:

@@ -12,7 +12,8 @@ from tb_cli.frame.verbs import argument, examples, takes
 def completion(session: Session, shell: str) -> None:
     """In bash: `source <(tb-cli completion bash)`; in zsh a file `_tb-cli` on `fpath`, or the same
     as in bash after `compinit`; in fish: `tb-cli completion fish | source`. A package puts it where
-    the shell looks. Ids, states, owners and workloads are those of the home at hand.
+    the shell looks. Ids, states, owners and workloads are those of the home at hand, the fields of
+    --columns and --sort those of the list.
     """
     check_choices("bash|zsh|fish", [shell], tuple(SCRIPTS))
     script = SCRIPTS[shell]

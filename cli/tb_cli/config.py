@@ -9,7 +9,7 @@ from compute_market.text import clipped, printable
 from tb_cli.frame import private_files
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing.columns import Column, Noun
-from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.listing.options import LISTED, columns_of
 from tb_cli.frame.listing.reading import AtHand
 from tb_cli.frame.render import emit, fields, note
 from tb_cli.frame.session import Session
@@ -42,6 +42,7 @@ _SETTINGS = Noun(
     "tb-cli config show scheduler.slots",
     "tb-cli config show scheduler.slots --json",
 )
+@columns_of(_SETTINGS)
 def show(session: Session, key: str | None, *, listing: dict[str, Any]) -> None:
     """It shows what is configured. Where the market of the home has another value in force by a
     proposal, that is told beside; see `compute-market params`. Of one setting it tells as well

@@ -3,13 +3,14 @@
 from typing import Any
 
 from compute_market.courier import courier, documents
+from compute_market.store.txn import Txn
 from tb_cli.frame.listing import bundles as listed
 from tb_cli.frame.listing import lists
-from tb_cli.frame.listing.options import DATED, LISTED
+from tb_cli.frame.listing.options import DATED, LISTED, columns_of
 from tb_cli.frame.listing.selecting import wanted
-from tb_cli.frame.render import emit, fields
+from tb_cli.frame.options import BUNDLE_IDS
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import argument, examples, flag, takes
+from tb_cli.frame.verbs import examples, flag, takes
 
 
 @takes(listed.FILTERS, flag("--pending", help="Only those that wait."), DATED, LISTED)
@@ -17,6 +18,7 @@ from tb_cli.frame.verbs import argument, examples, flag, takes
     "tb-cli compute courier list --pending",
     "tb-cli compute courier list --state refused --since 1d --columns id,sender,last_error",
 )
+@columns_of(listed.BUNDLE_LIST)
 def list_(
     session: Session, *, filters: dict[str, Any], pending: bool, listing: dict[str, Any]
 ) -> None:
@@ -26,9 +28,16 @@ def list_(
     lists.show(session, noun, listing, listed.reading(selected, waiting=pending))
 
 
-@examples("tb-cli compute courier show 00f1c8a2b3d4e5f6")
-@takes(argument("bundle", "ID", "The id of a bundle receipt.", complete="bundle"))
-def show(session: Session, bundle: str) -> None:
-    receipt_id = courier.parse_id(bundle)
-    document = session.view(lambda txn: documents.document(txn, courier.get(txn, receipt_id)))
-    emit(session, document, fields(document))
+@examples(
+    "tb-cli compute courier show 00f1c8a2b3d4e5f6",
+    "tb-cli compute courier list --pending -q | tb-cli compute courier show -",
+)
+@takes(BUNDLE_IDS)
+def show(session: Session, bundle_ids: list[str]) -> int:
+    """Of several receipts each is shown; --json has a list of them then."""
+    from tb_cli.frame import several
+
+    def find(txn: Txn, bundle_id: str) -> list[dict[str, Any]]:
+        return [documents.document(txn, courier.get(txn, courier.parse_id(bundle_id)))]
+
+    return several.show(session, bundle_ids, "bundle id", find)

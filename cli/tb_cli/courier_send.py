@@ -16,7 +16,7 @@ from tb_cli.frame import bulk, bundles, files
 from tb_cli.frame.bundle_content import OpenFile, Piece, stream_pieces
 from tb_cli.frame.home import check_elsewhere
 from tb_cli.frame.ids import Ids
-from tb_cli.frame.options import ATOMIC, CHUNK, FAILED_TO, JSONL, KEY
+from tb_cli.frame.options import ATOMIC, BUNDLE_IDS, CHUNK, FAILED_TO, JSONL, KEY
 from tb_cli.frame.progress import Progress
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
@@ -87,13 +87,7 @@ def send(
 
 @examples("tb-cli compute courier resend 00f1c8a2b3d4e5f6")
 @takes(
-    argument(
-        "bundle_ids",
-        "ID…",
-        "Ids of bundle receipts; - reads them from stdin.",
-        many=True,
-        complete="bundle",
-    ),
+    BUNDLE_IDS,
     CHUNK,
     ATOMIC,
     FAILED_TO,

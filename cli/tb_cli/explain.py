@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from compute_market.errors import UsageError
-from compute_market.jobs import jobs
-from compute_market.jobs.explain import explain as explained
-from compute_market.jobs.explain import explain_draft, never_stored
+from compute_market.jobs.explain import explain_draft, explain_stored
 from compute_market.records import check_id
 from compute_market.store.txn import Txn
 from compute_market.text import clipped, quoted
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.job_files import Draft, draft_of
-from tb_cli.frame.options import ASKED, check_given, job_terms, with_whole_paths
+from tb_cli.frame.options import ASKED, OFFER_IDS, check_given, job_terms, with_whole_paths
 from tb_cli.frame.render import emit, shown
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import instant, local, relative
@@ -63,11 +61,7 @@ def explain(
     def document(txn: Txn) -> dict[str, Any]:
         if draft is not None:
             return explain_draft(txn, draft.job, is_ours=draft.is_ours, offer_id=offer)
-        job_id = target or ""
-        job = jobs.find(txn, job_id)
-        if job is None:
-            raise never_stored(txn, job_id)
-        return explained(txn, job, offer_id=offer)
+        return explain_stored(txn, target or "", offer)
 
     found = session.view(document)
     lines = [_line(verdict, found["winner"]) for verdict in found["offers"]]
@@ -84,21 +78,24 @@ def explain(
 
 @examples("tb-cli compute offer explain o-7", "tb-cli compute offer explain o-7 --since 1h")
 @takes(
-    argument("offer_id", "OFFER", "An offer id.", complete="offer"),
+    OFFER_IDS,
     option("--since", "Jobs that came from then on: 1h ago, or a time.", metavar="WHEN"),
 )
-def offer(session: Session, offer_id: str, *, since: str | None) -> None:
+def offer(session: Session, offer_ids: list[str], *, since: str | None) -> int:
     """Counts the jobs that came while the offer was there: those it won, those that went to a
     cheaper one, what it lacked for how many, and those that only the standing or the wallet of its
     provider kept away. Each job is judged by the offer as it stands now, as far back as the last
-    20000 events of the log.
+    20000 events of the log. Of several offers each is told; --json has a list of them then.
     """
     from compute_market.jobs.chances import chances
+    from tb_cli.frame import several
 
-    check_id(offer_id, "offer id")
     since_ms = None if since is None else instant(since, "--since", now_ms())
-    found = session.view(lambda txn: chances(txn, offer_id, since_ms))
-    emit(session, found, _chances(found))
+
+    def find(txn: Txn, offer_id: str) -> list[dict[str, Any]]:
+        return [chances(txn, offer_id, since_ms)]
+
+    return several.show(session, offer_ids, "offer id", find, _chances)
 
 
 def _chances(found: dict[str, Any]) -> Iterator[str]:

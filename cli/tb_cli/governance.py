@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 from compute_market.amounts import AMOUNT_MAX
-from tb_cli.frame.options import KEY
+from compute_market.store.txn import Txn
+from tb_cli.frame.options import ATOMIC, CHUNK, FAILED_TO, JSONL, KEY
 from tb_cli.frame.render import emit, write_json
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, number, takes
@@ -54,31 +55,62 @@ def propose(session: Session, name: str, value: str, *, key: str | None) -> None
 
 
 @takes(
-    number(
-        "proposal_id",
-        "ID",
-        "The number of a proposal.",
-        least=1,
-        most=AMOUNT_MAX,
+    argument(
+        "proposal_ids",
+        "ID…",
+        "Numbers of proposals; - reads them from stdin.",
+        many=True,
         complete="proposal",
-    )
+    ),
+    CHUNK,
+    ATOMIC,
+    FAILED_TO,
+    JSONL,
 )
 @examples(
     "tb-cli compute-market params approve 1",
+    "tb-cli compute-market params approve 2 3 --atomic",
 )
-def approve(session: Session, proposal_id: int) -> None:
+def approve(
+    session: Session,
+    proposal_ids: list[str],
+    *,
+    chunk: int | None,
+    atomic: bool,
+    failed_to: str | None,
+    jsonl: bool,
+) -> int:
     """It is in force from the begin of the second epoch after this one on. The height is fixed now,
     and the first command from then on writes it down. One that was approved before is left as it
     is, and one that was rolled back must be proposed again.
     """
     from compute_market.governance import proposals
+    from tb_cli.frame import bulk
+    from tb_cli.frame.ids import Ids
 
-    proposal, document = session.update(lambda txn: proposals.approve(txn, proposal_id))
-    text = f"proposal {proposal.id} is {proposal.state}: unchanged"
-    if document["changed"]:
-        text = f"approved proposal {proposal.id}: {_text(proposal)} from "
-        text += f"height {proposal.activates_at} on"
-    emit(session, document, text)
+    def act(txn: Txn, proposal_id: str) -> bulk.Outcome:
+        proposal, document = proposals.approve(txn, _number(proposal_id))
+        text = f"proposal {proposal.id} is {proposal.state}: unchanged"
+        if document["changed"]:
+            text = f"approved proposal {proposal.id}: {_text(proposal)} from "
+            text += f"height {proposal.activates_at} on"
+        return bulk.Outcome(proposal_id, text, document)
+
+    for each in proposal_ids:
+        if each != "-":
+            _number(each)
+    ids = Ids(proposal_ids, "ID", keep=failed_to is not None)
+    return bulk.run(
+        session,
+        ids,
+        act,
+        id_field="id",
+        chunk=chunk,
+        atomic=atomic,
+        jsonl=jsonl,
+        failed_to=failed_to,
+        source=ids,
+    )
 
 
 @takes(KEY)
@@ -100,6 +132,14 @@ def rollback(session: Session, *, key: str | None) -> None:
     if not document["changed"]:
         text = f"key {key} was used: unchanged; {proposal.key} is {now}, {source}"
     emit(session, document, text)
+
+
+def _number(text: str) -> int:
+    """The number of a proposal. Raises UsageError."""
+    from tb_cli.frame.values import value_of  # Most commands only look.
+
+    found: int = value_of(number("proposal_id", "ID", "", least=1, most=AMOUNT_MAX), text)
+    return found
 
 
 def _text(proposal: "Proposal") -> str:

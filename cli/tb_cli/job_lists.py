@@ -1,15 +1,35 @@
 """Verbs that list jobs, or what a job has: list, queue, slices, history."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from compute_market.errors import UsageError
 from compute_market.records import LIVE_STATES, check_id
 from tb_cli.frame.listing import jobs as listed_jobs
 from tb_cli.frame.listing import lists
-from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.listing.columns import Noun
+from tb_cli.frame.listing.options import LISTED, columns_of
 from tb_cli.frame.options import JOB_ID, job_filters
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, flag, takes
+
+
+def _waiting(given: Mapping[str, Any]) -> Noun:
+    from tb_cli.frame.listing import waiting
+
+    return waiting.WAITING
+
+
+def _slices(given: Mapping[str, Any]) -> Noun:
+    from tb_cli.frame.listing import slices as listed_slices
+
+    return listed_slices.noun(references=bool(given.get("references")))
+
+
+def _events(given: Mapping[str, Any]) -> Noun:
+    from tb_cli.frame.listing import events as listed_events
+
+    return listed_events.EVENTS
 
 
 @takes(
@@ -23,6 +43,7 @@ from tb_cli.frame.verbs import examples, flag, takes
     "tb-cli compute list --all --buyer alice --sort -units --limit 10",
     "tb-cli compute list --overdue-in 1h -q | tb-cli compute cancel -",
 )
+@columns_of(listed_jobs.JOB_LIST)
 def list_(session: Session, *, all: bool, filters: dict[str, Any], listing: dict[str, Any]) -> None:
     """Those that live, the oldest first: in the order of their submission. A state that is asked
     for is listed whether it is of the living or not.
@@ -36,11 +57,12 @@ def list_(session: Session, *, all: bool, filters: dict[str, Any], listing: dict
 
 @examples("tb-cli compute queue")
 @takes(LISTED)
+@columns_of(_waiting)
 def queue(session: Session, *, listing: dict[str, Any]) -> None:
     """Those still without an offer come last. What holds a job is told as it is now."""
     from tb_cli.frame.listing import waiting
 
-    lists.show(session, waiting.WAITING, listing, waiting.READING)
+    lists.show(session, _waiting({}), listing, waiting.READING)
 
 
 @examples("tb-cli compute slices j-1 --unproven", "tb-cli compute slices j-1 --b3sum")
@@ -51,6 +73,7 @@ def queue(session: Session, *, listing: dict[str, Any]) -> None:
     flag("--b3sum", help="Print what `b3sum --check` takes, of slices whose digest is told."),
     LISTED,
 )
+@columns_of(_slices)
 def slices(
     session: Session,
     job_id: str,
@@ -66,21 +89,22 @@ def slices(
     from tb_cli.frame.listing import slices as listed_slices
 
     check_id(job_id, "job id")
-    noun = listed_slices.noun(references=references)
     if b3sum:
         if session.json or listing.keys() - {"limit"}:
             raise UsageError("--b3sum prints lines of text", hint="leave out the other options")
         selected = listed_slices.reading(job_id, unproven=unproven, proven=not references)
         listed_slices.write_sums(session, selected, listing.get("limit"))
     else:
+        noun = _slices({"references": references})
         lists.show(session, noun, listing, listed_slices.reading(job_id, unproven=unproven))
 
 
 @examples("tb-cli compute history j-1")
 @takes(JOB_ID, LISTED)
+@columns_of(_events)
 def history(session: Session, job_id: str, *, listing: dict[str, Any]) -> None:
     """It is the log of one job, oldest first, as far back as the log goes."""
     from tb_cli.frame.listing import events as listed_events
 
     check_id(job_id, "job id")
-    lists.show(session, listed_events.EVENTS, listing, listed_events.of_job(job_id))
+    lists.show(session, _events({}), listing, listed_events.of_job(job_id))

@@ -135,13 +135,14 @@ def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -
     """Wait until none of the jobs is `left`, but for those that ended in another way."""
     from collections import Counter
 
+    from tb_cli.frame.looks import looks
     from tb_cli.frame.progress import StatusLine
 
     give_up = None if timeout is None else time.monotonic() + timeout
     arrived: list[dict[str, Any]] = []
     told: set[str] = set()
     line = StatusLine()
-    while True:
+    for _ in looks(session, _WAIT_POLL_S, give_up):
         states, overdue = session.view(partial(_jobs, job_ids=left))
         line.clear()
         for job_id in overdue:
@@ -164,7 +165,6 @@ def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -
             raise PendingError(f"not {goal} yet: {some_of(left, ' ')}", waiting=len(left))
         counts = ", ".join(f"{count} {state}" for state, count in waiting.items())
         line.show(f"waiting for {len(left)} of {len(left) + len(arrived)}: {counts}")
-        time.sleep(_WAIT_POLL_S)
     if session.json:
         write_json(arrived)
     missed = [each for each in arrived if each["state"] not in _GOALS[goal]]

@@ -5,17 +5,24 @@ from contextlib import suppress
 from itertools import islice
 from typing import Any
 
-from compute_market.errors import ConflictError, MarketError, NotFoundError, check_same
+from compute_market.errors import (
+    ConflictError,
+    MarketError,
+    NotFoundError,
+    UsageError,
+    check_same,
+)
 from compute_market.signatures import keys
 from compute_market.signatures.keys import Key
 from compute_market.signatures.signatures import ALGORITHM
 from tb_cli.frame import key_files, lines, new_keys
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing.columns import Column, Noun
-from tb_cli.frame.listing.options import LISTED, among
+from tb_cli.frame.listing.options import LISTED, among, columns_of
 from tb_cli.frame.listing.reading import AtHand
 from tb_cli.frame.listing.selecting import chosen
-from tb_cli.frame.render import emit, fields, note
+from tb_cli.frame.options import are_several
+from tb_cli.frame.render import emit, note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, flag, takes
 
@@ -47,6 +54,7 @@ def new(session: Session, name: str) -> None:
 
 @examples("tb-cli key list")
 @takes((_KIND,), LISTED)
+@columns_of(_KEYS)
 def list_(session: Session, *, filters: dict[str, Any], listing: dict[str, Any]) -> None:
     """A file that holds no key, or is unsafe, is an error behind all the others."""
     session.home.check_market()
@@ -69,21 +77,32 @@ def list_(session: Session, *, filters: dict[str, Any], listing: dict[str, Any])
 
 @examples("tb-cli key show node")
 @takes(
-    argument("name", "NAME|ID", "The name or the id of a key.", complete="key"),
-    flag("--public", help="Print the file that import-public takes."),
+    argument(
+        "names",
+        "NAME|ID…",
+        "Names or ids of keys; - reads them from stdin.",
+        many=True,
+        complete="key",
+    ),
+    flag("--public", help="Print the file that import-public takes, of one key."),
 )
-def show(session: Session, name: str, *, public: bool) -> None:
-    """The secret of a key is never shown."""
+def show(session: Session, names: list[str], *, public: bool) -> int:
+    """The secret of a key is never shown. Of several keys --json has a list."""
+    if public and are_several(names):
+        raise UsageError("--public prints the file of one key", hint="give one NAME")
     session.home.check_market()
-    name, key = key_files.named(session.home, name)
     if public:
+        _, key = key_files.named(session.home, names[0])
         sys.stdout.write(keys.public_text(key).decode())
-        return
-    document = _document(name, key) | {
-        "algorithm": ALGORITHM,
-        "public_key": key.public_key.hex(),
-    }
-    emit(session, document, fields(document))
+        return 0
+    from tb_cli.frame import several
+
+    def find(_: object, asked: str) -> list[dict[str, Any]]:
+        name, key = key_files.named(session.home, asked)
+        more = {"algorithm": ALGORITHM, "public_key": key.public_key.hex()}
+        return [_document(name, key) | more]
+
+    return several.show(session, names, "key", find, at_hand=True)
 
 
 @examples("tb-cli key import-public friend friend.pub")

@@ -4,28 +4,27 @@ from typing import Any
 
 from compute_market import events
 from compute_market.events import Logged, Selection
-from compute_market.records import EVENT_NAMES, check_id
+from compute_market.records import EVENT_NAMES
 from compute_market.store.txn import Txn
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.listing import events as listed_events
 from tb_cli.frame.listing import lists
-from tb_cli.frame.listing.options import DATED, LISTED, among
+from tb_cli.frame.listing.options import DATED, LISTED, among, columns_of
 from tb_cli.frame.listing.selecting import chosen, window
 from tb_cli.frame.session import Session
-from tb_cli.frame.verbs import examples, flag, group, option, takes
+from tb_cli.frame.verbs import examples, flag, takes
 
-_EVENT = among("--event", "Only these events.", allowed=EVENT_NAMES)
+_FILTERS = (
+    among("--job", "Only of these jobs.", complete="any job"),
+    among("--offer", "Only of these offers.", complete="offer"),
+    among("--owner", "Only of these buyers, providers or owners of wallets."),
+    among("--event", "Only these events.", allowed=EVENT_NAMES),
+)
 
 
 @takes(
     DATED,
-    group(
-        "filters",
-        option("--job", "Only of this job.", complete="any job"),
-        option("--offer", "Only of this offer.", complete="offer"),
-        option("--owner", "Only of this buyer, provider or owner of a wallet."),
-    ),
-    (_EVENT,),
+    _FILTERS,
     flag("--follow", "-f", help="Go on printing what happens, until --until or a signal."),
     LISTED,
 )
@@ -34,23 +33,22 @@ _EVENT = among("--event", "Only these events.", allowed=EVENT_NAMES)
     "tb-cli log --event job_failed,job_cancelled --since 1d --columns at_ms,job_id,user",
     "tb-cli log --follow",
 )
+@columns_of(listed_events.EVENTS)
 def log(
     session: Session, *, filters: dict[str, Any], follow: bool, listing: dict[str, Any]
 ) -> None:
     """The newest comes last; --limit keeps the newest. Each event says who asked for it: user,
     host, process and command line.
     """
-    for what, name in (("job id", "job"), ("offer id", "offer"), ("owner", "owner")):
-        if name in filters:
-            check_id(filters[name], what)
+    values = chosen(_FILTERS, filters)
     since_ms, until_ms = window(filters, now_ms(), utc=listing.get("utc", False))
     selection = Selection(
-        filters.get("job"),
-        filters.get("offer"),
-        filters.get("owner"),
-        chosen((_EVENT,), filters).get("event", ()),
-        since_ms,
-        until_ms,
+        job_ids=values.get("job", ()),
+        offer_ids=values.get("offer", ()),
+        owners=values.get("owner", ()),
+        names=values.get("event", ()),
+        since_ms=since_ms,
+        until_ms=until_ms,
     )
     start = 0
     if since_ms is not None and "limit" not in listing:

@@ -17,6 +17,7 @@ from tb_cli.frame.options import (
     FAILED_TO,
     JSONL,
     KEY,
+    OFFER_IDS,
     OFFERED,
     PRINTED,
     amount,
@@ -30,10 +31,6 @@ from tb_cli.frame.verbs import NOT_GIVEN, argument, examples, group, option, tak
 
 if TYPE_CHECKING:
     from tb_cli.network.takeovers import Takeovers
-
-_OFFER_IDS = argument(
-    "offer_ids", "OFFER…", "Offer ids; - reads them from stdin.", many=True, complete="offer"
-)
 
 
 @takes(
@@ -143,7 +140,7 @@ def post(
 
 
 @examples("tb-cli compute offer show o-1")
-@takes(_OFFER_IDS)
+@takes(OFFER_IDS)
 def show(session: Session, offer_ids: list[str]) -> int:
     """`problem` is what keeps it from being taken, `barred_by` until when if nothing happens. Of
     several offers each is shown; --json has a list of them then.

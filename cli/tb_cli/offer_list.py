@@ -4,7 +4,7 @@ from typing import Any
 
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing import offers as listed
-from tb_cli.frame.listing.options import DATED, LISTED
+from tb_cli.frame.listing.options import DATED, LISTED, columns_of
 from tb_cli.frame.listing.selecting import wanted
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, takes
@@ -15,6 +15,7 @@ from tb_cli.frame.verbs import examples, takes
     "tb-cli compute offer list --state open --sort price_per_unit",
     "tb-cli compute offer list --provider acme -q | tb-cli compute offer withdraw -",
 )
+@columns_of(listed.OFFER_LIST)
 def list_(session: Session, *, filters: dict[str, Any], listing: dict[str, Any]) -> None:
     """The problem is what keeps an offer from being taken now: bad standing, no units, a bond that
     its provider cannot pay, which matters once money moves, a share that is used up, or that it is

@@ -4,7 +4,7 @@ from typing import Any
 
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing import proposals as listed
-from tb_cli.frame.listing.options import DATED, LISTED
+from tb_cli.frame.listing.options import DATED, LISTED, columns_of
 from tb_cli.frame.listing.selecting import wanted
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, takes
@@ -15,6 +15,7 @@ from tb_cli.frame.verbs import examples, takes
     "tb-cli compute-market params history --limit 10",
     "tb-cli compute-market params history --jsonl",
 )
+@columns_of(listed.PROPOSAL_LIST)
 def history(session: Session, *, filters: dict[str, Any], listing: dict[str, Any]) -> None:
     """An active proposal that another one of its key has replaced is no longer in force, but is so
     again when the other is rolled back. --since and --until are about when they were made.

@@ -1,15 +1,22 @@
 """The verb that lists receipts."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing import receipts as listed
-from tb_cli.frame.listing.options import DATED, LISTED
+from tb_cli.frame.listing.columns import Noun
+from tb_cli.frame.listing.options import DATED, LISTED, columns_of
 from tb_cli.frame.listing.selecting import chosen, wanted, window
 from tb_cli.frame.render import note
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, flag, takes
+
+
+def _noun(given: Mapping[str, Any]) -> Noun:
+    """Those of this market have fields of their own."""
+    return listed.IMPORTED_LIST if given.get("imported") else listed.RECEIPT_LIST
 
 
 @takes(
@@ -22,11 +29,12 @@ from tb_cli.frame.verbs import examples, flag, takes
     "tb-cli compute-market receipts list --provider acme --since 1d",
     "tb-cli compute-market receipts list --status recorded --sort -units --limit 20",
 )
+@columns_of(_noun)
 def list_(
     session: Session, *, filters: dict[str, Any], imported: bool, listing: dict[str, Any]
 ) -> None:
     """--since and --until are about when they were issued."""
-    noun = listed.IMPORTED_LIST if imported else listed.RECEIPT_LIST
+    noun = _noun({"imported": imported})
     declared = [each for each in listed.FILTERS if each.name in noun.columns]
     utc = listing.get("utc", False)
     selected = wanted(noun, declared, filters, dated="issued_at", utc=utc)

@@ -1,5 +1,6 @@
 """Verbs on scores: show, adjust. `reputation_files` has those that tell them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from compute_market import idempotency
@@ -10,7 +11,8 @@ from compute_market.store.txn import Txn
 from tb_cli.frame import files
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing import scores as listed_scores
-from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.listing.columns import Noun
+from tb_cli.frame.listing.options import LISTED, columns_of
 from tb_cli.frame.options import KEY
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
@@ -26,6 +28,12 @@ _EVENTS: tuple[EventName, ...] = (
 _DELTA_MAX = 2 * reputation.SCORE_MAX
 
 
+def _noun(given: Mapping[str, Any]) -> Noun:
+    from tb_cli.frame.listing import events as listed_events
+
+    return listed_events.EVENTS if given.get("history") else listed_scores.SCORE_LIST
+
+
 @takes(
     argument("provider", "[PROVIDER]", "Only this provider.", required=False),
     flag("--history", help="What changed the score of the provider, oldest first."),
@@ -36,6 +44,7 @@ _DELTA_MAX = 2 * reputation.SCORE_MAX
     "tb-cli net reputation show --sort score",
     "tb-cli net reputation show acme --history",
 )
+@columns_of(_noun)
 def show(session: Session, provider: str | None, *, history: bool, listing: dict[str, Any]) -> None:
     """Scores as they have faded by now. The history goes back as far as the log does; --limit keeps
     its newest.
@@ -45,7 +54,7 @@ def show(session: Session, provider: str | None, *, history: bool, listing: dict
     if history:
         _history(session, provider, listing)
     else:
-        lists.show(session, listed_scores.SCORE_LIST, listing, listed_scores.reading(provider))
+        lists.show(session, _noun({}), listing, listed_scores.reading(provider))
 
 
 @examples("tb-cli net reputation adjust acme +5 --reason 'made good'")
@@ -84,7 +93,7 @@ def _history(session: Session, provider: str | None, listing: dict[str, Any]) ->
 
     if provider is None:
         raise UsageError("--history is that of one PROVIDER")
-    selection = Selection(owner=provider, names=_EVENTS)
+    selection = Selection(owners=(provider,), names=_EVENTS)
 
     def is_known(txn: Txn) -> bool:
         return reputation.entry(txn, provider) is not None or bool(newest(txn, selection, 1))
@@ -94,4 +103,4 @@ def _history(session: Session, provider: str | None, listing: dict[str, Any]) ->
             f"provider {provider} has no score, and none of which the log knows",
             hint="see `tb-cli net reputation show`",
         )
-    lists.show(session, listed_events.EVENTS, listing, listed_events.of_log(selection))
+    lists.show(session, _noun({"history": True}), listing, listed_events.of_log(selection))

@@ -65,16 +65,7 @@ def arm(session: Session, *, delay_blocks: int, expect_root: str | None, yes: bo
 @examples("tb-cli compute-market settle plan --json")
 def plan(session: Session) -> None:
     """It moves nothing. The root is that of the state the plan was made of, for --expect-root."""
-    from compute_market.settlement import state_root
-
-    def act(txn: Txn) -> dict[str, Any]:
-        return {
-            "root": state_root.root(txn).hex(),
-            "pending": len(settlement.waiting(txn)),
-            "moves": settlement.moves(txn),
-        }
-
-    document = session.view(act)
+    document = session.view(settlement.plan)
     emit(session, document, _lines(document))
 
 

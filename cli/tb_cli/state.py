@@ -8,9 +8,9 @@ import os
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import asdict
 
@@ -23,6 +23,7 @@ from compute_market.errors import (
     IntegrityError,
     UsageError,
 )
+from compute_market.home import failing
 from compute_market.jobs import jobs, listed
 from compute_market.records import Job
 from compute_market.settlement import state_root
@@ -35,11 +36,14 @@ from tb_cli.frame import copies, files, last_backup, lines
 from tb_cli.frame.clocks import now_ms, sleep
 from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
-from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.listing.options import LISTED, columns_of
 from tb_cli.frame.render import emit, fields
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import with_local
 from tb_cli.frame.verbs import argument, examples, takes
+
+if TYPE_CHECKING:
+    from tb_cli.frame.listing.columns import Noun
 
 _LEFTOVER = ".restore-"  # what the name of a home begins with that is being restored
 _PPM = 1_000_000
@@ -73,14 +77,14 @@ def backup(session: Session, target: str) -> None:
     parent, name = os.path.split(os.path.abspath(target))
     if session.dry_run:
         parent = tempfile.gettempdir()
-    with copies.failing(target):
+    with failing(target):
         os.makedirs(parent, mode=0o700, exist_ok=True)
     with copies.making(parent, f".{name}.") as copy:
         copies.fill(copy, session)
         size = copies.size_of(copy)
         if not session.dry_run:
             copies.sync_all(copy)
-            with copies.failing(target):
+            with failing(target):
                 os.rename(copy.path, target)
                 sync(parent)
             last_backup.remember(session.home, target, size)
@@ -279,19 +283,24 @@ def _oldest_live(txn: Txn) -> Job | None:
     return min(live, key=lambda job: job.seq, default=None)
 
 
+def _tables(given: Mapping[str, Any]) -> "Noun":
+    from tb_cli.frame.listing.columns import Column, Noun
+
+    columns = (Column("table"), Column("entries", kind="number"))
+    return Noun("tables", "table", columns, shown=("table", "entries"), ranked=True)
+
+
 @examples("tb-cli state stats")
 @takes(LISTED)
+@columns_of(_tables)
 def stats(session: Session, *, listing: dict[str, Any]) -> None:
     from tb_cli.frame.listing import lists
-    from tb_cli.frame.listing.columns import Column, Noun
     from tb_cli.frame.listing.reading import Reading
 
     def sizes(txn: Txn, after: None, size: int) -> tuple[list[dict[str, Any]], None]:
         return [{"table": table.name, "entries": txn.size(table)} for table in TABLES], None
 
-    columns = (Column("table"), Column("entries", kind="number"))
-    noun = Noun("tables", "table", columns, shown=("table", "entries"), ranked=True)
-    lists.show(session, noun, listing, Reading(sizes))
+    lists.show(session, _tables({}), listing, Reading(sizes))
 
 
 @examples("tb-cli state root")

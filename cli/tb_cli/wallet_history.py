@@ -6,7 +6,7 @@ from compute_market.records import check_id
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing import postings as listed
-from tb_cli.frame.listing.options import DATED, LISTED
+from tb_cli.frame.listing.options import DATED, LISTED, columns_of
 from tb_cli.frame.listing.selecting import wanted, window
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, takes
@@ -17,6 +17,7 @@ from tb_cli.frame.verbs import argument, examples, takes
     "tb-cli wallet history alice --since 1d",
     "tb-cli wallet history acme --event settle --token CT --limit 20",
 )
+@columns_of(listed.POSTING_LIST)
 def history(
     session: Session, owner: str, *, filters: dict[str, Any], listing: dict[str, Any]
 ) -> None:

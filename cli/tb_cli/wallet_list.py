@@ -6,7 +6,7 @@ from compute_market import overview
 from compute_market.errors import UsageError
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing import wallets as listed
-from tb_cli.frame.listing.options import LISTED
+from tb_cli.frame.listing.options import LISTED, columns_of
 from tb_cli.frame.listing.selecting import chosen
 from tb_cli.frame.options import amount
 from tb_cli.frame.render import emit, fields
@@ -28,6 +28,7 @@ from tb_cli.frame.verbs import examples, flag, takes
     "tb-cli wallet list --nonzero --sort -ct --limit 20",
     "tb-cli wallet list --totals --json",
 )
+@columns_of(listed.WALLET_LIST)
 def list_(
     session: Session,
     *,

@@ -42,6 +42,21 @@ def record(txn: Txn, units_per_second: int) -> int:
     return now
 
 
+def record_once(txn: Txn, units_per_second: int, key: str | None) -> dict[str, Any]:
+    """Record a sample, once with a `key`; what became of it and the estimate.
+
+    Raises ConflictError for a key that was used for something else.
+    """
+    from compute_market import idempotency  # Most samples have no key.
+
+    asked = {"units_per_second": units_per_second}
+    is_new = idempotency.find(txn, key, "capacity_recorded", asked) is None
+    if is_new:
+        idempotency.remember(txn, key, "capacity_recorded", asked)
+        record(txn, units_per_second)
+    return {"recorded": units_per_second, "estimate": estimate(txn), "changed": is_new}
+
+
 def samples(txn: Txn) -> list[int]:
     """The samples the estimate is made of, oldest first."""
     return _unpacked(txn.get(META, _SAMPLES) or b"") or [txn.config.initial_capacity]

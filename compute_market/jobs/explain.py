@@ -9,7 +9,7 @@ from typing import Any, Final
 from compute_market import events
 from compute_market.admission import admission, capacity
 from compute_market.errors import NotFoundError
-from compute_market.jobs import waiting
+from compute_market.jobs import jobs, waiting
 from compute_market.offers import offers
 from compute_market.records import LIVE_STATES, Job
 from compute_market.scheduler import counterfactual, queue
@@ -33,6 +33,14 @@ def explain(txn: Txn, job: Job, *, offer_id: str | None = None) -> dict[str, Any
     elif job.state == "pending":
         held = _held(waiting.present_reason(txn, job))
     return about | {"held": held} | _offers(txn, job, offer_id) | _told(job, place)
+
+
+def explain_stored(txn: Txn, job_id: str, offer_id: str | None = None) -> dict[str, Any]:
+    """The same by the id of a job. Raises NotFoundError also for a job that is not there."""
+    job = jobs.find(txn, job_id)
+    if job is None:
+        raise never_stored(txn, job_id)
+    return explain(txn, job, offer_id=offer_id)
 
 
 def explain_draft(

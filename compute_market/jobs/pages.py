@@ -1,12 +1,14 @@
 """The pages in which the jobs of a selection are found, each in a short transaction of its own.
 
-A listing takes the order of the store that leads to it with the least: the jobs of one party by
-that party, those that ended within a time by their ends, live ones among the live ones where they
-are few, and all others by their submission.
+A listing takes the order of the store that leads to it with the least: the jobs of some parties by
+those parties, those that ended within a time by their ends, live ones among the live ones where
+they are few, and all others by their submission.
 """
 
 from array import array
 from collections.abc import Iterator
+from functools import partial
+from heapq import merge
 from itertools import islice, takewhile
 from typing import Final
 
@@ -79,8 +81,8 @@ class Walk(Struct):
 
     newest_first: bool
     table: Table[bytes]
-    prefix: bytes
-    # The keys that are left: from the one to before the other.
+    prefixes: tuple[bytes, ...]  # those of its parties; the keys go on as `low` and `high` do
+    # What is left: from the one to before the other.
     low: bytes
     high: bytes
     live: Live | None = None
@@ -96,10 +98,15 @@ class Walk(Struct):
 
     def passed(self, key: bytes) -> None:
         """Leave everything up to a key behind."""
+        place = self.place(key)
         if self.newest_first:
-            self.high = key
+            self.high = place
         else:
-            self.low = key + b"\0"
+            self.low = place + b"\0"
+
+    def place(self, key: bytes) -> bytes:
+        """Where a key stands, whichever of the parties it is of."""
+        return key[-8:] if self.table is PARTY_JOBS else key
 
 
 def page(
@@ -150,13 +157,11 @@ def _begun(txn: Txn, asked: Selection, *, newest_first: bool) -> Walk:
         low = max(0, asked.ended_since_ms or 0) // 1000
         until = asked.ended_until_ms
         high = BEHIND if until is None else max(0, until // 1000 + 1)
-        return Walk(newest_first, ENDED, b"", pack_u64(low), pack_u64(high))
-    table, prefix = SUBMITTED, b""
-    party = _party(txn, asked)
-    if party is not None:
-        table, prefix = PARTY_JOBS, _of_party(*party)
+        return Walk(newest_first, ENDED, (b"",), pack_u64(low), pack_u64(high))
+    parties = _parties(txn, asked)
+    table = PARTY_JOBS if parties else SUBMITTED
     first, behind = _submitted_within(txn, asked)
-    walk = Walk(newest_first, table, prefix, prefix + pack_u64(first), prefix + pack_u64(behind))
+    walk = Walk(newest_first, table, parties or (b"",), pack_u64(first), pack_u64(behind))
     if asked.is_live:
         walk.live = _live(txn, asked, walk)
     return walk
@@ -174,27 +179,32 @@ def _live(txn: Txn, asked: Selection, walk: Walk) -> Live:
     return live
 
 
-def _party(txn: Txn, asked: Selection) -> tuple[Side, str] | None:
-    """The party by whose jobs a selection is walked: of two the one that seems to have fewer."""
-    provider = asked.provider
-    if provider is None and asked.offer_id is not None:
-        offer = offers.find(txn, asked.offer_id)
-        provider = None if offer is None else offer.provider
-    parties: list[tuple[Side, str]] = []
-    if asked.buyer is not None:
-        parties.append(("buyer", asked.buyer))
-    if provider is not None:
-        parties.append(("provider", provider))
-    if len(parties) < 2:
-        return parties[0] if parties else None
-    return min(
-        parties, key=lambda party: len(txn.collect(PARTY_JOBS, LOOKED_AT, _of_party(*party)))
-    )
+def _parties(txn: Txn, asked: Selection) -> tuple[bytes, ...]:
+    """What the keys of the jobs begin with by whose parties a selection is walked, if it is.
+
+    Of buyers and providers it is those that seem to have fewer.
+    """
+    providers = asked.providers
+    if not providers and asked.offer_ids:
+        found = [offers.find(txn, offer_id) for offer_id in asked.offer_ids]
+        providers = tuple(dict.fromkeys(offer.provider for offer in found if offer is not None))
+    sides = [_of_parties("buyer", asked.buyers), _of_parties("provider", providers)]
+    sides = [prefixes for prefixes in sides if prefixes]
+    if len(sides) < 2:
+        return sides[0] if sides else ()
+    return min(sides, key=partial(_count, txn))
 
 
-def _of_party(side: Side, party: str) -> bytes:
-    """What the keys of the jobs of a party begin with."""
-    return party_key(side, party, 0)[:-8]
+def _of_parties(side: Side, parties: tuple[str, ...]) -> tuple[bytes, ...]:
+    return tuple(party_key(side, party, 0)[:-8] for party in parties)
+
+
+def _count(txn: Txn, prefixes: tuple[bytes, ...]) -> int:
+    """How many jobs there are, as far as a page would look."""
+    count = 0
+    for prefix in prefixes:
+        count += len(txn.collect(PARTY_JOBS, LOOKED_AT - count, prefix))
+    return count
 
 
 def _submitted_within(txn: Txn, asked: Selection) -> tuple[int, int]:
@@ -246,13 +256,22 @@ def _job_at(txn: Txn, table: Table[bytes], key: bytes, value: bytes) -> Job:
 
 def _entries(txn: Txn, walk: Walk, count: int) -> list[tuple[bytes, bytes]]:
     """The next entries of a walk, at most so many."""
+    if len(walk.prefixes) == 1:
+        return list(islice(_entries_of(txn, walk, walk.prefixes[0], count), count))
+    ways = [_entries_of(txn, walk, prefix, count) for prefix in walk.prefixes]
+    merged = merge(*ways, key=lambda entry: walk.place(entry[0]), reverse=walk.newest_first)
+    return list(islice(merged, count))
+
+
+def _entries_of(txn: Txn, walk: Walk, prefix: bytes, count: int) -> Iterator[tuple[bytes, bytes]]:
+    """The same of one party."""
+    low, high = prefix + walk.low, prefix + walk.high
     if walk.newest_first:
-        entries = txn.scan_back(walk.table, walk.high)
-        return list(islice(takewhile(lambda entry: entry[0] >= walk.low, entries), count))
-    found = txn.collect(walk.table, count, walk.prefix, walk.low)
-    while found and found[-1][0] >= walk.high:
-        found.pop()
-    return found
+        back = txn.scan_back(walk.table, high)
+        yield from takewhile(lambda entry: entry[0] >= low, back)
+    else:
+        found = txn.collect(walk.table, count, prefix, low)
+        yield from takewhile(lambda entry: entry[0] < high, found)
 
 
 def _gather(txn: Txn, walk: Walk, live: Live, check: Check, looked_at: int) -> None:
@@ -265,7 +284,7 @@ def _gather(txn: Txn, walk: Walk, live: Live, check: Check, looked_at: int) -> N
             entries = []
             break
         job = jobs.named(txn, key if live.table is ACTIVE else key[8:])
-        if walk.low <= walk.prefix + pack_u64(job.seq) < walk.high and check(job):
+        if walk.low <= pack_u64(job.seq) < walk.high and check(job):
             live.seqs.append(job.seq)
             if len(live.kept) < KEPT_MAX:
                 live.kept[job.seq] = job

@@ -1,11 +1,12 @@
 """Which jobs are asked for: one selection drives what is listed and what is acted upon."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from operator import attrgetter
+from typing import Final
 
 from msgspec import Struct
 
-from compute_market.records import LIVE_STATES, Job, JobState, Lane, Priority
+from compute_market.records import LIVE_STATES, Job, JobState, Lane, Placement, Priority
 
 # A second after all that are.
 BEHIND: Final = 2**64 - 1
@@ -21,12 +22,12 @@ class Selection(Struct, frozen=True, gc=False):
     """
 
     states: tuple[JobState, ...] = ()
-    buyer: str | None = None
-    provider: str | None = None  # that holds a job, or held it last
-    offer_id: str | None = None
-    workload: str | None = None
-    priority: Priority | None = None
-    lane: Lane | None = None
+    buyers: tuple[str, ...] = ()
+    providers: tuple[str, ...] = ()  # that hold a job, or held it last
+    offer_ids: tuple[str, ...] = ()
+    workloads: tuple[str, ...] = ()
+    priorities: tuple[Priority, ...] = ()
+    lanes: tuple[Lane, ...] = ()
     since_ms: int | None = None  # of the submission
     until_ms: int | None = None
     ended_since_ms: int | None = None
@@ -59,19 +60,18 @@ class Selection(Struct, frozen=True, gc=False):
 
 
 def _checks(asked: Selection, now: int) -> Iterator[Check]:
-    if asked.states:
-        states = frozenset(asked.states)
-        yield lambda job: job.state in states
-    for name in ("buyer", "workload", "priority", "lane"):
-        value = getattr(asked, name)
-        if value is not None:
-            yield _equals(name, value)
-    if asked.provider is not None:
-        provider = asked.provider
-        yield lambda job: job.placement is not None and job.placement.provider == provider
-    if asked.offer_id is not None:
-        offer_id = asked.offer_id
-        yield lambda job: job.placement is not None and job.placement.offer_id == offer_id
+    for name, values in (
+        ("state", asked.states),
+        ("buyer", asked.buyers),
+        ("workload", asked.workloads),
+        ("priority", asked.priorities),
+        ("lane", asked.lanes),
+    ):
+        if values:
+            yield _is_among(attrgetter(name), values)
+    for name, values in (("provider", asked.providers), ("offer_id", asked.offer_ids)):
+        if values:
+            yield _is_placed_among(attrgetter(name), values)
     yield from _within("submitted_at", asked.since_ms, asked.until_ms)
     yield from _within("ended_at", asked.ended_since_ms, asked.ended_until_ms)
     if asked.overdue_in_secs is not None:
@@ -80,11 +80,17 @@ def _checks(asked: Selection, now: int) -> Iterator[Check]:
     if asked.unfunded:
         yield lambda job: job.placement is not None and not job.placement.funded
     if asked.held is not None:
-        yield _equals("held", asked.held)
+        yield lambda job: job.held == asked.held
 
 
-def _equals(name: str, value: Any) -> Check:
-    return lambda job: bool(getattr(job, name) == value)
+def _is_among(value: Callable[[Job], str], values: tuple[str, ...]) -> Check:
+    wanted = frozenset(values)
+    return lambda job: value(job) in wanted
+
+
+def _is_placed_among(value: Callable[[Placement], str], values: tuple[str, ...]) -> Check:
+    wanted = frozenset(values)
+    return lambda job: job.placement is not None and value(job.placement) in wanted
 
 
 def _within(name: str, since_ms: int | None, until_ms: int | None) -> Iterator[Check]:

@@ -82,5 +82,16 @@ def moves(txn: Txn) -> list[dict[str, Any]]:
     return found
 
 
+def plan(txn: Txn) -> dict[str, Any]:
+    """`settle plan`: those moves, and the root of the state that they were made of."""
+    from compute_market.settlement import state_root  # Few commands need it.
+
+    return {
+        "root": state_root.root(txn).hex(),
+        "pending": len(waiting(txn)),
+        "moves": moves(txn),
+    }
+
+
 def of(txn: Txn, key: bytes) -> "Settlement | None":
     return txn.read(SETTLEMENTS, key)

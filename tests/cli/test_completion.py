@@ -215,10 +215,12 @@ def _type(master: int, keys: str, done: Callable[[], bool]) -> None:
         ("tb-cli compute cancel ns:a", "tb-cli compute cancel ns:alpha"),
         ("tb-cli compute cancel x@", "tb-cli compute cancel x@one"),
         ("tb-cli compute offer show ns:gpu@", "tb-cli compute offer show ns:gpu@home"),
+        ("tb-cli compute list --sort -deadl", "tb-cli compute list --sort -deadline"),
+        ("tb-cli wallet list --columns=owner,bond", "tb-cli wallet list --columns=owner,bonds"),
     ],
 )
 @pytest.mark.skipif(bool(without("bash")), reason=str(without("bash")))
-def test_bash_completes_ids_with_colons_and_at_signs(market: Cli, line: str, whole: str) -> None:
+def test_bash_completes_what_it_would_break_words_at(market: Cli, line: str, whole: str) -> None:
     assert completed(market, "bash", line) == whole
 
 

@@ -61,7 +61,7 @@ def test_life_of_a_proposal(cli: Cli) -> None:
     )
     assert params(cli)["fair_share_cap"] == 0.25
     done = cli(*APPROVE, "1")
-    assert (done.code, done.out) == (5, "")
+    assert (done.code, done.out) == (5, "proposal 1 was rolled back\n")
     assert done.err == (
         "error[refused]: proposal 1 was rolled back\n"
         "hint: propose it again: params propose fair_share_cap 0.1\n"
@@ -165,12 +165,6 @@ def test_history_lists_by_id_and_keeps_the_newest(cli: Cli) -> None:
             "hint: set burst_quota in config.toml\n",
         ),
         (
-            (*APPROVE, "7"),
-            3,
-            "error[not_found]: proposal 7 does not exist\n"
-            "hint: see `tb-cli compute-market params history`\n",
-        ),
-        (
             ROLLBACK,
             5,
             "error[refused]: no proposal is active: there is nothing to roll back\n",
@@ -184,6 +178,33 @@ def test_bad_input_is_told_and_changes_nothing(
     before = cli.files()
     assert cli(*words) == (code, "", told)
     assert cli.files() == before
+
+
+def test_approve_of_an_unknown_number_is_not_found(cli: Cli) -> None:
+    cli.ok(*PROPOSE, "min_capacity", "5")
+    before = cli.ok(*PARAMS, "history"), cli.ok("log")
+    told = "proposal 7 does not exist"
+    hint = "hint: see `tb-cli compute-market params history`"
+    assert cli(*APPROVE, "7") == (3, f"{told}\n", f"error[not_found]: {told}\n{hint}\n")
+    assert (cli.ok(*PARAMS, "history"), cli.ok("log")) == before
+
+
+def test_approve_takes_several_each_for_itself_or_all_at_once(cli: Cli) -> None:
+    for value in ("5", "6", "7"):
+        cli.ok(*PROPOSE, "min_capacity", value)
+    done = cli(*APPROVE, "1", "9", "--atomic")
+    assert (done.code, cli.document(*PARAMS, "history")[0]["state"]) == (7, "proposed")
+    done = cli(*APPROVE, "1", "9", "-", stdin="# the last\n3\n")
+    assert done.code == 7
+    assert [line.split(":")[0] for line in done.out.splitlines()] == [
+        "approved proposal 1",
+        "proposal 9 does not exist",
+        "approved proposal 3",
+    ]
+    assert done.err.startswith("1 of 3 failed: 1 not_found\n")
+    states = [each["state"] for each in cli.document(*PARAMS, "history")]
+    assert states == ["approved", "proposed", "approved"]
+    assert [each["changed"] for each in cli.document(*APPROVE, "3", "2")] == [False, True]
 
 
 @pytest.mark.parametrize("number", ["0", "-1", "x", "٣", "1.0", "", str(2**63)])

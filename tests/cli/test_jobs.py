@@ -324,7 +324,7 @@ def test_list_goes_on_over_the_page(cli: Cli, monkeypatch: pytest.MonkeyPatch) -
 def test_list_with_an_unknown_state_is_usage(cli: Cli) -> None:
     error = (
         "error[usage]: --state: 'done' is none of pending, queued, active, completed, cancelled, "
-        "failed\n"
+        "failed\nhint: see `tb-cli compute list --help`\n"
     )
     assert cli("compute", "list", "--state", "done") == (2, "", error)
 

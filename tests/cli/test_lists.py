@@ -13,9 +13,6 @@ from unittest import mock
 
 import pytest
 
-from compute_market import upgrades
-from compute_market.store import schema
-from compute_market.store.txn import Txn
 from tb_cli.frame import paging
 from tb_cli.frame.listing.options import LISTED, OUTPUTS
 from tb_cli.frame.verbs import parameters_of
@@ -79,6 +76,15 @@ def test_whatever_lists_has_all_options_of_lists() -> None:
             assert has_options_of_lists(path), path
 
 
+def test_what_selects_takes_several_values() -> None:
+    """Ranges and what is so or not have one."""
+    for path, verb in VERBS.items():
+        for each in parameters_of(verb.function()):
+            is_range = each.unit is not None or each.name in ("since", "until")
+            if each.group == "filters" and each.kind != "flag" and not is_range:
+                assert (each.many, each.metavar) == (True, "A,B"), (path, each.name)
+
+
 @EACH_LIST
 def test_list_has_rows_and_the_same_ones_in_every_form(shop: Cli, line: str) -> None:
     rows = listed(shop, line).rows
@@ -104,12 +110,55 @@ def test_list_has_rows_and_the_same_ones_in_every_form(shop: Cli, line: str) -> 
     assert table[0] == table[0].upper()
 
 
+def completed(cli: Cli, words: str) -> list[str]:
+    """What a shell is told that the last word of a line goes on as."""
+    variables = {
+        "_TB_CLI_COMPLETE": "complete_fish",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "_TYPER_COMPLETE_ARGS": f"tb-cli {words}",
+    }
+    with mock.patch.dict(os.environ, variables):
+        done = cli()
+    assert (done.code, done.err) == (0, "")
+    return done.out.split()
+
+
+def known_to(cli: Cli, line: str, option: str) -> list[str]:
+    """The fields that an option of a list takes, as it names them where there is no such one."""
+    done = cli(*line.split(), option, "none-such")
+    assert done.code == 2
+    return done.err.partition(" is none of ")[2].splitlines()[0].split(", ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [*LISTS, "compute slices render-1 --references", "compute-market receipts list --imported"],
+)
+def test_shell_completes_the_fields_of_the_list(shop: Cli, line: str) -> None:
+    fields, sortable = known_to(shop, line, "--columns"), known_to(shop, line, "--sort")
+    assert completed(shop, f"{line} --columns ") == fields
+    assert completed(shop, f"{line} --sort ") == sortable
+    downwards = [f"-{name}" for name in sortable]
+    assert completed(shop, f"{line} --sort -") == downwards
+    last = downwards[-1]
+    starts = [name for name in downwards if name.startswith(last[:3])]
+    for between in (" ", "="):
+        assert completed(shop, f"{line} --sort{between}{last[:3]}") == starts
+    first, second = fields[:2]
+    assert completed(shop, f"{line} --columns {first},{second}") == [
+        f"{first},{name}" for name in fields if name.startswith(second)
+    ]
+    assert completed(shop, f"{line} --columns {first},") == [
+        f"{first},{name}" for name in fields if name != first
+    ]
+    assert completed(shop, f"{line} -o ") == completed(shop, f"{line} --output ") == [*OUTPUTS]
+    assert completed(shop, f"{line} --out")[0] == "--output"
+
+
 @EACH_LIST
 def test_columns_are_the_fields_of_the_documents(shop: Cli, line: str) -> None:
     """Also of those that are found without making a document."""
-    done = shop(*line.split(), "--columns", "none-such")
-    assert done.code == 2
-    known = done.err.partition(" is none of ")[2].splitlines()[0].split(", ")
+    known = known_to(shop, line, "--columns")
     documents = told(shop, line, "--json")
     assert {name for each in documents for name in each} <= set(known)
     chosen = told(shop, line, "--columns", ",".join(known), "--json")
@@ -172,7 +221,6 @@ def test_limit_leaves_the_newest_or_those_of_the_first_rank(shop: Cli, line: str
 def test_list_goes_on_over_the_page(
     shop: Cli, line: str, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tb_cli.frame import paging
 
     whole = [
         listed(shop, line, *more).out for more in ((), ("--limit", "2"), ("--sort=-state",)[:0])
@@ -260,6 +308,11 @@ def test_window_takes_what_happened_in_it(shop: Cli, line: str) -> None:
         ("compute list --state completed,cancelled --state pending", "render-2 render-3 waits"),
         ("compute list --all --buyer alice --priority high", "render-2"),
         ("compute list --all --lane consumer", "render-3"),
+        ("compute list --all --lane consumer,industrial --priority high,low", "render-2"),
+        ("compute list --all --buyer nobody,alice --buyer bob --priority high", "render-2"),
+        ("compute list --provider other,prov --limit 1", "render-4"),
+        ("compute list --workload inference,transcode --state pending", "waits"),
+        ("compute list --offer cheap,gpu-lab", "render-1 render-4"),
         ("compute list --offer cheap", ""),
         ("compute list --provider prov", "render-1 render-4"),
         ("compute list --workload inference", ""),
@@ -282,6 +335,9 @@ def test_window_takes_what_happened_in_it(shop: Cli, line: str) -> None:
         ("key list --kind own", "k1"),
         ("key list --kind public", ""),
         ("log --event offer_withdrawn,job_cancelled --columns offer_id", "gone -"),
+        ("log --job render-2,render-3 --event job_cancelled --columns job_id", "render-3"),
+        ("log --offer gone,none --columns event", "offer_posted offer_withdrawn"),
+        ("log --owner nobody,other --event offer_posted --columns owner", "other"),
     ],
 )
 def test_filter_selects(shop: Cli, line: str, ids: str) -> None:
@@ -297,6 +353,8 @@ def test_filter_selects(shop: Cli, line: str, ids: str) -> None:
         ("compute list --overdue-in soon", "--overdue-in: 'soon' is no duration"),
         ("compute list --lane fast", "--lane: 'fast' is none of industrial, consumer"),
         ("compute list --workload a/b", "--workload 'a/b' has the character '/'"),
+        ("compute list --priority high,hi", "--priority: 'hi' is none of high, normal, low"),
+        ("log --owner alice,b/c", "--owner 'b/c' has the character '/'"),
         ("compute offer list --provider a,b/c", "--provider 'b/c' has the character '/'"),
         ("compute-market receipts list --status paid", "--status: 'paid' is none of recorded"),
         ("bid list --state open", "--state: 'open' is none of committed"),
@@ -379,7 +437,7 @@ def three_looks() -> Iterator[None]:
         if next(looks, "over") == "over":
             raise Stopped
 
-    with mock.patch("tb_cli.frame.listing.lists.time.sleep", sleep):
+    with mock.patch("tb_cli.frame.looks.time.sleep", sleep):
         yield
 
 
@@ -432,31 +490,3 @@ def on_terminal(
     with mock.patch.object(sys, "stdout", shown), pytest.raises(Stopped):
         call([*arguments])
     return shown.getvalue()
-
-
-def test_list_of_an_old_home_brings_it_up_to_date_once_and_for_itself_alone(
-    shop: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many pages it has: an upgrade takes as long as reading all jobs."""
-    upgrade, found = upgrades.bring_up_to_date, []
-
-    def counted(txn: Txn, stored: int) -> None:
-        found.append(stored)
-        upgrade(txn, stored)
-
-    of_today = shop.ok("compute", "list", "--all")
-    assert of_today.count("\n") > 3
-
-    def age(txn: Txn) -> None:
-        for table in (schema.SUBMITTED, schema.PARTY_JOBS):
-            txn.clear(table)
-        txn.put(schema.META, b"schema", bytes((7,)))
-
-    shop.update(age)
-    before = shop.files()
-    monkeypatch.setattr(upgrades, "bring_up_to_date", counted)
-    monkeypatch.setattr(paging, "PAGE", 1)
-    assert shop.ok("compute", "list", "--all") == of_today
-    assert (found, shop.files() == before) == ([7], True)
-    shop.ok("tick")
-    assert found == [7, 7]

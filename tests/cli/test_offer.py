@@ -212,6 +212,7 @@ def test_list_filters(cli: Cli) -> None:
     assert listed("--limit", "1") == ["o-3"]
     assert listed("--provider", "other", "--limit", "5") == ["o-2"]
     error = "error[usage]: --state: 'shut' is none of open, exhausted, withdrawn\n"
+    error += "hint: see `tb-cli compute offer list --help`\n"
     assert cli("compute", "offer", "list", "--state", "shut") == (2, "", error)
 
 

@@ -67,7 +67,10 @@ ODD = st.sampled_from(
 
 def value(parameter: Parameter) -> st.SearchStrategy[str]:
     """A value that is right, on the whole."""
-    if parameter.kind == "choice":
+    if parameter.choices and parameter.many:
+        some = st.lists(st.sampled_from((*parameter.choices, "wrong")), min_size=1, max_size=3)
+        return some.map(",".join)
+    if parameter.choices:
         return st.sampled_from(parameter.choices)
     return TEXTS if parameter.kind == "text" else NUMBERS
 
@@ -113,8 +116,8 @@ def test_line_that_is_served_means_what_the_parser_takes_it_for(
 
 def example(parameter: Parameter) -> Words:
     """One right way to give a parameter."""
-    if parameter.kind == "choice":
-        text = parameter.choices[-1]
+    if parameter.choices:
+        text = ",".join(parameter.choices[-2 if parameter.many else -1 :])
     elif parameter.kind == "text":
         text = "a text"
     else:

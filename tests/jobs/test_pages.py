@@ -75,12 +75,12 @@ def wanted(asked: Selection, job: Job, now: int) -> bool:
     return all(
         (
             not asked.states or job.state in asked.states,
-            asked.buyer in (None, job.buyer),
-            asked.provider in (None, placement and placement.provider),
-            asked.offer_id in (None, placement and placement.offer_id),
-            asked.workload in (None, job.workload),
-            asked.priority in (None, job.priority),
-            asked.lane in (None, job.lane),
+            not asked.buyers or job.buyer in asked.buyers,
+            not asked.providers or (placement and placement.provider in asked.providers),
+            not asked.offer_ids or (placement and placement.offer_id in asked.offer_ids),
+            not asked.workloads or job.workload in asked.workloads,
+            not asked.priorities or job.priority in asked.priorities,
+            not asked.lanes or job.lane in asked.lanes,
             within(job.submitted_at, asked.since_ms, asked.until_ms),
             within(job.ended_at, asked.ended_since_ms, asked.ended_until_ms),
             asked.overdue_in_secs is None
@@ -107,14 +107,18 @@ def collected(market: Market, asked: Selection, limit: int, *, newest_first: boo
 def drawn(chance: random.Random) -> Selection:
     """A selection of a few things."""
     moment = START_MS + 1000 * chance.randrange(80) + chance.randrange(1000)
+
+    def some(*values: str) -> list[tuple[str, ...]]:
+        return [tuple(chance.sample(values, chance.choice((1, 1, 2))))]
+
     fields: dict[str, list[Any]] = {
         "states": [LIVE_STATES, ("active",), ("queued", "completed"), ("failed",), ("pending",)],
-        "buyer": [*BUYERS, "nobody"],
-        "provider": [*PROVIDERS, "nobody"],
-        "offer_id": ["of-acme", "small", "none"],
-        "workload": ["transcode"],
-        "priority": list(PRIORITIES),
-        "lane": ["industrial", "consumer"],
+        "buyers": some(*BUYERS, "nobody"),
+        "providers": some(*PROVIDERS, "nobody"),
+        "offer_ids": some("of-acme", "of-far", "small", "none"),
+        "workloads": some("transcode", "inference"),
+        "priorities": some(*PRIORITIES),
+        "lanes": some("industrial", "consumer"),
         "since_ms": [moment],
         "until_ms": [moment + 20_000],
         "ended_since_ms": [moment],
@@ -239,9 +243,9 @@ def test_an_active_job_is_found_though_others_start_before_it_meanwhile(
 
 def test_jobs_of_a_party_are_found_by_it_after_a_handover(busy: Market) -> None:
     for provider, ids in (("prov", set()), ("other", {"moved", "handed"})):
-        asked = Selection(provider=provider)
+        asked = Selection(providers=(provider,))
         found = {job.job_id for job in collected(busy, asked, 5, newest_first=True)}
         assert found & {"moved", "handed"} == ids
-    asked = Selection(offer_id="main", states=("completed",))
+    asked = Selection(offer_ids=("main",), states=("completed",))
     found_by_offer = collected(busy, asked, 5, newest_first=True)
     assert [job.job_id for job in found_by_offer] == ["owed", "done"]

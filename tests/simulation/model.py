@@ -452,7 +452,8 @@ class Model:
         self, offer: Record, by: int, price: int, pct: int, multiplier: str
     ) -> dict[str, Any]:
         """Other terms, and more units or fewer; returns what was other before."""
-        if offer.withdrawn:
+        present = (0, offer.price, offer.pct, offer.multiplier)
+        if offer.withdrawn and (by, price, pct, Fraction(multiplier)) != present:
             raise Denied("withdrawn")
         if by < -offer.left:
             raise Denied("units_not_left")

@@ -730,7 +730,7 @@ class MarketMachine(RuleBasedStateMachine):
             return [(job.id, self.model.cancel(job, "client")) for job in chosen]
 
         def action(txn: Txn) -> list[tuple[str, str]]:
-            asked = Selection(states=states, **{side: owner})
+            asked = Selection(states=states, **{f"{side}s": (owner,)})
             chosen = [job.job_id for job in pages.every(txn, asked)]
             return [(job_id, cancel(txn, job_id, "client").outcome) for job_id in chosen]
 

@@ -3,7 +3,6 @@
 What is written here lies on the disk before its name says that it is whole.
 """
 
-import errno
 import filecmp
 import os
 import shlex
@@ -25,8 +24,8 @@ from compute_market.errors import (
     MarketError,
     NotFoundError,
     UsageError,
-    file_error,
 )
+from compute_market.home import failing
 from compute_market.store.copies import backup
 from compute_market.store.creation import sync
 from compute_market.text import cause_of, quoted
@@ -61,18 +60,6 @@ def making(directory: str, prefix: str) -> Iterator[Home]:
     finally:
         # What went wrong before is the error, and not that this goes wrong too.
         shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
-def failing(what: str) -> Iterator[None]:
-    """Turn errors of the file system into errors that name what could not be written or read."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.EIO:
-            message = f"{what}: {cause_of(error)}"
-            raise IntegrityError(message, hint="the disk failed") from error
-        raise file_error(what, error) from error
 
 
 def fill(copy: Home, session: Session) -> None:

@@ -49,6 +49,16 @@ JOB_IDS_OR_NONE = argument(
     complete="job",
 )
 JOB_ID = argument("job_id", "JOB", "A job id.", complete="job")
+OFFER_IDS = argument(
+    "offer_ids", "OFFER…", "Offer ids; - reads them from stdin.", many=True, complete="offer"
+)
+BUNDLE_IDS = argument(
+    "bundle_ids",
+    "ID…",
+    "Ids of bundle receipts; - reads them from stdin.",
+    many=True,
+    complete="bundle",
+)
 BID_ID = argument("bid_id", "BID", "A bid id.", complete="bid")
 AT = option("--at", "As it was then: 1h ago, 03:00 (today), or a date and time.", metavar="WHEN")
 KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
@@ -177,36 +187,32 @@ def job_terms() -> tuple[Parameter, ...]:
 
 def job_filters() -> tuple[Parameter, ...]:
     """What selects jobs, be it to list them or to act on them: it reaches a verb as `filters`."""
-    from compute_market.records import DEADLINE_MAX, JOB_STATES, LANES
+    from compute_market.records import DEADLINE_MAX, JOB_STATES, LANES, PRIORITIES
+    from tb_cli.frame.listing.options import among
 
-    return group(
-        "filters",
-        Parameter(
-            "state",
-            f"Only in these states: {', '.join(JOB_STATES)}.",
-            ("--state",),
-            metavar="A,B",
-            many=True,
-            choices=JOB_STATES,
+    return (
+        among("--state", f"Only in these states: {', '.join(JOB_STATES)}.", allowed=JOB_STATES),
+        among("--buyer", "Only of these buyers."),
+        among("--provider", "Only on offers of these providers."),
+        among("--offer", "Only on these offers.", name="offer_id", complete="offer"),
+        among("--workload", "Only of these workloads."),
+        among("--priority", f"Only of these: {', '.join(PRIORITIES)}.", allowed=PRIORITIES),
+        among("--lane", f"Only of these lanes: {', '.join(LANES)}.", allowed=LANES),
+        *group(
+            "filters",
+            flag("--unfunded", help="Only those that were placed while no money moved."),
+            flag("--held", help="Only those that are held."),
+            option(
+                "--overdue-in",
+                "Only live ones whose deadline is no further away.",
+                kind="integer",
+                unit="seconds",
+                least=0,
+                most=DEADLINE_MAX,
+            ),
+            option("--since", "Submitted from then on: 1h ago, 03:00 (today), or a date and time."),
+            option("--until", "Submitted up to then."),
         ),
-        option("--buyer", "Only of this buyer."),
-        option("--provider", "Only on offers of this provider."),
-        option("--offer", "Only on this offer.", name="offer_id", complete="offer"),
-        option("--workload", "Only of this workload."),
-        PRIORITY,
-        option("--lane", "industrial or consumer.", choices=LANES),
-        flag("--unfunded", help="Only those that were placed while no money moved."),
-        flag("--held", help="Only those that are held."),
-        option(
-            "--overdue-in",
-            "Only live ones whose deadline is no further away.",
-            kind="integer",
-            unit="seconds",
-            least=0,
-            most=DEADLINE_MAX,
-        ),
-        option("--since", "Submitted from then on: 1h ago, 03:00 (today), or a date and time."),
-        option("--until", "Submitted up to then."),
     )
 
 

@@ -134,7 +134,7 @@ def _spelled(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
 def _value(parameter: Parameter, text: str) -> Any:
     """What a text stands for, or None if it is for the parser to judge."""
     if parameter.kind == "text":
-        return text
+        return text if not parameter.choices or _are_choices(parameter, text) else None
     if parameter.kind == "choice":
         return text if text in parameter.choices else None
     sign = text[:1] if parameter.kind == "signed" and text[:1] in ("+", "-") else ""
@@ -154,6 +154,12 @@ def _value(parameter: Parameter, text: str) -> Any:
     ):
         return None
     return value
+
+
+def _are_choices(parameter: Parameter, text: str) -> bool:
+    from tb_cli.frame.values import chosen_of  # Few options have several values.
+
+    return set(chosen_of(parameter, text)) <= set(parameter.choices)
 
 
 def _quantity(parameter: Parameter, text: str) -> int | None:

@@ -46,18 +46,16 @@ def bounds_of(parameter: Parameter) -> str | None:
 
 def value_of(parameter: Parameter, text: str) -> Any:
     """What a text stands for. Raises UsageError that names the option or argument."""
-    if parameter.kind == "text":
-        return text
     name = called(parameter)
-    shown = f"{clipped(printable(text), 60)!a}"
-    if parameter.kind == "choice":
-        if text not in parameter.choices:
-            choices = ", ".join(parameter.choices)
-            raise UsageError(
-                f"{name}: {shown} is none of {choices}",
-                hint=did_you_mean(text, parameter.choices),
-            )
+    if parameter.kind in ("text", "choice"):
+        for each in chosen_of(parameter, text):
+            if each not in parameter.choices:
+                raise UsageError(
+                    f"{name}: {_shown(each)} is none of {', '.join(parameter.choices)}",
+                    hint=did_you_mean(each, parameter.choices),
+                )
         return text
+    shown = _shown(text)
     value = _number(parameter, text)
     if value is None and parameter.unit is not None:
         return _quantity(parameter, text, name, shown)
@@ -65,6 +63,17 @@ def value_of(parameter: Parameter, text: str) -> Any:
         noun = _NOUNS[parameter.kind]
         raise UsageError(f"{name}: {shown} is no {noun}", hint="digits 0-9 alone")
     return _within(parameter, value, name, shown)
+
+
+def chosen_of(parameter: Parameter, text: str) -> list[str]:
+    """What a text chooses of the choices there are, if there are any."""
+    if not parameter.choices:
+        return []
+    return [each.strip() for each in text.split(",")] if parameter.many else [text]
+
+
+def _shown(text: str) -> str:
+    return f"{clipped(printable(text), 60)!a}"
 
 
 def _number(parameter: Parameter, text: str) -> int | float | None:

@@ -60,7 +60,8 @@ class Parameter:
         least: int | None = None,
         most: int | None = None,
         choices: tuple[str, ...] = (),
-        complete: str | None = None,  # what a shell completes it with: a name in `completion`
+        # What a shell completes it with: a name in `completion`, or `field` or `order` of a list.
+        complete: str | None = None,
         unit: str | None = None,  # of a number that is a duration or size: one of `quantities`
         bare: str | None = None,  # what an option stands for that no number follows
     ) -> None:

@@ -7,10 +7,12 @@ from tb_cli.frame.listing.columns import Column
 from tb_cli.frame.render import shown
 from tb_cli.frame.times import local, relative, utc_text
 
-_GREEN, _YELLOW, _RED = "32", "33", "31"
+# What waits is bold: yellow can hardly be read on white, nor any other colour of the eight on all
+# light and dark terminals.
+_BOLD, _GREEN, _RED = "1", "32", "31"
 _COLORS = {
     **dict.fromkeys(("active", "open", "completed", "acknowledged", "revealed", "paid"), _GREEN),
-    **dict.fromkeys(("pending", "queued", "exhausted", "committed", "proposed", "held"), _YELLOW),
+    **dict.fromkeys(("pending", "queued", "exhausted", "committed", "proposed", "held"), _BOLD),
     **dict.fromkeys(("failed", "cancelled", "withdrawn", "barred", "expired", "refused"), _RED),
 }
 

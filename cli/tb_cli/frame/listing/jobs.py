@@ -11,8 +11,8 @@ from compute_market.store.txn import Txn
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.listing.columns import Column, Noun
 from tb_cli.frame.listing.reading import Reading
-from tb_cli.frame.listing.selecting import separated, window
-from tb_cli.frame.options import check_choices, check_given
+from tb_cli.frame.listing.selecting import chosen, window
+from tb_cli.frame.options import job_filters
 
 
 def _escrow(txn: Txn, job: Job) -> dict[str, int]:
@@ -98,22 +98,16 @@ ALL_JOBS = JOB_LIST.with_table(
 
 def selection(filters: Mapping[str, Any], *, utc: bool = False) -> Selection:
     """The jobs that options select. Raises UsageError for a value that cannot be."""
-    states = separated(filters.get("state", ()))
-    check_choices("--state", states, JOB_STATES)
-    for name, spelling in (
-        ("buyer", "--buyer"),
-        ("provider", "--provider"),
-        ("offer_id", "--offer"),
-        ("workload", "--workload"),
-    ):
-        check_given(spelling, filters.get(name))
+    values: dict[str, Any] = chosen(job_filters(), filters)
     since_ms, until_ms = window(filters, now_ms(), utc=utc)
     return Selection(
-        states=tuple(state for state in JOB_STATES if state in states),
-        **{
-            name: filters.get(name)
-            for name in ("buyer", "provider", "offer_id", "workload", "priority", "lane")
-        },
+        states=values.get("state", ()),
+        buyers=values.get("buyer", ()),
+        providers=values.get("provider", ()),
+        offer_ids=values.get("offer_id", ()),
+        workloads=values.get("workload", ()),
+        priorities=values.get("priority", ()),
+        lanes=values.get("lane", ()),
         since_ms=since_ms,
         until_ms=until_ms,
         overdue_in_secs=filters.get("overdue_in"),

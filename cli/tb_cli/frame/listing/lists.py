@@ -1,7 +1,6 @@
 """A list from its records to what is told: once, or again and again."""
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -38,9 +37,10 @@ def tell(session: Session, noun: Noun, asked: Asked, reading: Source) -> None:
             raise NotFoundError(f"there are no {noun.plural} to list", reason="empty")
         return
     from tb_cli.frame.listing.watch import Screen
+    from tb_cli.frame.looks import looks
 
     screen = Screen(asked.watch_s) if asked.output == "table" and terminal.is_capable() else None
-    while True:
+    for _ in looks(session, asked.watch_s):
         if screen is None:
             _look(session, noun, asked, reading)
         else:
@@ -49,7 +49,6 @@ def tell(session: Session, noun: Noun, asked: Asked, reading: Source) -> None:
             screen.draw()
         sys.stdout.flush()
         guard.stop_if_lost()
-        time.sleep(asked.watch_s)
 
 
 def follow(
@@ -64,6 +63,8 @@ def follow(
 
     Raises UsageError for options that ask for a list that ends.
     """
+    from tb_cli.frame.looks import looks
+
     asked = asked_of(session, noun, given)
     for name in ("sort", "watch", "fail_empty"):
         if given.get(name):
@@ -72,12 +73,14 @@ def follow(
     output = _output(session, asked, sys.stdout.write)
     for page in _pages(session, noun, asked, reading):
         output.rows(page)
+    moments = looks(session, _POLL_S)
+    next(moments)  # That was the first look.
     while goes_on():
         if asked.output == "table":
             output.begin()
         sys.stdout.flush()
         guard.stop_if_lost()
-        time.sleep(_POLL_S)
+        next(moments)
         output.rows(session.view(lambda txn: [make(txn, each) for each in newer(txn)]))
     output.end()
 

@@ -155,7 +155,7 @@ def all_offers(txn: Txn, asked: Asked) -> dict[str, Any]:
 
 def offer(txn: Txn, asked: Asked) -> dict[str, Any]:
     found = offers.get(txn, _named(asked, "offer id"))
-    selection = Selection(offer_id=found.offer_id)
+    selection = Selection(offer_ids=(found.offer_id,))
     return {
         "offer": standing.document(txn, found),
         "events": _documents(txn, events.recent(txn, selection, MANY, LOOKED_AT)),
@@ -175,7 +175,7 @@ def party(txn: Txn, asked: Asked) -> dict[str, Any]:
     name = _named(asked, "party")
     return {
         "party": parties.document(txn, name, SOME),
-        "events": _documents(txn, events.recent(txn, Selection(owner=name), SOME, LOOKED_AT)),
+        "events": _documents(txn, events.recent(txn, Selection(owners=(name,)), SOME, LOOKED_AT)),
         "rows": SOME,
     }
 

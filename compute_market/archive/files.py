@@ -9,9 +9,8 @@ from blake3 import blake3
 
 from compute_market.archive.lines import HEAD_MAX
 from compute_market.errors import BusyError, IntegrityError, UsageError
-from compute_market.home import FILE_MODE, open_regular
+from compute_market.home import FILE_MODE, failing, open_regular
 from compute_market.store.creation import sync
-from tb_cli.frame.copies import failing
 
 _PIECE_BYTES = 2**20
 
@@ -29,11 +28,14 @@ class ArchiveFile:
         self.hasher: Any = blake3()
 
     @classmethod
-    def make(cls, path: str, head: bytes) -> "ArchiveFile":
-        """A new file that has its head. Raises UsageError when there is one, or none can be made,
-        and BusyError when the disk is full."""
+    def make(cls, path: str, head: bytes, name: str) -> "ArchiveFile":
+        """A new file that has its head; until then it has a name that nobody can guess.
+
+        Raises UsageError when there is one, or none can be made, and BusyError when the disk is
+        full.
+        """
         directory = os.path.dirname(os.path.abspath(path))
-        temporary = os.path.join(directory, f".tb-{os.urandom(8).hex()}.tmp")
+        temporary = os.path.join(directory, f".tb-{name}.tmp")
         with failing(path):
             made = os.open(
                 temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE

@@ -1,0 +1,217 @@
+"""An archive from its first byte to its last: what ended long ago goes from a market to a file.
+
+The file has each piece before the market lets go of it. A run that was killed is run again with the
+same file, and goes on where it was.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+from compute_market import chain
+from compute_market.archive import archives, lines, selection
+from compute_market.archive.files import ArchiveFile, open_or_none
+from compute_market.archive.selection import Ended
+from compute_market.archive_records import Archive
+from compute_market.errors import ConflictError, UsageError
+from compute_market.records import Posting, replace
+from compute_market.store.txn import Txn
+
+# Pieces after which the data file is mapped anew, so that memory stays flat.
+_PIECES_MAPPED: Final = 8
+
+# Jobs or postings that go together.
+_Piece = tuple[list[Ended], list[Posting]]
+Run = Callable[[Callable[[Txn], Any]], Any]
+
+
+class Runner(NamedTuple):
+    """What runs the transactions of an archive, and is told how far it has come."""
+
+    view: Run
+    update: Run
+    wall_ms: Callable[[], int]
+    let_go: Callable[[], None]  # of what was read of the data file
+    tell: Callable[[Archive], None] = lambda archive: None
+
+
+def archive(run: Runner, path: str, before: int, archive_id: bytes) -> dict[str, Any]:
+    """Move what ended before a unix second, and old deposits and withdrawals, to the file at a
+    path; what has gone. `archive_id`, random bytes, is that of a new one.
+
+    Raises UsageError for a file that is no archive of this market, ConflictError for one that it
+    knows nothing of, IntegrityError for one that is damaged, BusyError while another process writes
+    it or the disk is full.
+    """
+    file = open_or_none(path)
+    if file is None:
+        if next(_pieces(run, before), None) is None:
+            return nothing(path)
+        file = _begun(run, path, archive_id, before)
+        with file:
+            return _document(path, _go_on(run, archive_id, file))
+    with file:
+        found_id, known = _known(run, file, is_tried=False)
+        if known.closed_ms is None:
+            file.go_on(known.length, known.digest)
+            return _document(path, _go_on(run, found_id, file))
+        return _whole(run, path, before)
+
+
+def attempt(run: Runner, path: str, before: int) -> dict[str, Any]:
+    """What would go, counted without a transaction that holds it all; nothing is written."""
+    file = open_or_none(path)
+    if file is None:
+        return (
+            nothing(path)
+            if next(_pieces(run, before), None) is None
+            else _counted(run, path, before)
+        )
+    with file:
+        _, known = _known(run, file, is_tried=True)
+        if known.closed_ms is None:
+            return _counted(run, path, known.before)
+        return _whole(run, path, before)
+
+
+def nothing(path: str) -> dict[str, Any]:
+    """What is told where nothing went."""
+    return {"path": path, "changed": False}
+
+
+def _whole(run: Runner, path: str, before: int) -> dict[str, Any]:
+    """What is told of an archive that is whole. Raises UsageError where there is more to go."""
+    if next(_pieces(run, before), None) is not None:
+        raise UsageError(f"{path}: file exists", hint="choose another one for more jobs")
+    return nothing(path)
+
+
+def _begun(run: Runner, path: str, archive_id: bytes, before: int) -> ArchiveFile:
+    """A new archive, of which there is no more than the head."""
+    head = lines.of_head(run.view(lambda txn: lines.head(txn, archive_id, before)))
+    file = ArchiveFile.make(path, head, archive_id.hex())
+    try:
+        _note_begun(run, archive_id, file, before)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _note_begun(run: Runner, archive_id: bytes, file: ArchiveFile, before: int) -> Archive:
+    path = os.path.abspath(file.path)
+    begun = Archive(path, before, run.wall_ms(), file.length, file.digest)
+    run.update(lambda txn: archives.begin(txn, archive_id, begun))
+    return begun
+
+
+def _known(run: Runner, file: ArchiveFile, *, is_tried: bool) -> tuple[bytes, Archive]:
+    """What the market knows of a file. Raises UsageError for what is no archive of this market."""
+    start = file.start()
+    head = lines.read_head(start, file.path)
+    archive_id, market = bytes.fromhex(head.id), run.view(chain.market_id)
+    if head.market_id != market.hex():
+        raise UsageError(
+            f"{file.path}: file exists, and is an archive of market {head.market_id}",
+            hint="choose another file",
+        )
+    found = run.view(lambda txn: archives.find(txn, archive_id))
+    if found is None:
+        length = start.index(b"\n") + 1
+        if file.size > length:
+            raise ConflictError(
+                f"{file.path} is an archive that this market knows nothing of, as after a restore",
+                hint="keep it, and choose another file",
+            )
+        # Whoever made it was killed before the market knew.
+        file.go_on(length)
+        found = Archive(file.path, head.before, head.begun_ms, file.length, file.digest)
+        if not is_tried:
+            found = _note_begun(run, archive_id, file, head.before)
+    return archive_id, found
+
+
+def _go_on(run: Runner, archive_id: bytes, file: ArchiveFile) -> Archive:
+    """Write what may go, piece by piece, each before the market lets go of it."""
+    found: Archive = run.view(lambda txn: archives.find(txn, archive_id))
+    run.tell(found)
+    number = 0
+    pieces = _pieces(run, found.before)
+    while (piece := next(pieces, None)) is not None:
+        number += 1
+        ended, postings = piece
+        text = lines.of_jobs(ended) + lines.of_postings(postings)
+        file.add(text)
+        grown = replace(found, length=file.length + len(text), digest=file.digest_with(text))
+        went = run.update(
+            partial(
+                archives.let_go,
+                archive_id=archive_id,
+                grown=grown,
+                ended=ended,
+                postings=postings,
+            )
+        )
+        if went is None:  # Another process was faster.
+            file.cut()
+            pieces = _pieces(run, found.before)
+            continue
+        file.keep(text)
+        found = went
+        if number % _PIECES_MAPPED == 0:
+            run.let_go()
+        run.tell(found)
+    end = run.view(lambda txn: lines.of_end(txn, found))
+    file.add(end)
+    run.update(lambda txn: archives.close(txn, archive_id, found))
+    return found
+
+
+def _pieces(run: Runner, before: int) -> Iterator[_Piece]:
+    """What may go: jobs that ended before a second, then postings from before it.
+
+    Each is read in a transaction of its own, and may be gone by the time of the next.
+    """
+    after: bytes | None = None
+    while True:
+        ended, after = run.view(
+            partial(selection.ended, before=before, after=after, limit=archives.PIECE_JOBS)
+        )
+        if ended:
+            yield ended, []
+        if after is None:
+            break
+    for postings in _postings(run, before):
+        yield [], postings
+
+
+def _postings(run: Runner, before: int, ended_before: int = 0) -> Iterator[list[Posting]]:
+    """Postings that may go, those of jobs that ended before a second as well if one is given."""
+    seq: int | None = 0
+    while seq is not None:
+        postings, seq = run.view(
+            partial(
+                selection.postings,
+                before_ms=before * 1000,
+                after=seq,
+                limit=archives.PIECE_POSTINGS,
+                ended_before=ended_before,
+            )
+        )
+        if postings:
+            yield postings
+
+
+def _counted(run: Runner, path: str, before: int) -> dict[str, Any]:
+    counts = {"jobs": 0, "receipts": 0, "postings": 0}
+    for ended, _ in _pieces(run, before):
+        counts["jobs"] += len(ended)
+        counts["receipts"] += sum(len(each.proofs) for each in ended)
+    counts["postings"] = sum(map(len, _postings(run, before, ended_before=before)))
+    return {"path": path, "before": before, **counts, "changed": True}
+
+
+def _document(path: str, found: Archive) -> dict[str, Any]:
+    names = ("before", "jobs", "receipts", "postings")
+    return {"path": path, **{name: getattr(found, name) for name in names}, "changed": True}
