@@ -64,7 +64,6 @@ def pytest_collection_finish() -> None:
     """What was collected stays: to look for garbage in it again and again takes a tenth of a run."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
