@@ -322,12 +322,13 @@ def series(txn: Txn, name: str) -> Iterator[tuple[tuple[str, ...], int]]:
 
 def observe(txn: Txn, name: str, elapsed_ns: int) -> None:
     """Add one latency to a histogram."""
-    bound = next(
-        (i for i, bound in enumerate(LATENCY_BOUNDS_S) if elapsed_ns <= bound * 1e9),
-        len(LATENCY_BOUNDS_S),
-    )
     buckets, sum_ns = _histogram_keys(name)
-    txn.add(COUNTERS, buckets[bound], 1)
+    bucket = buckets[-1]
+    for bound, below in zip(LATENCY_BOUNDS_S, buckets, strict=False):
+        if elapsed_ns <= bound * 1e9:
+            bucket = below
+            break
+    txn.add(COUNTERS, bucket, 1)
     txn.add(COUNTERS, sum_ns, elapsed_ns)
 
 

@@ -52,7 +52,6 @@ _ENDINGS: dict[JobState, EventName] = {
     "cancelled": "job_cancelled",
     "failed": "job_failed",
 }
-_TOLD_AT_END = ("units_proven", "paid_ct", "paid_it", "refunded_ct", "refunded_it")
 
 
 def get(txn: Txn, job_id: str) -> Job:
@@ -312,10 +311,18 @@ def close(
                 receipt, _ = receipts.issue(txn, job, placement)
                 settled.append(settlement.settle(txn, job, placement, receipt))
     if job.funded:
-        job = _with_payments(job, settled)
+        if settled:
+            job = _with_payments(job, settled)
         job = escrow.close(txn, job, settled, burn_ct, burn_event, burn_of)
-    detail: dict[str, Any] = {"by": ended_by, "cause": cause}
-    detail |= {name: getattr(job, name) for name in _TOLD_AT_END}
+    detail: dict[str, Any] = {
+        "by": ended_by,
+        "cause": cause,
+        "units_proven": job.units_proven,
+        "paid_ct": job.paid_ct,
+        "paid_it": job.paid_it,
+        "refunded_ct": job.refunded_ct,
+        "refunded_it": job.refunded_it,
+    }
     if reason is not None:
         detail["reason"] = reason
     ended = {"state": state, "ended_at": txn.now, "ended_by": ended_by, "cause": cause}
