@@ -5,6 +5,7 @@ They are kept as they are, records as records, until the end or until somebody a
 is kept in mind as well (`Table.kept`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -133,25 +134,25 @@ class Late:
 class Aside:
     """What the changes of one transaction of LMDB keep aside until its end."""
 
-    __slots__ = ("added", "cursors", "firsts", "late", "numbers", "set", "sums")
+    __slots__ = ("cursors", "firsts", "late", "numbers", "set", "sums", "sums_stored")
 
     def __init__(self, txn: Any, handles: Handles) -> None:
         self.cursors = Cursors(txn, handles)  # for what is done at once
         self.late = Late(self.cursors)
         self.numbers: dict[str, int] = {}  # as they are by now, those that were asked for
         self.set: dict[str, None] = {}  # the names of those that are to be written
-        self.sums: dict[tuple[Sums, bytes], int] = {}  # as stored
-        self.added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
+        self.sums: dict[Sums, dict[bytes, int]] = defaultdict(dict)  # by now, those asked for
+        self.sums_stored: dict[Sums, dict[bytes, int]] = defaultdict(dict)  # as stored
         # What walks through the index of offers came to first, since it was changed last.
         self.firsts: dict[tuple[Any, ...], tuple[bytes, bytes] | None] = {}
 
 
-def with_added(
-    stored: Iterable[tuple[bytes, bytes]], added: dict[bytes, int], prefix: bytes
+def with_changed(
+    stored: Iterable[tuple[bytes, bytes]], by_now: dict[bytes, int], prefix: bytes
 ) -> dict[bytes, int]:
-    """Sums that are not zero and whose key begins with `prefix`, by key: `added` are the newer."""
+    """Sums that are not zero and whose key begins with `prefix`, by key: `by_now` is the newer."""
     found = {key: unpack_sum(value) for key, value in stored} if stored else {}
-    for key, total in added.items():
+    for key, total in by_now.items():
         if key.startswith(prefix):
             found[key] = total
     return {key: found[key] for key in sorted(found) if found[key]}

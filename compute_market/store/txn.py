@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from compute_market.config.settings import Config
 from compute_market.records import Event
-from compute_market.store.late import Aside, Handles, with_added
+from compute_market.store.late import Aside, Handles, with_changed
 from compute_market.store.schema import META, pack_number, pack_sum, unpack_sum, unpack_u64
 from compute_market.store.table import Sums, Table, damaged, encode
 
@@ -40,7 +40,6 @@ class Txn:
     """
 
     __slots__ = (
-        "_added",
         "_aside",
         "_before",
         "_cursors",
@@ -50,6 +49,7 @@ class Txn:
         "_residents",
         "_set",
         "_sums",
+        "_sums_stored",
         "_txn",
         "bands",
         "board",
@@ -87,8 +87,8 @@ class Txn:
         self._aside: Aside = Aside(txn, handles) if before is None else before._aside
         aside = self._aside
         self._cursors, self._late = aside.cursors, aside.late
-        self._numbers, self._set, self._sums = aside.numbers, aside.set, aside.sums
-        self._added, self.firsts = aside.added, aside.firsts
+        self._numbers, self._set, self.firsts = aside.numbers, aside.set, aside.firsts
+        self._sums, self._sums_stored = aside.sums, aside.sums_stored
         self.now_ms, self.now = now_ms, now_ms // 1000  # in unix seconds
         self.timely = True
         self.config, self.stopwatch = config, stopwatch
@@ -317,40 +317,41 @@ class Txn:
     def add(self, sums: Sums, key: bytes, by: int) -> int:
         """Add to one sum and return it."""
         self.writes += 1
-        if (added := self._added.get(sums)) is None:
-            added = self._added[sums] = {}
-        total = added.get(key)
-        total = (self._stored_sum((sums, key)) if total is None else total) + by
-        if total or self._stored_sum((sums, key)):
-            added[key] = total
-        else:
-            added.pop(key, None)  # There is nothing to be written, nor for `sums` to look at.
+        by_now = self._sums[sums]
+        total = by_now.get(key)
+        if total is None:
+            total = self._stored_sum(sums, key)
+        total += by
+        by_now[key] = total
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
-        total = self._added[sums].get(key) if sums in self._added else None
-        return self._stored_sum((sums, key)) if total is None else total
+        total = self._sums[sums].get(key)
+        return self._stored_sum(sums, key) if total is None else total
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
         stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
-        added = self._added.get(sums) or {}
-        return with_added(stored, added, prefix) if added or stored else {}
+        by_now = self._sums[sums]
+        return with_changed(stored, by_now, prefix) if by_now or stored else {}
 
     def flush(self) -> None:
         """Write what was kept aside. The end of a transaction calls this last."""
         for name in self._set:
             self.put(META, name.encode(), pack_number(self._numbers[name]))
-        for sums, added in self._added.items():
-            for key, total in added.items():
-                self._sums[sums, key] = total
+        for sums, by_now in self._sums.items():
+            stored = self._sums_stored[sums]
+            for key, total in by_now.items():
+                if total == stored[key]:
+                    continue
+                stored[key] = total
                 if total:
                     self.put(sums.table, key, pack_sum(total))
                 else:
                     self.delete(sums.table, key)
+            by_now.clear()
         self._set.clear()
         self._before.clear()
-        self._added.clear()
         self._late.write_all()
 
     def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
@@ -391,10 +392,12 @@ class Txn:
     def _stored_number(self, name: str) -> int:
         return unpack_u64(self.get(META, name.encode()) or b"")
 
-    def _stored_sum(self, place: tuple[Sums, bytes]) -> int:
-        """A sum to which nothing was added yet; it is read once."""
-        total = self._sums.get(place)
+    def _stored_sum(self, sums: Sums, key: bytes) -> int:
+        """A sum that was not asked for since what was kept aside was written; it is read once."""
+        stored = self._sums_stored[sums]
+        total = stored.get(key)
         if total is None:
-            stored = self.get(place[0].table, place[1])
-            total = self._sums[place] = 0 if stored is None else unpack_sum(stored)
+            found = self.get(sums.table, key)
+            total = stored[key] = 0 if found is None else unpack_sum(found)
+        self._sums[sums][key] = total
         return total
