@@ -15,6 +15,7 @@ from compute_market.records import (
     LIVE_STATES,
     Actor,
     Cause,
+    Event,
     EventName,
     Job,
     JobState,
@@ -165,19 +166,15 @@ def enqueue(
     at_once = inputs is not None and queue.takes_at_once(txn, job)
     if not at_once:
         queue.enter(txn, job)
-    seq = events.note(
-        txn,
-        "job_queued",
-        job_id=job.job_id,
-        owner=job.buyer,
-        before=job.event_seq,
-        offer_id=offer.offer_id,
-        provider=offer.provider,
-        units=job.units,
-        price_per_unit=offer.price_per_unit,
-        funded=placement.funded,
-        mode=mode,
-    )
+    detail: dict[str, Any] = {
+        "provider": offer.provider,
+        "units": job.units,
+        "price_per_unit": offer.price_per_unit,
+        "funded": placement.funded,
+        "mode": mode,
+    }
+    event = Event("job_queued", job.job_id, offer.offer_id, job.buyer, detail, job.event_seq)
+    seq = events.add(txn, event)
     return _start(txn, job, seq) if at_once else with_event(txn, job, seq)
 
 
@@ -242,7 +239,11 @@ def keep_handed_over(txn: Txn, job: Job, placement: Placement, detail: dict[str,
     txn.remove(PARTY_JOBS, party_key("provider", job.placed.provider, job.seq))
     txn.put(PARTY_JOBS, party_key("provider", placement.provider, job.seq))
     job = replace(job, placement=placement, placements_before=job.placements_before + 1)
-    return _moved(txn, job, "job_handed_over", detail)
+    owner, before = job.buyer, job.event_seq
+    seq = events.note(
+        txn, "job_handed_over", job_id=job.job_id, owner=owner, before=before, **detail
+    )
+    return with_event(txn, job, seq)
 
 
 def postpone(txn: Txn, job: Job, deadline: int) -> Job:
@@ -325,8 +326,17 @@ def close(
     }
     if reason is not None:
         detail["reason"] = reason
-    ended = {"state": state, "ended_at": txn.now, "ended_by": ended_by, "cause": cause}
-    return _moved(txn, job, _ENDINGS[state], detail, deferred=False, held=False, **ended)
+    ended: Job = replace(
+        job,
+        state=state,
+        ended_at=txn.now,
+        ended_by=ended_by,
+        cause=cause,
+        deferred=False,
+        held=False,
+        event_seq=_noted(txn, job, _ENDINGS[state], detail),
+    )
+    return _stored(txn, ended)
 
 
 def remember_unreadable(txn: Txn, job: Job, index: int) -> Job:
@@ -355,10 +365,12 @@ def with_event(txn: Txn, job: Job, seq: int) -> Job:
 
 def _moved(txn: Txn, job: Job, event: EventName, detail: dict[str, Any], **changes: Any) -> Job:
     """Store a job as it is by now, but for these changes, and what brought it there."""
-    seq = events.note(
-        txn, event, job_id=job.job_id, owner=job.buyer, before=job.event_seq, **detail
-    )
-    return _stored(txn, replace(job, event_seq=seq, **changes))
+    return _stored(txn, replace(job, event_seq=_noted(txn, job, event, detail), **changes))
+
+
+def _noted(txn: Txn, job: Job, event: EventName, detail: dict[str, Any]) -> int:
+    """Note what happened to a job; returns the event's sequence number."""
+    return events.add(txn, Event(event, job.job_id, None, job.buyer, detail, job.event_seq))
 
 
 def _stored(txn: Txn, job: Job) -> Job:

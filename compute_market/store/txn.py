@@ -8,7 +8,7 @@ from msgspec import Struct
 from compute_market.config.settings import Config
 from compute_market.records import Event
 from compute_market.store.late import Aside, Handles, with_changed
-from compute_market.store.schema import META, pack_number, pack_sum, unpack_sum, unpack_u64
+from compute_market.store.schema import META, pack_number, pack_sum, unpack_u64
 from compute_market.store.table import Sums, Table, damaged, encode
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class Txn:
         "_residents",
         "_set",
         "_sums",
-        "_sums_stored",
         "_txn",
         "bands",
         "board",
@@ -84,11 +83,11 @@ class Txn:
         self._handles = handles
         self._residents: Residents = {} if residents is None else residents
         self._before: dict[str, int | None] = {}  # numbers as they were when the change began
-        self._aside: Aside = Aside(txn, handles) if before is None else before._aside
-        aside = self._aside
+        aside = Aside(txn, handles, self._residents) if before is None else before._aside
+        self._aside: Aside = aside
         self._cursors, self._late = aside.cursors, aside.late
         self._numbers, self._set, self.firsts = aside.numbers, aside.set, aside.firsts
-        self._sums, self._sums_stored = aside.sums, aside.sums_stored
+        self._sums = aside.sums
         self.now_ms, self.now = now_ms, now_ms // 1000  # in unix seconds
         self.timely = True
         self.config, self.stopwatch = config, stopwatch
@@ -125,14 +124,15 @@ class Txn:
     def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
         held = self._residents.get(table)
-        if held is not None and held.keys is None:
+        if held is None:
+            if table.late:
+                self._late.put(table, key, value)
+            else:
+                self._cursors[table].put(key, table.sealed(key, value))
+        elif held.keys is None:
             held.entries[key] = value
-        elif held is not None:
-            held.put(key, value)
-        elif table.late:
-            self._late.put(table, key, value)
         else:
-            self._cursors[table].put(key, table.sealed(key, value))
+            held.put(key, value)
 
     def delete(self, table: Table[Any], key: bytes) -> bool:
         self.writes += 1
@@ -256,14 +256,15 @@ class Txn:
     def write(self, table: Table[S], key: bytes, record: S) -> None:
         self.writes += 1
         held = self._residents.get(table)
-        if held is not None and held.keys is None:
+        if held is None:
+            if table.late:
+                self._late.put(table, key, record)
+            else:
+                self._cursors[table].put(key, table.sealed(key, encode(record)))
+        elif held.keys is None:
             held.entries[key] = record
-        elif held is not None:
-            held.put(key, record)
-        elif table.late:
-            self._late.put(table, key, record)
         else:
-            self._cursors[table].put(key, table.sealed(key, encode(record)))
+            held.put(key, record)
 
     def records(
         self, table: Table[R], prefix: bytes = b"", start: bytes | None = None
@@ -318,16 +319,11 @@ class Txn:
         """Add to one sum and return it."""
         self.writes += 1
         by_now = self._sums[sums]
-        total = by_now.get(key)
-        if total is None:
-            total = self._stored_sum(sums, key)
-        total += by
-        by_now[key] = total
+        total = by_now[key] = by_now[key] + by
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
-        total = self._sums[sums].get(key)
-        return self._stored_sum(sums, key) if total is None else total
+        return self._sums[sums][key]
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
@@ -340,16 +336,11 @@ class Txn:
         for name in self._set:
             self.put(META, name.encode(), pack_number(self._numbers[name]))
         for sums, by_now in self._sums.items():
-            stored = self._sums_stored[sums]
-            for key, total in by_now.items():
-                if total == stored[key]:
-                    continue
-                stored[key] = total
+            for key, total in by_now.take_changed():
                 if total:
                     self.put(sums.table, key, pack_sum(total))
                 else:
                     self.delete(sums.table, key)
-            by_now.clear()
         self._set.clear()
         self._before.clear()
         self._late.write_all()
@@ -391,13 +382,3 @@ class Txn:
 
     def _stored_number(self, name: str) -> int:
         return unpack_u64(self.get(META, name.encode()) or b"")
-
-    def _stored_sum(self, sums: Sums, key: bytes) -> int:
-        """A sum that was not asked for since what was kept aside was written; it is read once."""
-        stored = self._sums_stored[sums]
-        total = stored.get(key)
-        if total is None:
-            found = self.get(sums.table, key)
-            total = stored[key] = 0 if found is None else unpack_sum(found)
-        self._sums[sums][key] = total
-        return total
