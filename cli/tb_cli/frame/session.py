@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 K = TypeVar("K")
 
-# Objects that were made and not let go of, after which garbage is looked for.
-_LOOKED_AFTER = 20_000
 # Characters of a command line that the log keeps.
 _COMMAND_MAX = 1000
 
@@ -383,6 +381,4 @@ def _collect_garbage() -> None:
     """Start the collector that `entry` stopped; what start-up built is no garbage."""
     if not gc.isenabled():
         gc.freeze()
-        # What a thousand items leave waiting for their commit is no garbage either.
-        gc.set_threshold(_LOOKED_AFTER)
         gc.enable()
