@@ -5,6 +5,7 @@ They are kept as they are, records as records, until the end or until somebody a
 is kept in mind as well (`Table.kept`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,7 +46,7 @@ class Late:
 
     def __init__(self, cursors: Cursors) -> None:
         self._cursors = cursors
-        self._waiting: dict[Table[Any], dict[bytes, Any]] = {}
+        self._waiting: defaultdict[Table[Any], dict[bytes, Any]] = defaultdict(dict)
         # As stored; None where there is no entry.
         self._kept: dict[Table[Any], dict[bytes, Any]] = {}
 
@@ -91,9 +92,7 @@ class Late:
 
     def put(self, table: Table[Any], key: bytes, value: Any) -> None:
         """Have an entry of a late table written."""
-        waiting = self._waiting.get(table)
-        if waiting is None:
-            waiting = self._waiting[table] = {}
+        waiting = self._waiting[table]
         waiting[key] = value
         if len(waiting) > LATE_MAX:
             self.write(table)
