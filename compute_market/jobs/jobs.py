@@ -74,6 +74,11 @@ def named(txn: Txn, job_id: bytes) -> Job:
     return txn.must_read(JOBS, job_id)
 
 
+def named_each(txn: Txn, job_ids: list[bytes]) -> Iterator[Job]:
+    """The same of many, in their order, with one look for all of them."""
+    return txn.must_read_each(JOBS, job_ids)
+
+
 def slices(txn: Txn, job_id: str) -> Iterator[Slice]:
     """The slices of a job in order."""
     return txn.records(SLICES, id_prefix(job_id))

@@ -218,30 +218,47 @@ def _walk_on(
 ) -> int:
     """Look at the next jobs of a walk; returns at how many."""
     entries = _entries(txn, walk, looked_at)
-    for number, (key, value) in enumerate(entries, 1):
-        walk.passed(key)
-        job = _job_at(txn, walk.table, key, value)
+    live = walk.live
+    for number, ((key, _), job) in enumerate(_with_jobs(txn, walk.table, entries, limit), 1):
         if check(job):
             found.append(job)
-        if walk.live is not None and walk.live.meets(job):
-            if not walk.live.is_gathered:
+        if live is not None and live.meets(job):
+            walk.passed(key)
+            if not live.is_gathered:
                 walk.end()
             return number
         if len(found) == limit:
+            walk.passed(key)
             return looked_at
     if len(entries) < looked_at:
         walk.end()
+    else:
+        walk.passed(entries[-1][0])
     return len(entries)
 
 
-def _job_at(txn: Txn, table: Table[bytes], key: bytes, value: bytes) -> Job:
-    """The job that an entry of a walk names. Raises IntegrityError when it is missing."""
+def _with_jobs(
+    txn: Txn, table: Table[bytes], entries: list[tuple[bytes, bytes]], at_once: int
+) -> Iterator[tuple[tuple[bytes, bytes], Job]]:
+    """The entries of a walk with the jobs that they name, of which so many are read at once.
+
+    Raises IntegrityError when one is missing.
+    """
+    at_once = max(1, at_once)
+    for start in range(0, len(entries), at_once):
+        part = entries[start : start + at_once]
+        job_ids = [_job_id_at(txn, table, *entry) for entry in part]
+        yield from zip(part, jobs.named_each(txn, job_ids), strict=True)
+
+
+def _job_id_at(txn: Txn, table: Table[bytes], key: bytes, value: bytes) -> bytes:
+    """The id of the job that an entry of a walk names."""
     if table is ENDED:
-        return jobs.named(txn, key[8:])
+        return key[8:]
     job_id = value or txn.get(SUBMITTED, key[-8:])
     if job_id is None:
         raise damaged(SUBMITTED, key[-8:], "it is missing")
-    return jobs.named(txn, job_id)
+    return job_id
 
 
 def _entries(txn: Txn, walk: Walk, count: int) -> list[tuple[bytes, bytes]]:

@@ -253,6 +253,18 @@ class Txn:
             raise damaged(table, key, "it is missing")
         return record
 
+    def must_read_each(self, table: Table[R], keys: list[bytes]) -> Iterator[R]:
+        """The same of many keys, in their order. What is wrong with one is told once it is reached:
+        who stops before it has not met it."""
+        found: list[tuple[bytes, bytes]] = []
+        if table not in self._residents and (cursor := self._ordered(table)) is not None:
+            found = cursor.getmulti(keys)
+        if len(found) != len(keys):
+            yield from (self.must_read(table, key) for key in keys)
+            return
+        for key, value in found:
+            yield table.decode(key, table.opened(key, value))
+
     def write(self, table: Table[S], key: bytes, record: S) -> None:
         self.writes += 1
         held = self._residents.get(table)
