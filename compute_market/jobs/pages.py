@@ -32,6 +32,8 @@ from compute_market.store.txn import Txn
 
 # Jobs that a page looks at, unless it is to find more.
 LOOKED_AT: Final = 1000
+# Jobs that are read with one look: each may be the last one that is asked for.
+AT_ONCE: Final = 10
 # Live jobs that are kept in memory from when they were gathered; others are read again.
 KEPT_MAX: Final = 10_000
 
@@ -219,7 +221,7 @@ def _walk_on(
     """Look at the next jobs of a walk; returns at how many."""
     entries = _entries(txn, walk, looked_at)
     live = walk.live
-    for number, ((key, _), job) in enumerate(_with_jobs(txn, walk.table, entries, limit), 1):
+    for number, ((key, _), job) in enumerate(_with_jobs(txn, walk.table, entries, limit), start=1):
         if check(job):
             found.append(job)
         if live is not None and live.meets(job):
@@ -238,13 +240,13 @@ def _walk_on(
 
 
 def _with_jobs(
-    txn: Txn, table: Table[bytes], entries: list[tuple[bytes, bytes]], at_once: int
+    txn: Txn, table: Table[bytes], entries: list[tuple[bytes, bytes]], limit: int
 ) -> Iterator[tuple[tuple[bytes, bytes], Job]]:
-    """The entries of a walk with the jobs that they name, of which so many are read at once.
+    """The entries of a walk with the jobs that they name, read as they are taken.
 
     Raises IntegrityError when one is missing.
     """
-    at_once = max(1, at_once)
+    at_once = min(max(1, limit), AT_ONCE)
     for start in range(0, len(entries), at_once):
         part = entries[start : start + at_once]
         job_ids = [_job_id_at(txn, table, *entry) for entry in part]

@@ -7,19 +7,18 @@ is kept in mind as well (`Table.kept`).
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from compute_market.store.schema import unpack_sum
 from compute_market.store.table import Sums, Table
-
-if TYPE_CHECKING:
-    from compute_market.store.resident import Residents
 
 # Entries of one table that wait to be written, at most.
 LATE_MAX: Final = 10_000
 
 # Table → its handle; None for one that an older release has not made.
 Handles = dict[Table[Any], Any]
+# Table → what holds all of its entries in memory (`resident`).
+InMemory = dict[Table[Any], Any]
 
 
 class Cursors(dict[Table[Any], Any]):
@@ -132,7 +131,7 @@ class Totals(dict[bytes, int]):
 
     __slots__ = ("_late", "_residents", "_stored", "_table")
 
-    def __init__(self, table: Table[bytes], late: Late, residents: "Residents") -> None:
+    def __init__(self, table: Table[bytes], late: Late, residents: InMemory) -> None:
         super().__init__()
         self._table, self._late, self._residents = table, late, residents
         self._stored: dict[bytes, int] = {}
@@ -160,7 +159,7 @@ class AllTotals(dict[Sums, Totals]):
 
     __slots__ = ("_late", "_residents")
 
-    def __init__(self, late: Late, residents: "Residents") -> None:
+    def __init__(self, late: Late, residents: InMemory) -> None:
         super().__init__()
         self._late, self._residents = late, residents
 
@@ -174,7 +173,7 @@ class Aside:
 
     __slots__ = ("cursors", "firsts", "late", "numbers", "set", "sums")
 
-    def __init__(self, txn: Any, handles: Handles, residents: "Residents") -> None:
+    def __init__(self, txn: Any, handles: Handles, residents: InMemory) -> None:
         self.cursors = Cursors(txn, handles)  # for what is done at once
         self.late = Late(self.cursors)
         self.numbers: dict[str, int] = {}  # as they are by now, those that were asked for
