@@ -32,7 +32,7 @@ from compute_market.store.txn import Txn
 
 # Jobs that a page looks at, unless it is to find more.
 LOOKED_AT: Final = 1000
-# Jobs that are read with one look: each may be the last one that is asked for.
+# Jobs that are read with the first look: each may be the last one that is asked for.
 AT_ONCE: Final = 10
 # Live jobs that are kept in memory from when they were gathered; others are read again.
 KEPT_MAX: Final = 10_000
@@ -244,11 +244,12 @@ def _with_jobs(
 ) -> Iterator[tuple[tuple[bytes, bytes], Job]]:
     """The entries of a walk with the jobs that they name, read as they are taken.
 
-    Raises IntegrityError when one is missing.
+    With each look about as many as with all before it. Raises IntegrityError when one is missing.
     """
-    at_once = min(max(1, limit), AT_ONCE)
-    for start in range(0, len(entries), at_once):
-        part = entries[start : start + at_once]
+    start, at_once = 0, min(max(1, limit), AT_ONCE)
+    while part := entries[start : start + at_once]:
+        start += at_once
+        at_once *= 2
         job_ids = [_job_id_at(txn, table, *entry) for entry in part]
         yield from zip(part, jobs.named_each(txn, job_ids), strict=True)
 
