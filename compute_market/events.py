@@ -78,12 +78,17 @@ def note(
     `before` is the number of the last event of the same job. `detail` holds integers, texts and
     truth values that say what and why, as `records.Event` has them; None is left out.
     """
+    if None in detail.values():
+        detail = {name: value for name, value in detail.items() if value is not None}
+    return add(txn, Event(event, job_id, offer_id, owner, detail, before))
+
+
+def add(txn: Txn, event: Event) -> int:
+    """The same of a whole event: names that a function takes as they come are costly."""
     txn.writes += 1
     if txn.noted_after is None:
         txn.noted_after = txn.number("event_seq")
-    if None in detail.values():
-        detail = {name: value for name, value in detail.items() if value is not None}
-    txn.noted.append(Event(event, job_id, offer_id, owner, detail, before))
+    txn.noted.append(event)
     return txn.noted_after + len(txn.noted)
 
 

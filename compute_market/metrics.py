@@ -287,6 +287,7 @@ BY_NAME = {metric.name: metric for metric in METRICS}
 
 # Upper bounds of the latency histograms in seconds; +Inf follows.
 LATENCY_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1.0)
+_BOUNDS_NS = tuple(int(bound * 1e9) for bound in LATENCY_BOUNDS_S)
 
 
 def count(txn: Txn, name: str, *values: str, by: int = 1) -> None:
@@ -322,12 +323,13 @@ def series(txn: Txn, name: str) -> Iterator[tuple[tuple[str, ...], int]]:
 
 def observe(txn: Txn, name: str, elapsed_ns: int) -> None:
     """Add one latency to a histogram."""
-    bound = next(
-        (i for i, bound in enumerate(LATENCY_BOUNDS_S) if elapsed_ns <= bound * 1e9),
-        len(LATENCY_BOUNDS_S),
-    )
     buckets, sum_ns = _histogram_keys(name)
-    txn.add(COUNTERS, buckets[bound], 1)
+    place = 0
+    for bound_ns in _BOUNDS_NS:
+        if elapsed_ns <= bound_ns:
+            break
+        place += 1
+    txn.add(COUNTERS, buckets[place], 1)
     txn.add(COUNTERS, sum_ns, elapsed_ns)
 
 

@@ -15,6 +15,7 @@ from compute_market.records import (
     LIVE_STATES,
     Actor,
     Cause,
+    Event,
     EventName,
     Job,
     JobState,
@@ -52,7 +53,6 @@ _ENDINGS: dict[JobState, EventName] = {
     "cancelled": "job_cancelled",
     "failed": "job_failed",
 }
-_TOLD_AT_END = ("units_proven", "paid_ct", "paid_it", "refunded_ct", "refunded_it")
 
 
 def get(txn: Txn, job_id: str) -> Job:
@@ -72,6 +72,11 @@ def find(txn: Txn, job_id: str) -> Job | None:
 def named(txn: Txn, job_id: bytes) -> Job:
     """The job that an index names. Raises IntegrityError when it is missing."""
     return txn.must_read(JOBS, job_id)
+
+
+def named_each(txn: Txn, job_ids: list[bytes]) -> Iterator[Job]:
+    """The same of many, in their order, with one look for all of them."""
+    return txn.must_read_each(JOBS, job_ids)
 
 
 def slices(txn: Txn, job_id: str) -> Iterator[Slice]:
@@ -166,19 +171,15 @@ def enqueue(
     at_once = inputs is not None and queue.takes_at_once(txn, job)
     if not at_once:
         queue.enter(txn, job)
-    seq = events.note(
-        txn,
-        "job_queued",
-        job_id=job.job_id,
-        owner=job.buyer,
-        before=job.event_seq,
-        offer_id=offer.offer_id,
-        provider=offer.provider,
-        units=job.units,
-        price_per_unit=offer.price_per_unit,
-        funded=placement.funded,
-        mode=mode,
-    )
+    detail: dict[str, Any] = {
+        "provider": offer.provider,
+        "units": job.units,
+        "price_per_unit": offer.price_per_unit,
+        "funded": placement.funded,
+        "mode": mode,
+    }
+    event = Event("job_queued", job.job_id, offer.offer_id, job.buyer, detail, job.event_seq)
+    seq = events.add(txn, event)
     return _start(txn, job, seq) if at_once else with_event(txn, job, seq)
 
 
@@ -243,7 +244,11 @@ def keep_handed_over(txn: Txn, job: Job, placement: Placement, detail: dict[str,
     txn.remove(PARTY_JOBS, party_key("provider", job.placed.provider, job.seq))
     txn.put(PARTY_JOBS, party_key("provider", placement.provider, job.seq))
     job = replace(job, placement=placement, placements_before=job.placements_before + 1)
-    return _moved(txn, job, "job_handed_over", detail)
+    owner, before = job.buyer, job.event_seq
+    seq = events.note(
+        txn, "job_handed_over", job_id=job.job_id, owner=owner, before=before, **detail
+    )
+    return with_event(txn, job, seq)
 
 
 def postpone(txn: Txn, job: Job, deadline: int) -> Job:
@@ -312,14 +317,31 @@ def close(
                 receipt, _ = receipts.issue(txn, job, placement)
                 settled.append(settlement.settle(txn, job, placement, receipt))
     if job.funded:
-        job = _with_payments(job, settled)
+        if settled:
+            job = _with_payments(job, settled)
         job = escrow.close(txn, job, settled, burn_ct, burn_event, burn_of)
-    detail: dict[str, Any] = {"by": ended_by, "cause": cause}
-    detail |= {name: getattr(job, name) for name in _TOLD_AT_END}
+    detail: dict[str, Any] = {
+        "by": ended_by,
+        "cause": cause,
+        "units_proven": job.units_proven,
+        "paid_ct": job.paid_ct,
+        "paid_it": job.paid_it,
+        "refunded_ct": job.refunded_ct,
+        "refunded_it": job.refunded_it,
+    }
     if reason is not None:
         detail["reason"] = reason
-    ended = {"state": state, "ended_at": txn.now, "ended_by": ended_by, "cause": cause}
-    return _moved(txn, job, _ENDINGS[state], detail, deferred=False, held=False, **ended)
+    ended: Job = replace(
+        job,
+        state=state,
+        ended_at=txn.now,
+        ended_by=ended_by,
+        cause=cause,
+        deferred=False,
+        held=False,
+        event_seq=_noted(txn, job, _ENDINGS[state], detail),
+    )
+    return _stored(txn, ended)
 
 
 def remember_unreadable(txn: Txn, job: Job, index: int) -> Job:
@@ -348,10 +370,12 @@ def with_event(txn: Txn, job: Job, seq: int) -> Job:
 
 def _moved(txn: Txn, job: Job, event: EventName, detail: dict[str, Any], **changes: Any) -> Job:
     """Store a job as it is by now, but for these changes, and what brought it there."""
-    seq = events.note(
-        txn, event, job_id=job.job_id, owner=job.buyer, before=job.event_seq, **detail
-    )
-    return _stored(txn, replace(job, event_seq=seq, **changes))
+    return _stored(txn, replace(job, event_seq=_noted(txn, job, event, detail), **changes))
+
+
+def _noted(txn: Txn, job: Job, event: EventName, detail: dict[str, Any]) -> int:
+    """Note what happened to a job; returns the event's sequence number."""
+    return events.add(txn, Event(event, job.job_id, None, job.buyer, detail, job.event_seq))
 
 
 def _stored(txn: Txn, job: Job) -> Job:

@@ -34,6 +34,8 @@ from compute_market.store.txn import Txn
 
 # Jobs that a page looks at, unless it is to find more.
 LOOKED_AT: Final = 1000
+# Jobs that are read with the first look: each may be the last one that is asked for.
+AT_ONCE: Final = 10
 # Live jobs that are kept in memory from when they were gathered; others are read again.
 KEPT_MAX: Final = 10_000
 
@@ -228,30 +230,48 @@ def _walk_on(
 ) -> int:
     """Look at the next jobs of a walk; returns at how many."""
     entries = _entries(txn, walk, looked_at)
-    for number, (key, value) in enumerate(entries, 1):
-        walk.passed(key)
-        job = _job_at(txn, walk.table, key, value)
+    live = walk.live
+    for number, ((key, _), job) in enumerate(_with_jobs(txn, walk.table, entries, limit), start=1):
         if check(job):
             found.append(job)
-        if walk.live is not None and walk.live.meets(job):
-            if not walk.live.is_gathered:
+        if live is not None and live.meets(job):
+            walk.passed(key)
+            if not live.is_gathered:
                 walk.end()
             return number
         if len(found) == limit:
+            walk.passed(key)
             return looked_at
     if len(entries) < looked_at:
         walk.end()
+    else:
+        walk.passed(entries[-1][0])
     return len(entries)
 
 
-def _job_at(txn: Txn, table: Table[bytes], key: bytes, value: bytes) -> Job:
-    """The job that an entry of a walk names. Raises IntegrityError when it is missing."""
+def _with_jobs(
+    txn: Txn, table: Table[bytes], entries: list[tuple[bytes, bytes]], limit: int
+) -> Iterator[tuple[tuple[bytes, bytes], Job]]:
+    """The entries of a walk with the jobs that they name, read as they are taken.
+
+    With each look about as many as with all before it. Raises IntegrityError when one is missing.
+    """
+    start, at_once = 0, min(max(1, limit), AT_ONCE)
+    while part := entries[start : start + at_once]:
+        start += at_once
+        at_once *= 2
+        job_ids = [_job_id_at(txn, table, *entry) for entry in part]
+        yield from zip(part, jobs.named_each(txn, job_ids), strict=True)
+
+
+def _job_id_at(txn: Txn, table: Table[bytes], key: bytes, value: bytes) -> bytes:
+    """The id of the job that an entry of a walk names."""
     if table is ENDED:
-        return jobs.named(txn, key[8:])
+        return key[8:]
     job_id = value or txn.get(SUBMITTED, key[-8:])
     if job_id is None:
         raise damaged(SUBMITTED, key[-8:], "it is missing")
-    return jobs.named(txn, job_id)
+    return job_id
 
 
 def _entries(txn: Txn, walk: Walk, count: int) -> list[tuple[bytes, bytes]]:

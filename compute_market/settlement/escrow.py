@@ -71,8 +71,10 @@ def hand_over(txn: Txn, job: Job, to: Placement, due: Iterable[tuple[int, int]])
         refunded[token] = max(0, held - needed[token])
         _into_escrow(txn, job, token, max(0, needed[token] - held))
         _refund(txn, job, token, refunded[token])
-    _release_bond(txn, job, "provider", job.placed.provider, job.placed.provider_bond)
+    released_ct = job.placed.provider_bond
+    _release_bond(txn, job, "provider", job.placed.provider, released_ct)
     _lock_bond(txn, job, "provider", to.provider, to.provider_bond)
+    _count_refunded(txn, refunded, released_ct)
     return _with_refunds(job, refunded)
 
 
@@ -118,28 +120,34 @@ def close(
     `burn_ct` of the bond of one side is burned under `burn_event`. What receipts still wait for
     stays. Returns the job with what was refunded.
     """
-    waiting = [due for due in settled if due.status == "pending"]
-    kept: dict[Token, int] = {
-        "CT": sum(due.ct for due in waiting),
-        "IT": sum(due.it for due in waiting),
-    }
+    kept: dict[Token, int] = {"CT": 0, "IT": 0}
+    for due in settled:
+        if due.status == "pending":
+            for token, amount in amounts_of(due):
+                kept[token] += amount
+    escrowed = ledger.escrow(job.job_id)
     refunded: dict[Token, int] = {}
-    for token in ledger.TOKENS:
-        held = ledger.balance(txn, ledger.escrow(job.job_id), token)
-        refunded[token] = held - kept[token]
-        if refunded[token] < 0:
-            problem = f"the escrow holds {held} {token}, and {kept[token]} are due"
+    for token, due_from_it in kept.items():
+        held = ledger.balance(txn, escrowed, token)
+        if held < due_from_it:
+            problem = f"the escrow holds {held} {token}, and {due_from_it} are due"
             raise damaged(JOBS, job.job_id.encode(), problem)
+        refunded[token] = held - due_from_it
         _refund(txn, job, token, refunded[token])
     placement = job.placed
     bonds: tuple[tuple[Side, str, int], ...] = (
         ("buyer", job.buyer, job.consumer_bond),
         ("provider", placement.provider, placement.provider_bond),
     )
+    released_ct = 0
     for side, owner, amount in bonds:
-        burned = burn_ct if side == burn_of else 0
-        job = _burn_bond(txn, job, side, owner, burned, burn_event)
-        _release_bond(txn, job, side, owner, amount - burned)
+        left = amount
+        if side == burn_of and burn_ct:
+            job = _burn_bond(txn, job, side, owner, burn_ct, burn_event)
+            left -= burn_ct
+        _release_bond(txn, job, side, owner, left)
+        released_ct += left
+    _count_refunded(txn, refunded, released_ct)
     return _with_refunds(job, refunded)
 
 
@@ -233,7 +241,6 @@ def _refund(txn: Txn, job: Job, token: Token, amount: int) -> None:
     ends = ledger.escrow(job.job_id), ledger.wallet(job.buyer)
     ledger.transfer(txn, token, amount, *ends, "escrow:refund", job.job_id)
     _hold(txn, job.buyer, _ESCROWS[token], -amount)
-    metrics.count(txn, "compute_market_fee_split", token.lower(), "refunded", by=amount)
 
 
 def _lock_bond(txn: Txn, job: Job, side: Side, owner: str, amount: int) -> None:
@@ -248,13 +255,18 @@ def _release_bond(txn: Txn, job: Job, side: Side, owner: str, amount: int) -> No
     ends = ledger.bond(job.job_id, side), ledger.wallet(owner)
     ledger.transfer(txn, "CT", amount, *ends, "bond:release", job.job_id)
     _hold(txn, owner, "bonds_ct", -amount)
-    metrics.count(txn, "compute_market_fee_split", "ct", "refunded", by=amount)
+
+
+def _count_refunded(txn: Txn, refunded: dict[Token, int], released_ct: int) -> None:
+    """Count what was given back of the escrow of a job and of its bonds."""
+    metrics.count(
+        txn, "compute_market_fee_split", "ct", "refunded", by=refunded["CT"] + released_ct
+    )
+    metrics.count(txn, "compute_market_fee_split", "it", "refunded", by=refunded["IT"])
 
 
 def _burn_bond(txn: Txn, job: Job, side: Side, owner: str, amount: int, event: str) -> Job:
     """Burn some of a bond; the job with the event that tells of it."""
-    if amount == 0:
-        return job
     ends = ledger.bond(job.job_id, side), ledger.BURNED
     ledger.transfer(txn, "CT", amount, *ends, event, job.job_id)
     _hold(txn, owner, "bonds_ct", -amount)

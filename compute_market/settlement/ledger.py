@@ -113,17 +113,18 @@ def transfer(
             raise damaged(ACCOUNTS.table, debit_key, problem)
         require(txn, debit, token, amount)
     reached = txn.sum(ACCOUNTS, credit_key) + amount
-    if max(reached, amount - available) > AMOUNT_MAX:
+    if reached > AMOUNT_MAX or amount - available > AMOUNT_MAX:
         raise RefusedError(
             f"{credit} would hold {reached} {token}, more than {AMOUNT_MAX}", reason="overflow"
         )
     seq = txn.next_number("posting_seq")
     posting = Posting(seq, txn.now_ms, token, amount, debit, credit, event, ref)
-    txn.write(POSTINGS, pack_u64(seq), posting)
+    number = pack_u64(seq)
+    txn.write(POSTINGS, number, posting)
     if is_wallet(debit):
-        _follow(txn, debit, token, seq, available - amount, available)
+        _follow(txn, debit, token, number, available - amount, available)
     if is_wallet(credit):
-        _follow(txn, credit, token, seq, reached - amount, reached)
+        _follow(txn, credit, token, number, reached - amount, reached)
         txn.helped = True
     txn.add(ACCOUNTS, debit_key, -amount)
     txn.add(ACCOUNTS, credit_key, amount)
@@ -229,11 +230,11 @@ def posting_document(posting: Posting) -> dict[str, Any]:
     return {name: getattr(posting, name) for name in Posting.__struct_fields__}
 
 
-def _follow(txn: Txn, account: str, token: Token, seq: int, low: int, high: int) -> None:
+def _follow(txn: Txn, account: str, token: Token, number: bytes, low: int, high: int) -> None:
     """List a posting as one of a wallet's, which held from `low` to `high` meanwhile."""
-    owner = account[len(_WALLET) :]
-    txn.put(WALLET_POSTINGS, id_prefix(owner) + pack_u64(seq))
+    txn.put(WALLET_POSTINGS, listed_under(account) + number)
     if token == "CT":
+        owner = account[len(_WALLET) :]
         span = txn.touched.setdefault(owner, [low, high])
         if low < span[0]:
             span[0] = low

@@ -5,17 +5,20 @@ They are kept as they are, records as records, until the end or until somebody a
 is kept in mind as well (`Table.kept`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
 from compute_market.store.schema import unpack_sum
-from compute_market.store.table import Sums, Table, encode
+from compute_market.store.table import Sums, Table
 
 # Entries of one table that wait to be written, at most.
 LATE_MAX: Final = 10_000
 
 # Table → its handle; None for one that an older release has not made.
 Handles = dict[Table[Any], Any]
+# Table → what holds all of its entries in memory (`resident`).
+InMemory = dict[Table[Any], Any]
 
 
 class Cursors(dict[Table[Any], Any]):
@@ -42,7 +45,7 @@ class Late:
 
     def __init__(self, cursors: Cursors) -> None:
         self._cursors = cursors
-        self._waiting: dict[Table[Any], dict[bytes, Any]] = {}
+        self._waiting: defaultdict[Table[Any], dict[bytes, Any]] = defaultdict(dict)
         # As stored; None where there is no entry.
         self._kept: dict[Table[Any], dict[bytes, Any]] = {}
 
@@ -88,9 +91,7 @@ class Late:
 
     def put(self, table: Table[Any], key: bytes, value: Any) -> None:
         """Have an entry of a late table written."""
-        waiting = self._waiting.get(table)
-        if waiting is None:
-            waiting = self._waiting[table] = {}
+        waiting = self._waiting[table]
         waiting[key] = value
         if len(waiting) > LATE_MAX:
             self.write(table)
@@ -109,12 +110,7 @@ class Late:
             return
         if table.kept and table in self._kept:
             self._kept[table].update(waiting)
-        in_order = [(key, waiting[key]) for key in sorted(waiting)]
-        if table.has_records:
-            in_order = [
-                (key, value if type(value) is bytes else encode(value)) for key, value in in_order
-            ]
-        table.put_all(self._cursors[table], in_order)
+        table.put_all(self._cursors[table], sorted(waiting), waiting)
 
     def write_all(self) -> None:
         for table in list(self._waiting):
@@ -130,28 +126,69 @@ class Late:
         self._kept.clear()
 
 
+class Totals(dict[bytes, int]):
+    """The sums of one table as they are by now: each is read when it is asked for first."""
+
+    __slots__ = ("_late", "_residents", "_stored", "_table")
+
+    def __init__(self, table: Table[bytes], late: Late, residents: InMemory) -> None:
+        super().__init__()
+        self._table, self._late, self._residents = table, late, residents
+        self._stored: dict[bytes, int] = {}
+
+    def __missing__(self, key: bytes) -> int:
+        total = self._stored.get(key)
+        if total is None:
+            held = self._residents.get(self._table)
+            found = self._late.find(self._table, key) if held is None else held.entries.get(key)
+            total = self._stored[key] = 0 if found is None else unpack_sum(found)
+        self[key] = total
+        return total
+
+    def take_changed(self) -> list[tuple[bytes, int]]:
+        """Those that differ from what is stored, which is then what they are."""
+        stored = self._stored
+        changed = [(key, total) for key, total in self.items() if total != stored[key]]
+        stored.update(changed)
+        self.clear()
+        return changed
+
+
+class AllTotals(dict[Sums, Totals]):
+    """The same by table."""
+
+    __slots__ = ("_late", "_residents")
+
+    def __init__(self, late: Late, residents: InMemory) -> None:
+        super().__init__()
+        self._late, self._residents = late, residents
+
+    def __missing__(self, sums: Sums) -> Totals:
+        totals = self[sums] = Totals(sums.table, self._late, self._residents)
+        return totals
+
+
 class Aside:
     """What the changes of one transaction of LMDB keep aside until its end."""
 
-    __slots__ = ("added", "cursors", "firsts", "late", "numbers", "set", "sums")
+    __slots__ = ("cursors", "firsts", "late", "numbers", "set", "sums")
 
-    def __init__(self, txn: Any, handles: Handles) -> None:
+    def __init__(self, txn: Any, handles: Handles, residents: InMemory) -> None:
         self.cursors = Cursors(txn, handles)  # for what is done at once
         self.late = Late(self.cursors)
         self.numbers: dict[str, int] = {}  # as they are by now, those that were asked for
         self.set: dict[str, None] = {}  # the names of those that are to be written
-        self.sums: dict[tuple[Sums, bytes], int] = {}  # as stored
-        self.added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
+        self.sums = AllTotals(self.late, residents)
         # What walks through the index of offers came to first, since it was changed last.
         self.firsts: dict[tuple[Any, ...], tuple[bytes, bytes] | None] = {}
 
 
-def with_added(
-    stored: Iterable[tuple[bytes, bytes]], added: dict[bytes, int], prefix: bytes
+def with_changed(
+    stored: Iterable[tuple[bytes, bytes]], by_now: dict[bytes, int], prefix: bytes
 ) -> dict[bytes, int]:
-    """Sums that are not zero and whose key begins with `prefix`, by key: `added` are the newer."""
+    """Sums that are not zero and whose key begins with `prefix`, by key: `by_now` is the newer."""
     found = {key: unpack_sum(value) for key, value in stored} if stored else {}
-    for key, total in added.items():
+    for key, total in by_now.items():
         if key.startswith(prefix):
             found[key] = total
     return {key: found[key] for key in sorted(found) if found[key]}

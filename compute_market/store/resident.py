@@ -176,7 +176,4 @@ def _write(table: Table[Any], held: Resident, cursor: Any) -> None:
         if cursor.set_key(key):
             cursor.delete()
     changed = sorted([key for key, value in entries.items() if written.get(key) is not value])
-    found = [(key, entries[key]) for key in changed]
-    if held.has_records:
-        found = [(key, value if type(value) is bytes else encode(value)) for key, value in found]
-    table.put_all(cursor, found)
+    table.put_all(cursor, changed, entries)

@@ -246,7 +246,7 @@ PROVIDER_CANCELS = Table(
     "provider_cancels", bytes, key="provider · u64 ms, job id", writer="jobs.cancel"
 )
 CANCELLATIONS = Table(
-    "cancellations", records.Cancellation, key="u64 seq", writer="jobs.cancellations"
+    "cancellations", records.Cancellation, key="u64 seq", writer="jobs.cancellations", late=True
 )
 THROUGHPUT = Table("throughput", bytes, key="u64 unix second", writer="jobs.demand")
 EPOCH_UNITS = Sums("epoch_units", key="provider", writer="jobs.demand")

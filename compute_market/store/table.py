@@ -85,21 +85,23 @@ class Table(Generic[R]):
 
     def sealed(self, key: bytes, payload: bytes) -> bytes:
         """The payload with its checksum, as it is stored."""
-        return payload + crc32(payload, crc32(key, self.seed)).to_bytes(CHECKSUM_BYTES, "little")
+        return payload + crc32(key + payload, self.seed).to_bytes(CHECKSUM_BYTES, "little")
 
-    def put_all(self, cursor: Any, entries: list[tuple[bytes, bytes]]) -> None:
-        """Write keys and payloads, in this order, with their checksums."""
+    def put_all(self, cursor: Any, keys: list[bytes], entries: dict[bytes, Any]) -> None:
+        """Write what stands under keys, in this order, with checksums: payloads or records."""
         seed = self.seed
-        cursor.putmulti(
-            [
-                (key, payload + crc32(payload, crc32(key, seed)).to_bytes(CHECKSUM_BYTES, "little"))
-                for key, payload in entries
-            ]
-        )
+        sealed = []
+        for key in keys:
+            payload = entries[key]
+            if type(payload) is not bytes:
+                payload = encode(payload)
+            checksum = crc32(key + payload, seed).to_bytes(CHECKSUM_BYTES, "little")
+            sealed.append((key, payload + checksum))
+        cursor.putmulti(sealed)
 
     def opened(self, key: bytes, value: bytes) -> bytes:
         """The payload of a stored value. Raises IntegrityError when the checksum is not its own."""
-        if crc32(value, crc32(key, self.seed)) != _INTACT:
+        if crc32(key + value, self.seed) != _INTACT:
             raise damaged(self, key, _ANOTHER)
         return value[_PAYLOAD]
 
@@ -109,7 +111,7 @@ class Table(Generic[R]):
         found: list[tuple[bytes, bytes]] = []
         length, seed = len(prefix), self.seed
         for key, value in cursor.iternext():
-            if crc32(value, crc32(key, seed)) != _INTACT:
+            if crc32(key + value, seed) != _INTACT:
                 raise damaged(self, key, _ANOTHER)
             if key[:length] != prefix:
                 break

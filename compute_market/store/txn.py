@@ -7,8 +7,8 @@ from msgspec import Struct
 
 from compute_market.config.settings import Config
 from compute_market.records import Event
-from compute_market.store.late import Aside, Handles, with_added
-from compute_market.store.schema import META, pack_number, pack_sum, unpack_sum, unpack_u64
+from compute_market.store.late import Aside, Handles, with_changed
+from compute_market.store.schema import META, pack_number, pack_sum, unpack_u64
 from compute_market.store.table import Sums, Table, damaged, encode
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ class Txn:
     """
 
     __slots__ = (
-        "_added",
         "_aside",
         "_before",
         "_cursors",
@@ -84,11 +83,11 @@ class Txn:
         self._handles = handles
         self._residents: Residents = {} if residents is None else residents
         self._before: dict[str, int | None] = {}  # numbers as they were when the change began
-        self._aside: Aside = Aside(txn, handles) if before is None else before._aside
-        aside = self._aside
+        aside = Aside(txn, handles, self._residents) if before is None else before._aside
+        self._aside: Aside = aside
         self._cursors, self._late = aside.cursors, aside.late
-        self._numbers, self._set, self._sums = aside.numbers, aside.set, aside.sums
-        self._added, self.firsts = aside.added, aside.firsts
+        self._numbers, self._set, self.firsts = aside.numbers, aside.set, aside.firsts
+        self._sums = aside.sums
         self.now_ms, self.now = now_ms, now_ms // 1000  # in unix seconds
         self.timely = True
         self.config, self.stopwatch = config, stopwatch
@@ -125,14 +124,15 @@ class Txn:
     def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
         held = self._residents.get(table)
-        if held is not None and held.keys is None:
+        if held is None:
+            if table.late:
+                self._late.put(table, key, value)
+            else:
+                self._cursors[table].put(key, table.sealed(key, value))
+        elif held.keys is None:
             held.entries[key] = value
-        elif held is not None:
-            held.put(key, value)
-        elif table.late:
-            self._late.put(table, key, value)
         else:
-            self._cursors[table].put(key, table.sealed(key, value))
+            held.put(key, value)
 
     def delete(self, table: Table[Any], key: bytes) -> bool:
         self.writes += 1
@@ -253,17 +253,30 @@ class Txn:
             raise damaged(table, key, "it is missing")
         return record
 
+    def must_read_each(self, table: Table[R], keys: list[bytes]) -> Iterator[R]:
+        """The same of many keys, in their order. What is wrong with one is told once it is reached:
+        who stops before it has not met it."""
+        found: list[tuple[bytes, bytes]] = []
+        if table not in self._residents and (cursor := self._ordered(table)) is not None:
+            found = cursor.getmulti(keys)
+        if len(found) != len(keys):
+            yield from (self.must_read(table, key) for key in keys)
+            return
+        for key, value in found:
+            yield table.decode(key, table.opened(key, value))
+
     def write(self, table: Table[S], key: bytes, record: S) -> None:
         self.writes += 1
         held = self._residents.get(table)
-        if held is not None and held.keys is None:
+        if held is None:
+            if table.late:
+                self._late.put(table, key, record)
+            else:
+                self._cursors[table].put(key, table.sealed(key, encode(record)))
+        elif held.keys is None:
             held.entries[key] = record
-        elif held is not None:
-            held.put(key, record)
-        elif table.late:
-            self._late.put(table, key, record)
         else:
-            self._cursors[table].put(key, table.sealed(key, encode(record)))
+            held.put(key, record)
 
     def records(
         self, table: Table[R], prefix: bytes = b"", start: bytes | None = None
@@ -317,40 +330,31 @@ class Txn:
     def add(self, sums: Sums, key: bytes, by: int) -> int:
         """Add to one sum and return it."""
         self.writes += 1
-        if (added := self._added.get(sums)) is None:
-            added = self._added[sums] = {}
-        total = added.get(key)
-        total = (self._stored_sum((sums, key)) if total is None else total) + by
-        if total or self._stored_sum((sums, key)):
-            added[key] = total
-        else:
-            added.pop(key, None)  # There is nothing to be written, nor for `sums` to look at.
+        by_now = self._sums[sums]
+        total = by_now[key] = by_now[key] + by
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
-        total = self._added[sums].get(key) if sums in self._added else None
-        return self._stored_sum((sums, key)) if total is None else total
+        return self._sums[sums][key]
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
         stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
-        added = self._added.get(sums) or {}
-        return with_added(stored, added, prefix) if added or stored else {}
+        by_now = self._sums[sums]
+        return with_changed(stored, by_now, prefix) if by_now or stored else {}
 
     def flush(self) -> None:
         """Write what was kept aside. The end of a transaction calls this last."""
         for name in self._set:
             self.put(META, name.encode(), pack_number(self._numbers[name]))
-        for sums, added in self._added.items():
-            for key, total in added.items():
-                self._sums[sums, key] = total
+        for sums, by_now in self._sums.items():
+            for key, total in by_now.take_changed():
                 if total:
                     self.put(sums.table, key, pack_sum(total))
                 else:
                     self.delete(sums.table, key)
         self._set.clear()
         self._before.clear()
-        self._added.clear()
         self._late.write_all()
 
     def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
@@ -390,11 +394,3 @@ class Txn:
 
     def _stored_number(self, name: str) -> int:
         return unpack_u64(self.get(META, name.encode()) or b"")
-
-    def _stored_sum(self, place: tuple[Sums, bytes]) -> int:
-        """A sum to which nothing was added yet; it is read once."""
-        total = self._sums.get(place)
-        if total is None:
-            stored = self.get(place[0].table, place[1])
-            total = self._sums[place] = 0 if stored is None else unpack_sum(stored)
-        return total

@@ -175,6 +175,10 @@ def test_live_jobs_are_found_without_a_look_at_the_many_that_ended(
     monkeypatch.setattr(
         jobs, "named", lambda txn, job_id: read.append(job_id) or named(txn, job_id)
     )
+    named_each = jobs.named_each
+    monkeypatch.setattr(
+        jobs, "named_each", lambda txn, job_ids: read.extend(job_ids) or named_each(txn, job_ids)
+    )
     for newest_first in (False, True):
         read.clear()
         asked = Selection(states=LIVE_STATES)

@@ -202,7 +202,7 @@ def run(
     """
 
     def deal(part: list[Given[Item]]) -> list[Outcome]:
-        ready = [_prepared(each, prepare) for each in part]
+        ready = part if prepare is None else [_prepared(each, prepare) for each in part]
         named = id_field, refusal
         found = commit(session, ready, act, named, atomic=atomic, ignored=ignore_not_found)
         return found if then is None else then(found)
@@ -302,8 +302,8 @@ def _kept_up(items: Iterable[Given[Item]], said: Report) -> Iterator[Given[Item]
         yield Given("input", None, error)
 
 
-def _prepared(given: Given[Item], prepare: Callable[[Item], None] | None) -> Given[Item]:
-    if prepare is not None and given.item is not None:
+def _prepared(given: Given[Item], prepare: Callable[[Item], None]) -> Given[Item]:
+    if given.item is not None:
         try:
             prepare(given.item)
         except MarketError as error:
