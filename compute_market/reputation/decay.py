@@ -25,7 +25,8 @@ def decayed(score: int, decay_ppm: int, periods: int) -> int:
         return 0  # Less than a half is left, since (1 − d)^n ≤ e^(−dn): most often by far.
     keep, whole = _reduced(keep_ppm)
     if periods * whole.bit_length() <= _EXACT_BITS:
-        left = _nearest(size * keep**periods, whole**periods)
+        kept, of = _powers(keep, whole, periods)
+        left = _nearest(size * kept, of)
     else:
         left = _between_bounds(size, keep_ppm, periods)
     return left if score > 0 else -left
@@ -59,6 +60,12 @@ def _reduced(keep_ppm: int) -> tuple[int, int]:
     while rest:
         divisor, rest = rest, divisor % rest
     return keep_ppm // divisor, PPM // divisor
+
+
+@cache
+def _powers(keep: int, whole: int, periods: int) -> tuple[int, int]:
+    """Both powers of a ratio. Of one setting there are no more than have `_EXACT_BITS`."""
+    return keep**periods, whole**periods
 
 
 def _between_bounds(size: int, keep_ppm: int, periods: int) -> int:
