@@ -98,11 +98,11 @@ def slice_at(txn: Txn, job: Job, index: int) -> Slice:
 
 def placements(txn: Txn, job: Job) -> list[Placement]:
     """All that a job was given to, the present one last; none while it is pending."""
-    earlier = [
-        txn.must_read(PLACEMENTS, numbered(job.job_id, number))
-        for number in range(job.placements_before)
-    ]
-    return earlier if job.placement is None else [*earlier, job.placement]
+    present = [] if job.placement is None else [job.placement]
+    if not job.placements_before:  # Most often.
+        return present
+    earlier = range(job.placements_before)
+    return [txn.must_read(PLACEMENTS, numbered(job.job_id, number)) for number in earlier] + present
 
 
 def live_ids(txn: Txn) -> Iterator[str]:

@@ -13,6 +13,7 @@ from compute_market.amounts import PPM
 _EXACT_BITS = 1_280
 _BITS = 192  # of a fraction, to begin with
 _LN_2_PPM = 693_148  # rounded up
+_LN_2_LOW_PPM = 693_147  # and down
 
 
 def decayed(score: int, decay_ppm: int, periods: int) -> int:
@@ -42,8 +43,11 @@ def periods_to_zero(score: int, decay_ppm: int) -> int | None:
         return 0
     if not decay_ppm:
         return None
-    # It is not zero when nothing has passed, and by the bound that `decayed` knows it is.
-    below, above = 0, -(-_LN_2_PPM * (score.bit_length() + 1) // decay_ppm)
+    # A half is left at least of a score of b bits, which is no less than 2^(b−1), while
+    # (1 − d)^n ≥ e^(−dn/(1 − d)) is no less than 2^(−b); by the bound that `decayed` knows it is 0.
+    bits = score.bit_length()
+    below = _LN_2_LOW_PPM * bits * (PPM - decay_ppm) // (decay_ppm * PPM)
+    above = -(-_LN_2_PPM * (bits + 1) // decay_ppm)
     while above - below > 1:
         middle = (above + below) // 2
         if decayed(score, decay_ppm, middle):

@@ -5,6 +5,7 @@ They are kept as they are, records as records, until the end or until somebody a
 is kept in mind as well (`Table.kept`).
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -141,7 +142,8 @@ class Aside:
         self.numbers: dict[str, int] = {}  # as they are by now, those that were asked for
         self.set: dict[str, None] = {}  # the names of those that are to be written
         self.sums: dict[tuple[Sums, bytes], int] = {}  # as stored
-        self.added: dict[Sums, dict[bytes, int]] = {}  # those that are to be written
+        # Those that are to be written.
+        self.added: defaultdict[Sums, dict[bytes, int]] = defaultdict(dict)
         # What walks through the index of offers came to first, since it was changed last.
         self.firsts: dict[tuple[Any, ...], tuple[bytes, bytes] | None] = {}
 
@@ -151,7 +153,7 @@ def with_added(
 ) -> dict[bytes, int]:
     """Sums that are not zero and whose key begins with `prefix`, by key: `added` are the newer."""
     found = {key: unpack_sum(value) for key, value in stored} if stored else {}
-    for key, total in added.items():
-        if key.startswith(prefix):
-            found[key] = total
+    if prefix:
+        added = {key: total for key, total in added.items() if key.startswith(prefix)}
+    found |= added
     return {key: found[key] for key in sorted(found) if found[key]}

@@ -148,7 +148,11 @@ class Txn:
         """Delete an entry that must be there. Raises IntegrityError when it is missing."""
         self.writes += 1
         held = self._residents.get(table)
-        if not (self.delete(table, key) if held is None else held.delete(key)):
+        if held is not None and held.keys is None:
+            found = held.entries.pop(key, None) is not None
+        else:
+            found = self.delete(table, key) if held is None else held.delete(key)
+        if not found:
             raise damaged(table, key, "it is missing")
 
     def size(self, table: Table[Any]) -> int:
@@ -176,8 +180,13 @@ class Txn:
         """
         held = self._residents.get(table)
         if held is not None:
-            yield from held.scan(prefix, start or prefix)
-            return
+            return held.scan(prefix, start or prefix)
+        return self._walked(table, prefix, start)
+
+    def _walked(
+        self, table: Table[Any], prefix: bytes, start: bytes | None
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """The same of a table that LMDB has."""
         handle = self._whole(table)
         if handle is None:
             return
@@ -317,8 +326,7 @@ class Txn:
     def add(self, sums: Sums, key: bytes, by: int) -> int:
         """Add to one sum and return it."""
         self.writes += 1
-        if (added := self._added.get(sums)) is None:
-            added = self._added[sums] = {}
+        added = self._added[sums]
         total = added.get(key)
         total = (self._stored_sum((sums, key)) if total is None else total) + by
         if total or self._stored_sum((sums, key)):
@@ -328,13 +336,13 @@ class Txn:
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
-        total = self._added[sums].get(key) if sums in self._added else None
+        total = self._added[sums].get(key)
         return self._stored_sum((sums, key)) if total is None else total
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
         stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
-        added = self._added.get(sums) or {}
+        added = self._added[sums]
         return with_added(stored, added, prefix) if added or stored else {}
 
     def flush(self) -> None:
