@@ -39,17 +39,22 @@ def of_posting(posting: Posting) -> Iterator[Count]:
             yield ("bonds_burned_total", of), 1
 
 
-def of_job(job: Job) -> Iterator[Count]:
-    yield ("industrial_units_total",), job.units_proven
+def of_job(job: Job) -> list[Count]:
+    found: list[Count] = [
+        (("industrial_units_total",), job.units_proven),
+        (("scheduler_cancel_total", "preempted"), job.placements_before),
+        (("scheduler_preempt_total", "success"), job.placements_before),
+    ]
     if job.state == "cancelled":
-        yield ("scheduler_cancel_total", job.ended_by or ""), 1
-    yield ("scheduler_cancel_total", "preempted"), job.placements_before
-    yield ("scheduler_preempt_total", "success"), job.placements_before
+        found.append((("scheduler_cancel_total", job.ended_by or ""), 1))
     if job.cause == "deadline_missed":
-        yield ("industrial_rejected_total", "SLA"), 1
+        found.append((("industrial_rejected_total", "SLA"), 1))
+    return found
 
 
-def of_settlement(settled: Settlement) -> Iterator[Count]:
+def of_settlement(settled: Settlement) -> tuple[Count, Count]:
     dry_run = settled.status == "recorded"
-    yield ("matches_total", "true" if dry_run else "false"), 1
-    yield ("settle_applied_total",), int(settled.status == "applied")
+    return (
+        (("matches_total", "true" if dry_run else "false"), 1),
+        (("settle_applied_total",), int(settled.status == "applied")),
+    )

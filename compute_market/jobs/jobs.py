@@ -52,7 +52,6 @@ _ENDINGS: dict[JobState, EventName] = {
     "cancelled": "job_cancelled",
     "failed": "job_failed",
 }
-_TOLD_AT_END = ("units_proven", "paid_ct", "paid_it", "refunded_ct", "refunded_it")
 
 
 def get(txn: Txn, job_id: str) -> Job:
@@ -197,7 +196,9 @@ def _start(txn: Txn, job: Job, before: int) -> Job:
     deadline = job.deadline
     if job.deadline_secs is not None:
         # Unless it was moved beyond that while the job waited.
-        deadline = max(deadline, min(txn.now + job.deadline_secs, DEADLINE_MAX))
+        promised = txn.now + job.deadline_secs
+        if promised > deadline:
+            deadline = min(promised, DEADLINE_MAX)
     if deadline != job.deadline:
         txn.delete(DEADLINES, listed_key(job.deadline, job.job_id))
         txn.put(DEADLINES, listed_key(deadline, job.job_id))
@@ -207,7 +208,7 @@ def _start(txn: Txn, job: Job, before: int) -> Job:
         job_id=job.job_id,
         owner=job.buyer,
         before=before,
-        waited_ms=max(0, waited_ms),
+        waited_ms=waited_ms if waited_ms > 0 else 0,
     )
     begun: Job = replace(job, state="active", started_at=txn.now, deadline=deadline, event_seq=seq)
     return _stored(txn, begun)
@@ -220,10 +221,10 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
         units += units_of(entry.length)
         key = numbered(job.job_id, index)
         txn.write(SLICES, key, replace(entry, proven_ms=txn.now_ms))
-    offers.prove(txn, job.placed.offer_id, units)
+    placement = job.placed
+    offers.prove(txn, placement.offer_id, units)
     txn.add(BACKLOG, _BACKLOG_UNITS, -units)
     metrics.count(txn, "industrial_units_total", by=units)
-    placement = job.placed
     placement = replace(placement, units_proven=placement.units_proven + units)
     return _moved(
         txn,
@@ -305,8 +306,9 @@ def close(
     settled: list[Settlement] = []
     if job.placement is not None:
         left = job.units - job.units_proven
-        offers.release(txn, job.placement.offer_id, left)
-        txn.add(BACKLOG, _BACKLOG_UNITS, -left)
+        if left:
+            offers.release(txn, job.placement.offer_id, left)
+            txn.add(BACKLOG, _BACKLOG_UNITS, -left)
         for placement in placements(txn, job):
             if placement.units_proven:
                 receipt, _ = receipts.issue(txn, job, placement)
@@ -314,8 +316,15 @@ def close(
     if job.funded:
         job = _with_payments(job, settled)
         job = escrow.close(txn, job, settled, burn_ct, burn_event, burn_of)
-    detail: dict[str, Any] = {"by": ended_by, "cause": cause}
-    detail |= {name: getattr(job, name) for name in _TOLD_AT_END}
+    detail: dict[str, Any] = {
+        "by": ended_by,
+        "cause": cause,
+        "units_proven": job.units_proven,
+        "paid_ct": job.paid_ct,
+        "paid_it": job.paid_it,
+        "refunded_ct": job.refunded_ct,
+        "refunded_it": job.refunded_it,
+    }
     if reason is not None:
         detail["reason"] = reason
     ended = {"state": state, "ended_at": txn.now, "ended_by": ended_by, "cause": cause}

@@ -113,7 +113,7 @@ def transfer(
             raise damaged(ACCOUNTS.table, debit_key, problem)
         require(txn, debit, token, amount)
     reached = txn.sum(ACCOUNTS, credit_key) + amount
-    if max(reached, amount - available) > AMOUNT_MAX:
+    if reached > AMOUNT_MAX or amount - available > AMOUNT_MAX:
         raise RefusedError(
             f"{credit} would hold {reached} {token}, more than {AMOUNT_MAX}", reason="overflow"
         )

@@ -215,7 +215,7 @@ class _World:
     def _next_arrival(self, source: Source) -> None:
         arrival = next(source, None)
         if arrival is not None:
-            at_ms = max(arrival.at_ms, self.now_ms)
+            at_ms = arrival.at_ms if arrival.at_ms > self.now_ms else self.now_ms
             miss = partial(self._miss, source)
             self._stage.plan(at_ms, partial(self._arrive, source, arrival), miss)
 

@@ -94,7 +94,8 @@ def close(txn: Txn, height: int) -> Closed:
     if units:
         demand.begin_epoch(txn, units)
     txn.set_number(EPOCH_FROM, epochs[-1].to_height + 1)
-    txn.set_number(MULTIPLIER, epochs[-1].multiplier)
+    if before != txn.number(MULTIPLIER):
+        txn.set_number(MULTIPLIER, before)
     moved = (first, before) if before != first else ()
     # Units are those of the first alone.
     return Closed(paid_it, int(epochs[0].units > 0), moved)
