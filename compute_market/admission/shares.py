@@ -73,7 +73,7 @@ def cap_micro(txn: Txn, capacity: int) -> int:
     return txn.config.fair_share_cap_ppm * capacity * WINDOW_SECS  # ppm are micro-units
 
 
-def decide(txn: Txn, parties: tuple[Party, Party], demand: int, capacity: int) -> Refused | int:
+def decide(txn: Txn, parties: tuple[Party, ...], demand: int, capacity: int) -> Refused | int:
     """Whether these parties may take `demand` units of so many a second.
 
     Returns what their burst buckets have to give for it in micro-units, 0 within their shares.
@@ -82,8 +82,10 @@ def decide(txn: Txn, parties: tuple[Party, Party], demand: int, capacity: int) -
     share_micro = cap_micro(txn, capacity)
     # Exactly the cap still fits.
     room_micro = share_micro - demand_micro
-    buyer, provider = parties
-    if buyer.used_micro <= room_micro and provider.used_micro <= room_micro:
+    for each in parties:
+        if each.used_micro > room_micro:
+            break
+    else:
         return 0
     if all(each.burst_micro >= demand_micro for each in parties):
         return demand_micro

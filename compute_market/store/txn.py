@@ -328,7 +328,9 @@ class Txn:
         self.writes += 1
         added = self._added[sums]
         total = added.get(key)
-        total = (self._stored_sum((sums, key)) if total is None else total) + by
+        if total is None:
+            total = self._stored_sum((sums, key))
+        total += by
         if total or self._stored_sum((sums, key)):
             added[key] = total
         else:
