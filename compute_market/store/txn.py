@@ -34,9 +34,8 @@ class Txn:
     capacity that came to somebody. What only changes which offer is the best sets `stirred`.
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
-    last price before the first one of this transaction, None where it has matched nothing.
-    `firsts` is for `book`; `before` the change before this one in the same transaction, which it
-    sees all of.
+    last price before its first one, None where it has matched nothing. `firsts` is for `book`;
+    `before` the change before this one in the same transaction, which it sees all of.
     """
 
     __slots__ = (
@@ -149,10 +148,10 @@ class Txn:
         self.writes += 1
         held = self._residents.get(table)
         if held is not None and held.keys is None:
-            found = held.entries.pop(key, None) is not None
+            removed = held.entries.pop(key, None) is not None
         else:
-            found = self.delete(table, key) if held is None else held.delete(key)
-        if not found:
+            removed = self.delete(table, key) if held is None else held.delete(key)
+        if not removed:
             raise damaged(table, key, "it is missing")
 
     def size(self, table: Table[Any]) -> int:
@@ -181,20 +180,9 @@ class Txn:
         held = self._residents.get(table)
         if held is not None:
             return held.scan(prefix, start or prefix)
-        return self._walked(table, prefix, start)
-
-    def _walked(
-        self, table: Table[Any], prefix: bytes, start: bytes | None
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """The same of a table that LMDB has."""
-        handle = self._whole(table)
-        if handle is None:
-            return
-        with self._txn.cursor(db=handle) as cursor:
-            if prefix or start:
-                yield from table.part(cursor, prefix, start or prefix)
-            else:
-                yield from table.whole(cursor, lambda: self.size(table))
+        if prefix or start:
+            return self._walked(table, lambda cursor: table.part(cursor, prefix, start or prefix))
+        return self._walked(table, lambda cursor: table.whole(cursor, lambda: self.size(table)))
 
     def scan_back(
         self, table: Table[Any], before: bytes | None = None
@@ -202,13 +190,8 @@ class Txn:
         """All entries, last key first; only those whose key is below `before`, if given."""
         held = self._residents.get(table)
         if held is not None:
-            yield from held.scan_back(before)
-            return
-        handle = self._whole(table)
-        if handle is None:
-            return
-        with self._txn.cursor(db=handle) as cursor:
-            yield from table.back(cursor, before)
+            return held.scan_back(before)
+        return self._walked(table, lambda cursor: table.back(cursor, before))
 
     def first(
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
@@ -328,9 +311,7 @@ class Txn:
         self.writes += 1
         added = self._added[sums]
         total = added.get(key)
-        if total is None:
-            total = self._stored_sum((sums, key))
-        total += by
+        total = (self._stored_sum((sums, key)) if total is None else total) + by
         if total or self._stored_sum((sums, key)):
             added[key] = total
         else:
@@ -375,6 +356,13 @@ class Txn:
             return
         self._forget(table)
         self._txn.drop(self._handles[table], delete=False)
+
+    def _walked(self, table: Table[Any], walk: Callable[[Any], Iterator[R]]) -> Iterator[R]:
+        """What a walk finds with a cursor of its own, made when it is first asked."""
+        handle = self._whole(table)
+        if handle is not None:
+            with self._txn.cursor(db=handle) as cursor:
+                yield from walk(cursor)
 
     def _whole(self, table: Table[Any]) -> Any:
         """The handle of a table in which all stands that was written."""
