@@ -15,6 +15,7 @@ from compute_market.records import (
     LIVE_STATES,
     Actor,
     Cause,
+    Event,
     EventName,
     Job,
     JobState,
@@ -165,19 +166,15 @@ def enqueue(
     at_once = inputs is not None and queue.takes_at_once(txn, job)
     if not at_once:
         queue.enter(txn, job)
-    seq = events.note(
-        txn,
-        "job_queued",
-        job_id=job.job_id,
-        owner=job.buyer,
-        before=job.event_seq,
-        offer_id=offer.offer_id,
-        provider=offer.provider,
-        units=job.units,
-        price_per_unit=offer.price_per_unit,
-        funded=placement.funded,
-        mode=mode,
-    )
+    detail: dict[str, Any] = {
+        "provider": offer.provider,
+        "units": job.units,
+        "price_per_unit": offer.price_per_unit,
+        "funded": placement.funded,
+        "mode": mode,
+    }
+    queued = Event("job_queued", job.job_id, offer.offer_id, job.buyer, detail, job.event_seq)
+    seq = events.add(txn, queued)
     return _start(txn, job, seq) if at_once else with_event(txn, job, seq)
 
 
@@ -202,14 +199,8 @@ def _start(txn: Txn, job: Job, before: int) -> Job:
     if deadline != job.deadline:
         txn.delete(DEADLINES, listed_key(job.deadline, job.job_id))
         txn.put(DEADLINES, listed_key(deadline, job.job_id))
-    seq = events.note(
-        txn,
-        "job_started",
-        job_id=job.job_id,
-        owner=job.buyer,
-        before=before,
-        waited_ms=waited_ms if waited_ms > 0 else 0,
-    )
+    detail = {"waited_ms": waited_ms if waited_ms > 0 else 0}
+    seq = events.add(txn, Event("job_started", job.job_id, None, job.buyer, detail, before))
     begun: Job = replace(job, state="active", started_at=txn.now, deadline=deadline, event_seq=seq)
     return _stored(txn, begun)
 
@@ -357,9 +348,7 @@ def with_event(txn: Txn, job: Job, seq: int) -> Job:
 
 def _moved(txn: Txn, job: Job, event: EventName, detail: dict[str, Any], **changes: Any) -> Job:
     """Store a job as it is by now, but for these changes, and what brought it there."""
-    seq = events.note(
-        txn, event, job_id=job.job_id, owner=job.buyer, before=job.event_seq, **detail
-    )
+    seq = events.add(txn, Event(event, job.job_id, None, job.buyer, detail, job.event_seq))
     return _stored(txn, replace(job, event_seq=seq, **changes))
 
 

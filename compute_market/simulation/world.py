@@ -8,6 +8,7 @@ that the market notes.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 from msgspec import Struct
@@ -189,11 +190,10 @@ class _World:
     def _follow(self, txn: Txn) -> None:
         """Have everybody do what follows from what the market has noted since."""
         noted, follow = txn.noted, self._work.follow
-        while self._seen < len(noted):
-            event = noted[self._seen]
-            self._seen += 1
+        for event in islice(noted, self._seen, None):  # More are noted meanwhile.
             if event.event in FOLLOWED:
                 follow(txn, event)
+        self._seen = len(noted)
 
     # What happens by the clock.
 
