@@ -4,7 +4,7 @@ The actions that decide about these moves are beside it: `submit`, `prove`, `can
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from compute_market import events, metrics
 from compute_market.amounts import units_of
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 PRIORITY_MISS_MS = 5_000
 _BACKLOG_UNITS = b"units"
+_Fields = dict[str, Any]  # of a detail or a record, by name
+_NONE: Final[_Fields] = {}
 _ENDINGS: dict[JobState, EventName] = {
     "completed": "job_completed",
     "cancelled": "job_cancelled",
@@ -166,13 +168,8 @@ def enqueue(
     at_once = inputs is not None and queue.takes_at_once(txn, job)
     if not at_once:
         queue.enter(txn, job)
-    detail: dict[str, Any] = {
-        "provider": offer.provider,
-        "units": job.units,
-        "price_per_unit": offer.price_per_unit,
-        "funded": placement.funded,
-        "mode": mode,
-    }
+    detail: _Fields = {"provider": offer.provider, "units": job.units}
+    detail |= {"price_per_unit": offer.price_per_unit, "funded": placement.funded, "mode": mode}
     queued = Event("job_queued", job.job_id, offer.offer_id, job.buyer, detail, job.event_seq)
     seq = events.add(txn, queued)
     return _start(txn, job, seq) if at_once else with_event(txn, job, seq)
@@ -222,10 +219,12 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
         job,
         "job_proved",
         {"slices": len(proven), "units": units, "provider": placement.provider},
-        unreadable_slice=None if job.unreadable_slice in proven else job.unreadable_slice,
-        placement=placement,
-        slices_proven=job.slices_proven + len(proven),
-        units_proven=job.units_proven + units,
+        {
+            "unreadable_slice": None if job.unreadable_slice in proven else job.unreadable_slice,
+            "placement": placement,
+            "slices_proven": job.slices_proven + len(proven),
+            "units_proven": job.units_proven + units,
+        },
     )
 
 
@@ -307,7 +306,7 @@ def close(
     if job.funded:
         job = _with_payments(job, settled)
         job = escrow.close(txn, job, settled, burn_ct, burn_event, burn_of)
-    detail: dict[str, Any] = {
+    detail: _Fields = {
         "by": ended_by,
         "cause": cause,
         "units_proven": job.units_proven,
@@ -319,7 +318,7 @@ def close(
     if reason is not None:
         detail["reason"] = reason
     ended = {"state": state, "ended_at": txn.now, "ended_by": ended_by, "cause": cause}
-    return _moved(txn, job, _ENDINGS[state], detail, deferred=False, held=False, **ended)
+    return _moved(txn, job, _ENDINGS[state], detail, ended | {"deferred": False, "held": False})
 
 
 def remember_unreadable(txn: Txn, job: Job, index: int) -> Job:
@@ -346,7 +345,7 @@ def with_event(txn: Txn, job: Job, seq: int) -> Job:
     return _stored(txn, replace(job, event_seq=seq))
 
 
-def _moved(txn: Txn, job: Job, event: EventName, detail: dict[str, Any], **changes: Any) -> Job:
+def _moved(txn: Txn, job: Job, event: EventName, detail: _Fields, changes: _Fields = _NONE) -> Job:
     """Store a job as it is by now, but for these changes, and what brought it there."""
     seq = events.add(txn, Event(event, job.job_id, None, job.buyer, detail, job.event_seq))
     return _stored(txn, replace(job, event_seq=seq, **changes))

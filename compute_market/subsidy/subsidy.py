@@ -16,7 +16,7 @@ from compute_market.amounts import AMOUNT_MAX, PPM
 from compute_market.clock import LAST_RUN
 from compute_market.errors import NotFoundError
 from compute_market.jobs import demand
-from compute_market.records import EventName, replace
+from compute_market.records import Event, EventName, replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import EPOCH_FROM, EPOCHS, MULTIPLIER, pack_u64
 from compute_market.store.txn import Txn
@@ -251,7 +251,8 @@ def _note(
 ) -> None:
     """Note what the end of the first of some epochs brought."""
     epoch = epochs.from_height // epochs.blocks
-    events.note(txn, event, owner=owner, epoch=epoch, height=epochs.from_height, **detail)
+    detail = {"epoch": epoch, "height": epochs.from_height, **detail}
+    events.add(txn, Event(event, owner=owner, detail=detail))
 
 
 def _join(found: list[Epochs], epochs: Epochs) -> None:
