@@ -4,7 +4,7 @@ The actions that decide about these moves are beside it: `submit`, `prove`, `can
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from compute_market import events, metrics
 from compute_market.amounts import units_of
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 PRIORITY_MISS_MS = 5_000
 _BACKLOG_UNITS = b"units"
 _Fields = dict[str, Any]  # of a detail or a record, by name
-_NONE: Final[_Fields] = {}
 _ENDINGS: dict[JobState, EventName] = {
     "completed": "job_completed",
     "cancelled": "job_cancelled",
@@ -345,10 +344,12 @@ def with_event(txn: Txn, job: Job, seq: int) -> Job:
     return _stored(txn, replace(job, event_seq=seq))
 
 
-def _moved(txn: Txn, job: Job, event: EventName, detail: _Fields, changes: _Fields = _NONE) -> Job:
+def _moved(
+    txn: Txn, job: Job, event: EventName, detail: _Fields, changes: _Fields | None = None
+) -> Job:
     """Store a job as it is by now, but for these changes, and what brought it there."""
     seq = events.add(txn, Event(event, job.job_id, None, job.buyer, detail, job.event_seq))
-    return _stored(txn, replace(job, event_seq=seq, **changes))
+    return _stored(txn, replace(job, event_seq=seq, **(changes or {})))
 
 
 def _stored(txn: Txn, job: Job) -> Job:
