@@ -233,7 +233,7 @@ def keep_handed_over(txn: Txn, job: Job, placement: Placement, detail: dict[str,
     txn.remove(PARTY_JOBS, party_key("provider", job.placed.provider, job.seq))
     txn.put(PARTY_JOBS, party_key("provider", placement.provider, job.seq))
     job = replace(job, placement=placement, placements_before=job.placements_before + 1)
-    return _moved(txn, job, "job_handed_over", detail)
+    return _moved(txn, job, "job_handed_over", detail, offer_id=placement.offer_id)
 
 
 def postpone(txn: Txn, job: Job, deadline: int) -> Job:
@@ -345,10 +345,15 @@ def with_event(txn: Txn, job: Job, seq: int) -> Job:
 
 
 def _moved(
-    txn: Txn, job: Job, event: EventName, detail: _Fields, changes: _Fields | None = None
+    txn: Txn,
+    job: Job,
+    event: EventName,
+    detail: _Fields,
+    changes: _Fields | None = None,
+    offer_id: str | None = None,
 ) -> Job:
     """Store a job as it is by now, but for these changes, and what brought it there."""
-    seq = events.add(txn, Event(event, job.job_id, None, job.buyer, detail, job.event_seq))
+    seq = events.add(txn, Event(event, job.job_id, offer_id, job.buyer, detail, job.event_seq))
     return _stored(txn, replace(job, event_seq=seq, **(changes or {})))
 
 
