@@ -206,8 +206,7 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     units = 0
     for index, entry in proven.items():
         units += units_of(entry.length)
-        key = numbered(job.job_id, index)
-        txn.write(SLICES, key, replace(entry, proven_ms=txn.now_ms))
+        txn.write(SLICES, numbered(job.job_id, index), replace(entry, proven_ms=txn.now_ms))
     placement = job.placed
     offers.prove(txn, placement.offer_id, units)
     txn.add(BACKLOG, _BACKLOG_UNITS, -units)
