@@ -80,8 +80,11 @@ def note(
 
 
 def add(txn: Txn, event: Event) -> int:
-    """Note an event that is made already, without None in its detail: what every job passes makes
-    its own, which takes a fraction of handing the detail over word by word."""
+    """Note an event that is made already; returns its sequence number.
+
+    Its detail holds no None. What every job passes makes its own: to hand a detail over word by
+    word takes longer than all else here.
+    """
     txn.writes += 1
     if txn.noted_after is None:
         txn.noted_after = txn.number("event_seq")
