@@ -115,11 +115,11 @@ def speed(folder: str, settlement: Any, limit: int, rounds: int) -> None:
 
 def simulated(scenario: Scenario, jobs: list[TraceJob], stored: Entries) -> tuple[float, float]:
     """Seconds of a whole run, and of the audit after it; what it has stored goes to `stored`."""
-    ended = 0.0
+    ended, end_ms = 0.0, scenario.end_ms
 
     def note_end(txn: Txn, step: Step) -> None:
         nonlocal ended
-        if step.at_ms == scenario.end_ms:
+        if step.at_ms == end_ms:
             ended = time.process_time()
 
     def opened(scenario: Scenario, group: Buyers) -> Source:

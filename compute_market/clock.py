@@ -185,7 +185,7 @@ def judge(txn: Txn, reading: Reading) -> Time:
     leap_ms = 0 if reading.boot_id is None else _leap_ms(kept, reading)
     if leap_ms > tolerance_ms:
         return Time(last_ms or wall_ms, reading, kept, "ahead", leap_ms)
-    return Time(max(now_ms, last_ms), reading, kept)
+    return Time(now_ms if now_ms > last_ms else last_ms, reading, kept)
 
 
 def enter(txn: Txn, time: Time) -> None:

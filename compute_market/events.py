@@ -84,7 +84,11 @@ def note(
 
 
 def add(txn: Txn, event: Event) -> int:
-    """The same of a whole event: names that a function takes as they come are costly."""
+    """Note an event that is made already; returns its sequence number.
+
+    Its detail holds no None. What every job passes makes its own: to hand a detail over word by
+    word takes longer than all else here.
+    """
     txn.writes += 1
     if txn.noted_after is None:
         txn.noted_after = txn.number("event_seq")

@@ -4,6 +4,9 @@ from typing import Literal
 
 from msgspec import Struct
 
+# Why a payout was not paid.
+Unpaid = Literal["mode", "overflow"]
+
 
 class Epochs(Struct, frozen=True, array_like=True, gc=False):
     """One epoch that has ended, or several in a row that ended alike and in which nothing was
@@ -18,7 +21,7 @@ class Epochs(Struct, frozen=True, array_like=True, gc=False):
     units: int = 0  # proven in it
     kappa_ppm: int = 0  # IT per unit that was paid for at a multiplier of 100; 0 without units
     compute_it: int = 0  # the payout, at most 2^63-1
-    unpaid: Literal["mode", "overflow"] | None = None  # why the payout was not paid
+    unpaid: Unpaid | None = None
 
     @property
     def paid(self) -> bool:

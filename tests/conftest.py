@@ -61,7 +61,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was collected stays: to look for garbage in it again and again takes a tenth of a run."""
+    """What was collected stays: to look through it for garbage takes a tenth of a run."""
     gc.collect()
     gc.freeze()
 

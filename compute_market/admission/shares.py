@@ -81,8 +81,11 @@ def decide(txn: Txn, parties: tuple[Party, ...], demand: int, capacity: int) -> 
     demand_micro = demand * MICRO
     share_micro = cap_micro(txn, capacity)
     # Exactly the cap still fits.
-    most_micro = max([each.used_micro for each in parties])
-    if most_micro + demand_micro <= share_micro:
+    room_micro = share_micro - demand_micro
+    for each in parties:
+        if each.used_micro > room_micro:
+            break
+    else:
         return 0
     if all(each.burst_micro >= demand_micro for each in parties):
         return demand_micro

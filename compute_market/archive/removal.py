@@ -4,7 +4,7 @@ Ids and keys stay taken, and sums keep what the laws of the audit add up: openin
 counted, what was proven of an offer. Here alone records of other rooms are removed for good.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 
 from compute_market import archived
@@ -34,17 +34,19 @@ from compute_market.store.schema import (
 )
 from compute_market.store.txn import Txn
 
+_Counts = defaultdict[tuple[str, ...], int]  # by the name of a counter and its label values
+
 
 def remove_jobs(txn: Txn, ended: Iterable[Ended]) -> None:
     """Remove ended jobs that may go. Raises IntegrityError when a part of one is missing."""
-    counts: Counter[tuple[str, ...]] = Counter()
+    counts: _Counts = defaultdict(int)
     for each in ended:
         _remove_job(txn, each, counts)
     _count(txn, counts)
     _shorten_chain(txn)
 
 
-def _remove_job(txn: Txn, ended: Ended, counts: Counter[tuple[str, ...]]) -> None:
+def _remove_job(txn: Txn, ended: Ended, counts: _Counts) -> None:
     job, key = ended.job, ended.job.job_id.encode()
     assert job.ended_at is not None, "only ended jobs are archived"
     txn.remove(JOBS, key)
@@ -70,7 +72,7 @@ def _remove_job(txn: Txn, ended: Ended, counts: Counter[tuple[str, ...]]) -> Non
     txn.write(ARCHIVED_JOBS, key, left)
 
 
-def _remove_receipt(txn: Txn, proof: Proof, counts: Counter[tuple[str, ...]]) -> None:
+def _remove_receipt(txn: Txn, proof: Proof, counts: _Counts) -> None:
     receipt, key = proof.receipt, proof.receipt.idempotency_key
     txn.remove(RECEIPTS, key)
     txn.remove(SETTLEMENTS, key)
@@ -104,25 +106,26 @@ def remove_postings(txn: Txn, postings: Iterable[Posting], before_ms: int) -> No
     """
     if before_ms > txn.number(POSTINGS_BEFORE):
         txn.set_number(POSTINGS_BEFORE, before_ms)
-    moved: Counter[tuple[str, str]] = Counter()  # by account and token
-    counts: Counter[tuple[str, ...]] = Counter()
+    moved: defaultdict[tuple[str, str], int] = defaultdict(int)  # by account and token
+    counts: _Counts = defaultdict(int)
     for posting in postings:
         seq = pack_u64(posting.seq)
         txn.remove(POSTINGS, seq)
-        moved[posting.debit, posting.token] -= posting.amount
-        moved[posting.credit, posting.token] += posting.amount
-        for account in (posting.debit, posting.credit):
+        debit, credit, token, amount = posting.debit, posting.credit, posting.token, posting.amount
+        moved[debit, token] -= amount
+        moved[credit, token] += amount
+        for account in (debit, credit):
             if ledger.is_wallet(account):
                 txn.remove(WALLET_POSTINGS, ledger.listed_under(account) + seq)
         for names, by in counted.of_posting(posting):
             counts[names] += by
-    for (account, token), amount in moved.items():
-        if amount:
-            txn.add(ARCHIVED, archived.account_key(account, token), amount)
+    for (account, of), by in moved.items():
+        if by:
+            txn.add(ARCHIVED, archived.account_key(account, of), by)
     _count(txn, counts)
 
 
-def _count(txn: Txn, counts: Counter[tuple[str, ...]]) -> None:
+def _count(txn: Txn, counts: _Counts) -> None:
     for names, by in counts.items():
         if by:
             txn.add(ARCHIVED, archived.counter_key(names), by)

@@ -23,7 +23,7 @@ def note_proven(txn: Txn, provider: str, units: int) -> None:
     now = txn.now
     key = pack_u64(now)
     txn.add(EPOCH_UNITS, provider.encode(), units)
-    oldest = pack_u64(max(0, now - WINDOW_SECS))
+    oldest = pack_u64(now - WINDOW_SECS if now > WINDOW_SECS else 0)
     found = txn.collect(THROUGHPUT, 4)
     for stale, _ in found:
         if stale <= oldest:
@@ -41,7 +41,8 @@ def note_proven(txn: Txn, provider: str, units: int) -> None:
 
 def throughput(txn: Txn, since: int) -> list[tuple[int, int]]:
     """Seconds and the units that were proven in each, of the 60 s up to a second and later."""
-    start = pack_u64(max(0, since - WINDOW_SECS + 1))
+    first = since - WINDOW_SECS + 1
+    start = pack_u64(first if first > 0 else 0)
     # One by the second: there are no more of them than seconds.
     found = txn.collect(THROUGHPUT, _SECONDS_MAX, start=start)
     if not found:

@@ -63,6 +63,5 @@ def hand_over(txn: Txn, job: Job, offer: Offer) -> Job:
         "to_score": reputation.earned(txn, offer.provider),
         "units": left,
         "price_per_unit": offer.price_per_unit,
-        "offer_id": offer.offer_id,
     }
     return jobs.keep_handed_over(txn, job, placement, detail)

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 PRIORITY_MISS_MS = 5_000
 _BACKLOG_UNITS = b"units"
+_Fields = dict[str, Any]  # of a detail or a record, by name
 _ENDINGS: dict[JobState, EventName] = {
     "completed": "job_completed",
     "cancelled": "job_cancelled",
@@ -103,11 +104,11 @@ def slice_at(txn: Txn, job: Job, index: int) -> Slice:
 
 def placements(txn: Txn, job: Job) -> list[Placement]:
     """All that a job was given to, the present one last; none while it is pending."""
-    earlier = [
-        txn.must_read(PLACEMENTS, numbered(job.job_id, number))
-        for number in range(job.placements_before)
-    ]
-    return earlier if job.placement is None else [*earlier, job.placement]
+    present = [] if job.placement is None else [job.placement]
+    if not job.placements_before:  # Most often.
+        return present
+    earlier = range(job.placements_before)
+    return [txn.must_read(PLACEMENTS, numbered(job.job_id, number)) for number in earlier] + present
 
 
 def live_ids(txn: Txn) -> Iterator[str]:
@@ -171,15 +172,10 @@ def enqueue(
     at_once = inputs is not None and queue.takes_at_once(txn, job)
     if not at_once:
         queue.enter(txn, job)
-    detail: dict[str, Any] = {
-        "provider": offer.provider,
-        "units": job.units,
-        "price_per_unit": offer.price_per_unit,
-        "funded": placement.funded,
-        "mode": mode,
-    }
-    event = Event("job_queued", job.job_id, offer.offer_id, job.buyer, detail, job.event_seq)
-    seq = events.add(txn, event)
+    detail: _Fields = {"provider": offer.provider, "units": job.units}
+    detail |= {"price_per_unit": offer.price_per_unit, "funded": placement.funded, "mode": mode}
+    queued = Event("job_queued", job.job_id, offer.offer_id, job.buyer, detail, job.event_seq)
+    seq = events.add(txn, queued)
     return _start(txn, job, seq) if at_once else with_event(txn, job, seq)
 
 
@@ -198,18 +194,14 @@ def _start(txn: Txn, job: Job, before: int) -> Job:
     deadline = job.deadline
     if job.deadline_secs is not None:
         # Unless it was moved beyond that while the job waited.
-        deadline = max(deadline, min(txn.now + job.deadline_secs, DEADLINE_MAX))
+        promised = txn.now + job.deadline_secs
+        if promised > deadline:
+            deadline = min(promised, DEADLINE_MAX)
     if deadline != job.deadline:
         txn.delete(DEADLINES, listed_key(job.deadline, job.job_id))
         txn.put(DEADLINES, listed_key(deadline, job.job_id))
-    seq = events.note(
-        txn,
-        "job_started",
-        job_id=job.job_id,
-        owner=job.buyer,
-        before=before,
-        waited_ms=max(0, waited_ms),
-    )
+    detail = {"waited_ms": waited_ms if waited_ms > 0 else 0}
+    seq = events.add(txn, Event("job_started", job.job_id, None, job.buyer, detail, before))
     begun: Job = replace(job, state="active", started_at=txn.now, deadline=deadline, event_seq=seq)
     return _stored(txn, begun)
 
@@ -219,22 +211,23 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     units = 0
     for index, entry in proven.items():
         units += units_of(entry.length)
-        key = numbered(job.job_id, index)
-        txn.write(SLICES, key, replace(entry, proven_ms=txn.now_ms))
-    offers.prove(txn, job.placed.offer_id, units)
+        txn.write(SLICES, numbered(job.job_id, index), replace(entry, proven_ms=txn.now_ms))
+    placement = job.placed
+    offers.prove(txn, placement.offer_id, units)
     txn.add(BACKLOG, _BACKLOG_UNITS, -units)
     metrics.count(txn, "industrial_units_total", by=units)
-    placement = job.placed
     placement = replace(placement, units_proven=placement.units_proven + units)
     return _moved(
         txn,
         job,
         "job_proved",
         {"slices": len(proven), "units": units, "provider": placement.provider},
-        unreadable_slice=None if job.unreadable_slice in proven else job.unreadable_slice,
-        placement=placement,
-        slices_proven=job.slices_proven + len(proven),
-        units_proven=job.units_proven + units,
+        {
+            "unreadable_slice": None if job.unreadable_slice in proven else job.unreadable_slice,
+            "placement": placement,
+            "slices_proven": job.slices_proven + len(proven),
+            "units_proven": job.units_proven + units,
+        },
     )
 
 
@@ -244,11 +237,7 @@ def keep_handed_over(txn: Txn, job: Job, placement: Placement, detail: dict[str,
     txn.remove(PARTY_JOBS, party_key("provider", job.placed.provider, job.seq))
     txn.put(PARTY_JOBS, party_key("provider", placement.provider, job.seq))
     job = replace(job, placement=placement, placements_before=job.placements_before + 1)
-    owner, before = job.buyer, job.event_seq
-    seq = events.note(
-        txn, "job_handed_over", job_id=job.job_id, owner=owner, before=before, **detail
-    )
-    return with_event(txn, job, seq)
+    return _moved(txn, job, "job_handed_over", detail, offer_id=placement.offer_id)
 
 
 def postpone(txn: Txn, job: Job, deadline: int) -> Job:
@@ -310,8 +299,9 @@ def close(
     settled: list[Settlement] = []
     if job.placement is not None:
         left = job.units - job.units_proven
-        offers.release(txn, job.placement.offer_id, left)
-        txn.add(BACKLOG, _BACKLOG_UNITS, -left)
+        if left:
+            offers.release(txn, job.placement.offer_id, left)
+            txn.add(BACKLOG, _BACKLOG_UNITS, -left)
         for placement in placements(txn, job):
             if placement.units_proven:
                 receipt, _ = receipts.issue(txn, job, placement)
@@ -320,7 +310,7 @@ def close(
         if settled:
             job = _with_payments(job, settled)
         job = escrow.close(txn, job, settled, burn_ct, burn_event, burn_of)
-    detail: dict[str, Any] = {
+    detail: _Fields = {
         "by": ended_by,
         "cause": cause,
         "units_proven": job.units_proven,
@@ -331,17 +321,8 @@ def close(
     }
     if reason is not None:
         detail["reason"] = reason
-    ended: Job = replace(
-        job,
-        state=state,
-        ended_at=txn.now,
-        ended_by=ended_by,
-        cause=cause,
-        deferred=False,
-        held=False,
-        event_seq=_noted(txn, job, _ENDINGS[state], detail),
-    )
-    return _stored(txn, ended)
+    ended = {"state": state, "ended_at": txn.now, "ended_by": ended_by, "cause": cause}
+    return _moved(txn, job, _ENDINGS[state], detail, ended | {"deferred": False, "held": False})
 
 
 def remember_unreadable(txn: Txn, job: Job, index: int) -> Job:
@@ -368,14 +349,17 @@ def with_event(txn: Txn, job: Job, seq: int) -> Job:
     return _stored(txn, replace(job, event_seq=seq))
 
 
-def _moved(txn: Txn, job: Job, event: EventName, detail: dict[str, Any], **changes: Any) -> Job:
+def _moved(
+    txn: Txn,
+    job: Job,
+    event: EventName,
+    detail: _Fields,
+    changes: _Fields | None = None,
+    offer_id: str | None = None,
+) -> Job:
     """Store a job as it is by now, but for these changes, and what brought it there."""
-    return _stored(txn, replace(job, event_seq=_noted(txn, job, event, detail), **changes))
-
-
-def _noted(txn: Txn, job: Job, event: EventName, detail: dict[str, Any]) -> int:
-    """Note what happened to a job; returns the event's sequence number."""
-    return events.add(txn, Event(event, job.job_id, None, job.buyer, detail, job.event_seq))
+    seq = events.add(txn, Event(event, job.job_id, offer_id, job.buyer, detail, job.event_seq))
+    return _stored(txn, replace(job, event_seq=seq, **(changes or {})))
 
 
 def _stored(txn: Txn, job: Job) -> Job:

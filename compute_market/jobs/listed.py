@@ -1,7 +1,5 @@
 """The orders in which the store lists jobs: by submission, by party, by end."""
 
-from collections.abc import Iterator
-
 from compute_market.records import Job
 from compute_market.store.schema import (
     ENDED,
@@ -15,12 +13,15 @@ from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 
 
-def entries(job: Job) -> Iterator[tuple[Table[bytes], bytes, bytes]]:
+def entries(job: Job) -> list[tuple[Table[bytes], bytes, bytes]]:
     """The tables, keys and values that list a job as long as it is kept, whatever its state."""
-    yield SUBMITTED, pack_u64(job.seq), job.job_id.encode()
-    yield PARTY_JOBS, party_key("buyer", job.buyer, job.seq), b""
+    found: list[tuple[Table[bytes], bytes, bytes]] = [
+        (SUBMITTED, pack_u64(job.seq), job.job_id.encode()),
+        (PARTY_JOBS, party_key("buyer", job.buyer, job.seq), b""),
+    ]
     if job.placement is not None:
-        yield PARTY_JOBS, party_key("provider", job.placement.provider, job.seq), b""
+        found.append((PARTY_JOBS, party_key("provider", job.placement.provider, job.seq), b""))
+    return found
 
 
 def first_ended(txn: Txn) -> tuple[int, str] | None:

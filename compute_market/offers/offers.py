@@ -144,15 +144,11 @@ def prove(txn: Txn, offer_id: str, units: int) -> None:
 
 def release(txn: Txn, offer_id: str, units: int) -> None:
     """Give back reserved units that were not proven; a withdrawn offer does not sell them again."""
-    if units:
-        txn.helped = True
-        offer = named(txn, offer_id.encode())
-        _move(
-            txn,
-            offer,
-            units_left=offer.units_left + units,
-            units_reserved=offer.units_reserved - units,
-        )
+    txn.helped = True
+    offer = named(txn, offer_id.encode())
+    _move(
+        txn, offer, units_left=offer.units_left + units, units_reserved=offer.units_reserved - units
+    )
 
 
 def placement_on(offer: Offer, *, funded: bool) -> Placement:

@@ -32,7 +32,8 @@ def record(txn: Txn, lane: Lane, price: int) -> None:
     txn.set_number(SEQ, seq + 1)
     value = price.to_bytes(8) + txn.now_ms.to_bytes(8)
     txn.put(PRICES, key_of(lane, seq + 1), value)
-    stored = txn.number(STORED[lane]) + 1
+    before = txn.number(STORED[lane])
+    stored = before + 1
     over = stored - txn.config.price_board_window
     if over > 0:
         oldest = txn.first(PRICES, _PREFIXES[lane])
@@ -42,7 +43,8 @@ def record(txn: Txn, lane: Lane, price: int) -> None:
         if not txn.number(_DROPS[lane]):
             txn.set_number(_DROPS[lane], 1)
         stored -= over
-    txn.set_number(STORED[lane], stored)
+    if stored != before:
+        txn.set_number(STORED[lane], stored)
 
 
 def key_of(lane: Lane, seq: int) -> bytes:

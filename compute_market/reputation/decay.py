@@ -13,6 +13,7 @@ from compute_market.amounts import PPM
 _EXACT_BITS = 1_280
 _BITS = 192  # of a fraction, to begin with
 _LN_2_PPM = 693_148  # rounded up
+_LN_2_LOW_PPM = 693_147  # and down
 
 
 def decayed(score: int, decay_ppm: int, periods: int) -> int:
@@ -25,7 +26,8 @@ def decayed(score: int, decay_ppm: int, periods: int) -> int:
         return 0  # Less than a half is left, since (1 − d)^n ≤ e^(−dn): most often by far.
     keep, whole = _reduced(keep_ppm)
     if periods * whole.bit_length() <= _EXACT_BITS:
-        left = _nearest(size * keep**periods, whole**periods)
+        kept, of = _powers(keep, whole, periods)
+        left = _nearest(size * kept, of)
     else:
         left = _between_bounds(size, keep_ppm, periods)
     return left if score > 0 else -left
@@ -41,8 +43,11 @@ def periods_to_zero(score: int, decay_ppm: int) -> int | None:
         return 0
     if not decay_ppm:
         return None
-    # It is not zero when nothing has passed, and by the bound that `decayed` knows it is.
-    below, above = 0, -(-_LN_2_PPM * (score.bit_length() + 1) // decay_ppm)
+    # A half is left at least of a score of b bits, which is no less than 2^(b−1), while
+    # (1 − d)^n ≥ e^(−dn/(1 − d)) is no less than 2^(−b); by the bound that `decayed` knows it is 0.
+    bits = score.bit_length()
+    below = _LN_2_LOW_PPM * bits * (PPM - decay_ppm) // (decay_ppm * PPM)
+    above = -(-_LN_2_PPM * (bits + 1) // decay_ppm)
     while above - below > 1:
         middle = (above + below) // 2
         if decayed(score, decay_ppm, middle):
@@ -59,6 +64,12 @@ def _reduced(keep_ppm: int) -> tuple[int, int]:
     while rest:
         divisor, rest = rest, divisor % rest
     return keep_ppm // divisor, PPM // divisor
+
+
+@cache
+def _powers(keep: int, whole: int, periods: int) -> tuple[int, int]:
+    """Both powers of a ratio. Of one setting there are no more than have `_EXACT_BITS`."""
+    return keep**periods, whole**periods
 
 
 def _between_bounds(size: int, keep_ppm: int, periods: int) -> int:

@@ -24,7 +24,8 @@ _NEVER_MS = 2**63
 def present(txn: Txn, record: Score, points: int) -> int:
     """What is left of so many points of a stored score by now."""
     period_ms = txn.config.reputation_decay_period_secs * 1000
-    periods = max(0, txn.now_ms - record.changed_ms) // period_ms
+    passed_ms = txn.now_ms - record.changed_ms
+    periods = passed_ms // period_ms if passed_ms > 0 else 0
     return decayed(points, txn.config.reputation_decay_ppm, periods)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from compute_market import events, metrics
 from compute_market.errors import NotFoundError
-from compute_market.records import Score, replace
+from compute_market.records import Event, Score, replace
 from compute_market.store.schema import (
     REPUTATION,
     SCORE_TERMS,
@@ -87,7 +87,8 @@ def adjust(txn: Txn, provider: str, delta: int) -> tuple[Score, Score]:
     """
     before, after = _moved(txn, provider, delta)
     metrics.count(txn, "reputation_adjust_total", "success" if delta > 0 else "failure")
-    events.note(txn, "score_changed", owner=provider, delta=delta, score=after.score)
+    detail = {"delta": delta, "score": after.score}
+    events.add(txn, Event("score_changed", owner=provider, detail=detail))
     return before, after
 
 

@@ -87,8 +87,10 @@ def arrivals(scenario: Scenario, group: Buyers, found: Iterator[TraceJob]) -> It
 def _deadline_secs(config: Config, job: TraceJob, beside_secs: int) -> int:
     if job.deadline_secs is not None:
         return job.deadline_secs
-    lasts_secs = -(-(job.duration_ms or 0) // 1_000)
-    return min(lasts_secs + beside_secs, max(beside_secs, config.deadline_max_secs))
+    secs = -(-(job.duration_ms or 0) // 1_000) + beside_secs
+    if secs <= config.deadline_max_secs:
+        return secs
+    return max(beside_secs, config.deadline_max_secs)
 
 
 def _priority(group: Buyers, stream: Stream) -> Priority:

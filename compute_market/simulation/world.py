@@ -8,6 +8,7 @@ that the market notes.
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 from msgspec import Struct
@@ -189,11 +190,10 @@ class _World:
     def _follow(self, txn: Txn) -> None:
         """Have everybody do what follows from what the market has noted since."""
         noted, follow = txn.noted, self._work.follow
-        while self._seen < len(noted):
-            event = noted[self._seen]
-            self._seen += 1
+        for event in islice(noted, self._seen, None):  # More are noted meanwhile.
             if event.event in FOLLOWED:
                 follow(txn, event)
+        self._seen = len(noted)
 
     # What happens by the clock.
 
@@ -215,7 +215,7 @@ class _World:
     def _next_arrival(self, source: Source) -> None:
         arrival = next(source, None)
         if arrival is not None:
-            at_ms = max(arrival.at_ms, self.now_ms)
+            at_ms = arrival.at_ms if arrival.at_ms > self.now_ms else self.now_ms
             miss = partial(self._miss, source)
             self._stage.plan(at_ms, partial(self._arrive, source, arrival), miss)
 

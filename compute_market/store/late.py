@@ -188,7 +188,7 @@ def with_changed(
 ) -> dict[bytes, int]:
     """Sums that are not zero and whose key begins with `prefix`, by key: `by_now` is the newer."""
     found = {key: unpack_sum(value) for key, value in stored} if stored else {}
-    for key, total in by_now.items():
-        if key.startswith(prefix):
-            found[key] = total
+    if prefix:
+        by_now = {key: total for key, total in by_now.items() if key.startswith(prefix)}
+    found |= by_now
     return {key: found[key] for key in sorted(found) if found[key]}

@@ -105,8 +105,10 @@ class Resident:
         keys = self.keys or self._in_order()
         self._unasked = 0
         begin = bisect_left(keys, start) if start else 0
-        end = bisect_left(keys, prefix + _BEHIND, begin) if prefix else len(keys)
-        return keys[begin : min(begin + limit, end)]
+        end = begin + limit
+        if prefix:
+            end = min(end, bisect_left(keys, prefix + _BEHIND, begin))
+        return keys[begin:end]
 
     def scan(self, prefix: bytes, start: bytes) -> Iterator[tuple[bytes, bytes]]:
         keys = self.keys or self._in_order()

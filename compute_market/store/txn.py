@@ -34,9 +34,8 @@ class Txn:
     capacity that came to somebody. What only changes which offer is the best sets `stirred`.
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
-    last price before the first one of this transaction, None where it has matched nothing.
-    `firsts` is for `book`; `before` the change before this one in the same transaction, which it
-    sees all of.
+    last price before its first one, None where it has matched nothing. `firsts` is for `book`;
+    `before` the change before this one in the same transaction, which it sees all of.
     """
 
     __slots__ = (
@@ -148,7 +147,11 @@ class Txn:
         """Delete an entry that must be there. Raises IntegrityError when it is missing."""
         self.writes += 1
         held = self._residents.get(table)
-        if not (self.delete(table, key) if held is None else held.delete(key)):
+        if held is not None and held.keys is None:
+            removed = held.entries.pop(key, None) is not None
+        else:
+            removed = self.delete(table, key) if held is None else held.delete(key)
+        if not removed:
             raise damaged(table, key, "it is missing")
 
     def size(self, table: Table[Any]) -> int:
@@ -176,16 +179,10 @@ class Txn:
         """
         held = self._residents.get(table)
         if held is not None:
-            yield from held.scan(prefix, start or prefix)
-            return
-        handle = self._whole(table)
-        if handle is None:
-            return
-        with self._txn.cursor(db=handle) as cursor:
-            if prefix or start:
-                yield from table.part(cursor, prefix, start or prefix)
-            else:
-                yield from table.whole(cursor, lambda: self.size(table))
+            return held.scan(prefix, start or prefix)
+        if prefix or start:
+            return self._walked(table, lambda cursor: table.part(cursor, prefix, start or prefix))
+        return self._walked(table, lambda cursor: table.whole(cursor, lambda: self.size(table)))
 
     def scan_back(
         self, table: Table[Any], before: bytes | None = None
@@ -193,13 +190,8 @@ class Txn:
         """All entries, last key first; only those whose key is below `before`, if given."""
         held = self._residents.get(table)
         if held is not None:
-            yield from held.scan_back(before)
-            return
-        handle = self._whole(table)
-        if handle is None:
-            return
-        with self._txn.cursor(db=handle) as cursor:
-            yield from table.back(cursor, before)
+            return held.scan_back(before)
+        return self._walked(table, lambda cursor: table.back(cursor, before))
 
     def first(
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
@@ -369,6 +361,13 @@ class Txn:
             return
         self._forget(table)
         self._txn.drop(self._handles[table], delete=False)
+
+    def _walked(self, table: Table[Any], walk: Callable[[Any], Iterator[R]]) -> Iterator[R]:
+        """What a walk finds with a cursor of its own, made when it is first asked."""
+        handle = self._whole(table)
+        if handle is not None:
+            with self._txn.cursor(db=handle) as cursor:
+                yield from walk(cursor)
 
     def _whole(self, table: Table[Any]) -> Any:
         """The handle of a table in which all stands that was written."""

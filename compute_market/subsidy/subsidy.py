@@ -16,12 +16,12 @@ from compute_market.amounts import AMOUNT_MAX, PPM
 from compute_market.clock import LAST_RUN
 from compute_market.errors import NotFoundError
 from compute_market.jobs import demand
-from compute_market.records import EventName, replace
+from compute_market.records import Event, EventName, replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import EPOCH_FROM, EPOCHS, MULTIPLIER, pack_u64
 from compute_market.store.txn import Txn
 from compute_market.subsidy.governor import MULTIPLIER_START, Past, retuned
-from compute_market.subsidy_records import Epochs, Payouts
+from compute_market.subsidy_records import Epochs, Payouts, Unpaid
 
 # Of its postings.
 EVENT: Final = "subsidy"
@@ -35,7 +35,11 @@ def multiplier(txn: Txn) -> int:
 
 def payout(units: int, kappa_ppm: int, multiplier: int) -> int:
     """IT for proven units, rounded down; at most 2^63-1, and more is never paid."""
-    return min(units * kappa_ppm * multiplier // (100 * PPM), AMOUNT_MAX)
+    return min(_exact_payout(units, kappa_ppm, multiplier), AMOUNT_MAX)
+
+
+def _exact_payout(units: int, kappa_ppm: int, multiplier: int) -> int:
+    return units * kappa_ppm * multiplier // (100 * PPM)
 
 
 def ended(txn: Txn) -> list[Epochs]:
@@ -90,7 +94,8 @@ def close(txn: Txn, height: int) -> Closed:
     if units:
         demand.begin_epoch(txn, units)
     txn.set_number(EPOCH_FROM, epochs[-1].to_height + 1)
-    txn.set_number(MULTIPLIER, epochs[-1].multiplier)
+    if before != txn.number(MULTIPLIER):
+        txn.set_number(MULTIPLIER, before)
     moved = (first, before) if before != first else ()
     # Units are those of the first alone.
     return Closed(paid_it, int(epochs[0].units > 0), moved)
@@ -157,7 +162,7 @@ def _ended(txn: Txn, proven: dict[str, int], height: int) -> list[Epochs]:
     for epochs in sampled:
         if units and not found:
             end = chain.next_epoch(txn, epochs.from_height)
-            found.append(_with_payout(txn, replace(epochs, to_height=end - 1), units))
+            found.append(_with_payout(txn, epochs, end - 1, units))
             if end <= epochs.to_height:
                 found.append(replace(epochs, from_height=end))
         else:
@@ -194,17 +199,24 @@ def _sampled(txn: Txn, height: int) -> list[Epochs]:
     return found
 
 
-def _with_payout(txn: Txn, epochs: Epochs, units: int) -> Epochs:
-    """The epoch in which units were proven, with what it pays, and whether that can be paid."""
+def _with_payout(txn: Txn, epochs: Epochs, to_height: int, units: int) -> Epochs:
+    """The epoch in which units were proven, the first of some up to a height, with what it pays,
+    and whether that can be paid."""
     kappa_ppm = txn.config.kappa_cpu_sub_it_ppm
-    compute_it = payout(units, kappa_ppm, epochs.multiplier)
-    paid: Epochs = replace(epochs, units=units, kappa_ppm=kappa_ppm, compute_it=compute_it)
-    if compute_it and not modes.is_real_by(txn, epochs.to_height + 1):
-        return replace(paid, unpaid="mode")
-    exact_it = units * kappa_ppm * epochs.multiplier // (100 * PPM)
-    if exact_it > AMOUNT_MAX - ledger.in_circulation(txn, "IT"):
-        return replace(paid, unpaid="overflow")
-    return paid
+    exact_it = _exact_payout(units, kappa_ppm, epochs.multiplier)
+    unpaid: Unpaid | None = None
+    if exact_it and not modes.is_real_by(txn, to_height + 1):
+        unpaid = "mode"
+    elif exact_it > AMOUNT_MAX - ledger.in_circulation(txn, "IT"):
+        unpaid = "overflow"
+    return replace(
+        epochs,
+        to_height=to_height,
+        units=units,
+        kappa_ppm=kappa_ppm,
+        compute_it=min(exact_it, AMOUNT_MAX),
+        unpaid=unpaid,
+    )
 
 
 def _pay(txn: Txn, epochs: Epochs, proven: dict[str, int]) -> int:
@@ -239,7 +251,8 @@ def _note(
 ) -> None:
     """Note what the end of the first of some epochs brought."""
     epoch = epochs.from_height // epochs.blocks
-    events.note(txn, event, owner=owner, epoch=epoch, height=epochs.from_height, **detail)
+    detail = {"epoch": epoch, "height": epochs.from_height, **detail}
+    events.add(txn, Event(event, owner=owner, detail=detail))
 
 
 def _join(found: list[Epochs], epochs: Epochs) -> None:
