@@ -217,18 +217,12 @@ def prove_slices(txn: Txn, job: Job, proven: dict[int, Slice]) -> Job:
     txn.add(BACKLOG, _BACKLOG_UNITS, -units)
     metrics.count(txn, "industrial_units_total", by=units)
     placement = replace(placement, units_proven=placement.units_proven + units)
-    return _moved(
-        txn,
-        job,
-        "job_proved",
-        {"slices": len(proven), "units": units, "provider": placement.provider},
-        {
-            "unreadable_slice": None if job.unreadable_slice in proven else job.unreadable_slice,
-            "placement": placement,
-            "slices_proven": job.slices_proven + len(proven),
-            "units_proven": job.units_proven + units,
-        },
-    )
+    detail = {"slices": len(proven), "units": units, "provider": placement.provider}
+    unreadable = None if job.unreadable_slice in proven else job.unreadable_slice
+    changes: _Fields = {"placement": placement, "unreadable_slice": unreadable}
+    changes |= {"slices_proven": job.slices_proven + len(proven)}
+    changes |= {"units_proven": job.units_proven + units}
+    return _moved(txn, job, "job_proved", detail, changes)
 
 
 def keep_handed_over(txn: Txn, job: Job, placement: Placement, detail: dict[str, Any]) -> Job:
