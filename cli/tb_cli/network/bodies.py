@@ -102,14 +102,9 @@ class Body:
             async with asyncio.timeout_at(min(now, by_pace) + self._patience_s):
                 return await self._receive()
         except TimeoutError as error:
-            raise _given_up(408, "the body of the request does not come") from error
+            raise HTTPException(408, "the body of the request does not come") from error
 
 
 def _check_length(count: int) -> None:
     if count > BODY_MAX:
-        raise _given_up(413, f"a request has at most {BODY_MAX} bytes")
-
-
-def _given_up(status: int, why: str) -> HTTPException:
-    """An answer to a request of which more is to come, which nobody will read."""
-    return HTTPException(status, why, headers={"Connection": "close"})
+        raise HTTPException(413, f"a request has at most {BODY_MAX} bytes")
