@@ -13,6 +13,7 @@ from msgspec.structs import replace as replace
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import RefusedError, UsageError
+from compute_market.text import legible
 
 Token = Literal["CT", "IT"]
 Side = Literal["buyer", "provider"]
@@ -125,6 +126,7 @@ MATCH_RESULTS = (
 
 DEADLINE_MAX = 253_402_300_799  # the last second of the year 9999
 ID_LENGTH_MAX = 128
+REASON_LENGTH_MAX = 200  # characters
 _ID_FIRST = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
 _ID_REST = _ID_FIRST | frozenset(".:@+-")
 
@@ -153,6 +155,20 @@ def check_number(value: Any, what: str) -> int:
     if type(value) is int and 0 <= value <= AMOUNT_MAX:
         return value
     raise UsageError(f"{what} is not a whole number within 0…{AMOUNT_MAX}")
+
+
+def check_reason(text: Any, what: str) -> str:
+    """Return why something was done, or raise UsageError unless that is a text of 1…200 characters:
+    the log keeps it."""
+    if type(text) is not str or not text:
+        raise UsageError(f"{what} is {'empty' if text == '' else 'no text'}")
+    if len(text) > REASON_LENGTH_MAX:
+        raise UsageError(
+            f"{what} has {len(text)} characters, at most {REASON_LENGTH_MAX} are allowed"
+        )
+    if legible(text) != text:
+        raise UsageError(f"{what} {legible(text)} is not UTF-8")
+    return text
 
 
 _ID_HINT = "ids are letters, digits and any of _.:@+- and begin with a letter, a digit or _"

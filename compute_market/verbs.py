@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from compute_market.engine import Engine
 from compute_market.errors import UsageError
-from compute_market.records import LANES, Lane, check_id, check_number
+from compute_market.records import LANES, Lane, check_id, check_number, check_reason
 from compute_market.store.txn import Txn
 from compute_market.text import legible
 
@@ -162,8 +162,7 @@ class Settlement:
         """Stop moving money, and let receipts wait; False where none moves. The reason is kept."""
         from compute_market.settlement import modes
 
-        if not reason or legible(reason) != reason:
-            raise UsageError("the reason is no text, or empty")
+        check_reason(reason, "the reason")
         return self._engine.update(lambda txn: modes.to_dry_run(txn, reason))[1]
 
 
@@ -199,14 +198,15 @@ class State:
         """Move what ended so long ago to a file, or go on with one; returns what has gone.
 
         `archive_id`, 16 random bytes, is that of a new file, beside which there is one of a name
-        made of it meanwhile. Raises what `archiving.archive` raises.
+        made of it meanwhile. Raises what `archiving.archive` raises, and ConflictError for an id
+        that another file has.
         """
         from compute_market.archive import archives, archiving
 
         check_number(before_secs, "before_secs")
         if not isinstance(archive_id, bytes) or len(archive_id) != archives.ID_BYTES:
             raise UsageError(f"the id of an archive is {archives.ID_BYTES} bytes")
-        if not path or legible(path) != path:
+        if type(path) is not str or not path or legible(path) != path:
             raise UsageError("the path is no text, or empty")
         engine = self._engine
         run = archiving.Runner(engine.view, engine.update, engine.wall_ms, engine.store.remap)

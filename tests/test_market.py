@@ -559,6 +559,9 @@ def test_what_is_no_number_is_a_usage_error_everywhere(opened: market.Market, va
         (lambda m: m.settlement.cancel_arm(), RefusedError, "nothing is armed"),
         (lambda m: m.settlement.stop(""), UsageError, "reason"),
         (lambda m: m.settlement.stop("\ud800"), UsageError, "reason"),
+        (lambda m: m.settlement.stop("x" * 201), UsageError, "at most 200"),
+        (lambda m: m.settlement.stop(5), UsageError, "reason is no text"),  # type: ignore[arg-type]
+        (lambda m: archived(m, path=5), UsageError, "path is no text"),
     ],
 )
 def test_bad_input_changes_nothing_and_says_what_is_wrong(
@@ -737,9 +740,14 @@ def test_archive_moves_what_ended_and_goes_on_where_it_was(
         assert opened.job("done")["state"] == "completed"
         root = opened.state.root()
         moved = archived(opened, path=path, archive_id=bytes(range(16)))
+        assert opened.state.root() == root
         assert (moved["jobs"], moved["receipts"], moved["changed"]) == (1, 1, True)
         assert archived(opened, path=path) == {"path": path, "changed": False}
-        assert opened.state.root() == root
+        opened.cancel("runs")
+        program.now_ms += 60_000
+        with pytest.raises(ConflictError, match=f"{path} is the archive of the id 00"):
+            archived(opened, path=f"{path}.more")  # It has the id of the first one.
+        assert not Path(f"{path}.more").exists()
         with pytest.raises(NotFoundError, match="archived"):
             opened.job("done")
         assert opened.audit() == []

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from compute_market.errors import AlreadyDoneError, MarketError, NotFoundError, RefusedError
 from compute_market.jobs.cancel import cancel as cancel_job
-from compute_market.records import Job
+from compute_market.records import Job, check_reason
 from compute_market.store.txn import Txn
 from tb_cli.frame import bulk
 from tb_cli.frame.ids import Ids
@@ -64,9 +64,7 @@ def cancel(
     """
 
     if reason is not None:
-        from tb_cli.frame import files  # Few say why.
-
-        files.check_reason(reason)
+        check_reason(reason, "--reason")
 
     def act(txn: Txn, job_id: str) -> bulk.Outcome:
         try:

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from compute_market.amounts import AMOUNT_MAX
+from compute_market.errors import NotFoundError, RefusedError
 from compute_market.store.txn import Txn
 from tb_cli.frame.options import ATOMIC, CHUNK, FAILED_TO, JSONL, KEY
 from tb_cli.frame.render import emit, write_json
@@ -89,7 +90,12 @@ def approve(
     from tb_cli.frame.ids import Ids
 
     def act(txn: Txn, proposal_id: str) -> bulk.Outcome:
-        proposal, document = proposals.approve(txn, _number(proposal_id))
+        found = _number(proposal_id)
+        try:
+            proposal, document = proposals.approve(txn, found)
+        except (NotFoundError, RefusedError) as error:
+            refused = {"id": found, "changed": False}
+            return bulk.Outcome(proposal_id, error.message, refused, error)
         text = f"proposal {proposal.id} is {proposal.state}: unchanged"
         if document["changed"]:
             text = f"approved proposal {proposal.id}: {_text(proposal)} from "

@@ -5,10 +5,9 @@ from typing import Any
 
 from compute_market import idempotency
 from compute_market.errors import NotFoundError, UsageError
-from compute_market.records import EventName, check_id
+from compute_market.records import EventName, check_id, check_reason
 from compute_market.reputation import reputation
 from compute_market.store.txn import Txn
-from tb_cli.frame import files
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing import scores as listed_scores
 from tb_cli.frame.listing.columns import Noun
@@ -71,7 +70,7 @@ def adjust(session: Session, provider: str, delta: int, *, reason: str, key: str
     check_id(provider, "provider")
     if not delta:
         raise UsageError("±N is 0: that changes nothing")
-    files.check_reason(reason)
+    check_reason(reason, "--reason")
     asked = {"provider": provider, "delta": delta, "reason": reason}
 
     def act(txn: Txn) -> dict[str, Any]:

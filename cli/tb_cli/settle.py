@@ -8,11 +8,11 @@ from typing import Any
 from compute_market import housekeeping
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.clock import Due
+from compute_market.records import check_reason
 from compute_market.reputation import reputation
 from compute_market.settlement import modes, settlement
 from compute_market.store.schema import BUNDLES_ENDED
 from compute_market.store.txn import Txn
-from tb_cli.frame import files
 from tb_cli.frame.confirmation import confirm
 from tb_cli.frame.options import YES, digest_of
 from tb_cli.frame.render import emit, fields
@@ -81,7 +81,7 @@ def dry_run(session: Session, *, reason: str, yes: bool) -> None:
     """Receipts of funded jobs wait until the mode is real again. On a terminal it asks first,
     unless --yes is given.
     """
-    files.check_text(reason, "the reason")
+    check_reason(reason, "--reason")
     confirm(session, "stop moving money, and let receipts wait?", yes=yes)
     _change(session, lambda txn: modes.to_dry_run(txn, reason)[1])
 

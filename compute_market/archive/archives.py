@@ -12,6 +12,7 @@ from compute_market import events
 from compute_market.archive import removal, selection
 from compute_market.archive.selection import Ended
 from compute_market.archive_records import Archive
+from compute_market.errors import ConflictError
 from compute_market.records import Posting, replace
 from compute_market.store.schema import ARCHIVES, POSTINGS, pack_u64
 from compute_market.store.txn import Txn
@@ -33,8 +34,16 @@ def listed(txn: Txn) -> Iterator[tuple[bytes, Archive]]:
 
 
 def begin(txn: Txn, archive_id: bytes, archive: Archive) -> None:
-    """Note a file that has its head and nothing else."""
+    """Note a file that has its head and nothing else. Raises what `check_new` raises."""
+    check_new(txn, archive_id)
     txn.write(ARCHIVES, archive_id, archive)
+
+
+def check_new(txn: Txn, archive_id: bytes) -> None:
+    """Raise ConflictError for the id of an archive that is known: no two files have the same."""
+    known = find(txn, archive_id)
+    if known is not None:
+        raise ConflictError(f"{known.path} is the archive of the id {archive_id.hex()}")
 
 
 def let_go(

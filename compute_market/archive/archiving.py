@@ -89,6 +89,7 @@ def _whole(run: Runner, path: str, before: int) -> dict[str, Any]:
 
 def _begun(run: Runner, path: str, archive_id: bytes, before: int) -> ArchiveFile:
     """A new archive, of which there is no more than the head."""
+    run.view(lambda txn: archives.check_new(txn, archive_id))
     head = lines.of_head(run.view(lambda txn: lines.head(txn, archive_id, before)))
     file = ArchiveFile.make(path, head, archive_id.hex())
     try:

@@ -6,7 +6,7 @@ would say to it in the next transaction. Writes nothing.
 
 from typing import Any, Final
 
-from compute_market import events
+from compute_market import archived, events
 from compute_market.admission import admission, capacity
 from compute_market.errors import NotFoundError
 from compute_market.jobs import jobs, waiting
@@ -158,11 +158,12 @@ def _decision(txn: Txn, job: Job) -> dict[str, Any] | None:
 
 def never_stored(txn: Txn, job_id: str) -> NotFoundError:
     """What there is to say of a job that is not there: the log may know why."""
+    if archived.job(txn, job_id) is not None:
+        return archived.missing(txn, job_id)
     last = events.decision_document(txn, job_id)
-    if last is None:
-        return NotFoundError(f"job {job_id} does not exist, and there is no such file")
+    message = f"job {job_id} does not exist"
+    if last is not None and "reason" in last:
+        message += f": it was {last['verdict']}, {last['reason']}: {last.get('message', '')}"
     return NotFoundError(
-        f"job {job_id} does not exist: it was {last['verdict']}, {last.get('reason')}: "
-        f"{last.get('message', '')}",
-        hint="explain takes a job file, or the options of `submit`, as well",
+        message, hint="explain takes a job file, or the options of `submit`, as well"
     )

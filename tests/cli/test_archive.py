@@ -9,6 +9,7 @@ import pytest
 
 from compute_market.archive import archives
 from compute_market.records import replace
+from compute_market.store.schema import ARCHIVES
 from compute_market.store.txn import Txn
 from tests.support.cli import Cli
 from tests.support.market import open_store
@@ -53,6 +54,7 @@ def test_archived_id_says_so_and_stays_taken(cli: Cli) -> None:
     status = cli("compute", "status", "j1")
     assert status.code == 3
     assert status.err.startswith("error[not_found]: job j1 was cancelled, and has been archived\n")
+    assert cli("compute", "explain", "j1") == status
     again = cli("compute", "cancel", "j1")
     assert (again.code, again.out) == (0, "job already cancelled\n")
     info = json.loads(cli.ok("state", "info", "--json"))
@@ -136,7 +138,7 @@ def test_archive_of_another_history_is_kept(cli: Cli) -> None:
 def reopen(txn: Txn) -> None:
     """Let an archive be one that is not whole."""
     ((key, known),) = archives.listed(txn)
-    archives.begin(txn, key, replace(known, closed_ms=None))
+    txn.write(ARCHIVES, key, replace(known, closed_ms=None))
 
 
 def test_file_that_lost_what_the_market_let_go_is_damage(cli: Cli) -> None:

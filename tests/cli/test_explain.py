@@ -283,7 +283,8 @@ def test_explain_of_a_refused_job_tells_the_refusal(cli: Cli) -> None:
 
 def test_explain_of_unknown_ids_is_not_found(cli: Cli) -> None:
     cli.ok("state", "init")
-    error = "error[not_found]: job j1 does not exist, and there is no such file\n"
+    error = "error[not_found]: job j1 does not exist\n"
+    error += "hint: explain takes a job file, or the options of `submit`, as well\n"
     assert cli("compute", "explain", "j1") == (3, "", error)
     cli.active()
     done = cli("compute", "explain", "j1", "--offer", "nope")

@@ -204,6 +204,7 @@ def test_approve_takes_several_each_for_itself_or_all_at_once(cli: Cli) -> None:
     assert done.err.startswith("1 of 3 failed: 1 not_found\n")
     states = [each["state"] for each in cli.document(*PARAMS, "history")]
     assert states == ["approved", "proposed", "approved"]
+    assert [each["id"] for each in cli(*APPROVE, "1", "9", "--jsonl").jsonl] == [1, 9]
     assert [each["changed"] for each in cli.document(*APPROVE, "3", "2")] == [False, True]
 
 

@@ -1,7 +1,7 @@
 """The pages of a selection: all of it, in order, once, and none longer than it may be."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -253,3 +253,37 @@ def test_jobs_of_a_party_are_found_by_it_after_a_handover(busy: Market) -> None:
     asked = Selection(offer_ids=("main",), states=("completed",))
     found_by_offer = collected(busy, asked, 5, newest_first=True)
     assert [job.job_id for job in found_by_offer] == ["owed", "done"]
+
+
+def test_page_of_many_parties_reads_little_more_than_it_takes(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.post("prov", units=1_000)
+    buyers = tuple(f"b{number}" for number in range(10))
+    for number in range(60):
+        market.submit(f"j{number}", buyer=buyers[number % 10])
+    monkeypatch.setattr(pages, "LOOKED_AT", 5)
+    read = 0
+
+    def counted(walk: Callable[..., Iterator[object]]) -> Callable[..., Iterator[object]]:
+        def each(txn: Txn, *asked: object) -> Iterator[object]:
+            nonlocal read
+            for entry in walk(txn, *asked):
+                read += 1
+                yield entry
+
+        return each
+
+    for way in ("scan", "scan_back"):
+        monkeypatch.setattr(Txn, way, counted(getattr(Txn, way)))
+    asked = Selection(buyers=buyers)
+    for newest_first in (False, True):
+        read = 0
+        found, _ = market.view(
+            lambda txn, newest_first=newest_first: pages.page(
+                txn, asked, None, 5, newest_first=newest_first
+            )
+        )
+        numbers = range(59, 54, -1) if newest_first else range(5)
+        assert [job.job_id for job in found] == [f"j{number}" for number in numbers]
+        assert 5 <= read <= 5 + len(buyers)

@@ -7,7 +7,6 @@ from compute_market.errors import UsageError
 from compute_market.text import cause_of, legible
 
 SIZE_MAX = 64 * 2**20
-_REASON_MAX = 200  # characters: the log keeps them, for every change
 # What a path names, rather than where it is, is all that such a directory says.
 _STREAMS = ("/dev", "/dev/fd", "/proc/self/fd", "/proc/thread-self/fd")
 
@@ -29,17 +28,6 @@ def check_text(text: str, what: str) -> str:
     if legible(text) != text:
         raise UsageError(f"{what} {text} is not UTF-8")
     return text
-
-
-def check_reason(reason: str) -> str:
-    """The reason given with --reason. Raises UsageError for one that is empty, long or no text."""
-    if not reason:
-        raise UsageError("--reason is empty")
-    if len(reason) > _REASON_MAX:
-        raise UsageError(
-            f"--reason has {len(reason)} characters, at most {_REASON_MAX} are allowed"
-        )
-    return check_text(reason, "the reason")
 
 
 def directory_of(path: str) -> str:
