@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from blake3 import blake3
@@ -560,7 +560,7 @@ def test_what_is_no_number_is_a_usage_error_everywhere(opened: market.Market, va
         (lambda m: m.settlement.stop(""), UsageError, "reason"),
         (lambda m: m.settlement.stop("\ud800"), UsageError, "reason"),
         (lambda m: m.settlement.stop("x" * 201), UsageError, "at most 200"),
-        (lambda m: m.settlement.stop(5), UsageError, "reason is no text"),  # type: ignore[arg-type]
+        (lambda m: m.settlement.stop(cast(str, 5)), UsageError, "reason is no text"),
         (lambda m: archived(m, path=5), UsageError, "path is no text"),
     ],
 )
