@@ -127,7 +127,7 @@ def test_command_line_in_the_log_is_one_line_that_commands_no_terminal(cli: Cli)
     cli.ok("compute-market", "settle", "arm", "--delay-blocks", "9")
     cli.ok("compute-market", "settle", "cancel-arm")
     cli.ok("compute-market", "settle", "arm", "--delay-blocks", "0")
-    reason = "one\ntwo\t\x1b[31m" + "x" * 2000
+    reason = "one\ntwo\t\x1b[31m" + "\U000e0001" * 180  # which is written with 10 characters each
     cli("compute-market", "settle", "dry-run", "--reason", reason)
     out = cli.ok("log")
     assert out.isprintable() or set(filter(lambda c: not c.isprintable(), out)) == {"\t", "\n"}

@@ -1,6 +1,7 @@
 """Records asked for by their ids: one as it is; of several each for itself."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from compute_market.errors import InternalError, MarketError
@@ -44,27 +45,36 @@ def show(
     def read_one(id_: str) -> list[dict[str, Any]]:
         return find(None, id_) if at_hand else session.view(lambda txn: find(txn, id_))
 
-    read: Read = read_one
     if are_several(ids):
         from tb_cli.frame.ids import Ids
 
-        given: Iterable[Given[str]] = Ids(ids, what)
+        given = Ids(ids, what)
+        read: Iterator[tuple[Given[str], Read]] = ((each, read_one) for each in given)
         if not at_hand:
             session.open()  # Without a market nothing is asked for.
             if session.market.store.schema < SCHEMA_VERSION:
-                given = list(given)
-                read = _read_at_once(session, given, find)
-        return _show_each(session, given, what, read, text)
+                read = _read_together(session, given, find)
+        return _show_each(session, read, what, text)
     check_id(ids[0], what)
-    found = read(ids[0])
+    found = read_one(ids[0])
     lines = [line for document in found for line in text(document)]
     emit(session, found[0] if len(found) == 1 else found, lines)
     return 0
 
 
-def _read_at_once(session: Session, given: "list[Given[str]]", find: Find) -> Read:
-    """What reads them when all have been found in one look: at a store of an older schema, which a
+def _read_together(
+    session: Session, ids: "Iterable[Given[str]]", find: Find
+) -> "Iterator[tuple[Given[str], Read]]":
+    """Ids with what reads them, many found by one look: at a store of an older schema, which each
     look brings up to date for itself."""
+    left = iter(ids)
+    while given := list(islice(left, _IDS_MAPPED)):
+        read = _read_at_once(session, given, find)
+        yield from ((each, read) for each in given)
+
+
+def _read_at_once(session: Session, given: "list[Given[str]]", find: Find) -> Read:
+    """What reads ids when all of them have been found in one look."""
 
     def look(txn: Txn) -> dict[str, list[dict[str, Any]] | MarketError]:
         found: dict[str, list[dict[str, Any]] | MarketError] = {}
@@ -88,14 +98,14 @@ def _read_at_once(session: Session, given: "list[Given[str]]", find: Find) -> Re
 
 
 def _show_each(
-    session: Session, ids: "Iterable[Given[str]]", what: str, read: Read, text: Text
+    session: Session, ids: "Iterable[tuple[Given[str], Read]]", what: str, text: Text
 ) -> int:
     from tb_cli.frame.bulk import Outcome, Report
     from tb_cli.frame.failures import failed
 
     said = Report(session, single=False, aside=True)
     is_first = True
-    for given in ids:
+    for given, read in ids:
         guard.stop_if_lost()
         try:
             if given.item is None:

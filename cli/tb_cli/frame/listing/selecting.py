@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 from compute_market.errors import UsageError
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.listing.columns import Noun, value_of
-from tb_cli.frame.options import check_choices
 from tb_cli.frame.verbs import Parameter
 
 if TYPE_CHECKING:
@@ -51,9 +50,7 @@ def chosen(declared: Sequence[Parameter], filters: Mapping[str, Any]) -> dict[st
             continue
         spelling = each.spellings[0]
         values = separated(filters[each.name])
-        if each.choices:
-            check_choices(spelling, values, each.choices)
-        else:
+        if not each.choices:  # Those were looked at as they were read.
             _check_ids(spelling, values)
         found[each.name] = tuple(values)
     return found
