@@ -131,7 +131,9 @@ class Left(Struct, frozen=True, gc=False):
 def hashed_if(
     workload: str, known: list[Slice], is_taken: Callable[[], bool], *, now_ms: int
 ) -> list[Slice]:
-    """The same; of long ones only if the market would take the job, which it is asked for."""
+    """The slices of a job, hashed. Long ones are hashed only if the market would take the job
+    (`is_taken`), and are else as they are known.
+    """
     if bytes_to_hash(workload, known) >= ASK_FROM_BYTES and not is_taken():
         return unhashed(known)
     with Runner() as runner:

@@ -137,6 +137,8 @@ def check_id(text: str, what: str) -> str:
     Ids are 1…128 ASCII letters, digits and `_ . : @ + -`, and do not begin with punctuation other
     than `_`: they pass through shells, file names, log lines and key separators unchanged.
     """
+    if type(text) is not str:
+        raise UsageError(f"{what} is no text", hint=_ID_HINT)
     if not text:
         raise UsageError(f"{what} is empty", hint=_ID_HINT)
     if len(text) > ID_LENGTH_MAX:

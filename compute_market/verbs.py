@@ -197,9 +197,9 @@ class State:
     def archive(self, path: str, *, before_secs: int, archive_id: bytes) -> dict[str, Any]:
         """Move what ended so long ago to a file, or go on with one; returns what has gone.
 
-        `archive_id`, 16 random bytes, is that of a new file, beside which there is one of a name
-        made of it meanwhile. Raises what `archiving.archive` raises, and ConflictError for an id
-        that another file has.
+        `archive_id`, 16 random bytes, is that of a new file; the temporary file beside it is named
+        after it. Raises what `archiving.archive` raises, and ConflictError for an id that another
+        file has.
         """
         from compute_market.archive import archives, archiving
 

@@ -550,6 +550,8 @@ def test_what_is_no_number_is_a_usage_error_everywhere(opened: market.Market, va
         (lambda m: m.change_job("job", deadline=5), RefusedError, "5 is earlier"),
         (lambda m: m.change_job("job", deadline=-5), UsageError, "deadline"),
         (lambda m: m.explain_offer("offer", -1), UsageError, "since_ms"),
+        (lambda m: m.explain(cast(str, 5)), UsageError, "is no text"),
+        (lambda m: m.withdraw("b", ct=1, key=cast(str, 5)), UsageError, "key is no text"),
         (lambda m: archived(m, archive_id=b"short"), UsageError, "is 16 bytes"),
         (lambda m: archived(m, before_secs=-1), UsageError, "before_secs"),
         (lambda m: archived(m, path=""), UsageError, "path"),

@@ -29,7 +29,7 @@ class ArchiveFile:
 
     @classmethod
     def make(cls, path: str, head: bytes, name: str) -> "ArchiveFile":
-        """A new file that has its head; until then it has a name that nobody can guess.
+        """A new file that has its head; until then it has a name made of this `name`.
 
         Raises UsageError when there is one, or none can be made, and BusyError when the disk is
         full.
