@@ -61,7 +61,8 @@ class ThrowAwayStore:
                 cursors = Cursors(txn, self._handles)
                 # All but the log, which is long before anything of it goes, and which nobody asks.
                 self._residents: Residents = {
-                    table: loaded(table, cursors[table]) for table in TABLES if table is not EVENTS
+                    table: None if table is EVENTS else loaded(table, cursors[table])
+                    for table in TABLES
                 }
         self._txn: Any = None
         self._last: Txn | None = None  # the last change in it
