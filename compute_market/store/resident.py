@@ -56,6 +56,12 @@ class Resident:
             del keys[bisect_left(keys, key)]
         return True
 
+    def delete_each(self, keys: list[bytes]) -> list[bytes]:
+        """Delete many, and forget the order; returns those that are missing."""
+        self.keys = None
+        pop = self.entries.pop
+        return [key for key in keys if pop(key, None) is None]
+
     def _is_worth_it(self, keys: list[bytes]) -> bool:
         """Whether to keep the keys in order through one more change; else they are forgotten."""
         self._unasked += 1
