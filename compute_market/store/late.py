@@ -160,27 +160,11 @@ class Totals:
         return changed
 
 
-class Aside:
-    """What the changes of one transaction of LMDB keep aside until its end."""
-
-    __slots__ = ("cursors", "firsts", "late", "numbers", "set", "totals")
-
-    def __init__(self, txn: Any, handles: Handles, residents: InMemory) -> None:
-        self.cursors = Cursors(txn, handles)  # for what is done at once
-        self.late = Late(self.cursors)
-        self.numbers: dict[str, int] = {}  # as they are by now, those that were asked for
-        self.set: dict[str, None] = {}  # the names of those that are to be written
-        self.totals = Totals(self.late, residents)
-        # What walks through the index of offers came to first, since it was changed last.
-        self.firsts: dict[tuple[Any, ...], tuple[bytes, bytes] | None] = {}
-
-
 def with_changed(
     stored: Iterable[tuple[bytes, bytes]], by_now: dict[bytes, int], prefix: bytes
 ) -> dict[bytes, int]:
     """Sums that are not zero and whose key begins with `prefix`, by key: `by_now` is the newer."""
-    found = {key: unpack_sum(value) for key, value in stored} if stored else {}
     if prefix:
         by_now = {key: total for key, total in by_now.items() if key.startswith(prefix)}
-    found |= by_now
+    found = {key: unpack_sum(value) for key, value in stored} | by_now if stored else by_now
     return {key: found[key] for key in sorted(found) if found[key]}

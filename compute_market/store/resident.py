@@ -86,6 +86,11 @@ class Resident:
         found = self.entries[key]
         return key, found if type(found) is bytes else encode(found)
 
+    def first_key(self) -> bytes | None:
+        keys = self.keys or self._in_order()
+        self._unasked = 0
+        return keys[0] if keys else None
+
     def collect(self, limit: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
         chosen, entries = self._chosen(limit, prefix, start), self.entries
         if self.has_records:

@@ -88,12 +88,14 @@ class ThrowAwayStore:
         if dry_run:
             return self._tried(fn, config, stopwatch)
         try:
-            last = self._last
-            if last is None:
+            txn = self._last
+            if txn is None:
                 self._txn = self._env.begin(write=True)
-            change = Txn(self._txn, self._handles, 0, config, stopwatch, last, self._residents)
-            result = fn(change)
-            self._last = change
+                txn = Txn(self._txn, self._handles, 0, config, stopwatch, self._residents)
+            else:
+                txn.begin(0, config, stopwatch)
+            result = fn(txn)
+            self._last = txn
             self._changes += 1
             if self._changes == CHANGES_MAX:
                 self._commit()

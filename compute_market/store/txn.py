@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from compute_market.config.settings import Config
 from compute_market.records import Event
-from compute_market.store.late import NOT_IN_MEMORY, Aside, Handles, with_changed
+from compute_market.store.late import NOT_IN_MEMORY, Cursors, Handles, Late, Totals, with_changed
 from compute_market.store.schema import META, pack_number, pack_sum, unpack_u64
 from compute_market.store.table import Sums, Table, damaged, encode
 
@@ -34,39 +34,14 @@ class Txn:
     capacity that came to somebody. What only changes which offer is the best sets `stirred`.
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
-    last price before its first one, None where it has matched nothing. `firsts` is for `book`;
-    `before` the change before this one in the same transaction, which it sees all of.
+    last price before its first one, None where it has matched nothing. `firsts` is for `book`.
     """
 
     __slots__ = (
-        "_aside",
-        "_before",
-        "_cursors",
-        "_handles",
-        "_late",
-        "_numbers",
-        "_residents",
-        "_set",
-        "_sums",
-        "_totals",
-        "_txn",
-        "bands",
-        "board",
-        "config",
-        "firsts",
-        "helped",
-        "issued",
-        "noted",
-        "noted_after",
-        "now",
-        "now_ms",
-        "pool",
-        "priced_after",
-        "stirred",
-        "stopwatch",
-        "timely",
-        "touched",
-        "writes",
+        *("_before", "_cursors", "_handles", "_late", "_numbers", "_residents", "_set", "_sums"),
+        *("_totals", "_txn"),
+        *("bands", "board", "config", "firsts", "helped", "issued", "noted", "noted_after", "now"),
+        *("now_ms", "pool", "priced_after", "stirred", "stopwatch", "timely", "touched", "writes"),
     )
 
     def __init__(
@@ -76,17 +51,23 @@ class Txn:
         now_ms: int,
         config: Config,
         stopwatch: Callable[[], int] | None,
-        before: "Txn | None" = None,
         residents: "Residents | None" = None,
     ) -> None:
         self._txn, self._handles = txn, handles
         self._residents: Residents = NOT_IN_MEMORY if residents is None else residents
+        self._cursors = Cursors(txn, handles)  # for what is done at once
+        self._late = Late(self._cursors)
+        self._numbers: dict[str, int] = {}  # as they are by now, those that were asked for
+        self._set: dict[str, None] = {}  # the names of those that are to be written
+        self._totals = Totals(self._late, self._residents)
+        self._sums = self._totals.by_now
+        # What walks through the index of offers came to first, since it was changed last.
+        self.firsts: dict[tuple[Any, ...], tuple[bytes, bytes] | None] = {}
+        self.begin(now_ms, config, stopwatch)
+
+    def begin(self, now_ms: int, config: Config, stopwatch: Callable[[], int] | None) -> None:
+        """Begin the next change: it sees what those before it in the same transaction have done."""
         self._before: dict[str, int] = {}  # some numbers as they were when the change began
-        aside = Aside(txn, handles, self._residents) if before is None else before._aside
-        self._aside: Aside = aside
-        self._cursors, self._late = aside.cursors, aside.late
-        self._numbers, self._set, self.firsts = aside.numbers, aside.set, aside.firsts
-        self._totals, self._sums = aside.totals, aside.totals.by_now
         self.now_ms, self.now = now_ms, now_ms // 1000  # in unix seconds
         self.timely = True
         self.config, self.stopwatch = config, stopwatch
@@ -201,6 +182,14 @@ class Txn:
             return held.first(prefix, start or prefix)
         cursor = self._ordered(table)
         return None if cursor is None else table.first(cursor, prefix, start or prefix)
+
+    def first_key(self, table: Table[Any]) -> bytes | None:
+        """The first key of all, or None."""
+        held = self._residents[table]
+        if held is not None:
+            return held.first_key()
+        found = self.first(table)
+        return None if found is None else found[0]
 
     def collect(
         self, table: Table[Any], limit: int, prefix: bytes = b"", start: bytes | None = None
