@@ -1,6 +1,6 @@
 """A transaction as the rooms of the library see it: records, bytes, numbers and sums by table."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -300,10 +300,12 @@ class Txn:
         self._numbers[name] = number
         self._set[name] = None
 
-    def advance_number(self, name: str, number: int) -> None:
+    def advance_number(self, name: str, before: int, number: int) -> None:
         """The same, of a number of which it is asked what it was before."""
-        self._before.setdefault(name, self.number(name))
-        self.set_number(name, number)
+        self.writes += 1
+        self._before.setdefault(name, before)
+        self._numbers[name] = number
+        self._set[name] = None
 
     def next_number(self, name: str) -> int:
         """Increment a named sequence and return it: 1, 2, 3, …"""
@@ -328,7 +330,12 @@ class Txn:
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
-        stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
+        stored: Iterable[tuple[bytes, bytes]]
+        held = self._residents[sums.table]
+        if held is not None and not prefix:
+            stored = held.entries.items()
+        else:
+            stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
         by_now = self._sums.get(sums, {})
         return with_changed(stored, by_now, prefix) if by_now or stored else {}
 
