@@ -6,7 +6,7 @@ counted, what was proven of an offer. Here alone records of other rooms are remo
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
 from compute_market import archived
 from compute_market.archive import counted
@@ -22,6 +22,7 @@ from compute_market.store.schema import (
     ARCHIVED_RECEIPTS,
     ENDED,
     JOBS,
+    PARTY_JOBS,
     PLACEMENTS,
     POSTINGS,
     POSTINGS_BEFORE,
@@ -31,6 +32,7 @@ from compute_market.store.schema import (
     RECEIPTS_ARCHIVED,
     SETTLEMENTS,
     SLICES,
+    SUBMITTED,
     WALLET_POSTINGS,
     pack_u64,
 )
@@ -38,13 +40,17 @@ from compute_market.store.table import Table
 from compute_market.store.txn import Txn
 
 _Counts = defaultdict[tuple[str, ...], int]  # by the name of a counter and its label values
-_Gone = defaultdict[Table[Any], list[bytes]]  # the keys of what goes, by table
+_Gone = dict[Table[Any], list[bytes]]  # the keys of what goes, by table
+
+_OF_JOBS: Final[tuple[Table[Any], ...]] = (
+    *(JOBS, ENDED, SUBMITTED, PARTY_JOBS, SLICES, PLACEMENTS, RECEIPTS, SETTLEMENTS),
+)
 
 
 def remove_jobs(txn: Txn, ended: Iterable[Ended]) -> None:
     """Remove ended jobs that may go. Raises IntegrityError when a part of one is missing."""
     counts: _Counts = defaultdict(int)
-    gone: _Gone = defaultdict(list)
+    gone: _Gone = {table: [] for table in _OF_JOBS}
     for each in ended:
         _remove_job(txn, each, counts, gone)
     _remove(txn, gone)
@@ -114,7 +120,7 @@ def remove_postings(txn: Txn, postings: Iterable[Posting], before_ms: int) -> No
         txn.set_number(POSTINGS_BEFORE, before_ms)
     moved: defaultdict[tuple[str, str], int] = defaultdict(int)  # by account and token
     counts: _Counts = defaultdict(int)
-    gone: _Gone = defaultdict(list)
+    gone: _Gone = {POSTINGS: [], WALLET_POSTINGS: []}
     for posting in postings:
         seq = pack_u64(posting.seq)
         gone[POSTINGS].append(seq)

@@ -13,7 +13,6 @@ from compute_market.store.schema import (
     SCORE_TERMS,
     SCORES_DUE,
     SCORES_DUE_FROM,
-    pack_u64,
     unpack_u64,
 )
 from compute_market.store.txn import Txn
@@ -51,7 +50,7 @@ def is_over(txn: Txn, record: Score) -> bool:
 def key_of(provider: str, record: Score, terms: int) -> bytes | None:
     """Where a score stands among those that are due; None for one that time does not change."""
     from_ms = _due_ms(record, terms)
-    return None if from_ms is None else pack_u64(from_ms) + provider.encode()
+    return None if from_ms is None else from_ms.to_bytes(8) + provider.encode()
 
 
 def enter(txn: Txn, provider: str, record: Score) -> None:
@@ -62,7 +61,7 @@ def enter(txn: Txn, provider: str, record: Score) -> None:
         terms = txn.number(SCORE_TERMS)
     at_ms = _due_ms(record, terms)
     if at_ms is not None:
-        txn.put(SCORES_DUE, pack_u64(at_ms) + provider.encode())
+        txn.put(SCORES_DUE, at_ms.to_bytes(8) + provider.encode())
         if at_ms < txn.number(SCORES_DUE_FROM):
             txn.set_number(SCORES_DUE_FROM, at_ms)
 
