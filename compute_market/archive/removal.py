@@ -100,14 +100,18 @@ def _shorten_chain(txn: Txn) -> None:
     """Remove links from the beginning of the chain whose receipts have gone, but for the last of
     them: the chain goes on from there."""
     seq = before = txn.number(RECEIPTS_ARCHIVED)
+    gone = []
+    last = pack_u64(seq)
     while True:
-        link = txn.read(RECEIPT_CHAIN, pack_u64(seq + 1))
+        key = pack_u64(seq + 1)
+        link = txn.read(RECEIPT_CHAIN, key)
         if link is None or archived.receipt(txn, link.key) is None:
             break
         if seq:
-            txn.remove(RECEIPT_CHAIN, pack_u64(seq))
-        seq += 1
+            gone.append(last)
+        seq, last = seq + 1, key
     if seq != before:
+        remove_each(txn, RECEIPT_CHAIN, gone)
         txn.set_number(RECEIPTS_ARCHIVED, seq)
 
 
