@@ -96,12 +96,22 @@ def settle(txn: Txn) -> None:
 
 
 def _due_ms(record: Score, terms: int) -> int | None:
+    lasts_ms = _lasts_ms(record.score, record.barred, terms)
+    return None if lasts_ms is None else record.changed_ms + lasts_ms
+
+
+@cache
+def _lasts_ms(score: int, is_barred: bool, terms: int) -> int | None:
+    """How long after its last change time alone changes something of a score; None for never.
+
+    Scores have a bound and settings seldom change, and so has the cache.
+    """
     decay_ppm, period_secs, retention_secs = _unpacked(terms)
-    periods = periods_to_zero(abs(record.score), decay_ppm)
+    periods = periods_to_zero(abs(score), decay_ppm)
     if periods is None:
         return None
-    from_ms = record.changed_ms + periods * period_secs * 1000
-    return from_ms if record.barred else from_ms + retention_secs * 1000 + 1
+    fades_ms = periods * period_secs * 1000
+    return fades_ms if is_barred else fades_ms + retention_secs * 1000 + 1
 
 
 def _terms(txn: Txn) -> int:
