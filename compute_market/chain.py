@@ -35,7 +35,7 @@ def remember(txn: Txn) -> int:
     """Record the height reached, so that it never falls below it; returns it."""
     now, seen = height_by(txn, txn.now_ms), txn.number("height_seen")
     if now > seen:
-        txn.set_number("height_seen", now)
+        txn.advance_number("height_seen", seen, now)
         return now
     return seen
 

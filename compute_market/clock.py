@@ -198,7 +198,7 @@ def enter(txn: Txn, time: Time) -> None:
 def keep(txn: Txn, time: Time) -> None:
     """Remember market time, what the clock looked like if it is believed, and an outage."""
     last_ms = txn.number(LAST_RUN)
-    txn.set_number(LAST_RUN, time.now_ms)
+    txn.advance_number(LAST_RUN, last_ms, time.now_ms)
     if time.doubt is not None:
         return
     kept, reading = time.kept, time.reading
@@ -229,7 +229,7 @@ def accept(txn: Txn, reading: Reading) -> bool:
     if now_ms > last_ms:
         kept = _with_outage(txn, kept, last_ms, now_ms)
     txn.put(META, _KEPT, encode(kept))
-    txn.set_number(LAST_RUN, now_ms)
+    txn.advance_number(LAST_RUN, last_ms, now_ms)
     release(txn)
     events.note(txn, "clock_accepted", doubt=doubted.doubt, from_ms=last_ms, to_ms=now_ms)
     return True

@@ -106,13 +106,14 @@ def note_once(txn: Txn, event: EventName, **detail: Any) -> None:
 
 def flush(txn: Txn, asked: Asked) -> None:
     """Store what was noted, and who asked for it. The end of a transaction calls this."""
-    if not txn.noted or txn.noted_after is None:
+    noted, after = txn.noted, txn.noted_after
+    if not noted or after is None:
         return
-    for start in range(0, len(txn.noted), ENTRY_EVENTS):
-        entry = LogEntry(txn.now_ms, asked, tuple(txn.noted[start : start + ENTRY_EVENTS]))
-        txn.write(EVENTS, pack_u64(txn.noted_after + start + 1), entry)
-    txn.set_number("event_seq", txn.noted_after + len(txn.noted))
-    txn.noted.clear()
+    for start in range(0, len(noted), ENTRY_EVENTS):
+        entry = LogEntry(txn.now_ms, asked, tuple(noted[start : start + ENTRY_EVENTS]))
+        txn.write(EVENTS, pack_u64(after + start + 1), entry)
+    txn.set_number("event_seq", after + len(noted))
+    noted.clear()
     txn.noted_after = None
 
 

@@ -43,6 +43,13 @@ def expire(txn: Txn, limit: int) -> Expired:
     return Expired(expired, burned_ct, away)
 
 
+def next_deadline(txn: Txn) -> int | None:
+    """The nearest deadline of a live job; None without one. Looking at more of them takes longer
+    than all else that is due."""
+    first = txn.first_key(DEADLINES)
+    return None if first is None else unpack_u64(first[:8])
+
+
 def cause_of(job: Job, kept: Kept) -> Cause:
     """Why a job ends whose deadline has passed."""
     if kept.was_away(job.deadline):
@@ -53,10 +60,9 @@ def cause_of(job: Job, kept: Kept) -> Cause:
 
 
 def _overdue_ids(txn: Txn, limit: int) -> list[str]:
-    first = txn.first(DEADLINES)
-    # Most often no job is overdue, and looking at many takes longer than all else that is due.
-    if first is None or unpack_u64(first[0][:8]) >= txn.now:
-        return []
+    deadline = next_deadline(txn)
+    if deadline is None or deadline >= txn.now:
+        return []  # Most often.
     return [
         key[8:].decode()
         for key, _ in txn.collect(DEADLINES, limit)

@@ -392,7 +392,7 @@ def _leave_indexes(txn: Txn, job: Job) -> None:
 
 def numbered(job_id: str, number: int) -> bytes:
     """The key of a slice or of an earlier placement."""
-    return f"{job_id}\0".encode() + number.to_bytes(8)
+    return job_id.encode() + b"\0" + number.to_bytes(8)
 
 
 def listed_key(second: int, job_id: str) -> bytes:

@@ -13,7 +13,6 @@ from compute_market.store.schema import (
     SCORE_TERMS,
     SCORES_DUE,
     SCORES_DUE_FROM,
-    pack_u64,
     unpack_u64,
 )
 from compute_market.store.txn import Txn
@@ -51,7 +50,7 @@ def is_over(txn: Txn, record: Score) -> bool:
 def key_of(provider: str, record: Score, terms: int) -> bytes | None:
     """Where a score stands among those that are due; None for one that time does not change."""
     from_ms = _due_ms(record, terms)
-    return None if from_ms is None else pack_u64(from_ms) + provider.encode()
+    return None if from_ms is None else from_ms.to_bytes(8) + provider.encode()
 
 
 def enter(txn: Txn, provider: str, record: Score) -> None:
@@ -62,7 +61,7 @@ def enter(txn: Txn, provider: str, record: Score) -> None:
         terms = txn.number(SCORE_TERMS)
     at_ms = _due_ms(record, terms)
     if at_ms is not None:
-        txn.put(SCORES_DUE, pack_u64(at_ms) + provider.encode())
+        txn.put(SCORES_DUE, at_ms.to_bytes(8) + provider.encode())
         if at_ms < txn.number(SCORES_DUE_FROM):
             txn.set_number(SCORES_DUE_FROM, at_ms)
 
@@ -97,12 +96,22 @@ def settle(txn: Txn) -> None:
 
 
 def _due_ms(record: Score, terms: int) -> int | None:
+    lasts_ms = _lasts_ms(record.score, record.barred, terms)
+    return None if lasts_ms is None else record.changed_ms + lasts_ms
+
+
+@cache
+def _lasts_ms(score: int, is_barred: bool, terms: int) -> int | None:
+    """How long after its last change time alone changes something of a score; None for never.
+
+    Scores have a bound and settings seldom change, and so has the cache.
+    """
     decay_ppm, period_secs, retention_secs = _unpacked(terms)
-    periods = periods_to_zero(abs(record.score), decay_ppm)
+    periods = periods_to_zero(abs(score), decay_ppm)
     if periods is None:
         return None
-    from_ms = record.changed_ms + periods * period_secs * 1000
-    return from_ms if record.barred else from_ms + retention_secs * 1000 + 1
+    fades_ms = periods * period_secs * 1000
+    return fades_ms if is_barred else fades_ms + retention_secs * 1000 + 1
 
 
 def _terms(txn: Txn) -> int:

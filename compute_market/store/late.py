@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
-from compute_market.store.schema import unpack_sum
+from compute_market.store.schema import TABLES, unpack_sum
 from compute_market.store.table import Sums, Table
 
 # Entries of one table that wait to be written, at most.
@@ -17,8 +17,10 @@ LATE_MAX: Final = 10_000
 
 # Table → its handle; None for one that an older release has not made.
 Handles = dict[Table[Any], Any]
-# Table → what holds all of its entries in memory (`resident`).
+# Table → what holds all of its entries in memory (`resident`); None for one that is not held.
 InMemory = dict[Table[Any], Any]
+# That of a store that lasts.
+NOT_IN_MEMORY: Final[InMemory] = dict.fromkeys(TABLES)
 
 
 class Cursors(dict[Table[Any], Any]):
@@ -126,69 +128,43 @@ class Late:
         self._kept.clear()
 
 
-class Totals(dict[bytes, int]):
-    """The sums of one table as they are by now: each is read when it is asked for first."""
+class Totals:
+    """The sums of all tables as they are by now: each is read when it is asked for first."""
 
-    __slots__ = ("_late", "_residents", "_stored", "_table")
-
-    def __init__(self, table: Table[bytes], late: Late, residents: InMemory) -> None:
-        super().__init__()
-        self._table, self._late, self._residents = table, late, residents
-        self._stored: dict[bytes, int] = {}
-
-    def __missing__(self, key: bytes) -> int:
-        total = self._stored.get(key)
-        if total is None:
-            held = self._residents.get(self._table)
-            found = self._late.find(self._table, key) if held is None else held.entries.get(key)
-            total = self._stored[key] = 0 if found is None else unpack_sum(found)
-        self[key] = total
-        return total
-
-    def take_changed(self) -> list[tuple[bytes, int]]:
-        """Those that differ from what is stored, which is then what they are."""
-        stored = self._stored
-        changed = [(key, total) for key, total in self.items() if total != stored[key]]
-        stored.update(changed)
-        self.clear()
-        return changed
-
-
-class AllTotals(dict[Sums, Totals]):
-    """The same by table."""
-
-    __slots__ = ("_late", "_residents")
+    __slots__ = ("_late", "_residents", "_stored", "by_now")
 
     def __init__(self, late: Late, residents: InMemory) -> None:
-        super().__init__()
         self._late, self._residents = late, residents
+        self._stored: dict[Sums, dict[bytes, int]] = {}
+        self.by_now: dict[Sums, dict[bytes, int]] = {}
 
-    def __missing__(self, sums: Sums) -> Totals:
-        totals = self[sums] = Totals(sums.table, self._late, self._residents)
-        return totals
+    def read(self, sums: Sums, key: bytes) -> int:
+        """A sum that is not among those of by now, and from now on is."""
+        stored = self._stored.setdefault(sums, {})
+        total = stored.get(key)
+        if total is None:
+            held = self._residents[sums.table]
+            found = self._late.find(sums.table, key) if held is None else held.entries.get(key)
+            total = stored[key] = 0 if found is None else unpack_sum(found)
+        self.by_now.setdefault(sums, {})[key] = total
+        return total
 
-
-class Aside:
-    """What the changes of one transaction of LMDB keep aside until its end."""
-
-    __slots__ = ("cursors", "firsts", "late", "numbers", "set", "sums")
-
-    def __init__(self, txn: Any, handles: Handles, residents: InMemory) -> None:
-        self.cursors = Cursors(txn, handles)  # for what is done at once
-        self.late = Late(self.cursors)
-        self.numbers: dict[str, int] = {}  # as they are by now, those that were asked for
-        self.set: dict[str, None] = {}  # the names of those that are to be written
-        self.sums = AllTotals(self.late, residents)
-        # What walks through the index of offers came to first, since it was changed last.
-        self.firsts: dict[tuple[Any, ...], tuple[bytes, bytes] | None] = {}
+    def take_changed(self) -> list[tuple[Sums, bytes, int]]:
+        """Those that differ from what is stored, which is then what they are."""
+        changed = []
+        for sums, by_now in self.by_now.items():
+            stored = self._stored[sums]
+            changed += [(sums, key, total) for key, total in by_now.items() if total != stored[key]]
+            stored.update(by_now)
+        self.by_now.clear()
+        return changed
 
 
 def with_changed(
     stored: Iterable[tuple[bytes, bytes]], by_now: dict[bytes, int], prefix: bytes
 ) -> dict[bytes, int]:
     """Sums that are not zero and whose key begins with `prefix`, by key: `by_now` is the newer."""
-    found = {key: unpack_sum(value) for key, value in stored} if stored else {}
     if prefix:
         by_now = {key: total for key, total in by_now.items() if key.startswith(prefix)}
-    found |= by_now
+    found = {key: unpack_sum(value) for key, value in stored} | by_now if stored else by_now
     return {key: found[key] for key in sorted(found) if found[key]}

@@ -56,6 +56,12 @@ class Resident:
             del keys[bisect_left(keys, key)]
         return True
 
+    def delete_each(self, keys: list[bytes]) -> list[bytes]:
+        """Delete many, and forget the order; returns those that are missing."""
+        self.keys = None
+        pop = self.entries.pop
+        return [key for key in keys if pop(key, None) is None]
+
     def _is_worth_it(self, keys: list[bytes]) -> bool:
         """Whether to keep the keys in order through one more change; else they are forgotten."""
         self._unasked += 1
@@ -68,10 +74,6 @@ class Resident:
         self.entries.clear()
         self.keys = None
 
-    def payload(self, key: bytes) -> bytes | None:
-        found = self.entries.get(key)
-        return found if found is None or type(found) is bytes else encode(found)
-
     def first(self, prefix: bytes, start: bytes) -> tuple[bytes, bytes] | None:
         keys = self.keys or self._in_order()
         self._unasked = 0
@@ -83,6 +85,11 @@ class Resident:
             return None
         found = self.entries[key]
         return key, found if type(found) is bytes else encode(found)
+
+    def first_key(self) -> bytes | None:
+        keys = self.keys or self._in_order()
+        self._unasked = 0
+        return keys[0] if keys else None
 
     def collect(self, limit: int, prefix: bytes, start: bytes) -> list[tuple[bytes, bytes]]:
         chosen, entries = self._chosen(limit, prefix, start), self.entries
@@ -139,8 +146,8 @@ class Resident:
         return found if type(found) is bytes else encode(found)
 
 
-# The tables that are kept in memory, and no others.
-Residents = dict[Table[Any], Resident]
+# The tables that are kept in memory; None for every other.
+Residents = dict[Table[Any], Resident | None]
 
 
 def loaded(table: Table[Any], cursor: Any) -> Resident:
@@ -155,21 +162,22 @@ def loaded(table: Table[Any], cursor: Any) -> Resident:
 def write_all(residents: Residents, cursors: Cursors) -> None:
     """Write what has changed since it was written last."""
     for table, held in residents.items():
-        if held.written or held.entries:
+        if held is not None and (held.written or held.entries):
             _write(table, held, cursors[table])
             held.written = held.entries.copy()
 
 
 def shorten(residents: Residents, cursors: Cursors) -> None:
     """Keep no longer what has become too long."""
-    for table in list(residents):
-        if len(residents[table].entries) > RESIDENT_MAX:
-            evict(residents, table, cursors)
+    for table, held in residents.items():
+        if held is not None and len(held.entries) > RESIDENT_MAX:
+            evict(residents, table, held, cursors)
 
 
-def evict(residents: Residents, table: Table[Any], cursors: Cursors) -> None:
+def evict(residents: Residents, table: Table[Any], held: Resident, cursors: Cursors) -> None:
     """Let a table be found in LMDB from now on."""
-    _write(table, residents.pop(table), cursors[table])
+    _write(table, held, cursors[table])
+    residents[table] = None
 
 
 def _write(table: Table[Any], held: Resident, cursor: Any) -> None:

@@ -1,4 +1,4 @@
-"""What only a new schema does to a table, and who looks for damage: all of it, value by value.
+"""What few do to a table: a new schema, who looks for damage, and who removes a lot of it.
 
 A part of `txn`, which every command imports and few need this of.
 """
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from compute_market.errors import IntegrityError
-from compute_market.store.table import Table
+from compute_market.store.table import Table, damaged
 from compute_market.store.txn import Txn
 
 
@@ -28,6 +28,19 @@ def rewrite(txn: Txn, table: Table[Any], convert: Callable[[bytes, bytes], bytes
             else:
                 cursor.put(key, table.sealed(key, payload))
                 present = cursor.next()
+
+
+def remove_each(txn: Txn, table: Table[Any], keys: list[bytes]) -> None:
+    """Delete entries that must be there. Raises IntegrityError when one of them is missing."""
+    held = txn._residents[table]
+    if held is None:
+        for key in keys:
+            txn.remove(table, key)
+        return
+    txn.writes += len(keys)
+    missing = held.delete_each(keys)
+    if missing:
+        raise damaged(table, missing[0], "it is missing")
 
 
 def drop(txn: Txn, table: Table[Any]) -> None:

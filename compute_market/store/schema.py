@@ -59,7 +59,7 @@ def id_prefix(text: str) -> bytes:
 
 def party_key(side: str, party: str, seq: int) -> bytes:
     """The key of a job among those of a buyer or a provider."""
-    return f"{side}\0{party}\0".encode() + pack_u64(seq)
+    return f"{side}\0{party}\0".encode() + seq.to_bytes(8)
 
 
 META = Table("meta", bytes, key="name of a small number or text", writer="", kept=True)

@@ -61,7 +61,8 @@ class ThrowAwayStore:
                 cursors = Cursors(txn, self._handles)
                 # All but the log, which is long before anything of it goes, and which nobody asks.
                 self._residents: Residents = {
-                    table: loaded(table, cursors[table]) for table in TABLES if table is not EVENTS
+                    table: None if table is EVENTS else loaded(table, cursors[table])
+                    for table in TABLES
                 }
         self._txn: Any = None
         self._last: Txn | None = None  # the last change in it
@@ -87,12 +88,14 @@ class ThrowAwayStore:
         if dry_run:
             return self._tried(fn, config, stopwatch)
         try:
-            last = self._last
-            if last is None:
+            txn = self._last
+            if txn is None:
                 self._txn = self._env.begin(write=True)
-            change = Txn(self._txn, self._handles, 0, config, stopwatch, last, self._residents)
-            result = fn(change)
-            self._last = change
+                txn = Txn(self._txn, self._handles, 0, config, stopwatch, self._residents)
+            else:
+                txn.begin(0, config, stopwatch)
+            result = fn(txn)
+            self._last = txn
             self._changes += 1
             if self._changes == CHANGES_MAX:
                 self._commit()

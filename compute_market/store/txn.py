@@ -1,13 +1,13 @@
 """A transaction as the rooms of the library see it: records, bytes, numbers and sums by table."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
 from compute_market.config.settings import Config
 from compute_market.records import Event
-from compute_market.store.late import Aside, Handles, with_changed
+from compute_market.store.late import NOT_IN_MEMORY, Cursors, Handles, Late, Totals, with_changed
 from compute_market.store.schema import META, pack_number, pack_sum, unpack_u64
 from compute_market.store.table import Sums, Table, damaged, encode
 
@@ -34,38 +34,14 @@ class Txn:
     capacity that came to somebody. What only changes which offer is the best sets `stirred`.
 
     `board` is the price board, None where nobody has loaded it, and `priced_after` the seq of the
-    last price before its first one, None where it has matched nothing. `firsts` is for `book`;
-    `before` the change before this one in the same transaction, which it sees all of.
+    last price before its first one, None where it has matched nothing. `firsts` is for `book`.
     """
 
     __slots__ = (
-        "_aside",
-        "_before",
-        "_cursors",
-        "_handles",
-        "_late",
-        "_numbers",
-        "_residents",
-        "_set",
-        "_sums",
-        "_txn",
-        "bands",
-        "board",
-        "config",
-        "firsts",
-        "helped",
-        "issued",
-        "noted",
-        "noted_after",
-        "now",
-        "now_ms",
-        "pool",
-        "priced_after",
-        "stirred",
-        "stopwatch",
-        "timely",
-        "touched",
-        "writes",
+        *("_before", "_cursors", "_handles", "_late", "_numbers", "_residents", "_set", "_sums"),
+        *("_totals", "_txn"),
+        *("bands", "board", "config", "firsts", "helped", "issued", "noted", "noted_after", "now"),
+        *("now_ms", "pool", "priced_after", "stirred", "stopwatch", "timely", "touched", "writes"),
     )
 
     def __init__(
@@ -75,18 +51,23 @@ class Txn:
         now_ms: int,
         config: Config,
         stopwatch: Callable[[], int] | None,
-        before: "Txn | None" = None,
         residents: "Residents | None" = None,
     ) -> None:
-        self._txn = txn
-        self._handles = handles
-        self._residents: Residents = {} if residents is None else residents
-        self._before: dict[str, int | None] = {}  # numbers as they were when the change began
-        aside = Aside(txn, handles, self._residents) if before is None else before._aside
-        self._aside: Aside = aside
-        self._cursors, self._late = aside.cursors, aside.late
-        self._numbers, self._set, self.firsts = aside.numbers, aside.set, aside.firsts
-        self._sums = aside.sums
+        self._txn, self._handles = txn, handles
+        self._residents: Residents = NOT_IN_MEMORY if residents is None else residents
+        self._cursors = Cursors(txn, handles)  # for what is done at once
+        self._late = Late(self._cursors)
+        self._numbers: dict[str, int] = {}  # as they are by now, those that were asked for
+        self._set: dict[str, None] = {}  # the names of those that are to be written
+        self._totals = Totals(self._late, self._residents)
+        self._sums = self._totals.by_now
+        # What walks through the index of offers came to first, since it was changed last.
+        self.firsts: dict[tuple[Any, ...], tuple[bytes, bytes] | None] = {}
+        self.begin(now_ms, config, stopwatch)
+
+    def begin(self, now_ms: int, config: Config, stopwatch: Callable[[], int] | None) -> None:
+        """Begin the next change: it sees what those before it in the same transaction have done."""
+        self._before: dict[str, int] = {}  # some numbers as they were when the change began
         self.now_ms, self.now = now_ms, now_ms // 1000  # in unix seconds
         self.timely = True
         self.config, self.stopwatch = config, stopwatch
@@ -106,23 +87,22 @@ class Txn:
 
     def get(self, table: Table[Any], key: bytes) -> bytes | None:
         """The value under a key, or None. Raises IntegrityError when it is damaged."""
-        held = self._residents.get(table)
+        held = self._residents[table]
         found = self._late.find(table, key) if held is None else held.entries.get(key)
         return found if found is None or type(found) is bytes else encode(found)
 
     def stored(self, table: Table[Any], key: bytes) -> bytes:
         """The bytes under a key as they are stored, damaged or not; empty when there are none."""
-        if table in self._residents:
-            payload = self._residents[table].payload(key)
-            return b"" if payload is None else table.sealed(key, payload)
-        if table.late and (found := self._late.waiting(table, key)) is not None:
+        held = self._residents[table]
+        found = self._late.waiting(table, key) if held is None else held.entries.get(key)
+        if found is not None:
             return table.sealed(key, found if type(found) is bytes else encode(found))
-        handle = self._handles[table]
+        handle = self._handles[table] if held is None else None
         return b"" if handle is None else self._txn.get(key, default=b"", db=handle)
 
     def put(self, table: Table[Any], key: bytes, value: bytes = b"") -> None:
         self.writes += 1
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is None:
             if table.late:
                 self._late.put(table, key, value)
@@ -135,7 +115,7 @@ class Txn:
 
     def delete(self, table: Table[Any], key: bytes) -> bool:
         self.writes += 1
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is not None:
             return held.delete(key)
         deleted: bool = self._txn.delete(key, b"", self._handles[table])
@@ -146,7 +126,7 @@ class Txn:
     def remove(self, table: Table[Any], key: bytes) -> None:
         """Delete an entry that must be there. Raises IntegrityError when it is missing."""
         self.writes += 1
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is not None and held.keys is None:
             removed = held.entries.pop(key, None) is not None
         else:
@@ -156,7 +136,7 @@ class Txn:
 
     def size(self, table: Table[Any]) -> int:
         """Number of entries, read from the table's root: no walk."""
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is not None:
             return len(held.entries)
         handle = self._whole(table)
@@ -164,7 +144,7 @@ class Txn:
 
     def is_empty(self, table: Table[Any]) -> bool:
         """Whether there is no entry: takes a fraction of what `size` does."""
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is not None:
             return not held.entries
         cursor = self._ordered(table)
@@ -177,7 +157,7 @@ class Txn:
 
         The caller must not change the table while it holds the iterator; see `collect`.
         """
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is not None:
             return held.scan(prefix, start or prefix)
         if prefix or start:
@@ -188,7 +168,7 @@ class Txn:
         self, table: Table[Any], before: bytes | None = None
     ) -> Iterator[tuple[bytes, bytes]]:
         """All entries, last key first; only those whose key is below `before`, if given."""
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is not None:
             return held.scan_back(before)
         return self._walked(table, lambda cursor: table.back(cursor, before))
@@ -197,17 +177,25 @@ class Txn:
         self, table: Table[Any], prefix: bytes = b"", start: bytes | None = None
     ) -> tuple[bytes, bytes] | None:
         """The first entry of `scan`, or None."""
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is not None:
             return held.first(prefix, start or prefix)
         cursor = self._ordered(table)
         return None if cursor is None else table.first(cursor, prefix, start or prefix)
 
+    def first_key(self, table: Table[Any]) -> bytes | None:
+        """The first key of all, or None."""
+        held = self._residents[table]
+        if held is not None:
+            return held.first_key()
+        found = self.first(table)
+        return None if found is None else found[0]
+
     def collect(
         self, table: Table[Any], limit: int, prefix: bytes = b"", start: bytes | None = None
     ) -> list[tuple[bytes, bytes]]:
         """At most `limit` entries of `scan`, free to be changed by the caller."""
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is not None:
             return held.collect(limit, prefix, start or prefix)
         cursor = self._ordered(table)
@@ -219,7 +207,7 @@ class Txn:
 
     def read(self, table: Table[R], key: bytes) -> R | None:
         """The record under a key, or None. Raises IntegrityError when it is damaged."""
-        held = self._residents.get(table)
+        held = self._residents[table]
         found: Any = self._late.find(table, key) if held is None else held.entries.get(key)
         if type(found) is bytes:
             found = table.decode(key, found)
@@ -232,7 +220,7 @@ class Txn:
 
     def read_alone(self, table: Table[R], key: bytes) -> R | None:
         """The same, whatever is wrong with what stands beside it."""
-        if table in self._residents:
+        if self._residents[table] is not None:
             return self.read(table, key)  # No disk has it.
         found = self._late.find_alone(table, key, self._txn, self._handles[table])
         record: R | None = table.decode(key, found) if type(found) is bytes else found
@@ -249,7 +237,7 @@ class Txn:
         """The same of many keys, in their order. What is wrong with one is told once it is reached:
         who stops before it has not met it."""
         found: list[tuple[bytes, bytes]] = []
-        if table not in self._residents and (cursor := self._ordered(table)) is not None:
+        if self._residents[table] is None and (cursor := self._ordered(table)) is not None:
             found = cursor.getmulti(keys)
         if len(found) != len(keys):
             yield from (self.must_read(table, key) for key in keys)
@@ -259,7 +247,7 @@ class Txn:
 
     def write(self, table: Table[S], key: bytes, record: S) -> None:
         self.writes += 1
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is None:
             if table.late:
                 self._late.put(table, key, record)
@@ -285,7 +273,7 @@ class Txn:
         The key is None when the table ends: a listing of any length runs in short transactions.
         """
         start = prefix if after is None else after + b"\0"
-        held = self._residents.get(table)
+        held = self._residents[table]
         if held is not None:
             found = held.records(table, limit, prefix, start)
         else:
@@ -297,20 +285,25 @@ class Txn:
 
     def number(self, name: str) -> int:
         """A small named integer of the `meta` table, 0 when it was never set."""
-        found = self._numbers.get(name)
-        if found is None:
-            found = self._numbers[name] = self._stored_number(name)
-        return found
+        try:
+            return self._numbers[name]
+        except KeyError:
+            number = self._numbers[name] = unpack_u64(self.get(META, name.encode()) or b"")
+            return number
 
     def number_before(self, name: str) -> int:
-        """The same number as it was when the change began."""
-        found = self._before[name] if name in self._before else self.number(name)
-        return self._stored_number(name) if found is None else found
+        """The same as it was when the change began, where it is set with `advance_number`."""
+        return self._before[name] if name in self._before else self.number(name)
 
     def set_number(self, name: str, number: int) -> None:
         self.writes += 1
-        if name not in self._before:
-            self._before[name] = self._numbers.get(name)
+        self._numbers[name] = number
+        self._set[name] = None
+
+    def advance_number(self, name: str, before: int, number: int) -> None:
+        """The same, of a number of which it is asked what it was before."""
+        self.writes += 1
+        self._before.setdefault(name, before)
         self._numbers[name] = number
         self._set[name] = None
 
@@ -322,59 +315,70 @@ class Txn:
     def add(self, sums: Sums, key: bytes, by: int) -> int:
         """Add to one sum and return it."""
         self.writes += 1
-        by_now = self._sums[sums]
-        total = by_now[key] = by_now[key] + by
+        try:
+            by_now = self._sums[sums]
+            total = by_now[key] = by_now[key] + by
+        except KeyError:
+            total = self._sums[sums][key] = self._totals.read(sums, key) + by
         return total
 
     def sum(self, sums: Sums, key: bytes) -> int:
-        return self._sums[sums][key]
+        try:
+            return self._sums[sums][key]
+        except KeyError:
+            return self._totals.read(sums, key)
 
     def sums(self, sums: Sums, prefix: bytes = b"") -> dict[bytes, int]:
         """All sums that are not zero and whose key begins with `prefix`, by key."""
-        stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
-        by_now = self._sums[sums]
+        stored: Iterable[tuple[bytes, bytes]]
+        held = self._residents[sums.table]
+        if held is not None and not prefix:
+            stored = held.entries.items()
+        else:
+            stored = () if self.is_empty(sums.table) else self.scan(sums.table, prefix)
+        by_now = self._sums.get(sums, {})
         return with_changed(stored, by_now, prefix) if by_now or stored else {}
 
     def flush(self) -> None:
         """Write what was kept aside. The end of a transaction calls this last."""
         for name in self._set:
             self.put(META, name.encode(), pack_number(self._numbers[name]))
-        for sums, by_now in self._sums.items():
-            for key, total in by_now.take_changed():
-                if total:
-                    self.put(sums.table, key, pack_sum(total))
-                else:
-                    self.delete(sums.table, key)
+        for sums, key, total in self._totals.take_changed():
+            if total:
+                self.put(sums.table, key, pack_sum(total))
+            else:
+                self.delete(sums.table, key)
         self._set.clear()
         self._before.clear()
         self._late.write_all()
 
     def beside(self, table: Table[Any], key: bytes) -> tuple[bytes | None, bytes | None]:
         """The last key below a key, and the first that is not; None where there is none."""
-        held = self._residents.get(table)
+        held = self._residents[table]
         return table.beside(self._ordered(table), key) if held is None else held.beside(key)
 
     def clear(self, table: Table[Any]) -> None:
         """Remove every entry of a table."""
-        if table in self._residents:
-            self._residents[table].clear()
-            return
-        self._forget(table)
-        self._txn.drop(self._handles[table], delete=False)
+        held = self._residents[table]
+        if held is None:
+            self._forget(table)
+            self._txn.drop(self._handles[table], delete=False)
+        else:
+            held.clear()
 
     def _walked(self, table: Table[Any], walk: Callable[[Any], Iterator[R]]) -> Iterator[R]:
         """What a walk finds with a cursor of its own, made when it is first asked."""
-        handle = self._whole(table)
-        if handle is not None:
+        if (handle := self._whole(table)) is not None:
             with self._txn.cursor(db=handle) as cursor:
                 yield from walk(cursor)
 
     def _whole(self, table: Table[Any]) -> Any:
         """The handle of a table in which all stands that was written."""
-        if table in self._residents:
+        held = self._residents[table]
+        if held is not None:
             from compute_market.store import resident
 
-            resident.evict(self._residents, table, self._cursors)
+            resident.evict(self._residents, table, held, self._cursors)
         if table.late:
             self._late.write(table)
         return self._handles[table]
@@ -390,6 +394,3 @@ class Txn:
         self._late.drop(table)
         for name in self._numbers.keys() - self._set.keys() if table is META else ():
             del self._numbers[name]
-
-    def _stored_number(self, name: str) -> int:
-        return unpack_u64(self.get(META, name.encode()) or b"")

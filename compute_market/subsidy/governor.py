@@ -12,6 +12,7 @@ from compute_market.admission import capacity
 from compute_market.admission.shares import WINDOW_SECS
 from compute_market.amounts import half_up
 from compute_market.jobs import demand, jobs
+from compute_market.jobs.expire import next_deadline
 from compute_market.store.schema import DEADLINES, unpack_u64
 from compute_market.store.txn import Txn
 
@@ -39,6 +40,25 @@ def retuned(multiplier: int, backlog: int, utilization_pct: int) -> int:
     return min(max(aim, least), most, MULTIPLIER_MAX)
 
 
+def unchanged(txn: Txn, since: int, until: int) -> tuple[int, int] | None:
+    """The sample of all seconds from one to another since the last change, which no change has
+    `since`, if it is the same: backlog in units, and no utilization. Else None; see `Past`."""
+    deadline = next_deadline(txn)
+    if (deadline is not None and deadline < until) or _recent(txn, since):
+        return None
+    return jobs.backlog_units(txn), 0
+
+
+def _recent(txn: Txn, since: int) -> list[tuple[int, int]]:
+    """Seconds and what was proven in each, if all of it together makes a percent: else no minute of
+    it does."""
+    found = demand.throughput(txn, since)
+    proven = 0
+    for _, units in found:
+        proven += units
+    return found if proven and demand.percent(proven, capacity.estimate(txn)) else []
+
+
 class Past:
     """What the market looked like at one second after another, since the last change of it.
 
@@ -49,15 +69,9 @@ class Past:
 
     def __init__(self, txn: Txn, since: int) -> None:
         self._txn = txn
-        self._throughput = demand.throughput(txn, since)
+        self._throughput = _recent(txn, since)
         if self._throughput:
             self._estimate = capacity.estimate(txn)
-            # What all of it together does not make a percent of, no minute of it does.
-            proven = 0
-            for _, units in self._throughput:
-                proven += units
-            if not demand.percent(proven, self._estimate):
-                self._throughput = []
         self._backlog = jobs.backlog_units(txn)
         # Most often no deadline has passed, and a walk takes longer than to look at the first.
         first = txn.first(DEADLINES)
@@ -76,12 +90,6 @@ class Past:
         if not self._throughput:
             return self._backlog, 0
         return self._backlog, demand.percent_at(self._throughput, second, self._estimate)
-
-    def lasts(self, until: int) -> tuple[int, int] | None:
-        """The sample of all seconds up to one, if it is the same; none of them is over by then."""
-        if self._throughput or (self._next is not None and self._next[0] < until):
-            return None
-        return self._backlog, 0
 
     def changes_after(self, second: int) -> int | None:
         """The first second after the one that was sampled last at which the sample may be another;

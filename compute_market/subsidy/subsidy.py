@@ -20,7 +20,7 @@ from compute_market.records import Event, EventName, replace
 from compute_market.settlement import ledger, modes
 from compute_market.store.schema import EPOCH_FROM, EPOCHS, MULTIPLIER, pack_u64
 from compute_market.store.txn import Txn
-from compute_market.subsidy.governor import MULTIPLIER_START, Past, retuned
+from compute_market.subsidy.governor import MULTIPLIER_START, Past, retuned, unchanged
 from compute_market.subsidy_records import Epochs, Payouts, Unpaid
 
 # Of its postings.
@@ -175,12 +175,12 @@ def _sampled(txn: Txn, height: int) -> list[Epochs]:
     since_ms, known_height = txn.number_before(LAST_RUN), txn.number_before("height_seen")
     blocks = txn.config.epoch_blocks
     before, start = _stored_multiplier(txn), txn.number(EPOCH_FROM)
-    past = Past(txn, since_ms // 1000)
-    alike_all = past.lasts(txn.now)
-    if alike_all is not None and retuned(before, *alike_all) == before:
+    sample = unchanged(txn, since_ms // 1000, txn.now)
+    if sample is not None and retuned(before, *sample) == before:
         # Most often: nothing has changed, so that they are one.
         end = height // blocks * blocks
-        return [Epochs(start, end - 1, blocks, before, *alike_all)] if end > start else []
+        return [Epochs(start, end - 1, blocks, before, *sample)] if end > start else []
+    past = Past(txn, since_ms // 1000)
     found = []
     while (end := (start // blocks + 1) * blocks) <= height:
         # What was reached before the last change was over is seen as that change left it.

@@ -59,7 +59,7 @@ def test_number_before_the_change_outlives_the_clearing_of_a_table(
     def act(txn: Txn) -> tuple[int, int]:
         if is_known:
             txn.number("height")
-        txn.set_number("height", 8)
+        txn.advance_number("height", 7, 8)
         txn.clear(HEADS)
         return txn.number_before("height"), txn.number("height")
 
