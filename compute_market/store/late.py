@@ -19,8 +19,16 @@ LATE_MAX: Final = 10_000
 Handles = dict[Table[Any], Any]
 # Table → what holds all of its entries in memory (`resident`); None for one that is not held.
 InMemory = dict[Table[Any], Any]
-# That of a store that lasts.
-NOT_IN_MEMORY: Final[InMemory] = dict.fromkeys(TABLES)
+
+
+class _NotInMemory(dict[Table[Any], None]):
+    """That of a store that lasts: tables of older schemas are not in memory either."""
+
+    def __missing__(self, table: Table[Any]) -> None:
+        return None
+
+
+NOT_IN_MEMORY: Final[InMemory] = _NotInMemory.fromkeys(TABLES)
 
 
 class Cursors(dict[Table[Any], Any]):
