@@ -41,7 +41,7 @@ _GOALS: dict[str, tuple[JobState, ...]] = {
 @examples(
     "tb-cli compute status j-42",
     "tb-cli compute status j-42 j-43 --json",
-    "tb-cli compute status j-42 --at 03:00",
+    "tb-cli compute status j-42 --at '2h ago'",
 )
 def status(session: Session, job_ids: list[str], *, at: str | None) -> int:
     """Of several jobs each is shown; --json has a list of them then. With --at it is what the log

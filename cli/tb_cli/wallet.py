@@ -52,7 +52,7 @@ def withdraw(session: Session, owner: str, *, ct: int, it: int, key: str | None,
 @examples(
     "tb-cli wallet balance alice",
     "tb-cli wallet balance alice bob --json",
-    "tb-cli wallet balance alice --at 03:00",
+    "tb-cli wallet balance alice --at '2h ago'",
 )
 def balance(session: Session, owners: list[str], *, at: str | None) -> int:
     """What is locked is in escrows and bonds of its jobs and bids. Of several owners each is shown;

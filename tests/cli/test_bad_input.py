@@ -457,7 +457,7 @@ BAD = os.fsdecode(b"bad\xff")
         (("compute", "run", BAD, "--home", BAD), "the home directory {directory}/bad\\xff"),
         (("state", "init", "--home", BAD), "the home directory {directory}/bad\\xff"),
         (("state", "backup", BAD + "2"), "the directory bad\\xff2"),
-        (("compute-market", "settle", "dry-run", "--reason", BAD), "the reason bad\\xff"),
+        (("compute-market", "settle", "dry-run", "--reason", BAD), "--reason bad\\xff"),
     ],
 )
 def test_name_that_is_not_utf_8(market: Cli, command: tuple[str, ...], named: str) -> None:

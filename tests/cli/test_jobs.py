@@ -442,7 +442,7 @@ def test_log_keeps_why_a_job_was_cancelled(cli: Cli) -> None:
     [
         ("", "--reason is empty"),
         ("r" * 201, "--reason has 201 characters, at most 200 are allowed"),
-        ("\udcff", "the reason \\xff is not UTF-8"),
+        ("\udcff", "--reason \\xff is not UTF-8"),
     ],
 )
 def test_reason_that_is_none_cancels_nothing(cli: Cli, reason: str, says: str) -> None:
