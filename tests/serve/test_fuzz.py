@@ -15,7 +15,7 @@ from tests.support.serving import serving
 pytest_plugins = ("tests.support.cli",)
 
 JOBS = ("j1", "j2", "j3", "j4")
-EXAMPLES = str(effort(4, 300))  # requests of each operation
+EXAMPLES = str(effort(6, 300))  # requests of each operation
 ROOT = Path(__file__).parents[2]
 
 
