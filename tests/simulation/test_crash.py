@@ -70,12 +70,12 @@ from tests.support.processes import (
 
 # How many kills each campaign must land; a process that had ended by itself does not count.
 QUOTAS = {
-    "submit": effort(10, 120),
-    "cancel by the client": effort(11, 140),
-    "cancel by the provider": effort(9, 60),
-    "execute": effort(10, 120),
-    "batch": effort(12, 120),
-    "crowd": effort(11, 140),
+    "submit": effort(14, 120),
+    "cancel by the client": effort(15, 140),
+    "cancel by the provider": effort(12, 60),
+    "execute": effort(14, 120),
+    "batch": effort(16, 120),
+    "crowd": effort(15, 140),
 }
 # After so many kills a run may come through.
 SERIES_KILLS = 8
