@@ -261,7 +261,7 @@ def test_option_wins_over_the_setting(cli: Cli, monkeypatch: pytest.MonkeyPatch)
         assert short_way.out == expected
 
 
-def test_opencl_and_cpu_agree(cli: Cli) -> None:
+def test_opencl_and_cpu_agree(cli: Cli, compiled_quickly: None) -> None:
     if missing := without_opencl():
         pytest.skip(missing)
     lengths = (0, 1, 63, 64, 65, 1023, 1024, 1025, 2048, 2049, 31_744, 100_000, MIB + 7)
@@ -276,7 +276,7 @@ def test_opencl_and_cpu_agree(cli: Cli) -> None:
     )
 
 
-def test_execute_on_opencl_completes_a_job(cli: Cli) -> None:
+def test_execute_on_opencl_completes_a_job(cli: Cli, compiled_quickly: None) -> None:
     if missing := without_opencl():
         pytest.skip(missing)
     cli.post()

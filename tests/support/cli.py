@@ -387,15 +387,19 @@ def from_bash(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def measured_little(monkeypatch: pytest.MonkeyPatch) -> None:
+def compiled_quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To compile kernels well would take longer than all that they then do."""
+    monkeypatch.setenv("PYOPENCL_BUILD_OPTIONS", "-cl-opt-disable")
+
+
+@pytest.fixture
+def measured_little(monkeypatch: pytest.MonkeyPatch, compiled_quickly: None) -> None:
     """A calibration in this process measures each figure once, on a part of the data."""
     from compute_market.hashing import measure
 
     sizes = {"_LONG_BYTES": 8 * MIB, "_RESIDENT_BYTES": 8 * MIB, "_SLICES": 200}
     for name, value in (sizes | {"_RUNS_MAX": 1, "_FMA_RUN_NS": 1_000_000}).items():
         monkeypatch.setattr(measure, name, value)
-    # To compile kernels well would take longer than all that they then do.
-    monkeypatch.setenv("PYOPENCL_BUILD_OPTIONS", "-cl-opt-disable")
 
 
 def without(*names: str) -> str | None:
