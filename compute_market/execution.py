@@ -128,13 +128,17 @@ class Left(Struct, frozen=True, gc=False):
         return sum(entry.length for _, entry in self.slices)
 
 
+def is_worth_hashing(length: int, is_taken: Callable[[], bool]) -> bool:
+    """Whether slices of so many bytes in all are hashed: long ones only if the market would take
+    their job, which is asked for then."""
+    return length < ASK_FROM_BYTES or is_taken()
+
+
 def hashed_if(
     workload: str, known: list[Slice], is_taken: Callable[[], bool], *, now_ms: int
 ) -> list[Slice]:
-    """The slices of a job, hashed. Long ones are hashed only if the market would take the job
-    (`is_taken`), and are else as they are known.
-    """
-    if bytes_to_hash(workload, known) >= ASK_FROM_BYTES and not is_taken():
+    """The slices of a job, hashed where that is worth it, and else as they are known."""
+    if not is_worth_hashing(bytes_to_hash(workload, known), is_taken):
         return unhashed(known)
     with Runner() as runner:
         return hashed(workload, known, runner, now_ms=now_ms)

@@ -9,6 +9,7 @@ from compute_market.execution import (
     ASK_FROM_BYTES,
     bytes_to_hash,
     hashed,
+    is_worth_hashing,
     known_slices,
     paths_of,
     unhashed,
@@ -153,10 +154,12 @@ def _prepared(session: Session, runner: Runner, item: _Asked, wait: bool) -> lis
         if not (session.home.has_market() and session.view(partial(_exists, request.job_id))):
             raise
     length = bytes_to_hash(request.workload, known)
+    if not is_worth_hashing(
+        length, lambda: session.view(lambda txn: ask(txn, request, known, wait=wait))
+    ):
+        return unhashed(known)
     if length < ASK_FROM_BYTES:
         return hashed(request.workload, known, runner, now_ms=now_ms())
-    if not session.view(lambda txn: ask(txn, request, known, wait=wait)):
-        return unhashed(known)
     from tb_cli.frame.progress import Progress  # Few slices take long enough for a bar.
 
     silent = request.workload not in BUILT_IN
