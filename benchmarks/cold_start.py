@@ -160,7 +160,8 @@ def job_files(directory: Path, name: str, count: int) -> list[Path]:
 
 def check_states(tool: Path, env: dict[str, str], expected: dict[str, int]) -> None:
     """Make sure that every job of a market became what was measured."""
-    listed = subprocess.run([tool, "compute", "list", "--json"], env=env, capture_output=True)
+    words = [tool, "compute", "list", "--all", "--json"]
+    listed = subprocess.run(words, env=env, capture_output=True)
     states = Counter(job["state"] for job in json.loads(listed.stdout))
     if states != expected:
         raise SystemExit(f"the jobs are {dict(states)}, not {expected}")
