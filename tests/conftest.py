@@ -19,6 +19,12 @@ from tests.support.laws import busy_market
 from tests.support.market import Market, shared_directory
 from tests.support.memory import shared_memory
 
+# They are imported by test modules before pytest would look at them.
+pytest.register_assert_rewrite(
+    *("tests.support.cli", "tests.support.peer"),
+    *("tests.support.gpu.fake_cupy", "tests.support.gpu.fake_gpus"),
+)
+
 # What is found here by its name.
 __all__ = ["attacks", "pytest_terminal_summary"]
 

@@ -27,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _MESSAGE_BYTES = 2**17
 _DESCRIPTORS_MAX = 100
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Forked:
@@ -160,52 +161,61 @@ def commands() -> Server:
 
 
 def serve(connection: socket.socket) -> None:
-    """Fork a process for each message, and one that waits for it and tells how it ended."""
-    watching: set[int] = set()
+    """Fork a process for each message, and tell who sent it its id and how it ended."""
+    told: dict[int, int] = {}  # the descriptors by which that is told, per process
+    ended, at_an_end = socket.socketpair()
+    for end in (ended, at_an_end):
+        end.setblocking(False)
+    signal.set_wakeup_fd(at_an_end.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    # A signal to all processes of a terminal is none of its business, and one that is sent to a
+    # process waits until that has begun.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     gc.freeze()  # What is there is shared with the processes as long as nobody writes to it.
     while True:
-        message, descriptors, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS_MAX)
+        ready = select.select([connection, ended], [], [])[0]
+        if ended in ready:
+            ended.recv(4096)
+            _tell_ends(told)
+        if connection not in ready:
+            continue
+        message, given, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, _DESCRIPTORS_MAX)
         if not message:
-            for watcher in watching:
-                with suppress(ProcessLookupError):
-                    os.kill(watcher, signal.SIGUSR1)  # What a test that failed has left.
-            with suppress(ChildProcessError):
-                while os.wait():
-                    pass
+            for process in told:
+                os.kill(process, signal.SIGKILL)  # What a test that failed has left.
+                os.waitpid(process, 0)
             return
-        watcher = os.fork()
-        if watcher == 0:
-            connection.close()
-            _watch(json.loads(message), descriptors)
-        watching.add(watcher)
-        for descriptor in descriptors:
+        process = os.fork()
+        if process == 0:
+            for descriptor in (given.pop(0), *told.values()):
+                os.close(descriptor)
+            for end in (connection, ended, at_an_end):
+                end.close()
+            _become(json.loads(message), given)
+        told[process] = given.pop(0)
+        _tell(told[process], process)
+        for descriptor in given:
             os.close(descriptor)
-        with suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG)[0]) != 0:
-                watching.discard(ended)
 
 
-def _watch(asked: dict[str, object], descriptors: list[int]) -> None:
-    """Fork the process, tell its id, and how it ends."""
-    told, *given = descriptors
-    child = os.fork()
-    if child == 0:
-        os.close(told)
-        _become(asked, given)
-    for descriptor in given:
-        os.close(descriptor)
-    # A signal to all processes of a terminal is none of its business.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, lambda *_: os.kill(child, signal.SIGKILL))
-    os.write(told, f"{child}\n".encode())
-    _, status = os.waitpid(child, 0)
-    os.write(told, f"{os.waitstatus_to_exitcode(status)}\n".encode())
-    os._exit(0)
+def _tell_ends(told: dict[int, int]) -> None:
+    """Tell how processes ended that have."""
+    while told and (found := os.waitpid(-1, os.WNOHANG))[0]:
+        if (descriptor := told.pop(found[0], None)) is not None:
+            _tell(descriptor, os.waitstatus_to_exitcode(found[1]))
+            os.close(descriptor)
+
+
+def _tell(descriptor: int, number: int) -> None:
+    with suppress(BrokenPipeError):  # Nobody wants to know.
+        os.write(descriptor, f"{number}\n".encode())
 
 
 def _become(asked: dict[str, object], given: list[int]) -> None:
     """Be the process, from here to its end."""
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     # Out of the way of the numbers that are wanted.
     high = [os.dup2(each, 500 + place) for place, each in enumerate(given)]
     for each in given:
