@@ -62,7 +62,8 @@ def queue(session: Session, *, listing: dict[str, Any]) -> None:
     """Those still without an offer come last. What holds a job is told as it is now."""
     from tb_cli.frame.listing import waiting
 
-    lists.show(session, _waiting({}), listing, waiting.READING)
+    limit = None if listing.get("sort") else listing.get("limit")
+    lists.show(session, _waiting({}), listing, waiting.reading(limit))
 
 
 @examples("tb-cli compute slices j-1 --unproven", "tb-cli compute slices j-1 --b3sum")

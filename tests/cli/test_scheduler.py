@@ -2,7 +2,10 @@
 
 import pytest
 
+from compute_market.jobs import jobs
+from tb_cli.frame.listing import waiting
 from tests.support.cli import REAL, Cli
+from tests.support.market import Market
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -37,6 +40,45 @@ def test_queue_lists_waiting_jobs_in_starting_order(
     cli.ok("compute", "cancel", "runs")
     assert cli.job("high")["state"] == "active"
     assert [row[1] for row in cli("compute", "queue").rows] == ["normal", "low", "lost"]
+
+
+def test_queue_is_told_in_the_order_of_its_first_page_while_it_moves(market: Market) -> None:
+    market.configure(slots=1)
+    market.post()
+    for name in ("runs", "a", "b", "c", "d"):
+        market.submit(name)
+    market.submit("held")
+    market.update(lambda txn: jobs.hold(txn, jobs.get(txn, "held")))
+    market.submit("lost", max_price_per_unit=1, wait=True)
+    fetch = waiting.reading(None).fetch
+    found, after = market.view(lambda txn: fetch(txn, None, 2))
+    assert [(row["place"], row["job_id"]) for row in found] == [(1, "a"), (2, "b")]
+    # One that was told starts, one that was not is cancelled, one comes in front of all.
+    market.cancel("runs")
+    market.cancel("c")
+    market.update(lambda txn: jobs.release(txn, jobs.get(txn, "held")))
+    market.submit("late", priority="high")
+    told = []
+    while after is not None:
+        found, after = market.view(lambda txn, after=after: fetch(txn, after, 2))  # type: ignore[misc]
+        told += [(row["place"], row["job_id"]) for row in found]
+    assert told == [(4, "d"), (5, "held"), (6, "lost")]
+
+
+def test_queue_with_a_limit_looks_at_no_more_jobs(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    cli.active("runs")
+    for number in range(9):
+        cli.submit(f"j{number}")
+    looked: list[str] = []
+    find = jobs.find
+    monkeypatch.setattr(jobs, "find", lambda txn, name: looked.append(name) or find(txn, name))
+    assert [row[1] for row in cli("compute", "queue", "--limit", "2").rows] == ["j0", "j1"]
+    assert looked == ["j0", "j1"]
+    sorted_ = cli("compute", "queue", "--limit", "2", "--sort", "-place").rows
+    assert [row[1] for row in sorted_] == ["j8", "j7"]
 
 
 def test_queue_names_the_cap_on_low_priority(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
