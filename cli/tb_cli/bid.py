@@ -26,7 +26,7 @@ from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import files, key_files, lines, results, secret_files
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.json_lines import JsonLines
-from tb_cli.frame.options import BID_ID, amount, check_given, with_party
+from tb_cli.frame.options import BID_ID, BID_IDS, amount, check_given, with_party
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
 from tb_cli.frame.signing import prepare_to_verify
@@ -121,9 +121,7 @@ def import_(session: Session, file: str, *, owner: str | None) -> None:
 
 
 @examples("tb-cli bid show b-1", "tb-cli bid list --state committed -q | tb-cli bid show -")
-@takes(
-    argument("bid_ids", "BID…", "Bid ids; - reads them from stdin.", many=True, complete="bid"),
-)
+@takes(BID_IDS)
 def show(session: Session, bid_ids: list[str]) -> int:
     """Of several bids each is shown; --json has a list of them then."""
     from tb_cli.frame import several

@@ -250,6 +250,47 @@ def test_second_reveal_returns_the_job(cli: Cli) -> None:
     assert before.keys() == cli.files().keys()
 
 
+def test_bids_are_revealed_together_each_with_its_outcome(cli: Cli) -> None:
+    ready(cli, real=True)
+    early = [commit(cli, f"j{number}", consumer_bond=bond) for number, bond in enumerate((1, 2000))]
+    cli.advance(1)
+    late = commit(cli, "j2")
+    cli.advance(1)
+    given = "\n".join(("# sealed today", *early, late, "b-none", early[0]))
+    done = cli("bid", "reveal", "-", "--failed-to", "left", stdin=given)
+    assert done.code == 7
+    first, second, third, fourth = done.out.splitlines()
+    assert first == f"revealed bid {early[0]}: job j0 active"
+    assert second.startswith(f"bid {early[1]} is revealed, and its job was refused: ")
+    assert third.startswith(f"bid {late} may be revealed from height ")
+    assert fourth == "there is no bid b-none"
+    assert done.err.startswith("3 of 4 failed: ")
+    assert Path("left").read_text().split() == [early[1], late, "b-none"]
+    assert [bid(cli, each)["state"] for each in (*early, late)] == [
+        *("revealed", "revealed", "committed"),
+    ]
+    cli.ok("wallet", "deposit", "alice", "--ct", "2000")
+    cli.advance(2)
+    assert cli("bid", "reveal", "-", "--jsonl", stdin=Path("left").read_text()).code == 7
+    rows = cli("bid", "reveal", early[1], late, "--jsonl").jsonl
+    assert [(row["bid_id"], row["job"]["state"], row["changed"]) for row in rows] == [
+        (early[1], "active", False),
+        (late, "active", False),
+    ]
+
+
+def test_bids_that_are_revealed_as_one_are_all_revealed_or_none(cli: Cli) -> None:
+    ready(cli, real=True)
+    both = [commit(cli, f"j{number}", consumer_bond=bond) for number, bond in enumerate((1, 2000))]
+    cli.advance(2)
+    done = cli("bid", "reveal", *both, "--atomic")
+    assert (done.code, bid(cli, both[0])["state"]) == (7, "committed"), done
+    assert cli.document("compute", "list") == []
+    for words in ((*both, "--to", "open"), (both[0], "--to", "open", "--atomic")):
+        assert cli("bid", "reveal", *words).code == 2
+    assert not Path("open").exists()
+
+
 def test_refused_job_is_told_and_may_be_tried_again(cli: Cli) -> None:
     ready(cli, real=True)
     bid_id = commit(cli, consumer_bond=2000)

@@ -53,6 +53,8 @@ RESTORING = ("state", "restore")
 TELLING = ("net", "reputation", "sync")
 # They act on a bid that has another id in every market: `test_bid` has what holds for them.
 OF_A_BID = (("bid", "import"), ("bid", "reveal"), ("bid", "import-reveal"))
+# What an argument names that ids complete.
+IDS = ("job", "offer", "bid", "bundle", "proposal")
 WRITING = [
     path
     for path, verb in VERBS.items()
@@ -77,6 +79,21 @@ def test_verbs_take_what_they_declare() -> None:
         assert all(each.default in allowed for each in taken.values()), path
         arguments = [each for each in declared if not each.spellings]
         assert all(not each.many for each in arguments[:-1]), path
+
+
+def test_verb_that_changes_what_ids_name_takes_many() -> None:
+    checked = []
+    for path, verb in VERBS.items():
+        declared = parameters_of(verb.function())
+        arguments = [each for each in declared if not each.spellings]
+        if not verb.writes or len(arguments) != 1 or arguments[0].complete not in IDS:
+            continue
+        assert arguments[0].many, path
+        if path != ("compute", "execute"):  # Each job is a transaction of its own.
+            assert {"chunk", "atomic", "failed_to"} <= {each.name for each in declared}, path
+        checked.append(path)
+    assert ("compute", "cancel") in checked
+    assert len(checked) >= 7
 
 
 def test_verbs_know_neither_each_other_nor_the_parser() -> None:

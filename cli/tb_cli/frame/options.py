@@ -60,6 +60,9 @@ BUNDLE_IDS = argument(
     complete="bundle",
 )
 BID_ID = argument("bid_id", "BID", "A bid id.", complete="bid")
+BID_IDS = argument(
+    "bid_ids", "BID…", "Bid ids; - reads them from stdin.", many=True, complete="bid"
+)
 AT = option("--at", "As it was then: 1h ago, 03:00 (today), or a date and time.", metavar="WHEN")
 KEY = option("--key", "Idempotency key: the same call again does nothing.", metavar="K")
 FAILED_TO = option(
