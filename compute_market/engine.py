@@ -18,7 +18,7 @@ from compute_market import clock as clocks
 from compute_market import home
 from compute_market.clock import Clock, Due, Reading, Time
 from compute_market.config.settings import DEFAULTS, Config
-from compute_market.errors import BusyError, ConflictError, MarketError
+from compute_market.errors import BusyError, ConflictError, MarketError, UsageError
 from compute_market.records import Asked
 from compute_market.store.environment import Creation
 from compute_market.store.schema import PARAMETERS_SET
@@ -74,6 +74,8 @@ class Engine:
         self.time: Time | None = None  # of the last transaction
         self.board: Board | None = None  # the price board, once it was loaded
         self._uncounted: Board | None = None  # as it was loaded, for the next change to count
+        self._has_file = False  # whether it was loaded from one, and which one that was
+        self._saved: tuple[int, ...] | None = None
         self._acting: list[Txn] = []  # of the last update
         self._unsaved = 0  # receipts that could not be stored, which no counter tells yet
         # The last price before those that this process has made and not saved; None without any.
@@ -99,6 +101,7 @@ class Engine:
     ) -> T:
         """Run one action in one transaction, after what is due; rolled back with `dry_run`."""
         _housekeeping()  # Imported before the write lock is taken: nobody has to wait for that.
+        self._look_at_prices_again()
         self.due = Due()
         self._acting = []
         try:
@@ -141,6 +144,7 @@ class Engine:
                 found.append(outcome)
             return found
 
+        self._look_at_prices_again()
         self.due = Due()
         outcomes: list[Outcome[T]] = []
         unsaved: list[Txn] = []
@@ -204,6 +208,7 @@ class Engine:
         Who wants to look `at_once` waits for nobody; see `Store.view_at_once`.
         """
 
+        self._look_at_prices_again()
         # Another thread may save it meanwhile, with prices that this snapshot has not.
         board = self.board
 
@@ -264,8 +269,25 @@ class Engine:
         """Read the price board, for the transactions that follow; see `price_file.load`."""
         from compute_market.offers import price_file
 
+        self._saved = price_file.stamp(self.store.path, self.config)
+        self._has_file = True
         self.board = self._uncounted = price_file.load(self.store.path, self.config)
         return self.board
+
+    def _look_at_prices_again(self) -> None:
+        """Read the price board anew if its file is another by now, or gone.
+
+        The board is what its file says, to a process that runs for long as well.
+        """
+        if not self._has_file:
+            return
+        from compute_market.offers import price_file
+
+        saved = price_file.stamp(self.store.path, self.config)
+        if saved != self._saved:
+            self._saved = saved
+            with suppress(UsageError):
+                self.board = price_file.load(self.store.path, self.config)
 
     def save_prices(self) -> "Board | None":
         """Write the committed prices of this process to the board; None without any.
@@ -288,6 +310,7 @@ class Engine:
         self.board = price_file.save(
             self.store.path, self.config, self.store.patience(_SAVE_PATIENCE_MS), change
         )
+        self._saved = price_file.stamp(self.store.path, self.config)
         self.priced_after = None
         return self.board
 

@@ -105,6 +105,18 @@ def load(store: str, config: Config) -> Board:
         return Board("damaged", cause_of(error))
 
 
+def stamp(store: str, config: Config) -> tuple[int, ...] | None:
+    """What tells whether the file of a market's board is still the one that was read or saved.
+
+    None where there is none.
+    """
+    try:
+        found = os.stat(path_of(store, config), follow_symlinks=False)
+    except (OSError, UsageError):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
 def save(store: str, config: Config, patience: Patience, change: Callable[[Board], Board]) -> Board:
     """Replace the file at once by what `change` makes of it, with nobody else at it.
 

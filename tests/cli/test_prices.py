@@ -1,6 +1,8 @@
 """`compute-market prices`, offers at the market price, and the board from command to command."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ import pytest
 from compute_market.offers import price_file
 from tb_cli.prices import graph
 from tests.support.cli import NO_MONEY, Cli
+from tests.support.serving import Process
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -145,6 +148,33 @@ def test_deleting_the_file_clears_the_board(cli: Cli) -> None:
     assert cli.document(*PRICES) == {"industrial": None, "consumer": None}
     priced(cli, 9, first=5)
     assert cli.document(*PRICES)["industrial"]["median"] == 9
+
+
+def test_server_shows_what_the_file_says_by_now(cli: Cli) -> None:
+    cli.ok("state", "init")
+    serve = Process(cli)
+
+    def served() -> tuple[int, str]:
+        """Samples by RPC, and the lines of the scrape."""
+        found = serve.far.ask("GET", "/compute_market.price_board")
+        samples = found.json["industrial"]["samples"] if found.status == 200 else 0
+        scrape = serve.far.ask("GET", "/metrics").body.decode()
+        return samples, "".join(re.findall(r"^price_band_median.*$", scrape, re.MULTILINE))
+
+    try:
+        assert served() == (0, "")
+        priced(cli, 3)
+        assert served() == (1, 'price_band_median{lane="industrial"} 3.0')
+        priced(cli, 5, 5, first=1)
+        assert served() == (3, 'price_band_median{lane="industrial"} 5.0')
+        board_of(cli).unlink()
+        assert served() == (0, "")
+        priced(cli, 9, first=3)
+        assert served() == (1, 'price_band_median{lane="industrial"} 9.0')
+        board_of(cli).write_bytes(b"damaged")
+        assert served() == (0, "")
+    finally:
+        serve.end(signal.SIGTERM)
 
 
 def test_board_that_cannot_be_saved_is_a_warning_and_counted(
