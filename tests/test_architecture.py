@@ -215,6 +215,8 @@ ORDER = (
     "simulation.stage",
     "simulation.providers",
     "simulation.script",
+    "simulation.replay_records",
+    "simulation.terms",
     "simulation.recorder",
     "simulation.replay",
     "simulation.work",

@@ -10,6 +10,7 @@ from itertools import count, repeat
 from msgspec import Struct
 
 from compute_market.amounts import PPM, UNIT_BYTES
+from compute_market.jobs.cancel import By
 from compute_market.records import Priority, Slice
 from compute_market.requests import JobRequest
 from compute_market.simulation.draws import Stream, draw
@@ -32,7 +33,8 @@ class Arrival(Struct, frozen=True, gc=False):
     slices: list[Slice]  # with `DIGEST` as their reference
     duration_ms: int | None = None  # of all its work; None where the provider decides
     waits: bool = False  # submitted with --wait
-    gives_up_ms: int | None = None  # after which its buyer cancels it
+    gives_up_ms: int | None = None  # after which it is cancelled
+    given_up_by: By = "client"
     ct: int = 0  # that its buyer has when it comes for the first time
     it: int = 0
 

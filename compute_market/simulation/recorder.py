@@ -1,25 +1,41 @@
 """What the events of a log say, taken in order: who asked for what, and what was offered when."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from msgspec import UNSET, Struct
+from msgspec import Struct, ValidationError
+from msgspec.structs import asdict
 
 from compute_market.admission.mempool import BYTES_MAX
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.clock import EARLIEST_MS, LATEST_MS
 from compute_market.errors import MarketError, UsageError
 from compute_market.governance import parameters
-from compute_market.records import Capability, EventName, Job, Mode, Offer, check_id, replace
-from compute_market.requests import CapabilityRequest, OfferChange, OfferRequest
+from compute_market.records import (
+    DEADLINE_MAX,
+    PRIORITIES,
+    Job,
+    Mode,
+    Offer,
+    check_id,
+    replace,
+)
+from compute_market.requests import OfferChange, OfferRequest
+from compute_market.simulation import terms
+from compute_market.simulation.replay_records import Line, Replay
 from compute_market.simulation.scenario import LENGTH_SECS_MAX
 from compute_market.simulation.script import (
     Act,
+    Adjusted,
     Capacity,
     Changed,
     Entry,
+    Extended,
+    Held,
     InForce,
     Posted,
+    Preferred,
+    Released,
     RolledBack,
     Sent,
     Turned,
@@ -34,36 +50,7 @@ ACTS_MAX: Final = 2_000_000
 # What a job may cost for a unit where nobody knows better.
 PRICE_MAX: Final = 100
 _DECISIONS: Final = ("job_queued", "job_pending", "job_refused")
-
-
-class Replay(Struct, frozen=True, gc=False):
-    """What happened from `start_ms` on, in so many seconds."""
-
-    start_ms: int  # unix time
-    length_secs: int
-    providers: list[str]  # in order of their first offer
-    jobs: list[TraceJob]  # in order of submission
-    script: list[Entry]  # in order of time
-    unit_ms: int  # that a unit took on average
-    is_real: bool  # whether money moved at the start
-    inferred: int  # offers that were posted before
-    terms_known: bool  # caps, capabilities, deadlines and the like
-
-
-class Line(Struct, frozen=True, forbid_unknown_fields=True, gc=False):
-    """An event as `log --jsonl` prints it."""
-
-    seq: int
-    at_ms: int
-    event: EventName
-    job_id: str | None = None
-    offer_id: str | None = None
-    owner: str | None = None
-    detail: dict[str, Any] = {}
-    user: str = ""
-    host: str = ""
-    pid: int = 0
-    command: str = ""
+_OF_JOBS: Final = ("job_held", "job_released", "job_changed", "deadline_extended")
 
 
 class _Course(Struct, gc=False):
@@ -71,6 +58,7 @@ class _Course(Struct, gc=False):
 
     job: TraceJob
     started_ms: int | None = None
+    extended_secs: int = 0
     has_ended: bool = False
 
 
@@ -91,7 +79,7 @@ class Recorder:
 
     def __init__(
         self,
-        problem: Callable[[int, str], Any],
+        problem: Callable[[int, str], NoReturn],
         job_of: Callable[[str], Job | None] | None = None,
         offer_of: Callable[[str], Offer | None] | None = None,
     ) -> None:
@@ -100,12 +88,13 @@ class Recorder:
         self._offer_of = offer_of
         self._courses: dict[str, _Course] = {}
         self._providers: dict[str, None] = {}
-        self._posted: set[str] = set()
+        self._posted: dict[str, int] = {}  # place in the script, per offer
+        self._told: set[tuple[str, str]] = set()  # terms of offers whose first value is known
         self._unposted: dict[str, _Unposted] = {}
         self._script: list[Entry] = []
         self._is_real: bool | None = None
         self._done_ms = self._done_units = 0
-        self._start_ms = self._end_ms = 0
+        self._start_ms = self._end_ms = self._imports = 0
 
     def take(self, number: int, line: Line) -> None:
         """Take the next event; `number` is what `problem` calls it."""
@@ -127,6 +116,8 @@ class Recorder:
             self._ended(line)
         elif line.event == "job_paid":
             self._is_real = True if self._is_real is None else self._is_real
+        elif line.event == "scores_imported":
+            self._imports += 1
         else:
             act = self._act(number, line)
             if act is not None:
@@ -158,6 +149,7 @@ class Recorder:
             bool(self._is_real),
             len(before),
             self._job_of is not None,
+            self._imports,
         )
 
     # Jobs.
@@ -180,15 +172,17 @@ class Recorder:
             job_id=job_id,
             buyer=buyer,
         )
+        asked = line.detail.get("asked")
+        found = None
         if known is not None:
-            job = replace(
-                job,
-                capability=_asked(known.capability),
-                max_price_per_unit=known.max_price_per_unit,
-                priority=known.priority,
-                lane=known.lane,
-                deadline_secs=_deadline_secs(known),
-            )
+            found = terms.of_job(known)
+        elif line.event == "job_refused" and isinstance(asked, dict):
+            try:
+                found = terms.of_refused(asked)
+            except ValidationError as error:
+                self._problem(number, f"asked: {shown(str(error))}")
+        if found is not None:
+            job = replace(job, **asdict(found))
         self._courses[job_id] = _Course(job)
 
     def _placed(self, number: int, line: Line) -> None:
@@ -208,8 +202,8 @@ class Recorder:
         found.units = min(found.units + units, AMOUNT_MAX)
 
     def _ended(self, line: Line) -> None:
-        """A job that was done takes as long again; one that was not misses its deadline again, or
-        is given up as soon."""
+        """A job that was done takes as long again; one that was not fails as soon, by its deadline,
+        or is cancelled as soon by whoever did."""
         course = self._courses.get(line.job_id or "")
         if course is None or course.has_ended:
             return
@@ -217,18 +211,26 @@ class Recorder:
         job = course.job
         started_ms = course.started_ms
         lasted_ms = None if started_ms is None else line.at_ms - started_ms
+        by = line.detail.get("by")
         if line.event == "job_completed":
             job = replace(job, duration_ms=lasted_ms)
             if lasted_ms is not None:
                 self._done_ms += lasted_ms
                 self._done_units += job.units or 0
-        elif line.event == "job_failed" and lasted_ms is not None:
-            secs = max(1, lasted_ms // 1_000)
-            job = replace(job, duration_ms=2_000 * secs, deadline_secs=job.deadline_secs or secs)
-        elif line.event == "job_cancelled" and line.detail.get("by") == "client":
+        elif line.event == "job_failed":
+            waited_ms = line.at_ms - self._start_ms - job.at_ms
+            secs = max(1, (waited_ms if lasted_ms is None else lasted_ms) // 1_000)
+            # One that failed before its deadline came has less time now.
+            is_late = line.detail.get("cause") in ("deadline_missed", "never_started")
+            until_secs = max(1, secs - course.extended_secs)
+            if is_late and job.deadline_secs is not None:
+                until_secs = job.deadline_secs
+            lasts_ms = None if lasted_ms is None else 2_000 * secs
+            job = replace(job, duration_ms=lasts_ms, deadline_secs=until_secs)
+        elif by == "client" or by == "provider":
             gives_up_ms = line.at_ms - self._start_ms - job.at_ms
             ends_ms = None if lasted_ms is None else lasted_ms + 1_000
-            job = replace(job, gives_up_ms=gives_up_ms, duration_ms=ends_ms)
+            job = replace(job, gives_up_ms=gives_up_ms, given_up_by=by, duration_ms=ends_ms)
         course.job = job
 
     def _as_it_ended(self, course: _Course) -> TraceJob:
@@ -253,6 +255,10 @@ class Recorder:
             return self._governed(number, line)
         if line.event == "mode_changed":
             return self._turned(number, line)
+        if line.event in _OF_JOBS:
+            return self._moved(number, line)
+        if line.event in ("score_adjusted", "score_gossiped"):
+            return self._adjusted(number, line)
         if line.event in ("tx_admitted", "tx_refused"):
             fee = self._count(number, line, "fee", AMOUNT_MAX)
             size = self._count(number, line, "bytes", BYTES_MAX)
@@ -264,13 +270,13 @@ class Recorder:
         offer_id = self._id(number, line.offer_id, "offer_id")
         units = self._count(number, line, "units", AMOUNT_MAX)
         price = self._count(number, line, "price_per_unit", AMOUNT_MAX)
-        self._posted.add(offer_id)
+        self._posted[offer_id] = len(self._script)
         self._providers.setdefault(name)
         return Posted(self._request(offer_id, name, units, price))
 
     def _changed(self, number: int, line: Line) -> Act:
         """What of its terms became other. The market price is a price that was found then."""
-        terms: dict[str, Any] = {
+        terms_now: dict[str, Any] = {
             name: self._count(number, line, name, most, least=least)
             for name, least, most in (
                 ("units", 1, AMOUNT_MAX),
@@ -279,25 +285,63 @@ class Recorder:
             )
             if name in line.detail
         }
-        multiplier = line.detail.get("reputation_multiplier", UNSET)
+        if "reputation_multiplier" in line.detail:
+            terms_now["reputation_multiplier"] = line.detail["reputation_multiplier"]
         offer_id = self._id(number, line.offer_id, "offer_id")
-        return Changed(OfferChange(offer_id, reputation_multiplier=multiplier, **terms))
+        self._post_as_it_was(number, line, offer_id)
+        return Changed(OfferChange(offer_id, **terms_now))
+
+    def _post_as_it_was(self, number: int, line: Line, offer_id: str) -> None:
+        """What is known of an offer is what it has become: it was posted with what it had before
+        the first change."""
+        place = self._posted.get(offer_id)
+        entry = None if place is None else self._script[place]
+        if place is None or entry is None or not isinstance(entry.act, Posted):
+            return
+        was: dict[str, Any] = {}
+        for name in ("fee_pct_ct", "reputation_multiplier"):
+            if f"was_{name}" in line.detail and (offer_id, name) not in self._told:
+                self._told.add((offer_id, name))
+                was[name] = line.detail[f"was_{name}"]
+        if "fee_pct_ct" in was:
+            self._count(number, line, "was_fee_pct_ct", 100, least=0)
+        if was:
+            self._script[place] = Entry(entry.at_ms, Posted(replace(entry.act.request, **was)))
 
     def _request(self, offer_id: str, provider: str, units: int, price: int) -> OfferRequest:
         known = None if self._offer_of is None else self._offer_of(offer_id)
         if known is None:
             return OfferRequest(provider, units, price, offer_id)
-        return OfferRequest(
-            provider,
-            known.units,
-            price,
-            offer_id,
-            fee_pct_ct=known.fee_pct_ct,
-            provider_bond=known.provider_bond,
-            consumer_bond=known.consumer_bond,
-            capability=_asked(known.capability),
-            reputation=known.reputation,
-        )
+        # One that was posted before the log begins had at least what it has.
+        return terms.of_offer(known, units if offer_id in self._posted else known.units, price)
+
+    def _moved(self, number: int, line: Line) -> Act:
+        """A live job was held, released, or given another priority or more time."""
+        job_id = self._id(number, line.job_id, "job_id")
+        if line.event == "job_held":
+            return Held(job_id)
+        if line.event == "job_released":
+            return Released(job_id)
+        if line.event == "deadline_extended":
+            by_secs = self._count(number, line, "by_secs", DEADLINE_MAX)
+            if (course := self._courses.get(job_id)) is not None:
+                course.extended_secs += by_secs
+            return Extended(job_id, by_secs)
+        priority = line.detail.get("priority")
+        found = next((each for each in PRIORITIES if each == priority), None)
+        if found is None:
+            self._problem(number, f"{shown(str(priority))} is no priority")
+        return Preferred(job_id, found)
+
+    def _adjusted(self, number: int, line: Line) -> Act | None:
+        """A score that was moved by hand, or by the word of another market."""
+        provider = self._id(number, line.owner, "owner")
+        if line.event == "score_adjusted":
+            delta = self._count(number, line, "delta", AMOUNT_MAX, least=-AMOUNT_MAX)
+        else:
+            score = self._count(number, line, "score", AMOUNT_MAX, least=-AMOUNT_MAX)
+            delta = score - self._count(number, line, "was", AMOUNT_MAX, least=-AMOUNT_MAX)
+        return Adjusted(provider, delta) if delta else None
 
     def _governed(self, number: int, line: Line) -> Act:
         key, value = str(line.detail.get("key")), str(line.detail.get("value"))
@@ -305,7 +349,6 @@ class Recorder:
             parsed = parameters.parse(key, value)
         except MarketError as error:
             self._problem(number, error.message)
-            raise
         return InForce(key, parsed) if line.event == "params_activated" else RolledBack(key)
 
     def _turned(self, number: int, line: Line) -> Act | None:
@@ -323,30 +366,9 @@ class Recorder:
             return check_id(text or "", what)
         except UsageError as error:
             self._problem(number, error.message)
-            raise
 
     def _count(self, number: int, line: Line, name: str, most: int, *, least: int = 1) -> int:
         found = line.detail.get(name)
         if type(found) is not int or not least <= found <= most:
             self._problem(number, f"{name} is {shown(str(found))}, not within {least}…{most}")
-            return least
         return found
-
-
-def _asked(capability: Capability) -> CapabilityRequest:
-    models = list(capability.gpu_models)
-    return CapabilityRequest(
-        cpu_cores=capability.cpu_cores,
-        gpu=models[0] if len(models) == 1 else models or None,
-        gpu_count=capability.gpu_count,
-        gpu_memory_mb=capability.gpu_memory_mb,
-        accelerator=capability.accelerator,
-        accelerator_memory_mb=capability.accelerator_memory_mb,
-    )
-
-
-def _deadline_secs(job: Job) -> int:
-    """How long the provider of a job had, as it was asked for."""
-    if job.deadline_secs is not None:
-        return job.deadline_secs
-    return job.deadline - job.extended_secs - job.submitted_at

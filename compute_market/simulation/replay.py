@@ -7,7 +7,7 @@ where its home, or a copy of it, is at hand.
 
 from collections.abc import Collection
 from functools import partial
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
@@ -17,7 +17,8 @@ from compute_market.errors import UsageError
 from compute_market.jobs import jobs
 from compute_market.offers import offers
 from compute_market.simulation.arrivals import OpenTrace, Source
-from compute_market.simulation.recorder import Line, Recorder, Replay
+from compute_market.simulation.recorder import Recorder
+from compute_market.simulation.replay_records import Line, Replay
 from compute_market.simulation.scenario import Arrivals, Buyers, Providers, Scenario
 from compute_market.simulation.script import Capacity, Entry, InForce, RolledBack, Turned
 from compute_market.simulation.trace_jobs import arrivals
@@ -53,7 +54,7 @@ def of_log(path: str, name: str | None = None) -> Replay:
 def of_market(txn: Txn) -> Replay:
     """What the log of a market says, and what its jobs and offers were. Changes nothing."""
 
-    def problem(number: int, text: str) -> None:
+    def problem(number: int, text: str) -> NoReturn:
         raise UsageError(f"event {number} of the log: {text}")
 
     found = Recorder(problem, partial(jobs.find, txn), partial(offers.find, txn))
@@ -112,14 +113,17 @@ def unknown(replay: Replay) -> str:
     told = []
     if not replay.terms_known:
         told.append(
-            "the log says nothing of caps, capabilities, priorities, lanes, deadlines, fees and "
-            "bonds: the defaults are taken; a home instead of its log knows them"
+            "of jobs that were let in, the log says nothing of caps, capabilities, priorities, "
+            "lanes, deadlines and bonds, and of offers nothing of their terms but units and price: "
+            "the defaults are taken; a home instead of its log knows them"
         )
     if replay.inferred:
         told.append(
             f"offers posted before the log begins: {replay.inferred}, taken to be of as many units "
             "as its jobs used"
         )
+    if replay.imports:
+        told.append(f"files of scores that were imported: {replay.imports}, left out")
     return "; ".join(told)
 
 

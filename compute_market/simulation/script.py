@@ -8,8 +8,10 @@ from msgspec import Struct
 
 from compute_market.admission import capacity, mempool
 from compute_market.governance import governance
+from compute_market.jobs import holding, jobs
 from compute_market.jobs.submit import change_offer
-from compute_market.offers import offers
+from compute_market.offers import offers, standing
+from compute_market.records import Priority
 from compute_market.requests import OfferChange, OfferRequest
 from compute_market.settlement import modes
 from compute_market.simulation.providers import Provider
@@ -66,7 +68,48 @@ class Sent(Struct, frozen=True, gc=False):
     bytes: int
 
 
-Act = Posted | Withdrawn | Changed | Capacity | InForce | RolledBack | Turned | Sent
+class Held(Struct, frozen=True, gc=False):
+    job_id: str
+
+
+class Released(Struct, frozen=True, gc=False):
+    job_id: str
+
+
+class Preferred(Struct, frozen=True, gc=False):
+    """Another priority of a job."""
+
+    job_id: str
+    priority: Priority
+
+
+class Extended(Struct, frozen=True, gc=False):
+    """A later deadline of a job."""
+
+    job_id: str
+    by_secs: int
+
+
+class Adjusted(Struct, frozen=True, gc=False):
+    """A score that is moved by other things than the outcomes of jobs."""
+
+    provider: str
+    delta: int
+
+
+OfJob = Held | Released | Preferred | Extended
+Act = (
+    Posted
+    | Withdrawn
+    | Changed
+    | Capacity
+    | InForce
+    | RolledBack
+    | Turned
+    | Sent
+    | Adjusted
+    | OfJob
+)
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -111,3 +154,25 @@ def _play(stage: Stage, providers: dict[str, Provider], act: Act, txn: Txn) -> N
                 stage.attempt("arm", "", lambda: modes.arm(txn, 0))
         case Sent(sender, fee, size):
             mempool.submit(txn, sender, fee, size)
+        case Adjusted(provider, delta):
+            standing.pardon(txn, provider, delta, "replayed")
+        case _:
+            _play_on_job(stage, act, txn)
+
+
+def _play_on_job(stage: Stage, act: OfJob, txn: Txn) -> None:
+    """What happens to a live job, which may have ended, or never have been let in, this time."""
+    job_id = act.job_id
+    match act:
+        case Held():
+            stage.attempt("hold", job_id, lambda: holding.hold(txn, job_id))
+        case Released():
+            stage.attempt("release", job_id, lambda: holding.release(txn, job_id))
+        case Preferred(_, priority):
+            stage.attempt("set", job_id, lambda: holding.change(txn, job_id, priority=priority))
+        case Extended(_, by_secs):
+            stage.attempt("set", job_id, lambda: _extend(txn, job_id, by_secs))
+
+
+def _extend(txn: Txn, job_id: str, by_secs: int) -> None:
+    holding.change(txn, job_id, deadline=jobs.get(txn, job_id).deadline + by_secs)

@@ -6,6 +6,7 @@ from typing import Final
 from msgspec import Struct
 
 from compute_market.config.settings import Config
+from compute_market.jobs.cancel import By
 from compute_market.records import Lane, Priority
 from compute_market.requests import CapabilityRequest, JobRequest
 from compute_market.simulation.arrivals import SLICE_PATH, WORKLOAD, Arrival, slice_of
@@ -26,12 +27,15 @@ class TraceJob(Struct, frozen=True, gc=False):
     user: str | None
     units: int | None
     duration_ms: int | None = None
-    gives_up_ms: int | None = None
+    gives_up_ms: int | None = None  # after which it is cancelled
+    given_up_by: By = "client"
     priority: Priority | None = None
     lane: Lane | None = None
     capability: CapabilityRequest | None = None
     max_price_per_unit: int | None = None
     deadline_secs: int | None = None
+    consumer_bond: int | None = None
+    provider_bond_min: int | None = None
     waits: bool | None = None
     job_id: str | None = None  # as it is, not made of the group and the line
     buyer: str | None = None  # likewise
@@ -66,8 +70,8 @@ def arrivals(scenario: Scenario, group: Buyers, found: Iterator[TraceJob]) -> It
             slices=[SLICE_PATH],
             max_price_per_unit=draw(what, group.max_price_per_unit) if price is None else price,
             capability=group.capability if job.capability is None else job.capability,
-            consumer_bond=group.consumer_bond,
-            provider_bond_min=group.provider_bond_min,
+            consumer_bond=_or(job.consumer_bond, group.consumer_bond),
+            provider_bond_min=_or(job.provider_bond_min, group.provider_bond_min),
             deadline_secs=_deadline_secs(scenario.config, job, draw(what, group.deadline_secs)),
             priority=job.priority or _priority(group, what),
             lane=group.lane if job.lane is None else job.lane,
@@ -79,9 +83,14 @@ def arrivals(scenario: Scenario, group: Buyers, found: Iterator[TraceJob]) -> It
             duration_ms=job.duration_ms,
             waits=group.waits if job.waits is None else job.waits,
             gives_up_ms=gives_up_ms,
+            given_up_by=job.given_up_by,
             ct=group.ct,
             it=group.it,
         )
+
+
+def _or(said: int | None, otherwise: int) -> int:
+    return otherwise if said is None else said
 
 
 def _deadline_secs(config: Config, job: TraceJob, beside_secs: int) -> int:

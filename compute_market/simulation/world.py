@@ -20,7 +20,7 @@ from compute_market.config.settings import Config
 from compute_market.engine import Engine
 from compute_market.governance import governance
 from compute_market.housekeeping import tick
-from compute_market.jobs.cancel import cancel
+from compute_market.jobs.cancel import By, cancel
 from compute_market.jobs.submit import submit
 from compute_market.laws import Violation
 from compute_market.records import Event, Refused, Token, replace
@@ -243,11 +243,12 @@ class _World:
         if verdict is None or isinstance(verdict, Refused):
             self._work.forget(job_id)
         elif arrival.gives_up_ms is not None:
-            self._stage.plan(txn.now_ms + arrival.gives_up_ms, partial(self._give_up, job_id))
+            give_up = partial(self._give_up, job_id, arrival.given_up_by)
+            self._stage.plan(txn.now_ms + arrival.gives_up_ms, give_up)
 
-    def _give_up(self, job_id: str, txn: Txn) -> None:
+    def _give_up(self, job_id: str, by: By, txn: Txn) -> None:
         if self._work.is_alive(job_id):
-            self._stage.attempt("cancel", job_id, lambda: cancel(txn, job_id, "client"))
+            self._stage.attempt("cancel", job_id, lambda: cancel(txn, job_id, by))
 
     # Providers.
 

@@ -479,7 +479,7 @@ def test_replay_of_a_log_gives_back_what_happened(cli: Cli, log: Path) -> None:
     done = cli("compute-market", "simulate", "--replay", log, "--json")
     assert done.code == 0, done
     assert done.err.count("\n") == 1
-    assert "the log says nothing of caps" in done.err
+    assert "the log says nothing of caps, capabilities" in done.err
     jobs = json.loads(done.out)["jobs"]
     # Each offer of 3 units has room for one job of 2, at its own price; the third finds none.
     assert (jobs["submitted"], jobs["admitted"], jobs["cancelled"]) == (3, 2, 1)

@@ -11,15 +11,17 @@ import pytest
 from compute_market import events
 from compute_market.config.settings import DEFAULTS
 from compute_market.errors import UsageError
+from compute_market.jobs import holding
 from compute_market.jobs.cancel import cancel
 from compute_market.jobs.prove import prove
-from compute_market.jobs.submit import post_offer, submit
+from compute_market.jobs.submit import change_offer, post_offer, submit
 from compute_market.market import Market
-from compute_market.offers import offers
+from compute_market.offers import offers, standing
 from compute_market.records import replace
-from compute_market.requests import CapabilityRequest, JobRequest, OfferRequest
+from compute_market.requests import CapabilityRequest, JobRequest, OfferChange, OfferRequest
 from compute_market.simulation import replay, script, throwaway
 from compute_market.simulation.arrivals import DIGEST, slice_of
+from compute_market.simulation.replay_records import Replay
 from compute_market.simulation.scenario import START_MS
 from compute_market.simulation.world import Step, run
 from compute_market.store.txn import Txn
@@ -87,7 +89,8 @@ def test_replay_of_a_market_finds_what_was_asked_for_and_offered(before: Market)
     assert (first.duration_ms, first.max_price_per_unit) == (30_000, 20)
     assert [name for name, each in jobs.items() if each.waits] == ["j-2"]
     assert (jobs["j-3"].gives_up_ms, jobs["j-3"].duration_ms) == (20_000, 21_000)
-    assert jobs["j-4"].capability is None  # A refused job is not kept.
+    # A refused job is not kept, but what it asked for.
+    assert (jobs["j-4"].capability, jobs["j-4"].max_price_per_unit) == (CapabilityRequest(), 1)
     failed = jobs["j-5"]
     assert failed.duration_ms is not None
     assert failed.deadline_secs == 300
@@ -129,18 +132,23 @@ def test_replay_of_a_log_finds_what_the_log_says(
         assert (one.at_ms, one.units, one.buyer, one.duration_ms) == (
             *(other.at_ms, other.units, other.buyer, other.duration_ms),
         )
-        assert one.capability is None
+        assert (one.capability is None) == (one.job_id != "j-4")
     assert found.providers == whole.providers
     assert [told(each.act) for each in found.script] == [told(each.act) for each in whole.script]
-    assert "the log says nothing of caps" in replay.unknown(found)
+    assert "the log says nothing of caps, capabilities" in replay.unknown(found)
 
 
-def played(tmp_path: Path, name: str, found: replay.Replay, **settings: Any) -> list[str]:
+def played(
+    tmp_path: Path, name: str, found: Replay, *, with_offers: bool = False, **settings: Any
+) -> list[str]:
     """What becomes of the jobs, under other settings."""
     told: list[str] = []
 
     def observe(txn: Txn, step: Step) -> None:
-        told.extend(f"{each.job_id} {each.event}" for each in step.events if each.job_id)
+        for each in step.events:
+            if each.job_id:
+                text = f"{each.job_id} {each.event}"
+                told.append(f"{text} {each.offer_id or ''}" if with_offers else text)
 
     home = tmp_path / name
     home.mkdir()
@@ -177,6 +185,90 @@ def test_replay_goes_as_it_went_and_otherwise_under_other_settings(
     assert "j-3 job_refused" in tight
 
 
+OF_JOBS = (
+    "job_queued",
+    "job_pending",
+    "job_refused",
+    "job_started",
+    "job_completed",
+    "job_cancelled",
+)
+
+
+def chosen(told: list[str]) -> list[str]:
+    return [each for each in told if each.split()[1] in (*OF_JOBS, "job_failed")]
+
+
+def by_provider(at: Any) -> None:
+    """A provider that cancels falls out of favour, until it is pardoned."""
+    plain = {"capability": CapabilityRequest()}
+    at(0, lambda txn: post_offer(txn, offer("o-1", 10, **plain)))
+    at(10, lambda txn: submit(txn, job("j-1"), [slice_of(1)]))
+    at(20, lambda txn: submit(txn, job("j-2"), [slice_of(1)]))
+    at(30, lambda txn: cancel(txn, "j-1", "provider"))
+    at(40, lambda txn: cancel(txn, "j-2", "provider"))
+    at(50, lambda txn: submit(txn, job("j-3"), [slice_of(1)]))  # refused
+    at(60, lambda txn: standing.pardon(txn, "prov", 5, "a fire"))
+    at(70, lambda txn: submit(txn, job("j-4"), [slice_of(1)]))
+    at(80, lambda txn: prove(txn, "j-4", [(0, DIGEST)]))
+    at(90, lambda txn: submit(txn, job("j-5", max_price_per_unit=9), [slice_of(1)]))  # refused
+
+
+def by_terms(at: Any) -> None:
+    """Who wins depends on multipliers, directed offers, bonds, and terms before a change."""
+    plain = {"capability": CapabilityRequest()}
+    at(0, lambda txn: post_offer(txn, offer("a", 10, reputation_multiplier="0.5", **plain)))
+    at(1, lambda txn: post_offer(txn, offer("b", 6, provider="pb", **plain)))
+    at(2, lambda txn: post_offer(txn, offer("d", 1, provider="pd", job_id="other", **plain)))
+    at(3, lambda txn: post_offer(txn, offer("c", 3, provider="pc", consumer_bond=50, **plain)))
+    at(10, lambda txn: submit(txn, job("j-1"), [slice_of(1)]))  # a, at 5
+    at(11, lambda txn: submit(txn, job("j-2", consumer_bond=60), [slice_of(1)]))  # c, at 3
+    at(12, lambda txn: submit(txn, job("j-3", provider_bond_min=2), [slice_of(1)]))
+    change = OfferChange("a", reputation_multiplier="1")
+    at(20, lambda txn: change_offer(txn, change))
+    at(30, lambda txn: submit(txn, job("j-4"), [slice_of(1)]))  # b, at 6
+    for secs, name in ((40, "j-1"), (41, "j-2"), (42, "j-4")):
+        at(secs, lambda txn, name=name: prove(txn, name, [(0, DIGEST)]))
+
+
+def by_hand(at: Any) -> None:
+    """Jobs are held, released, preferred, and given more time."""
+    plain = {"capability": CapabilityRequest()}
+    at(0, lambda txn: post_offer(txn, offer("o-1", 5, **plain)))
+    for secs, name in ((1, "runs"), (2, "first"), (3, "second"), (4, "third")):
+        at(secs, lambda txn, name=name: submit(txn, job(name), [slice_of(1)]))
+    at(10, lambda txn: holding.hold(txn, "first"))
+    at(11, lambda txn: holding.change(txn, "third", priority="high"))
+    at(20, lambda txn: prove(txn, "runs", [(0, DIGEST)]))  # third starts
+    at(30, lambda txn: prove(txn, "third", [(0, DIGEST)]))  # second starts
+    at(40, lambda txn: holding.change(txn, "second", deadline_secs=400))
+    at(50, lambda txn: holding.release(txn, "first"))
+    at(420, lambda txn: prove(txn, "second", [(0, DIGEST)]))
+    at(430, lambda txn: cancel(txn, "first", "client"))
+
+
+@pytest.mark.parametrize("life", [by_provider, by_terms, by_hand])
+def test_replay_under_the_same_settings_is_what_was(tmp_path: Path, life: Any) -> None:
+    clock = [START_MS]
+    # All that waits for a slot, which there is one of, does so in the order of the queue.
+    settings = {"settle_mode": "dry_run", "slots": 1 if life is by_hand else 64}
+    (tmp_path / "lived").mkdir()
+    config = replace(DEFAULTS, **settings)
+    with throwaway.open_market(str(tmp_path / "lived"), config, lambda: clock[0]) as market:
+
+        def at(secs: int, act: Any) -> None:
+            clock[0] = START_MS + secs * 1_000
+            market.update(act)
+
+        life(at)
+        found = market.view(replay.of_market)
+        logged = market.view(lambda txn: [each.event for each in events.forward(txn)])
+    del settings["settle_mode"]
+    was = [f"{each.job_id} {each.event} {each.offer_id or ''}" for each in logged if each.job_id]
+    again = played(tmp_path, "again", found, with_offers=True, **settings)
+    assert chosen(again) == chosen(was)
+
+
 def line(**fields: Any) -> str:
     known = {"seq": 1, "at_ms": START_MS, "event": "deposit"}
     return json.dumps(known | fields)
@@ -207,6 +299,13 @@ QUEUED = {"event": "job_queued", "owner": "b", "job_id": "j"}
         (line(event="capacity_recorded", detail={"estimate": -1}), "estimate is -1, not within 0…"),
         (line(event="params_activated", detail={"key": "x", "value": "1"}), "KEY: 'x' is none of"),
         (line(event="mode_changed", detail={"to": "odd"}), "odd is no mode of settlement"),
+        (
+            line(event="job_refused", job_id="j", owner="b", detail={"units": 1, "asked": {}}),
+            "asked: Object missing required field",
+        ),
+        (line(event="job_changed", job_id="j", detail={"priority": "odd"}), "odd is no priority"),
+        (line(event="deadline_extended", job_id="j", detail={"by_secs": 0}), "by_secs is 0, not"),
+        (line(event="score_adjusted", owner="p", detail={"delta": 2**99}), "delta is 6338"),
         (line(event="tx_admitted", owner="b", detail={"fee": 0, "bytes": 1}), "fee is 0, not"),
         (line(event="tx_admitted", owner="b", detail={"fee": 1}), "bytes is None, not within"),
         (line(**QUEUED, detail={"units": 2**62}), "units is 4611686018427387904, not within"),

@@ -12,7 +12,7 @@ from compute_market.config import places
 from compute_market.errors import MarketError, UsageError, file_error
 from compute_market.market import Market
 from compute_market.simulation import replay as replays
-from compute_market.simulation.recorder import Replay
+from compute_market.simulation.replay_records import Replay
 from compute_market.simulation.trace_lines import FILE_BYTES_MAX
 from tb_cli.frame.clocks import sleep, system_clock
 from tb_cli.frame.lines import source_of, standard_input
