@@ -9,6 +9,11 @@ from collections.abc import Iterable, Sequence
 SHOWN_MAX = 200  # characters of a foreign text that a message quotes
 
 
+def counted(count: int, noun: str) -> str:
+    """How many there are of what has a regular plural: `1 byte`, `2 bytes`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def legible(text: str) -> str:
     """The text with a backslash escape for every byte that was no UTF-8, as in names of files.
 

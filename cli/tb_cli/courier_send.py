@@ -12,6 +12,7 @@ from compute_market.courier.courier import Bundle
 from compute_market.errors import RefusedError, UsageError
 from compute_market.records import Job, check_id
 from compute_market.store.txn import Txn
+from compute_market.text import counted
 from tb_cli.frame import bulk, bundles, files
 from tb_cli.frame.bundle_content import OpenFile, Piece, stream_pieces
 from tb_cli.frame.home import check_elsewhere
@@ -81,7 +82,8 @@ def send(
             document = session.update(act)
     text = f"bundle {document['id']} was sent before, unchanged"
     if document["changed"]:
-        text = f"stored bundle {document['id']}: {content.size} bytes from {sender} to {dest}"
+        size_told = counted(content.size, "byte")
+        text = f"stored bundle {document['id']}: {size_told} from {sender} to {dest}"
     emit(session, document, text)
 
 

@@ -66,7 +66,7 @@ def explain(
     found = session.view(document)
     lines = [_line(verdict, found["winner"]) for verdict in found["offers"]]
     eyes = sys.stdout.isatty()
-    words = list(_words(found, eyes=eyes))
+    words = list(_words(found, offer, eyes=eyes))
     if eyes:
         shown_here = lines if verbose or offer is not None else lines[:_SHOWN_MAX]
         left = len(lines) - len(shown_here)
@@ -136,12 +136,14 @@ def _line(verdict: dict[str, Any], winner: dict[str, Any] | None) -> str:
     return f"{said}, rank {verdict['rank']}: {before}"
 
 
-def _words(found: dict[str, Any], *, eyes: bool) -> Iterator[str]:
+def _words(found: dict[str, Any], offer: str | None, *, eyes: bool) -> Iterator[str]:
     """What there is to say beside the single offers, the most important first."""
     if found["note"] is not None:
         yield found["note"]
     fitting, considered, winner = found["fitting"], found["considered"], found["winner"]
-    if not considered:
+    if not considered and offer is not None:
+        yield f"offer {offer} is withdrawn: nobody can take it"
+    elif not considered:
         yield "there are no offers: `tb-cli compute offer post` posts one"
     elif winner is None or not fitting:
         yield f"{fitting} of {considered} fit"
@@ -159,9 +161,10 @@ def _words(found: dict[str, Any], *, eyes: bool) -> Iterator[str]:
     if found["queue"] is not None:
         queue = found["queue"]
         ahead = " ".join(queue["ahead"])
-        more = queue["place"] - 1 - len(queue["ahead"])
+        more = queue["place"] - 1 - len(queue["ahead"]) - queue["held_ahead"]
         behind = f", behind {ahead}" + (f" and {more} more" if more else "") if ahead else ""
-        yield f"queue: place {queue['place']} of {queue['waiting']}{behind}"
+        held = f"; {queue['held_ahead']} before it on hold" if queue["held_ahead"] else ""
+        yield f"queue: place {queue['place']} of {queue['waiting']}{behind}{held}"
     if found["decision"] is not None:
         yield f"decision: {_decision(found['decision']) if eyes else shown(found['decision'])}"
 

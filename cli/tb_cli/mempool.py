@@ -4,6 +4,7 @@ from compute_market.admission import mempool, transactions
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
 from compute_market.jobs import pools
+from compute_market.text import counted
 from tb_cli.frame.options import KEY
 from tb_cli.frame.render import emit, fields, shown, write_json
 from tb_cli.frame.session import Session
@@ -53,7 +54,7 @@ def submit(
             write_json(document)
         raise refused.error()
     tx_id = document["tx_id"]
-    text = f"admitted {tx_id}: {fee} for {size} bytes from {sender}"
+    text = f"admitted {tx_id}: {fee} for {counted(size, 'byte')} from {sender}"
     if "evicted" in document:
         text += f", {document['evicted']} had to go"
     if not document["changed"]:

@@ -11,7 +11,7 @@ from compute_market.offers import board
 from compute_market.records import LANES, Lane
 from compute_market.store.txn import Txn
 from tb_cli.frame import price_board
-from tb_cli.frame.listing import lists
+from tb_cli.frame.listing import lists, terminal
 from tb_cli.frame.listing.columns import Column, Noun
 from tb_cli.frame.listing.reading import AtHand
 from tb_cli.frame.render import emit, fields
@@ -80,11 +80,7 @@ def graph(window: list[int], room: int) -> str | None:
 
     None where there are none, or a terminal cannot show it.
     """
-    try:
-        _MARKS.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return None
-    if not window:
+    if not window or not terminal.can_show(_MARKS):
         return None
     count = min(room, len(window))
     bounds = [len(window) * place // count for place in range(count + 1)]

@@ -151,13 +151,15 @@ def _one(session: Session, variant: "Variant", *, jsonl: bool) -> tuple[bool, li
         if sys.stdout.isatty():
             from textwrap import wrap
 
-            from tb_cli.frame.plots import pictures
+            from tb_cli.frame.listing.terminal import can_show
+            from tb_cli.frame.plots import MARKS, pictures
 
             width = shutil.get_terminal_size().columns
             for line in told:
                 write_line("\n".join(wrap(line, width, subsequent_indent="  ")))
-            for line in pictures(played.series, width=width, color=session.color):
-                write_line(line)
+            if can_show(MARKS):  # The numbers are in --jsonl and --csv.
+                for line in pictures(played.series, width=width, color=session.color):
+                    write_line(line)
         else:
             for line in told:
                 write_line(line)

@@ -31,6 +31,7 @@ from compute_market.store.schema import (
 )
 from compute_market.store.table import damaged
 from compute_market.store.txn import Txn
+from compute_market.text import counted
 
 FEES_KEPT = 50
 BYTES_MAX = 2**20
@@ -277,8 +278,8 @@ def _sender_limit(txn: Txn, sender: str, sent: int) -> Refused:
 def _pool_full(txn: Txn, pool: Pool, lowest: Transaction) -> Refused:
     return Refused(
         "pool_full",
-        f"the consumer pool holds {pool.size} transactions, and none pays less per byte: the "
-        f"lowest pays {lowest.fee} for {lowest.bytes} bytes",
+        f"the consumer pool holds {counted(pool.size, 'transaction')}, and none pays less per "
+        f"byte: the lowest pays {lowest.fee} for {counted(lowest.bytes, 'byte')}",
         "pay more per byte, or send it again once a block has passed",
         _block_ms(txn),
         is_for_now=True,

@@ -103,17 +103,18 @@ def approve(txn: Txn, proposal_id: int, *, at_once: bool = False) -> Approved:
     """
     proposal = get(txn, proposal_id)
     if proposal.state == "rolled_back":
+        what = f"{proposal.key} {parameters.text(proposal.key, proposal.value)}"
         raise RefusedError(
             f"proposal {proposal_id} was rolled back",
-            hint=f"propose it again: params propose {proposal.key} "
-            f"{parameters.text(proposal.key, proposal.value)}",
+            hint=f"`tb-cli compute-market params propose {what}` proposes it again",
             reason="rolled_back",
         )
     if proposal.state != "proposed":
         return Approved(proposal, changed=False)
     if txn.size(PARAMETERS_DUE) >= WAITING_MAX:
         raise RefusedError(
-            f"{WAITING_MAX} approved proposals wait for their height already",
+            f"proposal {proposal_id} is one too many: {WAITING_MAX} that are approved wait for "
+            "their height already",
             hint="approve it when some of them are in force",
             reason="too_many",
         )
@@ -122,7 +123,9 @@ def approve(txn: Txn, proposal_id: int, *, at_once: bool = False) -> Approved:
     if at_once:
         activates_at = max(1, chain.height(txn))
     if activates_at > AMOUNT_MAX:
-        raise RefusedError(f"the height would pass {AMOUNT_MAX}", reason="overflow")
+        raise RefusedError(
+            f"the height of proposal {proposal_id} would pass {AMOUNT_MAX}", reason="overflow"
+        )
     approval = txn.next_number(APPROVALS_MADE)
     proposal = replace(proposal, state="approved", approval=approval, activates_at=activates_at)
     _put(txn, proposal)

@@ -116,20 +116,24 @@ def _of_anybody(txn: Txn, job: Job) -> waiting.Reason:
 
 
 def _place(txn: Txn, job: Job) -> dict[str, Any]:
-    """Where a queued job stands, what holds it, and who is ahead of it."""
+    """Where a queued job stands, what holds it, and who is ahead of it: not those that are held."""
+    held = {each.job_id for each in queue.held(txn) if each.state == "queued"}
     ahead: list[str] = []
-    before = 0
+    before = held_before = 0
     for job_id in queue.in_order(txn):
         if job_id == job.job_id:
             break
         before += 1
-        if before <= AHEAD_MAX:
+        if job_id in held:
+            held_before += 1
+        elif len(ahead) < AHEAD_MAX:
             ahead.append(job_id)
     return {
         "place": before + 1,
-        "waiting": sum(queue.depth(txn, priority) for priority in queue.TABLES),
+        "waiting": sum(queue.depth(txn, priority) for priority in queue.TABLES) + len(held),
         "held_by": queue.held_by(txn, job),
         "ahead": ahead,
+        "held_ahead": held_before,
         "waited_ms": max(0, txn.now_ms - job.queued_ms),
     }
 
@@ -137,6 +141,8 @@ def _place(txn: Txn, job: Job) -> dict[str, Any]:
 def _words(txn: Txn, job: Job) -> str:
     """What holds a queued job, with the numbers behind it."""
     held, slots = queue.held_by(txn, job), txn.config.slots
+    if held == "hold":
+        return waiting.until_released(job)
     if held == "slots":
         return f"{queue.active_jobs(txn)} of {slots} slots are taken"
     if held == "cap":

@@ -57,10 +57,15 @@ class Reason(Struct, frozen=True, gc=False):
     retry_after_ms: int | None = None  # when it would pass by time alone, if it would
 
 
+def until_released(job: Job) -> str:
+    """What a job that is held waits for."""
+    return f"it is held until `tb-cli compute release {job.job_id}`"
+
+
 def present_reason(txn: Txn, job: Job) -> Reason:
     """Why a pending job would not get in now."""
     if job.held:
-        return Reason("hold", f"it is held until `tb-cli compute release {job.job_id}`")
+        return Reason("hold", until_released(job))
     late = _too_late(txn, job)
     if late is not None:
         return Reason("deadline", late)

@@ -11,6 +11,7 @@ from hashlib import blake2b
 from msgspec import Struct
 
 from compute_market.amounts import PPM
+from compute_market.text import counted
 
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -107,7 +108,8 @@ class Spread(Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("values: are none")
         if self.weights is not None:
             if len(self.weights) != len(values):
-                raise ValueError(f"weights: {len(values)} values have {len(self.weights)} weights")
+                have = f"{counted(len(values), 'value')} and {counted(len(self.weights), 'weight')}"
+                raise ValueError(f"weights: there must be one for each value, not {have}")
             if min(self.weights) < 0 or not 0 < sum(self.weights) < 2**63:
                 raise ValueError("weights: none is negative, and their sum is above 0")
 

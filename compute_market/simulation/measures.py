@@ -141,6 +141,8 @@ class Measures:
         self.submitted = 0
         self.admitted = 0
         self.refused: dict[str, int] = {}
+        # What else the market did not take: action → reason → how often.
+        self.failures: dict[str, dict[str, int]] = {}
         self.ended = dict.fromkeys(_ENDED.values(), 0)
         self.units_proven = 0
         self.capacity_units_ms = 0  # the estimate over time
@@ -166,6 +168,9 @@ class Measures:
         for failed in step.failed:
             if failed.action == "submit":
                 self._refuse(failed.reason)
+            else:
+                reasons = self.failures.setdefault(failed.action, {})
+                reasons[failed.reason] = reasons.get(failed.reason, 0) + 1
         if step.is_sample:
             self._sample(txn)
         if step.at_ms == self.ends_ms:

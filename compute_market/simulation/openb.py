@@ -16,7 +16,7 @@ from compute_market.requests import GPU_MODELS_MAX, CapabilityRequest
 from compute_market.simulation.scenario import Providers
 from compute_market.simulation.trace_jobs import SECS_MAX, UNITS_MAX, TraceJob
 from compute_market.simulation.trace_lines import fail, lines, shown
-from compute_market.text import quoted
+from compute_market.text import counted, quoted
 
 NODE_COLUMNS: Final = ("sn", "cpu_milli", "memory_mib", "gpu", "model")
 TASK_COLUMNS: Final = (
@@ -161,7 +161,7 @@ def _rows(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, 
     for number, text in found:
         row = _fields(text)
         if len(row) != len(header):
-            fail(path, number, f"there are {len(row)} fields, not {len(header)}")
+            fail(path, number, f"{counted(len(row), 'field')}, not {len(header)}")
         yield number, dict(zip(header, row, strict=True))
 
 

@@ -78,6 +78,10 @@ def document(ran: Ran, measures: Measures) -> dict[str, Any]:
         "consumers": measures.transactions | {"tight_secs": measures.tight_ms // 1000},
         "preemptions": totals.preemptions,
         "scores": totals.scores,
+        "failures": {
+            action: dict(sorted(reasons.items()))
+            for action, reasons in sorted(measures.failures.items())
+        },
         "audit": {"invalid": ran.violations},
         "steps": ran.steps,
         "wall_ms": ran.wall_ms,

@@ -14,6 +14,7 @@ from msgspec import Struct
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.simulation.trace_jobs import SECS_MAX, UNITS_MAX, TraceJob
 from compute_market.simulation.trace_lines import fail, lines, shown
+from compute_market.text import counted
 
 # As the definition of the format calls them, in order.
 FIELDS: Final = (
@@ -99,7 +100,7 @@ def jobs(path: str) -> Iterator[TraceJob]:
 
 def _parsed(path: str, number: int, content: list[str]) -> _Line:
     if len(content) != len(FIELDS):
-        fail(path, number, f"there are {len(content)} fields, not {len(FIELDS)}")
+        fail(path, number, f"{counted(len(content), 'field')}, not {len(FIELDS)}")
     found: list[int | None] = []
     for place, text in enumerate(content):
         if not _WHOLE.fullmatch(text):

@@ -86,7 +86,7 @@ def test_submit_of_no_better_rate_into_a_full_pool_is_refused(
     assert (refused.reason, refused.retry_after_ms) == ("pool_full", None)
     assert refused.message == (
         "the consumer pool holds 2 transactions, and none pays less per byte: the lowest pays 3 "
-        "for 1 bytes"
+        "for 1 byte"
     )
     (noted,) = market.events("tx_refused")
     assert noted.event.owner == "sender"

@@ -236,6 +236,7 @@ def test_explain_tells_the_place_in_the_queue(cli: Cli, monkeypatch: pytest.Monk
         "waiting": 13,
         "held_by": "slots",
         "ahead": [f"q{number:02}" for number in range(10)],
+        "held_ahead": 0,
         "waited_ms": 0,
     }
     lines = cli.ok("compute", "explain", "q12").splitlines()
@@ -243,6 +244,31 @@ def test_explain_tells_the_place_in_the_queue(cli: Cli, monkeypatch: pytest.Monk
     ahead = " ".join(f"q{number:02}" for number in range(10))
     assert f"queue: place 13 of 13, behind {ahead} and 2 more" in lines
     assert "queue: place 1 of 13" in cli.ok("compute", "explain", "q00").splitlines()
+
+
+def test_explain_knows_those_that_are_held(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    cli.active("runs")
+    for number in range(5):
+        cli.submit(f"q{number}")
+    cli.ok("compute", "hold", "q1", "q2", "q4")
+    lines = cli.ok("compute", "explain", "q3").splitlines()
+    assert "queue: place 4 of 5, behind q0; 2 before it on hold" in lines
+    place = cli.document("compute", "explain", "q3")["queue"]
+    listed = {row[1]: int(row[0]) for row in cli("compute", "queue").rows}
+    assert (place["place"], place["held_ahead"], place["ahead"]) == (listed["q3"], 2, ["q0"])
+    held = cli.ok("compute", "explain", "q1").splitlines()
+    assert "held: hold: it is held until `tb-cli compute release q1`" in held
+    assert "queue: place 2 of 5, behind q0" in held
+
+
+def test_explain_of_one_offer_that_is_withdrawn_says_that(cli: Cli) -> None:
+    cli.post("--offer-id", "gone")
+    cli.post("--offer-id", "there")
+    cli.ok("compute", "offer", "withdraw", "gone")
+    found = cli.ok("compute", "explain", "--max-price", "9", "--offer", "gone")
+    assert "offer gone is withdrawn: nobody can take it" in found.splitlines()
+    assert "there are no offers" not in found
 
 
 def test_explain_of_a_job_that_has_its_place_or_has_ended_is_of_the_market_now(cli: Cli) -> None:

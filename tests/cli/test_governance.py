@@ -64,7 +64,7 @@ def test_life_of_a_proposal(cli: Cli) -> None:
     assert (done.code, done.out) == (5, "proposal 1 was rolled back\n")
     assert done.err == (
         "error[refused]: proposal 1 was rolled back\n"
-        "hint: propose it again: params propose fair_share_cap 0.1\n"
+        "hint: `tb-cli compute-market params propose fair_share_cap 0.1` proposes it again\n"
     )
 
 

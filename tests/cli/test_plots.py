@@ -75,7 +75,30 @@ def test_what_never_changes_is_one_line_through_the_middle(way: str) -> None:
     else:
         inked = [n for n, line in enumerate(drawn) if any("⠀" < mark <= "⣿" for mark in line)]
         assert len(inked) == 1
-        assert 2 <= inked[0] <= plots.HEIGHT - 4
+        # On the row that says what it is.
+        assert drawn[inked[0]].lstrip().startswith("5.0┤")
+
+
+def test_each_row_of_a_plot_has_the_number_of_its_height() -> None:
+    if missing := without("python:plotext"):
+        pytest.skip(missing)
+    series = [sample(60 * at, utilization=at / 6) for at in range(7)]
+    lines = list(pictures(series, width=80, color=False))
+    rows = [line.partition("┤") for line in lines[2 : plots.HEIGHT]]
+    rows = [(label.strip(), inked) for label, tick, inked in rows if tick]
+    assert [label for label, _ in rows] == ["100.0", "83.3", "66.7", "50.0", "33.3", "16.7", "0.0"]
+    # A line that rises evenly is in each of them, the higher the further to the right.
+    begins = [next(n for n, mark in enumerate(inked) if "⠀" < mark <= "⣿") for _, inked in rows]
+    assert begins == sorted(begins, reverse=True)
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_names_of_curves_stand_below_each_other_where_there_is_no_room(color: bool) -> None:
+    if missing := without("python:plotext"):
+        pytest.skip(missing)
+    lines = [plots._ESCAPES.sub("", each) for each in pictures(SERIES, width=20, color=color)]
+    begin = lines.index("prices, industrial, by minute:")
+    assert [line[2:] for line in lines[begin + 1 : begin + 4]] == ["p25", "median", "p75"]
 
 
 @pytest.mark.parametrize(

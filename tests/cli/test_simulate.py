@@ -458,7 +458,7 @@ def test_nodes_file_without_nodes_is_a_mistake(
     ("trace", "message"),
     [
         (None, "nosuch.swf: no such file or directory"),
-        ("1 2\n", "nosuch.swf:1: there are 2 fields"),
+        ("1 2\n", "nosuch.swf:1: 2 fields"),
     ],
 )
 def test_trace_of_a_scenario_is_told_with_its_key(

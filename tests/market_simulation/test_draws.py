@@ -102,7 +102,10 @@ def test_draw_of_a_spread_stays_within_its_bounds(seed: int, spread: int | Sprea
         ({"mean": -1}, "mean: -1 is below 0"),
         ({"values": []}, "values: are none"),
         ({"values": [1], "mean": 1}, "values: stand alone, without least, most and mean"),
-        ({"values": [1, 2], "weights": [1]}, "weights: 2 values have 1 weights"),
+        (
+            {"values": [1, 2], "weights": [1]},
+            "weights: there must be one for each value, not 2 values and 1 weight",
+        ),
         ({"values": [1], "weights": [0]}, "weights: none is negative, and their sum is above 0"),
         ({"values": [1, 2], "weights": [-1, 2]}, "weights: none is negative"),
         ({"weights": [1]}, "weights: are those of values, and there are none"),

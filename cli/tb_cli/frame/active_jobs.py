@@ -8,10 +8,10 @@ from compute_market.jobs.selection import Selection
 from compute_market.scheduler import queue
 from compute_market.store.schema import PENDING, QUEUE_PAIRS
 from compute_market.store.txn import Txn
+from compute_market.text import counted
 from tb_cli.frame.bulk import Given, Place
 from tb_cli.frame.confirmation import confirm, is_asked
 from tb_cli.frame.render import note
-from tb_cli.frame.selected import counted
 from tb_cli.frame.session import Session
 
 
@@ -46,7 +46,7 @@ class ActiveJobs:
             found = self._session.view(self._look)
             if found:
                 self._tell(found)
-                confirm(self._session, f"execute {counted('job', len(found))}?", yes=yes)
+                confirm(self._session, f"execute {counted(len(found), 'job')}?", yes=yes)
             self._confirmed = frozenset(found)
 
     def __iter__(self) -> Iterator[Given[str]]:
@@ -98,7 +98,7 @@ class ActiveJobs:
         return found if confirmed is None else [each for each in found if each in confirmed]
 
     def _tell(self, found: list[str]) -> None:
-        note(f"{counted('job', len(found))} selected")
+        note(f"{counted(len(found), 'job')} selected")
 
     def _look(self, txn: Txn) -> list[str]:
         found = [

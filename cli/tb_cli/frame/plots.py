@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-HEIGHT = 9
+HEIGHT = 10
 WIDTH_MAX = 120
 _STEPS = "▁▂▃▄▅▆▇█"
 _MIDDLE = "▄"  # of what never changes: a full bar would look like a limit that was reached
@@ -15,6 +15,9 @@ _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 # Curves of one picture: with colors all are fine lines, without each has a mark of its own.
 _COLORS = (12, 208, 10, 13)
 _MARKS = ("•", "+", "x", "o")
+
+# Some of what they are drawn with, each of a block of its own.
+MARKS = "┤⣀▄•━"
 
 _BAND = ("p25", "median", "p75")
 
@@ -107,17 +110,27 @@ def _plot(
     heights = {each for _, values in curves for each in values if each is not None}
     # What never changes runs through the middle.
     plotext.ylim(0, 2 * heights.pop() if len(heights) == 1 else None)
-    yield title + _legend(curves, color)
+    yield from _headed(title, curves, width, color)
     for line in plotext.build().splitlines():
         yield line if color else _ESCAPES.sub("", line).rstrip()
 
 
-def _legend(curves: Sequence[Curve], color: bool) -> str:
+def _headed(title: str, curves: Sequence[Curve], width: int, color: bool) -> Iterator[str]:
+    """What is drawn, and what each curve is: on one line where there is room."""
+    named = [
+        (mark, shade, name)
+        for (name, _), shade, mark in zip(curves, _COLORS, _MARKS, strict=False)
+        if name
+    ]
     if len(curves) == 1:
-        name = curves[0][0]
-        return f": {name}" if name else ""
+        yield ": ".join([title, *(name for _, _, name in named)])
+        return
     shown = [
         f"\x1b[38;5;{shade}m━\x1b[0m {name}" if color else f"{mark} {name}"
-        for (name, _), shade, mark in zip(curves, _COLORS, _MARKS, strict=False)
+        for mark, shade, name in named
     ]
-    return ": " + "  ".join(shown)
+    if len(title) + sum(len(name) + 4 for _, _, name in named) <= width:
+        yield f"{title}: {'  '.join(shown)}"
+    else:
+        yield f"{title}:"
+        yield from shown

@@ -43,6 +43,8 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     preemptions = report["preemptions"]
     yield f"preemptions: {preemptions['success']}, failed {preemptions['handoff_failed']}"
     yield f"scores: {_scores(report['scores'])}"
+    for action, reasons in report["failures"].items():
+        yield f"not taken, {action}: {_counted(reasons)}"
     invalid = report["audit"]["invalid"]
     yield f"audit: {f'{invalid} laws broken' if invalid else 'clean'}"
 

@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from compute_market.errors import UsageError, exit_code
 from compute_market.store.txn import Txn
+from compute_market.text import counted
 from tb_cli.frame import bulk
 from tb_cli.frame.bulk import Given, Outcome, Place
 from tb_cli.frame.confirmation import confirm, is_asked
@@ -104,11 +105,7 @@ class Selected:
             note(f"{self.counted(count)} selected")
 
     def counted(self, count: int) -> str:
-        return counted(self.noun, count)
-
-
-def counted(noun: str, count: int) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+        return counted(count, self.noun)
 
 
 def is_meant(

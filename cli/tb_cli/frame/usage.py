@@ -74,6 +74,8 @@ def no_such_option(word: str, tree: Group, arguments: Sequence[str]) -> UsageErr
     near = did_you_mean(word.lstrip("-"), names) if len(word.lstrip("-")) > 1 else None
     command = " ".join(("tb-cli", *path))
     hint = f"see `{command} --help`" if near is None else near.replace("mean ", "mean --")
+    if word[1:2].isdigit():
+        hint = f"write {clipped(f'-- {word}')} for a value that begins with -"
     return UsageError(f"`{command}` has no option {clipped(word)}", hint=hint)
 
 

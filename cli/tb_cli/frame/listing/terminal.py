@@ -15,6 +15,15 @@ def is_capable() -> bool:
     return is_one() and os.environ.get("TERM", "dumb") != "dumb"
 
 
+def can_show(marks: str) -> bool:
+    """Whether its encoding has these characters."""
+    try:
+        marks.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def size() -> tuple[int, int]:
     """Columns and lines; what nobody says is taken for what was usual once.
 
