@@ -17,8 +17,9 @@ from compute_market.execution import (
 from compute_market.jobs import documents, drafts, jobs
 from compute_market.jobs.submit import Submitted, ask
 from compute_market.jobs.submit import submit as submit_job
+from compute_market.json_documents import NO_FILE, Document, NotJsonError
 from compute_market.records import Refused, Slice
-from compute_market.requests import NO_FILE, Document, JobRequest, NotJsonError, build
+from compute_market.requests import JobRequest, build
 from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
 
 
 @takes(
-    argument("paths", "[FILE…|-]", "JSON: a job, or one per line.", required=False, many=True),
+    argument(
+        "paths", "[FILE…|-]", "JSON: a job, one per line, or a list.", required=False, many=True
+    ),
     job_terms(),
     flag("--wait", help="Keep jobs without a match until an offer fits."),
     ASKED,

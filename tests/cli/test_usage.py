@@ -249,10 +249,10 @@ def test_bad_line_of_many_is_told_by_line_and_column(market: Cli) -> None:
         done = market("compute", "submit", path, "-n", stdin=stdin)
         assert done.code == 7
         assert [line.removeprefix("dry_run: ") for line in done.out.splitlines()[1:]] == [
-            f"{name} line 2, column 26: Expecting value",
+            f"{name} line 2, column 26: expected a value",
             f"{name} line 4: unknown field price",
-            f"{name} line 5, column 15: Expecting ',' delimiter",
-            f"{name} line 6, column 1: Expecting value",
+            f"{name} line 5, column 15: expected a comma or the end",
+            f"{name} line 6, column 1: expected a JSON object",
         ]
         assert "hint: usage: " in done.err
         assert not BLOCKED.search(done.out + done.err)
@@ -260,7 +260,7 @@ def test_bad_line_of_many_is_told_by_line_and_column(market: Cli) -> None:
 
 def test_bad_object_over_several_lines_is_told_by_line_and_column(market: Cli) -> None:
     error, _ = refused(market, "compute", "submit", "-", stdin='{\n"job_id": "a",\n"buyer": }\n')
-    assert error == "stdin: line 3, column 10: Expecting value"
+    assert error == "stdin: line 3, column 10: expected a value"
 
 
 @pytest.mark.parametrize("content", [b"\xff\x00\x01", b"RIFF of a film", b"\x00" * 99])

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
 from compute_market.hashing.files import open_slice
-from compute_market.requests import (
+from compute_market.json_documents import (
     DOCUMENT_BYTES_MAX,
     NO_FILE,
     Document,
-    SliceList,
-    build,
     documents,
     parse,
 )
+from compute_market.requests import SliceList, build
 from compute_market.text import quoted
 from tb_cli.frame import files
 from tb_cli.frame.lines import Lines, source_of
@@ -137,8 +136,9 @@ def _only(path: str) -> Document:
     if found[0].error is not None:
         raise found[0].error
     if len(found) > 1:
+        first = "sed -n 1p" if found[0].columns is None else "jq '.[0]'"
         raise UsageError(
             f"{source}: holds more than one job",
-            hint=f"one at a time: `sed -n 1p {quoted(path)}` gives the first, and - reads stdin",
+            hint=f"one at a time: `{first} {quoted(path)}` gives the first, and - reads stdin",
         )
     return found[0]
