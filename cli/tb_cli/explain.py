@@ -60,7 +60,7 @@ def explain(
 
     def document(txn: Txn) -> dict[str, Any]:
         if draft is not None:
-            return explain_draft(txn, draft.job, is_ours=draft.is_ours, offer_id=offer)
+            return explain_draft(txn, **draft._asdict(), offer_id=offer)
         return explain_stored(txn, target or "", offer)
 
     found = session.view(document)
@@ -193,5 +193,4 @@ def _draft(
             )
         return None
     root = session.config.slice_root
-    now = now_ms() // 1000
-    return draft_of(target, given, capability, slice_root=root, now=now, verb=explain)
+    return draft_of(target, given, capability, slice_root=root, verb=explain)

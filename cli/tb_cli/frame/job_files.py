@@ -24,7 +24,8 @@ from tb_cli.frame.lines import Lines, source_of
 from tb_cli.frame.options import by_option, with_options, with_party
 
 if TYPE_CHECKING:
-    from compute_market.records import Job
+    from compute_market.records import Slice
+    from compute_market.requests import JobRequest
 
 # A workload, and the files to run it over.
 Part = tuple[str, list[str]]
@@ -82,10 +83,12 @@ def _with_slices(path: str) -> bytes | None:
 
 
 class Draft(NamedTuple):
-    """A job that is not there yet, and whether its buyer is named."""
+    """A job that is not there yet."""
 
-    job: "Job"
-    is_ours: bool
+    request: "JobRequest"
+    inputs: list["Slice"]
+    is_ours: bool  # its buyer is named
+    is_whole: bool  # all that a submission needs is given
 
 
 def draft_of(
@@ -95,14 +98,12 @@ def draft_of(
     *,
     slice_root: str,
     verb: Callable[..., Any],
-    now: int = 0,
 ) -> Draft:
     """The job that a file or the options of a verb describe; what is left out asks for nothing.
 
     Options win. Raises UsageError for a file with more than one job.
     """
     from compute_market.execution import known_slices
-    from compute_market.jobs import drafts
     from compute_market.requests import JobRequest
 
     document = NO_FILE if path is None else _only(path)
@@ -124,7 +125,8 @@ def draft_of(
         raise by_option(error, given, capability, verb, alone=path is None) from error
     directory = "" if path is None else files.directory_of(path)
     inputs = [] if slices else known_slices(request, directory, slice_root)
-    return Draft(drafts.sketch(request, inputs, now), "buyer" in asked)
+    is_whole = not slices and asked.keys() >= {*free, "workload"}
+    return Draft(request, inputs, "buyer" in asked, is_whole)
 
 
 def _only(path: str) -> Document:
