@@ -231,11 +231,13 @@ def in_chunks(
     failed_to: str | None = None,
     source: "Source | None" = None,
     selected: str | None = None,
+    fail_empty: bool = False,
 ) -> int:
     """Deal with so many items at a time, and print the outcomes. Returns the exit code.
 
     `selected` says what there is none of where the items were selected: they are many then, even if
-    there is one, and each is asked for once those before it were dealt with.
+    there is one, and each is asked for once those before it were dealt with. Raises NotFoundError
+    with `fail_empty` if there are none.
 
     The items come from the `source`. However the run ends, the file `failed_to` then has what
     failed and what was not tried; a dry run leaves it alone.
@@ -257,6 +259,8 @@ def in_chunks(
     if left is not None:
         left.write()
     if not said.count:
+        if fail_empty:
+            raise NotFoundError(f"no {selected}", reason="empty")
         note("nothing given, nothing done" if selected is None else f"no {selected}")
     return said.end()
 
