@@ -250,11 +250,11 @@ def test_bad_line_of_many_is_told_by_line_and_column(market: Cli) -> None:
         assert done.code == 7
         assert [line.removeprefix("dry_run: ") for line in done.out.splitlines()[1:]] == [
             f"{name} line 2, column 26: expected a value",
-            f"{name} line 4: unknown field price",
+            f"{name} line 4: unknown field price: did you mean max_price_per_unit?",
             f"{name} line 5, column 15: expected a comma or the end",
             f"{name} line 6, column 1: expected a JSON object",
         ]
-        assert "hint: usage: " in done.err
+        assert "hint: usage" not in done.err
         assert not BLOCKED.search(done.out + done.err)
 
 

@@ -93,7 +93,7 @@ class Report:
         self._first: MarketError | None = None
         self._reasons: Counter[str] = Counter()
         self._changed = 0
-        self._hints: dict[str, str] = {}  # the first of each reason
+        self._hints: dict[str, str | None] = {}  # of each reason; None where they differ
         self._codes: set[int] = set()
         self._session = session
         self._total = total
@@ -138,8 +138,9 @@ class Report:
         reason = error.reason or error.token
         self._reasons[reason] += 1
         self._codes.add(error.exit_code)
-        if error.hint is not None:
-            self._hints.setdefault(reason, error.hint)
+        hint = None if is_nearest(error.hint) else error.hint  # That is told with its item.
+        if self._hints.setdefault(reason, hint) != hint:
+            self._hints[reason] = None
 
     def close(self) -> None:
         """Make a whole list of what --json has printed, also where a run breaks off."""
@@ -161,7 +162,8 @@ class Report:
         from tb_cli.frame import summary
 
         total = self.count if self._total is None else self._total
-        hints = {} if self._aside or self._as_json else self._hints  # Else each has its own.
+        # Else each has its own.
+        hints = {} if self._aside or self._as_json else self._hints
         for line in summary.of_failures(self._failed, total, self._reasons, hints):
             note(line)
         alike = len(self._codes) == 1 and self._failed == total
@@ -321,6 +323,11 @@ def _line(outcome: Outcome, *, alone: bool) -> str:
         return outcome.text
     text = outcome.text if outcome.is_named else f"{outcome.name}: {outcome.text}"
     return f"{text}: {outcome.detail}" if outcome.detail else text
+
+
+def is_nearest(hint: str | None) -> bool:
+    """Whether a hint is the word that was meant, which is of use for one item alone."""
+    return hint is not None and hint.startswith("did you mean ")
 
 
 class _Abort(Exception):
