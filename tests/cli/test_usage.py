@@ -347,3 +347,13 @@ def test_help_marks_what_must_be_given_and_says_nothing_of_python(cli: Cli, path
         if (bounds := bounds_of(each)) is not None:
             assert bounds in shown
     assert not [line for line in shown.splitlines()[1:] if len(line) > 100 and "tb-cli" not in line]
+
+
+def test_option_behind_dashes_is_told_to_be_a_value(market: Cli) -> None:
+    for line, word in (
+        ("net reputation adjust p -- -5 --reason x", "--reason"),
+        ("wallet history -- a --limit=5", "--limit=5"),
+    ):
+        error, hint = refused(market, *line.split())
+        assert error == f"{word} stands behind --, where it is a value and no option"
+        assert hint == "options stand before --"
