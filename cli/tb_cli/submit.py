@@ -36,9 +36,9 @@ from tb_cli.frame.options import (
     job_terms,
     with_options,
     with_party,
-    with_whole_paths,
 )
 from tb_cli.frame.session import Session
+from tb_cli.frame.terms import as_meant
 from tb_cli.frame.verbs import argument, examples, flag, takes
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def submit(
 
         tell(JobRequest, submit, schema=schema, given=bool(paths))
         return 0
-    given = with_whole_paths(given)
+    given = as_meant(given)
 
     compared = _compared(session) if session.dry_run and not (session.json or jsonl) else None
 
@@ -208,13 +208,10 @@ def _job(
     place: bulk.Place | None = None,
 ) -> bulk.Given[_Asked]:
     """One job as it was asked for. What is wrong with it is its own outcome."""
-    fields = document.fields
-    if "deadline_secs" in given:
-        fields = {name: value for name, value in fields.items() if name != "deadline"}
     try:
         if document.error is not None:
             raise document.error
-        asked = with_party(with_options(fields, given, capability), "buyer")
+        asked = with_party(with_options(document.fields, given, capability), "buyer")
         request = build(asked, JobRequest, document.source)
         for path in paths_of(request, directory):
             files.check_text(path, f"{document.source}: the slice")

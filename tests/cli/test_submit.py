@@ -13,6 +13,7 @@ import pytest
 from compute_market.errors import RefusedError
 from compute_market.jobs.jobs import slices
 from compute_market.market import Market
+from tb_cli.frame.times import local, utc_text
 from tests.support.cli import HELLO, JOB_FIELDS, MIB, NO_MONEY, WRONG, Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -549,6 +550,25 @@ def test_any_of_several_models_will_do(cli: Cli) -> None:
     done = cli("compute", "submit", path, "--job-id", "five", "--gpu", "H100", "--gpu", "A100")
     assert (done.code, done.out) == (5, "refused job five: capability_mismatch\n")
     assert "capability: gpu=A100|V100 gpu_count=1\n" in cli.ok("compute", "status", "two")
+
+
+def test_deadline_is_given_as_a_time(cli: Cli) -> None:
+    cli.post()
+    at = cli.now + 7200
+    for number, text in enumerate((str(at), local(at * 1000), utc_text(at * 1000))):
+        path = job_file(cli, job_id=f"j{number}", deadline_secs=60)
+        assert cli.document("compute", "submit", path, "--deadline", text)["deadline"] == at
+    # Either option gives way to none of the file, and both are one too many.
+    path = job_file(cli, job_id="k", deadline=at)
+    found = cli.document("compute", "submit", path, "--deadline-secs", "600")
+    assert found["deadline"] == cli.now + 600
+    done = cli("compute", "submit", path, "--deadline-secs", "9", "--deadline", str(at))
+    assert done.err.startswith("error[usage]: --deadline and --deadline-secs are both given\n")
+    done = cli("compute", "submit", path, "--deadline", "2h")
+    assert done.err.startswith("error[usage]: --deadline: '2h' is a duration and no time\n")
+    past = ("--job-id", "new", "--deadline", str(cli.now - 1))
+    held = cli.document("compute", "explain", path, *past)["held"]
+    assert held["by"] == "deadline"
 
 
 def test_absolute_deadline_is_compared_as_given(cli: Cli) -> None:

@@ -114,10 +114,7 @@ def draft_of(
     }
     if path is None:
         free["workload"] = "transcode"  # No offer is chosen by it.
-    fields = document.fields
-    if "deadline_secs" in given:
-        fields = {name: value for name, value in fields.items() if name != "deadline"}
-    asked = with_party(with_options(fields, given, capability), "buyer")
+    asked = with_party(with_options(document.fields, given, capability), "buyer")
     slices = {} if asked.get("slices") else {"slices": ["-"]}
     try:
         request = build(free | asked | slices, JobRequest, document.source)
