@@ -247,5 +247,6 @@ def _offer(
     except UsageError as error:
         alone = document is NO_FILE
         named = by_option(error, given, capability, post, alone=alone)
-        return bulk.Given(document.source, None, named, place)
+        name = given.get("offer_id", "") if alone else document.source
+        return bulk.Given(name, None, named, place)
     return bulk.Given(request.offer_id or f"offer of {request.provider}", request, None, place)

@@ -154,7 +154,7 @@ def _change(
     except UsageError as error:
         alone = document is NO_FILE
         named = by_option(error, given, {}, set_, alone=alone)
-        return bulk.Given(document.source, None, named, place)
+        return bulk.Given(given["offer_id"] if alone else document.source, None, named, place)
     return bulk.Given(asked.offer_id, asked, None, place)
 
 

@@ -220,7 +220,8 @@ def _job(
     except UsageError as error:
         alone = document is NO_FILE
         named = by_option(error, given, capability, submit, alone=alone)
-        return bulk.Given(document.source, None, named, place)
+        name = given.get("job_id", "") if alone else document.source
+        return bulk.Given(name, None, named, place)
     return bulk.Given(request.job_id, _Asked(request, directory, []), None, place)
 
 

@@ -702,3 +702,11 @@ def test_id_that_collides_names_one_that_will_do(cli: Cli) -> None:
     assert (done.code, done.error["reason"]) == (6, "key_collision")
     assert done.error["hint"] == "use another job id: inv-1.2 will do"
     assert cli.submit("inv-1.2", buyer="alice")["state"] == "active"
+
+
+def test_outcome_of_options_names_the_job_they_ask_for(cli: Cli) -> None:
+    done = cli("compute", "submit", "--job-id", "q")
+    assert done == (2, "q: --buyer is missing\n", "error[usage]: --buyer is missing\n")
+    assert cli("compute", "submit", "--buyer", "b").out == "--job-id is missing\n"
+    done = cli("compute", "offer", "post", "--offer-id", "o")
+    assert done.out == "o: --provider is missing\n"

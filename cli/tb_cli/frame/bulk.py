@@ -358,6 +358,10 @@ def commit(
     def fail(given: Given[Item], error: MarketError) -> Outcome:
         from tb_cli.frame.failures import failed  # Most often nothing fails.
 
+        if given.item is None and not error.message.startswith(given.name):
+            # What is wrong with options may say nothing of the item that they ask for.
+            text = f"{given.name}: {error.message}"
+            return failed(given.name, error, text, id_field=id_field)
         if refusal is None or error.reason is None or given.item is None:
             return failed(given.name, error, id_field=id_field)
         text = f"{refusal} {given.name}: {error.reason}"
