@@ -25,7 +25,10 @@ bottom, and so they do inside each package:
     price_records             the price board, as it was loaded
     archive_records           what is left of the archived, and how it is stored
     amount_text               amounts as text, for JSON whose reader has 53 bits for a number
-    field_errors  requests    what operators ask for, job and offer files, and what is wrong with it
+    field_errors              what is wrong with a field, in words
+    json_text  json_lists     JSON that is handed in, taken apart, and what is wrong with it
+    json_documents            the objects of a file: one, one per line, or those of a list
+    requests                  what operators ask for, job and offer files
     config/                   every setting and its default, and how a file changes it
     store/                    the tables and their encoding; one writer at a time; transactions
     laws                      what a law of the audit is

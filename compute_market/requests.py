@@ -1,14 +1,10 @@
 """What operators ask for: the JSON files of jobs and offers, checked field by field.
 
-Strict where money is involved: unknown and duplicated keys, floats for integers, values out of
-range and malformed text are errors that name the file and the field. Keys that begin with `_` are
-comments.
+Strict where money is involved: unknown keys, floats for integers and values out of range are errors
+that name the file and the field.
 """
 
-from collections.abc import Iterable, Iterator
-from decimal import Decimal
-from itertools import chain
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -24,7 +20,6 @@ Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
 # import than all else that this module needs.
 Name = Annotated[str, Meta(min_length=1, max_length=64)]
 GPU_MODELS_MAX = 32
-DOCUMENT_BYTES_MAX = 64 * 2**20
 PathText = Annotated[str, Meta(min_length=1)]
 DEADLINE_SECS_DEFAULT = 86_400
 
@@ -35,12 +30,6 @@ _DIGITS = frozenset("0123456789")
 _HEX = _DIGITS | frozenset("abcdefABCDEF")
 _REFERENCE_DIGITS = 64
 _UNITS_DIGITS = 19
-
-_NUMBERS_AS_WRITTEN = msgspec.json.Decoder(learned(dict), float_hook=Decimal)
-
-
-class NotJsonError(UsageError):
-    """What was given for JSON does not even begin as it."""
 
 
 class CapabilityRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -181,66 +170,6 @@ class JobRequest(Struct, frozen=True, forbid_unknown_fields=True):
         return [SliceRequest(s) if isinstance(s, str) else s for s in self.slices]
 
 
-def parse(data: bytes, source: str, *, has_lines: bool = True) -> dict[str, Any]:
-    """Decode one JSON object of a hand-written file; comment keys are dropped.
-
-    Raises UsageError naming `source` for anything that is not one object with unique keys;
-    `NotJsonError` if it does not even begin as one. With `has_lines` a syntax error names the line.
-    """
-    plain = _plain_object(data)
-    if plain is not None:
-        return plain
-    import json  # It takes long to import, and is here to say what is wrong and where.
-
-    try:
-        document = json.loads(
-            data.decode(), object_pairs_hook=_unique, parse_float=_decimal, parse_constant=_constant
-        )
-    except UnicodeDecodeError as error:
-        raise _kind_of(data)(f"{source}: byte {error.start} is not UTF-8") from error
-    except RecursionError as error:
-        raise UsageError(f"{source}: nested too deep") from error
-    except json.JSONDecodeError as error:
-        at = f"{source}: line {error.lineno}" if has_lines else source
-        # The last line of a file ends with it, and not where a next one would begin.
-        column = error.colno if has_lines else min(error.pos, len(error.doc.rstrip())) + 1
-        raise _kind_of(data)(f"{at}, column {column}: {error.msg}") from error
-    except (_BadJson, ValueError) as error:
-        raise UsageError(f"{source}: {error}") from error
-    if not isinstance(document, dict):
-        raise UsageError(f"{source}: expected a JSON object, got {_kind(document)}")
-    return document
-
-
-def _plain_object(data: bytes) -> dict[str, Any] | None:
-    """What most files hold: an object without escapes and comments, each key once; else None.
-
-    msgspec keeps the last of several equal keys and says nothing. So the colons are counted:
-    outside of texts there is one for each key.
-    """
-    if b"\\" in data or b'"_' in data:
-        return None
-    try:
-        document = _NUMBERS_AS_WRITTEN.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, ArithmeticError, RecursionError):
-        return None
-    keys = 0
-    texts: list[str] = []
-    left: list[Any] = [document]
-    while left:
-        value = left.pop()
-        if isinstance(value, dict):
-            keys += len(value)
-            texts += value
-            left += value.values()
-        elif isinstance(value, list):
-            left += value
-        elif isinstance(value, str):
-            texts.append(value)
-    colons = sum(text.count(":") for text in texts)
-    return document if data.count(b":") == keys + colons else None
-
-
 def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     """Check a decoded document against a request type. Raises UsageError naming the field."""
     if kind is OfferRequest or kind is OfferChange:
@@ -275,89 +204,6 @@ def build(document: dict[str, Any], kind: type[R], source: str) -> R:
     return request
 
 
-class Document(Struct, frozen=True, gc=False):
-    """One JSON object as it was handed in, or what is wrong with it."""
-
-    source: str  # as errors name it: the file, and the line of one that holds many
-    fields: dict[str, Any]
-    error: UsageError | None = None
-    lines: tuple[int, int] = (0, 0)  # the first and the last that it takes up, from 1
-
-
-# What is asked for by options alone.
-NO_FILE = Document("options", {})
-
-
-def documents(lines: Iterable[bytes], source: str) -> Iterator[Document]:
-    """The JSON objects of a file: one, however it is laid out, or one per line.
-
-    Reads as the caller takes them, so a file may hold any number of lines. A line that is wrong is
-    one wrong document among the others, also the first where the next one begins an object. A file
-    without any holds none. Raises UsageError for a single object that is wrong.
-    """
-    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
-    first = next(numbered, None)
-    if first is None:
-        return
-    document = _document(source, *first)
-    second = next(numbered, None)
-    one_per_line = second is not None and second[1].lstrip().startswith(b"{")
-    if second is None or (document.error is not None and not one_per_line):
-        # One object that may have many lines; blank ones count, so that errors name the right one.
-        text = bytearray()
-        last = 0
-        for number, line in chain((first,), () if second is None else (second,), numbered):
-            text += b"\n" * (number - last - 1) + line
-            last = number
-            if len(text) > DOCUMENT_BYTES_MAX:
-                raise _too_long(source)
-        yield Document(source, parse(bytes(text), source), None, (first[0], last))
-        return
-    yield document
-    for number, line in chain((second,), numbered):
-        yield _document(source, number, line)
-
-
-def _document(file: str, number: int, line: bytes) -> Document:
-    source = f"{file} line {number}"
-    try:
-        if len(line) > DOCUMENT_BYTES_MAX:
-            raise _too_long(source)
-        return Document(source, parse(line, source, has_lines=False), None, (number, number))
-    except UsageError as error:
-        return Document(source, {}, error, (number, number))
-
-
-def _too_long(source: str) -> UsageError:
-    return UsageError(f"{source}: has more than {DOCUMENT_BYTES_MAX} bytes")
-
-
-def _kind_of(data: bytes) -> type[UsageError]:
-    return UsageError if data.lstrip()[:1] in (b"{", b"[") else NotJsonError
-
-
-class _BadJson(Exception):
-    """Raised inside the decoder's hooks, where the file's name is not known."""
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key.startswith("_"):
-            continue
-        if key in found:
-            raise _BadJson(f"the key {_shown(ascii(key))} is given twice")
-        found[key] = value
-    return found
-
-
-def _decimal(text: str) -> Decimal:
-    try:
-        return Decimal(text)
-    except ArithmeticError as error:
-        raise _BadJson(f"{_shown(text)} is out of range") from error
-
-
 def _shown(text: str) -> str:
     """Text of a user's file, fit for one line of a message."""
     return clipped(printable(text))
@@ -372,17 +218,3 @@ def _escaped(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return value
-
-
-def _constant(name: str) -> Any:
-    raise _BadJson(f"{name} is not a JSON number")
-
-
-def _kind(document: Any) -> Literal["a list", "a string", "a number", "true or false", "null"]:
-    if isinstance(document, list):
-        return "a list"
-    if isinstance(document, str):
-        return "a string"
-    if isinstance(document, bool):
-        return "true or false"
-    return "null" if document is None else "a number"

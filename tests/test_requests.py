@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_market import requests
+from compute_market import json_documents
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.config.settings import DEFAULTS
 from compute_market.errors import ConflictError, RefusedError, UsageError
 from compute_market.jobs import drafts
+from compute_market.json_documents import documents, parse
 from compute_market.offers import posting
 from compute_market.records import Capability, capability_document
 from compute_market.requests import (
@@ -25,8 +26,6 @@ from compute_market.requests import (
     OfferRequest,
     SliceRequest,
     build,
-    documents,
-    parse,
 )
 from tests.support.market import Market, slice_of
 
@@ -224,10 +223,10 @@ def test_build_takes_any_object_or_names_what_is_wrong(
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "line 1, column 1: Expecting value"),
+        (b"", "line 1, column 1: expected a JSON object"),
         (b"{", "line 1, column 2: "),
-        (b'{"a": 1,\n "b": }', "line 2, column 7: Expecting value"),
-        (b'{"a": 1} x', "line 1, column 10: Extra data"),
+        (b'{"a": 1,\n "b": }', "line 2, column 7: expected a value"),
+        (b'{"a": 1} x', "line 1, column 10: nothing may follow here"),
         (b"{'a': 1}", "line 1, column 2: "),
         (b'{"a": 1,}', "line 1, column "),
         (b'{"a": 01}', "line 1, column 8: "),
@@ -575,7 +574,7 @@ def test_document_that_is_wrong_stands_among_the_others() -> None:
     assert read(content) == [
         ("file.json line 1", {"a": 1}),
         ("file.json line 2", "file.json line 2: the key 'a' is given twice"),
-        ("file.json line 3", "file.json line 3, column 1: Expecting value"),
+        ("file.json line 3", "file.json line 3, column 1: expected a JSON object"),
         ("file.json line 4", {"a": 4}),
     ]
 
@@ -586,9 +585,9 @@ def test_file_without_any_holds_no_document(content: bytes) -> None:
 
 
 def test_line_and_object_that_are_too_long_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    from compute_market import requests
+    from compute_market import json_documents
 
-    monkeypatch.setattr(requests, "DOCUMENT_BYTES_MAX", 20)
+    monkeypatch.setattr(json_documents, "DOCUMENT_BYTES_MAX", 20)
     assert read(b'{"a": 1}\n{"a": "' + b"x" * 20 + b'"}\n{"a": 3}\n') == [
         ("file.json line 1", {"a": 1}),
         ("file.json line 2", "file.json line 2: has more than 20 bytes"),
@@ -601,9 +600,9 @@ def test_line_and_object_that_are_too_long_are_wrong(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"no", "file.json: line 1, column 1: Expecting value"),
-        (b'{\n\n"a": }', "file.json: line 3, column 6: Expecting value"),
-        (b'\n{\n\n"a": }', "file.json: line 4, column 6: Expecting value"),
+        (b"no", "file.json: line 1, column 1: expected a JSON object"),
+        (b'{\n\n"a": }', "file.json: line 3, column 6: expected a value"),
+        (b'\n{\n\n"a": }', "file.json: line 4, column 6: expected a value"),
     ],
 )
 def test_single_object_that_is_wrong_is_an_error(content: bytes, words: str) -> None:
@@ -624,7 +623,7 @@ def test_documents_are_read_as_they_are_taken() -> None:
     assert len(taken) <= 11
 
 
-@pytest.mark.parametrize("first", [b"{bad\n", b'{"a": 1, "a": 2}\n', b"\xff\n", b"[]\n"])
+@pytest.mark.parametrize("first", [b"{bad\n", b'{"a": 1, "a": 2}\n', b"\xff\n", b"[1]\n"])
 def test_first_of_many_lines_that_is_wrong_fails_alone(first: bytes) -> None:
     found = list(documents([first, b'{"a": 1}\n', b'{"b": 2}\n'], "f"))
     assert [document.fields for document in found] == [{}, {"a": 1}, {"b": 2}]
@@ -634,9 +633,140 @@ def test_first_of_many_lines_that_is_wrong_fails_alone(first: bytes) -> None:
 
 def test_object_of_many_lines_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """There may be any number of objects, but one is read whole."""
-    monkeypatch.setattr(requests, "DOCUMENT_BYTES_MAX", 1_000)
+    monkeypatch.setattr(json_documents, "DOCUMENT_BYTES_MAX", 1_000)
     lines = chain((b"{\n",), repeat(b' "a": 1,\n', 1_000_000))
     with pytest.raises(UsageError, match="f: has more than 1000 bytes"):
         list(documents(lines, "f"))
     assert len(list(lines)) > 999_000, "it was read on"
     assert len(list(documents((b'{"a": 1}\n' for _ in range(1_000)), "f"))) == 1_000
+
+
+# Lists of them.
+
+
+def test_documents_of_a_list_are_its_elements_in_the_form_of_this_program() -> None:
+    content = b'[\n{"a":1}\n,\n{"a":2}\n,\n{"a":}\n,\n{"a":4}\n]\n'
+    assert read(content) == [
+        ("file.json line 2", {"a": 1}),
+        ("file.json line 4", {"a": 2}),
+        ("file.json line 6", "file.json line 6, column 6: expected a value"),
+        ("file.json line 8", {"a": 4}),
+    ]
+
+
+def laid_out(elements: list[str], blanks: list[str]) -> str:
+    """A list of texts with blanks between all that may have some there."""
+    spaces = chain(blanks, repeat(""))
+    parts = (f"{next(spaces)}{each}{next(spaces)}" for each in elements)
+    return f"{next(spaces)}[{','.join(parts)}]{next(spaces)}"
+
+
+BLANKS = st.lists(st.sampled_from(["", " ", "\n", "\n\n  ", "\r\n"]), max_size=12)
+
+
+@given(
+    st.lists(st.dictionaries(st.text(max_size=5), JSON, max_size=3), max_size=5),
+    BLANKS,
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_documents_of_a_list_do_not_depend_on_its_layout(
+    values: list[dict[str, Any]], blanks: list[str], indent: int | None, escaped: bool
+) -> None:
+    texts = [json.dumps(each, indent=indent, ensure_ascii=escaped) for each in values]
+    content = laid_out(texts, blanks).encode()
+    found = list(documents(content.splitlines(keepends=True), "f"))
+    assert [each.fields for each in found] == [without_comments(each) for each in values]
+    assert [each.text.decode() for each in found] == texts
+    # What follows each of them is found again by its place.
+    lines = content.splitlines(keepends=True)
+    for index, each in enumerate(found):
+        assert each.columns is not None
+        rest = lines[each.lines[1] - 1 :]
+        again = documents(rest, "f", behind=each.columns[1])
+        assert [other.text for other in again] == [other.text for other in found[index + 1 :]]
+
+
+NOTHING = "expected a JSON object"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("[]", []),
+        ("[ \n ]\n", []),
+        ('[{"a": "],[{\\"}"}]', [("line 1", {"a": '],[{"}'})]),
+        (
+            '[1, {"a": 1}, [2], {}]',
+            [
+                ("line 1", "line 1: expected a JSON object, got a number"),
+                ("line 1, element 2", {"a": 1}),
+                ("line 1, element 3", "line 1, element 3: expected a JSON object, got a list"),
+                ("line 1, element 4", {}),
+            ],
+        ),
+        (
+            '[\n  {\n    "a": 1\n  },\n  {\n    "b": }, {"b": 1, "b": 2}\n]',
+            [
+                ("line 2", {"a": 1}),
+                ("line 5", "line 6, column 10: expected a value"),
+                ("line 6", "line 6: the key 'b' is given twice"),
+            ],
+        ),
+        (
+            "[{},]",
+            [("line 1", {}), ("line 1, element 2", f"line 1, column 5: {NOTHING}")],
+        ),
+        ("[{} {}]", [("line 1", "line 1, column 5: nothing may follow here")]),
+        ("[}]", [("line 1", f"line 1, column 2: {NOTHING}")]),
+        ('{"a": 1}\n[{"a": 2}]\n{"a": 3}', [(f"line {n}", {"a": n}) for n in (1, 2, 3)]),
+        ('[{"a": 1}]\n[{"a": 2}]', [(f"line {n}", {"a": n}) for n in (1, 2)]),
+    ],
+)
+def test_element_of_a_list_that_is_wrong_stands_among_the_others(
+    content: str, expected: list[tuple[str, Any]]
+) -> None:
+    found = [
+        (
+            source.removeprefix("file.json "),
+            told.removeprefix("file.json ") if isinstance(told, str) else told,
+        )
+        for source, told in read(content.encode())
+    ]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("[", "file.json: the list that begins in line 1 does not end"),
+        ('\n[{"a": 1}\n,', "file.json: the list that begins in line 2 does not end"),
+        ('[\n{"a": 1', "file.json: an element that begins in line 2 does not end"),
+        ('[{"a": "]}', "file.json: an element that begins in line 1 does not end"),
+        ('[{"a": 1}] {"a": 2}', "file.json line 1: more stands behind the list"),
+        ('[{"a": 1}]]', "file.json line 1: more stands behind the list"),
+    ],
+)
+def test_list_that_is_wrong_as_a_whole_is_an_error(content: str, words: str) -> None:
+    assert refusal(read, content.encode()) == words
+
+
+def test_list_is_read_as_its_elements_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+
+    def lines() -> Iterator[bytes]:
+        yield b"[\n"
+        for number in range(1_000_000):
+            taken.append(number)
+            yield b'{"a": 1}\n,\n'[9 * (number % 2) :][: 9 if number % 2 == 0 else 2]
+
+    found = documents(lines(), "file.json")
+    for _ in range(10):
+        next(found)
+    assert len(taken) <= 20
+    monkeypatch.setattr(json_documents, "DOCUMENT_BYTES_MAX", 20)
+    assert len(list(documents((b"[\n", *[b'{"a": 1}\n', b",\n"] * 99, b"{}]"), "f"))) == 100
+    with pytest.raises(UsageError, match="f line 1: a list has more than 20 bytes in it"):
+        list(documents([b'[{"a": 1}, {"a": 2}, {"a": 3}]'], "f"))
+    with pytest.raises(UsageError, match="f line 2: has more than 20 bytes"):
+        list(documents([b"[\n", b"{\n", *[b'"a": 1,\n'] * 9], "f"))

@@ -118,8 +118,9 @@ class VerbCommand(TyperCommand):
         parse_args = parser.parse_args
 
         def parse(args: list[str]) -> Any:
+            may_have_signs = self.takes_signs and "--" not in args  # What it reads, it removes.
             options, left, order = parse_args(with_bare_values(self.own, args))
-            for word in left if self.takes_signs and "--" not in args else ():
+            for word in left if may_have_signs else ():
                 if word[:2] == "--" and not ctx.resilient_parsing:
                     raise no_such_option(word, TREE, ctx.obj[1])
             for param in self.params:

@@ -10,6 +10,7 @@ from compute_market import idempotency
 from compute_market.courier import courier, documents
 from compute_market.courier.courier import Bundle
 from compute_market.errors import RefusedError, UsageError
+from compute_market.jobs import drafts
 from compute_market.records import Job, check_id
 from compute_market.store.txn import Txn
 from compute_market.text import counted
@@ -170,7 +171,8 @@ def _job(session: Session, path: str) -> Job:
     from tb_cli.frame import job_files
 
     root = session.config.slice_root
-    return job_files.draft_of(path, {}, {}, slice_root=root, verb=send).job
+    found = job_files.draft_of(path, {}, {}, slice_root=root, verb=send)
+    return drafts.sketch(found.request, found.inputs)
 
 
 def _check_need(txn: Txn, job: Job, key: str | None = None) -> None:

@@ -93,14 +93,11 @@ def execute(
             failed_to=failed_to,
             source=ids,
             selected=None if active is None else "job selected",
+            fail_empty="fail_empty" in selecting,
         )
-    if active is None:
-        return code
-    from tb_cli.frame.selected import ended
-
-    if not (session.json or jsonl):
+    if active is not None and not (session.json or jsonl):
         note(active.summary())
-    return ended(active.found, code, selecting)
+    return code
 
 
 @examples(

@@ -12,9 +12,10 @@ from compute_market.store.txn import Txn
 from compute_market.text import clipped, quoted
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.job_files import Draft, draft_of
-from tb_cli.frame.options import ASKED, OFFER_IDS, check_given, job_terms, with_whole_paths
+from tb_cli.frame.options import ASKED, OFFER_IDS, check_given, job_terms
 from tb_cli.frame.render import emit, shown
 from tb_cli.frame.session import Session
+from tb_cli.frame.terms import as_meant
 from tb_cli.frame.times import instant, local, relative
 from tb_cli.frame.verbs import argument, examples, flag, option, takes
 
@@ -56,11 +57,11 @@ def explain(
     is now, and hashes nothing.
     """
     check_given("--offer", offer)
-    draft = _draft(session, target, with_whole_paths(given), capability)
+    draft = _draft(session, target, as_meant(given), capability)
 
     def document(txn: Txn) -> dict[str, Any]:
         if draft is not None:
-            return explain_draft(txn, draft.job, is_ours=draft.is_ours, offer_id=offer)
+            return explain_draft(txn, **draft._asdict(), offer_id=offer)
         return explain_stored(txn, target or "", offer)
 
     found = session.view(document)
@@ -196,5 +197,4 @@ def _draft(
             )
         return None
     root = session.config.slice_root
-    now = now_ms() // 1000
-    return draft_of(target, given, capability, slice_root=root, now=now, verb=explain)
+    return draft_of(target, given, capability, slice_root=root, verb=explain)

@@ -97,10 +97,8 @@ def release(
     JOB_IDS,
     option(
         "--deadline",
-        "A later deadline, in unix seconds.",
-        kind="integer",
-        least=0,
-        most=DEADLINE_MAX,
+        "A later deadline: 03:00 (today), a date and time, or unix seconds.",
+        metavar="WHEN",
     ),
     option(
         "--deadline-secs",
@@ -117,7 +115,7 @@ def set_(
     session: Session,
     job_ids: list[str],
     *,
-    deadline: int | None,
+    deadline: str | None,
     deadline_secs: int | None,
     priority: Priority | None,
     chunk: int | None,
@@ -128,16 +126,20 @@ def set_(
     """A deadline only moves later. Among those of its new priority a job stands by its age. With
     --dry-run it says what would become other.
     """
-    if deadline is not None and deadline_secs is not None:
-        raise UsageError("--deadline and --deadline-secs are both given", hint="give one of them")
     if deadline is None and deadline_secs is None and priority is None:
         raise UsageError(
             "nothing is to be changed", hint="give --priority, --deadline or --deadline-secs"
         )
 
+    second: int | None = None
+    if deadline is not None:
+        from tb_cli.frame.terms import deadline_of  # Few deadlines are moved to a time.
+
+        second = deadline_of(deadline, is_other_given=deadline_secs is not None)
+
     def act(txn: Txn, job_id: str) -> bulk.Outcome:
         before, job = holding.change(
-            txn, job_id, priority=priority, deadline=deadline, deadline_secs=deadline_secs
+            txn, job_id, priority=priority, deadline=second, deadline_secs=deadline_secs
         )
         told = ", ".join(
             f"{name} {was} -> {now}"

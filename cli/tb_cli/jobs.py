@@ -96,7 +96,7 @@ def wait(
     failed_to: str | None,
     filters: Mapping[str, Any] = NOT_GIVEN,
     selecting: Mapping[str, Any] = NOT_GIVEN,
-) -> int | None:
+) -> None:
     """Ends with 0 if all jobs came to what is waited for: completed, ended in any way, or active.
 
     Ends at once if they have. If one ended in another way, the code is 4, once the others are there
@@ -109,9 +109,9 @@ def wait(
         from tb_cli.frame.listing.selections import asked_jobs, selected_jobs
 
         found = selected_jobs(asked_jobs(filters))
-        left = found.looked_for(session)
+        left = found.looked_for(session, selecting)
         if not left:
-            return selected.ended(0, 0, selecting)
+            return
     else:
         from tb_cli.frame.ids import Ids
 
@@ -120,7 +120,7 @@ def wait(
             note("nothing given, nothing done")
     if failed_to is None:
         _wait(session, left, timeout, goal)
-        return None
+        return
     from tb_cli.frame.results import Result
 
     result = Result(failed_to)
@@ -128,7 +128,6 @@ def wait(
         _wait(session, left, timeout, goal)
     finally:
         result.write("".join(f"{job_id}\n" for job_id in left))
-    return None
 
 
 def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -> None:

@@ -17,7 +17,7 @@ from tb_cli.frame.verbs import examples, flag, takes
 _FILTERS = (
     among("--job", "Only of these jobs.", complete="any job"),
     among("--offer", "Only of these offers.", complete="offer"),
-    among("--owner", "Only of these buyers, providers or owners of wallets."),
+    among("--owner", "Only of these buyers, providers or owners of wallets.", complete="party"),
     among("--event", "Only these events.", allowed=EVENT_NAMES),
 )
 

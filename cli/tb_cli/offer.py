@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from compute_market.errors import UsageError
 from compute_market.jobs.submit import post_offer
+from compute_market.json_documents import NO_FILE, Document
 from compute_market.offers import offers, standing
-from compute_market.requests import NO_FILE, Document, OfferRequest, build
+from compute_market.requests import OfferRequest, build
 from compute_market.store.txn import Txn
 from tb_cli.frame import bulk
 from tb_cli.frame.ids import Ids
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @takes(
-    argument("file", "[FILE|-]", "A JSON object, or one per line.", required=False),
+    argument("file", "[FILE|-]", "JSON: an offer, one per line, or a list.", required=False),
     group(
         "given",
         option("--offer-id", "Assigned if not given."),
@@ -246,5 +247,6 @@ def _offer(
     except UsageError as error:
         alone = document is NO_FILE
         named = by_option(error, given, capability, post, alone=alone)
-        return bulk.Given(document.source, None, named, place)
+        name = given.get("offer_id", "") if alone else document.source
+        return bulk.Given(name, None, named, place)
     return bulk.Given(request.offer_id or f"offer of {request.provider}", request, None, place)

@@ -7,14 +7,9 @@ from typing import Any
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
 from compute_market.jobs.submit import change_offer
+from compute_market.json_documents import NO_FILE, Document
 from compute_market.offers import standing
-from compute_market.requests import (
-    NO_FILE,
-    OFFER_CHANGEABLE,
-    Document,
-    OfferChange,
-    build,
-)
+from compute_market.requests import OFFER_CHANGEABLE, OfferChange, build
 from compute_market.store.txn import Txn
 from compute_market.text import clipped
 from tb_cli.frame import bulk
@@ -159,7 +154,7 @@ def _change(
     except UsageError as error:
         alone = document is NO_FILE
         named = by_option(error, given, {}, set_, alone=alone)
-        return bulk.Given(document.source, None, named, place)
+        return bulk.Given(given["offer_id"] if alone else document.source, None, named, place)
     return bulk.Given(asked.offer_id, asked, None, place)
 
 

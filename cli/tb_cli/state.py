@@ -16,7 +16,7 @@ from msgspec.structs import asdict
 
 from compute_market import chain, events, instance
 from compute_market import home as names
-from compute_market.archive import archives
+from compute_market.archive import archives, archiving
 from compute_market.engine import begin_instance, open_store
 from compute_market.errors import (
     BusyError,
@@ -256,7 +256,7 @@ def info(session: Session) -> None:
 
 def _about(txn: Txn) -> dict[str, Any]:
     last = next(events.back(txn), None)
-    of = [archive for _, archive in archives.listed(txn)]
+    of = archiving.of_use([archive for _, archive in archives.listed(txn)])
     return {
         "live": _oldest_live(txn),
         "ended": listed.first_ended(txn),

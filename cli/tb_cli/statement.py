@@ -32,7 +32,7 @@ from tb_cli.frame.verbs import argument, examples, option, takes
 
 
 @takes(
-    argument("owner", "OWNER", "Whose wallet.", complete="owner"),
+    argument("owner", "OWNER", "Whose wallet.", complete="party"),
     option("--by", "One line per job, day or kind of event.", choices=GROUPINGS),
     DATED,
     listed.FORMS,

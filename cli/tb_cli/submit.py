@@ -17,8 +17,9 @@ from compute_market.execution import (
 from compute_market.jobs import documents, drafts, jobs
 from compute_market.jobs.submit import Submitted, ask
 from compute_market.jobs.submit import submit as submit_job
+from compute_market.json_documents import NO_FILE, Document, NotJsonError
 from compute_market.records import Refused, Slice
-from compute_market.requests import NO_FILE, Document, JobRequest, NotJsonError, build
+from compute_market.requests import JobRequest, build
 from compute_market.store.txn import Txn
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
@@ -35,9 +36,9 @@ from tb_cli.frame.options import (
     job_terms,
     with_options,
     with_party,
-    with_whole_paths,
 )
 from tb_cli.frame.session import Session
+from tb_cli.frame.terms import as_meant
 from tb_cli.frame.verbs import argument, examples, flag, takes
 
 if TYPE_CHECKING:
@@ -46,7 +47,9 @@ if TYPE_CHECKING:
 
 
 @takes(
-    argument("paths", "[FILE…|-]", "JSON: a job, or one per line.", required=False, many=True),
+    argument(
+        "paths", "[FILE…|-]", "JSON: a job, one per line, or a list.", required=False, many=True
+    ),
     job_terms(),
     flag("--wait", help="Keep jobs without a match until an offer fits."),
     ASKED,
@@ -84,7 +87,7 @@ def submit(
 
         tell(JobRequest, submit, schema=schema, given=bool(paths))
         return 0
-    given = with_whole_paths(given)
+    given = as_meant(given)
 
     compared = _compared(session) if session.dry_run and not (session.json or jsonl) else None
 
@@ -205,13 +208,10 @@ def _job(
     place: bulk.Place | None = None,
 ) -> bulk.Given[_Asked]:
     """One job as it was asked for. What is wrong with it is its own outcome."""
-    fields = document.fields
-    if "deadline_secs" in given:
-        fields = {name: value for name, value in fields.items() if name != "deadline"}
     try:
         if document.error is not None:
             raise document.error
-        asked = with_party(with_options(fields, given, capability), "buyer")
+        asked = with_party(with_options(document.fields, given, capability), "buyer")
         request = build(asked, JobRequest, document.source)
         for path in paths_of(request, directory):
             files.check_text(path, f"{document.source}: the slice")
@@ -220,7 +220,8 @@ def _job(
     except UsageError as error:
         alone = document is NO_FILE
         named = by_option(error, given, capability, submit, alone=alone)
-        return bulk.Given(document.source, None, named, place)
+        name = given.get("job_id", "") if alone else document.source
+        return bulk.Given(name, None, named, place)
     return bulk.Given(request.job_id, _Asked(request, directory, []), None, place)
 
 

@@ -14,7 +14,7 @@ from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, takes
 
-_OWNER = argument("owner", "OWNER", "Whose wallet.", complete="owner")
+_OWNER = argument("owner", "OWNER", "Whose wallet.", complete="party")
 _MOVED = (
     amount("--ct", "Amount in CT.", default=0),
     amount("--it", "Amount in IT.", default=0),
@@ -45,7 +45,7 @@ def withdraw(session: Session, owner: str, *, ct: int, it: int, key: str | None,
         "OWNER…",
         "Whose wallets; - reads them from stdin.",
         many=True,
-        complete="owner",
+        complete="party",
     ),
     AT,
 )

@@ -12,7 +12,7 @@ from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, takes
 
 
-@takes(argument("owner", "OWNER", "Whose wallet.", complete="owner"), listed.FILTERS, DATED, LISTED)
+@takes(argument("owner", "OWNER", "Whose wallet.", complete="party"), listed.FILTERS, DATED, LISTED)
 @examples(
     "tb-cli wallet history alice --since 1d",
     "tb-cli wallet history acme --event settle --token CT --limit 20",

@@ -75,6 +75,22 @@ def attempt(run: Runner, path: str, before: int) -> dict[str, Any]:
         return _whole(run, path, before)
 
 
+def of_use(listed: list[Archive]) -> list[Archive]:
+    """Those that have something or may still get it, in their order.
+
+    One that broke off before the market let go of anything is none any more once its file is gone,
+    or a later archive has its path.
+    """
+    last = {each.path: each for each in sorted(listed, key=lambda each: each.begun_ms)}
+
+    def is_of_use(each: Archive) -> bool:
+        if each.closed_ms is not None or each.jobs or each.receipts or each.postings:
+            return True
+        return last[each.path] is each and os.path.lexists(each.path)
+
+    return [each for each in listed if is_of_use(each)]
+
+
 def nothing(path: str) -> dict[str, Any]:
     """What is told where nothing went."""
     return {"path": path, "changed": False}

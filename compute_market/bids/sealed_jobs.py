@@ -9,8 +9,9 @@ from typing import Any
 from msgspec import json, to_builtins
 
 from compute_market.errors import IntegrityError, UsageError
+from compute_market.json_documents import parse
 from compute_market.records import Slice
-from compute_market.requests import JobRequest, SliceRequest, build, parse
+from compute_market.requests import JobRequest, SliceRequest, build
 from compute_market.text import clipped, printable
 
 _LENGTH_MAX = 2**63 - 1

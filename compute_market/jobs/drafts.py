@@ -10,6 +10,7 @@ from compute_market.errors import ConflictError, RefusedError, check_same
 from compute_market.jobs import jobs
 from compute_market.records import DEADLINE_MAX, UNHASHED, Job, Slice, capability_document
 from compute_market.requests import DEADLINE_SECS_DEFAULT, JobRequest
+from compute_market.store.schema import ARCHIVED_JOBS
 from compute_market.store.txn import Txn
 
 
@@ -79,7 +80,23 @@ def too_near(deadline: int, now: int, config: Config) -> str | None:
     return None
 
 
-def check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) -> None:
+def existing(txn: Txn, request: JobRequest, inputs: list[Slice]) -> Job | None:
+    """The job that a request was for before; None for a new one.
+
+    Raises ConflictError naming the field when the id stands for another job, and `archived` when
+    it stood for one that was archived.
+    """
+    found = jobs.find(txn, request.job_id)
+    if found is not None:
+        _check_is(txn, found, request, inputs)
+    elif txn.get(ARCHIVED_JOBS, request.job_id.encode()) is not None:
+        from compute_market import archived  # Hardly any id was used before.
+
+        raise archived.taken(txn, request.job_id)
+    return found
+
+
+def _check_is(txn: Txn, existing: Job, request: JobRequest, inputs: list[Slice]) -> None:
     """Raise ConflictError naming the first field in which a request differs from its job.
 
     A deadline is compared as it was given, in seconds from then or as a second, wherever it was

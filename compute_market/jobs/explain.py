@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from compute_market import archived, events
 from compute_market.admission import admission, capacity
-from compute_market.errors import NotFoundError
-from compute_market.jobs import jobs, waiting
+from compute_market.errors import ConflictError, NotFoundError, RefusedError
+from compute_market.jobs import drafts, jobs, waiting
 from compute_market.offers import offers
-from compute_market.records import LIVE_STATES, Job
+from compute_market.records import LIVE_STATES, Job, Slice
+from compute_market.requests import JobRequest
 from compute_market.scheduler import counterfactual, queue
 from compute_market.scheduler import explain as matching
 from compute_market.store.txn import Txn
@@ -44,15 +45,32 @@ def explain_stored(txn: Txn, job_id: str, offer_id: str | None = None) -> dict[s
 
 
 def explain_draft(
-    txn: Txn, job: Job, *, is_ours: bool, offer_id: str | None = None
+    txn: Txn,
+    request: JobRequest,
+    inputs: list[Slice],
+    *,
+    is_ours: bool,
+    is_whole: bool,
+    offer_id: str | None = None,
 ) -> dict[str, Any]:
     """The same of a job that is not there yet. Its state is null.
 
-    Without a buyer of its own (`is_ours` is false) nobody's share or wallet is asked for it.
+    Without a buyer of its own (`is_ours` is false) nobody's share or wallet is asked for it; of
+    one that is not whole nobody asks either whether its id is that of another.
     """
+    job = drafts.sketch(request, inputs, txn.now)
     decision = events.decision_document(txn, job.job_id)  # It may have been refused before.
     about = {"job_id": job.job_id, "state": None, "decision": decision}
-    reason = waiting.present_reason(txn, job) if is_ours else _of_anybody(txn, job)
+    reason: waiting.Reason
+    try:
+        # What a submission asks before it looks for an offer.
+        if is_whole:
+            drafts.existing(txn, request, inputs)
+        drafts.draft(request, inputs, txn.now, txn.config)
+    except (ConflictError, RefusedError) as error:
+        reason = waiting.by_error(error)
+    else:
+        reason = waiting.present_reason(txn, job) if is_ours else _of_anybody(txn, job)
     return about | {"held": _held(reason)} | _offers(txn, job, offer_id) | _told(job, None, "")
 
 

@@ -18,7 +18,7 @@ from compute_market.records import UNHASHED, Job, Offer, Priority, Refused, Slic
 from compute_market.requests import JobRequest, OfferChange, OfferRequest
 from compute_market.scheduler import outcomes
 from compute_market.scheduler.matching import NoMatch
-from compute_market.store.schema import ARCHIVED_JOBS, PENDING
+from compute_market.store.schema import PENDING
 from compute_market.store.txn import Txn
 
 if TYPE_CHECKING:
@@ -83,11 +83,9 @@ def submit(
     the market has come to say something else. Raises ConflictError naming the field when the id
     stands for another job, and RefusedError for a job no market could take (see `drafts.draft`).
     """
-    existing = jobs.find(txn, request.job_id)
+    existing = drafts.existing(txn, request, inputs)
     if existing is not None:
-        drafts.check_is(txn, existing, request, inputs)
         return Submitted(existing, False)
-    _check_unused(txn, request.job_id)
     job = drafts.draft(request, inputs, txn.now, txn.config)
     verdict: Decided | Unplaced | NoMatch | Refused = placing.decide(txn, job)
     gets_in = isinstance(verdict, Decided)
@@ -125,21 +123,10 @@ def ask(txn: Txn, request: JobRequest, inputs: list[Slice], *, wait: bool) -> bo
     It is not when match or admission would say no now. Raises ConflictError naming the field when
     the id stands for another job, and RefusedError as `submit` does. Writes nothing.
     """
-    existing = jobs.find(txn, request.job_id)
-    if existing is not None:
-        drafts.check_is(txn, existing, request, inputs)
+    if drafts.existing(txn, request, inputs) is not None:
         return True
-    _check_unused(txn, request.job_id)
     verdict = placing.decide(txn, drafts.draft(request, inputs, txn.now, txn.config))
     return wait if isinstance(verdict, NoMatch) else isinstance(verdict, Decided)
-
-
-def _check_unused(txn: Txn, job_id: str) -> None:
-    """Raise ConflictError (`archived`) for the id of a job that was archived."""
-    if txn.get(ARCHIVED_JOBS, job_id.encode()) is not None:
-        from compute_market import archived  # Hardly any id was used before.
-
-        raise archived.taken(txn, job_id)
 
 
 def _let_pass(txn: Txn, priority: Priority) -> bool:

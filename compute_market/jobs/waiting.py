@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from compute_market import events
 from compute_market.admission import admission
-from compute_market.errors import ConflictError, RefusedError
+from compute_market.errors import ConflictError, MarketError, RefusedError
 from compute_market.jobs import drafts, jobs, placing
 from compute_market.jobs.placing import Decided, Unplaced
 from compute_market.jobs.work import work
@@ -72,7 +72,7 @@ def present_reason(txn: Txn, job: Job) -> Reason:
     try:
         verdict = placing.decide(txn, job)
     except (ConflictError, RefusedError) as error:
-        return Reason(error.reason or error.token, error.message, error.hint)
+        return by_error(error)
     if isinstance(verdict, NoMatch):
         return Reason(_RESULTS[verdict.result], verdict.message)
     if isinstance(verdict, Unplaced):
@@ -87,6 +87,11 @@ def by_admission(refused: Refused) -> Reason:
     """A refusal by admission as what holds a job."""
     by = f"admission: {refused.reason}"
     return Reason(by, refused.message, refused.hint, refused.retry_after_ms)
+
+
+def by_error(error: MarketError) -> Reason:
+    """What no market could take, or is something else already, as what holds a job."""
+    return Reason(error.reason or error.token, error.message, error.hint)
 
 
 def mark(txn: Txn) -> None:

@@ -64,6 +64,37 @@ def test_archived_id_says_so_and_stays_taken(cli: Cli) -> None:
     assert info["oldest_live"]["job_id"] == "j3"
 
 
+def test_archive_that_moved_nothing_is_forgotten_with_its_file(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full before the first piece is on it leaves a file that has its head alone."""
+    with_ended_jobs(cli)
+    first = cli.directory / "first.jsonl"
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    def broken_off() -> None:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", full)
+            assert cli("state", "archive", "--before", "0", first).code == 8
+
+    def told() -> tuple[list[str], list[str]]:
+        info = cli.document("state", "info")
+        return info["archives"], info["archives_unfinished"]
+
+    broken_off()
+    assert told() == ([str(first)], [str(first)])
+    first.unlink()
+    assert told() == ([], [])
+    cli.advance(1)
+    broken_off()
+    assert told() == ([str(first)], [str(first)])
+    # Run again with the file it goes on; with another one the first is not missed.
+    archive(cli, str(first))
+    assert told() == ([str(first)], [])
+
+
 def test_archive_that_is_tried_writes_nothing(cli: Cli) -> None:
     with_ended_jobs(cli)
     before = (cli.home / "market" / "data.mdb").read_bytes()

@@ -10,10 +10,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.cli import JOB_FIELDS, Cli, without
+from tests.support.cli import JOB_FIELDS, Cli, Done, without
 from tests.support.terminal import answered
 
 pytest_plugins = ("tests.support.cli",)
@@ -221,7 +222,7 @@ def test_input_of_any_length_takes_the_same_memory(cli: Cli) -> None:
     assert peak_kib(40_000) < peak_kib(4_000) + 16_384
 
 
-# The first hint of each reason.
+# The hint of each reason whose failures have the same.
 LIST = "hint: not_found: see `tb-cli compute list`"
 STATUS = "hint: already_done: see `tb-cli compute status done`"
 
@@ -232,7 +233,7 @@ STATUS = "hint: already_done: see `tb-cli compute status done`"
         (("a", "b"), 0, None),
         (("a", "gone"), 0, None),
         (("nope", "never"), 3, f"2 of 2 failed: 2 not_found\n{LIST}"),
-        (("done", "done2"), 4, f"2 of 2 failed: 2 already_done\n{STATUS}"),
+        (("done", "done2"), 4, "2 of 2 failed: 2 already_done"),
         (("a", "nope"), 7, f"1 of 2 failed: 1 not_found\n{LIST}"),
         (
             ("nope", "done", "never"),
@@ -567,3 +568,24 @@ def test_end_of_many_is_summed_up_for_somebody_who_looks(cli: Cli) -> None:
         assert [line for line in shown.splitlines() if " of " in line or "done" in line] == (
             [] if summary is None else [summary]
         )
+
+
+def test_hint_at_the_end_is_that_of_all_failures_of_its_reason(cli: Cli) -> None:
+    cli.slice()
+    whole = {"buyer": "b", "workload": "transcode", "slices": ["a.slice"], "max_price_per_unit": 9}
+    mistyped = {"job_id": "a", "slice": [], **whole}
+    nobody = {"job_id": "b", **{name: value for name, value in whole.items() if name != "buyer"}}
+
+    def told(*jobs: dict[str, Any]) -> Done:
+        lines = "".join(json.dumps(job) + "\n" for job in jobs)
+        return cli("compute", "submit", "-", "--wait", stdin=lines)
+
+    # The word that was meant is told with the line where it is.
+    done = told(mistyped, nobody)
+    assert done.out.splitlines()[0] == "stdin line 1: unknown field slice: did you mean slices?"
+    assert done.err == "2 of 2 failed: 2 usage\n"
+    assert told(mistyped, mistyped).err == "2 of 2 failed: 2 usage\n"
+    assert "hint" not in told(nobody, {"job_id": "a b", **whole}).err
+    hint = "hint: usage: it goes into the file, or is given with --buyer\n"
+    assert told(nobody, nobody).err == f"2 of 2 failed: 2 usage\n{hint}"
+    assert told(nobody, {**whole, "job_id": "d"}).err.endswith(f"1 of 2 failed: 1 usage\n{hint}")

@@ -253,6 +253,8 @@ def test_fish_completes_them_too(market: Cli) -> None:
         ("compute status end", "ended"),
         ("compute-market receipts show end", "ended"),
         ("wallet balance ac", "acme@eu"),
+        ("wallet statement pr", "prov"),
+        ("wallet deposit pr", "prov"),
         ("net reputation show pr", "prov"),
         ("log --owner ac", "acme@eu"),
         ("compute cancel --by cl", "client"),

@@ -396,3 +396,32 @@ def test_decision_is_told_for_eyes_on_a_terminal(cli: Cli, monkeypatch: pytest.M
     cli.advance(90)
     shown = on_a_terminal(monkeypatch, "compute", "explain", "j1")
     assert shown.splitlines()[-1] == "decision: pending 90s ago: no offer: there are no offers"
+
+
+def test_explain_asks_what_a_submission_asks_before_it_looks_for_an_offer(cli: Cli) -> None:
+    cli.post()
+    empty = str(cli.slice("empty.slice", b""))
+    job = ("--buyer", "b", "--workload", "transcode", "--max-price", "9")
+    slice_ = ("--slice", str(cli.slice()))
+    for by, words in (
+        ("deadline", (*slice_, "--deadline-secs", "1")),
+        ("deadline", (*slice_, "--deadline-secs", "40d")),
+        ("deadline", ("--deadline-secs", "1")),
+        ("empty_slice", (*slice_, "--slice", empty)),
+        ("consumer_bond_too_low", (*slice_, "--bond", "0")),
+    ):
+        found = cli.document("compute", "explain", *job, *words)
+        assert found["held"]["by"] == by, words
+        if slice_[0] in words:
+            done = cli("compute", "submit", "--job-id", "j", *job, *words)
+            assert done.err.startswith("error[refused]: ")
+            message = found["held"]["message"]
+            assert done.err.partition(": ")[2].partition("\n")[0] == message
+            assert f"\nheld: {by}: {message}" in cli.ok("compute", "explain", *job, *words)
+    # An id that stands for another job, or for this one.
+    cli.ok("compute", "submit", "--job-id", "j", *job, *slice_)
+    whole = ("compute", "explain", "--job-id", "j", *job, *slice_)
+    assert cli.document(*whole)["held"] is None
+    held = cli.document(*whole, "--priority", "high")["held"]
+    assert (held["by"], held["hint"]) == ("conflict", "use another job id")
+    assert "priority" in held["message"]

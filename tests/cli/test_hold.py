@@ -2,6 +2,7 @@
 
 import pytest
 
+from tb_cli.frame.times import local, utc_text
 from tests.support.cli import JOB_FIELDS, Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -48,6 +49,16 @@ def test_hold_of_many_tells_each(full: Cli) -> None:
     assert not full.job("j3")["held"]
 
 
+def test_set_takes_a_deadline_as_a_time(full: Cli) -> None:
+    at = full.job("j3")["deadline"] + 3600
+    for words in ([local(at * 1000)], [str(at * 1000)], [utc_text(at * 1000)]):
+        at_first = full.job("j3")["deadline"]
+        told = full.ok("compute", "set", "j3", "--deadline", *words)
+        assert full.job("j3")["deadline"] == at
+        changed = f"changed job j3: deadline {at_first} -> {at}\n"
+        assert told == (changed if at_first != at else "job j3 unchanged: queued\n")
+
+
 def test_set_says_what_became_other(full: Cli) -> None:
     at = full.job("j3")["deadline"]
     asked = ("compute", "set", "j3", "--deadline", str(at + 60), "--priority", "high")
@@ -69,6 +80,9 @@ def test_set_says_what_became_other(full: Cli) -> None:
     [
         ((), "nothing is to be changed"),
         (("--deadline", "9", "--deadline-secs", "9"), "--deadline and --deadline-secs are both"),
+        (("--deadline", "2h"), "--deadline: '2h' is a duration and no time"),
+        (("--deadline", "9"), "--deadline: '9' is a duration and no time"),
+        (("--deadline", "soon"), "--deadline: 'soon' is no time"),
         (("--priority", "urgent"), "--priority: "),
         (("--deadline-secs", "-1"), "--deadline-secs: "),
     ],

@@ -362,6 +362,8 @@ def test_filter_selects(shop: Cli, line: str, ids: str) -> None:
         ("wallet history alice --token ct", "--token: 'ct' is none of CT, IT"),
         ("log --event cancelled", "--event: 'cancelled' is none of "),
         ("log --follow --sort seq", "--sort is for a list that ends, not --follow"),
+        ("log --follow -o json", "-o json is for a list that ends, not --follow"),
+        ("log -f --json", "--json is for a list that ends, not --follow"),
         ("compute slices render-1 --b3sum -o csv", "--b3sum prints lines of text"),
     ],
 )

@@ -491,3 +491,41 @@ def test_set_of_the_market_price_takes_it_from_the_board(cli: Cli) -> None:
     cli.post()
     done = cli("compute", "offer", "set", "o-1", "--price", "0")
     assert (done.code, done.out) == (5, "no price data\n")
+
+
+def test_list_of_offers_goes_into_post_and_set(cli: Cli) -> None:
+    for name in "abc":
+        cli.post("--offer-id", name)
+    shown = cli.ok("compute", "offer", "show", "a", "b", "c", "--json")
+    unchanged = "".join(f"offer {name} unchanged: open\n" for name in "abc")
+    for text in (shown, json.dumps(json.loads(shown)), json.dumps(json.loads(shown), indent=2)):
+        assert cli.ok("compute", "offer", "set", "-", stdin=text) == unchanged
+        assert cli.ok("compute", "offer", "post", "-", stdin=text).count("exists, unchanged") == 3
+    listed = cli.ok("compute", "offer", "list", "--json")
+    assert cli.ok("compute", "offer", "set", "-", "--price", "3", stdin=listed) == "".join(
+        f"changed offer {name}: price 5 -> 3\n" for name in "abc"
+    )
+    done = cli("compute", "offer", "set", "-", "--price", "9", stdin=listed.rstrip()[:-1])
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error[usage]: stdin: the list that begins in line 1 does not end\n")
+    assert cli.offer("a")["price_per_unit"] == 3
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_elements_of_a_list_that_fail_or_are_left_are_written_one_per_line(
+    cli: Cli, indent: int | None
+) -> None:
+    left = cli.directory / "left"
+    asked = [MINIMAL | {"offer_id": name} for name in "abcdef"]
+    asked[1] |= {"units": -1}
+    asked[3] |= {"offer_id": "d d"}
+    text = json.dumps(asked, indent=indent)
+    post = ("compute", "offer", "post", "-", "--chunk", "2", "--failed-to", left)
+    done = cli(*post, stdin=text)
+    assert (done.code, done.out.count("posted offer ")) == (7, 4)
+    assert [json.loads(line) for line in left.read_text().splitlines()] == [asked[1], asked[3]]
+    # What follows the list stops the reading; what was not dealt with is kept.
+    cli.advance(1)
+    done = cli(*post, stdin=json.dumps([each | {"offer_id": "a"} for each in asked[:1]]) + text)
+    assert done.code == 2
+    assert "more stands behind the list" in done.err

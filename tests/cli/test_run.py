@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import HELLO, MIB, Cli
+from tests.support.cli import HELLO, MIB, WRONG, Cli
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -370,11 +370,32 @@ def test_check_names_a_line_that_is_no_sum(cli: Cli, line: str) -> None:
     assert done.err.endswith("warning: 1 of 2 lines are no sums\n")
 
 
+def test_check_goes_through_all_lists_that_can_be_read(cli: Cli) -> None:
+    """What did not match is not lost to a list that cannot be read."""
+    cli.slice()
+    for name, sums in (("bad", WRONG), ("good", HELLO)):
+        (cli.directory / name).write_text(f"{sums}  a.slice\n")
+    (cli.directory / "empty").write_text("")
+    told = "error[usage]: nope: no such file or directory\nerror[usage]: empty: has no sums\n"
+    check = ("compute", "run", "--check")
+    done = cli(*check, "bad", "nope", "empty", "good")
+    assert done == (
+        9,
+        "a.slice: FAILED\na.slice: OK\n",
+        f"{told}warning: 1 of 2 sums did not match\n",
+    )
+    assert cli(*check, "nope", "good", "empty") == (2, "a.slice: OK\n", told)
+    done = cli(*check, "bad", "nope", "good", "--json")
+    assert (done.code, [each["ok"] for each in done.json]) == (9, [False, True])
+
+
 def test_check_of_no_sums_is_usage(cli: Cli) -> None:
     cli.slice()
     done = cli("compute", "run", "--check", "-", stdin="")
     assert done == (2, "", "error[usage]: stdin: has no sums\n")
     assert cli("compute", "run", "--check", "nope").code == 2
+    done = cli("compute", "run", "--check", "nope", "--json")
+    assert (done.code, done.out, done.error["error"]) == (2, "[]\n", "usage")
     done = cli("compute", "run", "a.slice", "--quiet")
     assert done == (2, "", "error[usage]: --quiet goes with --check\n")
     done = cli("compute", "run", "a.slice", "--status")

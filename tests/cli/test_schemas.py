@@ -10,13 +10,13 @@ import jsonschema_rs
 import pytest
 
 from compute_market.errors import UsageError
+from compute_market.json_documents import parse
 from compute_market.requests import (
     CapabilityRequest,
     JobRequest,
     OfferRequest,
     SliceRequest,
     build,
-    parse,
 )
 from tests.support.cli import HELLO, Cli
 from tests.support.effort import effort

@@ -93,7 +93,11 @@ def test_selection_of_nothing_says_so_and_is_told_by_its_code(busy: Cli, verb: s
     done = busy("compute", verb, "--buyer", "nobody")
     assert (done.code, done.out) == (0, "")
     assert done.err.splitlines()[0] == "no job selected"
-    assert busy("compute", verb, "--buyer", "nobody", "--fail-empty").code == 3
+    assert busy("compute", verb, "--buyer", "nobody", "--json").out == "[]\n"
+    done = busy("compute", verb, "--buyer", "nobody", "--fail-empty")
+    assert done == (3, "", "error[not_found]: no job selected\n")
+    done = busy("compute", verb, "--buyer", "nobody", "--fail-empty", "--json")
+    assert (done.code, done.out, done.error["reason"]) == (3, "[]\n", "empty")
     assert busy.states() == ALL
 
 
@@ -192,6 +196,9 @@ def test_withdraw_of_a_selection_leaves_others_and_those_that_are_withdrawn(busy
     assert busy.offer("o-1")["state"] == "open"
     nothing = busy("compute", "offer", "withdraw", "--provider", "far,nobody")
     assert nothing == (0, "", "no offer selected\n")
+    words = ("compute", "offer", "withdraw", "--state", "exhausted", "--fail-empty")
+    assert busy(*words) == (3, "", "error[not_found]: no offer selected\n")
+    assert busy(*words, "--jsonl").error["message"] == "no offer selected"
     usage = busy("compute", "offer", "withdraw")
     assert (usage.code, usage.err.splitlines()[0]) == (2, "error[usage]: OFFER… is missing")
     assert busy("compute", "offer", "withdraw", "--all", "--chunk", "1").out == (

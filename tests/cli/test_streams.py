@@ -353,6 +353,17 @@ BULK: dict[str, tuple[Path_, Callable[[Cli], str], int]] = {
     "submit": (("compute", "submit", "-", "--chunk", "2"), lambda cli: job_lines(cli, *NAMES), 1),
     "post": (("compute", "offer", "post", "-", "--chunk", "2"), lambda cli: offer_lines(*NAMES), 1),
     "execute": (("compute", "execute", "-"), lambda cli: lines_of(NAMES), 2),
+    # A list in the form of `--json`, and one on a single line.
+    "submit list": (
+        ("compute", "submit", "-", "--chunk", "2"),
+        lambda cli: "[\n" + ",\n".join(job_lines(cli, *NAMES).splitlines(keepends=True)) + "]\n",
+        1,
+    ),
+    "post list": (
+        ("compute", "offer", "post", "-", "--chunk", "2"),
+        lambda cli: f"[{', '.join(offer_lines(*NAMES).splitlines())}]",
+        1,
+    ),
 }
 
 
@@ -371,12 +382,13 @@ def done_by(cli: Cli, verb: str) -> set[str]:
     return {name for name, state in cli.states().items() if state == wanted}
 
 
-@pytest.mark.parametrize("verb", BULK)
+@pytest.mark.parametrize("form", BULK)
 @pytest.mark.parametrize("end", [KeyboardInterrupt, BusyError("write lock: held by another")])
 def test_failed_to_has_what_was_not_tried_however_a_run_ends(
-    cli: Cli, verb: str, end: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    cli: Cli, form: str, end: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    words, given, transactions = BULK[verb]
+    words, given, transactions = BULK[form]
+    verb = form.split()[0]
     if verb == "withdraw":
         cli.ok("compute", "offer", "post", "-", stdin=offer_lines(*NAMES))
     elif verb == "post":

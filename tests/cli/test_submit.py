@@ -13,6 +13,7 @@ import pytest
 from compute_market.errors import RefusedError
 from compute_market.jobs.jobs import slices
 from compute_market.market import Market
+from tb_cli.frame.times import local, utc_text
 from tests.support.cli import HELLO, JOB_FIELDS, MIB, NO_MONEY, WRONG, Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -452,7 +453,7 @@ def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:
     bad = ["{", "[1]", json.dumps(job | {"prize": 1}), json.dumps(job | {"job_id": "no such"})]
     given = "\n".join([good[0], *bad, "", good[1]])
     done = cli("compute", "submit", "-", stdin=given)
-    assert (done.code, done.err.startswith("4 of 6 failed: 4 usage\nhint: ")) == (7, True)
+    assert (done.code, done.err) == (7, "4 of 6 failed: 4 usage\n")
     first, *failed, last = done.out.splitlines()
     assert first == f"submitted job a: active, 1 unit at 5 from prov{NO_MONEY}"
     assert last == f"submitted job b: active, 1 unit at 5 from prov{NO_MONEY}"
@@ -468,7 +469,7 @@ def test_line_that_is_wrong_fails_alone_and_is_named(cli: Cli) -> None:
 
 
 def test_lines_that_are_all_wrong_are_usage_and_open_no_transaction(cli: Cli) -> None:
-    done = cli("compute", "submit", "-", stdin='{"job_id": "a"}\n{"job_id": 1}\n')
+    done = cli("compute", "submit", "-", stdin='{"job_id": "a"}\n{"job_id": "b"}\n')
     hint = "hint: usage: it goes into the file, or is given with --buyer\n"
     assert (done.code, done.err) == (2, f"2 of 2 failed: 2 usage\n{hint}")
     assert [line[:13] for line in done.out.splitlines()] == ["stdin line 1:", "stdin line 2:"]
@@ -549,6 +550,25 @@ def test_any_of_several_models_will_do(cli: Cli) -> None:
     done = cli("compute", "submit", path, "--job-id", "five", "--gpu", "H100", "--gpu", "A100")
     assert (done.code, done.out) == (5, "refused job five: capability_mismatch\n")
     assert "capability: gpu=A100|V100 gpu_count=1\n" in cli.ok("compute", "status", "two")
+
+
+def test_deadline_is_given_as_a_time(cli: Cli) -> None:
+    cli.post()
+    at = cli.now + 7200
+    for number, text in enumerate((str(at), local(at * 1000), utc_text(at * 1000))):
+        path = job_file(cli, job_id=f"j{number}", deadline_secs=60)
+        assert cli.document("compute", "submit", path, "--deadline", text)["deadline"] == at
+    # Either option gives way to none of the file, and both are one too many.
+    path = job_file(cli, job_id="k", deadline=at)
+    found = cli.document("compute", "submit", path, "--deadline-secs", "600")
+    assert found["deadline"] == cli.now + 600
+    done = cli("compute", "submit", path, "--deadline-secs", "9", "--deadline", str(at))
+    assert done.err.startswith("error[usage]: --deadline and --deadline-secs are both given\n")
+    done = cli("compute", "submit", path, "--deadline", "2h")
+    assert done.err.startswith("error[usage]: --deadline: '2h' is a duration and no time\n")
+    past = ("--job-id", "new", "--deadline", str(cli.now - 1))
+    held = cli.document("compute", "explain", path, *past)["held"]
+    assert held["by"] == "deadline"
 
 
 def test_absolute_deadline_is_compared_as_given(cli: Cli) -> None:
@@ -682,3 +702,11 @@ def test_id_that_collides_names_one_that_will_do(cli: Cli) -> None:
     assert (done.code, done.error["reason"]) == (6, "key_collision")
     assert done.error["hint"] == "use another job id: inv-1.2 will do"
     assert cli.submit("inv-1.2", buyer="alice")["state"] == "active"
+
+
+def test_outcome_of_options_names_the_job_they_ask_for(cli: Cli) -> None:
+    done = cli("compute", "submit", "--job-id", "q")
+    assert done == (2, "q: --buyer is missing\n", "error[usage]: --buyer is missing\n")
+    assert cli("compute", "submit", "--buyer", "b").out == "--job-id is missing\n"
+    done = cli("compute", "offer", "post", "--offer-id", "o")
+    assert done.out == "o: --provider is missing\n"

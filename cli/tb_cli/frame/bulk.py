@@ -93,7 +93,7 @@ class Report:
         self._first: MarketError | None = None
         self._reasons: Counter[str] = Counter()
         self._changed = 0
-        self._hints: dict[str, str] = {}  # the first of each reason
+        self._hints: dict[str, str | None] = {}  # of each reason; None where they differ
         self._codes: set[int] = set()
         self._session = session
         self._total = total
@@ -138,8 +138,9 @@ class Report:
         reason = error.reason or error.token
         self._reasons[reason] += 1
         self._codes.add(error.exit_code)
-        if error.hint is not None:
-            self._hints.setdefault(reason, error.hint)
+        hint = None if is_nearest(error.hint) else error.hint  # That is told with its item.
+        if self._hints.setdefault(reason, hint) != hint:
+            self._hints[reason] = None
 
     def close(self) -> None:
         """Make a whole list of what --json has printed, also where a run breaks off."""
@@ -161,7 +162,8 @@ class Report:
         from tb_cli.frame import summary
 
         total = self.count if self._total is None else self._total
-        hints = {} if self._aside or self._as_json else self._hints  # Else each has its own.
+        # Else each has its own.
+        hints = {} if self._aside or self._as_json else self._hints
         for line in summary.of_failures(self._failed, total, self._reasons, hints):
             note(line)
         alike = len(self._codes) == 1 and self._failed == total
@@ -231,11 +233,13 @@ def in_chunks(
     failed_to: str | None = None,
     source: "Source | None" = None,
     selected: str | None = None,
+    fail_empty: bool = False,
 ) -> int:
     """Deal with so many items at a time, and print the outcomes. Returns the exit code.
 
     `selected` says what there is none of where the items were selected: they are many then, even if
-    there is one, and each is asked for once those before it were dealt with.
+    there is one, and each is asked for once those before it were dealt with. Raises NotFoundError
+    with `fail_empty` if there are none.
 
     The items come from the `source`. However the run ends, the file `failed_to` then has what
     failed and what was not tried; a dry run leaves it alone.
@@ -257,6 +261,8 @@ def in_chunks(
     if left is not None:
         left.write()
     if not said.count:
+        if fail_empty:
+            raise NotFoundError(f"no {selected}", reason="empty")
         note("nothing given, nothing done" if selected is None else f"no {selected}")
     return said.end()
 
@@ -319,6 +325,11 @@ def _line(outcome: Outcome, *, alone: bool) -> str:
     return f"{text}: {outcome.detail}" if outcome.detail else text
 
 
+def is_nearest(hint: str | None) -> bool:
+    """Whether a hint is the word that was meant, which is of use for one item alone."""
+    return hint is not None and hint.startswith("did you mean ")
+
+
 class _Abort(Exception):
     """Rolls an atomic run back; carries what had been found."""
 
@@ -347,6 +358,10 @@ def commit(
     def fail(given: Given[Item], error: MarketError) -> Outcome:
         from tb_cli.frame.failures import failed  # Most often nothing fails.
 
+        if given.item is None and not error.message.startswith(given.name):
+            # What is wrong with options may say nothing of the item that they ask for.
+            text = f"{given.name}: {error.message}"
+            return failed(given.name, error, text, id_field=id_field)
         if refusal is None or error.reason is None or given.item is None:
             return failed(given.name, error, id_field=id_field)
         text = f"{refusal} {given.name}: {error.reason}"

@@ -47,14 +47,18 @@ class Check:
         self._quiet = quiet or status
         self._status = status
         self._files = self._wrong = self._unread = self._malformed = 0
+        self._failed: MarketError | None = None  # the first of what was wrong with whole lists
+        self._as_json = session.json
 
     def run(self, lists: list[str], *, jsonl: bool) -> int:
         """Check every file of the lists, and return the exit code.
 
-        That is 9 when any file is not what its sum says, or cannot be read, and else 2 when a line
-        is no sum. Raises UsageError for a list that cannot be read or that has no sums.
+        That is 9 when any file is not what its sum says, or cannot be read; else that of a list
+        that cannot be read, or 2 of one without sums; else 2 when a line is no sum. What is wrong
+        with a list is told, and the others are checked all the same.
         """
-        as_text = not (jsonl or self._session.json)
+        self._as_json = jsonl or self._session.json
+        as_text = not self._as_json
         listing = None
         if not (as_text or self._status):
             listing = JsonLines() if jsonl else Json()
@@ -68,25 +72,35 @@ class Check:
         return self._end()
 
     def _check_list(self, lines: Lines, listing: Json | JsonLines | None) -> None:
-        before = self._files + self._malformed
+        before = self._files + self._malformed, self._failed
         sums = self._sums(lines)
         while part := list(islice(sums, _TOGETHER)):
             self._check(part, listing)
             sys.stdout.flush()
             guard.stop_if_lost()
-        if self._files + self._malformed == before:
-            raise UsageError(f"{lines.source}: has no sums")
+        if (self._files + self._malformed, self._failed) == before:
+            self._fail(UsageError(f"{lines.source}: has no sums"))
 
     def _sums(self, lines: Lines) -> Iterator[Sum]:
-        for number, line in lines.numbered():
-            found = parsed(line)
-            if found is not None:
-                yield found
-            elif line.strip():
-                self._malformed += 1
-                if not self._status:
-                    message = f"{lines.source} line {number}: is no sum"
-                    report(UsageError(message, hint="HEX  PATH, as b3sum prints it"), False)
+        try:
+            for number, line in lines.numbered():
+                found = parsed(line)
+                if found is not None:
+                    yield found
+                elif line.strip():
+                    self._malformed += 1
+                    if not self._status:
+                        message = f"{lines.source} line {number}: is no sum"
+                        self._tell(UsageError(message, hint="HEX  PATH, as b3sum prints it"))
+        except MarketError as error:
+            self._fail(error)
+
+    def _fail(self, error: MarketError) -> None:
+        self._tell(error)
+        self._failed = self._failed or error
+
+    def _tell(self, error: MarketError) -> None:
+        report(error, self._as_json)
 
     def _check(self, part: list[Sum], listing: Json | JsonLines | None) -> None:
         paths = [each.path if each.path != "-" else "./-" for each in part]
@@ -120,6 +134,8 @@ class Check:
                     note(f"warning: {count} of {self._files + self._malformed} {what}")
         if self._wrong or self._unread:
             return IntegrityError.exit_code
+        if self._failed is not None:
+            return self._failed.exit_code
         return exit_code("usage") if self._malformed else 0
 
 

@@ -19,6 +19,7 @@ from compute_market.store.schema import (
     OFFERS,
     PARTY_JOBS,
     PROPOSALS,
+    REPUTATION,
     party_key,
     unpack_u64,
 )
@@ -118,6 +119,15 @@ def _owners(txn: Txn, prefix: bytes) -> Iterator[str]:
         yield owner
 
 
+def _all_parties(txn: Txn, prefix: bytes) -> Iterator[str]:
+    """Owners of wallets, and buyers and providers that have none yet."""
+    found = dict.fromkeys(islice(_owners(txn, prefix), COMPLETIONS_MAX))
+    found |= dict.fromkeys(islice(_parties("buyer", txn, prefix), COMPLETIONS_MAX))
+    found |= dict.fromkeys(islice(_providers(txn, prefix), COMPLETIONS_MAX))
+    found |= dict.fromkeys(islice(_keys(REPUTATION, txn, prefix), COMPLETIONS_MAX))
+    yield from sorted(found)
+
+
 def _bundles(txn: Txn, prefix: bytes) -> Iterator[str]:
     """Their ids are written in hex."""
     if len(prefix) > _BUNDLE_ID_DIGITS or not _HEX.issuperset(prefix):
@@ -141,6 +151,7 @@ _FINDERS: dict[str, Callable[[Txn, bytes], Iterable[str]]] = {
     "job": _live_jobs,
     "any job": partial(_keys, JOBS),
     "owner": _owners,
+    "party": _all_parties,
     "offer": partial(_keys, OFFERS),
     "bid": partial(_keys, BIDS),
     "buyer": partial(_parties, "buyer"),

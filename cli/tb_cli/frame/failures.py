@@ -1,7 +1,7 @@
 """Items that could not be acted on, and what is said of each."""
 
 from compute_market.errors import MarketError, NotFoundError
-from tb_cli.frame.bulk import Outcome
+from tb_cli.frame.bulk import Outcome, is_nearest
 
 
 def failed(
@@ -21,7 +21,8 @@ def failed(
         or error.message.startswith(name)
         or _names(error.message, f"{id_field.removesuffix('_id')} {name}")
     )
-    return Outcome(name, text or error.message, document, error, is_named)
+    detail = (error.hint or "") if is_nearest(error.hint) else ""
+    return Outcome(name, text or error.message, document, error, is_named, detail=detail)
 
 
 def _names(message: str, item: str) -> bool:

@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
 from compute_market.hashing.files import open_slice
-from compute_market.requests import (
+from compute_market.json_documents import (
     DOCUMENT_BYTES_MAX,
     NO_FILE,
     Document,
-    SliceList,
-    build,
     documents,
     parse,
 )
+from compute_market.requests import SliceList, build
 from compute_market.text import quoted
 from tb_cli.frame import files
 from tb_cli.frame.lines import Lines, source_of
 from tb_cli.frame.options import by_option, with_options, with_party
 
 if TYPE_CHECKING:
-    from compute_market.records import Job
+    from compute_market.records import Slice
+    from compute_market.requests import JobRequest
 
 # A workload, and the files to run it over.
 Part = tuple[str, list[str]]
@@ -83,10 +83,12 @@ def _with_slices(path: str) -> bytes | None:
 
 
 class Draft(NamedTuple):
-    """A job that is not there yet, and whether its buyer is named."""
+    """A job that is not there yet."""
 
-    job: "Job"
-    is_ours: bool
+    request: "JobRequest"
+    inputs: list["Slice"]
+    is_ours: bool  # its buyer is named
+    is_whole: bool  # all that a submission needs is given
 
 
 def draft_of(
@@ -96,14 +98,12 @@ def draft_of(
     *,
     slice_root: str,
     verb: Callable[..., Any],
-    now: int = 0,
 ) -> Draft:
     """The job that a file or the options of a verb describe; what is left out asks for nothing.
 
     Options win. Raises UsageError for a file with more than one job.
     """
     from compute_market.execution import known_slices
-    from compute_market.jobs import drafts
     from compute_market.requests import JobRequest
 
     document = NO_FILE if path is None else _only(path)
@@ -114,10 +114,7 @@ def draft_of(
     }
     if path is None:
         free["workload"] = "transcode"  # No offer is chosen by it.
-    fields = document.fields
-    if "deadline_secs" in given:
-        fields = {name: value for name, value in fields.items() if name != "deadline"}
-    asked = with_party(with_options(fields, given, capability), "buyer")
+    asked = with_party(with_options(document.fields, given, capability), "buyer")
     slices = {} if asked.get("slices") else {"slices": ["-"]}
     try:
         request = build(free | asked | slices, JobRequest, document.source)
@@ -125,7 +122,8 @@ def draft_of(
         raise by_option(error, given, capability, verb, alone=path is None) from error
     directory = "" if path is None else files.directory_of(path)
     inputs = [] if slices else known_slices(request, directory, slice_root)
-    return Draft(drafts.sketch(request, inputs, now), "buyer" in asked)
+    is_whole = not slices and asked.keys() >= {*free, "workload"}
+    return Draft(request, inputs, "buyer" in asked, is_whole)
 
 
 def _only(path: str) -> Document:
@@ -137,8 +135,9 @@ def _only(path: str) -> Document:
     if found[0].error is not None:
         raise found[0].error
     if len(found) > 1:
+        first = "sed -n 1p" if found[0].columns is None else "jq '.[0]'"
         raise UsageError(
             f"{source}: holds more than one job",
-            hint=f"one at a time: `sed -n 1p {quoted(path)}` gives the first, and - reads stdin",
+            hint=f"one at a time: `{first} {quoted(path)}` gives the first, and - reads stdin",
         )
     return found[0]

@@ -1,4 +1,6 @@
-"""JSON documents from files and stdin: one in a file, however it is laid out, or one per line."""
+"""JSON documents from files and stdin: one in a file, however it is laid out, one per line, or
+those of lists.
+"""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -7,7 +9,7 @@ from typing import Any
 from msgspec import DecodeError, Raw, json
 
 from compute_market.errors import UsageError
-from compute_market.requests import DOCUMENT_BYTES_MAX, Document, documents
+from compute_market.json_documents import DOCUMENT_BYTES_MAX, Document, documents
 from compute_market.text import one_line
 from tb_cli.frame.bulk import Given, Place
 from tb_cli.frame.files import directory_of
@@ -26,6 +28,8 @@ class JsonLines:
         self._paths = paths
         self._files = [Lines(path, DOCUMENT_BYTES_MAX, keep=keep) for path in paths]
         self._next = 0  # the file of which not all was dealt with
+        # Of the first line that is kept of it, the bytes that were: they end behind an element.
+        self._behind = 0
 
     def __iter__(self) -> Iterator[tuple[str, Document, Place]]:
         """Each document, what its paths are relative to, and its place."""
@@ -35,7 +39,7 @@ class JsonLines:
             try:
                 for document in documents(lines, lines.source):
                     is_empty = False
-                    yield directory, document, (index, *document.lines)
+                    yield directory, document, _place(index, document)
             except UsageError as error:
                 if len(self._files) == 1:
                     raise
@@ -52,27 +56,48 @@ class JsonLines:
         """The document on one line, with paths that are right anywhere."""
         if given.place is None or len(given.place) == 1:
             return ""  # A file that is wrong as a whole, which its outcome names.
-        index, first, last = given.place
+        index, *place = given.place
         lines = self._files[index]
-        return _portable(lines.kept(first, last), directory_of(lines.path))
+        return _portable(_text(lines, *place), directory_of(lines.path))
 
     def forget(self, place: Place) -> None:
         """Everything up to that place was dealt with."""
         self._next = place[0]
-        if len(place) > 1:
-            self._files[self._next].forget(place[-1])
-        else:
+        self._behind = 0
+        if len(place) == 1:
             self._next += 1
+            return
+        _, _, last, *columns = place
+        if columns:
+            last -= 1  # More may stand in that line.
+            self._behind = columns[1]
+        self._files[self._next].forget(last)
 
     def left(self) -> Iterator[str]:
         """What was not dealt with, read or not."""
+        behind = self._behind
         for lines in self._files[self._next :]:
-            for text in _texts(lines.left()):
+            for text in _texts(lines.left(), behind):
                 yield _portable(text, directory_of(lines.path))
+            behind = 0
 
 
-def _texts(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The documents as they are written, right or wrong."""
+def _place(index: int, document: Document) -> Place:
+    return (index, *document.lines, *(document.columns or ()))
+
+
+def _text(lines: Lines, first: int, last: int, start: int = 0, behind: int = 0) -> bytes:
+    """A document as it is written, while its lines are kept."""
+    if not behind:
+        return lines.kept(first, last)
+    end = behind - 1  # without the comma or bracket
+    if first == last:
+        return lines.kept(first, last)[start:end]
+    return lines.kept(first, last - 1)[start:] + lines.kept(last, last)[:end]
+
+
+def _texts(lines: Iterable[bytes], behind: int = 0) -> Iterator[bytes]:
+    """The documents as they are written, right or wrong; those that come `behind` in their line."""
     kept: dict[int, bytes] = {}
 
     def keeping() -> Iterator[bytes]:
@@ -81,9 +106,14 @@ def _texts(lines: Iterable[bytes]) -> Iterator[bytes]:
             yield line
 
     try:
-        for document in documents(keeping(), ""):
+        for document in documents(keeping(), "", behind=behind):
             first, last = document.lines
-            yield b"".join(kept.pop(number, b"") for number in range(first, last + 1))
+            if document.columns is None:
+                yield b"".join(kept.pop(number, b"") for number in range(first, last + 1))
+                continue
+            yield document.text
+            for number in range(first, last):
+                kept.pop(number, None)
     except UsageError:
         yield b"".join(kept.values())
 

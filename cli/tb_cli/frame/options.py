@@ -176,6 +176,11 @@ def job_terms() -> tuple[Parameter, ...]:
         amount("--bond", "CT bond of the buyer. [1]", name="consumer_bond"),
         amount("--provider-bond-min", "Least CT bond of the provider. [1]"),
         option(
+            "--deadline",
+            "When it must be done: 03:00 (today), a date and time, or unix seconds.",
+            metavar="WHEN",
+        ),
+        option(
             "--deadline-secs",
             "How long from its start to the deadline. [1d]",
             kind="integer",
@@ -254,19 +259,16 @@ def selecting(all_of_them: str, *more: Parameter) -> tuple[Parameter, ...]:
     )
 
 
-def with_whole_paths(given: dict[str, Any]) -> dict[str, Any]:
-    """Options with the paths of slices made whole: they are relative to where the command runs."""
-    if "slices" not in given:
-        return given
-    if "" in given["slices"]:
-        raise UsageError("--slice is empty", hint="name a file")
-    return given | {"slices": [os.path.abspath(path) for path in given["slices"]]}
-
-
 def with_options(
     document: dict[str, Any], given: dict[str, Any], capability: dict[str, Any]
 ) -> dict[str, Any]:
-    """A document in which options win, field by field, those of the capability too."""
+    """A document in which options win, field by field, those of the capability too.
+
+    A deadline of the document gives way to one that is given in either way.
+    """
+    if "deadline" in given or "deadline_secs" in given:
+        others = ("deadline", "deadline_secs")
+        document = {name: value for name, value in document.items() if name not in others}
     merged = document | given
     if capability:
         base = document.get("capability")

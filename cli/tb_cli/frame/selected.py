@@ -7,13 +7,13 @@ counted is what is done.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from compute_market.errors import UsageError, exit_code
+from compute_market.errors import NotFoundError, UsageError
 from compute_market.store.txn import Txn
 from compute_market.text import counted
 from tb_cli.frame import bulk
 from tb_cli.frame.bulk import Given, Outcome, Place
 from tb_cli.frame.confirmation import confirm, is_asked
-from tb_cli.frame.render import note
+from tb_cli.frame.render import note, write_json
 from tb_cli.frame.session import Session
 
 _PAGE: Final = 1000
@@ -33,7 +33,6 @@ class Selected:
         self.noun = noun
         self.page = page
         self.is_still = is_still
-        self.found = 0  # as told last
         self._session: Session | None = None  # that of the run
         self._confirmed: frozenset[str] | None = None  # None where nobody was asked
         self._chosen: list[str] | None = None
@@ -90,17 +89,23 @@ class Selected:
             found += more
         return found
 
-    def looked_for(self, session: Session) -> list[str]:
-        """All of them as they are now, and told how many there are."""
+    def looked_for(self, session: Session, selecting: Mapping[str, Any]) -> list[str]:
+        """All of them as they are now, and told how many there are; of none the list as well.
+
+        Raises NotFoundError if there are none and that is to be a failure.
+        """
         found = session.view(self.ids)
         self.tell(len(found))
         if not found:
+            if session.json:
+                write_json(found)
+            if "fail_empty" in selecting:
+                raise NotFoundError(f"no {self.noun} selected", reason="empty")
             note(f"no {self.noun} selected")
         return found
 
     def tell(self, count: int) -> None:
         """Say how many are selected, if any are."""
-        self.found = count
         if count:
             note(f"{self.counted(count)} selected")
 
@@ -160,7 +165,7 @@ def run(
     at_once = chunk is None or atomic or session.dry_run
     is_chosen = is_confirmed or failed_to is not None
     items, deal = _at_once(how, atomic=atomic) if at_once else _in_turn(how, is_chosen=is_chosen)
-    code = bulk.in_chunks(
+    return bulk.in_chunks(
         session,
         items,
         deal,
@@ -169,13 +174,8 @@ def run(
         failed_to=failed_to,
         source=selected,
         selected=f"{selected.noun} selected",
+        fail_empty="fail_empty" in selecting,
     )
-    return ended(selected.found, code, selecting)
-
-
-def ended(found: int, code: int, selecting: Mapping[str, Any]) -> int:
-    """The exit code, where nothing was selected and that is asked for another one."""
-    return exit_code("not_found") if not found and "fail_empty" in selecting else code
 
 
 class _How(NamedTuple):

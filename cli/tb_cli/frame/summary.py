@@ -12,10 +12,11 @@ def of_done(count: int, changed: int) -> str:
 
 
 def of_failures(
-    failed: int, total: int, reasons: Mapping[str, int], hints: Mapping[str, str]
+    failed: int, total: int, reasons: Mapping[str, int], hints: Mapping[str, str | None]
 ) -> Iterator[str]:
-    """Of items some of which failed: counts by reason, then one hint for each that has one."""
+    """Of items some of which failed: counts by reason, then the hint of each that has one."""
     counted = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
     yield f"{failed} of {total} failed: {counted}"
     for reason, hint in hints.items():
-        yield f"hint: {reason}: {one_line(hint)}"
+        if hint is not None:
+            yield f"hint: {reason}: {one_line(hint)}"

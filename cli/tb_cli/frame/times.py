@@ -104,5 +104,20 @@ def instant(text: str, option: str, now_ms: int, *, utc: bool = False) -> int:
         raise _no_time(text, option) from None
 
 
+def deadline(text: str, option: str, now_ms: int) -> int:
+    """The unix second that an operator means by a time, to come as a rule; see `instant`.
+
+    Raises UsageError naming the option, for a duration too: it would be one that has gone by.
+    """
+    is_instant = text.isascii() and text.isdigit() and int(text) >= _UNIX_S
+    if not is_instant and in_unit(text.removesuffix(" ago"), "seconds") is not None:
+        raise UsageError(
+            f"{option}: {clipped(printable(text), 60)!a} is a duration and no time",
+            hint=f"{option}-secs takes a duration; a time is 03:00 (today), 2026-11-27T03:00,"
+            " or unix seconds",
+        )
+    return instant(text, option, now_ms) // 1000
+
+
 def _no_time(text: str, option: str) -> UsageError:
     return UsageError(f"{option}: {clipped(printable(text), 60)!a} is no time", hint=_HINT)

@@ -20,13 +20,19 @@ def usage_error(error: Any, tree: Group, arguments: Sequence[str]) -> UsageError
     kind = type(error).__name__
     if kind == "NoSuchOption":
         return no_such_option(error.option_name, tree, arguments)
+    extra = error.message.partition(" (")[2][:-1]
+    behind = _behind_dashes(node, arguments)
+    if behind is not None and (extra or kind == "MissingParameter"):
+        return UsageError(
+            f"{behind} stands behind --, where it is a value and no option",
+            hint="options stand before --",
+        )
     if kind == "MissingParameter":
         named = {each.name: each for each in options_of(node)}
         return UsageError(f"{called(named[error.param.name])} is missing", hint=see)
     if kind == "BadOptionUsage":
         problem = "takes no value" if "not take" in error.message else "is given without a value"
         return UsageError(f"{clipped(error.option_name)} {problem}", hint=see)
-    extra = error.message.partition(" (")[2][:-1]
     for word in arguments if extra else ():
         if word[:1] == "-" and (moved := _moved(word, tree, arguments)) is not None:
             return _stands_before(word, moved)
@@ -77,6 +83,14 @@ def no_such_option(word: str, tree: Group, arguments: Sequence[str]) -> UsageErr
     if word[1:2].isdigit():
         hint = f"write {clipped(f'-- {word}')} for a value that begins with -"
     return UsageError(f"`{command}` has no option {clipped(word)}", hint=hint)
+
+
+def _behind_dashes(node: Verb | Group, arguments: Sequence[str]) -> str | None:
+    """The first word that would be an option of the command, stood it not behind `--`."""
+    words = list(arguments)
+    values = words[words.index("--") + 1 :] if "--" in words else []
+    spelled = {text for each in options_of(node) for text in _spellings(each)}
+    return next((word for word in values if word.partition("=")[0] in spelled), None)
 
 
 def _stands_before(word: str, moved: Sequence[str]) -> UsageError:

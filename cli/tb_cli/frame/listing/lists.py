@@ -69,6 +69,12 @@ def follow(
     for name in ("sort", "watch", "fail_empty"):
         if given.get(name):
             raise UsageError(f"--{name.replace('_', '-')} is for a list that ends, not --follow")
+    if asked.output == "json":
+        asked_by = "-o json" if "output" in given else "--json"
+        raise UsageError(
+            f"{asked_by} is for a list that ends, not --follow",
+            hint=f"--jsonl prints each of the {noun.plural} on a line of its own",
+        )
     make = _make(noun, asked)
     output = _output(session, asked, sys.stdout.write)
     for page in _pages(session, noun, asked, reading):
