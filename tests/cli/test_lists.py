@@ -195,8 +195,48 @@ def test_list_is_sorted_by_any_field_up_and_down(shop: Cli, line: str) -> None:
             texts = [str(value) for value in values[len(numbers) :]]
             assert values[: len(numbers)] == sorted(numbers)
             assert texts == sorted(texts)
-        assert told(shop, line, "--sort", f"-{name}", *form, "--limit", "2") == down[:2]
-        assert told(shop, line, "--sort", name, *form, "--limit", "2") == up[:2]
+        # Of those that have the same the newest come first where the greatest do.
+        form = ("--columns", ",".join(known), "--json")
+        whole = told(shop, line, "--sort", name, *form)
+        there, nothing = whole[: len(values)], whole[len(values) :]
+        assert [each[name] for each in there] == values
+        turned = there[::-1] + nothing[::-1]
+        assert told(shop, line, "--sort", f"-{name}", *form) == turned
+        for limit in (0, 2, len(whole)):
+            some = (*form, "--limit", str(limit))
+            assert told(shop, line, "--sort", f"-{name}", *some) == turned[:limit]
+            assert told(shop, line, "--sort", name, *some) == whole[:limit]
+
+
+def test_newest_of_a_second_comes_first_where_the_greatest_do(cli: Cli) -> None:
+    cli.post(units=100)
+    ids = [f"k-{number}" for number in range(1, 13)]
+    for job_id in ids:
+        cli.submit(job_id)
+    cli.ok("compute", "cancel", "k-11", "k-2", "k-10")
+    for job_id in ("k-4", "k-3"):
+        cli.advance(1)
+        cli.ok("compute", "cancel", job_id)
+    live = [job_id for job_id in ids if job_id not in ("k-11", "k-2", "k-10", "k-4", "k-3")]
+    ended = ["k-2", "k-10", "k-11", "k-4", "k-3"]
+    for options, told_ in (
+        ("--sort submitted_at", live),
+        ("--sort -submitted_at", live[::-1]),
+        ("--sort -submitted_at --limit 1", ["k-12"]),
+        ("--all --sort submitted_at --limit 3", ids[:3]),
+        ("--all --sort -submitted_at --limit 4", ids[:-5:-1]),
+        ("--all --buyer alice --sort -submitted_at", ids[::-1]),
+        ("--all --priority normal --sort -priority", ids[::-1]),
+        ("--all --sort ended_at", ended + live),
+        ("--all --sort -ended_at", ended[::-1] + live[::-1]),
+        ("--all --sort -ended_at --limit 3", ["k-3", "k-4", "k-11"]),
+        ("--all --sort -ended_at --limit 6", [*ended[::-1], "k-12"]),
+        ("--all --buyer alice --sort -ended_at --limit 6", [*ended[::-1], "k-12"]),
+        ("--state cancelled --sort ended_at", ended),
+        ("--state cancelled,active --sort ended_at --limit 6", [*ended, "k-1"]),
+        ("--sort -ended_at --limit 2", ["k-12", "k-9"]),
+    ):
+        assert listed(cli, f"compute list {options} -q").out.split() == told_, options
 
 
 RANKED = ("compute queue", "compute slices", "net reputation show", "key", "config", "state")
