@@ -106,7 +106,8 @@ Shelf = Literal["open", "exhausted", "barred", "unfunded"]
 
 LANES: tuple[Lane, ...] = ("industrial", "consumer")
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
-LIVE_STATES: tuple[JobState, ...] = ("pending", "queued", "active")
+WAITING_STATES: tuple[JobState, ...] = ("pending", "queued")
+LIVE_STATES: tuple[JobState, ...] = (*WAITING_STATES, "active")
 JOB_STATES: tuple[JobState, ...] = (*LIVE_STATES, "completed", "cancelled", "failed")
 OFFER_STATES: tuple[OfferState, ...] = ("open", "exhausted", "withdrawn")
 SETTLE_MODES: tuple[Mode, ...] = ("dry_run", "armed", "real")

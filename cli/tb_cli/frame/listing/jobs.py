@@ -5,7 +5,7 @@ from typing import Any
 
 from compute_market.jobs import documents, jobs, pages
 from compute_market.jobs.selection import Selection
-from compute_market.records import JOB_STATES, LANES, LIVE_STATES, PRIORITIES, Job
+from compute_market.records import JOB_STATES, LANES, LIVE_STATES, PRIORITIES, WAITING_STATES, Job
 from compute_market.settlement import escrow
 from compute_market.store.txn import Txn
 from tb_cli.frame.clocks import now_ms
@@ -27,7 +27,7 @@ def _left(txn: Txn, job: Job) -> int | None:
 
 def _held_by(txn: Txn, job: Job) -> str | None:
     """What keeps a job waiting that waits."""
-    if job.state not in ("pending", "queued"):
+    if job.state not in WAITING_STATES:
         return None
     from compute_market.jobs import present
 
