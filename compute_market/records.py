@@ -161,10 +161,12 @@ def check_number(value: Any, what: str) -> int:
 
 
 def check_reason(text: Any, what: str) -> str:
-    """Return why something was done, or raise UsageError unless that is a text of 1…200 characters:
-    the log keeps it."""
-    if type(text) is not str or not text:
-        raise UsageError(f"{what} is {'empty' if text == '' else 'no text'}")
+    """Return why something was done, or raise UsageError unless that is a text of 1…200 characters
+    that are not all blanks: the log keeps it."""
+    if type(text) is not str:
+        raise UsageError(f"{what} is no text")
+    if not text.strip():
+        raise UsageError(f"{what} is empty")
     if len(text) > REASON_LENGTH_MAX:
         raise UsageError(
             f"{what} has {len(text)} characters, at most {REASON_LENGTH_MAX} are allowed"

@@ -70,6 +70,11 @@ def some_of(items: Sequence[str], between: str = ", ", most: int = 5) -> str:
     return between.join(items[:most]) + more
 
 
+def counted(count: int, noun: str) -> str:
+    """So many of something: `1 job`, `2 jobs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def quoted(path: str) -> str:
     """A path as an error names it: in quotes, escaped, if a terminal would not show it as it is."""
     return path if path and path.isprintable() else repr(path)

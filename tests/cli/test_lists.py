@@ -110,6 +110,13 @@ def test_list_has_rows_and_the_same_ones_in_every_form(shop: Cli, line: str) -> 
     assert table[0] == table[0].upper()
 
 
+def test_nothing_is_an_empty_value_in_csv_and_a_dash_in_lines(cli: Cli) -> None:
+    cli.post("--offer-id", "plain")
+    form = ("--columns", "offer_id,capability,job_id")
+    assert listed(cli, "compute offer list", *form, "-o", "csv").out.splitlines()[1] == "plain,,"
+    assert listed(cli, "compute offer list", *form, "-o", "tsv").rows == [["plain", "-", "-"]]
+
+
 def completed(cli: Cli, words: str) -> list[str]:
     """What a shell is told that the last word of a line goes on as."""
     variables = {

@@ -268,8 +268,6 @@ def with_whole_paths(given: dict[str, Any]) -> dict[str, Any]:
     """Options with the paths of slices made whole: they are relative to where the command runs."""
     if "slices" not in given:
         return given
-    if "" in given["slices"]:
-        raise UsageError("--slice is empty", hint="name a file")
     return given | {"slices": [os.path.abspath(path) for path in given["slices"]]}
 
 
