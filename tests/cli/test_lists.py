@@ -13,6 +13,8 @@ from unittest import mock
 
 import pytest
 
+from compute_market.store.schema import JOBS
+from compute_market.store.txn import Txn
 from tb_cli.frame import paging
 from tb_cli.frame.listing.options import LISTED, OUTPUTS
 from tb_cli.frame.verbs import parameters_of
@@ -215,7 +217,11 @@ def test_list_is_sorted_by_any_field_up_and_down(shop: Cli, line: str) -> None:
             assert told(shop, line, "--sort", name, *some) == whole[:limit]
 
 
-def test_newest_of_a_second_comes_first_where_the_greatest_do(cli: Cli) -> None:
+@pytest.mark.parametrize("page", [1, 3, 1000])
+def test_newest_of_a_second_comes_first_where_the_greatest_do(
+    cli: Cli, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "PAGE", page)
     cli.post(units=100)
     ids = [f"k-{number}" for number in range(1, 13)]
     for job_id in ids:
@@ -244,6 +250,36 @@ def test_newest_of_a_second_comes_first_where_the_greatest_do(cli: Cli) -> None:
         ("--sort -ended_at --limit 2", ["k-12", "k-9"]),
     ):
         assert listed(cli, f"compute list {options} -q").out.split() == told_, options
+
+
+@pytest.mark.parametrize("column", ["submitted_at", "ended_at"])
+def test_jobs_in_an_order_of_the_store_are_not_all_read(
+    cli: Cli, column: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.post(units=100)
+    ids = [f"k{number}" for number in range(30)]
+    for job_id in ids:
+        cli.submit(job_id)
+    for job_id in ids:
+        cli.advance(1)
+        cli.ok("compute", "cancel", job_id)
+    read: list[Any] = []
+
+    def noted(way: Any) -> Any:
+        def act(txn: Txn, table: Any, keys: Any) -> Any:
+            if table is JOBS:
+                read.extend(keys if isinstance(keys, list) else [keys])
+            return way(txn, table, keys)
+
+        return act
+
+    for name in ("read", "must_read_each"):
+        monkeypatch.setattr(Txn, name, noted(getattr(Txn, name)))
+    for spelled, told_ in ((column, ids[:2]), (f"-{column}", ids[:-3:-1])):
+        read.clear()
+        words = f"compute list --all --sort {spelled} --limit 2 -q"
+        assert listed(cli, words).out.split() == told_
+        assert len(read) == 2
 
 
 RANKED = ("compute queue", "compute slices", "net reputation show", "key", "config", "state")
