@@ -31,3 +31,4 @@ class Bid(Struct, frozen=True, array_like=True, gc=False):
     bond_ct: int  # given; held while it is committed
     job_id: str | None = None
     refused: str | None = None  # why its job was not let in when it was revealed
+    committed_at: int | None = None  # unix second; None of one that an older release took in

@@ -22,6 +22,7 @@ from compute_market.records import replace
 from compute_market.store.schema import DEADLINES, META, unpack_u64
 from compute_market.store.table import damaged, encode
 from compute_market.store.txn import Txn
+from compute_market.text import counted
 
 # Why the clock is not believed: behind market time, ahead of the boot clock, after a restore.
 Doubt = Literal["behind", "ahead", "held"]
@@ -133,20 +134,20 @@ class Due(Struct, frozen=True, gc=False):
             found.append("the settlement mode turned real")
         found += (f"{each} in force" for each in self.parameters)
         if self.paid:
-            found.append(f"{_counted(self.paid, 'receipt')} that had waited paid")
+            found.append(f"{counted(self.paid, 'receipt')} that had waited paid")
         if self.failed:
-            jobs = f"{_counted(len(self.failed), 'overdue job')} failed"
+            jobs = f"{counted(len(self.failed), 'overdue job')} failed"
             found.append(jobs + cost_of(self.burned_ct, self.away))
         if self.subsidies_it:
             found.append(f"{self.subsidies_it} IT of subsidies paid")
         if self.bids:
-            found.append(f"{_counted(self.bids, 'bid')} expired{cost_of(self.bids_burned_ct, 0)}")
+            found.append(f"{counted(self.bids, 'bid')} expired{cost_of(self.bids_burned_ct, 0)}")
         if self.restored:
-            found.append(f"{_counted(self.restored, 'provider')} in good standing again")
+            found.append(f"{counted(self.restored, 'provider')} in good standing again")
         if self.barred:
-            found.append(f"{_counted(self.barred, 'provider')} in bad standing by other settings")
+            found.append(f"{counted(self.barred, 'provider')} in bad standing by other settings")
         if self.matched:
-            found.append(f"{_counted(len(self.matched), 'waiting job')} placed")
+            found.append(f"{counted(len(self.matched), 'waiting job')} placed")
         return ", ".join(found)
 
 
@@ -311,7 +312,3 @@ def _with_outage(txn: Txn, kept: Kept, from_ms: int, until_ms: int) -> Kept:
     if first is not None and kept.was_away(unpack_u64(first[0][:8])):
         from_ms = kept.away_from_ms
     return replace(kept, away_from_ms=from_ms, away_until_ms=until_ms)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -36,6 +36,8 @@ ASKED_MAX: Final = 256
 OVERDUE_MAX: Final = 1_000
 # Shelves of offers that are open and cannot be taken.
 PROBLEMS: Final = ("barred", "unfunded")
+# What one waits for that nothing keeps.
+_NEXT_CHANGE: Final = "the next change"
 # What the accounts of sealed bids begin with.
 _SEALED: Final = "bid/"
 
@@ -51,6 +53,7 @@ def document(txn: Txn) -> dict[str, Any]:
         "guard": guard(txn),
         "slots": {"used": used, "free": max(0, txn.config.slots - used)},
         "queue": {priority: queue.depth(txn, priority) for priority in PRIORITIES},
+        "queue_reasons": _queue_reasons(txn),
         "pending": {"jobs": txn.size(PENDING), "reasons": _reasons(txn)},
         "held": {"jobs": queue.held_jobs(txn)},
         "offers": offers_by_state(txn),
@@ -115,13 +118,28 @@ def _last_command(txn: Txn) -> dict[str, Any] | None:
     return None
 
 
+def _queue_reasons(txn: Txn) -> dict[str, int]:
+    """How many of those that wait for a slot are kept by what, without a look at any of them. Those
+    on hold are all that are, whether they have an offer or not."""
+    waiting = sum(queue.depth(txn, priority) for priority in PRIORITIES)
+    slots = waiting if queue.is_full(txn) else 0
+    cap = queue.depth(txn, "low") if not slots and queue.low_held_back(txn) else 0
+    found = {
+        "slots": slots,
+        "cap": cap,
+        _NEXT_CHANGE: waiting - slots - cap,
+        "hold": queue.held_jobs(txn),
+    }
+    return {reason: number for reason, number in found.items() if number}
+
+
 def _reasons(txn: Txn) -> dict[str, int]:
     """How many of the first jobs without an offer wait for what, and are damaged."""
     counted: Counter[str] = Counter()
     for job_id in islice(queue.pending_ids(txn), ASKED_MAX):
         try:
             job = jobs.named(txn, job_id.encode())
-            counted[waiting.present_reason(txn, job).held_by or "the next change"] += 1
+            counted[waiting.present_reason(txn, job).held_by or _NEXT_CHANGE] += 1
         except IntegrityError:
             counted["damaged"] += 1
     return dict(counted.most_common())

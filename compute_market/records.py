@@ -106,7 +106,8 @@ Shelf = Literal["open", "exhausted", "barred", "unfunded"]
 
 LANES: tuple[Lane, ...] = ("industrial", "consumer")
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
-LIVE_STATES: tuple[JobState, ...] = ("pending", "queued", "active")
+WAITING_STATES: tuple[JobState, ...] = ("pending", "queued")
+LIVE_STATES: tuple[JobState, ...] = (*WAITING_STATES, "active")
 JOB_STATES: tuple[JobState, ...] = (*LIVE_STATES, "completed", "cancelled", "failed")
 OFFER_STATES: tuple[OfferState, ...] = ("open", "exhausted", "withdrawn")
 SETTLE_MODES: tuple[Mode, ...] = ("dry_run", "armed", "real")
@@ -160,10 +161,12 @@ def check_number(value: Any, what: str) -> int:
 
 
 def check_reason(text: Any, what: str) -> str:
-    """Return why something was done, or raise UsageError unless that is a text of 1…200 characters:
-    the log keeps it."""
-    if type(text) is not str or not text:
-        raise UsageError(f"{what} is {'empty' if text == '' else 'no text'}")
+    """Return why something was done, or raise UsageError unless that is a text of 1…200 characters
+    that are not all blanks: the log keeps it."""
+    if type(text) is not str:
+        raise UsageError(f"{what} is no text")
+    if not text.strip():
+        raise UsageError(f"{what} is empty")
     if len(text) > REASON_LENGTH_MAX:
         raise UsageError(
             f"{what} has {len(text)} characters, at most {REASON_LENGTH_MAX} are allowed"

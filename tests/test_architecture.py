@@ -142,6 +142,7 @@ ORDER = (
     "jobs.listed",
     "jobs.selection",
     "jobs.pages",
+    "jobs.by_end",
     "jobs.handovers",
     "jobs.pools",
     "jobs.documents",

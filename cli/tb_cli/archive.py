@@ -6,6 +6,7 @@ from compute_market.archive import archives, archiving
 from compute_market.archive.archiving import Runner
 from compute_market.archive_records import Archive
 from compute_market.records import DEADLINE_MAX
+from compute_market.text import counted
 from tb_cli.frame import files, guard
 from tb_cli.frame.progress import StatusLine
 from tb_cli.frame.render import emit, note
@@ -42,7 +43,7 @@ def archive(session: Session, target: str, *, before: int) -> None:
     def tell(found: Archive) -> None:
         nonlocal gone
         gone = found
-        status.show(f"{found.jobs} jobs and {found.postings} postings")
+        status.show(f"{counted(found.jobs, 'job')} and {counted(found.postings, 'posting')}")
 
     market = session.market
     run = Runner(session.view, session.update, market.wall_ms, session.let_go, tell)
@@ -54,13 +55,13 @@ def archive(session: Session, target: str, *, before: int) -> None:
     except (KeyboardInterrupt, guard.Terminated):
         status.clear()
         if gone is not None:
-            note(f"interrupted after {gone.jobs} jobs; run it again with {target}")
+            note(f"interrupted after {counted(gone.jobs, 'job')}; run it again with {target}")
         raise
     status.clear()
     text = "nothing to archive"
     if document["changed"]:
-        text = (
-            f"archived {document['jobs']} jobs, {document['receipts']} receipts and "
-            f"{document['postings']} postings to {target}"
+        jobs, receipts, postings = (
+            counted(document[f"{noun}s"], noun) for noun in ("job", "receipt", "posting")
         )
+        text = f"archived {jobs}, {receipts} and {postings} to {target}"
     emit(session, document, text)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from io import BufferedReader, RawIOBase, TextIOWrapper
 
 from compute_market.errors import UsageError, exit_code
+from compute_market.text import counted
 from tb_cli.frame.guard import Terminated, answered
 from tb_cli.frame.lines import WORDS_MAX, Lines, text_of
 from tb_cli.frame.render import note
@@ -59,7 +60,7 @@ def batch(session: Session, source: str, *, keep_going: bool) -> int:
                 if not keep_going:
                     break
     except (KeyboardInterrupt, Terminated):
-        note(f"interrupted after {len(codes)} {'command' if len(codes) == 1 else 'commands'}")
+        note(f"interrupted after {counted(len(codes), 'command')}")
         raise
     if not codes:
         note("nothing given, nothing done")

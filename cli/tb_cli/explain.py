@@ -9,7 +9,7 @@ from compute_market.errors import UsageError
 from compute_market.jobs.explain import explain_draft, explain_stored
 from compute_market.records import check_id
 from compute_market.store.txn import Txn
-from compute_market.text import clipped, quoted
+from compute_market.text import clipped, counted, quoted
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.job_files import Draft, draft_of
 from tb_cli.frame.options import ASKED, OFFER_IDS, check_given, job_terms
@@ -100,7 +100,7 @@ def offer(session: Session, offer_ids: list[str], *, since: str | None) -> int:
 
 
 def _chances(found: dict[str, Any]) -> Iterator[str]:
-    seen = "1 job" if found["seen"] == 1 else f"{found['seen']} jobs"
+    seen = counted(found["seen"], "job")
     yield f"{found['offer_id']}: {seen} seen, {found['won']} won, since {local(found['since_ms'])}"
     if found["is_cut"]:
         yield "the log tells nothing before, or is too long to be read"

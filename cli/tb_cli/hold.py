@@ -5,7 +5,7 @@ from typing import Any
 
 from compute_market.errors import UsageError
 from compute_market.jobs import documents, holding
-from compute_market.records import DEADLINE_MAX, Job, JobState, Priority
+from compute_market.records import DEADLINE_MAX, WAITING_STATES, Job, Priority
 from compute_market.store.txn import Txn
 from tb_cli.frame import bulk, selected
 from tb_cli.frame.ids import Ids
@@ -22,7 +22,6 @@ from tb_cli.frame.options import (
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import NOT_GIVEN, examples, option, takes
 
-_WAITING: tuple[JobState, ...] = ("pending", "queued")
 _BULK = (CHUNK, ATOMIC, FAILED_TO, JSONL)
 
 
@@ -53,7 +52,7 @@ def hold(
     if selected.is_meant(job_ids, filters, selecting):
         from tb_cli.frame.listing.selections import asked_jobs, selected_jobs
 
-        found = selected_jobs(asked_jobs(filters, _WAITING, held=False))
+        found = selected_jobs(asked_jobs(filters, WAITING_STATES, held=False))
         return selected.run(session, found, act, doing="hold", selecting=selecting, **how)
     return _run(session, job_ids, act, how)
 
@@ -84,7 +83,7 @@ def release(
     if selected.is_meant(job_ids, filters, selecting):
         from tb_cli.frame.listing.selections import asked_jobs, selected_jobs
 
-        found = selected_jobs(asked_jobs(filters, _WAITING, held=True))
+        found = selected_jobs(asked_jobs(filters, WAITING_STATES, held=True))
         return selected.run(session, found, act, doing="release", selecting=selecting, **how)
     return _run(session, job_ids, act, how)
 

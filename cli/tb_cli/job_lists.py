@@ -8,8 +8,9 @@ from compute_market.records import LIVE_STATES, check_id
 from tb_cli.frame.listing import jobs as listed_jobs
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing.columns import Noun
-from tb_cli.frame.listing.options import LISTED, columns_of
-from tb_cli.frame.options import JOB_ID, job_filters
+from tb_cli.frame.listing.options import DATED, LISTED, columns_of
+from tb_cli.frame.listing.selecting import wanted
+from tb_cli.frame.options import JOB_ID, job_filters, waiting_filters
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, flag, takes
 
@@ -55,15 +56,18 @@ def list_(session: Session, *, all: bool, filters: dict[str, Any], listing: dict
     lists.show(session, noun, listing, listed_jobs.reading(chosen))
 
 
-@examples("tb-cli compute queue")
-@takes(LISTED)
+@examples("tb-cli compute queue", "tb-cli compute queue --buyer alice --state queued")
+@takes(waiting_filters(), LISTED)
 @columns_of(_waiting)
-def queue(session: Session, *, listing: dict[str, Any]) -> None:
-    """Those still without an offer come last. What holds a job is told as it is now."""
+def queue(session: Session, *, filters: dict[str, Any], listing: dict[str, Any]) -> None:
+    """Those still without an offer come last. What holds a job is told as it is now, and its place
+    is the one among all, whichever are asked for.
+    """
     from tb_cli.frame.listing import waiting
 
+    chosen = listed_jobs.selection(filters, utc=listing.get("utc", False))
     limit = None if listing.get("sort") else listing.get("limit")
-    lists.show(session, _waiting({}), listing, waiting.reading(limit))
+    lists.show(session, _waiting({}), listing, waiting.reading(chosen, limit))
 
 
 @examples("tb-cli compute slices j-1 --unproven", "tb-cli compute slices j-1 --b3sum")
@@ -100,12 +104,16 @@ def slices(
         lists.show(session, noun, listing, listed_slices.reading(job_id, unproven=unproven))
 
 
-@examples("tb-cli compute history j-1")
-@takes(JOB_ID, LISTED)
+@examples("tb-cli compute history j-1", "tb-cli compute history j-1 --since 1h")
+@takes(JOB_ID, DATED, LISTED)
 @columns_of(_events)
-def history(session: Session, job_id: str, *, listing: dict[str, Any]) -> None:
+def history(
+    session: Session, job_id: str, *, filters: dict[str, Any], listing: dict[str, Any]
+) -> None:
     """It is the log of one job, oldest first, as far back as the log goes."""
     from tb_cli.frame.listing import events as listed_events
 
     check_id(job_id, "job id")
-    lists.show(session, _events({}), listing, listed_events.of_job(job_id))
+    noun, utc = _events({}), listing.get("utc", False)
+    selected = wanted(noun, DATED, filters, dated="at_ms", utc=utc) if filters else None
+    lists.show(session, noun, listing, listed_events.of_job(job_id, selected))

@@ -6,6 +6,7 @@ from compute_market.jobs import bill, preempt
 from compute_market.jobs.bill import Amounts, Bill
 from compute_market.records import check_id
 from compute_market.store.txn import Txn
+from compute_market.text import counted
 from tb_cli.frame.options import JOB_ID
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
@@ -45,22 +46,18 @@ def _lines(found: Bill) -> list[str]:
     lines = [
         f"handed job {job.job_id} over to offer {following.offer_id}",
         f"{following.provider}, who has earned {found.score_to} points: {_text(found.offered)} for "
-        f"{_units(found.units)} at {following.price_per_unit}, a bond of "
+        f"{counted(found.units, 'unit')} at {following.price_per_unit}, a bond of "
         f"{following.provider_bond} CT locked",
         f"{present.provider}, who has earned {found.score_from} points: {_text(found.kept)} for "
-        f"{_units(present.units_proven)} proven, {_text(found.lost)} lost, its bond of "
+        f"{counted(present.units_proven, 'unit')} proven, {_text(found.lost)} lost, its bond of "
         f"{present.provider_bond} CT released",
         f"{job.buyer}, the buyer: {_text(found.refunded)} back, {_text(found.locked)} more locked",
     ]
     if earlier:
-        lines.append(f"providers before them: {_units(earlier)} proven, which stay theirs")
+        lines.append(f"providers before them: {counted(earlier, 'unit')} proven, which stay theirs")
     if not following.funded:
         lines.append("the job holds no money: none moves")
     return lines
-
-
-def _units(count: int) -> str:
-    return f"{count} unit" if count == 1 else f"{count} units"
 
 
 def _text(amounts: Amounts) -> str:

@@ -21,6 +21,7 @@ from compute_market.settlement.receipt_files import LINE_BYTES_MAX, Exported, Se
 from compute_market.signatures import keys
 from compute_market.signatures.signatures import KEY_ID_BYTES
 from compute_market.store.txn import Txn
+from compute_market.text import counted
 from tb_cli.frame import key_files
 from tb_cli.frame.guard import Terminated, stop_if_lost
 from tb_cli.frame.lines import bounded
@@ -105,7 +106,8 @@ def export(
         "to_link": section.to_link.hex(),
         "key": signer.key_id.hex(),
     }
-    emit(session, document, f"wrote {section.receipts} receipts to {target}, root {root}")
+    wrote = f"wrote {counted(section.receipts, 'receipt')}"
+    emit(session, document, f"{wrote} to {target}, root {root}")
 
 
 @examples("tb-cli compute-market receipts verify receipts.jsonl")

@@ -12,6 +12,7 @@ from compute_market.reputation import gossip, reputation
 from compute_market.reputation.gossip import Applied, Message, Told
 from compute_market.signatures.canonical import malformed
 from compute_market.store.txn import Txn
+from compute_market.text import counted
 from tb_cli.frame import key_files, snapshots
 from tb_cli.frame.guard import Terminated, stop_if_lost
 from tb_cli.frame.lines import bounded, source_of
@@ -39,7 +40,11 @@ def export(session: Session, target: str | None) -> None:
     if target is None:
         count = snapshots.save(session)
         path = str(session.home.reputation)
-        emit(session, {"path": path, "scores": count}, f"wrote {count} scores to {path}")
+        emit(
+            session,
+            {"path": path, "scores": count},
+            f"wrote {counted(count, 'score')} to {path}",
+        )
         return
     if session.json and target == "-":
         raise UsageError("--json needs a FILE: messages on stdout are JSON lines by themselves")
@@ -49,8 +54,8 @@ def export(session: Session, target: str | None) -> None:
     has_key = not session.dry_run or key_files.find(session.home, session.config.net_key)
     key = node_key(session)
     market_id, now_ms = session.view(lambda txn: (heights.market_id(txn), txn.now_ms))
-    counted = _Counted(chain.from_iterable(session.pages(_told, None)))
-    messages = gossip.messages(counted, key, market_id, now_ms)
+    found = _Counted(chain.from_iterable(session.pages(_told, None)))
+    messages = gossip.messages(found, key, market_id, now_ms)
     number = 0
     if session.dry_run:
         number = sum(1 for _ in messages)
@@ -67,11 +72,11 @@ def export(session: Session, target: str | None) -> None:
             result.write("")
     document = {
         "path": target,
-        "scores": counted.count,
+        "scores": found.count,
         "messages": number,
         "key": key.key_id.hex() if has_key else None,
     }
-    emit(session, document, f"wrote {counted.count} scores to {target}")
+    emit(session, document, f"wrote {counted(found.count, 'score')} to {target}")
 
 
 @examples("tb-cli net reputation import scores.jsonl")

@@ -4,6 +4,7 @@ from compute_market.clock import Due, cost_of
 from compute_market.jobs.extend import extend as extend_all
 from compute_market.records import DEADLINE_MAX, replace
 from compute_market.store.schema import DEADLINES
+from compute_market.text import counted
 from tb_cli.frame.render import emit
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import examples, option, takes
@@ -28,7 +29,7 @@ def sweep(session: Session) -> None:
     finally:
         session.tell_of(due)
     lines = [f"failed job {job_id}" for job_id in failed]
-    total = f"{_jobs(len(failed))} failed{cost_of(due.burned_ct, due.away)}"
+    total = f"{counted(len(failed), 'job')} failed{cost_of(due.burned_ct, due.away)}"
     document = {"failed": failed, "burned_ct": due.burned_ct, "away": due.away}
     emit(session, document, [*lines, total])
 
@@ -50,9 +51,5 @@ def extend(session: Session, *, by: int) -> None:
     are not failed first, so it is also for a stop nobody had planned.
     """
     extended = session.update(lambda txn: extend_all(txn, by), sweep_limit=0)
-    text = f"{_jobs(extended)} extended by {by} s"
+    text = f"{counted(extended, 'job')} extended by {by} s"
     emit(session, {"extended": extended, "by_secs": by}, text)
-
-
-def _jobs(number: int) -> str:
-    return "1 job" if number == 1 else f"{number} jobs"

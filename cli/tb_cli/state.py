@@ -114,8 +114,6 @@ def restore(session: Session, source: str) -> None:
     alone causes happens until you say so with `tb-cli compute-market clock accept`, or make up for
     the outage with `tb-cli compute-market sla extend`.
     """
-    if not source:
-        raise UsageError("the directory of the backup is empty", hint="name one, or - for a tar")
     stream = copies.standard_input() if source == "-" else None
     if stream is None:
         copies.check_directory(files.check_text(source, "the directory"))

@@ -15,7 +15,8 @@ from tb_cli.frame.verbs import examples
 def status(session: Session) -> None:
     """Settlement mode, height, comfort guard, slots, jobs that wait and why, those that are held,
     offers and what bars them, capacity, where the money is, bundles, the last command, and what
-    the next change would find due. Reasons are those of the first 256 jobs without an offer.
+    the next change would find due. Reasons are those of all that wait for a slot, with all that
+    are held, and of the first 256 jobs without an offer.
     """
     document = session.view(overview.document)
     usage = measured(session.market.store)

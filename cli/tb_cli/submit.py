@@ -21,6 +21,7 @@ from compute_market.json_documents import NO_FILE, Document, NotJsonError
 from compute_market.records import Refused, Slice
 from compute_market.requests import JobRequest, build
 from compute_market.store.txn import Txn
+from compute_market.text import counted
 from compute_market.workloads.runner import Runner
 from compute_market.workloads.workloads import BUILT_IN
 from tb_cli.frame import bulk, files, price_board
@@ -236,7 +237,7 @@ def _text(submitted: Submitted) -> str:
         return f"job {job.job_id} exists, unchanged: {job.state}"
     if job.state == "pending":
         return f"submitted job {job.job_id}: pending, no offer fits yet"
-    units = "1 unit" if job.units == 1 else f"{job.units} units"
+    units = counted(job.units, "unit")
     on = job.placed
     text = f"submitted job {job.job_id}: {job.state}, {units} at {on.price_per_unit}"
     return f"{text} from {on.provider}" + ("" if on.funded else " (dry run: no money moves)")

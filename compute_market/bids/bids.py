@@ -129,6 +129,7 @@ def take(txn: Txn, bid_tx: BidTx, owner: str) -> Taken:
         reveal_until,
         "committed",
         bond_ct,
+        committed_at=txn.now,
     )
     escrow.lock_bid(txn, owner, bid_id, bond_ct)
     txn.write(BIDDERS, key_id, Bidder(terms.public_key, terms.sequence))
@@ -290,6 +291,7 @@ def document(txn: Txn, bid: Bid) -> dict[str, Any]:
         "bond_ct": bid.bond_ct,
         "overdue": bid.state == "committed" and chain.height(txn) > bid.reveal_until,
         "refused": bid.refused,
+        "committed_at": bid.committed_at,
     }
 
 

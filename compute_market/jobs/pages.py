@@ -118,9 +118,10 @@ def page(
     limit: int,
     *,
     newest_first: bool = False,
+    but: Check | None = None,
 ) -> tuple[list[Job], Walk | None]:
     """The next jobs of a selection, at most `limit` of them, and what to go on with; None at the
-    end.
+    end. Those that `but` is true of are left out.
 
     The first page has nothing to go on with. They come in the order of submission; those asked for
     by their end in the order of ends. A page looks at `LOOKED_AT` jobs, or at `limit` if that is
@@ -128,7 +129,8 @@ def page(
     """
     if walk is None:
         walk = _begun(txn, selection, newest_first=newest_first)
-    check = selection.check(txn.now)
+    asked_for = selection.check(txn.now)
+    check = asked_for if but is None else lambda job: asked_for(job) and not but(job)
     found: list[Job] = []
     left = max(limit, LOOKED_AT)
     if walk.live is None or not walk.live.is_gathered:

@@ -41,6 +41,13 @@ class Selection(Struct, frozen=True, gc=False):
         return self.ended_since_ms is not None or self.ended_until_ms is not None
 
     @property
+    def may_be_few(self) -> bool:
+        """Whether parties or a time lead to what is meant past all others."""
+        parties = self.buyers or self.providers or self.offer_ids
+        since_or_until = self.since_ms, self.until_ms
+        return bool(parties) or since_or_until != (None, None) or self.is_by_end
+
+    @property
     def is_live(self) -> bool:
         """Whether only live jobs can be meant."""
         return (

@@ -112,7 +112,7 @@ def test_second_archive_goes_on_behind_the_first(cli: Cli) -> None:
     whole = cli("state", "archive", "--before", "0", "one.jsonl")
     assert whole.code == 2
     assert whole.err.startswith("error[usage]: one.jsonl: file exists\n")
-    assert archive(cli, "two.jsonl").startswith("archived 1 jobs, ")
+    assert archive(cli, "two.jsonl").startswith("archived 1 job, ")
     assert cli.ok("state", "check") == "receipts 0 invalid 0\n"
 
 
@@ -122,7 +122,7 @@ def test_second_archive_goes_on_behind_the_first(cli: Cli) -> None:
         ("a.slice", "1h", "a.slice: file exists, and is no archive"),
         ("home", "1h", "home: is a directory"),
         ("nowhere/out", "1h", "nowhere/out: there is no directory "),
-        ("", "1h", "the name of the file is empty"),
+        ("", "1h", "FILE is empty"),
         ("link", "1h", "link: is a link, and no link is followed here"),
         ("fifo", "1h", "fifo: not a regular file"),
         ("empty", "1h", "empty: file exists, and is no archive"),

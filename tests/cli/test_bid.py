@@ -22,7 +22,7 @@ WINDOW = 100
 SEED = bytes(range(32))
 FIELDS = [
     *("bid_id", "bidder", "state", "height", "reveal_from", "reveal_until", "sequence"),
-    *("commitment", "job_id", "owner", "bond_ct", "overdue", "refused"),
+    *("commitment", "job_id", "owner", "bond_ct", "overdue", "refused", "committed_at"),
 ]
 
 

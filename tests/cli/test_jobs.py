@@ -441,6 +441,7 @@ def test_log_keeps_why_a_job_was_cancelled(cli: Cli) -> None:
     ("reason", "says"),
     [
         ("", "--reason is empty"),
+        ("  \t", "--reason is empty"),
         ("r" * 201, "--reason has 201 characters, at most 200 are allowed"),
         ("\udcff", "--reason \\xff is not UTF-8"),
     ],

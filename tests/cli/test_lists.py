@@ -13,6 +13,8 @@ from unittest import mock
 
 import pytest
 
+from compute_market.store.schema import JOBS
+from compute_market.store.txn import Txn
 from tb_cli.frame import paging
 from tb_cli.frame.listing.options import LISTED, OUTPUTS
 from tb_cli.frame.verbs import parameters_of
@@ -110,6 +112,13 @@ def test_list_has_rows_and_the_same_ones_in_every_form(shop: Cli, line: str) -> 
     assert table[0] == table[0].upper()
 
 
+def test_nothing_is_an_empty_value_in_csv_and_a_dash_in_lines(cli: Cli) -> None:
+    cli.post("--offer-id", "plain")
+    form = ("--columns", "offer_id,capability,job_id")
+    assert listed(cli, "compute offer list", *form, "-o", "csv").out.splitlines()[1] == "plain,,"
+    assert listed(cli, "compute offer list", *form, "-o", "tsv").rows == [["plain", "-", "-"]]
+
+
 def completed(cli: Cli, words: str) -> list[str]:
     """What a shell is told that the last word of a line goes on as."""
     variables = {
@@ -195,8 +204,82 @@ def test_list_is_sorted_by_any_field_up_and_down(shop: Cli, line: str) -> None:
             texts = [str(value) for value in values[len(numbers) :]]
             assert values[: len(numbers)] == sorted(numbers)
             assert texts == sorted(texts)
-        assert told(shop, line, "--sort", f"-{name}", *form, "--limit", "2") == down[:2]
-        assert told(shop, line, "--sort", name, *form, "--limit", "2") == up[:2]
+        # Of those that have the same the newest come first where the greatest do.
+        form = ("--columns", ",".join(known), "--json")
+        whole = told(shop, line, "--sort", name, *form)
+        there, nothing = whole[: len(values)], whole[len(values) :]
+        assert [each[name] for each in there] == values
+        turned = there[::-1] + nothing[::-1]
+        assert told(shop, line, "--sort", f"-{name}", *form) == turned
+        for limit in (0, 2, len(whole)):
+            some = (*form, "--limit", str(limit))
+            assert told(shop, line, "--sort", f"-{name}", *some) == turned[:limit]
+            assert told(shop, line, "--sort", name, *some) == whole[:limit]
+
+
+@pytest.mark.parametrize("page", [1, 3, 1000])
+def test_newest_of_a_second_comes_first_where_the_greatest_do(
+    cli: Cli, page: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paging, "PAGE", page)
+    cli.post(units=100)
+    ids = [f"k-{number}" for number in range(1, 13)]
+    for job_id in ids:
+        cli.submit(job_id)
+    cli.ok("compute", "cancel", "k-11", "k-2", "k-10")
+    for job_id in ("k-4", "k-3"):
+        cli.advance(1)
+        cli.ok("compute", "cancel", job_id)
+    live = [job_id for job_id in ids if job_id not in ("k-11", "k-2", "k-10", "k-4", "k-3")]
+    ended = ["k-2", "k-10", "k-11", "k-4", "k-3"]
+    for options, told_ in (
+        ("--sort submitted_at", live),
+        ("--sort -submitted_at", live[::-1]),
+        ("--sort -submitted_at --limit 1", ["k-12"]),
+        ("--all --sort submitted_at --limit 3", ids[:3]),
+        ("--all --sort -submitted_at --limit 4", ids[:-5:-1]),
+        ("--all --buyer alice --sort -submitted_at", ids[::-1]),
+        ("--all --priority normal --sort -priority", ids[::-1]),
+        ("--all --sort ended_at", ended + live),
+        ("--all --sort -ended_at", ended[::-1] + live[::-1]),
+        ("--all --sort -ended_at --limit 3", ["k-3", "k-4", "k-11"]),
+        ("--all --sort -ended_at --limit 6", [*ended[::-1], "k-12"]),
+        ("--all --buyer alice --sort -ended_at --limit 6", [*ended[::-1], "k-12"]),
+        ("--state cancelled --sort ended_at", ended),
+        ("--state cancelled,active --sort ended_at --limit 6", [*ended, "k-1"]),
+        ("--sort -ended_at --limit 2", ["k-12", "k-9"]),
+    ):
+        assert listed(cli, f"compute list {options} -q").out.split() == told_, options
+
+
+@pytest.mark.parametrize("column", ["submitted_at", "ended_at"])
+def test_jobs_in_an_order_of_the_store_are_not_all_read(
+    cli: Cli, column: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.post(units=100)
+    ids = [f"k{number}" for number in range(30)]
+    for job_id in ids:
+        cli.submit(job_id)
+    for job_id in ids:
+        cli.advance(1)
+        cli.ok("compute", "cancel", job_id)
+    read: list[Any] = []
+
+    def noted(way: Any) -> Any:
+        def act(txn: Txn, table: Any, keys: Any) -> Any:
+            if table is JOBS:
+                read.extend(keys if isinstance(keys, list) else [keys])
+            return way(txn, table, keys)
+
+        return act
+
+    for name in ("read", "must_read_each"):
+        monkeypatch.setattr(Txn, name, noted(getattr(Txn, name)))
+    for spelled, told_ in ((column, ids[:2]), (f"-{column}", ids[:-3:-1])):
+        read.clear()
+        words = f"compute list --all --sort {spelled} --limit 2 -q"
+        assert listed(cli, words).out.split() == told_
+        assert len(read) == 2
 
 
 RANKED = ("compute queue", "compute slices", "net reputation show", "key", "config", "state")

@@ -114,6 +114,7 @@ def test_adjust_is_read_alike_by_the_parser_and_without_it(cli: Cli) -> None:
         (("prov", "-1.5", "--reason", "r"), 2, "'-1.5' is no whole number"),
         (("prov", "3"), 2, "--reason is missing"),
         (("prov", "3", "--reason", ""), 2, "--reason is empty"),
+        (("prov", "3", "--reason", " \u2003 "), 2, "--reason is empty"),
         (("prov", "3", "--reason", "r" * 201), 2, "201 characters, at most 200 are allowed"),
         (("prov", "3", "--nope", "--reason", "r"), 2, "--nope"),
         (("a b", "3", "--reason", "r"), 2, "provider 'a b' has the character ' '"),
@@ -505,7 +506,7 @@ def test_epochs_that_ran_ahead_are_those_of_now_to_others(cli: Cli) -> None:
     cli.home = cli.directory / "other"
     home = ("--home", str(cli.home))
     assert begun(cli, content, *home, "state", "init").err == (
-        "took 1 scores from reputation.json\n"
+        "took 1 score from reputation.json\n"
     )
     (found,) = cli.document(*home, *REPUTATION, "show")
     assert (found["score"], found["epoch"]) == (500, cli.now)

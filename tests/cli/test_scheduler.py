@@ -3,6 +3,8 @@
 import pytest
 
 from compute_market.jobs import jobs
+from compute_market.jobs.selection import Selection
+from compute_market.scheduler import queue as scheduled
 from tb_cli.frame.listing import waiting
 from tests.support.cli import REAL, Cli
 from tests.support.market import Market
@@ -50,7 +52,7 @@ def test_queue_is_told_in_the_order_of_its_first_page_while_it_moves(market: Mar
     market.submit("held")
     market.update(lambda txn: jobs.hold(txn, jobs.get(txn, "held")))
     market.submit("lost", max_price_per_unit=1, wait=True)
-    fetch = waiting.reading(None).fetch
+    fetch = waiting.reading(Selection(), None).fetch
     found, after = market.view(lambda txn: fetch(txn, None, 2))
     assert [(row["place"], row["job_id"]) for row in found] == [(1, "a"), (2, "b")]
     # One that was told starts, one that was not is cancelled, one comes in front of all.
@@ -79,6 +81,64 @@ def test_queue_with_a_limit_looks_at_no_more_jobs(
     assert looked == ["j0", "j1"]
     sorted_ = cli("compute", "queue", "--limit", "2", "--sort", "-place").rows
     assert [row[1] for row in sorted_] == ["j8", "j7"]
+
+
+def test_queue_takes_the_filters_of_jobs_and_tells_places_among_all(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    offer_id = cli.post()
+    cli.submit("runs")
+    cli.submit("a1", "--priority", "low")
+    cli.submit("b1", buyer="bob")
+    cli.advance(100)
+    cli.submit("a2", "--lane", "consumer")
+    cli.submit("b2", "--priority", "high", buyer="bob")
+    cli.submit("a3", "--gpu", "H100", "--wait")
+    cli.ok("compute", "hold", "a2")
+    for options, places in (
+        ("", "1 b2|2 b1|3 a2|4 a1|5 a3"),
+        ("--buyer alice", "3 a2|4 a1|5 a3"),
+        ("--buyer alice --limit 2", "3 a2|4 a1"),
+        ("--buyer alice --sort -place --limit 2", "5 a3|4 a1"),
+        ("--buyer bob,nobody", "1 b2|2 b1"),
+        ("--provider prov", "1 b2|2 b1|3 a2|4 a1"),
+        (f"--offer {offer_id} --buyer bob --limit 1", "1 b2"),
+        ("--offer none", ""),
+        ("--workload inference", ""),
+        ("--priority low,high", "1 b2|4 a1"),
+        ("--lane consumer", "3 a2"),
+        ("--state pending", "5 a3"),
+        ("--state pending,queued --limit 1", "1 b2"),
+        ("--held", "3 a2"),
+        ("--since 50s", "1 b2|3 a2|5 a3"),
+        ("--until 50s", "2 b1|4 a1"),
+    ):
+        form = ("--columns", "place,job_id", "-o", "tsv")
+        rows = cli.ok("compute", "queue", *options.split(), *form).splitlines()
+        assert "|".join(row.replace("\t", " ") for row in rows) == places, options
+    done = cli("compute", "queue", "--state", "active")
+    assert (done.code, done.out) == (2, "")
+    assert "--state: 'active' is none of pending, queued" in done.err
+    done = cli("compute", "queue", "--buyer", "nobody", "--fail-empty")
+    assert done.code == 3
+
+
+def test_queue_finds_out_what_holds_only_those_that_it_tells(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "1")
+    cli.active("runs")
+    for number in range(9):
+        cli.submit(f"j{number}", buyer="bob" if number % 2 else "alice")
+    asked: list[str] = []
+    held_by = scheduled.held_by
+    monkeypatch.setattr(
+        scheduled, "held_by", lambda txn, job: asked.append(job.job_id) or held_by(txn, job)
+    )
+    rows = cli("compute", "queue", "--buyer", "bob", "--limit", "2").rows
+    assert [row[:2] for row in rows] == [["2", "j1"], ["4", "j3"]]
+    assert asked == ["j1", "j3"]
 
 
 def test_queue_names_the_cap_on_low_priority(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

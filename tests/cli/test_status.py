@@ -25,6 +25,7 @@ def test_status_tells_how_the_market_stands(cli: Cli, monkeypatch: pytest.Monkey
     assert found["guard"] == {"mode": "tight", "fee_p50": 3000, "fee_p90": 3000, "pool": 1}
     assert found["slots"] == {"used": 1, "free": 0}
     assert found["queue"] == {"high": 0, "normal": 1, "low": 0}
+    assert found["queue_reasons"] == {"slots": 1, "hold": 1}
     assert found["pending"] == {"jobs": 1, "reasons": {"admission: comfort_guard": 1}}
     assert found["held"] == {"jobs": 1}
     shelves = {"open": 1, "exhausted": 0, "withdrawn": 0, "barred": 0, "unfunded": 0}
@@ -36,6 +37,7 @@ def test_status_tells_how_the_market_stands(cli: Cli, monkeypatch: pytest.Monkey
     assert found["due"] == {}
     assert found["store"]["home"] == str(cli.home)
     text = cli.ok("status")
+    assert "queue_reasons: slots=1 hold=1\n" in text
     assert "pending: jobs=1 reasons=admission: comfort_guard=1\n" in text
     assert text.count("\n") == len(found)
 
@@ -54,3 +56,27 @@ def test_status_tells_what_is_due_and_a_tick_leaves_nothing(cli: Cli) -> None:
     assert cli.view(lambda txn: txn.number("last_run_ms")) == before
     assert cli("tick").code == 0
     assert cli.document("status")["due"] == {}
+
+
+def test_status_tells_why_jobs_wait_for_a_slot(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reasons() -> dict[str, int]:
+        found: dict[str, int] = cli.document("status")["queue_reasons"]
+        held = [row[5] for row in cli("compute", "queue").rows]
+        held = ["the next change" if each == "-" else each for each in held]
+        assert found == {reason: held.count(reason) for reason in held}
+        return found
+
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "4")
+    monkeypatch.setenv("TB_LOW_PRIORITY_CAP_PCT", "25")
+    cli.post()
+    assert reasons() == {}
+    for number in range(4):
+        cli.submit(f"low-{number}", "--priority", "low")
+    assert reasons() == {"cap": 3}
+    for number in range(5):
+        cli.submit(f"high-{number}", "--priority", "high")
+    assert reasons() == {"slots": 5}
+    cli.ok("compute", "hold", "high-4", "low-3")
+    assert reasons() == {"slots": 3, "hold": 2}
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "6")
+    assert reasons() == {"the next change": 1, "cap": 2, "hold": 2}

@@ -11,6 +11,7 @@ import sys
 import termios
 import time
 from collections.abc import Sequence
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -120,6 +121,23 @@ def test_what_does_not_fit_is_left_out_by_rank_and_named(shop: Cli) -> None:
     ]
 
 
+def test_amounts_of_a_statement_are_left_out_last(cli: Cli) -> None:
+    cli.ok("wallet", "deposit", "alice", "--ct", "1000")
+    for width, heads in ((30, "JOB CT IT EVENT"), (20, "JOB CT IT"), (14, "JOB CT")):
+        words = ("wallet", "statement", "alice", "--by", "job", "--no-color")
+        assert on_terminal(cli, width, *words)[0].split() == heads.split()
+
+
+def test_nothing_moved_is_a_dash_wherever_nothing_is(cli: Cli) -> None:
+    cli.ok("wallet", "deposit", "alice", "--ct", "1000")
+    for verb in ("statement", "history"):
+        assert "" not in cli("wallet", verb, "alice").rows[0]
+        lines = on_terminal(cli, 120, "wallet", verb, "alice", "--no-color")
+        place = lines[0].index("REF")
+        assert {line[place : place + 3].strip() for line in lines[1:]} == {"-"}
+    assert cli.ok("wallet", "history", "alice", "-o", "csv").splitlines()[1].endswith(",deposit,")
+
+
 def test_log_on_a_terminal_says_when_what_and_who(shop: Cli) -> None:
     lines = on_terminal(shop, 200, "log", "--job", "j2", "--no-color")
     assert lines[0].split() == ["TIME", "EVENT", "WHAT", "WHO"]
@@ -205,6 +223,20 @@ def test_id_is_whole_where_there_is_room_for_nothing() -> None:
     assert drawn(COLUMNS, [ROW], 3)[:2] == ["A", "1234"]
 
 
+def test_what_was_left_out_is_told_where_there_is_room_to_read_it() -> None:
+    for width in (1, 3, 19):
+        assert drawn(COLUMNS, [ROW], width)[2:] == []
+    assert drawn(COLUMNS, [ROW], 20)[2].startswith("left out: ")
+
+
+def test_column_that_says_nothing_takes_no_room_that_another_lacked() -> None:
+    columns = [Column("a"), Column("b", kind="number"), Column("c", kind="number"), Column("d")]
+    rows = [["x", 123_456_789, 0, "d"], ["x", 1, None, "d"]]
+    assert drawn(columns, rows, 9)[0] == "A  D"
+    assert drawn(columns, rows, 14)[0].split() == ["A", "B"]
+    assert drawn(columns, rows, 18)[0].split() == ["A", "B", "C", "D"]
+
+
 def test_later_row_that_is_wider_makes_itself_wider_alone() -> None:
     written: list[str] = []
     table = Table(COLUMNS[:2], written.append, now_ms=0, width=80)
@@ -236,6 +268,14 @@ def test_cells_are_those_of_the_terminal_not_characters() -> None:
     assert drawn(COLUMNS[:2], [["値段", "x"]], 80)[1] == "値段  x"
 
 
+def _read_on(master: int) -> bytes:
+    """What a terminal shows next, which comes in pieces; nothing once all programs are gone."""
+    try:
+        return os.read(master, 65_536)
+    except OSError:
+        return b""
+
+
 @pytest.mark.parametrize("width", ["20", "0"])
 @pytest.mark.parametrize("variables", [{}, {"TERM": "dumb"}, {"PYTHONIOENCODING": "latin-1"}])
 def test_odd_terminal_is_legible(shop: Cli, width: str, variables: dict[str, str]) -> None:
@@ -245,7 +285,7 @@ def test_odd_terminal_is_legible(shop: Cli, width: str, variables: dict[str, str
     command = shop.command("compute", "list", "--all", "--no-color")
     done = subprocess.run(command, stdout=slave, stderr=subprocess.PIPE, env=environment)
     os.close(slave)
-    lines = os.read(master, 65_536).decode("latin-1").splitlines()
+    lines = b"".join(iter(partial(_read_on, master), b"")).decode("latin-1").splitlines()
     os.close(master)
     assert (done.returncode, done.stderr) == (0, b"")
     assert lines[0].split()[0] == "JOB"

@@ -164,7 +164,7 @@ def test_history_lists_movements_oldest_first(cli: Cli) -> None:
     assert cli.ok("wallet", "history", "alice") == (
         f"1\t{at - 1000}\tCT\t100\tsupply\twallet/alice\tdeposit\tk1\n"
         f"2\t{at - 1000}\tIT\t50\tsupply\twallet/alice\tdeposit\tk1\n"
-        f"4\t{at}\tCT\t30\twallet/alice\tsupply\twithdraw\t\n"
+        f"4\t{at}\tCT\t30\twallet/alice\tsupply\twithdraw\t-\n"
     )
     newest = {
         "seq": 4,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compute_market.jobs import holding, jobs, pages
+from compute_market.jobs import by_end, holding, jobs, pages
 from compute_market.jobs.selection import Selection
 from compute_market.records import JOB_STATES, LIVE_STATES, PRIORITIES, Job
 from compute_market.store.schema import JOBS
@@ -44,7 +44,7 @@ def crowd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Market]:
         )
         if number % 3 == 0:
             running = market.view(lambda txn: [job for job in every(txn) if job.state == "active"])
-            for job in running[:1]:
+            for job in running[: 2 - number % 2]:
                 market.prove(job.job_id) if number % 2 else market.cancel(job.job_id)
     market.advance(62)
     market.update(lambda txn: None)
@@ -151,6 +151,97 @@ def test_pages_find_what_is_asked_for_once_and_in_order(
         assert [job.job_id for job in found] == [job.job_id for job in by_hand], asked
         sizes.add(len(found))
     assert len(sizes) > 20
+
+
+def ends_collected(
+    market: Market,
+    asked: Selection,
+    limit: int,
+    *,
+    newest_first: bool,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> list[str]:
+    found: list[str] = []
+    walk = None
+    while True:
+        one, walk = market.view(
+            lambda txn, walk=walk: by_end.page(txn, asked, walk, limit, newest_first=newest_first)
+        )
+        assert len(one) <= limit
+        found += [job.job_id for job in one]
+        if walk is None:
+            return found
+        meanwhile()
+
+
+def test_pages_by_end_find_what_is_asked_for_once_and_in_order(
+    crowd: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(9)
+    all_jobs, now = crowd.view(every), crowd.view(lambda txn: txn.now)
+    ended = [job.ended_at for job in all_jobs if job.ended_at is not None]
+    assert len(set(ended)) < len(ended)
+    for _ in range(effort(100, 2000)):
+        monkeypatch.setattr(pages, "LOOKED_AT", chance.choice((1, 2, 7, 30, 1000)))
+        asked, limit = drawn(chance), chance.choice((1, 3, 50, 1000))
+        newest_first = chance.random() < 0.5
+        by_hand = [job for job in all_jobs if wanted(asked, job, now)]
+        if newest_first:
+            by_hand.reverse()
+        with_end = [job for job in by_hand if job.ended_at is not None]
+        with_end.sort(key=lambda job: job.ended_at, reverse=newest_first)
+        by_hand = with_end + [job for job in by_hand if job.ended_at is None]
+        found = ends_collected(crowd, asked, limit, newest_first=newest_first)
+        assert found == [job.job_id for job in by_hand], asked
+
+
+def test_page_of_the_last_ends_reads_little_more_than_it_takes(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market.post(units=10_000)
+    for number in range(60):
+        market.submit(f"j{number}")
+    for number in range(50):
+        market.advance(1)
+        market.cancel(f"j{number}")
+    read = []
+    for way in ("read", "must_read_each"):
+        original = getattr(Txn, way)
+        monkeypatch.setattr(
+            Txn,
+            way,
+            lambda txn, table, key, original=original: (
+                read.extend([key] * (table is JOBS)) or original(txn, table, key)
+            ),
+        )
+    look = partial(by_end.page, asked=Selection(), walk=None, limit=5)
+    found, _ = market.view(partial(look, newest_first=True))
+    assert [job.job_id for job in found] == ["j49", "j48", "j47", "j46", "j45"]
+    assert len(read) == 5
+
+
+def test_pages_by_end_find_each_job_once_though_some_end_meanwhile(
+    market: Market, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "LOOKED_AT", 2)
+    market.post(units=10_000)
+    for newest_first in (False, True):
+        ids = [f"{number}-{newest_first}" for number in range(20)]
+        for job_id in ids:
+            market.submit(job_id)
+        for job_id in ids[:6]:
+            market.cancel(job_id)
+        before = market.view(lambda txn: {job.job_id for job in every(txn)})
+        ending = iter(ids[6:])
+
+        def end_one(ending: Iterator[str] = ending) -> None:
+            job_id = next(ending, None)
+            if job_id is not None:
+                market.cancel(job_id)
+                market.advance(job_id[0] in "13")
+
+        found = ends_collected(market, Selection(), 3, newest_first=newest_first, meanwhile=end_one)
+        assert sorted(found) == sorted(before)
 
 
 def test_every_finds_all_at_once(crowd: Market) -> None:

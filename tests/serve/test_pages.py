@@ -151,6 +151,11 @@ def test_overview_says_what_is_wrong_first(far: Serving) -> None:
     assert "1 bundle has not arrived at the first attempt." in text
 
 
+def test_overview_says_why_jobs_wait_for_a_slot(far: Serving) -> None:
+    text = " ".join(page_of(far, "/").text.split())
+    assert "Waits for a slot, held by Jobs slots8 " in text
+
+
 def test_job_says_why_it_waits(far: Serving) -> None:
     assert "held by: slots" in page_of(far, "/jobs/wait-low").text
     assert "held by: no offer" in page_of(far, "/jobs/pend").text

@@ -1,7 +1,7 @@
 """Many items in one command: act chunk by chunk, say what became of each.
 
-One outcome line per item, in order, printed once its chunk is committed. A single item ends with
-its own exit code; several with 0, the common code if all failed alike, else 7.
+One outcome line per item, in order, once its chunk is committed. A single item ends with its own
+exit code; several with 0, the common code if all failed alike, else 7.
 """
 
 import sys
@@ -162,7 +162,6 @@ class Report:
         from tb_cli.frame import summary
 
         total = self.count if self._total is None else self._total
-        # Else each has its own.
         hints = {} if self._aside or self._as_json else self._hints
         for line in summary.of_failures(self._failed, total, self._reasons, hints):
             note(line)
@@ -238,8 +237,8 @@ def in_chunks(
     """Deal with so many items at a time, and print the outcomes. Returns the exit code.
 
     `selected` says what there is none of where the items were selected: they are many then, even if
-    there is one, and each is asked for once those before it were dealt with. Raises NotFoundError
-    with `fail_empty` if there are none.
+    there is one, and each is asked for once those before it were dealt with. None is then an error
+    with `fail_empty`.
 
     The items come from the `source`. However the run ends, the file `failed_to` then has what
     failed and what was not tried; a dry run leaves it alone.
@@ -358,10 +357,9 @@ def commit(
     def fail(given: Given[Item], error: MarketError) -> Outcome:
         from tb_cli.frame.failures import failed  # Most often nothing fails.
 
+        # What is wrong with options may say nothing of the item that they ask for.
         if given.item is None and not error.message.startswith(given.name):
-            # What is wrong with options may say nothing of the item that they ask for.
-            text = f"{given.name}: {error.message}"
-            return failed(given.name, error, text, id_field=id_field)
+            return failed(given.name, error, f"{given.name}: {error.message}", id_field=id_field)
         if refusal is None or error.reason is None or given.item is None:
             return failed(given.name, error, id_field=id_field)
         text = f"{refusal} {given.name}: {error.reason}"

@@ -224,6 +224,16 @@ def job_filters() -> tuple[Parameter, ...]:
     )
 
 
+def waiting_filters() -> tuple[Parameter, ...]:
+    """The same of jobs that wait."""
+    from compute_market.records import WAITING_STATES
+    from tb_cli.frame.listing.options import among
+
+    states = f"Only in these states: {', '.join(WAITING_STATES)}."
+    _, *others = job_filters()
+    return (among("--state", states, allowed=WAITING_STATES), *others)
+
+
 def job_selection() -> tuple[Parameter, ...]:
     """What selects the jobs that a verb acts upon: it reaches the verb as `filters`, and how the
     selection is dealt with as `selecting`."""

@@ -88,6 +88,8 @@ def _given(parameters: Iterable[Parameter], words: list[str]) -> dict[str, Any] 
         if parameter.spellings or not words:
             pass
         elif parameter.many:
+            if "" in words and parameter.path is not None:
+                return None
             found[parameter.name], words = words, []
         else:
             value = _value(parameter, words.pop(0))
@@ -134,6 +136,8 @@ def _spelled(parameters: Iterable[Parameter]) -> dict[str, Parameter]:
 def _value(parameter: Parameter, text: str) -> Any:
     """What a text stands for, or None if it is for the parser to judge."""
     if parameter.kind == "text":
+        if not text and parameter.path is not None:
+            return None
         return text if not parameter.choices or _are_choices(parameter, text) else None
     if parameter.kind == "choice":
         return text if text in parameter.choices else None

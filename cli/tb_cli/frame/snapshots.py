@@ -7,7 +7,7 @@ from compute_market.engine import Engine
 from compute_market.errors import MarketError, file_error
 from compute_market.reputation import reputation, snapshot
 from compute_market.store.txn import Txn
-from compute_market.text import printable
+from compute_market.text import counted, printable
 from tb_cli.frame.home import Home
 from tb_cli.frame.render import note
 from tb_cli.frame.results import Result
@@ -60,4 +60,4 @@ def begin_with(market: Engine, home: Home) -> None:
         return snapshot.restore(txn, scores)
 
     if count := market.update(act):
-        note(f"took {count} scores from {printable(os.path.basename(path))}")
+        note(f"took {counted(count, 'score')} from {printable(os.path.basename(path))}")

@@ -47,6 +47,12 @@ def bounds_of(parameter: Parameter) -> str | None:
 def value_of(parameter: Parameter, text: str) -> Any:
     """What a text stands for. Raises UsageError that names the option or argument."""
     name = called(parameter)
+    if parameter.path is not None and not text:
+        noun = "directory" if parameter.path == "DIR" else "file"
+        spelled = name if parameter.spellings else parameter.path
+        may_lack = parameter.spellings and not (parameter.many or parameter.required)
+        hint = f"name a {noun}{', or leave it out' if may_lack else ''}"
+        raise UsageError(f"{spelled} is empty", hint=hint)
     if parameter.kind in ("text", "choice"):
         for each in chosen_of(parameter, text):
             if each not in parameter.choices:

@@ -82,6 +82,12 @@ class Parameter:
         self.bare = bare
         self.group: str | None = None  # the mapping it reaches the function in, if it was given
 
+    @property
+    def path(self) -> str | None:
+        """What it is called that it names, where that is a file or a directory: `FILE` or `DIR`."""
+        first = (self.metavar or "").strip("[]").partition("|")[0].rstrip("…")
+        return first if first in ("FILE", "DIR", "PATH", "JOB.json", "SCENARIO") else None
+
     def in_group(self, name: str) -> "Parameter":
         """The same in a mapping; other verbs may have the parameter by itself."""
         found = object.__new__(Parameter)

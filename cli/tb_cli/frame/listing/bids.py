@@ -32,6 +32,7 @@ BID_LIST = Noun(
         Column("bond_ct", "BOND", "number"),
         Column("overdue"),
         Column("refused"),
+        Column("committed_at", "COMMITTED", "at"),
     ),
     shown=(
         *("bid_id", "state", "owner", "height", "reveal_from", "reveal_until", "sequence"),
@@ -39,7 +40,7 @@ BID_LIST = Noun(
     ),
     table=(
         *("bid_id", "state", "reveal_from", "reveal_until", "owner", "bond_ct", "job_id"),
-        *("height", "sequence", "commitment"),
+        *("height", "committed_at", "sequence", "commitment"),
     ),
     age=lambda document: document["height"],
 )

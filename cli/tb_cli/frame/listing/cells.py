@@ -20,7 +20,7 @@ _COLORS = {
 def cell(column: Column, value: Any, now_ms: int, *, utc: bool) -> str:
     """A value as people read it."""
     kind = column.kind
-    if value is None or (kind == "at" and value == 0):  # Nothing happened in 1970.
+    if value is None or value == "" or (kind == "at" and value == 0):  # Nothing happened in 1970.
         return "-"
     if kind in ("at", "due"):
         return utc_text(value * 1000) if utc else relative(value, now_ms // 1000)

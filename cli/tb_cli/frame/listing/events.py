@@ -9,6 +9,7 @@ from compute_market.store.txn import Txn
 from compute_market.text import clipped
 from tb_cli.frame.listing.columns import Column, Noun
 from tb_cli.frame.listing.reading import Reading
+from tb_cli.frame.listing.selecting import Wanted
 
 # On a terminal the command line is clipped; pipes and JSON have all of it.
 _COMMAND_MAX = 60
@@ -55,13 +56,17 @@ EVENTS = Noun(
 )
 
 
-def of_job(job_id: str) -> Reading:
+def of_job(job_id: str, wanted: Wanted | None = None) -> Reading:
     """What happened to a job. Raises NotFoundError as it is read."""
 
-    def page(txn: Txn, after: None, size: int) -> tuple[list[Logged], None]:
-        return events.history(txn, jobs.get(txn, job_id)), None
+    def history(txn: Txn, limit: int | None = None) -> list[Logged]:
+        return events.history(txn, jobs.get(txn, job_id), limit)
 
-    return Reading(page, newest=lambda txn, n: events.history(txn, jobs.get(txn, job_id), n))
+    if wanted is None:
+        return Reading(lambda txn, after, size: (history(txn), None), newest=history)
+    return Reading(
+        lambda txn, after, size: ([each for each in history(txn) if wanted(txn, each)], None)
+    )
 
 
 def of_log(selection: Selection, start: int = 0, *, until_seq: int | None = None) -> Reading:

@@ -1,16 +1,16 @@
 """Jobs as they are listed, and how options select them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from compute_market.jobs import documents, jobs, pages
 from compute_market.jobs.selection import Selection
-from compute_market.records import JOB_STATES, LANES, LIVE_STATES, PRIORITIES, Job
+from compute_market.records import JOB_STATES, LANES, LIVE_STATES, PRIORITIES, WAITING_STATES, Job
 from compute_market.settlement import escrow
 from compute_market.store.txn import Txn
 from tb_cli.frame.clocks import now_ms
 from tb_cli.frame.listing.columns import Column, Noun
-from tb_cli.frame.listing.reading import Reading
+from tb_cli.frame.listing.reading import Fetch, Reading
 from tb_cli.frame.listing.selecting import chosen, window
 from tb_cli.frame.options import job_filters
 
@@ -27,7 +27,7 @@ def _left(txn: Txn, job: Job) -> int | None:
 
 def _held_by(txn: Txn, job: Job) -> str | None:
     """What keeps a job waiting that waits."""
-    if job.state not in ("pending", "queued"):
+    if job.state not in WAITING_STATES:
         return None
     from compute_market.jobs import present
 
@@ -119,8 +119,21 @@ def selection(filters: Mapping[str, Any], *, utc: bool = False) -> Selection:
 def reading(selected: Selection) -> Reading:
     """The jobs of a selection, in the order of submission."""
 
-    def fetch(txn: Txn, walk: pages.Walk | None, size: int) -> tuple[list[Job], pages.Walk | None]:
-        return pages.page(txn, selected, walk, size)
+    def by_submission(newest_first: bool) -> Fetch[pages.Walk]:
+        def fetch(
+            txn: Txn, walk: pages.Walk | None, size: int
+        ) -> tuple[list[Job], pages.Walk | None]:
+            return pages.page(txn, selected, walk, size, newest_first=newest_first)
+
+        return fetch
+
+    def by_end(newest_first: bool) -> Fetch[Any]:
+        from compute_market.jobs import by_end
+
+        def fetch(txn: Txn, walk: Any, size: int) -> tuple[list[Job], Any]:
+            return by_end.page(txn, selected, walk, size, newest_first=newest_first)
+
+        return fetch
 
     def newest(txn: Txn, limit: int) -> list[Job]:
         found: list[Job] = []
@@ -132,4 +145,9 @@ def reading(selected: Selection) -> Reading:
                 break
         return found[::-1]
 
-    return Reading(fetch, newest=newest)
+    orders: dict[str, Callable[[bool], Fetch[Any]]] = {"submitted_at": by_submission}
+    if selected.is_live:
+        orders["ended_at"] = by_submission  # None of them has ended.
+    elif not selected.may_be_few:  # A few are found sooner in another order, and sorted.
+        orders["ended_at"] = by_end
+    return Reading(by_submission(False), newest=newest, orders=orders)

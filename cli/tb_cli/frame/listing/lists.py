@@ -137,6 +137,9 @@ def _pages(session: Session, noun: Noun, asked: Asked, reading: Source) -> Itera
     pages = partial(reading.pages, session)
     made = partial(reading.made, session)
     if asked.sort is not None:
+        ordered = reading.in_order(asked.sort.name, asked.limit, descending=asked.descending)
+        if ordered is not None:
+            return order.streamed(partial(ordered.pages, session), make)
         return order.sorted_(noun, asked, pages, make, made)
     limit, newest = asked.limit, reading.newest
     if limit is None:

@@ -55,15 +55,19 @@ def newest(noun: Noun, limit: int, pages: Pages, make: Make, made: Made) -> Iter
 def sorted_(noun: Noun, asked: Asked, pages: Pages, make: Make, made: Made) -> Iterator[list[Row]]:
     """The rows in the order of a column, at most as many as asked for.
 
-    Those that have nothing in it come last. With a limit no more than that is kept in memory.
+    Those that have nothing in it come last, and those that have the same in it come in the order of
+    the list, with the greatest first in that of its end. With a limit no more than that is kept in
+    memory.
     """
     column = asked.sort
     assert column is not None
     value, limit, down = value_of(noun, column), asked.limit, asked.descending
 
+    number = count()
+
     def keyed(txn: "Txn", record: Any) -> tuple[Any, Any]:
         kept = make(txn, record) if limit is None else record
-        return column.key(value(txn, record)), kept
+        return (column.key(value(txn, record)), next(number)), kept
 
     found = (each for page in pages(keyed) for each in page)
     if limit is None:
@@ -84,9 +88,9 @@ def _least(limit: int, found: Iterable[tuple[Any, Any]]) -> list[tuple[Any, Any]
     return nsmallest(limit, found, key=_nothing_last)
 
 
-def _nothing_last(keyed: tuple[Any, Any]) -> tuple[bool, Any]:
-    (is_there, key), _ = keyed
-    return not is_there, key
+def _nothing_last(keyed: tuple[Any, Any]) -> tuple[bool, Any, int]:
+    ((is_there, key), number), _ = keyed
+    return not is_there, key, number
 
 
 def _tails(pages: Looked, limit: int) -> Iterable[list[Any]]:

@@ -41,8 +41,8 @@ class Lines:
             guard.stop_if_lost()
 
     def _line(self, row: Sequence[Any]) -> str:
-        if None in row:
-            row = ["-" if value is None else value for value in row]
+        if None in row or "" in row:
+            row = ["-" if value is None or value == "" else value for value in row]
         if _PLAIN.issuperset(map(type, row)):
             line = self._form % (*row,)
             # One look at all of it: the tabs between the values are the only ones.
@@ -65,11 +65,16 @@ class Csv:
 
     def rows(self, found: Iterable[Row]) -> None:
         for row in found:
-            self._writer.writerow(["" if value is None else shown(value) for value in row])
+            self._writer.writerow(["" if _is_nothing(value) else shown(value) for value in row])
             guard.stop_if_lost()
 
     def end(self) -> None:
         pass
+
+
+def _is_nothing(value: Any) -> bool:
+    """Whether there is no value, or one that nothing is in."""
+    return value is None or (isinstance(value, dict | list | tuple | str) and not value)
 
 
 class Json:

@@ -48,8 +48,9 @@ def _noun(key: str, columns: tuple[Column, ...], table: tuple[str, ...]) -> Noun
     return Noun("movements", key, columns, shown=shown, table=table, ranked=True)
 
 
-_SUMMED = (
-    *("ct", "it", "balance_ct", "balance_it", "movements"),
+_AMOUNTS = ("ct", "it")
+_MORE = (
+    *("balance_ct", "balance_it", "movements"),
     *("received_ct", "spent_ct", "received_it", "spent_it"),
 )
 # By what a statement is grouped.
@@ -60,8 +61,9 @@ STATEMENTS: dict[str | None, Noun] = {
     "job": _noun(
         "job_id",
         (Column("job_id", "JOB"), Column("event"), *_SUMS),
-        ("job_id", "event", *_SUMMED, "last_ms"),
+        # Without a job there are few lines, and their events are of less use than the amounts.
+        ("job_id", *_AMOUNTS, "event", *_MORE, "last_ms"),
     ),
-    "day": _noun("day", (Column("day"), *_SUMS), ("day", *_SUMMED)),
-    "event": _noun("event", (Column("event"), *_SUMS), ("event", *_SUMMED)),
+    "day": _noun("day", (Column("day"), *_SUMS), ("day", *_AMOUNTS, *_MORE)),
+    "event": _noun("event", (Column("event"), *_SUMS), ("event", *_AMOUNTS, *_MORE)),
 }

@@ -2,7 +2,7 @@
 
 The widths are those of a first page; what comes later and is wider makes its own row wider. Ids,
 keys and numbers are never broken. Columns come in order of rank: where it is narrow those that do
-not fit are left out, the last first, and named below.
+not fit are left out, the last first, and named below where there is room for that.
 """
 
 import sys
@@ -16,6 +16,8 @@ from tb_cli.frame.listing.columns import Column
 _FIRST_ROWS = 200
 _FIRST_S = 0.2
 _LONG_MIN = 24
+# From so many columns of a terminal on it is told what was left out.
+_TOLD_FROM = 20
 _GAP = "  "
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
@@ -72,8 +74,8 @@ class Table:
     def end(self) -> None:
         self.begin()
         out = [each.head for place, each in enumerate(self._columns) if place not in self._fitted]
-        if out and self._first is None:
-            lines = folded(f"left out: {', '.join(out)}", self._width or 0)
+        if out and self._first is None and self._width is not None and self._width >= _TOLD_FROM:
+            lines = folded(f"left out: {', '.join(out)}", self._width)
             self._write("".join(f"{self._marked(_DIM, line)}\n" for line in lines))
 
     def _begin(self) -> None:
@@ -88,7 +90,10 @@ class Table:
         self._write_rows(first)
 
     def _fit(self, texts: list[list[str]]) -> dict[int, int]:
-        """The width of each column that there is room for, by its place; of the first always."""
+        """The width of each column that there is room for, by its place; of the first always.
+
+        One that says nothing does not take the room that was too little for one before it.
+        """
         full = [
             max(width_of(column.head), *map(width_of, cells))
             for column, cells in zip(self._columns, texts, strict=True)
@@ -97,10 +102,13 @@ class Table:
             return dict(enumerate(full))
         found: dict[int, int] = {}
         left = self._width
+        is_short = False
         for place, column in enumerate(self._columns):
             least = min(full[place], _LONG_MIN) if _is_long(column) else full[place]
             gap = len(_GAP) if found else 0
-            if not found or least + gap <= left:
+            if found and (least + gap > left or (is_short and _says_nothing(texts[place]))):
+                is_short = True
+            else:
                 found[place] = least
                 left -= least + gap
         for place in found:
@@ -138,6 +146,10 @@ class Table:
 
     def _marked(self, mark: str, text: str) -> str:
         return f"{mark}{text}{_PLAIN}" if self._color else text
+
+
+def _says_nothing(texts: Sequence[str]) -> bool:
+    return set(texts) <= {"0", "-"}
 
 
 def _is_long(column: Column) -> bool:
