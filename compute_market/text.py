@@ -121,3 +121,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """The same as a hint."""
     near = nearest(word, known)
     return None if near is None else f"did you mean {near}?"
+
+
+def is_nearest(hint: str | None) -> bool:
+    """Whether a hint is the word that was meant (`did_you_mean`), which is of use in one place."""
+    return hint is not None and hint.startswith("did you mean ")

@@ -58,6 +58,7 @@ def reveal(
         _write(session, bid_ids, to, many=bool(chunk or atomic or failed_to or jsonl))
         return None
     session.home.check_market()
+    session.view(chain.market_id)  # What keeps the market from being read is no bid's fault.
     found = _Reveals(session)
     ids = Ids(bid_ids, "bid id", keep=failed_to is not None)
     return bulk.run(

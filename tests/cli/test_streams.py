@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -106,6 +107,11 @@ def with_a_bid(cli: Cli) -> None:
 def words_of(path: Path_) -> Path_:
     words = arguments_of(path)
     return (*words, "--timeout", "0") if path == ("compute", "wait") else words
+
+
+def unpaced(text: str) -> str:
+    """Without how fast a simulation went, which is another each time."""
+    return re.sub(r"^\d+ steps in .*\n", "", text, flags=re.MULTILINE)
 
 
 @pytest.fixture(scope="module")

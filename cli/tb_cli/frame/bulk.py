@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from compute_market.errors import (
+    BusyError,
     IntegrityError,
     InternalError,
     MarketError,
@@ -22,6 +23,7 @@ from compute_market.errors import (
     exit_code,
 )
 from compute_market.store.txn import Txn
+from compute_market.text import is_nearest
 from tb_cli.frame.render import (
     emit,
     end_elements,
@@ -193,13 +195,12 @@ def run(
 ) -> int:
     """Act on every item, `chunk` of them per transaction (1000), and print the outcomes.
 
-    Items are taken as they are needed, so there may be any number. `act` decides before it writes,
-    so an item that fails leaves the others alone; it is then known by its name, in the field
-    `id_field` of its document, and if there is a `refusal` its line begins so where a reason is
-    known: `refused job j-1: deadline`. `prepare` does the slow work of an item before the
-    transaction, or raises what is wrong with it; `then` does what follows on a transaction, and may
-    add to its outcomes. With `atomic` all items share one transaction and one failure undoes them
-    all. Returns the exit code; the rest is as in `in_chunks`.
+    `act` decides before it writes, so an item that fails leaves the others alone; it is then known
+    by its name, in the field `id_field` of its document, and if there is a `refusal` its line
+    begins so where a reason is known: `refused job j-1: deadline`. `prepare` does the slow work of
+    an item before the transaction, or raises what is wrong with it; `then` does what follows on a
+    transaction, and may add to its outcomes. With `atomic` all items share one transaction and one
+    failure undoes them all. Returns the exit code; the rest is as in `in_chunks`.
     """
 
     def deal(part: list[Given[Item]]) -> list[Outcome]:
@@ -311,6 +312,8 @@ def _prepared(given: Given[Item], prepare: Callable[[Item], None]) -> Given[Item
     if given.item is not None:
         try:
             prepare(given.item)
+        except BusyError:
+            raise  # It is none of the item's.
         except MarketError as error:
             return replace(given, error=error.with_traceback(None))
     return given
@@ -322,11 +325,6 @@ def _line(outcome: Outcome, *, alone: bool) -> str:
         return outcome.text
     text = outcome.text if outcome.is_named else f"{outcome.name}: {outcome.text}"
     return f"{text}: {outcome.detail}" if outcome.detail else text
-
-
-def is_nearest(hint: str | None) -> bool:
-    """Whether a hint is the word that was meant, which is of use for one item alone."""
-    return hint is not None and hint.startswith("did you mean ")
 
 
 class _Abort(Exception):

@@ -1,7 +1,8 @@
 """Items that could not be acted on, and what is said of each."""
 
 from compute_market.errors import MarketError, NotFoundError
-from tb_cli.frame.bulk import Outcome, is_nearest
+from compute_market.text import is_nearest
+from tb_cli.frame.bulk import Outcome
 
 
 def failed(
