@@ -20,7 +20,7 @@ from monitoring.generate import RUNBOOKS, yaml_of
 from monitoring.rules import rules
 from tests.support.cli import Cli, without
 from tests.support.importing import file_of, links
-from tests.support.prometheus import free_port, prometheus
+from tests.support.prometheus import Prometheus, free_port, prometheus
 from tests.support.receipt_file import KEY, receipt
 
 pytest_plugins = ("tests.support.cli",)
@@ -134,7 +134,7 @@ def work(cli: Cli) -> None:
     do(cli, "compute", "offer", "withdraw", "o-1")
 
 
-def go_wrong(cli: Cli) -> None:
+def go_wrong(cli: Cli, found: Prometheus) -> None:
     # A receipt of another market whose buyer has nothing: the mode falls, and others wait.
     file = cli.directory / "receipts.jsonl"
     file.write_bytes(b"".join(file_of(links(receipt(1, buyer="poor")))))
@@ -146,6 +146,7 @@ def go_wrong(cli: Cli) -> None:
     cli.submit("behind")
     do(cli, "compute-market", "capacity", "record", "0")
     submit_many(cli, "big", max_price_per_unit=100, slices=[cli.sparse(10)])
+    found.wait_until_fired("PricesJumped")  # Before there are no prices any more.
     (cli.home / "state" / "price_board.v2.bin").write_bytes(b"garbage")
     submit_many(cli, "cheap", max_price_per_unit=1, slices=[{"path": str(cli.slice())}])
     pay(cli, 2501, "rich")
@@ -193,7 +194,7 @@ def test_every_alert_fires_and_resolves(cli: Cli) -> None:
             found.wait_until_fired(*late, "PriorityJobsLate")
             work(cli)
             found.wait_until_fired("NothingToBuy")
-            go_wrong(cli)
+            go_wrong(cli, found)
             set_right_later = {"ReceiptsCorrupt", "ClockHeld"}
             found.wait_until_fired(*{alert.name for alert in ALERTS} - set_right_later)
             put_right(cli)
