@@ -4,6 +4,7 @@ Strict where money is involved: keys given twice and malformed text are errors t
 and the line. Keys that begin with `_` are comments.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from itertools import chain
@@ -74,6 +75,10 @@ def documents(lines: Iterable[bytes], source: str, *, behind: int = 0) -> Iterat
         if line[behind - 1 : behind] == b",":
             yield from _elements(source, first, numbered, behind)
         first = number, line[behind:] if line[behind - 1 : behind] != b"," else b""
+    elif first[1].startswith(BOM_UTF8) and _is_list(first[1].removeprefix(BOM_UTF8)):
+        raise UsageError(
+            f"{source} line {first[0]}: a byte order mark (BOM) stands before the list"
+        )
     elif not _is_list(first[1]):
         document = _document(source, *first)
         second = _next(numbered)
@@ -137,8 +142,9 @@ def _of_element(file: str, element: "Element") -> Document:
         source += f", element {element.number}"
 
     def at(line: int, column: int) -> str:
-        begin = element.start if line == 1 else 0
-        return f"{file} line {element.first + line - 1}, column {begin + column}"
+        if line == 1:
+            return f"{source}, column {element.start + column}"
+        return f"{source}: line {element.first + line - 1}, column {column}"
 
     lines, columns = (element.first, element.last), (element.start, element.behind)
     try:

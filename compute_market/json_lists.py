@@ -53,6 +53,7 @@ def elements(
                 depth -= mark in _CLOSING
             elif mark in _PARTING:
                 part.add(number, line, at, stop)
+                part.check(file, bytes_max)
                 at = token.end()
                 # Only an empty list has nothing before its end.
                 if part.text or mark != _END or part.is_among_others or behind:
@@ -63,8 +64,7 @@ def elements(
                         raise UsageError(f"{file} line {number}: more stands behind the list")
                     return
         part.add(number, line, at, len(line))
-        if len(part.text) > bytes_max:
-            raise UsageError(f"{file} line {part.first}: has more than {bytes_max} bytes")
+        part.check(file, bytes_max)
         following = next(lines, None)
         if following is None:
             what = "the list" if depth == 1 else "an element"
@@ -95,6 +95,11 @@ class _Part:
             self.first, self.start = number, at + len(text) - len(kept)
             text = kept
         self.text += text
+
+    def check(self, file: str, bytes_max: int) -> None:
+        """Raise UsageError for more bytes than there may be."""
+        if len(self.text) > bytes_max:
+            raise UsageError(f"{file} line {self.first}: has more than {bytes_max} bytes")
 
     def element(self, last: int, behind: int) -> Element:
         text = bytes(self.text.rstrip())

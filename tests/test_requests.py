@@ -709,13 +709,13 @@ NOTHING = "expected a JSON object"
             '[\n  {\n    "a": 1\n  },\n  {\n    "b": }, {"b": 1, "b": 2}\n]',
             [
                 ("line 2", {"a": 1}),
-                ("line 5", "line 6, column 10: expected a value"),
+                ("line 5", "line 5: line 6, column 10: expected a value"),
                 ("line 6", "line 6: the key 'b' is given twice"),
             ],
         ),
         (
             "[{},]",
-            [("line 1", {}), ("line 1, element 2", f"line 1, column 5: {NOTHING}")],
+            [("line 1", {}), ("line 1, element 2", f"line 1, element 2, column 5: {NOTHING}")],
         ),
         ("[{} {}]", [("line 1", "line 1, column 5: nothing may follow here")]),
         ("[}]", [("line 1", f"line 1, column 2: {NOTHING}")]),
@@ -770,3 +770,10 @@ def test_list_is_read_as_its_elements_are_taken(monkeypatch: pytest.MonkeyPatch)
         list(documents([b'[{"a": 1}, {"a": 2}, {"a": 3}]'], "f"))
     with pytest.raises(UsageError, match="f line 2: has more than 20 bytes"):
         list(documents([b"[\n", b"{\n", *[b'"a": 1,\n'] * 9], "f"))
+
+
+def test_element_of_many_lines_is_bounded_as_one_line_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_documents, "DOCUMENT_BYTES_MAX", 50)
+    lines = [b'[{"a": "' + b"x" * 20 + b'",\n', b'"b": "' + b"y" * 20 + b'"}]\n']
+    with pytest.raises(UsageError, match="has more than 50 bytes"):
+        list(documents(lines, "f"))

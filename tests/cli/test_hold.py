@@ -49,6 +49,14 @@ def test_hold_of_many_tells_each(full: Cli) -> None:
     assert not full.job("j3")["held"]
 
 
+@pytest.mark.parametrize("text", ["tomorrow", "", "9" * 20, "9" * 5000, "25:00", "10s", "2h ago"])
+def test_deadline_that_is_no_time_hints_at_what_is_taken(full: Cli, text: str) -> None:
+    done = full("compute", "set", "j3", "--deadline", text)
+    assert done.code == 2
+    hint = "hint: --deadline-secs takes a duration; a time is 03:00 (today), 2026-11-27T03:00"
+    assert done.err.splitlines()[1].startswith(hint)
+
+
 def test_set_takes_a_deadline_as_a_time(full: Cli) -> None:
     at = full.job("j3")["deadline"] + 3600
     for words in ([local(at * 1000)], [str(at * 1000)], [utc_text(at * 1000)]):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from typing import Any
 
@@ -529,3 +530,48 @@ def test_elements_of_a_list_that_fail_or_are_left_are_written_one_per_line(
     done = cli(*post, stdin=json.dumps([each | {"offer_id": "a"} for each in asked[:1]]) + text)
     assert done.code == 2
     assert "more stands behind the list" in done.err
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 1000])
+@pytest.mark.parametrize(
+    "form",
+    [
+        "[\n{0},\n{1},\n{2}] {3}\n{4}\n",  # More stands behind the list.
+        "[{0},{1},{2}] {3}\n{4}\n",
+        "[{0},{1},{2}]{3}\n[{4}]\n",
+        "[\n{0},\n{1},\n{2},\n{3},\n{4}\n",  # It has no end.
+        "[{0},{1},{2},{3},{4}",
+    ],
+)
+def test_what_was_not_tried_of_a_list_that_breaks_off_can_be_handed_in(
+    cli: Cli, form: str, chunk: int
+) -> None:
+    left = cli.directory / "left"
+    asked = [json.dumps(MINIMAL | {"offer_id": name}) for name in "abcde"]
+    post = ("compute", "offer", "post", "-", "--chunk", str(chunk), "--failed-to", left)
+    done = cli(*post, stdin=form.format(*asked))
+    assert done.code == (2 if chunk == 1000 else 7)
+    posted = re.findall(r"posted offer (.)", done.out)
+    kept = [json.loads(line)["offer_id"] for line in left.read_text().splitlines()]
+    assert sorted(posted + kept) == ["a", "b", "c", "d", "e"]
+    assert bool(posted) == (chunk < 1000)
+    assert cli(*post, stdin=left.read_text()).code == 0
+    assert len(cli.document("compute", "offer", "list")) == 5
+
+
+def test_list_behind_a_byte_order_mark_changes_nothing(cli: Cli) -> None:
+    cli.ok("state", "init")
+    asked = [json.dumps(MINIMAL | {"offer_id": name}) for name in "ab"]
+    for form in ("[{0},{1}]", "[\n{0},\n{1}\n]\n"):
+        text = b"\xef\xbb\xbf" + form.format(*asked).encode()
+        done = cli("compute", "offer", "post", "-", stdin=text)
+        assert (done.code, done.out) == (2, "")
+        assert "byte order mark" in done.err
+    assert cli.document("compute", "offer", "list") == []
+
+
+def test_error_of_an_element_names_its_place_once(cli: Cli) -> None:
+    good = json.dumps(MINIMAL | {"offer_id": "a"})
+    done = cli("compute", "offer", "post", "-", stdin=f"[{good},,{good}]")
+    (told,) = [line for line in done.out.splitlines() if "JSON object" in line]
+    assert told == f"stdin line 1, element 2, column {len(good) + 3}: expected a JSON object"

@@ -25,12 +25,19 @@ def sample(at_secs: int, **changed: Any) -> dict[str, Any]:
 SERIES = [sample(at_secs) for at_secs in (0, 60, 120)]
 
 
+@pytest.fixture
+def plotext() -> None:
+    """An extra that need not be installed."""
+    if missing := without("python:plotext"):
+        pytest.skip(missing)
+
+
 @pytest.fixture(params=["plotext", "sparklines"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "sparklines":
         monkeypatch.setattr(plots, "_has_plotext", lambda: False)
-    elif missing := without("python:plotext"):
-        pytest.skip(missing)
+    else:
+        request.getfixturevalue("plotext")
     return str(request.param)
 
 
@@ -79,9 +86,8 @@ def test_what_never_changes_is_one_line_through_the_middle(way: str) -> None:
         assert drawn[inked[0]].lstrip().startswith("5.0┤")
 
 
+@pytest.mark.usefixtures("plotext")
 def test_each_row_of_a_plot_has_the_number_of_its_height() -> None:
-    if missing := without("python:plotext"):
-        pytest.skip(missing)
     series = [sample(60 * at, utilization=at / 6) for at in range(7)]
     lines = list(pictures(series, width=80, color=False))
     rows = [line.partition("┤") for line in lines[2 : plots.HEIGHT]]
@@ -92,10 +98,9 @@ def test_each_row_of_a_plot_has_the_number_of_its_height() -> None:
     assert begins == sorted(begins, reverse=True)
 
 
+@pytest.mark.usefixtures("plotext")
 @pytest.mark.parametrize("color", [True, False])
 def test_names_of_curves_stand_below_each_other_where_there_is_no_room(color: bool) -> None:
-    if missing := without("python:plotext"):
-        pytest.skip(missing)
     lines = [plots._ESCAPES.sub("", each) for each in pictures(SERIES, width=20, color=color)]
     begin = lines.index("prices, industrial, by minute:")
     assert [line[2:] for line in lines[begin + 1 : begin + 4]] == ["p25", "median", "p75"]

@@ -1,5 +1,7 @@
 """`compute queue|stats` and `compute-market match`."""
 
+from typing import Any
+
 import pytest
 
 from compute_market.jobs import jobs
@@ -53,8 +55,13 @@ def test_queue_is_told_in_the_order_of_its_first_page_while_it_moves(market: Mar
     market.update(lambda txn: jobs.hold(txn, jobs.get(txn, "held")))
     market.submit("lost", max_price_per_unit=1, wait=True)
     fetch = waiting.reading(Selection(), None).fetch
-    found, after = market.view(lambda txn: fetch(txn, None, 2))
-    assert [(row["place"], row["job_id"]) for row in found] == [(1, "a"), (2, "b")]
+
+    def page(after: Any) -> tuple[list[tuple[int, str]], Any]:
+        found, last = market.view(lambda txn: fetch(txn, after, 2))
+        return [(row["place"], row["job_id"]) for row in found], last
+
+    found, after = page(None)
+    assert found == [(1, "a"), (2, "b")]
     # One that was told starts, one that was not is cancelled, one comes in front of all.
     market.cancel("runs")
     market.cancel("c")
@@ -62,8 +69,8 @@ def test_queue_is_told_in_the_order_of_its_first_page_while_it_moves(market: Mar
     market.submit("late", priority="high")
     told = []
     while after is not None:
-        found, after = market.view(lambda txn, after=after: fetch(txn, after, 2))  # type: ignore[misc]
-        told += [(row["place"], row["job_id"]) for row in found]
+        found, after = page(after)
+        told += found
     assert told == [(4, "d"), (5, "held"), (6, "lost")]
 
 

@@ -101,6 +101,7 @@ class Report:
         self._total = total
         self.count = 0
         self.dealt_with = 0  # of which some are told only after others
+        self.is_cut = False  # whether something stopped the reading of more
         self._failed = 0
         self._jsonl = jsonl
         self._ignore_not_found = ignore_not_found
@@ -259,7 +260,7 @@ def in_chunks(
         broke_off(error, said, left, None if source is None else source.total)
         raise
     if left is not None:
-        left.write()
+        left.end(is_cut=said.is_cut)
     if not said.count:
         if fail_empty:
             raise NotFoundError(f"no {selected}", reason="empty")
@@ -305,6 +306,7 @@ def _kept_up(items: Iterable[Given[Item]], said: Report) -> Iterator[Given[Item]
     except MarketError as error:
         if not said.count:
             raise
+        said.is_cut = True
         yield Given("input", None, error)
 
 

@@ -4,6 +4,7 @@ those of lists.
 
 import os
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from msgspec import DecodeError, Raw, json
@@ -97,7 +98,10 @@ def _text(lines: Lines, first: int, last: int, start: int = 0, behind: int = 0) 
 
 
 def _texts(lines: Iterable[bytes], behind: int = 0) -> Iterator[bytes]:
-    """The documents as they are written, right or wrong; those that come `behind` in their line."""
+    """The documents as they are written, right or wrong; those that come `behind` in their line.
+
+    What stands behind a list that is wrong as a whole is read as a file of its own.
+    """
     kept: dict[int, bytes] = {}
 
     def keeping() -> Iterator[bytes]:
@@ -105,17 +109,32 @@ def _texts(lines: Iterable[bytes], behind: int = 0) -> Iterator[bytes]:
             kept[number] = line
             yield line
 
+    def rest(first: int, last: int) -> bytes:
+        """Lines, without what was told of them."""
+        texts = {number: kept.pop(number, b"") for number in range(first, last + 1)}
+        if done[0] in texts:
+            texts[done[0]] = texts[done[0]][done[1] :]
+        return b"".join(texts.values())
+
+    read = keeping()
+    # The line in which the last element ends, and where what follows it begins.
+    began = done = (1, behind) if behind else (0, 0)
     try:
-        for document in documents(keeping(), "", behind=behind):
-            first, last = document.lines
+        for document in documents(read, "", behind=behind):
             if document.columns is None:
-                yield b"".join(kept.pop(number, b"") for number in range(first, last + 1))
+                yield rest(*document.lines)
                 continue
             yield document.text
-            for number in range(first, last):
-                kept.pop(number, None)
+            done = document.lines[1], document.columns[1]
+            for number in [each for each in kept if each < done[0]]:
+                del kept[number]
     except UsageError:
-        yield b"".join(kept.values())
+        left = rest(min(kept), max(kept))
+        if done == began:  # Nothing of it could be told apart.
+            yield left
+            yield from _texts(read)
+        else:
+            yield from _texts(chain(left.splitlines(keepends=True), read))
 
 
 def _portable(text: bytes, directory: str) -> str:

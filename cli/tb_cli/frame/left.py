@@ -50,6 +50,13 @@ class Left:
         if given.place is not None:
             self._source.forget(given.place)
 
+    def end(self, *, is_cut: bool) -> None:
+        """Write what failed, and where the reading was cut short, what was not tried either."""
+        if is_cut:
+            self.break_off()
+        else:
+            self.write()
+
     def break_off(self) -> int | None:
         """Write what failed and all that is left; returns how many were not tried, if known.
 

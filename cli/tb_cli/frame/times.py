@@ -79,7 +79,7 @@ def instant(text: str, option: str, now_ms: int, *, utc: bool = False) -> int:
     many seconds ago below 10^9, unix seconds from there on, and unix milliseconds from 10^12 on.
     Raises UsageError naming the option.
     """
-    if text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX and int(text) >= _UNIX_S:
+    if _is_instant(text):
         number = int(text)
         found_ms = number if number >= _UNIX_MS else number * 1000
         if found_ms > _LAST_MS:
@@ -109,14 +109,21 @@ def deadline(text: str, option: str, now_ms: int) -> int:
 
     Raises UsageError naming the option, for a duration too: it would be one that has gone by.
     """
-    is_instant = text.isascii() and text.isdigit() and int(text) >= _UNIX_S
-    if not is_instant and in_unit(text.removesuffix(" ago"), "seconds") is not None:
-        raise UsageError(
-            f"{option}: {clipped(printable(text), 60)!a} is a duration and no time",
-            hint=f"{option}-secs takes a duration; a time is 03:00 (today), 2026-11-27T03:00,"
-            " or unix seconds",
-        )
-    return instant(text, option, now_ms) // 1000
+    hint = f"{option}-secs takes a duration; a time is 03:00 (today), 2026-11-27T03:00,"
+    hint += " or unix seconds"
+    if not _is_instant(text) and in_unit(text.removesuffix(" ago"), "seconds") is not None:
+        said = f"{clipped(printable(text), 60)!a} is a duration and no time"
+        raise UsageError(f"{option}: {said}", hint=hint)
+    try:
+        return instant(text, option, now_ms) // 1000
+    except UsageError as error:
+        raise UsageError(error.message, hint=hint) from None
+
+
+def _is_instant(text: str) -> bool:
+    """Whether a number is so large that it is no age."""
+    is_number = text.isascii() and text.isdigit() and len(text) <= _DIGITS_MAX
+    return is_number and int(text) >= _UNIX_S
 
 
 def _no_time(text: str, option: str) -> UsageError:
