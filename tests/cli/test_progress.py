@@ -6,7 +6,6 @@ import pty
 import re
 import select
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -20,6 +19,7 @@ from tb_cli import run as sums
 from tb_cli.frame import progress
 from tb_cli.frame.progress import Progress
 from tests.support.cli import NOT_PAID, Cli
+from tests.support.threads import begun_threads
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -72,10 +72,10 @@ def test_bar_shows_bytes_without_a_total(terminal: Callable[[], Shown]) -> None:
 def test_bar_of_parts_shows_a_percentage_and_takes_no_thread(
     terminal: Callable[[], Shown],
 ) -> None:
-    shown, before = terminal(), threading.active_count()
+    shown, threads = terminal(), begun_threads()
     with Progress(1000, of_bytes=False) as bar:
         bar(250)
-        assert threading.active_count() == before
+        assert threads() == 0
     assert "25%" in shown()
 
 
@@ -143,12 +143,12 @@ def test_bar_of_work_that_ends_soon_never_shows(
 ) -> None:
     monkeypatch.setattr(progress, "_AFTER_S", 60.0)
     shown = terminal()
-    before = threading.active_count()
+    threads = begun_threads()
     with Progress(8 * MIB, silent=silent) as bar:
         bar(8 * MIB)
         # What would forbid forks is there only if it was asked for.
-        assert threading.active_count() == before + silent
-    assert (shown(), threading.active_count()) == ("", before)
+        assert threads() == silent
+    assert (shown(), threads()) == ("", 0)
 
 
 @pytest.mark.parametrize("options", [(), ("--no-color",)])

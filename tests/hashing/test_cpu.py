@@ -4,7 +4,6 @@ import io
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from blake3 import blake3
 from compute_market.errors import IntegrityError
 from compute_market.hashing.cpu import Advance, hash_bytes, hash_opened, hash_stream
 from compute_market.hashing.files import open_slice
+from tests.support.threads import begun_threads
 
 FIXED_POINTS = [
     (b"", "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262"),
@@ -161,11 +161,11 @@ def test_hash_opened_leaves_no_reader_behind_when_interrupted(
     write: Callable[[bytes], str],
 ) -> None:
     path = write(bytes(20 * MIB))
-    before = threading.active_count()
+    threads = begun_threads()
 
     def interrupt(count: int) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         hash_file(path, None, interrupt)
-    assert threading.active_count() == before
+    assert threads() == 0
