@@ -245,7 +245,7 @@ def lateness(txn: Txn, bid: Bid) -> Refused | None:
         bond = f"; its bond of {bid.bond_ct} CT" if bid.bond_ct else ""
         cost = {
             "expired": bond and f"{bond} is burned",
-            "committed": bond and f"{bond} burns with the next change",
+            "committed": bond and f"{bond} is forfeit",
             "revealed": f"; it was revealed, and its job refused: {bid.refused}",
         }[bid.state]
         return Refused("expired", f"{message}, and it is {height} now{cost}")

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
+import msgspec
 from msgspec import Struct, ValidationError
 from msgspec.structs import asdict
 
 from compute_market.admission.mempool import BYTES_MAX
-from compute_market.amounts import AMOUNT_MAX
+from compute_market.amounts import AMOUNT_MAX, parse_ppm
 from compute_market.clock import EARLIEST_MS, LATEST_MS
 from compute_market.errors import MarketError, UsageError
 from compute_market.governance import parameters
@@ -286,7 +287,9 @@ class Recorder:
             if name in line.detail
         }
         if "reputation_multiplier" in line.detail:
-            terms_now["reputation_multiplier"] = line.detail["reputation_multiplier"]
+            terms_now["reputation_multiplier"] = self._multiplier(
+                number, line, "reputation_multiplier"
+            )
         offer_id = self._id(number, line.offer_id, "offer_id")
         self._post_as_it_was(number, line, offer_id)
         return Changed(OfferChange(offer_id, **terms_now))
@@ -300,11 +303,14 @@ class Recorder:
             return
         was: dict[str, Any] = {}
         for name in ("fee_pct_ct", "reputation_multiplier"):
-            if f"was_{name}" in line.detail and (offer_id, name) not in self._told:
+            before = f"was_{name}"
+            if before in line.detail and (offer_id, name) not in self._told:
                 self._told.add((offer_id, name))
-                was[name] = line.detail[f"was_{name}"]
-        if "fee_pct_ct" in was:
-            self._count(number, line, "was_fee_pct_ct", 100, least=0)
+                was[name] = (
+                    self._multiplier(number, line, before)
+                    if name == "reputation_multiplier"
+                    else self._count(number, line, before, 100, least=0)
+                )
         if was:
             self._script[place] = Entry(entry.at_ms, Posted(replace(entry.act.request, **was)))
 
@@ -330,7 +336,7 @@ class Recorder:
         priority = line.detail.get("priority")
         found = next((each for each in PRIORITIES if each == priority), None)
         if found is None:
-            self._problem(number, f"{shown(str(priority))} is no priority")
+            self._problem(number, f"{_as_json(priority)} is no priority")
         return Preferred(job_id, found)
 
     def _adjusted(self, number: int, line: Line) -> Act | None:
@@ -356,7 +362,7 @@ class Recorder:
         modes: dict[str, Mode] = {"dry_run": "dry_run", "armed": "armed", "real": "real"}
         to = modes.get(str(line.detail.get("to")))
         if to is None:
-            self._problem(number, f"{shown(str(line.detail.get('to')))} is no mode of settlement")
+            self._problem(number, f"{_as_json(line.detail.get('to'))} is no mode of settlement")
         if self._is_real is None:
             self._is_real = to == "dry_run" and line.detail.get("reason") != "arming cancelled"
         return Turned(to) if to == "real" or to == "dry_run" else None
@@ -367,8 +373,23 @@ class Recorder:
         except UsageError as error:
             self._problem(number, error.message)
 
+    def _multiplier(self, number: int, line: Line, name: str) -> str:
+        found = line.detail[name]
+        if not isinstance(found, str) or parse_ppm(found) is None:
+            self._problem(number, f"{name} is {_as_json(found)}, not a decimal in quotes")
+        return found
+
     def _count(self, number: int, line: Line, name: str, most: int, *, least: int = 1) -> int:
         found = line.detail.get(name)
-        if type(found) is not int or not least <= found <= most:
-            self._problem(number, f"{name} is {shown(str(found))}, not within {least}…{most}")
+        if name not in line.detail:
+            self._problem(number, f"{name} is missing")
+        if type(found) is not int:
+            self._problem(number, f"{name} is {_as_json(found)}, not a whole number")
+        if not least <= found <= most:
+            self._problem(number, f"{name} is {_as_json(found)}, not within {least}…{most}")
         return found
+
+
+def _as_json(value: object) -> str:
+    """A value of a log as an error quotes it, so that its type is seen."""
+    return shown(msgspec.json.encode(value).decode())

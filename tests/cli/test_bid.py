@@ -341,7 +341,7 @@ def test_lost_secret_says_what_it_costs(cli: Cli) -> None:
     cli.advance(WINDOW + 1)
     done = cli("bid", "reveal", bid_id, "--json")
     assert refused(done) == (5, "refused", "expired")
-    assert "its bond of 1 CT burns with the next change" in done.error["message"]
+    assert "its bond of 1 CT is forfeit" in done.error["message"]
     cli.ok("tick", due="1 bid expired, 1 CT of bonds burned")
     done = cli("bid", "reveal", bid_id, "--json")
     assert refused(done) == (5, "refused", "expired")
