@@ -5,6 +5,7 @@ import os
 from compute_market.archive import archives, archiving
 from compute_market.archive.archiving import Runner
 from compute_market.archive_records import Archive
+from compute_market.errors import UsageError
 from compute_market.records import DEADLINE_MAX
 from compute_market.text import counted
 from tb_cli.frame import files, guard
@@ -33,9 +34,12 @@ def archive(session: Session, target: str, *, before: int) -> None:
     clean. A job stays while a receipt of it waits to be paid.
 
     The file has a piece before the market lets go of it. A run that was killed is run again with
-    the same file, and goes on where it was.
+    the same file, and goes on where it was. A file that has lost what the market let go of is exit
+    9.
     """
     files.check_text(target, "the file")
+    if target == "-":
+        raise UsageError("an archive does not go to stdout", hint="./- is a file called so")
     end = session.view(lambda txn: max(0, txn.now - before))
     status = StatusLine()
     gone: Archive | None = None

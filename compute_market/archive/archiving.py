@@ -11,10 +11,10 @@ from typing import Any, Final, NamedTuple
 
 from compute_market import chain
 from compute_market.archive import archives, lines, selection
-from compute_market.archive.files import ArchiveFile, open_or_none
+from compute_market.archive.files import ArchiveFile, damaged, open_or_none
 from compute_market.archive.selection import Ended
 from compute_market.archive_records import Archive
-from compute_market.errors import ConflictError, UsageError
+from compute_market.errors import ConflictError, IntegrityError, UsageError
 from compute_market.records import Posting, replace
 from compute_market.store.txn import Txn
 
@@ -41,10 +41,10 @@ def archive(run: Runner, path: str, before: int, archive_id: bytes) -> dict[str,
     path; what has gone. `archive_id`, random bytes, is that of a new one.
 
     Raises UsageError for a file that is no archive of this market, ConflictError for one that it
-    knows nothing of, IntegrityError for one that is damaged, BusyError while another process writes
-    it or the disk is full.
+    knows nothing of, IntegrityError for one that is damaged or gone, BusyError while another
+    process writes it or the disk is full.
     """
-    file = open_or_none(path)
+    file = _opened(run, path)
     if file is None:
         if next(_pieces(run, before), None) is None:
             return nothing(path)
@@ -56,12 +56,12 @@ def archive(run: Runner, path: str, before: int, archive_id: bytes) -> dict[str,
         if known.closed_ms is None:
             file.go_on(known.length, known.digest)
             return _document(path, _go_on(run, found_id, file))
-        return _whole(run, path, before)
+        return _whole(run, file, known, before)
 
 
 def attempt(run: Runner, path: str, before: int) -> dict[str, Any]:
     """What would go, counted without a transaction that holds it all; nothing is written."""
-    file = open_or_none(path)
+    file = _opened(run, path)
     if file is None:
         return (
             nothing(path)
@@ -71,8 +71,9 @@ def attempt(run: Runner, path: str, before: int) -> dict[str, Any]:
     with file:
         _, known = _known(run, file, is_tried=True)
         if known.closed_ms is None:
+            file.check(known.length, known.digest)
             return _counted(run, path, known.before)
-        return _whole(run, path, before)
+        return _whole(run, file, known, before)
 
 
 def of_use(listed: list[Archive]) -> list[Archive]:
@@ -84,7 +85,7 @@ def of_use(listed: list[Archive]) -> list[Archive]:
     last = {each.path: each for each in sorted(listed, key=lambda each: each.begun_ms)}
 
     def is_of_use(each: Archive) -> bool:
-        if each.closed_ms is not None or each.jobs or each.receipts or each.postings:
+        if each.closed_ms is not None or _has_any(each):
             return True
         return last[each.path] is each and os.path.lexists(each.path)
 
@@ -96,11 +97,59 @@ def nothing(path: str) -> dict[str, Any]:
     return {"path": path, "changed": False}
 
 
-def _whole(run: Runner, path: str, before: int) -> dict[str, Any]:
-    """What is told of an archive that is whole. Raises UsageError where there is more to go."""
+def _has_any(each: Archive) -> bool:
+    """Whether the market has let go of something that is in an archive."""
+    return bool(each.jobs or each.receipts or each.postings)
+
+
+def _opened(run: Runner, path: str) -> ArchiveFile | None:
+    """The file at a path; None where there is nothing, and nothing was.
+
+    Raises IntegrityError where the market let go of something to a file there that is gone.
+    """
+    if not os.path.lexists(path) and _written_to(run, path):
+        raise IntegrityError(
+            f"{path} is gone, and what is in it is no longer in the market",
+            hint="bring it back from its disk or a copy; a new archive needs another name",
+        )
+    return open_or_none(path)
+
+
+def _written_to(run: Runner, path: str) -> set[str]:
+    """The ids of archives of a path that have something."""
+    place = _place(path)
+    known: list[tuple[bytes, Archive]] = run.view(lambda txn: list(archives.listed(txn)))
+    return {
+        found.hex()
+        for found, each in known
+        if _has_any(each) and os.path.basename(each.path) == place[1] and _place(each.path) == place
+    }
+
+
+def _place(path: str) -> tuple[str, str]:
+    """What tells a file from others, there or not: its directory, all links followed, its name."""
+    directory, name = os.path.split(path)
+    return os.path.realpath(directory), name
+
+
+def _is_one_of(file: ArchiveFile, ids: set[str]) -> bool:
+    try:
+        return lines.read_head(file.start(), file.path).id in ids
+    except UsageError:
+        return False
+
+
+def _whole(run: Runner, file: ArchiveFile, known: Archive, before: int) -> dict[str, Any]:
+    """What is told of an archive that is finished.
+
+    Raises IntegrityError where it is so no longer, UsageError where there is more to go.
+    """
+    file.check(known.length, known.digest)
+    if not lines.is_end(file.rest(), known):
+        raise damaged(file.path, "its last line is not the one that was written to it")
     if next(_pieces(run, before), None) is not None:
-        raise UsageError(f"{path}: file exists", hint="choose another one for more jobs")
-    return nothing(path)
+        raise UsageError(f"{file.path}: file exists", hint="choose another one for more jobs")
+    return nothing(file.path)
 
 
 def _begun(run: Runner, path: str, archive_id: bytes, before: int) -> ArchiveFile:
@@ -124,16 +173,23 @@ def _note_begun(run: Runner, archive_id: bytes, file: ArchiveFile, before: int) 
 
 
 def _known(run: Runner, file: ArchiveFile, *, is_tried: bool) -> tuple[bytes, Archive]:
-    """What the market knows of a file. Raises UsageError for what is no archive of this market."""
+    """What the market knows of a file.
+
+    Raises UsageError for what is no archive of this market, IntegrityError for what is in the place
+    of an archive that has something.
+    """
+    written = _written_to(run, file.path)
+    if written and not _is_one_of(file, written):
+        raise damaged(file.path, "it is not the archive that was written there")
     start = file.start()
     head = lines.read_head(start, file.path)
     archive_id, market = bytes.fromhex(head.id), run.view(chain.market_id)
-    if head.market_id != market.hex():
+    found = run.view(lambda txn: archives.find(txn, archive_id))
+    if found is None and head.market_id != market.hex():
         raise UsageError(
             f"{file.path}: file exists, and is an archive of market {head.market_id}",
             hint="choose another file",
         )
-    found = run.view(lambda txn: archives.find(txn, archive_id))
     if found is None:
         length = start.index(b"\n") + 1
         if file.size > length:

@@ -3,16 +3,18 @@
 import errno
 import fcntl
 import os
+import shlex
 from typing import Any
 
 from blake3 import blake3
 
-from compute_market.archive.lines import HEAD_MAX
+from compute_market.archive.lines import END_MAX, HEAD_MAX
 from compute_market.errors import BusyError, IntegrityError, UsageError
 from compute_market.home import FILE_MODE, failing, open_regular
 from compute_market.store.creation import sync
 
 _PIECE_BYTES = 2**20
+_LOST = "what is in it is no longer in the market: look for a copy of the file"
 
 
 class ArchiveFile:
@@ -34,7 +36,7 @@ class ArchiveFile:
         Raises UsageError when there is one, or none can be made, and BusyError when the disk is
         full.
         """
-        directory = os.path.dirname(os.path.abspath(path))
+        directory = os.path.dirname(path) or os.curdir
         temporary = os.path.join(directory, f".tb-{name}.tmp")
         with failing(path):
             made = os.open(
@@ -94,10 +96,18 @@ class ArchiveFile:
     def go_on(self, length: int, digest: bytes | None = None) -> None:
         """Go on behind so many bytes; what comes after them is cut off.
 
+        Raises what `check` does.
+        """
+        self.check(length, digest)
+        self.cut()
+
+    def check(self, length: int, digest: bytes | None = None) -> None:
+        """Read so many bytes, which count from here on.
+
         Raises IntegrityError when it is shorter, or has others than those of the digest.
         """
         with failing(self.path):
-            while self.length < length:
+            while self.length < length <= self.size:
                 part = os.pread(
                     self._descriptor, min(_PIECE_BYTES, length - self.length), self.length
                 )
@@ -105,11 +115,12 @@ class ArchiveFile:
                     break
                 self._count(part)
         if self.length < length or digest not in (None, self.digest):
-            raise IntegrityError(
-                f"{self.path} is damaged: it has not the {length} bytes that were written to it",
-                hint="what is in it is no longer in the market: look for a copy of the file",
-            )
-        self.cut()
+            raise damaged(self.path, f"it has not the {length} bytes that were written to it")
+
+    def rest(self) -> bytes:
+        """What is behind the bytes that count, as far as a last line may be long."""
+        with failing(self.path):
+            return os.pread(self._descriptor, END_MAX + 1, self.length)
 
     def cut(self) -> None:
         """Take away what does not count."""
@@ -143,6 +154,11 @@ class ArchiveFile:
         self.length += len(part)
 
 
+def damaged(path: str, problem: str) -> IntegrityError:
+    """The error of a file that has not what the market let go of."""
+    return IntegrityError(f"{path} is damaged: {problem}", hint=_LOST)
+
+
 def open_or_none(path: str) -> ArchiveFile | None:
     """The file at a path; None where there is nothing.
 
@@ -152,9 +168,13 @@ def open_or_none(path: str) -> ArchiveFile | None:
         raise UsageError("the name of the file is empty")
     if os.path.lexists(path):
         return ArchiveFile.open(path)
-    directory = os.path.dirname(os.path.abspath(path))
+    directory = os.path.dirname(path) or os.curdir
+    if not os.path.lexists(directory):
+        raise UsageError(
+            f"{path}: there is no directory {directory}", hint=f"mkdir -p {shlex.quote(directory)}"
+        )
     if not os.path.isdir(directory):
-        raise UsageError(f"{path}: there is no directory {directory}")
+        raise UsageError(f"{path}: {directory} is not a directory")
     if not os.access(directory, os.W_OK):
         raise UsageError(f"{path}: its directory cannot be written")
     return None

@@ -26,6 +26,7 @@ from compute_market.store.txn import Txn
 
 VERSION: Final = 1
 HEAD_MAX: Final = 1_000  # bytes of the first line, at most
+END_MAX: Final = 1_000  # and of the last one
 
 
 class Head(Struct, frozen=True, gc=False):
@@ -81,21 +82,36 @@ def of_postings(postings: list[Posting]) -> bytes:
 def of_end(txn: Txn, archive: Archive) -> bytes:
     """The last line of an archive that has grown to what it is."""
     seq = txn.number(RECEIPTS_ARCHIVED)
-    return (
-        json.encode(
-            {
-                "end": VERSION,
-                "jobs": archive.jobs,
-                "receipts": archive.receipts,
-                "postings": archive.postings,
-                "receipts_to": seq,
-                "link": receipt_chain.digest(txn, seq).hex(),
-                "bytes": archive.length,
-                "blake3": archive.digest.hex(),
-            }
-        )
-        + b"\n"
-    )
+    link = receipt_chain.digest(txn, seq).hex()
+    return json.encode(_end(archive, seq, link)) + b"\n"
+
+
+def is_end(line: bytes, archive: Archive) -> bool:
+    """Whether this is the last line of an archive that has grown to what it is.
+
+    Where the chain went on from there is known to that line alone.
+    """
+    try:
+        found = json.decode(line)
+    except ValueError:
+        return False
+    if not isinstance(found, dict):
+        return False
+    known = _end(archive, found.get("receipts_to"), found.get("link"))
+    return line == json.encode(known) + b"\n"
+
+
+def _end(archive: Archive, seq: Any, link: Any) -> dict[str, Any]:
+    return {
+        "end": VERSION,
+        "jobs": archive.jobs,
+        "receipts": archive.receipts,
+        "postings": archive.postings,
+        "receipts_to": seq,
+        "link": link,
+        "bytes": archive.length,
+        "blake3": archive.digest.hex(),
+    }
 
 
 def plain(record: Any) -> Any:

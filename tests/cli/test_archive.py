@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -121,7 +122,10 @@ def test_second_archive_goes_on_behind_the_first(cli: Cli) -> None:
     [
         ("a.slice", "1h", "a.slice: file exists, and is no archive"),
         ("home", "1h", "home: is a directory"),
-        ("nowhere/out", "1h", "nowhere/out: there is no directory "),
+        ("nowhere/out", "1h", "there is no directory nowhere\nhint: mkdir -p nowhere\n"),
+        ("a.slice/out", "1h", "a.slice/out: a.slice is not a directory\n"),
+        ("out/", "1h", "out/: there is no directory out\n"),
+        ("-", "1h", "an archive does not go to stdout\nhint: ./- is a file called so\n"),
         ("", "1h", "FILE is empty"),
         ("link", "1h", "link: is a link, and no link is followed here"),
         ("fifo", "1h", "fifo: not a regular file"),
@@ -172,18 +176,116 @@ def reopen(txn: Txn) -> None:
     txn.write(ARCHIVES, key, replace(known, closed_ms=None))
 
 
-def test_file_that_lost_what_the_market_let_go_is_damage(cli: Cli) -> None:
-    with_ended_jobs(cli)
-    archive(cli, "out.jsonl")
-    file = cli.directory / "out.jsonl"
-    # As if it had been killed before its end.
+def let_be_unfinished(cli: Cli) -> None:
+    """As if its command had been killed before the end."""
     store = open_store(cli.home / "market")
     store.update(reopen)
     store.close()
+
+
+def refused_as_damage(cli: Cli, file: Path, problem: str) -> None:
+    """Whether it is tried or not, it is an error of one line and a hint, and the file stays."""
+    before = file.read_bytes() if file.exists() else None
+    for dry in ((), ("-n",)):
+        done = cli("state", "archive", "--before", "0", file.name, *dry)
+        assert (done.code, done.out) == (9, ""), done
+        first, hint = done.err.splitlines()
+        assert first == f"error[integrity]: {file.name} {problem}"
+        assert hint.startswith("hint: ")
+        assert (file.read_bytes() if file.exists() else None) == before
+
+
+def test_file_that_lost_what_the_market_let_go_is_damage(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    archive(cli, "out.jsonl")
+    let_be_unfinished(cli)
+    file = cli.directory / "out.jsonl"
+    length = json.loads(file.read_bytes().splitlines()[-1])["bytes"]
     file.write_bytes(file.read_bytes()[:-300])
-    done = cli("state", "archive", "--before", "0", "out.jsonl")
+    problem = f"is damaged: it has not the {length} bytes that were written to it"
+    refused_as_damage(cli, file, problem)
+    file.unlink()
+    refused_as_damage(cli, file, "is gone, and what is in it is no longer in the market")
+
+
+NOT_WHOLE = "is damaged: it has not the {} bytes that were written to it"
+NO_END = "is damaged: its last line is not the one that was written to it"
+ANOTHER = "is damaged: it is not the archive that was written there"
+JUNK = b"x" * 5000
+
+
+@pytest.mark.parametrize("is_more", [False, True], ids=["nothing to go", "more to go"])
+@pytest.mark.parametrize(
+    ("damage", "problem"),
+    [
+        (lambda text: text[:-300], NOT_WHOLE),
+        (lambda text: text.replace(b"cancelled", b"completed"), NOT_WHOLE),
+        (lambda text: text.replace(b'"market_id":"', b'"market_id":"00', 1), NOT_WHOLE),
+        (lambda text: text[:-1], NO_END),
+        (lambda text: text[: text[:-1].rindex(b"\n") + 1], NO_END),
+        (lambda text: text + b"\n", NO_END),
+        (lambda text: text.replace(b'"jobs":2', b'"jobs":3'), NO_END),
+        (lambda text: text.replace(b'"id":"', b'"id":"00', 1), ANOTHER),
+        (lambda text: text[:20], ANOTHER),
+        (lambda _: JUNK, ANOTHER),
+        (lambda _: b"", ANOTHER),
+        (lambda _: None, "is gone, and what is in it is no longer in the market"),
+    ],
+)
+def test_finished_archive_that_is_damaged_or_gone_is_told(
+    cli: Cli, damage: Callable[[bytes], bytes | None], problem: str, is_more: bool
+) -> None:
+    with_ended_jobs(cli)
+    archive(cli, "out.jsonl")
+    file = cli.directory / "out.jsonl"
+    whole = file.read_bytes()
+    if is_more:
+        cli.ok("compute", "cancel", "j3")
+        cli.advance(1)
+    damaged = damage(whole)
+    assert damaged != whole
+    if damaged is None:
+        file.unlink()
+    else:
+        file.write_bytes(damaged)
+    length = json.loads(whole.splitlines()[-1])["bytes"]
+    refused_as_damage(cli, file, problem.format(length))
+    # Once it is back all is well, and beside it others are made.
+    file.write_bytes(whole)
+    if is_more:
+        assert archive(cli, "new.jsonl").startswith("archived 1 job, ")
+    for name in ("out.jsonl", "other.jsonl"):
+        assert archive(cli, name) == "nothing to archive\n"
+    assert file.read_bytes() == whole
+
+
+def test_archive_is_missed_by_every_name_of_its_place(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    disk = cli.directory / "disk"
+    disk.mkdir()
+    (cli.directory / "link").symlink_to("disk")
+    archive(cli, "link/out.jsonl")
+    (disk / "out.jsonl").rename(disk / "moved.jsonl")
+    for name in ("link/out.jsonl", "disk/out.jsonl", "link/../disk/out.jsonl"):
+        done = cli("state", "archive", "--before", "0", name)
+        assert (done.code, done.out) == (9, "")
+        assert done.err.startswith(f"error[integrity]: {name} is gone, ")
+    # Under another name it is known by its first line.
+    assert archive(cli, "disk/moved.jsonl") == "nothing to archive\n"
+    os.truncate(disk / "moved.jsonl", 400)
+    done = cli("state", "archive", "--before", "0", "disk/moved.jsonl")
     assert done.code == 9
-    assert "out.jsonl is damaged" in done.err
+    assert "disk/moved.jsonl is damaged" in done.err
+    # Its disk is not mounted.
+    disk.rename(cli.directory / "aside")
+    done = cli("state", "archive", "--before", "0", "disk/out.jsonl")
+    assert done.code == 9
+
+
+def test_archive_goes_to_a_file_called_like_stdout(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    assert archive(cli, "./-").startswith("archived 2 jobs, ")
+    assert (cli.directory / "-").exists()
 
 
 # Compacting.
