@@ -74,11 +74,9 @@ def backup(session: Session, target: str) -> None:
     if os.path.lexists(target):
         raise UsageError(f"{target}: file exists")
     session.open()  # Where there is no market nothing is made.
-    parent, name = os.path.split(os.path.abspath(target))
+    parent, name = _place_of(target, session.home)
     if session.dry_run:
         parent = tempfile.gettempdir()
-    with failing(target):
-        os.makedirs(parent, mode=0o700, exist_ok=True)
     with copies.making(parent, f".{name}.") as copy:
         copies.fill(copy, session)
         size = copies.size_of(copy)
@@ -91,6 +89,29 @@ def backup(session: Session, target: str) -> None:
     check = f"tb-cli --home {shlex.quote(target)} state check"
     text = [f"wrote {size} bytes to {target}", f"it is not checked: `{check}` does that"]
     emit(session, {"path": target, "bytes": size}, text)
+
+
+def _place_of(target: str, home: Home) -> tuple[str, str]:
+    """The directory in which a backup of a home is made, and its name.
+
+    Raises UsageError where there is no such directory: a disk is not mounted. And for one in the
+    home, with which it would be lost.
+    """
+    directory, name = os.path.split(target.rstrip("/"))
+    directory = directory or "."
+    if home.holds(directory):
+        raise UsageError(
+            f"{target} is in the home {home}, and would be lost with it",
+            hint="choose a directory outside of the home, on another disk",
+        )
+    if not os.path.lexists(directory):
+        raise UsageError(
+            f"{target}: there is no directory {directory}",
+            hint=f"mkdir -p {shlex.quote(directory)}",
+        )
+    if not os.path.isdir(directory):
+        raise UsageError(f"{target}: {directory} is not a directory")
+    return os.path.realpath(directory), name
 
 
 def _to_stdout(session: Session) -> None:

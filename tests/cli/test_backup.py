@@ -39,7 +39,7 @@ def in_directory(cli: Cli) -> set[str]:
 
 def test_backup_is_a_home_of_its_own(cli: Cli) -> None:
     with_a_cancelled_job(cli)
-    copy = cli.directory / "deep" / "copy"
+    copy = cli.directory / "copy"
     previous = os.umask(0)
     try:
         said = cli.ok("state", "backup", copy)
@@ -94,6 +94,60 @@ def test_backup_never_overwrites(cli: Cli) -> None:
     assert not [name for name in in_directory(cli) if "copy." in name]
 
 
+@pytest.mark.parametrize(
+    ("target", "problem"),
+    [
+        ("no/such/copy", "there is no directory no/such\nhint: mkdir -p no/such\n"),
+        ("no such/copy", "there is no directory no such\nhint: mkdir -p 'no such'\n"),
+        ("none/../copy", "there is no directory none/..\nhint: mkdir -p none/..\n"),
+        ("a.slice/copy", "a.slice is not a directory\n"),
+    ],
+)
+def test_backup_makes_no_directory_above_it(cli: Cli, target: str, problem: str) -> None:
+    """Where a disk is missing, who makes backups by the clock hears of it."""
+    cli.active()
+    for dry in ((), ("-n",)):
+        done = cli("state", "backup", target, *dry)
+        assert done == (2, "", f"error[usage]: {target}: {problem}")
+        assert in_directory(cli) == {"home", "a.slice"}
+    assert cli.document("state", "info")["last_backup"] is None
+
+
+IN_HOME = "home/copy home/market/copy home/none/copy link/copy home/../home/copy linked/../copy"
+
+
+@pytest.mark.parametrize("target", [*IN_HOME.split(), "{}/copy/"])
+@pytest.mark.parametrize("home", ["home", "link"])
+def test_backup_into_the_home_is_refused(cli: Cli, home: str, target: str) -> None:
+    cli.active()
+    (cli.directory / "link").symlink_to("home")
+    (cli.directory / "linked").symlink_to("home/market")
+    target = target.format(cli.home)
+    before = cli.files()
+    for dry in ((), ("-n",)):
+        done = cli("--home", home, "state", "backup", target, *dry)
+        assert done == (
+            2,
+            "",
+            f"error[usage]: {target} is in the home {cli.directory / home}, and would be lost "
+            "with it\nhint: choose a directory outside of the home, on another disk\n",
+        )
+    assert cli.files() == before
+
+
+def test_backup_beside_the_home_is_made(cli: Cli) -> None:
+    """What begins as the name of the home does is not in it, and links lead where they lead."""
+    cli.active()
+    elsewhere = cli.directory / "disk" / "deep"
+    elsewhere.mkdir(parents=True)
+    (cli.home / "link").symlink_to(elsewhere)
+    for target in ("home-2", "home/../third/", "home/link/copy", "home/link/../fifth"):
+        cli.ok("state", "backup", target)
+        assert cli.ok("--home", os.path.realpath(target), "state", "check") == SOUND
+    assert in_directory(cli) == {"home", "a.slice", "home-2", "third", "disk"}
+    assert {path.name for path in elsewhere.parent.iterdir()} == {"deep", "fifth"}
+
+
 def test_backup_of_no_market_makes_nothing(cli: Cli) -> None:
     assert cli("state", "backup", "copy").code == 3
     assert in_directory(cli) == set()
@@ -102,7 +156,7 @@ def test_backup_of_no_market_makes_nothing(cli: Cli) -> None:
 def test_dry_backup_leaves_nothing(cli: Cli) -> None:
     cli.active()
     before = cli.files()
-    said = cli.ok("state", "backup", "deep/copy", "-n")
+    said = cli.ok("state", "backup", "copy", "-n")
     assert said.startswith("dry_run: wrote ")
     assert (in_directory(cli), cli.files()) == ({"home", "a.slice"}, before)
 

@@ -100,6 +100,11 @@ class Home:
         """Whether anything in it bears on a command that needs no market."""
         return os.path.exists(self.config) or os.path.exists(self.calibration)
 
+    def holds(self, path: str) -> bool:
+        """Whether a path leads into it, all links followed."""
+        root = os.path.realpath(self.path)
+        return os.path.commonpath((root, os.path.realpath(path))) == root
+
     def check(self) -> None:
         """Find out, and make nothing, whether files can be put into it, there or not yet.
 
