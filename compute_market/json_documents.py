@@ -56,15 +56,18 @@ def parse(data: bytes, source: str) -> dict[str, Any]:
     return _parsed(data, source, lambda line, column: f"{source}: line {line}, column {column}")
 
 
-def documents(lines: Iterable[bytes], source: str, *, behind: int = 0) -> Iterator[Document]:
+def documents(
+    lines: Iterable[bytes], source: str, *, behind: int = 0, goes_on: bool = False
+) -> Iterator[Document]:
     """The JSON objects of a file: one, however it is laid out, one per line, or those of lists.
 
     Reads as the caller takes them, so a file may hold any number of lines. A line that is wrong is
     one wrong document among the others, also the first where the next one begins an object, and so
     is an element of a list. A list may be laid out in any way; no line of it may have more than
     `DOCUMENT_BYTES_MAX` bytes. A file without any holds none. With `behind` the first line was
-    dealt with up to there, which is behind an element. Raises UsageError for a single object that
-    is wrong, and for a list that has no end.
+    dealt with up to there, which is behind an element; what `goes_on` is not the beginning of its
+    file, and no single object. Raises UsageError for a single object that is wrong, and for a list
+    that has no end.
     """
     numbered = enumerate(lines, 1)
     first = next(numbered, None) if behind else _next(numbered)
@@ -75,6 +78,8 @@ def documents(lines: Iterable[bytes], source: str, *, behind: int = 0) -> Iterat
         if line[behind - 1 : behind] == b",":
             yield from _elements(source, first, numbered, behind)
         first = number, line[behind:] if line[behind - 1 : behind] != b"," else b""
+    elif goes_on:
+        pass  # The loop tells what it is.
     elif first[1].startswith(BOM_UTF8) and _is_list(first[1].removeprefix(BOM_UTF8)):
         raise UsageError(
             f"{source} line {first[0]}: a byte order mark (BOM) stands before the list"

@@ -42,7 +42,9 @@ def decoded(data: bytes) -> Any:
             parse_constant=_constant,
         )
     except UnicodeDecodeError as error:
-        raise MalformedError(f"byte {error.start} is not UTF-8") from error
+        before = data[: error.start].decode()
+        place = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise MalformedError("what stands here is not UTF-8", place) from error
     except RecursionError as error:
         raise MalformedError("nested too deep") from error
     except json.JSONDecodeError as error:

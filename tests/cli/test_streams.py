@@ -388,13 +388,8 @@ def done_by(cli: Cli, verb: str) -> set[str]:
     return {name for name, state in cli.states().items() if state == wanted}
 
 
-@pytest.mark.parametrize("form", BULK)
-@pytest.mark.parametrize("end", [KeyboardInterrupt, BusyError("write lock: held by another")])
-def test_failed_to_has_what_was_not_tried_however_a_run_ends(
-    cli: Cli, form: str, end: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    words, given, transactions = BULK[form]
-    verb = form.split()[0]
+def prepare(cli: Cli, verb: str) -> None:
+    """Have ready what a verb is to deal with."""
     if verb == "withdraw":
         cli.ok("compute", "offer", "post", "-", stdin=offer_lines(*NAMES))
     elif verb == "post":
@@ -403,6 +398,115 @@ def test_failed_to_has_what_was_not_tried_however_a_run_ends(
         cli.post()
     if verb in ("cancel", "execute"):
         cli.ok("compute", "submit", "-", stdin=job_lines(cli, *NAMES))
+
+
+@pytest.mark.parametrize("form", [form for form in BULK if form != "execute"])
+@pytest.mark.parametrize("commits", [1, 2])
+def test_what_a_signal_finds_committed_is_not_left(
+    cli: Cli, form: str, commits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words, given, _ = BULK[form]
+    verb = form.split()[0]
+    prepare(cli, verb)
+    left = cli.directory / "left"
+    calls: list[int] = []
+    update = Store.update
+
+    def stopped(store: Store, fn: Any, **extra: Any) -> Any:
+        result = update(store, fn, **extra)
+        calls.append(1)
+        if len(calls) == commits:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    text = given(cli)
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "update", stopped)
+        done = cli(*words, "--failed-to", left, stdin=text)
+    assert done.code == 130
+    assert f"interrupted after {2 * commits} of 8" in done.err
+    assert done_by(cli, verb) == set(NAMES[: 2 * commits])
+    kept = left.read_text()
+    assert [name for name in NAMES if f'"{name}"' in kept or f"{name}\n" in kept.split("{")[0]] == (
+        list(NAMES[2 * commits :])
+    )
+    assert cli(*words, stdin=kept).code == 0
+    assert done_by(cli, verb) == set(NAMES)
+
+
+def test_run_that_breaks_off_behind_a_wrong_line_leaves_one_per_line(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(cli, "submit")
+    left = cli.directory / "elsewhere" / "left"
+    left.parent.mkdir()
+    update = Store.update
+    calls: list[int] = []
+
+    def failing(store: Store, fn: Any, **extra: Any) -> Any:
+        calls.append(1)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return update(store, fn, **extra)
+
+    begins, ends = job_lines(cli, "a", "b", "e"), job_lines(cli, "c", "d")
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "update", failing)
+        words = ("compute", "submit", "-", "--chunk", "3", "--failed-to", left)
+        done = cli(*words, stdin=f"{begins}bad1\nbad2\n{ends}[{ends.splitlines()[0]}]\n")
+    assert done.code == 130
+    assert "interrupted after 3 of 8; run it again\n" in done.err
+    bad, worse, *kept = left.read_text().splitlines()
+    assert (bad, worse) == ("bad1", "bad2")
+    slice_path = str(cli.slice())
+    assert [json.loads(line)["job_id"] for line in kept] == ["c", "d", "c"]
+    assert all(json.loads(line)["slices"] == [slice_path] for line in kept)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "[{0},\n{1}] [{2},{3}]\n{4}\n",  # More stands behind the list.
+        "[{0},\n{1},\n{2},{3},{4}\n",  # It has no end.
+    ],
+)
+@pytest.mark.parametrize("chunk", ["1", "1000"])
+def test_what_was_not_tried_of_one_of_several_files_can_be_handed_in(
+    cli: Cli, broken: str, chunk: str
+) -> None:
+    prepare(cli, "submit")
+    one, other, left = (cli.directory / name for name in ("one", "other", "left"))
+    one.write_text(broken.format(*job_lines(cli, *"abcde").splitlines()))
+    other.write_text(job_lines(cli, "f"))
+    words = ("compute", "submit", "--chunk", chunk, "--failed-to", left)
+    done = cli(*words, one, other)
+    assert done.code == 7
+    assert "f" in done_by(cli, "submit")
+    kept = [json.loads(line)["job_id"] for line in left.read_text().splitlines()]
+    assert sorted(kept) == sorted(set("abcdef") - done_by(cli, "submit"))
+    assert cli("compute", "submit", left).code == 0
+    assert done_by(cli, "submit") == set("abcdef")
+
+
+def test_document_that_is_wrong_is_left_as_it_was_written(cli: Cli) -> None:
+    """Of a key given twice, neither is taken for the one that was meant."""
+    prepare(cli, "post")
+    twice = '{"offer_id":"z","provider":"p","units":1,"price_per_unit":50,"price_per_unit":5}'
+    left = cli.directory / "left"
+    for text in (f"{offer_lines('a')}{twice}\n", f"[{offer_lines('a').strip()},{twice}]\n"):
+        done = cli("compute", "offer", "post", "-", "--failed-to", left, stdin=text)
+        assert done.code == 7
+        assert left.read_text() == f"{twice}\n"
+
+
+@pytest.mark.parametrize("form", BULK)
+@pytest.mark.parametrize("end", [KeyboardInterrupt, BusyError("write lock: held by another")])
+def test_failed_to_has_what_was_not_tried_however_a_run_ends(
+    cli: Cli, form: str, end: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words, given, transactions = BULK[form]
+    verb = form.split()[0]
+    prepare(cli, verb)
     left = tmp_path / "elsewhere" / "left"
     left.parent.mkdir()
     left.write_text("old\n")

@@ -24,6 +24,7 @@ from compute_market.errors import (
 )
 from compute_market.store.txn import Txn
 from compute_market.text import is_nearest
+from tb_cli.frame.guard import whole
 from tb_cli.frame.render import (
     emit,
     end_elements,
@@ -254,13 +255,13 @@ def in_chunks(
             session, single=len(ahead) == 1, jsonl=jsonl, ignore_not_found=ignore_not_found
         )
         _go_through(session, _kept_up(chain(ahead, given), said), deal_with, size, said, left)
+        if left is not None:
+            left.end(is_cut=said.is_cut)
     except BaseException as error:
         from tb_cli.frame.left import broke_off
 
         broke_off(error, said, left, None if source is None else source.total)
         raise
-    if left is not None:
-        left.end(is_cut=said.is_cut)
     if not said.count:
         if fail_empty:
             raise NotFoundError(f"no {selected}", reason="empty")
@@ -284,12 +285,14 @@ def _go_through(
 ) -> None:
     mapped = 0
     with closing(said):
-        while part := list(islice(items, size)):
-            outcomes = deal_with(part)
-            said.dealt_with += len(part)
-            if left is not None:
-                for given, outcome in zip(part, outcomes, strict=True):
-                    left.dealt_with(given, failed=outcome.is_undone or said.is_failure(outcome))
+        while True:
+            with whole:
+                if not (part := list(islice(items, size))):
+                    return
+                outcomes = deal_with(part)
+                said.dealt_with += len(part)
+                if left is not None:
+                    left.dealt_with(part, outcomes, said)
             for outcome in outcomes:
                 said.add(outcome)
             sys.stdout.flush()
@@ -330,11 +333,7 @@ def _line(outcome: Outcome, *, alone: bool) -> str:
 
 
 class _Abort(Exception):
-    """Rolls an atomic run back; carries what had been found."""
-
-    def __init__(self, outcomes: list[Outcome]) -> None:
-        super().__init__()
-        self.outcomes = outcomes
+    """Rolls an atomic run back; its argument is what had been found."""
 
 
 def commit(
@@ -388,6 +387,7 @@ def commit(
         outcomes = [one(txn, given) for given in part]
         if atomic and any(each.is_failure(ignore_not_found=ignored) for each in outcomes):
             raise _Abort(outcomes)
+        whole.settle()  # What is committed now is known to be, whatever signal comes.
         return outcomes
 
     try:
@@ -397,4 +397,4 @@ def commit(
     except _Abort as abort:
         from tb_cli.frame.undone import undone
 
-        return [undone(outcome) for outcome in abort.outcomes]
+        return [undone(outcome) for outcome in abort.args[0]]

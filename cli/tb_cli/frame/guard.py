@@ -8,9 +8,10 @@ import _signal
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from compute_market.errors import BusyError, MarketError
 
@@ -26,6 +27,55 @@ class Terminated(BaseException):
 
     It holds the number of the signal: another one may be told to do the same.
     """
+
+
+class Whole:
+    """A part of a command that signals wait for, once it has begun to be `settled`.
+
+    Before that they end it at once. After that they are raised when the part ends, so that what
+    was committed is also known to be: nothing that takes long may be done then, but where they are
+    `heard`. There is one at a time, in the main thread.
+    """
+
+    def __init__(self) -> None:
+        self._is_open = self._waits = False
+        self._stop: BaseException | None = None
+
+    def __enter__(self) -> None:
+        self._is_open = True
+
+    def __exit__(self, *_: object) -> None:
+        self._is_open = False
+        self._raise_now()
+
+    def settle(self) -> None:
+        """From here on, until the part ends, signals wait."""
+        self._waits = self._is_open
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Let signals end what takes long, also within a part that is settled."""
+        waited = self._waits
+        self._raise_now()
+        try:
+            yield
+        finally:
+            self._waits = waited
+
+    def end_by(self, stop: BaseException) -> None:
+        """A signal has come: raise it, or keep it for later."""
+        if not self._waits:
+            raise stop
+        self._stop = self._stop or stop
+
+    def _raise_now(self) -> None:
+        self._waits = False
+        stop, self._stop = self._stop, None
+        if stop is not None:
+            raise stop
+
+
+whole: Final = Whole()
 
 
 class OutputLost(BaseException):
@@ -82,6 +132,8 @@ class Output:
 def guarded(call: Callable[[], int], arguments: list[str]) -> int:
     """Run a command to its exit code, whatever ends it. `arguments` are those it was given."""
     _signal.signal(_signal.SIGTERM, _terminate)
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:  # Else it is ignored.
+        _signal.signal(_signal.SIGINT, _interrupt)
     streams = sys.stdout, sys.stderr
     sys.stdout = cast("TextIO", Output(sys.stdout))
     sys.stderr = cast("TextIO", Output(sys.stderr))
@@ -202,7 +254,11 @@ def _has_colors(arguments: list[str]) -> bool:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    raise Terminated(signum)
+    whole.end_by(Terminated(signum))
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    whole.end_by(KeyboardInterrupt())
 
 
 def _encodable(text: str, encoding: str) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 
 from msgspec import DecodeError, Raw, json
 
-from compute_market.errors import UsageError
-from compute_market.json_documents import DOCUMENT_BYTES_MAX, Document, documents
+from compute_market.errors import MarketError, UsageError
+from compute_market.json_documents import DOCUMENT_BYTES_MAX, Document, documents, parse
 from compute_market.text import one_line
 from tb_cli.frame.bulk import Given, Place
 from tb_cli.frame.files import directory_of
@@ -31,6 +31,7 @@ class JsonLines:
         self._next = 0  # the file of which not all was dealt with
         # Of the first line that is kept of it, the bytes that were: they end behind an element.
         self._behind = 0
+        self._goes_on = False  # whether any of it was
 
     def __iter__(self) -> Iterator[tuple[str, Document, Place]]:
         """Each document, what its paths are relative to, and its place."""
@@ -55,17 +56,20 @@ class JsonLines:
 
     def again(self, given: Given[Any]) -> str:
         """The document on one line, with paths that are right anywhere."""
-        if given.place is None or len(given.place) == 1:
-            return ""  # A file that is wrong as a whole, which its outcome names.
+        if given.place is None:
+            return ""
         index, *place = given.place
         lines = self._files[index]
+        if not place:
+            return self._rest_of(index)
         return _portable(_text(lines, *place), directory_of(lines.path))
 
     def forget(self, place: Place) -> None:
         """Everything up to that place was dealt with."""
         self._next = place[0]
         self._behind = 0
-        if len(place) == 1:
+        self._goes_on = len(place) > 1
+        if not self._goes_on:
             self._next += 1
             return
         _, _, last, *columns = place
@@ -76,11 +80,22 @@ class JsonLines:
 
     def left(self) -> Iterator[str]:
         """What was not dealt with, read or not."""
-        behind = self._behind
-        for lines in self._files[self._next :]:
-            for text in _texts(lines.left(), behind):
-                yield _portable(text, directory_of(lines.path))
-            behind = 0
+        for index in range(self._next, len(self._files)):
+            yield from self._left_of(index)
+
+    def _rest_of(self, index: int) -> str:
+        """What is left of a file that is wrong as a whole, or from there on; of one that cannot be
+        read nothing, which its outcome names."""
+        try:
+            return "\n".join(self._left_of(index))
+        except MarketError:
+            return ""
+
+    def _left_of(self, index: int) -> Iterator[str]:
+        lines = self._files[index]
+        behind, goes_on = (self._behind, self._goes_on) if index == self._next else (0, False)
+        for text in _texts(lines.left(), behind, goes_on=goes_on):
+            yield _portable(text, directory_of(lines.path))
 
 
 def _place(index: int, document: Document) -> Place:
@@ -97,10 +112,11 @@ def _text(lines: Lines, first: int, last: int, start: int = 0, behind: int = 0) 
     return lines.kept(first, last - 1)[start:] + lines.kept(last, last)[:end]
 
 
-def _texts(lines: Iterable[bytes], behind: int = 0) -> Iterator[bytes]:
+def _texts(lines: Iterable[bytes], behind: int = 0, *, goes_on: bool = False) -> Iterator[bytes]:
     """The documents as they are written, right or wrong; those that come `behind` in their line.
 
-    What stands behind a list that is wrong as a whole is read as a file of its own.
+    What stands behind a list that is wrong as a whole is read as one per line, and so are they if
+    the file `goes_on`.
     """
     kept: dict[int, bytes] = {}
 
@@ -120,7 +136,7 @@ def _texts(lines: Iterable[bytes], behind: int = 0) -> Iterator[bytes]:
     # The line in which the last element ends, and where what follows it begins.
     began = done = (1, behind) if behind else (0, 0)
     try:
-        for document in documents(read, "", behind=behind):
+        for document in documents(read, "", behind=behind, goes_on=goes_on):
             if document.columns is None:
                 yield rest(*document.lines)
                 continue
@@ -132,20 +148,21 @@ def _texts(lines: Iterable[bytes], behind: int = 0) -> Iterator[bytes]:
         left = rest(min(kept), max(kept))
         if done == began:  # Nothing of it could be told apart.
             yield left
-            yield from _texts(read)
+            yield from _texts(read, goes_on=True)
         else:
-            yield from _texts(chain(left.splitlines(keepends=True), read))
+            yield from _texts(chain(left.splitlines(keepends=True), read), goes_on=True)
 
 
 def _portable(text: bytes, directory: str) -> str:
     """A document on one line, its slices by absolute paths; one that is wrong as it is."""
     try:
+        parse(text, "")
         fields = json.decode(text, type=dict[str, Raw])
         if "slices" in fields:
             slices = json.decode(fields["slices"], type=list[Any])
             fields["slices"] = Raw(json.encode([_absolute(each, directory) for each in slices]))
         return json.format(json.encode(fields), indent=-1).decode()
-    except (DecodeError, UnicodeDecodeError, RecursionError):
+    except (DecodeError, UnicodeDecodeError, RecursionError, UsageError):
         return one_line(text.decode(errors="backslashreplace"))
 
 

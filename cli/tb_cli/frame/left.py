@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compute_market.errors import MarketError
-from tb_cli.frame.guard import Terminated
+from tb_cli.frame.guard import Terminated, whole
 from tb_cli.frame.render import note
 from tb_cli.frame.results import Result
 
 if TYPE_CHECKING:
-    from tb_cli.frame.bulk import Given, Place, Report
+    from tb_cli.frame.bulk import Given, Outcome, Place, Report
 
 
 class Source(Protocol):
@@ -41,14 +41,20 @@ class Left:
         self._result = Result(path)
         self._source = source
         self._lines: list[str] = []
+        self._is_written = False
 
-    def dealt_with(self, given: "Given[Any]", *, failed: bool) -> None:
-        if self._source is None:
-            return
-        if failed and (line := self._source.again(given)):
-            self._lines.append(line)
-        if given.place is not None:
-            self._source.forget(given.place)
+    def dealt_with(
+        self, part: "list[Given[Any]]", outcomes: "list[Outcome]", said: "Report"
+    ) -> None:
+        """Keep what has failed of some items."""
+        for given, outcome in zip(part, outcomes, strict=True):
+            if self._source is None:
+                return
+            failed = outcome.is_undone or said.is_failure(outcome)
+            if failed and (line := self._source.again(given)):
+                self._lines.append(line)
+            if given.place is not None:
+                self._source.forget(given.place)
 
     def end(self, *, is_cut: bool) -> None:
         """Write what failed, and where the reading was cut short, what was not tried either."""
@@ -76,11 +82,16 @@ class Left:
         return len(self._lines) - tried if is_whole else None
 
     def write(self) -> None:
-        """Write the file. That it cannot be is a warning: the work is done."""
-        try:
-            self._result.write("".join(f"{line}\n" for line in self._lines))
-        except MarketError as error:
-            note(f"warning: {error.message}: what failed is not in it")
+        """Write the file, once. That it cannot be is a warning: the work is done."""
+        with whole:
+            whole.settle()
+            if self._is_written:
+                return
+            self._is_written = True
+            try:
+                self._result.write("".join(f"{line}\n" for line in self._lines))
+            except MarketError as error:
+                note(f"warning: {error.message}: what failed is not in it")
 
 
 def broke_off(

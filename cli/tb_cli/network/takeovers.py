@@ -10,7 +10,7 @@ from compute_market.jobs import handovers, preempt
 from compute_market.jobs.submit import Posted
 from compute_market.store.txn import Txn
 from tb_cli.frame.bulk import Outcome
-from tb_cli.frame.guard import Terminated
+from tb_cli.frame.guard import Terminated, whole
 from tb_cli.frame.session import Session
 
 T = TypeVar("T")
@@ -75,7 +75,8 @@ class Takeovers:
         if self._stopped is not None:
             return outcome
         try:
-            return self._handed_over(outcome)
+            with whole.heard():
+                return self._handed_over(outcome)
         except _STOPS as error:
             self._stopped = error  # `end` raises it.
             return outcome
