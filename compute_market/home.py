@@ -115,6 +115,21 @@ def own_part(directory: str, path: str) -> str | None:
     return os.path.join(root, name) if name in OWN else None
 
 
+def part_of_market(path: str) -> str | None:
+    """What of the home of any market a path leads to, all links followed, that is the home's own.
+
+    None for what is in no home that has a market, and for the files that it leaves to others.
+    """
+    found = directory = os.path.realpath(path)
+    while directory != os.path.dirname(directory):
+        if os.path.lexists(data_file(os.path.join(directory, STORE))):
+            own = own_part(directory, found)
+            if own is not None:
+                return own
+        directory = os.path.dirname(directory)
+    return None
+
+
 def check_no_link_below(directory: str, path: str) -> None:
     """Raise OSError if a part of a path below the home in a directory is a link."""
     found = directory

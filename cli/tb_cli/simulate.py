@@ -6,12 +6,13 @@ It needs no market and touches no home.
 import os
 import shutil
 import sys
+from contextlib import suppress
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from compute_market.amounts import AMOUNT_MAX
-from compute_market.errors import exit_code
-from compute_market.text import printable
+from compute_market.errors import UsageError, exit_code
+from compute_market.text import printable, quoted
 from tb_cli.frame.listing import lists
 from tb_cli.frame.listing.columns import Column, Noun
 from tb_cli.frame.listing.reading import AtHand
@@ -119,6 +120,8 @@ def simulate(
         return 0
     given = Given(scenario, trace, nodes, replay, seed)
     found = variants(given, parameters, seeds or 1)
+    if csv is not None:
+        _check_apart(csv, found[0].files)
     if found[0].note:
         note(found[0].note)
     file = None if csv is None else Result(csv)
@@ -133,6 +136,14 @@ def simulate(
         if file is not None:
             file.discard()
     return exit_code("integrity") if broken else 0
+
+
+def _check_apart(csv: str, files: tuple[str, ...]) -> None:
+    """Raise UsageError for results that would replace what they are made of."""
+    for path in files:
+        with suppress(OSError, ValueError):  # A name that leads to no file is no such one.
+            if os.path.samefile(path, csv):
+                raise UsageError(f"--csv {quoted(csv)} is what is played", hint="name another file")
 
 
 def _one(session: Session, variant: "Variant", *, jsonl: bool) -> tuple[bool, list[dict[str, Any]]]:

@@ -3,7 +3,7 @@
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NoReturn
 
 from compute_market.errors import UsageError, file_error
@@ -52,6 +52,27 @@ def lines(path: str) -> Iterator[tuple[int, str]]:
             yield number, text.rstrip("\r\n")
 
 
+def check_lines(path: str, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The chunks of a stream that is to be kept, while no line is far too long.
+
+    So a line without an end is told before there is no room for it. Raises TraceError for one. Of
+    what is compressed nothing is known yet.
+    """
+    number, length, is_packed = 1, 0, False
+    for count, chunk in enumerate(chunks):
+        is_packed = is_packed or (count == 0 and chunk.startswith(_GZIP))
+        breaks = chunk.count(b"\n")
+        number += breaks
+        length = len(chunk) - chunk.rfind(b"\n") - 1 if breaks else length + len(chunk)
+        if length > LINE_BYTES_MAX and not is_packed:
+            _fail_long(path, number)
+        yield chunk
+
+
+def _fail_long(path: str, number: int) -> NoReturn:
+    fail(path, number, f"the line has more than {LINE_BYTES_MAX} bytes")
+
+
 def _split(path: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
     """Lines with their line breaks."""
     number, rest = 0, b""
@@ -66,7 +87,7 @@ def _split(path: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
             if len(rest) <= LINE_BYTES_MAX:
                 continue
             number += 1
-        fail(path, number, f"the line has more than {LINE_BYTES_MAX} bytes")
+        _fail_long(path, number)
     if rest:
         yield rest
 

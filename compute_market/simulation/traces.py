@@ -29,6 +29,7 @@ class Extent(Struct, frozen=True, gc=False):
     jobs: int
     length_secs: int  # until the last job has ended, had it run at once
     longest_secs: int  # that a job ran
+    last_secs: int  # when the last job is submitted
 
 
 def format_of(path: str) -> Format:
@@ -59,14 +60,15 @@ def jobs(path: str, form: Format | None = None) -> Iterator[TraceJob]:
 def extent(path: str, form: Format | None = None) -> Extent:
     """Read a trace to its end. Raises TraceError for a line that is wrong, and UsageError when
     there is no job in it."""
-    count = end_ms = longest_ms = 0
+    count = end_ms = longest_ms = last_ms = 0
     for job in jobs(path, form):
         count += 1
         end_ms = max(end_ms, job.at_ms + (job.duration_ms or 0))
         longest_ms = max(longest_ms, job.duration_ms or 0)
+        last_ms = job.at_ms
     if not count:
         raise UsageError(f"{quoted(path)}: there is no job in it")
-    return Extent(count, end_ms // 1_000 + 1, -(-longest_ms // 1_000))
+    return Extent(count, end_ms // 1_000 + 1, -(-longest_ms // 1_000), last_ms // 1_000)
 
 
 def opener(directory: str) -> OpenTrace:

@@ -153,6 +153,69 @@ def test_home_that_everybody_may_write_is_refused(cli: Cli) -> None:
     assert list(empty.iterdir()) == []
 
 
+def test_home_that_others_need_as_it_is_is_not_to_be_changed(cli: Cli) -> None:
+    everybodys = cli.directory / "everybodys"
+    everybodys.mkdir()
+    everybodys.chmod(0o1777)
+    for path, problem in (
+        (everybodys, "may be written by everybody"),
+        (Path("/dev/null"), "is not a directory"),
+    ):
+        done = cli("--home", path, "status")
+        assert (done.code, done.out) == (2, "")
+        assert f"error[usage]: {path} {problem}\n" in done.err
+        assert "chmod" not in done.err
+
+
+# What in it is never the place of results.
+
+
+RESULTS = [
+    ("metrics", "--textfile"),
+    ("compute", "cancel", "j1", "--failed-to"),
+    ("compute", "wait", "j1", "--timeout", "1", "--failed-to"),
+    ("compute-market", "simulate", "steady_load", "--param", "length_secs=60", "--csv"),
+    ("compute-market", "receipts", "export", "--key", "node"),
+    ("net", "reputation", "export"),
+]
+PLACES = ("data", "log", "board", "new", "link", "another")
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        *((command, place) for command in RESULTS for place in PLACES),
+        # The others print to what is called so.
+        *((command, "-") for command in RESULTS if "export" not in command),
+    ],
+)
+def test_results_never_take_the_place_of_what_belongs_to_a_market(
+    cli: Cli, command: tuple[str, ...], place: str, tmp_path: Path
+) -> None:
+    cli.active()
+    cli.ok("key", "new", "node")
+    cli.home.joinpath(names.CANCELLATIONS_LOG).touch()
+    other = shutil.copytree(cli.home, tmp_path / "another")
+    link = tmp_path / "link"
+    link.symlink_to(names.data_file(str(cli.home / names.STORE)))
+    named = {
+        "data": cli.home / names.STORE / names.DATA,
+        "log": cli.home / names.CANCELLATIONS_LOG,
+        "board": cli.home / names.PRICE_BOARD,
+        "new": cli.home / names.KEYS / "new",
+        "link": link,
+        "another": other / names.STORE / names.DATA,
+        "-": "-",
+    }[place]
+    before = cli.files(), cli.states()
+    done = cli(*command, named)
+    assert (done.code, done.out) == (2, "")
+    assert "belongs to the market itself" in done.err or place == "-"
+    assert not Path("-").exists()
+    assert (cli.files(), cli.states()) == before
+    assert link.is_symlink()
+
+
 @as_root
 def test_what_root_makes_in_a_home_belongs_to_whom_the_home_belongs(
     cli: Cli, measured: None

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -404,6 +405,47 @@ def document(cli: Cli, *arguments: str | Path, stdin: str = "") -> Any:
     done = cli("compute-market", "simulate", *arguments, "--json", stdin=stdin)
     assert done.code == 0, done
     return json.loads(done.out)
+
+
+@pytest.mark.parametrize("given", [(), ("--trace", "t.swf"), ("--nodes", "n.csv")])
+def test_series_never_take_the_place_of_what_is_played(
+    given: tuple[str, ...], cli: Cli, scenario: Path
+) -> None:
+    Path("t.swf").write_text(SWF)
+    Path("n.csv").write_text(NODES)
+    played = Path(given[1]) if given else scenario
+    Path("link").symlink_to(played)
+    before = played.read_bytes()
+    for name in (played, "link"):
+        done = cli("compute-market", "simulate", scenario, *given, "--csv", name)
+        assert (done.code, done.out) == (2, "")
+        assert "is what is played" in done.err
+    assert played.read_bytes() == before
+
+
+def test_jobs_of_a_trace_behind_the_end_are_told(cli: Cli, scenario: Path) -> None:
+    Path("t.swf").write_text(SWF)
+    last = max(int(line.split()[1]) for line in SWF.splitlines() if not line.startswith(";"))
+    scenario.write_text(SCENARIO.replace("300", str(last)))
+    told = f"the trace goes on until second {last} and the scenario ends after {last}"
+    assert told in simulate(cli, scenario, "--trace", "t.swf").err
+    scenario.write_text(SCENARIO.replace("300", str(last + 1)))
+    assert "goes on" not in simulate(cli, scenario, "--trace", "t.swf").err
+
+
+def test_line_without_an_end_is_told_at_once(cli: Cli, scenario: Path) -> None:
+    """And not when all that comes has been kept on the disk."""
+    process = cli.start(
+        "compute-market", "simulate", scenario, "--trace", "-", stdin=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(b"; a comment\n" + b"1" * 200_000)
+    process.stdin.flush()
+    # Nobody has closed it.
+    assert process.wait(20) == 2
+    assert process.stderr is not None
+    assert b"stdin:2: the line has more than 65536 bytes" in process.stderr.read()
+    process.stdin.close()
 
 
 def test_trace_takes_the_place_of_the_buyers(cli: Cli, scenario: Path) -> None:

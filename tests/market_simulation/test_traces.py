@@ -62,7 +62,7 @@ def test_read_swf_finds_what_a_job_asked_for_and_took(tmp_path: Path) -> None:
     first, second = traces.jobs(path)
     assert (first.at_ms, first.units, first.duration_ms, first.user) == (5_000, 8, 60_000, "3")
     assert (first.number, second.number, second.at_ms) == (4, 5, 9_000)
-    assert traces.extent(path) == traces.Extent(2, 70, 60)
+    assert traces.extent(path) == traces.Extent(2, 70, 60, 9)
 
 
 @pytest.mark.parametrize(

@@ -134,10 +134,13 @@ class Home:
             found = os.stat(self.path)
         except OSError:
             return None  # There is none yet, or it cannot be opened either, which says why.
+        self._check_directory()
         if found.st_mode & stat.S_IWOTH:
+            is_ours = found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX
+            way_out = f"`chmod o-w {self.path}` after a look at what is in it"
             raise UsageError(
                 f"{self.path} may be written by everybody",
-                hint=f"`chmod o-w {self.path}` after a look at what is in it",
+                hint=way_out if is_ours else _HINT,  # Others need it as it is.
             )
         if found.st_uid == os.geteuid():
             return None
@@ -182,7 +185,7 @@ class Home:
         from tb_cli.frame import results
 
         self.check_kept(path)
-        results.replace(path, text)
+        results.replace(path, text, of_home=True)
         home.give_to_owner(path)
 
     def _check_directory(self) -> None:

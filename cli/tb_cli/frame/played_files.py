@@ -3,6 +3,7 @@
 import os
 import stat
 import tempfile
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -13,7 +14,7 @@ from compute_market.errors import MarketError, UsageError, file_error
 from compute_market.market import Market
 from compute_market.simulation import replay as replays
 from compute_market.simulation.replay_records import Replay
-from compute_market.simulation.trace_lines import FILE_BYTES_MAX
+from compute_market.simulation.trace_lines import FILE_BYTES_MAX, check_lines
 from tb_cli.frame.clocks import sleep, system_clock
 from tb_cli.frame.lines import source_of, standard_input
 
@@ -48,7 +49,8 @@ def readable(path: str) -> Readable:
     try:
         with standard_input() if path == _STDIN else open(path, "rb") as source:
             size = 0
-            while chunk := source.read(_CHUNK):
+            chunks = iter(partial(source.read, _CHUNK), b"")
+            for chunk in check_lines(source_of(path), chunks):
                 size += len(chunk)
                 if size > FILE_BYTES_MAX:
                     raise UsageError(f"{source_of(path)}: has more than {FILE_BYTES_MAX} bytes")

@@ -9,6 +9,7 @@ import os
 import stat
 from types import TracebackType
 
+from compute_market import home
 from compute_market.errors import MarketError, UsageError, file_error
 from compute_market.text import quoted
 
@@ -28,13 +29,16 @@ class Result:
 
     A link is followed to its end, and what is there is replaced, unless it is a link of another
     user. A file that is replaced passes on its mode and, if root writes, its owner; a new one has
-    `mode`. As a context it discards what was not written.
+    `mode`. What belongs to a market is written only if that is `of_home`, and never by a name that
+    somebody gives. As a context it discards what was not written.
 
     Raises UsageError naming the file when it cannot be written, BusyError when there is no room or
     no descriptor for it, each as soon as it can be known.
     """
 
-    def __init__(self, path: str, *, mode: int = PRIVATE) -> None:
+    def __init__(self, path: str, *, mode: int = PRIVATE, of_home: bool = False) -> None:
+        if not of_home:
+            _check_free(path)
         self._path = path
         self._mode = mode
         self._owner: tuple[int, int] | None = None
@@ -139,9 +143,28 @@ class Result:
         return file_error(quoted(self._path), error)
 
 
-def replace(path: str, text: str, *, mode: int = PRIVATE) -> None:
+def replace(path: str, text: str, *, of_home: bool = False) -> None:
     """Write a file of results that nothing else depends on; see `Result`."""
-    Result(path, mode=mode).write(text)
+    Result(path, of_home=of_home).write(text)
+
+
+def _check_free(path: str) -> None:
+    """Raise UsageError for what is no place for results."""
+    if path == "-":
+        raise UsageError(
+            "-: the results go to a file, not to stdout", hint="./- is a file of that name"
+        )
+    try:
+        own = home.part_of_market(path)
+    except (OSError, ValueError):
+        return  # Whoever opens it says what is wrong.
+    if own is not None:
+        raise UsageError(
+            f"{quoted(path)} is {quoted(own)}, which belongs to the market itself"
+            if os.path.realpath(path) == own
+            else f"{quoted(path)} leads into {quoted(own)}, which belongs to the market itself",
+            hint="give a file outside of the home",
+        )
 
 
 def _end_of(path: str) -> str:

@@ -1,7 +1,7 @@
 """What a simulation is to run: a scenario from a file, a trace or a log, and its variants."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -68,6 +68,7 @@ class Variant(Struct, frozen=True):
     changes: tuple[Change, ...] = ()
     script: list[Entry] | None = None  # what happens beside, where a log says it
     note: str = ""  # what the operator should know of it
+    files: tuple[str, ...] = ()  # that it is made of
 
 
 class _Base(Struct, frozen=True):
@@ -80,6 +81,8 @@ class _Base(Struct, frozen=True):
     instead: dict[str, str]  # key that is replaced, to the option that says what it is
     script: Callable[[Sequence[Change]], list[Entry] | None] = lambda _: None
     note: str = ""
+    files: tuple[str, ...] = ()
+    last_secs: int = 0  # when the last job of its traces is submitted
 
 
 def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Variant]:
@@ -107,13 +110,24 @@ def variants(given: Given, parameters: Sequence[str], seeds: int) -> list[Varian
                 base.open_trace,
                 changes,
                 script,
-                base.note,
+                base.note or _of_the_rest(base, scenario),
+                base.files,
             )
             for n in range(seeds)
         ]
     for key, value in repeated(parameters):
         note(f"--param {printable(key)}: {printable(value)} is given twice, and tried once")
     return found
+
+
+def _of_the_rest(base: _Base, scenario: Scenario) -> str:
+    """What to say of jobs of a trace that come when the scenario has ended."""
+    if base.last_secs < scenario.length_secs:
+        return ""
+    return (
+        f"the trace goes on until second {base.last_secs} and the scenario ends after "
+        f"{scenario.length_secs}: jobs behind that are left out"
+    )
 
 
 def file_of(name: str | None) -> str:
@@ -139,11 +153,14 @@ def _base(given: Given) -> _Base:
         return _of_log(given, given.replay)
     trace = None if given.trace is None else readable(given.trace)
     extent = None
+    files = [each for each in (given.path, given.trace, given.nodes) if each is not None]
+    last_secs = 0
     if trace is not None:
         try:
             extent = traces.extent(trace.path)
         except UsageError as error:
             raise trace.told(error) from error
+        last_secs = extent.last_secs
     if given.path is not None:
         source, content = _content(given.path)
         document, lines = places.read(content, source)
@@ -151,7 +168,9 @@ def _base(given: Given) -> _Base:
         name = os.path.basename(source).removesuffix(_SUFFIX)
         directory = directory_of(_STDIN if given.path == _STDIN else source)
         if trace is None:
-            _check_traces(sound, lines, source, directory)
+            for path, until_secs in _checked_traces(sound, lines, source, directory):
+                files.append(path)
+                last_secs = max(last_secs, until_secs)
     else:
         if trace is None or extent is None or given.nodes is None:
             raise UsageError("SCENARIO is missing", hint="or give --trace and --nodes, or --replay")
@@ -172,7 +191,15 @@ def _base(given: Given) -> _Base:
 
     instead = {} if nodes is None else {"providers": "--nodes"}
     instead |= {} if trace is None else {"buyers": "--trace"}
-    return _Base(name, document, traces.opener(directory), filled, instead)
+    return _Base(
+        name,
+        document,
+        traces.opener(directory),
+        filled,
+        instead,
+        files=tuple(files),
+        last_secs=last_secs,
+    )
 
 
 def _sized(
@@ -205,10 +232,14 @@ def _nodes(path: str) -> list[Providers]:
         raise nodes.told(error) from error
 
 
-def _check_traces(
+def _checked_traces(
     scenario: Scenario, lines: dict[places.Place, int], source: str, directory: str
-) -> None:
-    """Read the traces that a scenario names: what is wrong with one is told of its key as well."""
+) -> Iterator[tuple[str, int]]:
+    """Read the traces that a scenario names: what is wrong with one is told of its key as well.
+
+    Each file, and the second of the scenario when its last job is submitted; 0 where the group
+    itself says when to end.
+    """
     for number, group in enumerate(scenario.buyers):
         found = group.arrivals
         if found.file is None:
@@ -216,11 +247,13 @@ def _check_traces(
         place: places.Place = ("buyers", number, "arrivals", "file")
         line = next(lines[place[:end]] for end in range(4, 0, -1) if place[:end] in lines)
         try:
-            traces.extent(os.path.join(directory, found.file), found.format)
+            path = os.path.join(directory, found.file)
+            extent = traces.extent(path, found.format)
         except UsageError as error:
             raise UsageError(
                 f"{source}:{line}: buyers[{number}].arrivals.file: {error.message}", hint=error.hint
             ) from error
+        yield path, found.from_secs + extent.last_secs if found.until_secs is None else 0
 
 
 def _of_log(given: Given, path: str) -> _Base:
@@ -250,6 +283,7 @@ def _of_log(given: Given, path: str) -> _Base:
         dict.fromkeys(("providers", "buyers", "start_ms"), "--replay"),
         lambda changes: replays.script(log, [key for key, _ in changes]),
         replays.unknown(log),
+        (path,),
     )
 
 
