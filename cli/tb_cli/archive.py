@@ -1,10 +1,10 @@
 """`state archive`: what ended long ago goes from the market to a file."""
 
 import os
+from typing import Any
 
 from compute_market.archive import archives, archiving
 from compute_market.archive.archiving import Runner
-from compute_market.archive_records import Archive
 from compute_market.errors import UsageError
 from compute_market.records import DEADLINE_MAX
 from compute_market.text import counted
@@ -42,12 +42,12 @@ def archive(session: Session, target: str, *, before: int) -> None:
         raise UsageError("an archive does not go to stdout", hint="./- is a file called so")
     end = session.view(lambda txn: max(0, txn.now - before))
     status = StatusLine()
-    gone: Archive | None = None
+    gone: dict[str, int] | None = None
 
-    def tell(found: Archive) -> None:
+    def tell(by_now: dict[str, int]) -> None:
         nonlocal gone
-        gone = found
-        status.show(f"{counted(found.jobs, 'job')} and {counted(found.postings, 'posting')}")
+        gone = by_now
+        status.show(f"{counted(gone['jobs'], 'job')} and {counted(gone['postings'], 'posting')}")
 
     market = session.market
     run = Runner(session.view, session.update, market.wall_ms, session.let_go, tell)
@@ -59,13 +59,20 @@ def archive(session: Session, target: str, *, before: int) -> None:
     except (KeyboardInterrupt, guard.Terminated):
         status.clear()
         if gone is not None:
-            note(f"interrupted after {counted(gone.jobs, 'job')}; run it again with {target}")
+            note(f"interrupted after {counted(gone['jobs'], 'job')}; run it again with {target}")
         raise
     status.clear()
     text = "nothing to archive"
     if document["changed"]:
-        jobs, receipts, postings = (
-            counted(document[f"{noun}s"], noun) for noun in ("job", "receipt", "posting")
-        )
-        text = f"archived {jobs}, {receipts} and {postings} to {target}"
+        total = document["total"]
+        text = f"archived {_counts(document)} to {target}"
+        if any(total[name] != document[name] for name in total):
+            text += f", which has {_counts(total)}"
     emit(session, document, text)
+
+
+def _counts(of: dict[str, Any]) -> str:
+    jobs, receipts, postings = (
+        counted(of[f"{noun}s"], noun) for noun in ("job", "receipt", "posting")
+    )
+    return f"{jobs}, {receipts} and {postings}"

@@ -246,7 +246,8 @@ def _begin_instance(session: Session, copy: Home) -> bytes:
 def info(session: Session) -> None:
     """Ids, sizes, the oldest jobs, archives, the last command and the last backup.
 
-    Each archive is told by its path. It reads every live job, and no ended one.
+    Each archive is told by its path, and once more if there is no file there, or one that has been
+    cut. It reads every live job, and no ended one.
     """
     about = session.view(_about)
     live, ended = about["live"], about["ended"]
@@ -266,6 +267,8 @@ def info(session: Session) -> None:
         "oldest_ended": ended and {"job_id": ended[1], "ended_at": ended[0]},
         "archives": about["archives"],
         "archives_unfinished": about["archives_unfinished"],
+        "archives_gone": about["archives_gone"],
+        "archives_short": about["archives_short"],
         "last_change_ms": about["last_change_ms"],
         "last_command": about["last_command"],
         "last_backup": backup and asdict(backup),
@@ -276,11 +279,14 @@ def info(session: Session) -> None:
 def _about(txn: Txn) -> dict[str, Any]:
     last = next(events.back(txn), None)
     of = archiving.of_use([archive for _, archive in archives.listed(txn)])
+    gone, short = archiving.lost(of)
     return {
         "live": _oldest_live(txn),
         "ended": listed.first_ended(txn),
         "archives": [each.path for each in of],
         "archives_unfinished": [each.path for each in of if each.closed_ms is None],
+        "archives_gone": gone,
+        "archives_short": short,
         "market_id": chain.market_id(txn).hex(),
         "instance_id": instance.id_of(txn),
         "time_held": instance.held_because(txn),

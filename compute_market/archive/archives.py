@@ -46,6 +46,27 @@ def check_new(txn: Txn, archive_id: bytes) -> None:
         raise ConflictError(f"{known.path} is the archive of the id {archive_id.hex()}")
 
 
+def check_unchanged(txn: Txn, archive_id: bytes, known: Archive) -> None:
+    """Raise ConflictError unless all is as one process left it that writes an archive.
+
+    Two that go on with copies of one file at once would each lack what the other has.
+    """
+    found = find(txn, archive_id)
+    if found != known:
+        where = "" if found is None else f" in {found.path}"
+        raise ConflictError(
+            f"{known.path} is not the archive any more: another process goes on with it{where}"
+        )
+
+
+def place(txn: Txn, archive_id: bytes, known: Archive, path: str) -> Archive:
+    """Note where a file lies that grows on. Raises what `check_unchanged` raises."""
+    check_unchanged(txn, archive_id, known)
+    placed = replace(known, path=path)
+    txn.write(ARCHIVES, archive_id, placed)
+    return placed
+
+
 def let_go(
     txn: Txn,
     archive_id: bytes,

@@ -5,6 +5,7 @@ same file, and goes on where it was.
 """
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -21,6 +22,9 @@ from compute_market.store.txn import Txn
 # Pieces after which the data file is mapped anew, so that memory stays flat.
 _PIECES_MAPPED: Final = 8
 
+# What is counted of an archive, and of one run.
+_COUNTS: Final = ("jobs", "receipts", "postings")
+
 # Jobs or postings that go together.
 _Piece = tuple[list[Ended], list[Posting]]
 Run = Callable[[Callable[[Txn], Any]], Any]
@@ -33,7 +37,7 @@ class Runner(NamedTuple):
     update: Run
     wall_ms: Callable[[], int]
     let_go: Callable[[], None]  # of what was read of the data file
-    tell: Callable[[Archive], None] = lambda archive: None
+    tell: Callable[[dict[str, int]], None] = lambda gone: None
 
 
 def archive(run: Runner, path: str, before: int, archive_id: bytes) -> dict[str, Any]:
@@ -48,14 +52,16 @@ def archive(run: Runner, path: str, before: int, archive_id: bytes) -> dict[str,
     if file is None:
         if next(_pieces(run, before), None) is None:
             return nothing(path)
-        file = _begun(run, path, archive_id, before)
+        file, begun = _begun(run, path, archive_id, before)
         with file:
-            return _document(path, _go_on(run, archive_id, file))
+            return _document(path, begun, _go_on(run, archive_id, file, begun))
     with file:
         found_id, known = _known(run, file, is_tried=False)
         if known.closed_ms is None:
-            file.go_on(known.length, known.digest)
-            return _document(path, _go_on(run, found_id, file))
+            _check(file, known)
+            known = _placed(run, found_id, file, known)
+            file.cut()
+            return _document(path, known, _go_on(run, found_id, file, known))
         return _whole(run, file, known, before)
 
 
@@ -66,13 +72,13 @@ def attempt(run: Runner, path: str, before: int) -> dict[str, Any]:
         return (
             nothing(path)
             if next(_pieces(run, before), None) is None
-            else _counted(run, path, before)
+            else _counted(run, path, Archive(path, before, 0, 0, b""))
         )
     with file:
         _, known = _known(run, file, is_tried=True)
         if known.closed_ms is None:
-            file.check(known.length, known.digest)
-            return _counted(run, path, known.before)
+            _check(file, known)
+            return _counted(run, path, known)
         return _whole(run, file, known, before)
 
 
@@ -90,6 +96,23 @@ def of_use(listed: list[Archive]) -> list[Archive]:
         return last[each.path] is each and os.path.lexists(each.path)
 
     return [each for each in listed if is_of_use(each)]
+
+
+def lost(of: list[Archive]) -> tuple[list[str], list[str]]:
+    """The paths of those whose file is gone, and of those whose file is too short; none is read."""
+    gone, short = [], []
+    for each in of:
+        try:
+            found = os.stat(each.path)
+        except OSError:
+            gone.append(each.path)
+            continue
+        # A whole one has its last line as well.
+        if not stat.S_ISREG(found.st_mode):
+            gone.append(each.path)
+        elif found.st_size < each.length + (each.closed_ms is not None):
+            short.append(each.path)
+    return gone, short
 
 
 def nothing(path: str) -> dict[str, Any]:
@@ -126,6 +149,31 @@ def _written_to(run: Runner, path: str) -> set[str]:
     }
 
 
+def _check(file: ArchiveFile, known: Archive) -> None:
+    """Raise IntegrityError for a file that has not what the market let go of to it."""
+    file.check(known.length, known.digest, _elsewhere(file, known))
+
+
+def _elsewhere(file: ArchiveFile, known: Archive) -> str | None:
+    """Where an archive lies, unless it is this file."""
+    return None if _place(file.path) == _place(known.path) else known.path
+
+
+def _placed(run: Runner, archive_id: bytes, file: ArchiveFile, known: Archive) -> Archive:
+    """An archive that is gone on with, known by where its file lies now."""
+    if _elsewhere(file, known) is None:
+        return known
+    path = _absolute(file.path)
+    placed: Archive = run.update(lambda txn: archives.place(txn, archive_id, known, path))
+    return placed
+
+
+def _absolute(path: str) -> str:
+    """A path from the root, as it was given; where `..` leads out of a link, without links."""
+    found = os.path.abspath(path)
+    return found if _place(found) == _place(path) else os.path.join(*_place(path))
+
+
 def _place(path: str) -> tuple[str, str]:
     """What tells a file from others, there or not: its directory, all links followed, its name."""
     directory, name = os.path.split(path)
@@ -144,29 +192,29 @@ def _whole(run: Runner, file: ArchiveFile, known: Archive, before: int) -> dict[
 
     Raises IntegrityError where it is so no longer, UsageError where there is more to go.
     """
-    file.check(known.length, known.digest)
+    _check(file, known)
     if not lines.is_end(file.rest(), known):
-        raise damaged(file.path, "its last line is not the one that was written to it")
+        problem = "its last line is not the one that was written to it"
+        raise damaged(file.path, problem, _elsewhere(file, known))
     if next(_pieces(run, before), None) is not None:
         raise UsageError(f"{file.path}: file exists", hint="choose another one for more jobs")
     return nothing(file.path)
 
 
-def _begun(run: Runner, path: str, archive_id: bytes, before: int) -> ArchiveFile:
+def _begun(run: Runner, path: str, archive_id: bytes, before: int) -> tuple[ArchiveFile, Archive]:
     """A new archive, of which there is no more than the head."""
     run.view(lambda txn: archives.check_new(txn, archive_id))
     head = lines.of_head(run.view(lambda txn: lines.head(txn, archive_id, before)))
     file = ArchiveFile.make(path, head, archive_id.hex())
     try:
-        _note_begun(run, archive_id, file, before)
+        return file, _note_begun(run, archive_id, file, before)
     except BaseException:
         file.close()
         raise
-    return file
 
 
 def _note_begun(run: Runner, archive_id: bytes, file: ArchiveFile, before: int) -> Archive:
-    path = os.path.abspath(file.path)
+    path = _absolute(file.path)
     begun = Archive(path, before, run.wall_ms(), file.length, file.digest)
     run.update(lambda txn: archives.begin(txn, archive_id, begun))
     return begun
@@ -198,17 +246,20 @@ def _known(run: Runner, file: ArchiveFile, *, is_tried: bool) -> tuple[bytes, Ar
                 hint="keep it, and choose another file",
             )
         # Whoever made it was killed before the market knew.
-        file.go_on(length)
+        file.check(length)
         found = Archive(file.path, head.before, head.begun_ms, file.length, file.digest)
         if not is_tried:
             found = _note_begun(run, archive_id, file, head.before)
     return archive_id, found
 
 
-def _go_on(run: Runner, archive_id: bytes, file: ArchiveFile) -> Archive:
-    """Write what may go, piece by piece, each before the market lets go of it."""
-    found: Archive = run.view(lambda txn: archives.find(txn, archive_id))
-    run.tell(found)
+def _go_on(run: Runner, archive_id: bytes, file: ArchiveFile, begun: Archive) -> Archive:
+    """Write what may go, piece by piece, each before the market lets go of it.
+
+    Raises ConflictError, with nothing let go, once another process goes on with a copy of the file.
+    """
+    found = begun
+    run.tell(_gone(begun, found))
     number = 0
     pieces = _pieces(run, found.before)
     while (piece := next(pieces, None)) is not None:
@@ -219,8 +270,9 @@ def _go_on(run: Runner, archive_id: bytes, file: ArchiveFile) -> Archive:
         grown = replace(found, length=file.length + len(text), digest=file.digest_with(text))
         went = run.update(
             partial(
-                archives.let_go,
+                _let_go,
                 archive_id=archive_id,
+                known=found,
                 grown=grown,
                 ended=ended,
                 postings=postings,
@@ -234,11 +286,21 @@ def _go_on(run: Runner, archive_id: bytes, file: ArchiveFile) -> Archive:
         found = went
         if number % _PIECES_MAPPED == 0:
             run.let_go()
-        run.tell(found)
+        run.tell(_gone(begun, found))
     end = run.view(lambda txn: lines.of_end(txn, found))
     file.add(end)
-    run.update(lambda txn: archives.close(txn, archive_id, found))
+    run.update(partial(_close, archive_id=archive_id, known=found))
     return found
+
+
+def _let_go(txn: Txn, archive_id: bytes, known: Archive, **piece: Any) -> Archive | None:
+    archives.check_unchanged(txn, archive_id, known)
+    return archives.let_go(txn, archive_id, **piece)
+
+
+def _close(txn: Txn, archive_id: bytes, known: Archive) -> None:
+    archives.check_unchanged(txn, archive_id, known)
+    archives.close(txn, archive_id, known)
 
 
 def _pieces(run: Runner, before: int) -> Iterator[_Piece]:
@@ -276,15 +338,29 @@ def _postings(run: Runner, before: int, ended_before: int = 0) -> Iterator[list[
             yield postings
 
 
-def _counted(run: Runner, path: str, before: int) -> dict[str, Any]:
-    counts = {"jobs": 0, "receipts": 0, "postings": 0}
-    for ended, _ in _pieces(run, before):
-        counts["jobs"] += len(ended)
-        counts["receipts"] += sum(len(each.proofs) for each in ended)
-    counts["postings"] = sum(map(len, _postings(run, before, ended_before=before)))
-    return {"path": path, "before": before, **counts, "changed": True}
+def _counted(run: Runner, path: str, begun: Archive) -> dict[str, Any]:
+    """The document of an archive that is gone on with, had it been done."""
+    jobs = receipts = 0
+    for ended, _ in _pieces(run, begun.before):
+        jobs += len(ended)
+        receipts += sum(len(each.proofs) for each in ended)
+    postings = sum(map(len, _postings(run, begun.before, ended_before=begun.before)))
+    grown = replace(
+        begun,
+        jobs=begun.jobs + jobs,
+        receipts=begun.receipts + receipts,
+        postings=begun.postings + postings,
+    )
+    return _document(path, begun, grown)
 
 
-def _document(path: str, found: Archive) -> dict[str, Any]:
-    names = ("before", "jobs", "receipts", "postings")
-    return {"path": path, **{name: getattr(found, name) for name in names}, "changed": True}
+def _document(path: str, begun: Archive, found: Archive) -> dict[str, Any]:
+    """What went in one run, and what the file has by now."""
+    total = {name: getattr(found, name) for name in _COUNTS}
+    gone = _gone(begun, found)
+    return {"path": path, "before": found.before, **gone, "total": total, "changed": True}
+
+
+def _gone(begun: Archive, found: Archive) -> dict[str, int]:
+    """What went to an archive since it was what it was."""
+    return {name: getattr(found, name) - getattr(begun, name) for name in _COUNTS}

@@ -15,6 +15,7 @@ from compute_market.store.creation import sync
 
 _PIECE_BYTES = 2**20
 _LOST = "what is in it is no longer in the market: look for a copy of the file"
+_ELSEWHERE = "it is another copy of the archive, which lies in {}"
 
 
 class ArchiveFile:
@@ -52,7 +53,7 @@ class ArchiveFile:
                 os.unlink(temporary)
             sync(directory)
         found = cls.open(path)
-        found.go_on(len(head))
+        found.check(len(head))
         return found
 
     @classmethod
@@ -93,18 +94,11 @@ class ArchiveFile:
         with failing(self.path):
             return os.pread(self._descriptor, HEAD_MAX, 0)
 
-    def go_on(self, length: int, digest: bytes | None = None) -> None:
-        """Go on behind so many bytes; what comes after them is cut off.
-
-        Raises what `check` does.
-        """
-        self.check(length, digest)
-        self.cut()
-
-    def check(self, length: int, digest: bytes | None = None) -> None:
+    def check(self, length: int, digest: bytes | None = None, elsewhere: str | None = None) -> None:
         """Read so many bytes, which count from here on.
 
-        Raises IntegrityError when it is shorter, or has others than those of the digest.
+        Raises IntegrityError when it is shorter, or has others than those of the digest; it tells
+        where the archive lies if that is `elsewhere`.
         """
         with failing(self.path):
             while self.length < length <= self.size:
@@ -115,7 +109,8 @@ class ArchiveFile:
                     break
                 self._count(part)
         if self.length < length or digest not in (None, self.digest):
-            raise damaged(self.path, f"it has not the {length} bytes that were written to it")
+            problem = f"it has not the {length} bytes that were written to it"
+            raise damaged(self.path, problem, elsewhere)
 
     def rest(self) -> bytes:
         """What is behind the bytes that count, as far as a last line may be long."""
@@ -154,9 +149,10 @@ class ArchiveFile:
         self.length += len(part)
 
 
-def damaged(path: str, problem: str) -> IntegrityError:
-    """The error of a file that has not what the market let go of."""
-    return IntegrityError(f"{path} is damaged: {problem}", hint=_LOST)
+def damaged(path: str, problem: str, elsewhere: str | None = None) -> IntegrityError:
+    """The error of a file that has not what the market let go of to an archive, maybe elsewhere."""
+    hint = _LOST if elsewhere is None else _ELSEWHERE.format(elsewhere)
+    return IntegrityError(f"{path} is damaged: {problem}", hint=hint)
 
 
 def open_or_none(path: str) -> ArchiveFile | None:

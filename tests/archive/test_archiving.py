@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from compute_market.archive import archives, archiving
+from compute_market.errors import ConflictError, IntegrityError
 from compute_market.store.txn import Txn
 from tests.support.market import Market
 
@@ -55,6 +56,44 @@ def test_what_another_archive_took_first_is_in_that_one_alone(
     assert market.violations() == []
 
 
+def test_copies_of_one_archive_do_not_go_on_at_once(
+    market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each would lack what the other has: who is overtaken ends, with nothing let go."""
+    monkeypatch.setattr(archives, "PIECE_JOBS", 2)
+    ended(market, 7)
+    first, copy = tmp_path / "first", tmp_path / "copy"
+    before, changes = market.now_ms // 1000, 0
+
+    def begun(change: Callable[[Txn], Any]) -> Any:
+        nonlocal changes
+        changes += 1
+        if changes == 3:
+            raise KeyboardInterrupt
+        return market.update(change)
+
+    with pytest.raises(KeyboardInterrupt):
+        archiving.archive(runner(market, begun), str(first), before, bytes(16))
+    copy.write_bytes(first.read_bytes())
+
+    def overtaken(change: Callable[[Txn], Any]) -> Any:
+        nonlocal changes
+        changes += 1
+        if changes == 5:  # It has let go of one piece more, and the copy has it as well.
+            copy.write_bytes(first.read_bytes())
+            archiving.archive(runner(market, market.update), str(copy), before, bytes(16))
+        return market.update(change)
+
+    with pytest.raises(ConflictError, match=f"another process goes on with it in {copy}$"):
+        archiving.archive(runner(market, overtaken), str(first), before, bytes(16))
+    assert ids_in(copy) == [f"j{number}" for number in range(7)]
+    with pytest.raises(IntegrityError, match=f"^{first} is damaged: "):
+        archiving.archive(runner(market, market.update), str(first), before, bytes(16))
+    told = archiving.archive(runner(market, market.update), str(copy), before, bytes(16))
+    assert told == {"path": str(copy), "changed": False}
+    assert market.violations() == []
+
+
 def test_trial_of_an_archive_that_was_cut_short_counts_what_is_left_of_it(
     market: Market, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,5 +117,5 @@ def test_trial_of_an_archive_that_was_cut_short_counts_what_is_left_of_it(
     assert (told["before"], told["jobs"]) == (before, 3)
     assert path.read_bytes() == written
     told = archiving.archive(runner(market, market.update), str(path), before - 3600, bytes(16))
-    assert told["jobs"] == 5
+    assert (told["jobs"], told["total"]["jobs"]) == (3, 5)
     assert ids_in(path) == [f"j{number}" for number in range(5)]

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from compute_market.archive import archives
 from compute_market.records import replace
 from compute_market.store.schema import ARCHIVES
 from compute_market.store.txn import Txn
-from tests.support.cli import Cli
+from tests.support.cli import Cli, Done
 from tests.support.market import open_store
 from tests.support.processes import COMMAND
 
@@ -286,6 +288,215 @@ def test_archive_goes_to_a_file_called_like_stdout(cli: Cli) -> None:
     with_ended_jobs(cli)
     assert archive(cli, "./-").startswith("archived 2 jobs, ")
     assert (cli.directory / "-").exists()
+
+
+# Archives that are interrupted, and gone on with.
+
+
+def with_many_ended_jobs(cli: Cli) -> None:
+    cli.real()
+    cli.active(*(f"j{number}" for number in range(5)))
+    cli.ok("compute", "cancel", *(f"j{number}" for number in range(4)))
+    cli.advance(1)
+
+
+def interrupted(cli: Cli, file: str, *, after: int, patch: pytest.MonkeyPatch) -> Done:
+    """A run that breaks off when so many jobs have gone, with one more in the file."""
+    let_go = archives.let_go
+    left = after
+
+    def or_break_off(*args: Any, **named: Any) -> Any:
+        nonlocal left
+        if not left:
+            raise KeyboardInterrupt
+        left -= 1
+        return let_go(*args, **named)
+
+    with patch.context() as patched:
+        patched.setattr(archives, "PIECE_JOBS", 1)
+        patched.setattr(archives, "let_go", or_break_off)
+        done = cli("state", "archive", "--before", "0", file)
+    assert done.code == 130
+    return done
+
+
+def told_of_archives(cli: Cli) -> dict[str, list[str]]:
+    """What `state info` tells, by the word behind `archives`."""
+    info = cli.document("state", "info")
+    return {
+        name.removeprefix("archives").lstrip("_"): [
+            os.path.relpath(path, cli.directory) for path in paths
+        ]
+        for name, paths in info.items()
+        if name.startswith("archives")
+    }
+
+
+def files_of(cli: Cli) -> dict[str, tuple[bytes, int]]:
+    """All that is in the directory and in the home, with the times of their changes."""
+    found = [path for path in cli.directory.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    return {
+        str(path): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in found
+        if path.name != "lock.mdb"
+    }
+
+
+def as_tried(cli: Cli, *words: str) -> str:
+    """Archive, having seen that it says the same when it is tried, and changes nothing then."""
+    before = files_of(cli)
+    tried = archive(cli, *words, "-n")
+    assert files_of(cli) == before
+    said = archive(cli, *words)
+    assert tried == f"dry_run: {said}"
+    return said
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_archive_that_goes_on_under_another_name_is_known_by_it(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    with_many_ended_jobs(cli)
+    interrupted(cli, "old.jsonl", after=after, patch=monkeypatch)
+    (cli.directory / "old.jsonl").rename(cli.directory / "new.jsonl")
+    # While it goes on, too.
+    interrupted(cli, "new.jsonl", after=0, patch=monkeypatch)
+    known = {"": ["new.jsonl"], "unfinished": ["new.jsonl"], "gone": [], "short": []}
+    assert told_of_archives(cli) == known
+    as_tried(cli, "new.jsonl")
+    assert told_of_archives(cli) == known | {"unfinished": []}
+    # The old name is free, the new one is missed.
+    assert as_tried(cli, "old.jsonl") == "nothing to archive\n"
+    (cli.directory / "new.jsonl").unlink()
+    gone = "is gone, and what is in it is no longer in the market"
+    refused_as_damage(cli, cli.directory / "new.jsonl", gone)
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["interrupted again", "finished"])
+def test_copy_that_goes_on_is_the_archive_and_the_first_one_is_not(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, left: bool
+) -> None:
+    with_many_ended_jobs(cli)
+    first, copy = cli.directory / "first.jsonl", cli.directory / "copy.jsonl"
+    interrupted(cli, first.name, after=2, patch=monkeypatch)
+    shutil.copy(first, copy)
+    if left:
+        # Both have the third job, for the first was in the middle of it.
+        interrupted(cli, copy.name, after=2, patch=monkeypatch)
+    else:
+        as_tried(cli, copy.name)
+    assert told_of_archives(cli)[""] == ["copy.jsonl"]
+    for dry in ((), ("-n",)):
+        done = cli("state", "archive", "--before", "0", first.name, *dry)
+        assert (done.code, done.out) == (9, "")
+        error, hint = done.err.splitlines()
+        assert error.startswith("error[integrity]: first.jsonl is damaged: it has not the ")
+        assert hint == f"hint: it is another copy of the archive, which lies in {copy}"
+    if left:
+        as_tried(cli, copy.name)
+    assert as_tried(cli, copy.name) == "nothing to archive\n"
+    jobs = [json.loads(line) for line in copy.read_text().splitlines()]
+    assert sorted(each["job"]["job_id"] for each in jobs if "job" in each) == [
+        *("j0", "j1", "j2", "j3")
+    ]
+    first.unlink()
+    assert told_of_archives(cli) == {"": ["copy.jsonl"], "unfinished": [], "gone": [], "short": []}
+
+
+def test_copy_that_only_lacks_its_end_is_not_the_archive(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    archive(cli, "first.jsonl")
+    let_be_unfinished(cli)
+    first, copy = cli.directory / "first.jsonl", cli.directory / "copy.jsonl"
+    *lines, _ = first.read_bytes().splitlines(keepends=True)
+    first.write_bytes(b"".join(lines))
+    shutil.copy(first, copy)
+    as_tried(cli, "copy.jsonl")
+    done = cli("state", "archive", "--before", "0", "first.jsonl")
+    assert done == (
+        9,
+        "",
+        "error[integrity]: first.jsonl is damaged: its last line is not the one that was written "
+        f"to it\nhint: it is another copy of the archive, which lies in {copy}\n",
+    )
+
+
+def test_archive_that_goes_on_tells_what_this_run_did(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_many_ended_jobs(cli)
+    done = interrupted(cli, "out.jsonl", after=1, patch=monkeypatch)
+    assert done.err == "interrupted after 1 job; run it again with out.jsonl\n"
+    done = interrupted(cli, "out.jsonl", after=2, patch=monkeypatch)
+    assert done.err == "interrupted after 2 jobs; run it again with out.jsonl\n"
+    tried = cli.document("state", "archive", "--before", "0", "out.jsonl", "-n")
+    end = archive(cli, "out.jsonl", "-n")
+    assert end.startswith("dry_run: archived 1 job, 0 receipts and ")
+    assert ", which has 4 jobs, 0 receipts and " in end
+    done = cli.document("state", "archive", "--before", "0", "out.jsonl")
+    assert tried == done | {"dry_run": True}
+    assert (done["jobs"], done["total"]["jobs"]) == (1, 4)
+    last = json.loads((cli.directory / "out.jsonl").read_text().splitlines()[-1])
+    assert done["total"] == {name: last[name] for name in ("jobs", "receipts", "postings")}
+
+
+def test_archive_that_lacks_no_more_than_its_end_says_so(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    said = archive(cli, "out.jsonl").removeprefix("archived ")
+    let_be_unfinished(cli)
+    has = said.replace(" to out.jsonl\n", "")
+    assert as_tried(cli, "out.jsonl") == (
+        f"archived 0 jobs, 0 receipts and 0 postings to out.jsonl, which has {has}\n"
+    )
+
+
+def test_trial_of_an_archive_that_the_market_does_not_know_yet_touches_nothing(cli: Cli) -> None:
+    """Who made it was killed before the market had noted it."""
+    with_ended_jobs(cli)
+    market_id = cli.document("state", "info")["market_id"]
+    head = {"archive": 1, "id": "07" * 16, "market_id": market_id, "before": cli.now, "begun_ms": 1}
+    head |= {"receipts_before": 0, "link": "00" * 32}
+    (cli.directory / "out.jsonl").write_text(json.dumps(head) + "\n")
+    assert as_tried(cli, "out.jsonl").startswith("archived 2 jobs, ")
+
+
+def test_archive_behind_a_link_is_remembered_where_it_lies(cli: Cli) -> None:
+    """What `..` means behind a link is not what it seems to mean."""
+    with_ended_jobs(cli)
+    (cli.directory / "disk" / "deep").mkdir(parents=True)
+    (cli.directory / "link").symlink_to("disk/deep")
+    archive(cli, "link/../out.jsonl")
+    known = {"": ["disk/out.jsonl"], "unfinished": [], "gone": [], "short": []}
+    assert told_of_archives(cli) == known
+
+
+def test_info_marks_archives_that_are_gone_or_short(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    archive(cli, "one.jsonl")
+    cli.ok("compute", "cancel", "j3")
+    cli.advance(1)
+    archive(cli, "two.jsonl")
+    one, two = cli.directory / "one.jsonl", cli.directory / "two.jsonl"
+    whole = two.read_bytes()
+    known = {"": ["one.jsonl", "two.jsonl"], "unfinished": [], "gone": [], "short": []}
+    assert {name: sorted(paths) for name, paths in told_of_archives(cli).items()} == known
+    last = len(whole.splitlines(keepends=True)[-1])
+    for kept in (0, 100, len(whole) - last - 1, len(whole) - last):
+        two.write_bytes(whole[:kept])
+        assert told_of_archives(cli)["short"] == ["two.jsonl"]
+    one.rename(cli.directory / "aside.jsonl")
+    told = told_of_archives(cli)
+    assert (told["gone"], told["short"]) == (["one.jsonl"], ["two.jsonl"])
+    lines = cli.ok("state", "info").splitlines()
+    assert {f"archives_gone: {one}", f"archives_short: {two}"} < {*lines}
+    one.mkdir()  # No file is there either.
+    assert told_of_archives(cli)["gone"] == ["one.jsonl"]
+    # It is there by a link.
+    one.rmdir()
+    one.symlink_to("aside.jsonl")
+    two.write_bytes(whole)
+    told = told_of_archives(cli)
+    assert (told["gone"], told["short"]) == ([], [])
 
 
 # Compacting.
