@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compute_market.errors import AlreadyDoneError, PendingError
 from compute_market.jobs import documents, jobs
-from compute_market.records import JOB_STATES, LIVE_STATES, Job, JobState, check_id
+from compute_market.records import JOB_STATES, LIVE_STATES, Cause, JobState, check_id
 from compute_market.store.txn import Txn
 from compute_market.text import some_of
 from tb_cli.frame.options import (
@@ -26,6 +26,9 @@ from tb_cli.frame.options import (
 from tb_cli.frame.render import emit, fields, note, write_json, write_line
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import NOT_GIVEN, examples, option, takes
+
+if TYPE_CHECKING:
+    from compute_market.archive_records import ArchivedJob
 
 _WAIT_POLL_S = 0.2
 _ENDED = tuple(state for state in JOB_STATES if state not in LIVE_STATES)
@@ -142,7 +145,7 @@ def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -
     told: set[str] = set()
     line = StatusLine()
     for _ in looks(session, _WAIT_POLL_S, give_up):
-        states, overdue = session.view(partial(_jobs, job_ids=left))
+        states, overdue = session.view(partial(_seen, job_ids=left))
         line.clear()
         for job_id in overdue:
             if job_id not in told:
@@ -178,7 +181,33 @@ def _documents(txn: Txn, job_id: str) -> list[dict[str, Any]]:
     return [documents.job_document(txn, jobs.get(txn, job_id))]
 
 
-def _jobs(txn: Txn, job_ids: list[str]) -> tuple[list[Job], list[str]]:
+class _Seen(NamedTuple):
+    """How a look finds a job. Of one that was archived it is known how it ended, not why."""
+
+    job_id: str
+    state: JobState
+    cause: Cause | None
+
+
+def _seen(txn: Txn, job_ids: list[str]) -> tuple[list[_Seen], list[str]]:
     """Some jobs, and the ids of those that are overdue."""
-    found = [jobs.get(txn, job_id) for job_id in job_ids]
-    return found, [job.job_id for job in found if jobs.is_overdue(txn, job)]
+    found: list[_Seen] = []
+    overdue: list[str] = []
+    for job_id in job_ids:
+        job = jobs.find(txn, job_id)
+        if job is None:
+            found.append(_Seen(job_id, _archived(txn, job_id).state, None))
+            continue
+        found.append(_Seen(job_id, job.state, job.cause))
+        if jobs.is_overdue(txn, job):
+            overdue.append(job_id)
+    return found, overdue
+
+
+def _archived(txn: Txn, job_id: str) -> "ArchivedJob":
+    from compute_market import archived  # Most jobs that are waited for are there.
+
+    left = archived.job(txn, job_id)
+    if left is None:
+        raise archived.missing(txn, job_id)
+    return left
