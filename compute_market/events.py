@@ -26,6 +26,8 @@ COLUMNS = ("seq", "at_ms", "event", "job_id", "offer_id", "owner", "detail", "us
 LOOK_BACK_ENTRIES = 10_000
 
 NOBODY = Asked()
+# What is the last event of a job that has ended.
+_LAST: tuple[EventName, ...] = ("job_completed", "job_cancelled", "job_failed", "job_paid")
 
 
 class Logged(Struct, frozen=True, gc=False):
@@ -214,8 +216,25 @@ def before_instant(txn: Txn, at_ms: int) -> int:
 
 def history(txn: Txn, job: Job, limit: int | None = None) -> list[Logged]:
     """What happened to a job, oldest first, as far back as the log goes; the last `limit` of it."""
+    return _up_to(txn, job.event_seq, limit)
+
+
+def history_of_gone(
+    txn: Txn, job_id: str, ended_at: int, limit: int | None = None
+) -> list[Logged] | None:
+    """The same of a job that is no more in the store, and ended in that second; None where the log
+    has nothing of it any more."""
+    for logged in back(txn):
+        if logged.at_ms < ended_at * 1000:
+            break
+        if logged.event.job_id == job_id and logged.event.event in _LAST:
+            return _up_to(txn, logged.seq, limit)
+    return None
+
+
+def _up_to(txn: Txn, seq: int, limit: int | None) -> list[Logged]:
+    """What happened to a job up to one of its events."""
     found: list[Logged] = []
-    seq = job.event_seq
     entry: list[Logged] = []
     while seq and len(found) != limit:
         if not entry or not entry[0].seq <= seq <= entry[-1].seq:

@@ -54,7 +54,7 @@ def document(txn: Txn) -> dict[str, Any]:
         "slots": {"used": used, "free": max(0, txn.config.slots - used)},
         "queue": {priority: queue.depth(txn, priority) for priority in PRIORITIES},
         "queue_reasons": _queue_reasons(txn),
-        "pending": {"jobs": txn.size(PENDING), "reasons": _reasons(txn)},
+        "pending": _pending(txn),
         "held": {"jobs": queue.held_jobs(txn)},
         "offers": offers_by_state(txn),
         "capacity": {
@@ -131,6 +131,15 @@ def _queue_reasons(txn: Txn) -> dict[str, int]:
         "hold": queue.held_jobs(txn),
     }
     return {reason: number for reason, number in found.items() if number}
+
+
+def _pending(txn: Txn) -> dict[str, Any]:
+    """Jobs without an offer, and what they wait for; said of how many first, if not of all."""
+    waiting = txn.size(PENDING)
+    found: dict[str, Any] = {"jobs": waiting}
+    if waiting > ASKED_MAX:
+        found["reasons_of_first"] = ASKED_MAX
+    return found | {"reasons": _reasons(txn)}
 
 
 def _reasons(txn: Txn) -> dict[str, int]:

@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 import pytest
 from blake3 import blake3
 
+from compute_market.store.schema import SCHEMA_VERSION
 from tests.support.cli import without
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -240,3 +241,14 @@ def test_commands_print_what_is_written(page: str, tmp_path: Path) -> None:
         if masked(command.printed) != masked(text)
     ]
     assert not wrong, "\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("docs/files.md", "**The schema has a number**, now {}."),
+        ("CHANGELOG.md", "The store\non disk has schema {}. Homes with schema 1 to {} are read"),
+    ],
+)
+def test_schema_that_is_told_of_is_that_of_the_store(path: str, said: str) -> None:
+    assert said.format(SCHEMA_VERSION, SCHEMA_VERSION - 1) in (ROOT / path).read_text()

@@ -1,7 +1,8 @@
 """Verbs that do the work of jobs: execute, prove."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import MarketError, UsageError
@@ -142,22 +143,40 @@ def _selected(
     return None
 
 
+class _Found(NamedTuple):
+    """A job as a look or a commit found it. What a dry run has paid is gone afterwards."""
+
+    job: Job
+    document: dict[str, Any]
+
+
+def _found(txn: Txn, job: Job) -> _Found:
+    return _Found(job, documents.job_document(txn, job))
+
+
 def _execute_one(session: Session, runner: Runner, job_id: str) -> bulk.Outcome:
     """Run what a job has left, commit by commit; the outcome tells how far it came."""
-    left: Left | None = None
+    steps: list[_Found] = []
     try:
-        left = session.view(lambda txn: left_of(txn, job_id))
-        job, changed = left.job, left.job.state != "completed"
+        left, found = session.view(partial(_look, job_id=job_id))
+        steps.append(found)
+        changed = left.job.state != "completed"
         if changed:
-            job = _run(session, runner, left)
+            _run(session, runner, left, steps)
     except MarketError as error:
-        return _failed(job_id, error, changed=_has_grown(session, left))
-    document = session.view(lambda txn: documents.job_document(txn, job)) | {"changed": changed}
+        has_changed = bool(steps) and steps[-1].job != steps[0].job
+        return _failed(job_id, error, changed=has_changed)
+    job, document = steps[-1]
     text = f"executed job {job_id}" if changed else f"job {job_id} exists, unchanged"
     text += f": {_progress(job)}"
     if changed and not job.funded:
         text += " (dry run: recorded, not paid)"
-    return bulk.Outcome(job_id, text, document)
+    return bulk.Outcome(job_id, text, document | {"changed": changed})
+
+
+def _look(txn: Txn, job_id: str) -> tuple[Left, _Found]:
+    left = left_of(txn, job_id)
+    return left, _found(txn, left.job)
 
 
 def _failed(job_id: str, error: MarketError, *, changed: bool = False) -> bulk.Outcome:
@@ -166,18 +185,22 @@ def _failed(job_id: str, error: MarketError, *, changed: bool = False) -> bulk.O
     return failed(job_id, error, changed=changed)
 
 
-def _run(session: Session, runner: Runner, left: Left) -> Job:
+def _run(session: Session, runner: Runner, left: Left, steps: list[_Found]) -> None:
+    """Run it, and add how each commit leaves the job."""
     job_id = left.job.job_id
     silent = left.job.workload not in BUILT_IN
 
     def submit(proofs: Proofs) -> Job:
-        return session.update(lambda txn: prove_slices(txn, job_id, proofs))[-1].job
+        steps.append(
+            session.update(lambda txn: _found(txn, prove_slices(txn, job_id, proofs)[-1].job))
+        )
+        return steps[-1].job
 
     def tell(fault: Fault, index: int) -> None:
-        session.update(lambda txn: tell_fault(txn, job_id, fault, index))
+        steps.append(session.update(lambda txn: _found(txn, tell_fault(txn, job_id, fault, index))))
 
     with Progress(left.length, color=session.color, silent=silent, name=job_id) as progress:
-        return run_left(
+        run_left(
             left,
             runner,
             submit=submit,
@@ -188,13 +211,6 @@ def _run(session: Session, runner: Runner, left: Left) -> Job:
             commit_after=None if session.dry_run else COMMIT_AFTER,
             slice_root=session.config.slice_root,
         )
-
-
-def _has_grown(session: Session, before: Left | None) -> bool:
-    """Whether a run that failed in the middle has changed its job."""
-    if before is None or session.dry_run:
-        return False
-    return session.view(lambda txn: jobs.get(txn, before.job.job_id)) != before.job
 
 
 def _progress(job: Job) -> str:

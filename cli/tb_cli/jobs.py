@@ -7,11 +7,11 @@ import sys
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from compute_market.errors import AlreadyDoneError, PendingError
+from compute_market.errors import AlreadyDoneError, MarketError, PendingError
 from compute_market.jobs import documents, jobs
-from compute_market.records import JOB_STATES, LIVE_STATES, Job, JobState, check_id
+from compute_market.records import JOB_STATES, LIVE_STATES, Cause, JobState, check_id
 from compute_market.store.txn import Txn
 from compute_market.text import some_of
 from tb_cli.frame.options import (
@@ -26,6 +26,9 @@ from tb_cli.frame.options import (
 from tb_cli.frame.render import emit, fields, note, write_json, write_line
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import NOT_GIVEN, examples, option, takes
+
+if TYPE_CHECKING:
+    from compute_market.archive_records import ArchivedJob
 
 _WAIT_POLL_S = 0.2
 _ENDED = tuple(state for state in JOB_STATES if state not in LIVE_STATES)
@@ -132,38 +135,13 @@ def wait(
 
 def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -> None:
     """Wait until none of the jobs is `left`, but for those that ended in another way."""
-    from collections import Counter
-
-    from tb_cli.frame.looks import looks
-    from tb_cli.frame.progress import StatusLine
-
-    give_up = None if timeout is None else time.monotonic() + timeout
     arrived: list[dict[str, Any]] = []
-    told: set[str] = set()
-    line = StatusLine()
-    for _ in looks(session, _WAIT_POLL_S, give_up):
-        states, overdue = session.view(partial(_jobs, job_ids=left))
-        line.clear()
-        for job_id in overdue:
-            if job_id not in told:
-                told.add(job_id)
-                note(f"warning: job {job_id} is overdue; `tb-cli tick` fails it")
-        there = [job for job in states if job.state in (*_GOALS[goal], *_ENDED)]
-        for job in there:
-            arrived.append({"job_id": job.job_id, "state": job.state, "cause": job.cause})
-            if not session.json:
-                write_line(f"job {job.job_id} {job.state}")
-                sys.stdout.flush()
-        waiting = Counter(job.state for job in states if job not in there)
-        left[:] = [job.job_id for job in states if job not in there]
-        if not left:
-            break
-        if give_up is not None and time.monotonic() >= give_up:
-            if session.json and arrived:
-                write_json(arrived)
-            raise PendingError(f"not {goal} yet: {some_of(left, ' ')}", waiting=len(left))
-        counts = ", ".join(f"{count} {state}" for state, count in waiting.items())
-        line.show(f"waiting for {len(left)} of {len(left) + len(arrived)}: {counts}")
+    try:
+        _look_again(session, left, arrived, timeout, goal)
+    except MarketError:
+        if session.json and arrived:
+            write_json(arrived)
+        raise
     if session.json:
         write_json(arrived)
     missed = [each for each in arrived if each["state"] not in _GOALS[goal]]
@@ -174,11 +152,76 @@ def _wait(session: Session, left: list[str], timeout: float | None, goal: str) -
         )
 
 
+def _look_again(
+    session: Session,
+    left: list[str],
+    arrived: list[dict[str, Any]],
+    timeout: float | None,
+    goal: str,
+) -> None:
+    """Take jobs from those that are `left` to those that `arrived`, until none is left."""
+    from collections import Counter
+
+    from tb_cli.frame.looks import looks
+    from tb_cli.frame.progress import StatusLine
+
+    give_up = None if timeout is None else time.monotonic() + timeout
+    told: set[str] = set()
+    with StatusLine() as line:
+        for _ in looks(session, _WAIT_POLL_S, give_up):
+            states, overdue = session.view(partial(_seen, job_ids=left))
+            line.clear()
+            for job_id in overdue:
+                if job_id not in told:
+                    told.add(job_id)
+                    note(f"warning: job {job_id} is overdue; `tb-cli tick` fails it")
+            there = [job for job in states if job.state in (*_GOALS[goal], *_ENDED)]
+            for job in there:
+                arrived.append(job._asdict())
+                if not session.json:
+                    write_line(f"job {job.job_id} {job.state}")
+                    sys.stdout.flush()
+            waiting = Counter(job.state for job in states if job not in there)
+            left[:] = [job.job_id for job in states if job not in there]
+            if not left:
+                return
+            if give_up is not None and time.monotonic() >= give_up:
+                raise PendingError(f"not {goal} yet: {some_of(left, ' ')}", waiting=len(left))
+            counts = ", ".join(f"{count} {state}" for state, count in waiting.items())
+            line.show(f"waiting for {len(left)} of {len(left) + len(arrived)}: {counts}")
+
+
 def _documents(txn: Txn, job_id: str) -> list[dict[str, Any]]:
     return [documents.job_document(txn, jobs.get(txn, job_id))]
 
 
-def _jobs(txn: Txn, job_ids: list[str]) -> tuple[list[Job], list[str]]:
+class _Seen(NamedTuple):
+    """How a look finds a job. Of one that was archived it is known how it ended, not why."""
+
+    job_id: str
+    state: JobState
+    cause: Cause | None
+
+
+def _seen(txn: Txn, job_ids: list[str]) -> tuple[list[_Seen], list[str]]:
     """Some jobs, and the ids of those that are overdue."""
-    found = [jobs.get(txn, job_id) for job_id in job_ids]
-    return found, [job.job_id for job in found if jobs.is_overdue(txn, job)]
+    found: list[_Seen] = []
+    overdue: list[str] = []
+    for job_id in job_ids:
+        job = jobs.find(txn, job_id)
+        if job is None:
+            found.append(_Seen(job_id, _archived(txn, job_id).state, None))
+            continue
+        found.append(_Seen(job_id, job.state, job.cause))
+        if jobs.is_overdue(txn, job):
+            overdue.append(job_id)
+    return found, overdue
+
+
+def _archived(txn: Txn, job_id: str) -> "ArchivedJob":
+    from compute_market import archived  # Most jobs that are waited for are there.
+
+    left = archived.job(txn, job_id)
+    if left is None:
+        raise archived.missing(txn, job_id)
+    return left

@@ -4,13 +4,17 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from compute_market.archive import archives
+from compute_market.archive import archives, selection
+from compute_market.archive_records import Archive
+from compute_market.jobs.cancel import cancel
+from compute_market.market import Market
 from compute_market.records import replace
 from compute_market.store.schema import ARCHIVES
 from compute_market.store.txn import Txn
@@ -65,6 +69,87 @@ def test_archived_id_says_so_and_stays_taken(cli: Cli) -> None:
     assert info["archives_unfinished"] == []
     assert info["oldest_ended"] is None
     assert info["oldest_live"]["job_id"] == "j3"
+
+
+def test_wait_knows_how_an_archived_job_ended(cli: Cli) -> None:
+    with_ended_jobs(cli)
+    cli.ok("compute", "execute", "j3")
+    cli.advance(1)
+    archive(cli, "out.jsonl")
+    wait = ("compute", "wait", "j3", "j1")
+    both = "job j3 completed\njob j1 cancelled\n"
+    assert cli.ok(*wait, "--for", "ended") == both
+    for goal in ("completed", "active"):
+        error = "error[already_done]: 1 of 2 ended otherwise: j1 cancelled\n"
+        assert cli(*wait, "--for", goal) == (4, both, error)
+        assert cli.ok("compute", "wait", "j3", "--for", goal) == "job j3 completed\n"
+    assert cli.document("compute", "wait", "j3") == [
+        {"job_id": "j3", "state": "completed", "cause": None}
+    ]
+    unknown = cli("compute", "wait", "j3", "never")
+    assert (unknown.code, unknown.err.splitlines()[0]) == (
+        3,
+        "error[not_found]: job never does not exist",
+    )
+
+
+def test_wait_goes_on_when_a_job_is_archived_meanwhile(cli: Cli) -> None:
+    cli.active("j1", "j2")
+    process = cli.start("compute", "wait", "j1", "j2", "--for", "ended")
+    time.sleep(0.5)  # It has looked.
+    with Market.open(str(cli.home), clock=lambda: cli.now_ms, sleep=time.sleep) as market:
+
+        def act(txn: Txn) -> None:
+            cancel(txn, "j1", "client")
+            txn.now_ms += 1000
+            ended, _ = selection.ended(txn, before=txn.now, after=None, limit=1)
+            archives.begin(txn, bytes(16), begun := Archive("/a", txn.now, txn.now_ms, 0, b""))
+            assert archives.let_go(txn, bytes(16), begun, ended, []) is not None
+
+        market.update(act)  # There is no moment in which it has ended and is not archived.
+    cli.ok("compute", "execute", "j2")
+    out, err = process.communicate(timeout=20)
+    assert (process.wait(20), out, err) == (0, b"job j1 cancelled\njob j2 completed\n", b"")
+
+
+def test_history_of_an_archived_job_is_what_the_log_has(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cli.active("j1", "j2")
+    cli.ok("compute", "execute", "j2")
+    cli.ok("compute", "cancel", "j1")
+    history = ("compute", "history", "j1")
+    before = cli.document(*history)
+    assert [each["event"] for each in before] == ["job_queued", "job_started", "job_cancelled"]
+    cli.advance(1)
+    archive(cli, "out.jsonl")
+    assert cli.document(*history) == before == cli.document("log", "--job", "j1")
+    assert cli.document(*history, "--limit", "1") == before[-1:]
+    assert cli(*history, "--limit", "0") == (0, "", "")
+    assert cli(*history, "--since", "0s") == (0, "", "")
+    monkeypatch.setenv("TB_LOG_RETENTION_SECS", "3600")
+    cli.advance(3700)
+    cli.ok("tick")
+    gone = cli(*history)
+    assert (gone.code, gone.out) == (3, "")
+    assert gone.err.startswith("error[not_found]: job j1 was cancelled, and has been archived\n")
+    assert cli("compute", "history", "never").code == 3
+
+
+def test_history_of_an_archived_job_ends_with_what_was_paid_later(cli: Cli) -> None:
+    cli.real()
+    cli.active("j1")
+    cli.ok("compute-market", "settle", "dry-run", "--reason", "a look")
+    cli.ok("compute", "execute", "j1")
+    cli.advance(60)
+    cli.ok("compute-market", "settle", "arm", "--delay-blocks", "0")
+    cli("tick")
+    before = cli.document("compute", "history", "j1")
+    assert [each["event"] for each in before[-2:]] == ["job_completed", "job_paid"]
+    cli.advance(60)
+    cli.post(provider="later")
+    archive(cli, "out.jsonl")
+    assert cli.document("compute", "history", "j1") == before
 
 
 def test_archive_that_moved_nothing_is_forgotten_with_its_file(

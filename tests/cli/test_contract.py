@@ -181,6 +181,18 @@ def make_busy(cli: Cli) -> None:
     """A home in which each writing verb of `ARGUMENTS` has something to do."""
     cli.real()
     cli.ok("compute-market", "settle", "dry-run", "--reason", "first")
+    fill(cli)
+
+
+def make_paying(cli: Cli) -> None:
+    """The same where money moves."""
+    cli.real()
+    for owner in ("b", "other"):
+        cli.ok("wallet", "deposit", owner, "--ct", "100", "--it", "100")
+    fill(cli)
+
+
+def fill(cli: Cli) -> None:
     cli.post("--bond", "3")
     for job_id in ("j0", "j1", "j2"):
         cli.submit(job_id, "--deadline-secs", "62" if job_id == "j2" else "1000")
@@ -194,6 +206,11 @@ def make_busy(cli: Cli) -> None:
 @pytest.fixture(scope="module")
 def busy_home(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return Prepared(tmp_path_factory.mktemp("busy_home"), make_busy)
+
+
+@pytest.fixture(scope="module")
+def paying_home(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return Prepared(tmp_path_factory.mktemp("paying_home"), make_paying)
 
 
 WAITS: Path_ = (
@@ -233,6 +250,13 @@ PREPARE: dict[str, list[Path_]] = {
 # What the last of those commands say that was due.
 TOLD = {"tick": REAL, "match": "min_capacity 5 in force"}
 OVERDUE = ("compute-market sla sweep",)
+# What the others do begins with a market in which no money moves.
+OF_MONEY = [
+    path
+    for path in WRITING
+    if path != ("tick",)
+    and path[:2] not in (("compute-market", "receipts"), ("compute-market", "settle"))
+]
 
 
 @pytest.mark.parametrize("path", WRITING, ids=" ".join)
@@ -240,8 +264,21 @@ OVERDUE = ("compute-market sla sweep",)
 def test_dry_run_tells_what_would_happen_and_changes_no_byte(
     cli: Cli, path: Path_, form: Path_, busy_home: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TB_ENABLE_PREEMPT", "true")
     busy_home.copy_to(cli)
+    _check_dry_run(cli, path, form, monkeypatch)
+
+
+@pytest.mark.parametrize("path", OF_MONEY, ids=" ".join)
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_dry_run_tells_what_would_happen_where_money_moves(
+    cli: Cli, path: Path_, form: Path_, paying_home: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paying_home.copy_to(cli)
+    _check_dry_run(cli, path, form, monkeypatch)
+
+
+def _check_dry_run(cli: Cli, path: Path_, form: Path_, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TB_ENABLE_PREEMPT", "true")
     monkeypatch.setattr(os, "urandom", bytes)  # What is drawn is the same each time.
     name = " ".join(path)
     for command in PREPARE.get(name, []):

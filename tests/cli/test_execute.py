@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from compute_market.execution import CommitAfter
 from compute_market.workloads.tasks import Result
-from tests.support.cli import HELLO, JOB_FIELDS, MIB, NOT_PAID, WRONG, Cli
+from tests.support.cli import HELLO, JOB_FIELDS, MIB, NOT_PAID, WRONG, Cli, Done
 
 pytest_plugins = ("tests.support.cli",)
 
@@ -52,6 +52,32 @@ def test_execute_json_is_the_job(cli: Cli) -> None:
     document = cli.document("compute", "execute", "j1")
     assert list(document) == [*JOB_FIELDS, "changed"]
     assert document == cli.job() | {"changed": True}
+
+
+@pytest.mark.parametrize(
+    "which",
+    [("j1",), ("j1", "j2"), ("--all",), ("--buyer", "alice")],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+def test_execute_as_a_dry_run_tells_what_is_paid_and_what_is_left(
+    cli: Cli, which: tuple[str, ...], form: str
+) -> None:
+    cli.real()
+    cli.active("j1", "j2")
+    dry = cli("compute", "execute", *which, form, "-n")
+    assert cli.job()["state"] == "active"
+    real = cli("compute", "execute", *which, form)
+    assert (dry.code, real.code) == (0, 0)
+
+    def told(done: Done) -> list[dict[str, Any]]:
+        if form == "--jsonl":
+            return done.jsonl
+        return done.json if isinstance(done.json, list) else [done.json]
+
+    assert told(dry) == [each | {"dry_run": True} for each in told(real)]
+    for each in told(dry):
+        assert (each["paid"]["ct"], each["escrow"]) == (5, {"ct": 0, "it": 0})
 
 
 def test_execute_of_a_completed_job_changes_nothing(cli: Cli) -> None:
@@ -150,7 +176,8 @@ def test_execute_tells_that_a_job_that_failed_has_come_further(cli: Cli) -> None
     three_slices(cli)
     (cli.directory / "s2").unlink()
     done = cli("compute", "execute", "j1", "--dry-run", "--jsonl")
-    assert (done.code, done.json["changed"]) == (2, False)
+    assert (done.code, done.json["changed"]) == (2, True)
+    assert cli.job()["slices_proven"] == 0
     done = cli("compute", "execute", "j1", "--jsonl")
     assert (done.code, done.json["changed"]) == (2, True)
     assert cli("compute", "execute", "j1", "--jsonl").json["changed"] is False

@@ -1,10 +1,13 @@
 """The home: where it is, who makes it, whose it is, and what in it is never followed."""
 
 import fcntl
+import json
 import os
 import pwd
 import shutil
 import stat
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -337,6 +340,83 @@ def test_home_that_is_another_one_after_the_wait_is_a_conflict(cli: Cli, what: s
     else:
         assert cli.states()["j1"] == "active"
         assert log.read_text() == "j2 client\n"
+
+
+LOOKING = (
+    ("compute", "list", "--watch", "0.1"),
+    ("compute", "queue", "--watch", "0.1", "-q", "--limit", "1"),
+    ("log", "-f"),
+    ("compute", "wait", "j1", "j2", "j3"),
+)
+
+
+@pytest.mark.parametrize("what", ["deleted", "moved", "copied", "restored"])
+@pytest.mark.parametrize("command", LOOKING, ids=" ".join)
+def test_who_looks_again_ends_once_another_home_is_there(
+    cli: Cli, command: tuple[str, ...], what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TB_SCHEDULER_SLOTS", "2")
+    cli.active("j1", "j2")
+    cli.submit("j3")
+    cli.submit("j4")
+    cli.ok("compute", "cancel", "j1")
+    cli.ok("state", "backup", "kept")
+    process = cli.start(*command)
+    assert process.stdout is not None
+    assert process.stdout.readline()  # It has looked.
+    if what == "deleted":
+        shutil.rmtree(cli.home)
+    else:
+        cli.home.rename(cli.directory / "before")
+    if what == "copied":
+        shutil.copytree(cli.directory / "before", cli.home)
+    elif what == "restored":
+        cli.ok("state", "restore", "kept")
+    _, err = process.communicate(timeout=20)
+    market = cli.home / "market"
+    assert (process.wait(20), err.decode()) == (
+        6,
+        f"error[conflict]: the market in {market} was moved away or replaced meanwhile\n"
+        "hint: run it again on what is there now\n",
+    )
+    cli.audited = what in ("copied", "restored")
+
+
+def test_who_looks_again_tells_in_json_what_has_arrived(cli: Cli) -> None:
+    cli.active("j1", "j2")
+    cli.ok("compute", "cancel", "j1")
+    process = cli.start("compute", "wait", "j1", "j2", "--json")
+    time.sleep(0.5)  # It has looked.
+    cli.home.rename(cli.directory / "before")
+    out, err = process.communicate(timeout=20)
+    assert (process.wait(20), json.loads(err)["error"]) == (6, "conflict")
+    assert [each["job_id"] for each in json.loads(out)] == ["j1"]
+    cli.audited = False
+
+
+def test_who_looks_again_goes_on_with_a_compacted_market(cli: Cli) -> None:
+    cli.active("j1", "j2")
+    process = cli.start("compute", "wait", "j1", "j2", "--for", "ended")
+    time.sleep(0.5)
+    cli.ok("state", "compact")
+    cli.ok("compute", "cancel", "j1", "j2")
+    out, err = process.communicate(timeout=20)
+    assert (process.wait(20), out, err) == (0, b"job j1 cancelled\njob j2 cancelled\n", b"")
+
+
+def test_line_of_a_batch_that_looks_is_refused_once_another_home_is_there(cli: Cli) -> None:
+    cli.active("j1")
+    process = cli.start("batch", "-", stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"compute list -q\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == b"j1\n"
+    cli.home.rename(cli.directory / "before")
+    _, err = process.communicate(b"compute list -q\ncompute status j1\n", timeout=20)
+    assert process.wait(20) == 7
+    assert err.count(b"moved away or replaced meanwhile") == 2
+    cli.audited = False
 
 
 @pytest.mark.timeout(30)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from compute_market import overview
 from tests.support.cli import Cli
 
 pytest_plugins = ("tests.support.cli",)
@@ -40,6 +41,23 @@ def test_status_tells_how_the_market_stands(cli: Cli, monkeypatch: pytest.Monkey
     assert "queue_reasons: slots=1 hold=1\n" in text
     assert "pending: jobs=1 reasons=admission: comfort_guard=1\n" in text
     assert text.count("\n") == len(found)
+
+
+def test_status_says_of_how_many_jobs_it_has_the_reasons(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overview, "ASKED_MAX", 2)
+    cli.post()
+    for number in (1, 2):
+        cli.submit(f"j{number}", "--max-price", "1", "--wait")
+    assert cli.document("status")["pending"] == {"jobs": 2, "reasons": {"price": 2}}
+    cli.submit("j3", "--max-price", "1", "--wait")
+    assert cli.document("status")["pending"] == {
+        "jobs": 3,
+        "reasons_of_first": 2,
+        "reasons": {"price": 2},
+    }
+    assert "pending: jobs=3 reasons_of_first=2 reasons=price=2\n" in cli.ok("status")
 
 
 def test_status_tells_what_is_due_and_a_tick_leaves_nothing(cli: Cli) -> None:

@@ -15,7 +15,8 @@ _STEP_S = 1.0
 
 def looks(session: Session, every_s: float, until: float | None = None) -> Iterator[None]:
     """The moments to look, the first of them now; `until` is one of `time.monotonic` behind which
-    none is put off.
+    none is put off. Raises ConflictError once the market that was looked at first is gone from its
+    path, or another one is there.
 
     A look at a store of an older schema takes the write lock, and brings all of it up to date for
     itself: it is put off until something has changed.
@@ -26,6 +27,7 @@ def looks(session: Session, every_s: float, until: float | None = None) -> Itera
         yield
         before = _last_commit(session) if before is None else before
         time.sleep(every_s)
+        _check_is_here(session)
         if not _is_older(session):
             continue
         if not is_told:
@@ -42,7 +44,13 @@ def looks(session: Session, every_s: float, until: float | None = None) -> Itera
         )
         while now < most and (now < least or _last_commit(session) == before):
             time.sleep(min(every_s, _STEP_S))
+            _check_is_here(session)
             now = time.monotonic()
+
+
+def _check_is_here(session: Session) -> None:
+    if session.is_open:  # What is listed may be no market's.
+        session.market.store.check_is_here()
 
 
 def _is_older(session: Session) -> bool:

@@ -131,6 +131,12 @@ class StatusLine:
         self._shows = sys.stderr.isatty()
         self._shown = ""
 
+    def __enter__(self) -> "StatusLine":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
+
     def show(self, text: str) -> None:
         if self._shows and text != self._shown:
             self.clear()

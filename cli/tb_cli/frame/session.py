@@ -280,7 +280,12 @@ class Session:
             sys.stderr.write(f"{'dry_run: ' if self.dry_run else ''}{due.text}\n")
 
     def view(self, fn: "Callable[[Txn], T]", *, at_once: bool = False) -> T:
-        """Look at one snapshot. It changes nothing, and leaves undone what is due."""
+        """Look at one snapshot. It changes nothing, and leaves undone what is due.
+
+        Raises ConflictError to a line of a batch that comes when another market is there by now.
+        """
+        if self.is_line and self.is_open:
+            self.market.store.check_is_here()
         try:
             return self.market.view(fn, at_once=at_once)
         finally:

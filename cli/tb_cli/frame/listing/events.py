@@ -57,16 +57,32 @@ EVENTS = Noun(
 
 
 def of_job(job_id: str, wanted: Wanted | None = None) -> Reading:
-    """What happened to a job. Raises NotFoundError as it is read."""
+    """What happened to a job, one that was archived too. Raises NotFoundError as it is read."""
 
     def history(txn: Txn, limit: int | None = None) -> list[Logged]:
-        return events.history(txn, jobs.get(txn, job_id), limit)
+        job = jobs.find(txn, job_id)
+        return (
+            _history_of_archived(txn, job_id, limit)
+            if job is None
+            else events.history(txn, job, limit)
+        )
 
     if wanted is None:
         return Reading(lambda txn, after, size: (history(txn), None), newest=history)
     return Reading(
         lambda txn, after, size: ([each for each in history(txn) if wanted(txn, each)], None)
     )
+
+
+def _history_of_archived(txn: Txn, job_id: str, limit: int | None) -> list[Logged]:
+    """What the log still has of it. Raises NotFoundError when that is nothing."""
+    from compute_market import archived  # Most jobs that are asked for are there.
+
+    left = archived.job(txn, job_id)
+    found = None if left is None else events.history_of_gone(txn, job_id, left.ended_at, limit)
+    if found is None:
+        raise archived.missing(txn, job_id)
+    return found
 
 
 def of_log(selection: Selection, start: int = 0, *, until_seq: int | None = None) -> Reading:
