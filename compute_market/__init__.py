@@ -10,6 +10,7 @@ bottom, and so they do inside each package:
     text  errors              text for one line; what can go wrong
     quantities                durations and sizes as people write them
     learned                   types that several threads read into
+    field_errors              what is wrong with a document or a field, in words
     signatures/               ML-DSA-65: keys, signing, verifying; the form of what is signed
     home  amounts             the files of a home; integer arithmetic
     backends                  the names of what hashes slices
@@ -25,7 +26,6 @@ bottom, and so they do inside each package:
     price_records             the price board, as it was loaded
     archive_records           what is left of the archived, and how it is stored
     amount_text               amounts as text, for JSON whose reader has 53 bits for a number
-    field_errors              what is wrong with a field, in words
     json_text  json_lists     JSON that is handed in, taken apart, and what is wrong with it
     json_documents            the objects of a file: one, one per line, or those of a list
     requests                  what operators ask for, job and offer files

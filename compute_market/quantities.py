@@ -57,6 +57,17 @@ def is_duration(unit: str) -> bool:
     return _UNITS[unit][0] is _DURATIONS
 
 
+def written(value: int, unit: str) -> str:
+    """So many of a unit as people write a duration, and a size as it is: `1d`, `500 MB`."""
+    if not is_duration(unit):
+        return f"{value} {unit}"
+    value_ms = value * _UNITS[unit][1]
+    for name, one_ms in _DURATIONS.items():
+        if value_ms and value_ms % one_ms == 0:
+            return f"{value_ms // one_ms}{name}"
+    return "0s"
+
+
 def ways_to_write(unit: str) -> str:
     """The same for people, as a hint says it."""
     if is_duration(unit):

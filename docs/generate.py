@@ -15,7 +15,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "cli")]
 from compute_market.errors import EXIT_CODES
 from tb_cli.frame.help_page import ALONE, description, usage
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
-from tb_cli.frame.values import bounds_of, metavar_of
+from tb_cli.frame.values import bounds_of, default_shown, metavar_of
 from tb_cli.frame.verbs import Group, Parameter, Verb, examples_of, parameters_of
 from tb_cli.tree import TREE
 
@@ -92,11 +92,11 @@ def _entry(parameter: Parameter) -> str:
     head = ", ".join(f"`{name}{value}`" for name in names) or f"`{parameter.metavar}`"
     text = f"- {head}: {parameter.help}"
     if (bounds := bounds_of(parameter)) is not None:
-        text += f" Allowed: {bounds}{f' {parameter.unit}' if parameter.unit else ''}."
+        text += f" Allowed: {bounds}."
     if parameter.required and names:
         text += " Required."
-    if names and parameter.default not in (None, False):
-        text += f" Default: `{names[0] if parameter.kind == 'flag' else parameter.default}`."
+    if (default := default_shown(parameter)) is not None:
+        text += f" Default: `{names[0] if parameter.kind == 'flag' else default}`."
     return _filled(text, "  ")
 
 

@@ -24,6 +24,7 @@ ORDER = (
     "errors",
     "quantities",
     "learned",
+    "field_errors",
     "signatures.canonical",
     "signatures.pyca",
     "signatures.liboqs",
@@ -44,7 +45,6 @@ ORDER = (
     "price_records",
     "archive_records",
     "amount_text",
-    "field_errors",
     "json_text",
     "json_lists",
     "json_documents",
@@ -263,7 +263,7 @@ APART = (
 )
 # They bring slices and the store together.
 RUNS_SLICES = {"execution", "market"}
-APART_MAY_IMPORT = ("text", "errors", "backends")
+APART_MAY_IMPORT = ("text", "errors", "field_errors", "backends")
 
 
 def room_of(module: str) -> str:

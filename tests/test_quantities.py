@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compute_market.quantities import UNITS, in_unit, is_duration, ways_to_write
+from compute_market.quantities import UNITS, in_unit, is_duration, ways_to_write, written
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,23 @@ def test_hint_shows_what_is_understood(unit: str) -> None:
         wanted = "bytes" if unit == "GiB" else unit
         assert in_unit(text, wanted) is not None
     assert is_duration(unit) == ("1h30m" in examples)
+
+
+@given(value=st.integers(0, 10**11), unit=st.sampled_from(("seconds", "milliseconds")))
+def test_a_duration_that_is_written_is_read_as_the_same(value: int, unit: str) -> None:
+    assert in_unit(written(value, unit), unit) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (0, "seconds", "0s"),
+        (30, "seconds", "30s"),
+        (5400, "seconds", "90m"),
+        (86_400, "seconds", "1d"),
+        (1500, "milliseconds", "1500ms"),
+        (500, "MB", "500 MB"),
+    ],
+)
+def test_a_quantity_is_written_in_its_longest_whole_unit(value: int, unit: str, text: str) -> None:
+    assert written(value, unit) == text

@@ -187,6 +187,6 @@ def _check_need(txn: Txn, job: Job, key: str | None = None) -> None:
     if isinstance(found, NoMatch):
         raise RefusedError(
             f"the bundle is not needed: {found.message}",
-            hint="`tb-cli compute explain`, given the same, names what each offer lacks",
+            hint=found.way_out,
             reason=found.result,
         )

@@ -38,7 +38,7 @@ def list_(
     totals: bool,
     listing: dict[str, Any],
 ) -> None:
-    """By name. What is locked is in escrows and bonds of jobs and bids. The totals are by token:
+    """What is locked is in escrows and bonds of jobs and bids. The totals are by token:
     what is in circulation, which is what was paid in and not out again, and how much of it is in
     wallets, escrows, bonds and sealed bids, and burned.
     """

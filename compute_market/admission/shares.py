@@ -196,7 +196,12 @@ def _refusal(txn: Txn, parties: tuple[Party, ...], demand: int, share_micro: int
         f"{over.role} {over.identity} used {format_ppm(over.used_micro)} of the "
         f"{format_ppm(share_micro)} units a minute allows, the job needs {demand}"
     )
-    hint = None if wait_ms is None else f"it would pass in {-(-wait_ms // 1000)} s"
+    hint = (
+        "split it into smaller jobs; `tb-cli compute-market capacity show` tells what a party may "
+        "use"
+        if wait_ms is None
+        else f"it would pass in {-(-wait_ms // 1000)} s"
+    )
     if demand_micro > quota_micro:
         quota = format_ppm(quota_micro)
         return Refused("fair_share", f"{share}, more than burst_quota {quota}", hint, wait_ms)

@@ -70,7 +70,7 @@ class Setting(Struct, frozen=True, gc=False):
         if self.kind == "path":
             return 'an absolute path or ""'
         if self.kind == "file":
-            return "a path without ~; a relative one is one in the home"
+            return "the path of a file, relative to the home or absolute, without ~"
         if self.kind == "key ids":
             return f"a list of key ids of {KEY_ID_DIGITS} lower-case hex digits"
         if self.kind == "urls":
@@ -243,7 +243,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         field_name="burst_refill_rate_micro",
     ),
     Setting(
-        "comfort_threshold_p90", "integer", (500, 25_000), "fee",
+        "comfort_threshold_p90", "integer", (500, 25_000), "",
         "No industrial job is admitted while the 90th percentile of the last consumer fees is\n"
         "above this.",
     ),

@@ -143,7 +143,9 @@ def roll_back(txn: Txn) -> RolledBack:
     last = txn.number(LAST_ACTIVE)
     if not last:
         raise RefusedError(
-            "no proposal is active: there is nothing to roll back", reason="nothing_active"
+            "no proposal is active: there is nothing to roll back",
+            hint="`tb-cli compute-market params history` lists what became of each",
+            reason="nothing_active",
         )
     proposal = replace(_named(txn, last), state="rolled_back")
     _put(txn, proposal)

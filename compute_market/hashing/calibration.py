@@ -177,7 +177,16 @@ def decode(content: bytes, source: str, machine: str) -> Calibration:
             raise UsageError(f"{source}: version {version}, not {VERSION}", hint=_HINT)
         found = msgspec.json.decode(content, type=Calibration)
         _check_rates(found)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError) as error:
+    except msgspec.ValidationError as error:
+        from compute_market.field_errors import field_error  # Few files are wrong.
+
+        wrong = field_error(f"{source}: not a calibration", str(error), Calibration)
+        raise UsageError(wrong.message, hint=_HINT) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        from compute_market.field_errors import no_json
+
+        raise UsageError(f"{source}: not a calibration: {no_json(error)}", hint=_HINT) from error
+    except ValueError as error:
         raise UsageError(f"{source}: not a calibration: {error}", hint=_HINT) from error
     if found.machine != machine:
         raise UsageError(

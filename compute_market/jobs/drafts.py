@@ -26,9 +26,17 @@ def draft(request: JobRequest, inputs: list[Slice], now: int, config: Config) ->
                 f"{entry.path} is empty", hint="an empty slice has no work", reason="empty_slice"
             )
     if request.consumer_bond < 1:
-        raise RefusedError("consumer bond too low", reason="consumer_bond_too_low")
+        raise RefusedError(
+            "consumer bond too low",
+            hint="--bond, in a file consumer_bond, is at least 1 CT",
+            reason="consumer_bond_too_low",
+        )
     if request.provider_bond_min < 1:
-        raise RefusedError("least provider bond too low", reason="provider_bond_too_low")
+        raise RefusedError(
+            "least provider bond too low",
+            hint="--provider-bond-min, in a file provider_bond_min, is at least 1 CT",
+            reason="provider_bond_too_low",
+        )
     job = sketch(request, inputs, now)
     check_deadline(job, now, config)
     checked(job.units, "demand in units")

@@ -21,6 +21,7 @@ def check(txn: Txn, job: Job, offer: Offer) -> tuple[Placement, bytes]:
     if job.state != "active":
         raise RefusedError(
             f"job {job.job_id} is {job.state}, only an active job is handed over",
+            hint="`tb-cli compute list --state active` shows those that are",
             reason="not_active",
         )
     placement = offers.placement_on(offer, funded=job.funded)

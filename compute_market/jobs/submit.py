@@ -24,10 +24,7 @@ from compute_market.store.txn import Txn
 if TYPE_CHECKING:
     from compute_market.offers.changing import Changed
 
-_WAIT_HINT = (
-    "`tb-cli compute explain`, given the same, names what each offer lacks; --wait keeps the job "
-    "until an offer fits"
-)
+_WAIT_HINT = "--wait keeps the job until an offer fits"
 
 
 class Submitted(Struct, frozen=True, gc=False):
@@ -104,7 +101,8 @@ def submit(
             return Submitted(jobs.keep_pending(txn, job, inputs, verdict.result, mode), True)
         # Units come back, and wallets fill.
         for_now = verdict.result in ("no_capacity", "bond_unfunded")
-        refused = Refused(verdict.result, verdict.message, _WAIT_HINT, is_for_now=for_now)
+        hint = f"{verdict.way_out}; {_WAIT_HINT}"
+        refused = Refused(verdict.result, verdict.message, hint, is_for_now=for_now)
         return _refuse(txn, job, refused)
     if isinstance(verdict, Unplaced):
         if verdict.match is not None:

@@ -82,11 +82,23 @@ def _unused_id(txn: Txn) -> str:
 def _check_terms(txn: Txn, request: OfferRequest) -> int:
     """The refusals of chapter 1.4, in its order and words. Returns the multiplier in ppm."""
     if request.provider_bond < 1:
-        raise RefusedError("provider bond too low", reason="provider_bond_too_low")
+        raise RefusedError(
+            "provider bond too low",
+            hint="--bond, in a file provider_bond, is at least 1 CT",
+            reason="provider_bond_too_low",
+        )
     if request.consumer_bond < 1:
-        raise RefusedError("consumer bond too low", reason="consumer_bond_too_low")
+        raise RefusedError(
+            "consumer bond too low",
+            hint="--consumer-bond, in a file consumer_bond, is at least 1 CT",
+            reason="consumer_bond_too_low",
+        )
     if request.units < 1:
-        raise RefusedError("no units offered", reason="no_units_offered")
+        raise RefusedError(
+            "no units offered",
+            hint="--units, in a file units, is at least 1",
+            reason="no_units_offered",
+        )
     check_fee(request.fee_pct_ct)
     return checked_multiplier(txn, request.reputation_multiplier)
 
@@ -96,7 +108,7 @@ def check_fee(fee_pct_ct: int) -> None:
     if not 0 <= fee_pct_ct <= 100:
         raise RefusedError(
             "invalid fee_pct_ct",
-            hint=f"{fee_pct_ct} is outside 0…100",
+            hint="--fee-pct-ct, in a file fee_pct_ct, is the percentage paid in CT: 0…100",
             reason="invalid_fee_pct_ct",
         )
 
@@ -108,7 +120,8 @@ def checked_multiplier(txn: Txn, value: Any) -> int:
     if multiplier_ppm is None or not low <= multiplier_ppm <= high:
         raise RefusedError(
             "invalid reputation multiplier",
-            hint=f"a decimal with at most 6 places, {format_ppm(low)}…{format_ppm(high)}",
+            hint="--multiplier, in a file reputation_multiplier, is a decimal with at most 6 "
+            f"places, {format_ppm(low)}…{format_ppm(high)}",
             reason="invalid_reputation_multiplier",
         )
     return multiplier_ppm

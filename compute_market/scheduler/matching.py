@@ -55,6 +55,11 @@ class NoMatch(Struct, frozen=True, gc=False):
     result: str
     message: str
 
+    @property
+    def way_out(self) -> str:
+        """What to do about it: the same for every job with that result."""
+        return _WAYS_OUT[self.result]
+
 
 def judge(txn: Txn, job: Job, offer: Offer, *, real: bool) -> list[Shortfall]:
     """Every condition of `job` that `offer` fails; empty when it fits.
@@ -178,6 +183,18 @@ _MESSAGES = {
     "price_mismatch": "no offer that fits has the terms asked for",
     "no_capacity": "no offer that fits has enough units left",
     "bond_unfunded": "no provider whose offer fits can pay its bond",
+}
+
+_EXPLAIN = "`tb-cli compute explain`, given the same, names what each offer lacks"
+_WAYS_OUT = {
+    "capability_mismatch": _EXPLAIN,
+    "reputation_failure": "`tb-cli net reputation show` lists the scores; `tb-cli net reputation "
+    "adjust PROVIDER +N --reason TEXT` adds to one",
+    "price_mismatch": _EXPLAIN,
+    "no_capacity": "`tb-cli compute offer list` tells what each has left; `tb-cli compute offer "
+    "set OFFER --units +N` adds units",
+    "bond_unfunded": "`tb-cli wallet deposit PROVIDER --ct N` fills the wallet that pays the bond; "
+    "`tb-cli compute offer list` shows which offers lack it",
 }
 
 # What is wrong with the terms of an offer, by the condition of its shortfall.

@@ -76,7 +76,11 @@ def cancel_arm(txn: Txn) -> SettleState:
     """Back to dry_run. Raises RefusedError unless the mode is armed."""
     present = state(txn)
     if present.mode != "armed":
-        raise RefusedError(f"the mode is {present.mode}, nothing is armed", reason="mode")
+        raise RefusedError(
+            f"the mode is {present.mode}, nothing is armed",
+            hint="`tb-cli compute-market settle status` shows the mode",
+            reason="mode",
+        )
     return _change(txn, SettleState("dry_run", reason="arming cancelled"))
 
 

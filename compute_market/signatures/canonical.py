@@ -5,7 +5,7 @@ Fields in their order, no spaces, hex in lower case, a newline at the end.
 
 from typing import TypeVar
 
-from msgspec import DecodeError, Struct, json
+from msgspec import DecodeError, Struct, ValidationError, json
 
 from compute_market.errors import IntegrityError
 from compute_market.learned import learned
@@ -53,10 +53,14 @@ def decoded(text: bytes, kind: type[T], what: str) -> T:
     """
     try:
         return json.decode(text, type=learned(kind))
-    except (DecodeError, UnicodeDecodeError) as error:
-        raise malformed(f"{what}: {error}") from error
-    except RecursionError as error:
-        raise malformed(f"{what}: it is nested too deep") from error
+    except ValidationError as error:
+        from compute_market.field_errors import field_error  # Few documents are wrong.
+
+        raise malformed(field_error(what, str(error), kind).message) from error
+    except (DecodeError, UnicodeDecodeError, RecursionError) as error:
+        from compute_market.field_errors import no_json
+
+        raise malformed(f"{what}: {no_json(error)}") from error
 
 
 def check_kind(text: bytes, format_: str, version: int, what: str) -> None:

@@ -181,7 +181,7 @@ class Recorder:
             try:
                 found = terms.of_refused(asked)
             except ValidationError as error:
-                self._problem(number, f"asked: {shown(str(error))}")
+                self._problem(number, terms.told_of_refused("asked", error))
         if found is not None:
             job = replace(job, **asdict(found))
         self._courses[job_id] = _Course(job)

@@ -14,6 +14,7 @@ import msgspec
 from compute_market import events
 from compute_market.config.settings import Config
 from compute_market.errors import UsageError
+from compute_market.field_errors import field_error, no_json
 from compute_market.jobs import jobs
 from compute_market.offers import offers
 from compute_market.simulation.arrivals import OpenTrace, Source
@@ -22,7 +23,7 @@ from compute_market.simulation.replay_records import Line, Replay
 from compute_market.simulation.scenario import Arrivals, Buyers, Providers, Scenario
 from compute_market.simulation.script import Capacity, Entry, InForce, RolledBack, Turned
 from compute_market.simulation.trace_jobs import arrivals
-from compute_market.simulation.trace_lines import fail, lines, shown
+from compute_market.simulation.trace_lines import fail, lines
 from compute_market.store.txn import Txn
 from compute_market.text import quoted
 
@@ -42,8 +43,11 @@ def of_log(path: str, name: str | None = None) -> Replay:
     for number, text in lines(path):
         try:
             line = msgspec.json.decode(text, type=Line)
+        except msgspec.ValidationError as error:
+            wrong = field_error("this is no event of a log", str(error), Line)
+            fail(path, number, wrong.message, wrong.hint or _HINT)
         except (msgspec.DecodeError, RecursionError) as error:
-            fail(path, number, f"this is no event of a log: {shown(str(error))}", _HINT)
+            fail(path, number, f"this is no event of a log: {no_json(error)}", _HINT)
         if line.seq <= last:
             fail(path, number, f"event {line.seq} comes behind event {last}")
         last = line.seq

@@ -12,6 +12,7 @@ from compute_market.config import files, places
 from compute_market.config.places import Place
 from compute_market.config.toml import DecimalText
 from compute_market.errors import UsageError
+from compute_market.field_errors import matching
 from compute_market.records import PRIORITIES, Lane, Mode
 from compute_market.requests import CapabilityRequest
 from compute_market.simulation.draws import Spread
@@ -122,6 +123,7 @@ def _error(message: str, source: str, lines: dict[Place, int]) -> UsageError:
     missing = re.search("missing required field `(.*)`", problem)
     own = re.match(r"([a-z_]+): ", problem)
     chosen = re.match("Invalid enum value (.*)", problem)
+    pattern = re.match("Expected `str` matching regex (.*)", problem)
     if unknown:
         place, problem = (*place, unknown.group(1)), "unknown key"
         near = get_close_matches(unknown.group(1), _KEYS, n=1)
@@ -132,6 +134,8 @@ def _error(message: str, source: str, lines: dict[Place, int]) -> UsageError:
         place, problem = (*place, own.group(1)), problem[own.end() :]
     elif chosen and place:
         problem = f"{chosen.group(1)} is none of {', '.join(_CHOICES[str(place[-1])])}"
+    elif pattern:
+        problem = f"expected a string of {matching(pattern.group(1))}"
     line = next((lines[place[:end]] for end in range(len(place), 0, -1) if place[:end] in lines), 1)
     name = _name(place)
     return UsageError(f"{source}:{line}: {name}{_plain(problem)}", hint=hint)

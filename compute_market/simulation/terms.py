@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from compute_market.amounts import format_ppm
+from compute_market.field_errors import field_error
 from compute_market.records import Capability, Job, Lane, Offer, Priority
 from compute_market.requests import Amount, CapabilityRequest, OfferRequest
 
@@ -55,6 +56,11 @@ def of_refused(asked: Mapping[str, Any]) -> JobTerms:
         found.consumer_bond,
         found.provider_bond_min,
     )
+
+
+def told_of_refused(source: str, error: msgspec.ValidationError) -> str:
+    """What is wrong with what a refused job is said to have asked for."""
+    return field_error(source, str(error), _Asked).message
 
 
 def of_offer(offer: Offer, units: int, price: int) -> OfferRequest:

@@ -167,7 +167,13 @@ def test_history_lists_by_id_and_keeps_the_newest(cli: Cli) -> None:
         (
             ROLLBACK,
             5,
-            "error[refused]: no proposal is active: there is nothing to roll back\n",
+            "error[refused]: no proposal is active: there is nothing to roll back\n"
+            "hint: `tb-cli compute-market params history` lists what became of each\n",
+        ),
+        (
+            (*PROPOSE, "comfort_threshold_p90", "499"),
+            2,
+            "error[usage]: VALUE: comfort_threshold_p90: 499 is not 500…25000\n",
         ),
     ],
 )

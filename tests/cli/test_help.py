@@ -1,6 +1,7 @@
 """Help: a page for every command and every topic, with lines that can be copied and run."""
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from compute_market import __version__
 from compute_market.config.rows import SETTINGS
 from compute_market.errors import EXIT_CODES
-from tb_cli.frame.help_page import page
+from tb_cli.frame.help_page import description, help_of, page
 from tb_cli.frame.topics import TOPICS
-from tb_cli.frame.verbs import examples_of
+from tb_cli.frame.values import metavar_of
+from tb_cli.frame.verbs import examples_of, parameters_of
 from tests.support.cli import Cli, Prepared
 from tests.support.verbs import (
     EACH,
@@ -174,3 +176,28 @@ def test_example_can_be_copied(
             done = cli(*shlex.split(part)[1:], stdin=out)
             out = done.out
         assert done.code in (0, ANSWERS.get(path, 0)), done
+
+
+@EACH
+def test_help_says_a_thing_once(path: Path_) -> None:
+    sentences = [
+        each.strip(" .").lower() for each in re.split(r"(?<=[.:;])\s+", description(VERBS[path]))
+    ]
+    for number, each in enumerate(sentences):
+        assert not [other for other in sentences[:number] if other.endswith(each)], each
+
+
+@EACH
+def test_help_has_bounds_that_a_person_can_read(path: Path_) -> None:
+    for each in parameters_of(VERBS[path].function()):
+        shown = help_of(each)
+        assert not re.search(r"[0-9]{8}", shown), shown
+        if each.unit in ("seconds", "milliseconds"):
+            assert not re.search(r"…[0-9]+( seconds)?[];]|default: [0-9]+[];]", shown), shown
+
+
+@EACH
+def test_help_calls_a_time_the_same_everywhere(path: Path_) -> None:
+    for each in parameters_of(VERBS[path].function()):
+        if each.spellings and each.spellings[0] in ("--since", "--until", "--at", "--deadline"):
+            assert metavar_of(each) == "WHEN"

@@ -132,25 +132,41 @@ def test_post_of_the_same_offer_again_changes_nothing(cli: Cli) -> None:
 
 # In the order in which they are looked at: each offer is wrong in this and every later way.
 REFUSALS = [
-    ("provider bond too low", ("--bond", "0")),
-    ("consumer bond too low", ("--consumer-bond", "0")),
-    ("no units offered", ("--units", "0")),
-    ("invalid fee_pct_ct", ("--fee-pct-ct", "101")),
-    ("invalid reputation multiplier", ("--multiplier", "1.01")),
-    ("no price data", ("--price", "0")),
+    ("provider bond too low", ("--bond", "0"), "--bond, in a file provider_bond, is at least 1 CT"),
+    (
+        "consumer bond too low",
+        ("--consumer-bond", "0"),
+        "--consumer-bond, in a file consumer_bond, is at least 1 CT",
+    ),
+    ("no units offered", ("--units", "0"), "--units, in a file units, is at least 1"),
+    (
+        "invalid fee_pct_ct",
+        ("--fee-pct-ct", "101"),
+        "--fee-pct-ct, in a file fee_pct_ct, is the percentage paid in CT: 0…100",
+    ),
+    (
+        "invalid reputation multiplier",
+        ("--multiplier", "1.01"),
+        "--multiplier, in a file reputation_multiplier, is a decimal with at most 6 places, 0.5…1",
+    ),
+    (
+        "no price data",
+        ("--price", "0"),
+        "a price of 0 means the market price, and nothing has been priced yet",
+    ),
 ]
 
 
 @pytest.mark.parametrize("place", range(len(REFUSALS)))
 def test_post_refuses_in_order(cli: Cli, place: int) -> None:
     cli.ok("state", "init")
-    message = REFUSALS[place][0]
-    wrong = [option for _, options in REFUSALS[place:] for option in options]
+    message, _, hint = REFUSALS[place]
+    wrong = [option for _, options, _ in REFUSALS[place:] for option in options]
     terms = [option for option in ("--units", "--price") if option not in wrong]
     given = [text for option in terms for text in (option, "5")]
     done = cli("compute", "offer", "post", "--provider", "prov", *given, *wrong)
     assert (done.code, done.out) == (5, f"{message}\n")
-    assert done.err.startswith(f"error[refused]: {message}\n")
+    assert done.err == f"error[refused]: {message}\nhint: {hint}\n"
     assert cli.document("compute", "offer", "list") == []
     assert cli.document("net", "reputation", "show") == []
     done = cli("compute", "offer", "post", "--provider", "prov", *given, *wrong, "--json")

@@ -206,7 +206,7 @@ def test_path_with_a_tilde_is_refused_and_a_missing_directory_told(
     monkeypatch.setenv("TB_PRICE_BOARD_PATH", "~/board")
     done = cli(*cli.job_arguments("j1"))
     assert done.code == 2
-    wanted = "'~/board' is not a path without ~; a relative one is one in the home"
+    wanted = "'~/board' is not the path of a file, relative to the home or absolute, without ~"
     assert f"TB_PRICE_BOARD_PATH: price_board_path: {wanted}" in done.err
     assert not list(cli.home.glob("~*"))
     missing = cli.directory / "missing"

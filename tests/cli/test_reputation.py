@@ -532,17 +532,23 @@ def test_dry_run_of_a_new_market_takes_no_snapshot(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "Input data was truncated"),
-        ("{", "Input data was truncated"),
-        ("[]", "Expected `object`, got `array`"),
-        ('{"p": {"score": 1, "epoch": 1}}', "missing required field `last_update`"),
-        ('{"p": {"score": 1.5, "last_update": 1, "epoch": 1}}', "Expected `int`, got `float`"),
-        ('{"p": {"score": 1001, "last_update": 1, "epoch": 1}}', "Expected `int` <= 1000"),
-        ('{"p": {"score": 1, "last_update": -1, "epoch": 1}}', "Expected `int` >= 0"),
+        ("", "the scores: no JSON: it ends too early"),
+        ("{", "no JSON: it ends too early"),
+        ("[]", "the scores: expected an object, got a list"),
+        ('{"p": {"score": 1, "epoch": 1}}', "the scores: last_update is missing"),
+        (
+            '{"p": {"score": 1.5, "last_update": 1, "epoch": 1}}',
+            "the scores: score: expected a whole number, got a number",
+        ),
+        ('{"p": {"score": 1001, "last_update": 1, "epoch": 1}}', "the scores: score is above 1000"),
+        (
+            '{"p": {"score": 1, "last_update": -1, "epoch": 1}}',
+            "the scores: last_update is below 0",
+        ),
         ('{"a b": {"score": 1, "last_update": 1, "epoch": 1}}', "a provider 'a b' has the char"),
         ('{"p": {"score": 1, "last_update": 99999999999, "epoch": 1}}', "is from the future"),
-        (b"\xff\xfe\x00", "malformed"),
-        (b'{"p": {"x":' + b"[" * 2000, "the scores: it is nested too deep"),
+        (b"\xff\xfe\x00", "no JSON: "),
+        (b'{"p": {"x":' + b"[" * 2000, "the scores: nested too deep"),
     ],
 )
 def test_snapshot_that_cannot_be_used_is_told_and_left(

@@ -232,6 +232,31 @@ def test_call_that_fails_has_a_number(call: Any, number: int, status: int, serve
     assert jsonschema_rs.validator_for(schema).is_valid(answer.json)
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (b"{", "this is no JSON: it ends too early"),
+        ({"jsonrpc": "2.0", "id": 1}, "this is no request: method is missing"),
+        (
+            {"method": "compute.job_status"},
+            "the parameters of compute.job_status: job_id is missing",
+        ),
+        (
+            {"method": "compute.job_status", "params": {"job_id": "../x"}},
+            "the parameters of compute.job_status: job_id is not of letters, digits and _.:@+-, "
+            "the first a letter, digit or _",
+        ),
+        (
+            {"method": "compute_market.price_board", "params": {"lane": "fast"}},
+            "the parameters of compute_market.price_board: lane: 'fast' is none of industrial, "
+            "consumer",
+        ),
+    ],
+)
+def test_call_that_is_wrong_is_told_in_plain_words(call: Any, told: str, served: Served) -> None:
+    assert served.post(call).json["error"]["message"] == told
+
+
 def test_reading_in_every_way_leaves_every_byte_as_it_was(served: Served) -> None:
     before = served.cli.files()
     for method in READS:

@@ -268,16 +268,26 @@ REFUSED = [
 ]
 
 
+EXPLAIN = "`tb-cli compute explain`, given the same, names what each offer lacks"
+WAYS_OUT = {
+    "capability_mismatch": EXPLAIN,
+    "price_mismatch": EXPLAIN,
+    "reputation_failure": "`tb-cli net reputation show` lists the scores; `tb-cli net reputation "
+    "adjust PROVIDER +N --reason TEXT` adds to one",
+    "no_capacity": "`tb-cli compute offer list` tells what each has left; `tb-cli compute offer "
+    "set OFFER --units +N` adds units",
+    "bond_unfunded": "`tb-cli wallet deposit PROVIDER --ct N` fills the wallet that pays the bond; "
+    "`tb-cli compute offer list` shows which offers lack it",
+}
+
+
 @pytest.mark.parametrize(("reason", "message", "offered", "asked"), REFUSED)
 def test_submit_without_a_match_is_refused(
     cli: Cli, reason: str, message: str, offered: tuple[str, ...], asked: tuple[str, ...]
 ) -> None:
     cli.post(*offered)
     files = [cli.slice(), cli.slice("b.slice", b"b")]
-    hint = (
-        "`tb-cli compute explain`, given the same, names what each offer lacks; --wait keeps the "
-        "job until an offer fits"
-    )
+    hint = f"{WAYS_OUT[reason]}; --wait keeps the job until an offer fits"
     done = cli(*cli.job_arguments("j1", *asked, slices=files))
     assert done == (5, f"refused job j1: {reason}\n", f"error[refused]: {message}\nhint: {hint}\n")
     done = cli(*cli.job_arguments("j1", *asked, slices=files), "--json")
@@ -371,6 +381,7 @@ def test_provider_without_funds_is_passed_over_in_real_mode(cli: Cli) -> None:
     cli.post(provider="poor")
     done = cli(*cli.job_arguments("j1"), "--json")
     assert (done.code, done.error["reason"]) == (5, "bond_unfunded")
+    assert done.error["hint"].startswith(WAYS_OUT["bond_unfunded"])
 
 
 def test_wait_keeps_a_job_without_a_match(cli: Cli) -> None:

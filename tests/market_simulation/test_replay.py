@@ -281,11 +281,16 @@ QUEUED = {"event": "job_queued", "owner": "b", "job_id": "j"}
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("{", "this is no event of a log"),
-        ("[]", "this is no event of a log"),
+        ("{", "this is no event of a log: no JSON: it ends too early"),
+        ("[]", "this is no event of a log: expected an object, got a list"),
         ("[" * 30_000, "this is no event of a log"),
-        (line(event="no such event"), "this is no event of a log"),
-        (line(more=1), "this is no event of a log"),
+        (
+            line(event="no such event"),
+            "this is no event of a log: event: 'no such event' is none of the ",
+        ),
+        (line(more=1), "this is no event of a log: unknown field more"),
+        (line(seq="1"), "this is no event of a log: seq: expected a whole number, got text"),
+        ('{"seq": 1}', "this is no event of a log: at_ms is missing"),
         (line(seq=0), "event 0 comes behind event 0"),
         (line(at_ms=5), "at_ms 5 is no time of a market"),
         (line(at_ms=10**30), "at_ms 1000000000000000000000000000000 is no time"),
@@ -311,7 +316,7 @@ QUEUED = {"event": "job_queued", "owner": "b", "job_id": "j"}
         (line(event="mode_changed", detail={"to": "odd"}), '"odd" is no mode of settlement'),
         (
             line(event="job_refused", job_id="j", owner="b", detail={"units": 1, "asked": {}}),
-            "asked: Object missing required field",
+            "asked: max_price_per_unit is missing",
         ),
         (line(event="job_changed", job_id="j", detail={"priority": "odd"}), '"odd" is no priority'),
         (line(event="deadline_extended", job_id="j", detail={"by_secs": 0}), "by_secs is 0, not"),

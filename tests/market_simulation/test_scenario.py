@@ -264,6 +264,10 @@ BAD = [
     (LENGTH + "[[providers]]\nname = 3", "3: providers[0].name: expected a string, found a whole"),
     (of_provider(PROVIDER + "x = 1"), "6: providers[1].x: unknown key"),
     (of_provider("cuont = 2"), "4: providers[0].cuont: unknown key"),
+    (
+        LENGTH + '[[providers]]\nname = "a b"',
+        "3: providers[0].name: expected a string of letters, digits and _.-, the first a letter",
+    ),
     (of_provider("count = 0"), "4: providers[0].count: expected a whole number >= 1"),
     (of_provider("count = true"), "4: providers[0].count: expected a whole number, found true or"),
     (of_provider("units = 0"), f"4: providers[0].units: 0 is outside 1…{NUMBER_MAX}"),

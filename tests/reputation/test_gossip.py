@@ -337,11 +337,17 @@ def refused(text: bytes, trusted: Any = TRUSTED) -> MarketError:
         (lambda lines: [*lines, lines[-1]], "line 4: there is more behind the last line"),
         (lambda lines: [lines[0], lines[-1]], "line 2: 0 entries are found, 1 are told"),
         (lambda lines: [lines[0], lines[1][:-1]], "line 2: the message is cut off here"),
-        (lambda lines: [lines[0], b"nothing\n", lines[2]], "line 2: the line of a score: JSON is"),
-        (lambda lines: [lines[0], b"[1,2,3]\n", lines[2]], "line 2: the line of a score: Expected"),
+        (
+            lambda lines: [lines[0], b"nothing\n", lines[2]],
+            "line 2: the line of a score: no JSON: ",
+        ),
+        (
+            lambda lines: [lines[0], b"[1,2,3]\n", lines[2]],
+            "line 2: the line of a score: expected an object, got a list",
+        ),
         (
             lambda lines: [lines[0], lines[1].replace(b"5", b'"5"'), lines[2]],
-            "line 2: the line of a score: Expected `int`, got `str` - at `$.score`",
+            "line 2: the line of a score: score: expected a whole number, got text",
         ),
         (lambda lines: [lines[0], lines[1].replace(b"5", b"5.0"), lines[2]], "line 2: "),
         (lambda lines: [lines[0], lines[1].replace(b"5", b"9" * 400), lines[2]], "line 2: "),

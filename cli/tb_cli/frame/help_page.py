@@ -13,7 +13,7 @@ from inspect import cleandoc
 
 from compute_market.errors import EXIT_CODES
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
-from tb_cli.frame.values import bounds_of, metavar_of
+from tb_cli.frame.values import bounds_of, default_shown, metavar_of
 from tb_cli.frame.verbs import Group, Parameter, Verb, examples_of, flag, parameters_of
 
 HELP = flag("--help", "-h", help="Show this message and exit.")
@@ -75,11 +75,11 @@ def help_of(parameter: Parameter) -> str:
     """What is said of an argument or option: what it is, may be, and is where it is not given."""
     notes = []
     if (bounds := bounds_of(parameter)) is not None:
-        notes.append(f"{bounds}{' ' + parameter.unit if parameter.unit else ''}")
+        notes.append(bounds)
     if parameter.required:
         notes.append("required")
-    if parameter.spellings and parameter.default not in (None, False):
-        notes.append(f"default: {parameter.default}")
+    if (default := default_shown(parameter)) is not None:
+        notes.append(f"default: {default}")
     return f"{parameter.help} [{'; '.join(notes)}]" if notes else parameter.help
 
 

@@ -218,8 +218,12 @@ def job_filters() -> tuple[Parameter, ...]:
                 least=0,
                 most=DEADLINE_MAX,
             ),
-            option("--since", "Submitted from then on: 1h ago, 03:00 (today), or a date and time."),
-            option("--until", "Submitted up to then."),
+            option(
+                "--since",
+                "Submitted from then on: 1h ago, 03:00 (today), or a date and time.",
+                metavar="WHEN",
+            ),
+            option("--until", "Submitted up to then.", metavar="WHEN"),
         ),
     )
 

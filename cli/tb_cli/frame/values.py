@@ -3,7 +3,6 @@
 from re import ASCII, fullmatch
 from typing import Any
 
-from compute_market.amounts import AMOUNT_MAX
 from compute_market.errors import UsageError
 from compute_market.text import clipped, did_you_mean, printable
 from tb_cli.frame.verbs import Parameter
@@ -14,6 +13,7 @@ _PATTERNS = {
     "number": r"-?[0-9]+(\.[0-9]+)?",
 }
 _NOUNS = {"integer": "whole number", "signed": "whole number", "number": "number"}
+_TECHNICAL = 2**31  # A bound from here on is one of what a number is kept in, not of what is meant.
 _DIGITS_MAX = 4300  # Python refuses to read more.
 
 
@@ -38,10 +38,27 @@ def metavar_of(parameter: Parameter) -> str:
 
 
 def bounds_of(parameter: Parameter) -> str | None:
-    """Its range where that says more than that it is a number: `1…64`."""
-    if parameter.most is None or parameter.most == AMOUNT_MAX:
+    """Its range where that says more than that it is a number: `1…64`, `1s…1d`."""
+    least, most, unit = parameter.least, parameter.most, parameter.unit
+    if least is None or most is None or most >= _TECHNICAL:
         return None
-    return f"{parameter.least}…{parameter.most}"
+    if unit is None:
+        return f"{least}…{most}"
+    from compute_market.quantities import is_duration, written
+
+    first = written(least, unit) if is_duration(unit) else str(least)
+    return f"{first}…{written(most, unit)}"
+
+
+def default_shown(parameter: Parameter) -> str | None:
+    """What an option is that is not given, as it would be written; None if that is nothing."""
+    if not parameter.spellings or parameter.default in (None, False):
+        return None
+    if parameter.unit is None:
+        return str(parameter.default)
+    from compute_market.quantities import written
+
+    return written(parameter.default, parameter.unit)
 
 
 def value_of(parameter: Parameter, text: str) -> Any:

@@ -24,6 +24,7 @@ from starlette.responses import Response
 
 from compute_market import rpc
 from compute_market.errors import BusyError, MarketError, UsageError
+from compute_market.field_errors import field_error, no_json
 from compute_market.learned import learned
 from compute_market.rpc import Document, Method
 from compute_market.store.txn import Txn
@@ -157,7 +158,8 @@ def _params_of(method: Method, params: Any) -> Struct:
     try:
         return convert({} if params is None else params, learned(method.params))
     except ValidationError as error:
-        raise UsageError(f"the parameters of {method.name}: {error}") from error
+        wrong = field_error(f"the parameters of {method.name}", str(error), method.params)
+        raise UsageError(wrong.message) from error
 
 
 def _query(request: Request) -> dict[str, str]:
@@ -188,9 +190,10 @@ def _decoded(text: bytes | Raw, kind: Any) -> Any:
     try:
         return json.decode(text, type=learned(kind))
     except ValidationError as error:
-        raise _RpcError(rpc.INVALID_REQUEST, f"this is no request: {error}") from error
+        wrong = field_error("this is no request", str(error), kind)
+        raise _RpcError(rpc.INVALID_REQUEST, wrong.message) from error
     except (DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _RpcError(rpc.PARSE_ERROR, f"this is not JSON: {error}") from error
+        raise _RpcError(rpc.PARSE_ERROR, f"this is {no_json(error)}") from error
 
 
 def _no_method(name: str, method: Method | None) -> str:
