@@ -21,7 +21,7 @@ from tb_cli.frame.help_page import ALONE, HELP, is_bold, page
 from tb_cli.frame.options import DRY_RUN, GLOBAL, JSON
 from tb_cli.frame.session import Session
 from tb_cli.frame.usage import no_such_command, no_such_option, usage_error
-from tb_cli.frame.values import value_of
+from tb_cli.frame.values import is_negative, value_of
 from tb_cli.frame.verbs import Group, Parameter, Verb, parameters_of, with_bare_values
 from tb_cli.tree import TREE
 
@@ -113,9 +113,18 @@ class VerbCommand(TyperCommand):
             return super().parse_args(ctx, args)
 
     def make_parser(self, ctx: Any) -> Any:
-        """A parser that takes an option with one value once."""
+        """A parser that takes an option with one value once, and a number below zero for a value.
+
+        No option is spelled like one.
+        """
         parser: Any = super().make_parser(ctx)
-        parse_args = parser.parse_args
+        parse_args, process = parser.parse_args, parser._process_opts
+
+        def process_opts(word: str, state: Any) -> None:
+            if is_negative(word):
+                state.largs.append(word)
+            else:
+                process(word, state)
 
         def parse(args: list[str]) -> Any:
             may_have_signs = self.takes_signs and "--" not in args  # What it reads, it removes.
@@ -129,7 +138,7 @@ class VerbCommand(TyperCommand):
                     raise UsageError(f"{param.opts[0]} is given twice, and takes one value")
             return options, left, order
 
-        parser.parse_args = parse
+        parser.parse_args, parser._process_opts = parse, process_opts
         return parser
 
     def invoke(self, ctx: Any) -> int:

@@ -23,6 +23,7 @@ from compute_market.text import cause_of
 
 MAGIC: Final = b"PBRD"
 VERSION: Final = 2
+_VERSION_END: Final = 6
 _LANES: Final = 2
 _HEAD_BYTES: Final = 24
 _PRICE_BYTES: Final = 8
@@ -53,10 +54,16 @@ def decode(content: bytes) -> Board:
     def number(start: int, size: int) -> int:
         return int.from_bytes(content[start : start + size], "little")
 
-    if len(content) < _HEAD_BYTES + _CRC_BYTES or not content.startswith(MAGIC):
-        raise IntegrityError("it is no price board" if content else "it is empty")
+    if not content:
+        raise IntegrityError("it is empty")
+    if content[: len(MAGIC)] != MAGIC[: len(content)]:
+        raise IntegrityError("it is no price board")
+    if len(content) < _VERSION_END:
+        raise IntegrityError("it is cut off")
     if number(4, 2) != VERSION:
         raise IntegrityError(f"it is of version {number(4, 2)}, not {VERSION}")
+    if len(content) < _HEAD_BYTES + _CRC_BYTES:
+        raise IntegrityError("it is cut off")
     body = content[:-_CRC_BYTES]
     industrial, consumer = number(16, 4), number(20, 4)
     if number(6, 2) != _LANES or len(body) != _HEAD_BYTES + _PRICE_BYTES * (industrial + consumer):

@@ -220,6 +220,24 @@ def test_results_never_take_the_place_of_what_belongs_to_a_market(
 
 
 @as_root
+@pytest.mark.parametrize(
+    "command",
+    [("status",), ("compute", "list"), ("wallet", "balance", "alice")],
+    ids=" ".join,
+)
+def test_a_home_of_somebody_else_is_warned_of_once(cli: Cli, command: tuple[str, ...]) -> None:
+    cli.ok(*DEPOSIT)
+    os.chown(cli.home, SOMEBODY, SOMEBODY)
+    warning = f"warning: {cli.home} belongs to user {SOMEBODY}\n"
+    assert cli(*command).err == warning
+    cli.data.write_bytes(b"no data file")
+    done = cli(*command)
+    assert done.code != 0
+    assert done.err.count(warning) == 1
+    cli.audited = False
+
+
+@as_root
 def test_what_root_makes_in_a_home_belongs_to_whom_the_home_belongs(
     cli: Cli, measured: None
 ) -> None:

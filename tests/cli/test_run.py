@@ -370,6 +370,21 @@ def test_check_names_a_line_that_is_no_sum(cli: Cli, line: str) -> None:
     assert done.err.endswith("warning: 1 of 2 lines are no sums\n")
 
 
+def test_check_tells_the_first_line_of_a_list_that_is_no_sum_and_counts_them(cli: Cli) -> None:
+    cli.slice()
+    (cli.directory / "bad").write_text("y\n" * 5)
+    (cli.directory / "worse").write_text(f"{HELLO}  a.slice\n" + "y\n" * 1000)
+    done = cli("compute", "run", "--check", "bad", "worse")
+    assert done == (
+        2,
+        "a.slice: OK\n",
+        "error[usage]: bad line 1: is no sum\n"
+        "hint: HEX, two blanks and PATH, as b3sum prints it\n"
+        "error[usage]: worse line 2: is no sum\n"
+        "warning: 1005 of 1006 lines are no sums\n",
+    )
+
+
 def test_check_goes_through_all_lists_that_can_be_read(cli: Cli) -> None:
     """What did not match is not lost to a list that cannot be read."""
     cli.slice()

@@ -357,3 +357,24 @@ def test_option_behind_dashes_is_told_to_be_a_value(market: Cli) -> None:
         error, hint = refused(market, *line.split())
         assert error == f"{word} stands behind --, where it is a value and no option"
         assert hint == "options stand before --"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "compute-market params propose min_capacity -1",
+            "VALUE: min_capacity: -1 is not 1…10000 units per second",
+        ),
+        ("compute list --watch -1", "--watch -1 is not 0.1…86400 seconds"),
+        ("compute list --watch=-0.5", "--watch -0.5 is not 0.1…86400 seconds"),
+        ("compute-market capacity record -5", "N: -5 is not 0…1000000000000000"),
+        ("compute prove j1 -1 aa", "INDEX: -1 is not 0…9223372036854775807"),
+        ("compute cancel -1", "job id '-1' has the character '-'"),
+        ("compute list -5", "unexpected argument '-5'"),
+        ("compute cancel -1 -x", "`tb-cli compute cancel` has no option -x"),
+        ("compute cancel -1 --foo", "`tb-cli compute cancel` has no option --foo"),
+    ],
+)
+def test_number_below_zero_is_a_value(market: Cli, line: str, told: str) -> None:
+    assert refused(market, *line.split())[0] == told

@@ -80,7 +80,10 @@ def unreadable(path: Path) -> None:
 IN_THE_PLACE = {
     "empty": ("it is empty", written(b""), True),
     "cut off": ("it is not as long as it says", written(SEALED[:-1]), True),
+    "cut off in its head": ("it is cut off", written(SEALED[:20]), True),
+    "cut off in its magic": ("it is cut off", written(SEALED[:3]), True),
     "text": ("it is no price board", written(b"[net]\n" * 10), True),
+    "short text": ("it is no price board", written(b"x"), True),
     "version 1": ("it is of version 1, not 2", written(sealed(b"PBRD\1" + EXAMPLE[5:])), True),
     "version 3": ("it is of version 3, not 2", written(sealed(b"PBRD\3" + EXAMPLE[5:])), True),
     "three lanes": ("it is not as long as it says", written(EXAMPLE[:6] + b"\3" * 60), True),

@@ -20,6 +20,7 @@ from tb_cli.frame.session import Session
 _LINE = re.compile(rb"(\\?)([0-9a-fA-F]{64})  ([^\0]+)")
 _ESCAPED = re.compile(r"\\(.?)", re.DOTALL)
 _ESCAPES = {"n": "\n", "r": "\r", "\\": "\\"}
+_FORM = "HEX, two blanks and PATH, as b3sum prints it"
 # Files that are given to the workload at once.
 _TOGETHER = 1000
 
@@ -82,16 +83,20 @@ class Check:
             self._fail(UsageError(f"{lines.source}: has no sums"))
 
     def _sums(self, lines: Lines) -> Iterator[Sum]:
+        """The sums of a list. Of the lines that are none the first is told; the end counts them."""
+        is_told = self._status
         try:
             for number, line in lines.numbered():
                 found = parsed(line)
                 if found is not None:
                     yield found
                 elif line.strip():
-                    self._malformed += 1
-                    if not self._status:
+                    if not is_told:
+                        hint = None if self._malformed else _FORM
                         message = f"{lines.source} line {number}: is no sum"
-                        self._tell(UsageError(message, hint="HEX  PATH, as b3sum prints it"))
+                        self._tell(UsageError(message, hint=hint))
+                        is_told = True
+                    self._malformed += 1
         except MarketError as error:
             self._fail(error)
 

@@ -41,6 +41,7 @@ class _Opened:
         self.config: Config | None = None
         self.throw_away: Any = None
         self.told_of_clock = False
+        self.told_of_owner = False
         self.told_of_variables = False
         self.priced_s: float | None = None  # since when matches have made prices to be saved
 
@@ -187,7 +188,9 @@ class Session:
 
     def _open(self, is_new: bool) -> None:
         assert self._market != "unused", "the verb has declared that it needs no market"
-        if warning := self.home.check_owner():
+        warning = self.home.check_owner()
+        if warning and not self._opened.told_of_owner:
+            self._opened.told_of_owner = True
             _note(f"warning: {warning}")
         config = self.config
         # One that is there may be unfinished: whoever made it was killed, or is still at it.
@@ -297,7 +300,8 @@ class Session:
 
     def warn_of_clock(self) -> None:
         """Say once in one line that the clock is not believed, and again when it was meanwhile."""
-        time = self.market.time
+        market = self._opened.market if self._trial is None else self._trial.market
+        time = None if market is None else market.time
         if time is None:
             return
         if time.doubt is None:

@@ -61,6 +61,11 @@ def default_shown(parameter: Parameter) -> str | None:
     return written(parameter.default, parameter.unit)
 
 
+def is_negative(word: str) -> bool:
+    """Whether a word is a number below zero, which is spelled like an option and is none."""
+    return fullmatch(r"-[0-9]+(\.[0-9]+)?", word, ASCII) is not None
+
+
 def value_of(parameter: Parameter, text: str) -> Any:
     """What a text stands for. Raises UsageError that names the option or argument."""
     name = called(parameter)

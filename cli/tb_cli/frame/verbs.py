@@ -319,7 +319,7 @@ def with_bare_values(parameters: Iterable[Parameter], words: list[str]) -> list[
         found.append(word)
         value = bare.get(word)
         behind = words[place + 1] if place + 1 < len(words) else ""
-        if value is not None and not behind[:1].isdecimal():
+        if value is not None and not behind.removeprefix("-")[:1].isdecimal():
             found.append(value)
     return found
 
