@@ -270,8 +270,8 @@ FAULTS: dict[str, tuple[Callable[[Asked], bytes | None], str]] = {
     "another envelope": (other_envelope, "another envelope"),
     "a key not trusted": (lambda asked: acknowledge(asked, key=OTHER_KEY), "not trusted"),
     "a changed answer": (lambda asked: changed(asked), "the signature is not that of key"),
-    "rubbish": (lambda _: response(b"{}"), "missing required field"),
-    "nothing": (lambda _: response(b""), "truncated"),
+    "rubbish": (lambda _: response(b"{}"), "format is missing"),
+    "nothing": (lambda _: response(b""), "it ends too early"),
     "nested too deep": (lambda _: response(b'{"x":' + b"[" * 2000), "the acknowledgement: "),
     "no HTTP": (lambda _: b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "no answer of HTTP"),
     "a redirect": (

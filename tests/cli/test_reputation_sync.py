@@ -201,7 +201,7 @@ ODD = {
     "an empty answer": (http(b"{}"), "an answer that says nothing"),
     "nested too deep": (
         http(b'{"x":' + b"[" * 2000),
-        "no answer of JSON-RPC: it is nested too deep",
+        "no answer of JSON-RPC: nested too deep",
     ),
     "a lie": (http(b'{"result": {"applied": -1, "ignored": 0}}'), "no answer of JSON-RPC"),
     "too few": (http(b'{"result": {"applied": 0, "ignored": 0}}'), "told 1 scores and says that"),
