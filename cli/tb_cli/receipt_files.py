@@ -24,7 +24,7 @@ from compute_market.store.txn import Txn
 from compute_market.text import counted
 from tb_cli.frame import key_files
 from tb_cli.frame.guard import Terminated, stop_if_lost
-from tb_cli.frame.lines import bounded
+from tb_cli.frame.lines import bounded, source_of
 from tb_cli.frame.options import digest_of
 from tb_cli.frame.render import emit, note, report
 from tb_cli.frame.results import Result
@@ -130,6 +130,7 @@ def verify(session: Session, source: str, *, key: str | None, from_link: str | N
         bounded(source, LINE_BYTES_MAX),
         key_id=None if key is None else _key_id(session, key),
         from_link=None if from_link is None else digest_of("--from-link", from_link),
+        source=source_of(source),
     )
     root, key_id = found.state_root.hex(), keys.public_key_of(found.public_key).key_id.hex()
     document = {
@@ -164,15 +165,15 @@ def import_(session: Session, source: str, *, from_link: str | None) -> int:
     """
     link = None if from_link is None else digest_of("--from-link", from_link)
     prepare_to_verify()
-    given = bounded(source, LINE_BYTES_MAX)
+    given, name = bounded(source, LINE_BYTES_MAX), source_of(source)
     first = list(islice(given, 1))
     if not _may_be_trusted(session, first):
         # Nothing of it is kept, so that nobody unknown fills the disk.
-        file = receipt_files.verify(chain(first, given), from_link=link)
+        file = receipt_files.verify(chain(first, given), from_link=link, source=name)
         return _tell(session, file, session.view(lambda txn: imports.take(txn, file, ())))
     with spooled(chain(first, given)) as lines:
-        file = receipt_files.verify(lines, from_link=link)
-        entries = receipt_files.entries(lines)
+        file = receipt_files.verify(lines, from_link=link, source=name)
+        entries = receipt_files.entries(lines, name)
         if session.dry_run:
             # What is rolled back could not be built upon: it is one transaction.
             act = partial(imports.take, file=file, entries=entries, from_link=link, archives=True)

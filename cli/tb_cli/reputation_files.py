@@ -91,9 +91,12 @@ def import_(session: Session, source: str) -> int:
     prepare_to_verify()
     found: list[Applied] = []
     failure: MarketError | None = None
+    begin = 1  # the line in which the next message does
     try:
         for text in gossip.split(bounded(source, _LINE_BYTES_MAX)):
-            found.append(_take(session, text))
+            message = gossip.parse(text, source_of(source), begin)
+            found.append(_take(session, message))
+            begin += text.count(b"\n")
     except MarketError as error:
         failure = error
     except (KeyboardInterrupt, Terminated):
@@ -119,8 +122,7 @@ def import_(session: Session, source: str) -> int:
     return exit_code("partial")
 
 
-def _take(session: Session, text: bytes) -> Applied:
-    message: Message = gossip.parse(text)
+def _take(session: Session, message: Message) -> Applied:
     gossip.verify(message, session.config.net_trusted)
     return session.update(partial(standing.take_gossip, message=message))
 

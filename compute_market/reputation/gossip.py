@@ -29,7 +29,6 @@ from compute_market.signatures.canonical import malformed
 from compute_market.signatures.keys import Key, public_key_of
 from compute_market.signatures.signatures import GOSSIP, PUBLIC_KEY_BYTES, SIGNATURE_BYTES
 from compute_market.store.txn import Txn
-from compute_market.text import clipped
 
 METHOD: Final = "net.reputation_gossip"  # of the endpoint
 FORMAT: Final = "tb-gossip"
@@ -38,7 +37,6 @@ ENTRIES_MAX: Final = 10_000
 BYTES_MAX: Final = 2**20
 AHEAD_MAX_SECS: Final = 300
 
-_ERROR_MAX = 300  # characters of what is wrong with a line, which may quote it
 _LAST = b'{"entries":'
 # Of what a message has beside its entries, both keys in hex, there is much less.
 _ROOM_BYTES = BYTES_MAX - 16 * 1024
@@ -178,10 +176,11 @@ def split(lines: Iterable[bytes]) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
-def parse(text: bytes) -> Message:
+def parse(text: bytes, source: str = "", begin: int = 1) -> Message:
     """The one message that a text is, its signature not looked at.
 
-    Raises IntegrityError (`malformed`) for anything else, naming the first wrong `line`.
+    Raises IntegrityError (`malformed`) for anything else, naming the first wrong `line`; the text
+    begins with the line `begin` of `source`, if that has a name.
     """
     if len(text) > BYTES_MAX:
         raise malformed(f"a message of scores has at most {BYTES_MAX} bytes")
@@ -208,7 +207,7 @@ def parse(text: bytes) -> Message:
             number += 1
             raise malformed("there is more behind the last line of the message")
     except IntegrityError as error:
-        raise _at(number, error) from error
+        raise canonical.at_line(begin + max(number, 1) - 1, error, source) from error
     market_id = bytes.fromhex(first.market_id)
     signed = _signed(market_id, key.key_id, text[: -len(line)])
     return Message(market_id, key, first.sent_at_ms, tuple(entries), signed, signature)
@@ -321,13 +320,3 @@ def _whole(text: bytes) -> bytes:
     if not text.endswith(b"\n"):
         raise malformed("the message is cut off here" if text else "the message is empty")
     return text
-
-
-def _at(number: int, error: IntegrityError) -> IntegrityError:
-    return IntegrityError(
-        f"line {number}: {clipped(error.message, _ERROR_MAX)}",
-        hint=error.hint,
-        reason=error.reason,
-        **error.details,
-        line=number,
-    )

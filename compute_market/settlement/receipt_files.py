@@ -23,14 +23,12 @@ from compute_market.signatures.keys import Key, public_key_of
 from compute_market.signatures.signatures import PUBLIC_KEY_BYTES, RECEIPTS, SIGNATURE_BYTES
 from compute_market.store.schema import pack_u64
 from compute_market.store.table import encode
-from compute_market.text import clipped
 
 FORMAT: Final = "tb-receipts"
 VERSION: Final = 1
 LINE_BYTES_MAX: Final = 64 * 1024  # with the newline
 
 _VERSION_MAX = 2**16 - 1
-_MESSAGE_MAX = 300  # characters of what is wrong with a line, which may quote it
 _LAST = b'{"receipts":'
 
 _Number = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
@@ -156,7 +154,11 @@ def last_line(section: Section, key: Key) -> bytes:
 
 
 def verify(
-    lines: Iterable[bytes], *, key_id: bytes | None = None, from_link: bytes | None = None
+    lines: Iterable[bytes],
+    *,
+    key_id: bytes | None = None,
+    from_link: bytes | None = None,
+    source: str = "",
 ) -> Verified:
     """Verify a whole file, line by line in flat memory, with nothing else at hand.
 
@@ -164,18 +166,18 @@ def verify(
     first receipt must follow. Raises IntegrityError naming the first wrong line (`line` in its
     details): `malformed` for what is no line of such a file, for one that is cut off and for text
     behind its end; `bad_chain` for a receipt that was changed, left out, put in or moved;
-    `bad_signature`.
+    `bad_signature`. It begins with the name of the `source`, if that has one.
     """
     end = None
-    for each in _checked(lines, key_id, from_link):
+    for each in _checked(lines, key_id, from_link, source):
         end = each
     assert isinstance(end, Verified), "a file ends or is refused"
     return end
 
 
-def entries(lines: Iterable[bytes]) -> Iterator[Exported]:
+def entries(lines: Iterable[bytes], source: str = "") -> Iterator[Exported]:
     """The receipts of a file in order; it is verified again as they are taken, see `verify`."""
-    for each in _checked(lines, None, None):
+    for each in _checked(lines, None, None, source):
         if isinstance(each, Exported):
             yield each
 
@@ -191,7 +193,7 @@ def claimed_key(line: bytes) -> bytes | None:
 
 
 def _checked(
-    lines: Iterable[bytes], key_id: bytes | None, from_link: bytes | None
+    lines: Iterable[bytes], key_id: bytes | None, from_link: bytes | None, source: str
 ) -> Iterator[Exported | Verified]:
     """Each receipt as soon as its line is right, and what was verified at the end."""
     number = 0
@@ -214,7 +216,7 @@ def _checked(
             number += 1
             raise malformed("the file ends before its last line, which has the signature")
     except IntegrityError as error:
-        raise _at(number, error) from error
+        raise canonical.at_line(number, error, source) from error
     yield verified
 
 
@@ -330,13 +332,3 @@ def _whole(text: bytes) -> bytes:
 
 def _broken(problem: str) -> IntegrityError:
     return IntegrityError(problem, reason="bad_chain")
-
-
-def _at(number: int, error: IntegrityError) -> IntegrityError:
-    return IntegrityError(
-        f"line {number}: {clipped(error.message, _MESSAGE_MAX)}",
-        hint=error.hint,
-        reason=error.reason,
-        **error.details,
-        line=number,
-    )

@@ -15,6 +15,7 @@ S = TypeVar("S", bound=Struct)
 T = TypeVar("T")
 
 _SHOWN_MAX = 60  # characters of what stands in the place of a format
+_MESSAGE_MAX = 300  # characters of what is wrong with a line, which may quote it
 
 
 class _Kind(Struct, gc=False):
@@ -94,3 +95,15 @@ def unhex(text: str, count: int, what: str) -> bytes:
     if len(found) != count or found.hex() != text:
         raise malformed(f"{what} is not {2 * count} lower-case hex digits")
     return found
+
+
+def at_line(number: int, error: IntegrityError, source: str) -> IntegrityError:
+    """The same error, told of a line of a source, if that has a name: the file it is."""
+    place = f"{source} line {number}" if source else f"line {number}"
+    return IntegrityError(
+        f"{place}: {clipped(error.message, _MESSAGE_MAX)}",
+        hint=error.hint,
+        reason=error.reason,
+        **error.details,
+        line=number,
+    )

@@ -263,7 +263,7 @@ def test_wrong_line_is_told(cli: Cli) -> None:
     lines = signed(list(chained([receipt(1), receipt(2), receipt(3)])))
     wrong = b"".join([*lines[:2], lines[3], lines[2], lines[4]])
     done = cli(*VERIFY, "-", stdin=wrong)
-    message = "line 3: receipt 3 stands where receipt 2 belongs"
+    message = "stdin line 3: receipt 3 stands where receipt 2 belongs"
     assert done == (9, "", f"error[integrity]: {message}\n")
     assert cli(*VERIFY, "-", "--json", stdin=wrong).error == {
         "error": "integrity",
@@ -296,7 +296,7 @@ def test_line_that_never_ends_is_refused_at_once(cli: Cli) -> None:
         file.truncate(2 * 2**30)
     error = cli(*VERIFY, "r.jsonl", "--json").error
     assert (error["line"], error["reason"]) == (2, "malformed")
-    assert error["message"] == "line 2: the line has more than 65536 bytes"
+    assert error["message"] == "r.jsonl line 2: the line has more than 65536 bytes"
 
 
 def test_export_is_written_through_to_a_fifo_and_a_device(three: Cli) -> None:

@@ -327,6 +327,19 @@ def test_import_of_what_is_no_message_is_refused(
     assert len(done.err) < 600
 
 
+def test_import_names_the_file_and_the_line_that_is_wrong(cli: Cli) -> None:
+    trust(cli, KEY.key_id.hex())
+    cli.ok("state", "init")
+    done = cli(*REPUTATION, "import", "-", stdin=b"x")
+    assert done == (9, "", "error[integrity]: stdin line 1: the message is cut off here\n")
+    path = write(cli, Told("a", 1, cli.now), Told("b", 2, cli.now))
+    path.write_bytes(path.read_bytes() * 2 + b"x\n")
+    done = cli(*REPUTATION, "import", path)
+    assert done.code == 7
+    told = "the first line of the message: no JSON: invalid character (byte 0)"
+    assert done.err.splitlines()[1] == f"error[integrity]: {path} line 9: {told}"
+
+
 def test_import_of_a_foreign_key_is_refused_whatever_it_holds(cli: Cli) -> None:
     trust(cli, KEY.key_id.hex())
     cli.ok("state", "init")
