@@ -26,6 +26,11 @@ if TYPE_CHECKING:
     from tb_cli.frame.scenarios import Variant
 
 SEEDS_MAX = 1000
+# What a comparison is made for comes before what is the same in all runs, or near it.
+_RANKED = (
+    *("admitted", "refused", "utilization", "fairness", "wait_p95_ms", "completed"),
+    *("seeds", "paid_ct", "failed", "submitted", "burned_ct"),
+)
 
 
 @takes(
@@ -197,7 +202,7 @@ def _sweep(
     columns = [*keys, "seeds", *(name for name, _ in FIGURES)]
     broken = any(row["audit"]["invalid"] for row in rows)
     # For eyes a clean audit goes without saying: it would be the first to be left out.
-    table = columns if not broken else [*keys, "audit", *columns[len(keys) :]]
+    table = [*keys, *(["audit"] if broken else []), *_RANKED]
     noun = Noun(
         "runs",
         "seeds",

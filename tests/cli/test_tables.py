@@ -16,6 +16,7 @@ from unittest import mock
 
 import pytest
 
+from compute_market.simulation.comparison import FIGURES
 from tb_cli.entry import call
 from tb_cli.frame.listing.cells import folded, padded, width_of
 from tb_cli.frame.listing.columns import Column
@@ -74,6 +75,14 @@ LISTINGS = [
     ),
     *(("compute", "queue"), ("net", "reputation", "show"), ("config", "show"), ("state", "stats")),
 ]
+
+
+def test_comparison_of_runs_shows_what_differs_before_what_is_the_same(cli: Cli) -> None:
+    sweep = ("compute-market", "simulate", "steady_load", "--param", "length_secs=60,120")
+    (head,) = (line for line in on_terminal(cli, 80, *sweep, "--no-color") if "ADMITTED" in line)
+    assert all(name in head for name in ("REFUSED", "UTILIZATION", "FAIRNESS", "WAIT P95 MS"))
+    wide = " ".join(on_terminal(cli, 200, *sweep, "--no-color"))
+    assert all(name.replace("_", " ").upper() in wide for name, _ in FIGURES)
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
