@@ -18,6 +18,7 @@ from tests.support.effort import TORTURE, VARIABLES, effort
 from tests.support.laws import busy_market
 from tests.support.market import Market, shared_directory
 from tests.support.memory import shared_memory
+from tests.support.signals import kept_signals
 
 # They are imported by test modules before pytest would look at them.
 pytest.register_assert_rewrite(
@@ -77,6 +78,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if TORTURE:
         for item in items:
             item.add_marker(pytest.mark.timeout(0), append=False)
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """A command that is called in this process is no longer to answer for the tests that follow."""
+    with kept_signals():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

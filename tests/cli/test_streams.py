@@ -23,6 +23,7 @@ from tb_cli.frame.guard import guarded
 from tests.cli.test_bulk import locked, waiting
 from tests.support.cli import Cli, Done, Prepared
 from tests.support.effort import effort
+from tests.support.signals import kept_signals
 from tests.support.verbs import EACH, VERBS, Path_, arguments_of
 
 pytest_plugins = ("tests.support.cli",)
@@ -62,16 +63,15 @@ def done_with(cli: Cli, words: Path_, stream: str | None, how: str, given: str) 
         return cli(*words, stdin=given)
     with broken(how) as file:
         saved = sys.stdin, sys.stdout, sys.stderr
-        handler = signal.getsignal(signal.SIGTERM)
         texts = {"stdout": io.StringIO(), "stderr": io.StringIO()}
         try:
             sys.stdin = io.TextIOWrapper(io.BytesIO(given.encode()))
             for name, text in texts.items():
                 setattr(sys, name, file if name == stream else text)
-            code = guarded(lambda: call(list(words)), list(words))
+            with kept_signals():
+                code = guarded(lambda: call(list(words)), list(words))
         finally:
             sys.stdin, sys.stdout, sys.stderr = saved
-            signal.signal(signal.SIGTERM, handler)
         return Done(code, texts["stdout"].getvalue(), texts["stderr"].getvalue())
 
 

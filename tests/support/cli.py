@@ -34,6 +34,7 @@ from tb_cli.entry import call
 from tb_cli.frame.guard import guarded
 from tests.support.effort import REQUIRED
 from tests.support.forked import Forked, commands
+from tests.support.signals import kept_signals
 
 T = TypeVar("T")
 
@@ -136,16 +137,14 @@ class Cli:
         sys.stdin = io.TextIOWrapper(io.BytesIO(given), encoding="utf-8")
         sys.stdout = io.TextIOWrapper(out, encoding="utf-8")
         sys.stderr = io.TextIOWrapper(err, encoding="utf-8", write_through=True)
-        handlers = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGHUP)}
         try:
             words = [str(argument) for argument in arguments]
-            code = guarded(lambda: call(words), words)
+            with kept_signals():
+                code = guarded(lambda: call(words), words)
             sys.stdout.flush()
             return Done(code, out.getvalue().decode(), err.getvalue().decode())
         finally:
             sys.stdin, sys.stdout, sys.stderr = saved
-            for each, handler in handlers.items():
-                signal.signal(each, handler)
 
     def ok(self, *arguments: str | Path, stdin: str | bytes = b"", due: str = "") -> str:
         """The output of a command that succeeds.
