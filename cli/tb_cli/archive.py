@@ -11,6 +11,7 @@ from compute_market.text import counted
 from tb_cli.frame import files, guard
 from tb_cli.frame.progress import StatusLine
 from tb_cli.frame.render import emit, note
+from tb_cli.frame.results import check_free
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, option, takes
 
@@ -40,6 +41,7 @@ def archive(session: Session, target: str, *, before: int) -> None:
     files.check_text(target, "the file")
     if target == "-":
         raise UsageError("an archive does not go to stdout", hint="./- is a file called so")
+    check_free(target, session.home.path)
     end = session.view(lambda txn: max(0, txn.now - before))
     status = StatusLine()
     gone: dict[str, int] | None = None

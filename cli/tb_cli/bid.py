@@ -94,7 +94,7 @@ def export(session: Session, bid_id: str, file: str) -> None:
     if file == "-":
         sys.stdout.write(text)
         return
-    results.replace(file, text)
+    results.replace(file, text, beside=session.home.path)
     emit(session, {"bid_id": bid_id, "file": file}, f"wrote bid {bid_id} to {file}")
 
 

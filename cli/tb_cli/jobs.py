@@ -126,7 +126,7 @@ def wait(
         return
     from tb_cli.frame.results import Result
 
-    result = Result(failed_to)
+    result = Result(failed_to, beside=session.home.path)
     try:
         _wait(session, left, timeout, goal)
     finally:

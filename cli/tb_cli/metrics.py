@@ -19,5 +19,6 @@ def metrics(session: Session, textfile: str | None) -> None:
     if textfile is None:
         sys.stdout.write(exposition.text(session))
         return
-    with Result(textfile, mode=PUBLIC) as result:  # The exporter is another user.
+    # The exporter is another user.
+    with Result(textfile, beside=session.home.path, mode=PUBLIC) as result:
         result.write(exposition.text(session))

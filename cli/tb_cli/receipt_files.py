@@ -86,7 +86,9 @@ def export(
     section = session.view(lambda txn: receipt_export.section(txn, from_seq, to_seq))
     signer = key_files.own(session.home, key)
     with ExitStack() as stack:
-        result = None if target == "-" else stack.enter_context(Result(target))
+        result = None
+        if target != "-":
+            result = stack.enter_context(Result(target, beside=session.home.path))
         put = _to_stdout if result is None else result.add
         put(receipt_files.first_line(section, signer.public_key))
         for page in _pages(session, section):

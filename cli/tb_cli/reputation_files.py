@@ -17,7 +17,7 @@ from tb_cli.frame import key_files, snapshots
 from tb_cli.frame.guard import Terminated, stop_if_lost
 from tb_cli.frame.lines import bounded, source_of
 from tb_cli.frame.render import emit, note, report
-from tb_cli.frame.results import Result
+from tb_cli.frame.results import Result, check_free
 from tb_cli.frame.session import Session
 from tb_cli.frame.verbs import argument, examples, takes
 
@@ -51,6 +51,8 @@ def export(session: Session, target: str | None) -> None:
     session.view(gossip.check_listening)
     from tb_cli.frame.node_key import node_key
 
+    if target != "-":
+        check_free(target, session.home.path)
     has_key = not session.dry_run or key_files.find(session.home, session.config.net_key)
     key = node_key(session)
     market_id, now_ms = session.view(lambda txn: (heights.market_id(txn), txn.now_ms))
@@ -65,7 +67,7 @@ def export(session: Session, target: str | None) -> None:
             stop_if_lost()
         return
     else:
-        with Result(target) as result:
+        with Result(target, beside=session.home.path) as result:
             for text in messages:
                 result.add(text)
                 number += 1

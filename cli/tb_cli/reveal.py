@@ -164,7 +164,7 @@ def _write(session: Session, bid_ids: list[str], to: str, *, many: bool) -> None
         sys.stdout.write(text)
         return
     if not session.dry_run:
-        results.replace(to, text)
+        results.replace(to, text, beside=session.home.path)
     emit(session, {"bid_id": bid_id, "file": to}, f"wrote the reveal of bid {bid_id} to {to}")
 
 

@@ -129,7 +129,7 @@ def simulate(
         _check_apart(csv, found[0].files)
     if found[0].note:
         note(found[0].note)
-    file = None if csv is None else Result(csv)
+    file = None if csv is None else Result(csv, beside=session.home.path)
     try:
         if parameters or seeds is not None:
             broken, rows = _sweep(session, found, workers or os.cpu_count() or 1, jsonl=jsonl)

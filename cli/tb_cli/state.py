@@ -38,6 +38,7 @@ from tb_cli.frame.examination import examine
 from tb_cli.frame.home import Home
 from tb_cli.frame.listing.options import LISTED, columns_of
 from tb_cli.frame.render import emit, fields
+from tb_cli.frame.results import check_free
 from tb_cli.frame.session import Session
 from tb_cli.frame.times import with_local
 from tb_cli.frame.verbs import argument, examples, takes
@@ -75,6 +76,7 @@ def backup(session: Session, target: str) -> None:
         raise UsageError(f"{target}: file exists")
     session.open()  # Where there is no market nothing is made.
     parent, name = _place_of(target, session.home)
+    check_free(target, session.home.path)
     if session.dry_run:
         parent = tempfile.gettempdir()
     with copies.making(parent, f".{name}.") as copy:

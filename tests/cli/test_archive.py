@@ -208,7 +208,7 @@ def test_second_archive_goes_on_behind_the_first(cli: Cli) -> None:
     ("target", "age", "problem"),
     [
         ("a.slice", "1h", "a.slice: file exists, and is no archive"),
-        ("home", "1h", "home: is a directory"),
+        ("home", "1h", "home, which belongs to the market itself"),
         ("nowhere/out", "1h", "there is no directory nowhere\nhint: mkdir -p nowhere\n"),
         ("a.slice/out", "1h", "a.slice/out: a.slice is not a directory\n"),
         ("out/", "1h", "out/: there is no directory out\n"),

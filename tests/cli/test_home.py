@@ -185,6 +185,40 @@ PLACES = ("data", "log", "board", "new", "link", "another")
 
 
 @pytest.mark.parametrize(
+    "command",
+    [each for each in RESULTS if "export" not in each],
+    ids=lambda command: command[-1],
+)
+@pytest.mark.parametrize("name", [names.CONFIG, names.SERVE_TOKEN, f"{names.KEYS}/k"])
+def test_results_are_no_part_of_a_home_without_a_market(
+    cli: Cli, command: tuple[str, ...], name: str
+) -> None:
+    cli.ok("config", "init")
+    (cli.home / names.KEYS).mkdir()
+    before = cli.files()
+    done = cli(*command, cli.home / name)
+    # What tells a market says first that there is none.
+    assert (done.code, done.out) == (3 if command[0] == "metrics" else 2, "")
+    assert cli.files() == before
+
+
+@pytest.mark.parametrize("place", [names.CONFIG, f"{names.STORE}/x", names.SERVE_TOKEN])
+@pytest.mark.parametrize("verb", [("state", "archive", "--before", "1"), ("state", "backup")])
+def test_archives_and_backups_are_no_part_of_a_home(
+    cli: Cli, verb: tuple[str, ...], place: str, tmp_path: Path
+) -> None:
+    cli.active()
+    other = shutil.copytree(cli.home, tmp_path / "another")
+    before = cli.files()
+    for home in (cli.home, other):
+        for extra in ((), ("--dry-run",)):
+            done = cli(*verb, home / place, *extra)
+            assert (done.code, done.out) == (2, "")
+        assert not (home / place).exists()
+    assert cli.files() == before
+
+
+@pytest.mark.parametrize(
     ("command", "place"),
     [
         *((command, place) for command in RESULTS for place in PLACES),

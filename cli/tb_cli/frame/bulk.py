@@ -246,7 +246,7 @@ def in_chunks(
     The items come from the `source`. However the run ends, the file `failed_to` then has what
     failed and what was not tried; a dry run leaves it alone.
     """
-    left = None if failed_to is None or session.dry_run else _file_of_left(failed_to, source)
+    left = None if failed_to is None or session.dry_run else _left_of(session, failed_to, source)
     said: Report | None = None
     try:
         given = iter(items)
@@ -269,10 +269,10 @@ def in_chunks(
     return said.end()
 
 
-def _file_of_left(path: str, source: "Source | None") -> "Left":
+def _left_of(session: Session, path: str, source: "Source | None") -> "Left":
     from tb_cli.frame.left import Left
 
-    return Left(path, source)
+    return Left(path, source, session.home.path)
 
 
 def _go_through(

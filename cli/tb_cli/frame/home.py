@@ -185,7 +185,7 @@ class Home:
         from tb_cli.frame import results
 
         self.check_kept(path)
-        results.replace(path, text, of_home=True)
+        results.replace(path, text, beside=None)
         home.give_to_owner(path)
 
     def _check_directory(self) -> None:

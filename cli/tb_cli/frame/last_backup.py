@@ -25,7 +25,7 @@ def remember(home: Home, target: str, size: int) -> None:
     path = os.path.abspath(target) if target != "-" else "-"
     text = json.encode(Backup(now_ms(), path, size)).decode()
     try:
-        results.replace(home.last_backup, f"{text}\n", of_home=True)
+        results.replace(home.last_backup, f"{text}\n", beside=None)
     except MarketError as error:
         note(f"warning: {error.message}; `state info` will not know of this backup")
 

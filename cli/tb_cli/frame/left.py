@@ -32,13 +32,14 @@ class Source(Protocol):
 class Left:
     """The file of what failed and what was not tried, one line each.
 
-    It is opened before anything is done. Raises UsageError if it cannot be. Without a source there
-    is nothing that could be handed in again: it is empty.
+    It is opened before anything is done, and lies `beside` the home in that directory. Raises
+    UsageError if it cannot be. Without a source there is nothing that could be handed in again: it
+    is empty.
     """
 
-    def __init__(self, path: str, source: Source | None) -> None:
+    def __init__(self, path: str, source: Source | None, beside: str) -> None:
         self._path = path
-        self._result = Result(path)
+        self._result = Result(path, beside=beside)
         self._source = source
         self._lines: list[str] = []
         self._is_written = False

@@ -29,16 +29,17 @@ class Result:
 
     A link is followed to its end, and what is there is replaced, unless it is a link of another
     user. A file that is replaced passes on its mode and, if root writes, its owner; a new one has
-    `mode`. What belongs to a market is written only if that is `of_home`, and never by a name that
-    somebody gives. As a context it discards what was not written.
+    `mode`. A file that somebody names is `beside` the home in this directory, and no part of it or
+    of that of another market; None is for what a home itself keeps. As a context it discards what
+    was not written.
 
     Raises UsageError naming the file when it cannot be written, BusyError when there is no room or
     no descriptor for it, each as soon as it can be known.
     """
 
-    def __init__(self, path: str, *, mode: int = PRIVATE, of_home: bool = False) -> None:
-        if not of_home:
-            _check_free(path)
+    def __init__(self, path: str, *, beside: str | None, mode: int = PRIVATE) -> None:
+        if beside is not None:
+            check_free(path, beside)
         self._path = path
         self._mode = mode
         self._owner: tuple[int, int] | None = None
@@ -143,19 +144,20 @@ class Result:
         return file_error(quoted(self._path), error)
 
 
-def replace(path: str, text: str, *, of_home: bool = False) -> None:
+def replace(path: str, text: str, *, beside: str | None) -> None:
     """Write a file of results that nothing else depends on; see `Result`."""
-    Result(path, of_home=of_home).write(text)
+    Result(path, beside=beside).write(text)
 
 
-def _check_free(path: str) -> None:
-    """Raise UsageError for what is no place for results."""
+def check_free(path: str, beside: str) -> None:
+    """Raise UsageError for what is no place for results: stdout, and what belongs to the home in
+    the directory `beside`, there or not yet, or to another market."""
     if path == "-":
         raise UsageError(
             "-: the results go to a file, not to stdout", hint="./- is a file of that name"
         )
     try:
-        own = home.part_of_market(path)
+        own = home.own_part(beside, path) or home.part_of_market(path)
     except (OSError, ValueError):
         return  # Whoever opens it says what is wrong.
     if own is not None:
@@ -163,7 +165,7 @@ def _check_free(path: str) -> None:
             f"{quoted(path)} is {quoted(own)}, which belongs to the market itself"
             if os.path.realpath(path) == own
             else f"{quoted(path)} leads into {quoted(own)}, which belongs to the market itself",
-            hint="give a file outside of the home",
+            hint="choose a place outside of the home",
         )
 
 

@@ -21,7 +21,7 @@ def save(session: Session) -> int:
     session.home.check_kept(path)
     if session.dry_run:
         return count
-    with Result(path, of_home=True) as result:
+    with Result(path, beside=None) as result:
         for part in snapshot.parts(session.pages(reputation.page, None)):
             result.add(part)
         result.write("")
