@@ -388,6 +388,20 @@ def done_by(cli: Cli, verb: str) -> set[str]:
     return {name for name, state in cli.states().items() if state == wanted}
 
 
+def failing_after(transactions: int, end: Any) -> Callable[..., Any]:
+    """A `Store.update` that raises once it was called so many times."""
+    calls: list[int] = []
+    update = Store.update
+
+    def failing(store: Store, fn: Any, **extra: Any) -> Any:
+        calls.append(1)
+        if len(calls) > transactions:
+            raise end
+        return update(store, fn, **extra)
+
+    return failing
+
+
 def prepare(cli: Cli, verb: str) -> None:
     """Have ready what a verb is to deal with."""
     if verb == "withdraw":
@@ -440,18 +454,9 @@ def test_run_that_breaks_off_behind_a_wrong_line_leaves_one_per_line(
     prepare(cli, "submit")
     left = cli.directory / "elsewhere" / "left"
     left.parent.mkdir()
-    update = Store.update
-    calls: list[int] = []
-
-    def failing(store: Store, fn: Any, **extra: Any) -> Any:
-        calls.append(1)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        return update(store, fn, **extra)
-
     begins, ends = job_lines(cli, "a", "b", "e"), job_lines(cli, "c", "d")
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "update", failing)
+        patched.setattr(Store, "update", failing_after(1, KeyboardInterrupt))
         words = ("compute", "submit", "-", "--chunk", "3", "--failed-to", left)
         done = cli(*words, stdin=f"{begins}bad1\nbad2\n{ends}[{ends.splitlines()[0]}]\n")
     assert done.code == 130
@@ -510,18 +515,9 @@ def test_failed_to_has_what_was_not_tried_however_a_run_ends(
     left = tmp_path / "elsewhere" / "left"
     left.parent.mkdir()
     left.write_text("old\n")
-    calls: list[int] = []
-    update = Store.update
-
-    def failing(store: Store, fn: Any, **extra: Any) -> Any:
-        calls.append(1)
-        if len(calls) > transactions:
-            raise end
-        return update(store, fn, **extra)
-
     text = given(cli)
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "update", failing)
+        patched.setattr(Store, "update", failing_after(transactions, end))
         done = cli(*words, "--failed-to", left, stdin=text)
     interrupted = end is KeyboardInterrupt
     if verb == "execute" and not interrupted:  # Each of its jobs fails by itself.
@@ -565,23 +561,13 @@ def test_interrupted_without_a_file_tells_how_far_it_came(
     cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cli.active("a", "b", "c")
-    update = Store.update
-    calls: list[int] = []
-
-    def failing(store: Store, fn: Any, **extra: Any) -> Any:
-        calls.append(1)
-        if len(calls) > 1:
-            raise KeyboardInterrupt
-        return update(store, fn, **extra)
-
-    monkeypatch.setattr(Store, "update", failing)
+    monkeypatch.setattr(Store, "update", failing_after(1, KeyboardInterrupt))
     done = cli("compute", "cancel", "a", "b", "c", "--chunk", "2")
     assert done == (
         130,
         "cancelled job a\ncancelled job b\n",
         "interrupted after 2 of 3; run it again\n",
     )
-    calls.clear()
     monkeypatch.undo()
 
 

@@ -161,10 +161,9 @@ def check_free(path: str, beside: str) -> None:
     except (OSError, ValueError):
         return  # Whoever opens it says what is wrong.
     if own is not None:
+        verb = "is" if os.path.realpath(path) == own else "leads into"
         raise UsageError(
-            f"{quoted(path)} is {quoted(own)}, which belongs to the market itself"
-            if os.path.realpath(path) == own
-            else f"{quoted(path)} leads into {quoted(own)}, which belongs to the market itself",
+            f"{quoted(path)} {verb} {quoted(own)}, which belongs to the market itself",
             hint="choose a place outside of the home",
         )
 
